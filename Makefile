@@ -1,0 +1,63 @@
+# `make train` and `make test` each need only Python >= 3.10, make and a C++ compiler: they make
+# .venv, install what they use and do their job. ARGS goes to the program: make train ARGS="--seed 1"
+PYTHON ?= python3
+BIN := .venv/bin
+CXX_FILES = $(shell find kernels -name '*.cu' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.h')
+
+# The CuPy extra that matches the NVIDIA driver, if one answers (GPU= or GPU=cuda12x overrules).
+# Newer nvidia-smi call it "CUDA UMD Version"; drivers run programs of any older CUDA.
+GPU = $(shell nvidia-smi 2>/dev/null | sed -n \
+    -e 's/.*CUDA \(UMD \)*Version: *12.*/cuda12x/p' \
+    -e 's/.*CUDA \(UMD \)*Version: *\(1[3-9]\|[2-9][0-9]\).*/cuda13x/p')
+
+# MNIST beside the checkout, unless the caller says where it is.
+ifeq ($(origin MNIST_DIR),undefined)
+ifneq ($(wildcard ../shared/data/mnist),)
+export MNIST_DIR := $(abspath ../shared/data/mnist)
+endif
+endif
+
+.PHONY: help train test check format clean
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+train: .venv/train  ## train the speedrun network on MNIST
+	@$(BIN)/python -m cnn train --recipe speedrun $(ARGS)
+
+test: .venv/test  ## run the tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/check  ## formatter, linter and types, as CI runs them
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy kernels cnn
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+format: .venv/check  ## format all sources in place
+	$(BIN)/ruff check --fix --exit-zero .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+clean:  ## remove .venv, caches and builds
+	rm -rf .venv build dist *.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# A stamp per set of packages, out of date when pyproject.toml changes.
+.venv/train: EXTRAS = $(GPU)
+.venv/test: EXTRAS = test$(addprefix -,$(GPU))
+.venv/check: EXTRAS = check
+.venv/train .venv/test .venv/check: pyproject.toml | $(BIN)/python
+	@extras='$(EXTRAS)'; echo "Installing cnn-kernels$${extras:+[$$extras]} in .venv"; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --editable ".$${extras:+[$$extras]}"
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	    echo '$(PYTHON) is not Python 3.10 or newer: name one that is with PYTHON=...' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo '$(PYTHON) has no venv module: install it (Debian: apt install python3-venv)' >&2; exit 1; }
+	@$(PYTHON) -m venv .venv
