@@ -1,0 +1,111 @@
+"""Affine warps of images, given or random."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .runtime import Array, Source, Target, checks
+
+_SOURCE = Source("augment.cu", pixel_t=np.uint8)
+
+
+def affine_warp(images: Array, matrix: Array, *, fill: float = 0) -> Array:
+    """Return images warped by one affine map each, interpolated bilinearly.
+
+    Parameters
+    ----------
+    images : array (N, H, W, C) or (N, H, W)
+        uint8 or floating.
+    matrix : array (N, 2, 3)
+        float32 or float64. Maps an output pixel (x, y, 1) to the input position (x, y) it shows,
+        in pixels from the centre of the top left one.
+    fill : float
+        Value of everything outside the image.
+
+    Returns
+    -------
+    array
+        Of images' shape and dtype; uint8 is rounded to nearest.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes, devices or shapes do not fit.
+    """
+    target, images = _images(images)
+    matrix = checks.of_type(target, "matrix", matrix, "float32 or float64", "f")
+    if matrix.dtype not in (np.float32, np.float64):
+        raise TypeError(f"matrix: got {matrix.dtype}, expected float32 or float64")
+    checks.shape("matrix", matrix, (images.shape[0], 2, 3), "(N, 2, 3), one matrix per image")
+    return _warp(target, images, matrix, checks.number("fill", fill))
+
+
+def augment(
+    images: Array,
+    *,
+    rotate: float = 0,
+    shift: float = 0,
+    zoom: float = 0,
+    seed: int,
+    offset: int = 0,
+) -> Array:
+    """Return images each rotated, shifted and zoomed at random about their centre.
+
+    Parameters
+    ----------
+    images : array (N, H, W, C) or (N, H, W)
+        uint8 or floating.
+    rotate : float
+        Angles are uniform in [-rotate, rotate] degrees.
+    shift : float
+        Shifts along each axis are uniform in [-shift, shift] pixels.
+    zoom : float
+        In [0, 1). Magnifications are uniform in [1 - zoom, 1 + zoom].
+    seed, offset : int
+        In [0, 2**64). The maps are a function of them and the image's index alone; give each call
+        an offset of its own.
+
+    Returns
+    -------
+    array
+        Of images' shape and dtype; 0 outside the image.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtype, shape or parameters do not fit.
+    """
+    target, images = _images(images)
+    rotate = checks.number("rotate", rotate, least=0)
+    shift = checks.number("shift", shift, least=0)
+    zoom = checks.number("zoom", zoom, least=0, below=1)
+    seed, offset = checks.word("seed", seed), checks.word("offset", offset)
+    N, H, W = images.shape[:3]
+    matrix = target.empty((N, 2, 3), np.float32)
+    kernel = _SOURCE.kernel("random_matrices", target, matrix.dtype, pixel_t=images.dtype)
+    ranges = (rotate, shift, zoom, seed, offset)
+    kernel(target.stride_grid(N), target.threads, matrix, N, H, W, *ranges)
+    return _warp(target, images, matrix, 0.0)
+
+
+def _images(images: Any) -> tuple[Target, Array]:
+    target, array = checks.as_array("images", images)
+    if array.dtype.name not in ("uint8", *target.dtypes):
+        names = ", ".join(target.dtypes)
+        raise TypeError(f"images: got {array.dtype} on {target}, expected uint8, {names}")
+    if array.ndim not in (3, 4):
+        raise ValueError(f"images: got shape {array.shape}, expected (N, H, W, C) or (N, H, W)")
+    return target, checks.contiguous(target, array)
+
+
+def _warp(target: Target, images: Array, matrix: Array, fill: float) -> Array:
+    N, H, W = images.shape[:3]
+    C = images.shape[3] if images.ndim == 4 else 1
+    checks.count("images: elements of an image", H * W * C)
+    out = target.empty(images.shape, images.dtype)
+    kernel = _SOURCE.kernel("warp_images", target, matrix.dtype, pixel_t=images.dtype)
+    grid = target.stride_grid(out.size)
+    kernel(grid, target.threads, images, matrix, out, N * H * W, H, W, C, fill)
+    return out

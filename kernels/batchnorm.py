@@ -1,0 +1,180 @@
+"""Batch normalisation and its gradient."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .reduce import accumulator, channel_threads, chunks, sum_partials
+from .runtime import Array, Source, Target, checks
+
+_SOURCE = Source("batchnorm.cu")
+
+
+class BatchNormSaved(NamedTuple):
+    """What `batch_norm` keeps for its gradient.
+
+    Attributes
+    ----------
+    mean, inv_std : array (C,)
+        The statistics used; float64 for float64, else float32.
+    training : bool
+        Whether they are the batch's own, and so depend on x.
+    """
+
+    mean: Array
+    inv_std: Array
+    training: bool
+
+
+def batch_norm(
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    running_mean: Array,
+    running_var: Array,
+    *,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    relu: bool = False,
+) -> tuple[Array, BatchNormSaved]:
+    """Normalise x over all but its last axis, then scale, shift and, if `relu`, clip at zero.
+
+    Source: Ioffe and Szegedy, "Batch Normalization", 2015; running statistics as in PyTorch.
+
+    Parameters
+    ----------
+    x : array (..., C)
+        Floating; two dimensions or more.
+    gamma, beta : array (C,)
+        Scale and shift.
+    running_mean, running_var : array (C,)
+        With `training`, moved in place: running = (1 - momentum) * running + momentum * batch,
+        the variance unbiased. Without, used instead of the batch's.
+    training : bool
+        Normalise by the batch's own mean and biased variance.
+    momentum : float
+        In [0, 1].
+    eps : float
+        Added to the variance.
+    relu : bool
+        Clip the result below at zero.
+
+    Returns
+    -------
+    y : array (..., C)
+    saved : BatchNormSaved
+        For `batch_norm_backward`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes, devices, shapes or parameters do not fit.
+
+    Notes
+    -----
+    An empty batch leaves the running statistics as they are.
+    """
+    checks.in_place("running_mean", running_mean)
+    checks.in_place("running_var", running_var)
+    target, taken = checks.arrays(
+        x=x, gamma=gamma, beta=beta, running_mean=running_mean, running_var=running_var
+    )
+    x, gamma, beta, running_mean, running_var = taken
+    momentum = checks.number("momentum", momentum, least=0)
+    if momentum > 1:
+        raise ValueError(f"momentum: got {momentum}, expected at most 1")
+    eps = checks.number("eps", eps, least=0)
+    rows, C = _rows(x)
+    for name, array in zip(("gamma", "beta", "running_mean", "running_var"), taken[1:], strict=True):
+        checks.shape(name, array, (C,), "one value per channel")
+
+    wide = accumulator(x.dtype)
+    mean, inv_std = target.empty((C,), wide), target.empty((C,), wide)
+    grid, threads = target.stride_grid(C), target.threads
+    if training and rows:
+        rows_per_chunk, count = chunks(target, rows)
+        means, squares = target.empty((count, C), wide), target.empty((count, C), wide)
+        kernel = _SOURCE.kernel("batch_norm_chunks", target, x.dtype)
+        sharing = channel_threads(target, C)
+        kernel((count, 1, 1), sharing, x, means, squares, rows, C, rows_per_chunk)
+        kernel = _SOURCE.kernel("batch_norm_merge", target, x.dtype)
+        sizes = (rows, C, rows_per_chunk, count, momentum, eps)
+        kernel(grid, threads, means, squares, mean, inv_std, running_mean, running_var, *sizes)
+    else:
+        kernel = _SOURCE.kernel("batch_norm_running", target, x.dtype)
+        kernel(grid, threads, running_mean, running_var, mean, inv_std, C, eps)
+    y = target.empty(x.shape, x.dtype)
+    kernel = _SOURCE.kernel("batch_norm_apply", target, x.dtype)
+    grid = target.stride_grid(x.size)
+    kernel(grid, threads, x, gamma, beta, mean, inv_std, y, rows, C, int(relu))
+    return y, BatchNormSaved(mean, inv_std, bool(training))
+
+
+def batch_norm_backward(
+    dy: Array,
+    x: Array,
+    gamma: Array,
+    saved: BatchNormSaved,
+    *,
+    relu: bool = False,
+    y: Array | None = None,
+) -> tuple[Array, Array, Array]:
+    """Return the gradients (dx, dgamma, dbeta) of `batch_norm`.
+
+    Parameters
+    ----------
+    dy : array (..., C)
+        Gradient of the result.
+    x, gamma
+        The arguments of `batch_norm`.
+    saved : BatchNormSaved
+        What it returned.
+    relu : bool
+        Whether it clipped its result; `y`, that result, is then needed.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes, devices or shapes do not fit, or `y` is missing.
+    """
+    if relu and y is None:
+        raise ValueError("y: got None, expected the result of batch_norm, since relu is set")
+    target, (dy, x, gamma, y) = checks.arrays(dy=dy, x=x, gamma=gamma, y=y if relu else None)
+    rows, C = _rows(x)
+    checks.shape("dy", dy, x.shape, "the shape of x")
+    checks.shape("gamma", gamma, (C,), "one value per channel")
+    if y is not None:
+        checks.shape("y", y, x.shape, "the shape of x")
+    mean = _saved(target, "saved.mean", saved.mean, x, C)
+    inv_std = _saved(target, "saved.inv_std", saved.inv_std, x, C)
+
+    wide = accumulator(x.dtype)
+    rows_per_chunk, count = chunks(target, rows)
+    partial = target.empty((2, count, C), wide)
+    kernel = _SOURCE.kernel("batch_norm_gradient_chunks", target, x.dtype)
+    arrays = (dy, x, y, mean, inv_std, partial[0], partial[1])
+    kernel((count, 1, 1), channel_threads(target, C), *arrays, rows, C, rows_per_chunk)
+    dbeta = sum_partials(target, partial[0], wide)
+    dgamma = sum_partials(target, partial[1], wide)
+    dx = target.empty(x.shape, x.dtype)
+    kernel = _SOURCE.kernel("batch_norm_input_gradient", target, x.dtype)
+    arrays = (dy, x, y, gamma, mean, inv_std, dbeta, dgamma, dx)
+    kernel(
+        target.stride_grid(x.size), target.threads, *arrays, rows, C, int(saved.training)
+    )
+    return dx, dgamma.astype(x.dtype, copy=False), dbeta.astype(x.dtype, copy=False)
+
+
+def _rows(x: Array) -> tuple[int, int]:
+    if x.ndim < 2:
+        raise ValueError(f"x: got shape {x.shape}, expected 2 dimensions or more (..., C)")
+    C = x.shape[-1]
+    return x.size // C if C else 0, C
+
+
+def _saved(target: Target, name: str, value: Array, x: Array, C: int) -> Array:
+    wide = accumulator(x.dtype)
+    array = checks.of_type(target, name, value, wide, "f", cast=wide)
+    checks.shape(name, array, (C,), "one value per channel")
+    return array

@@ -1,0 +1,52 @@
+// 2-D convolution (cross-correlation) and its gradients, each one implicit GEMM over im2col.
+//
+//   y[n, oh, ow, f] = b[f] + sum over kh, kw, c of x[n, ih, iw, c] * w[f, kh, kw, c]
+//   with ih = oh*SH - PH + kh*DH, iw = ow*SW - PW + kw*DW, zero outside the image; the groups split
+//   C and F into equal parts that meet only each other
+//
+//   forward          (N*OH*OW, F)   = im2col(x)   @ w^T            k = (kh, kw, c)
+//   input gradient   (N*H*W, C)     = col2im(dy)  @ w by tap       k = (kh, kw, f)
+//   filter gradient  (F, KH*KW*C)   = dy^T        @ im2col(x)      k = (n, oh, ow), split in parts
+//
+// shapes   x (N, H, W, C), w (F, KH, KW, C/groups), b (F), y and dy (N, OH, OW, F)
+// bytes    x, w and y once each per tile column; im2col is never written
+// geometry as in gemm.cuh; blockIdx.z is the group (filter gradient: group * splits + split)
+#include "gemm.cuh"
+#include "im2col.cuh"
+
+KERNEL __launch_bounds__(THREADS)
+conv2d_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__restrict__ b,
+               T *__restrict__ y, Window window, int rows, int C, int F, int groups, int relu) {
+    const int group = blockIdx.z, channels = C / groups, filters = F / groups;
+    const int K = window.KH * window.KW * channels;
+    const Im2col a{x + group * channels, window, C, channels};
+    const Matrix weights{w + (int64)group * filters * K, K};
+    const BiasRelu epilogue{y + group * filters, b ? b + group * filters : nullptr, F, relu};
+    gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(a, weights, rows, filters, 0, K, epilogue);
+}
+
+KERNEL __launch_bounds__(THREADS)
+conv2d_input_gradient(const T *__restrict__ dy, const T *__restrict__ w, T *__restrict__ dx,
+                      Window window, int rows, int C, int F, int groups) {
+    const int group = blockIdx.z, channels = C / groups, filters = F / groups;
+    const int taps = window.KH * window.KW;
+    const Col2im a{dy + group * filters, window, F, filters};
+    const FiltersByTap b{w + (int64)group * filters * taps * channels, taps, filters, channels};
+    const BiasRelu epilogue{dx + group * channels, nullptr, C, 0};
+    gemm<Rows::ALONG_OUTPUT, Rows::ALONG_K>(a, b, rows, channels, 0, taps * filters, epilogue);
+}
+
+// Partial sums (splits, F, KH*KW*C/groups); split s takes output pixels [s*share, (s+1)*share).
+KERNEL __launch_bounds__(THREADS)
+conv2d_filter_gradient(const T *__restrict__ dy, const T *__restrict__ x,
+                       acc_t *__restrict__ partial, Window window, int rows, int C, int F,
+                       int groups, int splits, int share) {
+    const int group = blockIdx.z / splits, split = blockIdx.z % splits;
+    const int channels = C / groups, filters = F / groups;
+    const int K = window.KH * window.KW * channels;
+    const Matrix a{dy + group * filters, F};
+    const Im2col b{x + group * channels, window, C, channels};
+    const Partial epilogue{partial + ((int64)split * F + group * filters) * K, K};
+    const int begin = split * share, end = smaller(rows, begin + share);
+    gemm<Rows::ALONG_K, Rows::ALONG_K>(a, b, filters, K, begin, end, epilogue);
+}

@@ -1,0 +1,213 @@
+"""2-D convolution and its gradients (implicit GEMM), and im2col / col2im written out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from . import gemm
+from .geometry import Padding, Pair, Window, window
+from .reduce import accumulator, column_sum, sum_partials
+from .runtime import Array, Source, checks
+from .runtime.target import Shape
+
+_SOURCE = Source("conv2d.cu")
+_IM2COL = Source("im2col.cu")
+
+
+class _Sizes(NamedTuple):
+    """What a convolution's launches share."""
+
+    window: Window
+    N: int
+    C: int
+    F: int
+    K: int  # of one filter
+    output: Shape
+
+
+def conv2d(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    relu: bool = False,
+) -> Array:
+    """Return the 2-D convolution (cross-correlation, as in every CNN) of x with w, plus b.
+
+    Parameters
+    ----------
+    x : array (N, H, W, C)
+        Images, floating.
+    w : array (F, KH, KW, C/groups)
+        Filters, of x's dtype.
+    b : array (F,), optional
+        Biases, of x's dtype.
+    stride, dilation : int or (h, w)
+        Pixels between neighbouring windows, and between neighbouring taps of one.
+    padding : int, (h, w), ((top, bottom), (left, right)), "valid" or "same"
+        Zeros around the image, in pixels.
+    groups : int
+        Parts that C and F are split into; each part of F sees only its part of C.
+    relu : bool
+        Clip the result below at zero.
+
+    Returns
+    -------
+    array (N, OH, OW, F)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes, devices, shapes or parameters do not fit, or the dilated kernel is larger than
+        the padded image.
+    """
+    target, (x, w, b) = checks.arrays(x=x, w=w, b=b)
+    s = _sizes(x, w, stride, padding, dilation, groups)
+    if b is not None:
+        checks.shape("b", b, (s.F,), "one bias per filter")
+    y = target.empty(s.output, x.dtype)
+    rows = y.size // s.F
+    kernel = _SOURCE.kernel("conv2d_forward", target, x.dtype)
+    grid = gemm.tiles(target, rows, s.F // groups, groups)
+    kernel(grid, gemm.threads(target), x, w, b, y, s.window, rows, s.C, s.F, groups, int(relu))
+    return y
+
+
+def conv2d_backward(
+    dy: Array,
+    x: Array,
+    w: Array,
+    *,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    need_dx: bool = True,
+) -> tuple[Array | None, Array, Array]:
+    """Return the gradients (dx, dw, db) of `conv2d` without ReLU.
+
+    Parameters
+    ----------
+    dy : array (N, OH, OW, F)
+        Gradient of the result.
+    x, w
+        The images and filters of `conv2d`.
+    stride, padding, dilation, groups
+        As in `conv2d`.
+    need_dx : bool
+        If false, dx is not computed and None is returned for it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `conv2d`, and if dy does not have the shape of the result.
+    """
+    target, (dy, x, w) = checks.arrays(dy=dy, x=x, w=w)
+    s = _sizes(x, w, stride, padding, dilation, groups)
+    checks.shape("dy", dy, s.output, "the shape of the result")
+    threads, rows = gemm.threads(target), dy.size // s.F
+    dx = None
+    if need_dx:
+        dx = target.empty(x.shape, x.dtype)
+        pixels = x.size // s.C
+        kernel = _SOURCE.kernel("conv2d_input_gradient", target, x.dtype)
+        grid = gemm.tiles(target, pixels, s.C // groups, groups)
+        kernel(grid, threads, dy, w, dx, s.window, pixels, s.C, s.F, groups)
+    splits, share = gemm.split(target, s.F // groups, s.K, rows, groups)
+    partial = target.empty((splits, *w.shape), accumulator(x.dtype))
+    kernel = _SOURCE.kernel("conv2d_filter_gradient", target, x.dtype)
+    grid = gemm.tiles(target, s.F // groups, s.K, groups * splits)
+    kernel(grid, threads, dy, x, partial, s.window, rows, s.C, s.F, groups, splits, share)
+    dw = sum_partials(target, partial, x.dtype)
+    return dx, dw, column_sum(target, dy.reshape(rows, s.F))
+
+
+def im2col(
+    x: Array, kernel: Pair, *, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1
+) -> Array:
+    """Return every window of x (N, H, W, C) as a row: (N*OH*OW, KH*KW*C), zero in the padding.
+
+    Parameters are those of `conv2d`; `kernel` is int or (h, w).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `conv2d`.
+    """
+    target, (x,) = checks.arrays(x=x)
+    checks.dimensions("x", x, "N, H, W, C")
+    N, H, W, C = x.shape
+    g, _ = window((H, W), kernel, stride=stride, padding=padding, dilation=dilation)
+    rows, taps = N * g.OH * g.OW, g.KH * g.KW
+    cols = target.empty((rows, taps * C), x.dtype)
+    launch = _IM2COL.kernel("im2col_copy", target, x.dtype)
+    launch(target.stride_grid(cols.size), target.threads, x, cols, g, rows, C)
+    return cols
+
+
+def col2im(
+    cols: Array,
+    x_shape: Shape,
+    kernel: Pair,
+    *,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+) -> Array:
+    """Return the adjoint of `im2col`: x (N, H, W, C) with every copied value added up.
+
+    Parameters
+    ----------
+    cols : array (N*OH*OW, KH*KW*C)
+        What `im2col` gives for an image of `x_shape`, floating.
+    x_shape : (N, H, W, C)
+        Shape of the result.
+    kernel, stride, padding, dilation
+        As in `im2col`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtype, shapes or parameters do not fit.
+    """
+    target, (cols,) = checks.arrays(cols=cols)
+    N, H, W, C = image_shape("x_shape", x_shape)
+    g, _ = window((H, W), kernel, stride=stride, padding=padding, dilation=dilation)
+    expected = (N * g.OH * g.OW, g.KH * g.KW * C)
+    checks.shape("cols", cols, expected, "(N*OH*OW, KH*KW*C)")
+    x = target.empty((N, H, W, C), cols.dtype)
+    launch = _IM2COL.kernel("col2im_sum", target, cols.dtype)
+    launch(target.stride_grid(x.size), target.threads, cols, x, g, N * H * W, C)
+    return x
+
+
+def image_shape(name: str, shape: Shape) -> tuple[int, int, int, int]:
+    """Return an argument (N, H, W, C) as four whole numbers."""
+    if len(shape) != 4:
+        raise ValueError(f"{name}: got {tuple(shape)}, expected (N, H, W, C)")
+    N, H, W, C = (checks.whole(name, length, 0) for length in shape)
+    return N, H, W, C
+
+
+def _sizes(
+    x: Array, w: Array, stride: Pair, padding: Padding, dilation: Pair, groups: int
+) -> _Sizes:
+    checks.dimensions("x", x, "N, H, W, C")
+    checks.dimensions("w", w, "F, KH, KW, C/groups")
+    groups = checks.whole("groups", groups, 1)
+    (N, H, W, C), (F, KH, KW, _) = x.shape, w.shape
+    if C == 0 or F == 0 or C % groups or F % groups:
+        raise ValueError(
+            f"groups: got {groups} for {C} channels and {F} filters, expected a divisor of both"
+        )
+    checks.shape("w", w, (F, KH, KW, C // groups), "(F, KH, KW, C/groups)")
+    g, _ = window((H, W), (KH, KW), stride=stride, padding=padding, dilation=dilation)
+    checks.count("x: pixels of the batch", N * H * W)
+    checks.count("x: elements of an image", H * W * C)
+    checks.count("x: windows of the batch", N * g.OH * g.OW)
+    checks.count("w: elements of a filter", KH * KW * C)
+    return _Sizes(g, N, C, F, KH * KW * C // groups, (N, g.OH, g.OW, F))

@@ -1,0 +1,90 @@
+"""The dense layer and its gradients, on the one GEMM."""
+
+from __future__ import annotations
+
+from . import gemm
+from .reduce import accumulator, column_sum, sum_partials
+from .runtime import Array, Source, checks
+
+_SOURCE = Source("dense.cu")
+
+
+def dense(x: Array, w: Array, b: Array | None = None, *, relu: bool = False) -> Array:
+    """Return x @ w.T + b, clipped below at zero if `relu`.
+
+    Parameters
+    ----------
+    x : array (N, in)
+        Floating.
+    w : array (out, in)
+        Weights, of x's dtype.
+    b : array (out,), optional
+        Biases, of x's dtype.
+    relu : bool
+        Apply a ReLU to the result.
+
+    Returns
+    -------
+    array (N, out)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes, devices or shapes do not fit.
+    """
+    target, (x, w, b) = checks.arrays(x=x, w=w, b=b)
+    rows, inputs, outputs = _sizes(x, w)
+    if b is not None:
+        checks.shape("b", b, (outputs,), "one bias per output")
+    y = target.empty((rows, outputs), x.dtype)
+    kernel = _SOURCE.kernel("dense_forward", target, x.dtype)
+    grid = gemm.tiles(target, rows, outputs)
+    kernel(grid, gemm.threads(target), x, w, b, y, rows, inputs, outputs, int(relu))
+    return y
+
+
+def dense_backward(
+    dy: Array, x: Array, w: Array, *, need_dx: bool = True
+) -> tuple[Array | None, Array, Array]:
+    """Return the gradients (dx, dw, db) of `dense` without ReLU.
+
+    Parameters
+    ----------
+    dy : array (N, out)
+        Gradient of the result.
+    x : array (N, in)
+        The input of `dense`.
+    w : array (out, in)
+        Its weights.
+    need_dx : bool
+        If false, dx is not computed and None is returned for it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes, devices or shapes do not fit.
+    """
+    target, (dy, x, w) = checks.arrays(dy=dy, x=x, w=w)
+    rows, inputs, outputs = _sizes(x, w)
+    checks.shape("dy", dy, (rows, outputs), "the shape of the result")
+    threads = gemm.threads(target)
+    dx = None
+    if need_dx:
+        dx = target.empty((rows, inputs), x.dtype)
+        kernel = _SOURCE.kernel("dense_input_gradient", target, x.dtype)
+        grid = gemm.tiles(target, rows, inputs)
+        kernel(grid, threads, dy, w, dx, rows, inputs, outputs)
+    splits, share = gemm.split(target, outputs, inputs, rows)
+    partial = target.empty((splits, outputs, inputs), accumulator(x.dtype))
+    kernel = _SOURCE.kernel("dense_weight_gradient", target, x.dtype)
+    grid = gemm.tiles(target, outputs, inputs, splits)
+    kernel(grid, threads, dy, x, partial, rows, inputs, outputs, share)
+    return dx, sum_partials(target, partial, x.dtype), column_sum(target, dy)
+
+
+def _sizes(x: Array, w: Array) -> tuple[int, int, int]:
+    """Return (rows, inputs, outputs)."""
+    checks.dimensions("x", x, "N, in")
+    checks.dimensions("w", w, "out, in")
+    checks.shape("w", w, (w.shape[0], x.shape[1]), "(out, in) for x's (N, in)")
+    return checks.count("x: rows", x.shape[0]), x.shape[1], w.shape[0]

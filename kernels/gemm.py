@@ -1,0 +1,31 @@
+"""Launch geometry of the one GEMM."""
+
+from __future__ import annotations
+
+from .runtime import Target
+from .runtime.target import Grid
+
+_SPLIT_BLOCKS = 128  # blocks that a split reduction aims at: some for every core or multiprocessor
+
+
+def tiles(target: Target, M: int, N: int, depth: int = 1) -> Grid:
+    """Return the grid of an M x N product, `depth` times over."""
+    return -(-M // target.constants["BM"]), -(-N // target.constants["BN"]), depth
+
+
+def threads(target: Target) -> int:
+    """Return THREADS of gemm.cuh: one a 4 x 4 micro-tile on cuda."""
+    return 1 if target.name == "cpu" else target.constants["BM"] * target.constants["BN"] // 16
+
+
+def split(target: Target, M: int, N: int, K: int, depth: int = 1) -> tuple[int, int]:
+    """Return (splits, share of k in each) for a product with few tiles and a long k.
+
+    The shapes alone decide, so that the order of summation, and with it every bit of the result,
+    is the same from run to run and on any number of cores. No k gives no splits.
+    """
+    across, down, _ = tiles(target, M, N)
+    wanted = max(1, _SPLIT_BLOCKS // (across * down * depth))
+    steps = -(-K // target.constants["BK"])
+    share = max(1, -(-steps // wanted)) * target.constants["BK"]
+    return -(-K // share), share

@@ -1,0 +1,52 @@
+// Loops over the channels of NHWC arrays: neighbours in memory, so neighbouring threads take
+// neighbouring channels on `cuda` (width 1), and one thread takes a SIMD register of them on `cpu`
+// (width CHANNELS, then 1 for the rest). The body is a generic lambda
+//
+//   [=](int c, auto width) { constexpr int V = decltype(width)::value; ... }
+//
+// that does channels c to c + V - 1 in LANE_LOOPs, which the compiler turns into SIMD code. For a
+// loop over pixels too it is returned by a lambda of the pixel, whose index arithmetic is then done
+// once for all channels on `cpu`.
+#pragma once
+
+#include "dialect.cuh"
+
+template <int V> struct Width {
+    static constexpr int value = V;
+};
+
+#ifdef __CUDACC__
+
+#define LANE_LOOP(v, V) for (int v = 0; v < (V); ++v)
+
+// The block's threads share the channels.
+template <class Body> __device__ void for_channels(int C, const Body &body) {
+    BLOCK_STRIDE(c, C) body(c, Width<1>());
+}
+
+// The grid's threads share all (pixel, channel) pairs.
+template <class Body>
+__device__ void for_pixels_and_channels(int64 pixels, int C, const Body &body) {
+    GRID_STRIDE(i, pixels * C) {
+        const int64 pixel = i / C;
+        body(pixel)(int(i - pixel * C), Width<1>());
+    }
+}
+
+#else
+
+constexpr int CHANNELS = 8;
+#define LANE_LOOP(v, V) _Pragma("omp simd") for (int v = 0; v < (V); ++v)
+
+template <class Body> static inline void for_channels(int C, const Body &body) {
+    int c = 0;
+    for (; c + CHANNELS <= C; c += CHANNELS) body(c, Width<CHANNELS>());
+    for (; c < C; ++c) body(c, Width<1>());
+}
+
+template <class Body>
+static inline void for_pixels_and_channels(int64 pixels, int C, const Body &body) {
+    GRID_STRIDE(pixel, pixels) for_channels(C, body(pixel));
+}
+
+#endif

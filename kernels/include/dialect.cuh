@@ -1,0 +1,41 @@
+// The dialect: all that a kernel may rely on besides plain CUDA C++.
+//
+// One text, two targets. Under NVRTC (`cuda`) the words mean what CUDA says. Under a C++ compiler
+// (`cpu`) a block has ONE thread: barriers and shuffles vanish, a block-stride loop is a plain loop
+// that the compiler vectorises, and LANES consecutive elements form one SIMD register.
+//
+// A kernel is correct for any block size that its static_asserts admit, 1 included.
+#pragma once
+
+#ifdef __CUDACC__
+#include "dialect_cuda.cuh"
+#else
+#include "dialect_cpu.cuh"
+#endif
+
+// The element type of the arrays; the runtime defines TYPE_T, editors get float.
+#ifndef TYPE_T
+#define TYPE_T float
+#endif
+using T = TYPE_T;
+
+using int32 = int;
+using int64 = long long;
+using uint8 = unsigned char;
+using uint16 = unsigned short;
+using uint32 = unsigned int;
+using uint64 = unsigned long long;
+
+// Sums are taken in double for double and in float for everything narrower.
+template <typename E> struct Accumulator { using type = float; };
+template <> struct Accumulator<double> { using type = double; };
+using acc_t = Accumulator<T>::type;
+
+template <typename E> __device__ inline E smaller(E a, E b) { return b < a ? b : a; }
+template <typename E> __device__ inline E larger(E a, E b) { return a < b ? b : a; }
+__device__ inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+// NaN has no value of its own in a comparison with itself; CuPy compiles without -ffast-math.
+template <typename E> __device__ inline bool is_nan(E value) { return value != value; }
+
+#define KERNEL extern "C" __global__ void

@@ -1,0 +1,31 @@
+// Sums over rows, in two ordered passes, so that no result depends on timing.
+//
+//   column_sum    partial[chunk, c] = sum of x[r, c] over the rows r of one chunk
+//   sum_partials  y[i]              = sum of partial[s, i] over s, in order
+//
+// shapes   x (rows, C); partial (chunks, C) or (splits, count)
+// bytes    x once; the partial sums are rows / chunk times smaller
+// geometry column_sum: block (chunk, channel tile), sum_partials: any grid, one thread an element
+#include "channels.cuh"
+
+KERNEL column_sum(const T *__restrict__ x, acc_t *__restrict__ partial, int64 rows, int C,
+                  int rows_per_chunk) {
+    const int64 begin = (int64)blockIdx.x * rows_per_chunk;
+    const int64 end = smaller(begin + rows_per_chunk, rows);
+    for_channels(C, [&](int c, auto width) {
+        constexpr int V = decltype(width)::value;
+        acc_t sum[V] = {};
+        for (int64 r = begin; r < end; ++r)
+            LANE_LOOP(v, V) sum[v] += acc_t(x[r * C + c + v]);
+        LANE_LOOP(v, V) partial[(int64)blockIdx.x * C + c + v] = sum[v];
+    });
+}
+
+KERNEL sum_partials(const acc_t *__restrict__ partial, T *__restrict__ y, int64 count,
+                    int splits) {
+    GRID_STRIDE(i, count) {
+        acc_t sum = 0;
+        for (int s = 0; s < splits; ++s) sum += partial[s * count + i];
+        y[i] = T(sum);
+    }
+}

@@ -1,0 +1,43 @@
+"""Ordered sums over rows: bias gradients and the split GEMM's partial results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .runtime import Array, Source, Target
+
+_SOURCE = Source("reduce.cu")
+
+
+def chunks(target: Target, rows: int) -> tuple[int, int]:
+    """Return (rows per chunk, chunks) of a two-pass reduction; the rows alone decide."""
+    per_chunk = 1024 if target.name == "cpu" else 128
+    return per_chunk, -(-rows // per_chunk)
+
+
+def channel_threads(target: Target, C: int) -> int:
+    """Return the threads of a block whose threads share C channels."""
+    return 1 if target.name == "cpu" else min(-(-C // 32) * 32, 256)
+
+
+def column_sum(target: Target, x: Array) -> Array:
+    """Sum x (rows, C) over its rows, giving (C,)."""
+    rows, C = x.shape
+    rows_per_chunk, count = chunks(target, rows)
+    partial = target.empty((count, C), accumulator(x.dtype))
+    kernel = _SOURCE.kernel("column_sum", target, x.dtype)
+    kernel((count, 1, 1), channel_threads(target, C), x, partial, rows, C, rows_per_chunk)
+    return sum_partials(target, partial, x.dtype)
+
+
+def sum_partials(target: Target, partial: Array, dtype: Any) -> Array:
+    """Sum partial (splits, ...) over its first axis in order; zeros if it is empty."""
+    y = target.empty(partial.shape[1:], dtype)
+    kernel = _SOURCE.kernel("sum_partials", target, dtype)
+    kernel(target.stride_grid(y.size), target.threads, partial, y, y.size, partial.shape[0])
+    return y
+
+
+def accumulator(dtype: Any) -> str:
+    """Return the dtype that sums of `dtype` are taken in."""
+    return "float64" if dtype == "float64" else "float32"

@@ -1,0 +1,19 @@
+"""Compiling, caching, checking and launching: what every kernel's Python side uses."""
+
+from .errors import KernelError
+from .source import Source
+from .target import Array, Kernel, Target
+from .targets import as_array, choose_target, cpu_target, cuda_target, prepare
+
+__all__ = [
+    "Array",
+    "Kernel",
+    "KernelError",
+    "Source",
+    "Target",
+    "as_array",
+    "choose_target",
+    "cpu_target",
+    "cuda_target",
+    "prepare",
+]

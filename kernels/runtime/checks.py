@@ -1,0 +1,126 @@
+"""Checks of arguments: one clear sentence naming the argument, what came, what was expected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .target import INT32_MAX, Array, Shape, Target
+from .targets import as_array
+
+
+def arrays(**named: Any) -> tuple[Target, list[Array]]:
+    """Return the target and the contiguous arrays of arguments that share device and dtype.
+
+    Arguments are checked in order; the first decides the device and the floating dtype. None
+    passes through, except as the first. What is not C-contiguous is copied.
+
+    Raises
+    ------
+    TypeError
+        If one is not an array, or not of the first's dtype, or that is not floating here.
+    ValueError
+        If one is on another device than the first.
+    """
+    taken: list[Array] = []
+    first = target = dtype = None
+    for name, value in named.items():
+        if value is None and first is not None:
+            taken.append(None)
+            continue
+        here, array = as_array(name, value)
+        if first is None:
+            first, target, dtype = name, here, array.dtype
+            if dtype.name not in here.dtypes or not dtype.isnative:
+                expected = ", ".join(here.dtypes[:-1]) + " or " + here.dtypes[-1]
+                raise TypeError(f"{name}: got {dtype} on {here}, expected {expected}")
+        if here is not target:
+            raise ValueError(f"{name}: is on {here}, expected {target} like {first}")
+        if array.dtype != dtype:
+            raise TypeError(f"{name}: got {array.dtype}, expected {dtype} like {first}")
+        taken.append(contiguous(target, array))
+    assert target is not None
+    return target, taken
+
+
+def of_type(
+    target: Target, name: str, value: Any, expected: str, kinds: str, cast: Any = None
+) -> Array:
+    """Return a contiguous array on a target whose dtype kind is in `kinds`, cast where asked."""
+    here, array = as_array(name, value)
+    if here is not target:
+        raise ValueError(f"{name}: is on {here}, expected {target}")
+    if array.dtype.kind not in kinds:
+        raise TypeError(f"{name}: got {array.dtype}, expected {expected}")
+    return contiguous(target, array if cast is None else array.astype(cast, copy=False))
+
+
+def in_place(name: str, value: Any) -> None:
+    """Raise ValueError unless an array can be updated where it is."""
+    array = as_array(name, value)[1]
+    if not array.flags.c_contiguous:
+        raise ValueError(f"{name}: is updated in place, expected a C-contiguous array")
+    if not getattr(array.flags, "writeable", True):
+        raise ValueError(f"{name}: is updated in place, expected a writeable array")
+
+
+def contiguous(target: Target, array: Array) -> Array:
+    """Return the array itself, or a C-contiguous copy."""
+    return array if array.flags.c_contiguous else target.array(array)
+
+
+def dimensions(name: str, array: Array, letters: str) -> None:
+    """Raise ValueError unless the array has one dimension per letter of "N, H, W, C"."""
+    expected = letters.count(",") + 1
+    if array.ndim != expected:
+        raise ValueError(
+            f"{name}: got shape {array.shape}, expected {expected} dimensions ({letters})"
+        )
+
+
+def shape(name: str, array: Array, expected: Shape, meaning: str) -> None:
+    """Raise ValueError unless the array has exactly this shape."""
+    if tuple(array.shape) != tuple(expected):
+        raise ValueError(
+            f"{name}: got shape {tuple(array.shape)}, expected {tuple(expected)} ({meaning})"
+        )
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """Return a whole number of at least `least`."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name}: got {value!r}, expected a whole number")
+    if not least <= value <= INT32_MAX:
+        raise ValueError(f"{name}: got {value}, expected at least {least} and below 2**31")
+    return int(value)
+
+
+def number(name: str, value: Any, least: float = -np.inf, below: float = np.inf) -> float:
+    """Return a finite number in [least, below)."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(
+        value, (int, float, np.integer, np.floating)
+    ):
+        raise TypeError(f"{name}: got {value!r}, expected a number")
+    if not (np.isfinite(value) and least <= value < below):
+        bounds = [f"at least {least:g}"] if least > -np.inf else []
+        bounds += [f"below {below:g}"] if below < np.inf else []
+        expected = " and ".join(bounds) or "a finite number"
+        raise ValueError(f"{name}: got {value}, expected {expected}")
+    return float(value)
+
+
+def count(name: str, elements: int) -> int:
+    """Return a number of rows or of one image's elements that fits the kernels' 32-bit index."""
+    if elements > INT32_MAX:
+        raise ValueError(f"{name}: got {elements} , expected below 2**31")
+    return elements
+
+
+def word(name: str, value: Any) -> int:
+    """Return a whole number that fits an unsigned 64-bit word."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name}: got {value!r}, expected a whole number")
+    if not 0 <= value < 2**64:
+        raise ValueError(f"{name}: got {value}, expected a whole number from 0 to 2**64 - 1")
+    return int(value)

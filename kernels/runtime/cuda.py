@@ -1,0 +1,120 @@
+"""The `cuda` target: kernels compiled by NVRTC and launched through CuPy on its current stream."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from .errors import KernelError
+from .source import Source
+from .target import Array, Grid, Kernel, Shape
+
+_NULL = np.uintp(0)
+_BLOCKS = 32 * 132  # enough for every multiprocessor of the largest GPUs, several times over
+
+
+class CudaTarget:
+    """One NVIDIA GPU; arrays are CuPy's."""
+
+    name = "cuda"
+    #: The GEMM's tile: 256 threads of 4 x 4 outputs, both panels within 48 KB even in float64.
+    constants = {"BM": 64, "BN": 64, "BK": 16}
+    dtypes = ("float32", "float64", "float16", "bfloat16")
+    threads = 256
+
+    def __init__(self, device: int) -> None:
+        import cupy
+
+        self._cupy = cupy
+        self.device = device
+        self._modules: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        """Return the name that messages use."""
+        return f"cuda:{self.device}"
+
+    def kernel(self, source: Source, entry: str, constants: dict[str, Any]) -> Kernel:
+        """Compile, or load from CuPy's cache, one entry point."""
+        cupy = self._cupy
+        with cupy.cuda.Device(self.device):
+            function = self._module(source, constants).get_function(entry)
+
+        def launch(grid: Grid, threads: int, arguments: list[Any]) -> None:
+            with cupy.cuda.Device(self.device):
+                function(grid, (threads,), tuple(map(_argument, arguments)))
+
+        return Kernel(entry, source.entries[entry], constants, launch)
+
+    def empty(self, shape: Shape, dtype: Any) -> Array:
+        """Return an uninitialised C-contiguous array."""
+        with self._cupy.cuda.Device(self.device):
+            return self._cupy.empty(shape, dtype)
+
+    def zeros(self, shape: Shape, dtype: Any) -> Array:
+        """Return an array of zeros."""
+        with self._cupy.cuda.Device(self.device):
+            return self._cupy.zeros(shape, dtype)
+
+    def array(self, values: Any, dtype: Any = None) -> Array:
+        """Return values as a C-contiguous array here, copied only where needed."""
+        with self._cupy.cuda.Device(self.device):
+            return self._cupy.ascontiguousarray(self._cupy.asarray(values, dtype))
+
+    def stride_grid(self, count: int) -> Grid:
+        """Return the grid of a GRID_STRIDE kernel over `count` elements."""
+        return (min(-(-count // self.threads), _BLOCKS), 1, 1)
+
+    def prepare(self, jobs: list[tuple[Source, dict[str, Any]]]) -> None:
+        """Compile what CuPy's cache lacks."""
+        with self._cupy.cuda.Device(self.device):
+            for job in jobs:
+                self._module(*job)
+
+    def _module(self, source: Source, constants: dict[str, Any]) -> Any:
+        text = source.specialised(constants)
+        module = self._modules.get(text)
+        if module is None:
+            cupy = self._cupy
+            try:
+                module = cupy.RawModule(code=text, options=("-std=c++17",))
+                module.compile()
+            except cupy.cuda.compiler.CompileException as error:
+                lines = str(error).strip().splitlines()
+                first = next((line for line in lines if "error" in line), lines[0])
+                raise KernelError(f"NVRTC failed on {source.name}: {first.strip()}") from error
+            self._modules[text] = module
+        return module
+
+
+def _argument(value: Any) -> Any:
+    """Convert a checked argument to what a CuPy function takes by value."""
+    if value is None:
+        return _NULL
+    if isinstance(value, ctypes.Structure):
+        return np.frombuffer(bytes(value), dtype=[("bytes", np.uint8, ctypes.sizeof(value))])[0]
+    if isinstance(value, ctypes._SimpleCData):
+        return np.dtype(type(value)).type(value.value)
+    return value
+
+
+@lru_cache(maxsize=None)
+def unavailable() -> str | None:
+    """Return why there is no GPU to use, or None if there is one."""
+    try:
+        import cupy
+    except ImportError as error:
+        return f"CuPy cannot be imported ({_sentence(error)})"
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+        if count:
+            cupy.cuda.Device(0).compute_capability  # noqa: B018  the first real use of a driver
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return f"CuPy finds no working GPU ({_sentence(error)})"
+    return None if count else "CuPy finds no GPU"
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error).split())

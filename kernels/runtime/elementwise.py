@@ -1,0 +1,93 @@
+"""Elementwise kernels: one expression, `cupy.ElementwiseKernel` on `cuda`, a C++ loop on `cpu`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .source import Source
+from .target import Array, Target
+
+
+class Elementwise:
+    """An expression over arrays of one shape, written in `cupy.ElementwiseKernel`'s terms.
+
+    Parameters
+    ----------
+    name : str
+        Name of the kernel.
+    inputs, outputs : str
+        Declarations such as ``"T x, T y"``. T is the dtype of the call. Outputs may be read too.
+    scalars : str
+        Declarations of inputs that are numbers.
+    operation : str
+        C++ statements that assign the outputs.
+    **types
+        Element types of other names than T in the declarations.
+    """
+
+    def __init__(
+        self, name: str, inputs: str, outputs: str, operation: str, scalars: str = "", **types: Any
+    ) -> None:
+        self.name = name
+        self._declared = (inputs, scalars, outputs, operation)
+        self._types = types
+        self._source = Source(
+            f"elementwise/{name}",
+            _loop(name, inputs, outputs, scalars, operation, list(types)),
+            **types,
+        )
+        self._cuda: Any = None
+
+    def __call__(self, target: Target, dtype: Any, *arguments: Any, **types: Any) -> None:
+        """Run over inputs, scalars and outputs, given in the order of their declarations."""
+        inputs, scalars, outputs, operation = self._declared
+        last: Array = arguments[-1]
+        if target.name == "cpu":
+            kernel = self._source.kernel(self.name, target, dtype, **types)
+            kernel(target.stride_grid(last.size), 1, last.size, *arguments)
+            return
+        if self._cuda is None:
+            import cupy
+
+            declared = ", ".join(part for part in (inputs, scalars) if part)
+            self._cuda = cupy.ElementwiseKernel(declared, outputs, operation, self.name)
+        kinds = [declaration.split()[0] for declaration in scalars.split(",") if declaration]
+        first = len(_names(inputs))
+        converted = [
+            value.astype(dtype) if kind == "T" else np.dtype(kind).type(value)
+            for kind, value in zip(
+                kinds, map(np.float64, arguments[first : first + len(kinds)]), strict=True
+            )
+        ]
+        self._cuda(*arguments[:first], *converted, *arguments[first + len(kinds) :])
+
+
+def _names(declarations: str) -> list[tuple[str, str]]:
+    """Return the (type, name) pairs of "T x, T y"."""
+    parts = [declaration.split() for declaration in declarations.split(",") if declaration]
+    return [(c_type, name) for c_type, name in parts]
+
+
+def _loop(
+    name: str, inputs: str, outputs: str, scalars: str, operation: str, types: list[str]
+) -> str:
+    """Return the CUDA C++ text of a grid-stride loop around the expression."""
+    parameters = ["int64 count"]
+    parameters += [f"const {t} *__restrict__ {n}_" for t, n in _names(inputs)]
+    parameters += [f"{t} {n}" for t, n in _names(scalars)]
+    parameters += [f"{t} *__restrict__ {n}_" for t, n in _names(outputs)]
+    elements = [f"const {t} {n} = {n}_[i];" for t, n in _names(inputs)]
+    elements += [f"{t} &{n} = {n}_[i];" for t, n in _names(outputs)]
+    return "\n".join(
+        [
+            '#include "dialect.cuh"',
+            *(f"using {t} = TYPE_{t};" for t in types),
+            f"KERNEL {name}({', '.join(parameters)}) {{",
+            "    GRID_STRIDE(i, count) {",
+            *(f"        {line}" for line in [*elements, operation]),
+            "    }",
+            "}",
+        ]
+    )

@@ -1,0 +1,154 @@
+"""Kernel sources: one text made of a `.cu` file and its headers, and the signatures in it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .target import Kernel, Target
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+#: What C++ calls each element type, and the header that declares it where one is needed.
+C_TYPES = {
+    "float32": ("float", None),
+    "float64": ("double", None),
+    "float16": ("__half", "cuda_fp16.h"),
+    "bfloat16": ("__nv_bfloat16", "cuda_bf16.h"),
+    "uint8": ("unsigned char", None),
+    "uint16": ("unsigned short", None),
+    "int32": ("int", None),
+    "int64": ("long long", None),
+}
+_FIXED_TYPES = {
+    "int": np.dtype(np.int32),
+    "int32": np.dtype(np.int32),
+    "int64": np.dtype(np.int64),
+    "uint8": np.dtype(np.uint8),
+    "uint64": np.dtype(np.uint64),
+    "double": np.dtype(np.float64),
+}
+_INCLUDE = re.compile(r'^#include "([^"]+)"$')
+_ENTRY = re.compile(r"^KERNEL\b(?:\s*__launch_bounds__\(\w+\))?\s*(\w+)\(([^)]*)\)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of an entry point: its name, C type, and whether it is a pointer."""
+
+    name: str
+    type: str
+    pointer: bool
+
+    def dtype(self, constants: dict[str, Any]) -> np.dtype[Any] | None:
+        """Return the element type under these constants, None for a struct."""
+        if self.type == "acc_t":
+            wide = np.dtype(constants["T"]) == np.float64
+            return np.dtype(np.float64 if wide else np.float32)
+        if self.type in constants:
+            return np.dtype(constants[self.type])
+        return _FIXED_TYPES.get(self.type)
+
+
+class Source:
+    """A `.cu` file of the package, or a generated text, with its entry points.
+
+    Parameters
+    ----------
+    name : str
+        File name inside the package, or the name that errors give a generated text.
+    text : str, optional
+        The text, where it is not a file.
+    **defaults
+        Constants of the common specialisation: an int becomes ``#define NAME value``, a dtype
+        ``#define TYPE_NAME ctype``.
+    """
+
+    #: Every source, in order of definition: what `prepare` compiles ahead.
+    all: list[Source] = []
+
+    def __init__(self, name: str, text: str | None = None, **defaults: Any) -> None:
+        self.name = name
+        self._text = text
+        self.defaults = defaults
+        self._kernels: dict[Any, Kernel] = {}
+        Source.all.append(self)
+
+    @cached_property
+    def text(self) -> str:
+        """The whole text, headers included, with ``#line`` marks for compiler messages."""
+        lines = _flatten(self.name, self._text or (PACKAGE / self.name).read_text(), set())
+        return "\n".join(lines) + "\n"
+
+    @cached_property
+    def entries(self) -> dict[str, tuple[Parameter, ...]]:
+        """The parameters of every entry point, read from the text itself."""
+        return {name: _parameters(text) for name, text in _ENTRY.findall(self.text)}
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def specialised(self, constants: dict[str, Any]) -> str:
+        """Return the text under these constants."""
+        lines = []
+        for name, value in sorted(constants.items()):
+            if isinstance(value, int):
+                lines.append(f"#define {name} {value}")
+                continue
+            c_type, header = C_TYPES[np.dtype(value).name]
+            if header:
+                lines.append(f"#include <{header}>")
+            lines.append(f"#define TYPE_{name} {c_type}")
+        return "\n".join([*lines, self.text])
+
+    def kernel(self, entry: str, target: Target, dtype: Any, **constants: Any) -> Kernel:
+        """Return an entry point compiled for a target and element type, from memory or cache."""
+        key = (entry, target, dtype, *constants.values())
+        found = self._kernels.get(key)
+        if found is None:
+            found = target.kernel(self, entry, self.constants(target, dtype) | constants)
+            self._kernels[key] = found
+        return found
+
+    def constants(self, target: Target, dtype: Any) -> dict[str, Any]:
+        """Return the constants of the common specialisation for a target and element type."""
+        return {**target.constants, **self.defaults, "T": dtype}
+
+
+@lru_cache(maxsize=None)
+def _header(name: str) -> str:
+    return (PACKAGE / "include" / name).read_text()
+
+
+def _flatten(name: str, text: str, seen: set[str]) -> list[str]:
+    """Replace each quoted include by its file, once, keeping line numbers in messages."""
+    lines = [f'#line 1 "{PACKAGE.name}/{name}"']
+    for number, line in enumerate(text.splitlines(), start=1):
+        include = _INCLUDE.match(line)
+        if include and include[1] not in seen:
+            seen.add(include[1])
+            lines += _flatten(f"include/{include[1]}", _header(include[1]), seen)
+            lines.append(f'#line {number + 1} "{PACKAGE.name}/{name}"')
+        elif include or line == "#pragma once":
+            lines.append("")
+        else:
+            lines.append(line)
+    return lines
+
+
+def _parameters(text: str) -> tuple[Parameter, ...]:
+    parameters = []
+    for declaration in text.split(","):
+        words = declaration.replace("*", " * ").split()
+        kept = [word for word in words if word not in ("const", "*", "__restrict__")]
+        parameters.append(Parameter(name=kept[-1], type=kept[0], pointer="*" in words))
+    return tuple(parameters)

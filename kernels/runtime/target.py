@@ -1,0 +1,111 @@
+"""What every target offers: arrays, geometry and typed kernels."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from .source import Parameter, Source
+
+Shape = tuple[int, ...]
+Array = Any  #: numpy.ndarray on `cpu`, cupy.ndarray on `cuda`
+Grid = tuple[int, int, int]
+#: Takes the grid, the threads per block and the checked arguments, one per parameter.
+Launcher = Callable[[Grid, int, list[Any]], None]
+
+INT32_MAX = 2**31 - 1
+
+
+class Target(Protocol):
+    """Where kernels run."""
+
+    name: str
+    constants: dict[str, int]
+    dtypes: tuple[str, ...]  #: floating types that kernels take here
+
+    def kernel(self, source: Source, entry: str, constants: dict[str, Any]) -> Kernel:
+        """Compile, or load from the cache, one entry point."""
+
+    def empty(self, shape: Shape, dtype: Any) -> Array:
+        """Return an uninitialised C-contiguous array."""
+
+    def zeros(self, shape: Shape, dtype: Any) -> Array:
+        """Return an array of zeros."""
+
+    def array(self, values: Any, dtype: Any = None) -> Array:
+        """Return values as a C-contiguous array here, copied only where needed."""
+
+    def stride_grid(self, count: int) -> Grid:
+        """Return the grid of a GRID_STRIDE kernel over `count` elements."""
+
+    @property
+    def threads(self) -> int:
+        """Threads per block of a kernel that admits any block size."""
+
+
+class Kernel:
+    """One entry point of one compiled library; the only way a kernel is launched.
+
+    Checks the number of arguments, the dtype and contiguity of every array and the range of every
+    scalar, converts each to its declared C type, and skips an empty grid.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        parameters: tuple[Parameter, ...],
+        constants: dict[str, Any],
+        launcher: Launcher,
+    ) -> None:
+        self.name = name
+        self._parameters = [
+            (p.name, p.type, p.pointer, p.dtype(constants), _scalar_type(p, constants))
+            for p in parameters
+        ]
+        self._launcher = launcher
+
+    def __call__(self, grid: Grid, threads: int, *arguments: Any) -> None:
+        """Launch over `grid` blocks of `threads` threads."""
+        if len(arguments) != len(self._parameters):
+            raise TypeError(
+                f"{self.name}: got {len(arguments)} arguments, expected {len(self._parameters)}"
+            )
+        if 0 in grid:
+            return
+        packed: list[Any] = []
+        for (name, c_type, pointer, dtype, scalar), value in zip(
+            self._parameters, arguments, strict=True
+        ):
+            if pointer:
+                if value is not None and (value.dtype != dtype or not value.flags.c_contiguous):
+                    raise TypeError(
+                        f"{self.name}: {name}: got {value.dtype}, "
+                        f"expected a contiguous array of {dtype}"
+                    )
+                packed.append(value)
+            elif scalar is None:
+                if type(value).__name__ != c_type:
+                    raise TypeError(f"{self.name}: {name}: got {value!r}, expected a {c_type}")
+                packed.append(value)
+            else:
+                packed.append(_scalar(self.name, name, value, scalar))
+        self._launcher(grid, threads, packed)
+
+
+def _scalar_type(parameter: Parameter, constants: dict[str, Any]) -> Any:
+    dtype = parameter.dtype(constants)
+    if parameter.pointer or dtype is None:
+        return None
+    return np.ctypeslib.as_ctypes_type(dtype)
+
+
+def _scalar(kernel: str, name: str, value: Any, c_type: Any) -> Any:
+    if issubclass(c_type, (ctypes.c_float, ctypes.c_double)):
+        return c_type(float(value))
+    number = c_type(value)
+    if number.value != value:
+        raise ValueError(f"{kernel}: {name}: got {value}, which does not fit {c_type.__name__}")
+    return number

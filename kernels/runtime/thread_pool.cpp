@@ -1,0 +1,96 @@
+// The thread pool that the blocks of a `cpu` launch are shared out over.
+//
+// One job at a time: the caller and the workers take chunks of blocks from an atomic counter until
+// none is left. Which thread runs a block never changes a result, since blocks are independent.
+// A caller who finds the pool busy, or whose process was forked after the workers started, runs
+// its blocks alone. The pool is never destroyed: workers may outlive static destructors.
+#include <unistd.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+using RangeBody = void (*)(void *context, long long begin, long long end);
+
+namespace {
+
+class Pool {
+  public:
+    explicit Pool(int threads) : process(getpid()), workers(threads - 1) {
+        for (int i = 0; i < workers; ++i) std::thread([this] { work(); }).detach();
+    }
+
+    void run(RangeBody body, void *context, long long count) {
+        std::unique_lock<std::mutex> alone(caller, std::defer_lock);
+        if (count < 2 || workers == 0 || getpid() != process || !alone.try_lock()) {
+            body(context, 0, count);
+            return;
+        }
+        {
+            std::lock_guard<std::mutex> lock(mutex);
+            job = {body, context, count, count / (4LL * (workers + 1)) + 1};
+            next = 0;
+            pending = workers;
+            ++generation;
+        }
+        wake.notify_all();
+        take_chunks();
+        std::unique_lock<std::mutex> lock(mutex);
+        finished.wait(lock, [this] { return pending == 0; });
+    }
+
+  private:
+    struct Job {
+        RangeBody body;
+        void *context;
+        long long count, chunk;
+    };
+
+    void take_chunks() {
+        for (;;) {
+            const long long begin = next.fetch_add(job.chunk);
+            if (begin >= job.count) return;
+            const long long end = begin + job.chunk;
+            job.body(job.context, begin, end < job.count ? end : job.count);
+        }
+    }
+
+    void work() {
+        long long seen = 0;
+        for (;;) {
+            {
+                std::unique_lock<std::mutex> lock(mutex);
+                wake.wait(lock, [&] { return generation != seen; });
+                seen = generation;
+            }
+            take_chunks();
+            std::lock_guard<std::mutex> lock(mutex);
+            if (--pending == 0) finished.notify_one();
+        }
+    }
+
+    const pid_t process;
+    const int workers;
+    std::mutex caller, mutex;
+    std::condition_variable wake, finished;
+    Job job{};
+    std::atomic<long long> next{0};
+    int pending = 0;
+    long long generation = 0;
+};
+
+Pool *pool = nullptr;
+
+}  // namespace
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+// Called once, under Python's lock, before the first parallel_for.
+EXPORT void start_pool(int threads) {
+    if (!pool) pool = new Pool(threads);
+}
+
+EXPORT void parallel_for(RangeBody body, void *context, long long count) {
+    pool->run(body, context, count);
+}
