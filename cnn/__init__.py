@@ -1,0 +1,56 @@
+"""A thin layer and trainer library over `kernels`."""
+
+from .augment import Augment
+from .checkpoint import CheckpointError
+from .data import DataError, Dataset, load
+from .ema import EMA
+from .layers import (
+    AvgPool2D,
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2D,
+    Layer,
+    MaxPool2D,
+    ReLU,
+    Softmax,
+)
+from .losses import CrossEntropy, SoftmaxCrossEntropy
+from .model import Sequential
+from .optimizers import SGD, Adam, AdamW
+from .schedules import Constant, Cosine, OneCycle, Step
+from .trainer import Trainer, evaluate
+
+__all__ = [
+    "EMA",
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Augment",
+    "AvgPool2D",
+    "BatchNorm",
+    "CheckpointError",
+    "Constant",
+    "Conv2D",
+    "Cosine",
+    "CrossEntropy",
+    "DataError",
+    "Dataset",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "GlobalAvgPool2D",
+    "Layer",
+    "MaxPool2D",
+    "OneCycle",
+    "ReLU",
+    "Sequential",
+    "Softmax",
+    "SoftmaxCrossEntropy",
+    "Step",
+    "Trainer",
+    "evaluate",
+    "load",
+]

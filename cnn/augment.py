@@ -1,0 +1,38 @@
+"""Random augmentation of a batch of images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import kernels
+from kernels.runtime import Array
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random rotation, shift and zoom; see `kernels.augment`.
+
+    Parameters
+    ----------
+    rotate : float
+        Largest angle, in degrees.
+    shift : float
+        Largest shift along each axis, in pixels.
+    zoom : float
+        Largest change of size, as a fraction.
+    """
+
+    rotate: float = 0.0
+    shift: float = 0.0
+    zoom: float = 0.0
+
+    def __call__(self, images: Array, *, seed: int, offset: int) -> Array:
+        """Return the images (N, H, W, C) or (N, H, W) augmented; `offset` names the batch."""
+        return kernels.augment(
+            images,
+            rotate=self.rotate,
+            shift=self.shift,
+            zoom=self.zoom,
+            seed=seed,
+            offset=offset,
+        )

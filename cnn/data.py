@@ -1,0 +1,177 @@
+"""Labelled images: what a data set is, and loading one by its name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+class DataError(RuntimeError):
+    """A data set cannot be used; the message is one sentence for the user."""
+
+
+# eq=False: comparing arrays element by element has no single truth value.
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images with one class label each.
+
+    Attributes
+    ----------
+    images : numpy.ndarray or cupy.ndarray
+        (N, H, W, C) or (N, H, W), uint8 or floating.
+    labels : numpy.ndarray or cupy.ndarray
+        (N,), any integer dtype, on the same device as the images.
+    name : str
+        What reports call the data, such as "mnist".
+
+    Raises
+    ------
+    TypeError
+        If something is no array, has another dtype, or the two are on different devices.
+    ValueError
+        If a shape does not fit.
+    """
+
+    images: Any
+    labels: Any
+    name: str = "data"
+
+    def __post_init__(self) -> None:
+        _check_arrays(self.images, self.labels, "Dataset")
+
+    def __len__(self) -> int:
+        return int(self.images.shape[0])
+
+    def check_labels(self, classes: int, argument: str = "data") -> None:
+        """Raise ValueError unless every label lies in 0 to `classes` - 1.
+
+        Reads the smallest and the largest label, which on a GPU waits for the device: do it once.
+        """
+        if len(self) == 0:
+            return
+        smallest, largest = int(self.labels.min()), int(self.labels.max())
+        if smallest < 0 or largest >= classes:
+            raise ValueError(
+                f"{argument}: labels must lie in 0 to {classes - 1} for {classes} classes, "
+                f"got {smallest} to {largest}"
+            )
+
+
+def as_dataset(data: Any, argument: str = "data") -> Dataset:
+    """Return `data`, a Dataset or a pair (images, labels), as a Dataset that shares its arrays.
+
+    Parameters
+    ----------
+    data : Dataset or tuple or list
+        Images (N, H, W, C) or (N, H, W), uint8 or floating; labels (N,), any integer dtype.
+    argument : str
+        The caller's name for `data`, with which every message begins.
+
+    Raises
+    ------
+    TypeError
+        If `data` is neither, an element is no array, or a dtype or the device does not fit.
+    ValueError
+        If the pair has another length than two or a shape does not fit.
+    """
+    if isinstance(data, Dataset):
+        return data
+    expected = f"{argument} must be a Dataset or a pair (images, labels)"
+    if not isinstance(data, (tuple, list)):
+        raise TypeError(f"{expected}, got {type(data).__name__}")
+    if len(data) != 2:
+        raise ValueError(f"{expected}, got {len(data)} elements")
+    images, labels = data
+    _check_arrays(images, labels, argument)
+    return Dataset(images, labels)
+
+
+def channels_last(images: Any) -> Any:
+    """Return images (N, H, W) as a view (N, H, W, 1), and images (N, H, W, C) as they are.
+
+    Raises
+    ------
+    ValueError
+        If `images` has another number of axes.
+    """
+    if images.ndim == 3:
+        return images[..., None]
+    if images.ndim == 4:
+        return images
+    raise ValueError(f"images must have shape (N, H, W) or (N, H, W, C), got {images.shape}")
+
+
+def load(
+    name: str = "auto",
+    directory: str | os.PathLike[str] | None = None,
+    *,
+    say: Callable[[str], None] = print,
+) -> tuple[Dataset, Dataset]:
+    """Return the training and the test set called `name`.
+
+    Parameters
+    ----------
+    name : {"auto", "mnist", "synthetic"}
+        "auto" is MNIST, or synthetic digits where MNIST is neither here nor to be downloaded.
+    directory : path, optional
+        Folder with the MNIST files, see `mnist.load_mnist`; "synthetic" does not look at it.
+    say : callable
+        Called once, with one sentence, when "auto" had to take synthetic digits.
+
+    Raises
+    ------
+    ValueError
+        If `name` is none of the three.
+    DataError
+        If MNIST was wanted and is not to be had; with "auto" only if files are there but damaged,
+        or if a folder was named that lacks them.
+    """
+    if name not in ("auto", "mnist", "synthetic"):
+        raise ValueError(f'name must be "auto", "mnist" or "synthetic", got {name!r}')
+    # Imported here because both need this module.
+    from .mnist import DataNotFoundError, load_mnist
+    from .synthetic import synthetic_digits
+
+    if name != "synthetic":
+        try:
+            return load_mnist(directory)
+        except DataNotFoundError as error:
+            if name == "mnist":
+                raise
+            say(
+                f"MNIST is not here and could not be downloaded ({error.reason}); "
+                "training on synthetic digits instead"
+            )
+    return synthetic_digits()
+
+
+def _check_arrays(images: Any, labels: Any, argument: str) -> None:
+    for role, array in (("images", images), ("labels", labels)):
+        # CuPy's arrays carry NumPy dtypes; a list or a torch tensor does not.
+        if not isinstance(getattr(array, "dtype", None), np.dtype) or not hasattr(array, "shape"):
+            raise TypeError(
+                f"{argument}: {role} must be a NumPy or CuPy array, got {type(array).__name__}"
+            )
+    if images.dtype != np.uint8 and images.dtype.kind != "f":
+        raise TypeError(f"{argument}: images must be uint8 or floating, got {images.dtype}")
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"{argument}: labels must have an integer dtype, got {labels.dtype}")
+    if isinstance(images, np.ndarray) != isinstance(labels, np.ndarray):
+        raise TypeError(
+            f"{argument}: images and labels must be on one device, got images in "
+            f"{type(images).__module__}.ndarray and labels in {type(labels).__module__}.ndarray"
+        )
+    if len(images.shape) not in (3, 4) or 0 in images.shape[1:]:
+        raise ValueError(
+            f"{argument}: images must have shape (N, H, W) or (N, H, W, C) with H, W and C at "
+            f"least 1, got {images.shape}"
+        )
+    if labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"{argument}: labels must have shape ({images.shape[0]},), one for each image, "
+            f"got {labels.shape}"
+        )

@@ -1,0 +1,398 @@
+"""Layers: shapes, names and calls of `kernels`, nothing else.
+
+A layer of your own is one class: declare parameters in `build`, write `forward` and `backward`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+import kernels
+from kernels.geometry import Padding, Pair, window
+from kernels.runtime import Array, Target, as_array
+from kernels.runtime.target import Shape
+
+Initializer = Callable[[np.random.Generator, Shape], np.ndarray[Any, Any]]
+
+
+def zeros(_: np.random.Generator, shape: Shape) -> np.ndarray[Any, Any]:
+    """Start at 0."""
+    return np.zeros(shape)
+
+
+def ones(_: np.random.Generator, shape: Shape) -> np.ndarray[Any, Any]:
+    """Start at 1."""
+    return np.ones(shape)
+
+
+def fan_in_uniform(generator: np.random.Generator, shape: Shape) -> np.ndarray[Any, Any]:
+    """Start uniform in +-1 / sqrt(fan-in), as PyTorch's linear and convolution layers do.
+
+    Measured over three seeds of the speedrun recipe, on a part of the training set kept apart, it
+    ends more accurate than normal with variance 2 / fan-in, whose first logits are too large.
+    """
+    bound = 1 / math.sqrt(max(1, math.prod(shape[1:])))
+    return generator.uniform(-bound, bound, shape)
+
+
+class Layer:
+    """What every layer is; a subclass is a dataclass whose fields are its settings.
+
+    Attributes
+    ----------
+    parameters, gradients, state : dict of str to array
+        Trained arrays, their gradients of the last backward, and arrays that are saved but not
+        trained. They are there once the layer is built.
+    need_dx : bool
+        Whether `backward` must return dx; false for the first layer of a model.
+    seed : int
+        Of the layer's random numbers, if it draws any.
+    built : bool
+        Whether the layer is part of a model or has been used alone.
+    """
+
+    need_dx = True
+    seed = 0
+    built = False
+
+    @cached_property
+    def parameters(self) -> dict[str, Array]:
+        """Trained arrays by name."""
+        return {}
+
+    @cached_property
+    def gradients(self) -> dict[str, Array]:
+        """Gradients by the names of the parameters."""
+        return {}
+
+    @cached_property
+    def state(self) -> dict[str, Array]:
+        """Arrays that are saved but not trained, by name."""
+        return {}
+
+    @cached_property
+    def declared(self) -> dict[str, tuple[Shape, Initializer, bool]]:
+        """Shape, initializer and whether it is trained, of every array that `build` declared."""
+        return {}
+
+    def declare(
+        self, name: str, shape: Shape, initializer: Initializer, trained: bool = True
+    ) -> None:
+        """Declare an array; called by `build`."""
+        self.declared[name] = (shape, initializer, trained)
+
+    def build(self, shape: Shape) -> Shape:
+        """Declare arrays for inputs of `shape`, without the batch axis; return the output's.
+
+        Raises
+        ------
+        ValueError
+            If the layer cannot take inputs of that shape.
+        """
+        return shape
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """Return the layer's output for x (N, ...)."""
+        raise NotImplementedError
+
+    def backward(self, dy: Array) -> Array:
+        """Store the gradients of the parameters and return dx, for the last forward's x."""
+        raise NotImplementedError
+
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments that make this layer anew."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+
+    def ready(self, x: Any) -> Array:
+        """Return x as an array; a layer used without a model is built for it first."""
+        target, x = as_array("x", x)
+        if not self.built:
+            self.build(x.shape[1:])
+            self.allocate(target, x.dtype, np.random.default_rng(self.seed))
+        return x
+
+    def allocate(self, target: Target, dtype: Any, generator: np.random.Generator) -> None:
+        """Make the declared arrays, each on its own; a model gives views of its buffers instead."""
+        for name, (shape, initializer, trained) in self.declared.items():
+            values = target.array(initializer(generator, shape).astype(dtype))
+            (self.parameters if trained else self.state)[name] = values
+            if trained:
+                self.gradients[name] = target.zeros(shape, dtype)
+        self.built = True
+
+
+@dataclass(eq=False)
+class Conv2D(Layer):
+    """2-D convolution of images (N, H, W, C) with learned filters; see `kernels.conv2d`."""
+
+    filters: int
+    kernel: Pair
+    stride: Pair = 1
+    padding: Padding = 0
+    dilation: Pair = 1
+    groups: int = 1
+    bias: bool = True
+
+    def build(self, shape: Shape) -> Shape:
+        """Declare weight (F, KH, KW, C/groups) and bias (F,)."""
+        H, W, C = _image(self, shape)
+        if C % self.groups or self.filters % self.groups:
+            raise ValueError(
+                f"groups: got {self.groups} for {C} channels and {self.filters} filters, "
+                "expected a divisor of both"
+            )
+        geometry = {k: getattr(self, k) for k in ("stride", "padding", "dilation")}
+        g, _ = window((H, W), self.kernel, **geometry)
+        self.declare("weight", (self.filters, g.KH, g.KW, C // self.groups), fan_in_uniform)
+        if self.bias:
+            self.declare("bias", (self.filters,), zeros)
+        self._options = {**geometry, "groups": self.groups}
+        return g.OH, g.OW, self.filters
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """Return y (N, OH, OW, F)."""
+        self._x = self.ready(x)
+        weight, bias = self.parameters["weight"], self.parameters.get("bias")
+        return kernels.conv2d(self._x, weight, bias, **self._options)
+
+    def backward(self, dy: Array) -> Array:
+        """Return dx (N, H, W, C)."""
+        dx, dw, db = kernels.conv2d_backward(
+            dy, self._x, self.parameters["weight"], need_dx=self.need_dx, **self._options
+        )
+        self.gradients["weight"][...] = dw
+        if self.bias:
+            self.gradients["bias"][...] = db
+        return dx
+
+
+@dataclass(eq=False)
+class Dense(Layer):
+    """A fully connected layer from (N, in) to (N, units); see `kernels.dense`."""
+
+    units: int
+    bias: bool = True
+
+    def build(self, shape: Shape) -> Shape:
+        """Declare weight (units, in) and bias (units,)."""
+        if len(shape) != 1:
+            raise ValueError(f"Dense: got inputs of shape {shape}, expected (in,); Flatten first")
+        self.declare("weight", (self.units, shape[0]), fan_in_uniform)
+        if self.bias:
+            self.declare("bias", (self.units,), zeros)
+        return (self.units,)
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """Return y (N, units)."""
+        self._x = self.ready(x)
+        return kernels.dense(self._x, self.parameters["weight"], self.parameters.get("bias"))
+
+    def backward(self, dy: Array) -> Array:
+        """Return dx (N, in)."""
+        dx, dw, db = kernels.dense_backward(
+            dy, self._x, self.parameters["weight"], need_dx=self.need_dx
+        )
+        self.gradients["weight"][...] = dw
+        if self.bias:
+            self.gradients["bias"][...] = db
+        return dx
+
+
+@dataclass(eq=False)
+class BatchNorm(Layer):
+    """Batch normalisation over all but the last axis; see `kernels.batch_norm`."""
+
+    momentum: float = 0.1
+    eps: float = 1e-5
+
+    def build(self, shape: Shape) -> Shape:
+        """Declare gamma, beta and the running statistics, (C,) each."""
+        self.declare("gamma", shape[-1:], ones)
+        self.declare("beta", shape[-1:], zeros)
+        self.declare("running_mean", shape[-1:], zeros, trained=False)
+        self.declare("running_var", shape[-1:], ones, trained=False)
+        return shape
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """Return y of x's shape; with `training`, by the batch's own statistics."""
+        self._x = self.ready(x)
+        arrays = (*self.parameters.values(), *self.state.values())
+        y, self._saved = kernels.batch_norm(
+            self._x, *arrays, training=training, momentum=self.momentum, eps=self.eps
+        )
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        """Return dx of x's shape."""
+        dx, dgamma, dbeta = kernels.batch_norm_backward(
+            dy, self._x, self.parameters["gamma"], self._saved
+        )
+        self.gradients["gamma"][...] = dgamma
+        self.gradients["beta"][...] = dbeta
+        return dx
+
+
+@dataclass(eq=False)
+class ReLU(Layer):
+    """max(x, 0)."""
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """Return y of x's shape."""
+        self._y = kernels.relu(x)
+        return self._y
+
+    def backward(self, dy: Array) -> Array:
+        """Return dx of x's shape."""
+        return kernels.relu_backward(dy, self._y)
+
+
+@dataclass(eq=False)
+class Softmax(Layer):
+    """Probabilities over the last axis; train it with the loss `CrossEntropy`."""
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """Return y of x's shape."""
+        self._y = kernels.softmax(x)
+        return self._y
+
+    def backward(self, dy: Array) -> Array:
+        """Return the product of dy with the Jacobian of softmax."""
+        return kernels.softmax_backward(dy, self._y)
+
+
+@dataclass(eq=False)
+class MaxPool2D(Layer):
+    """The maximum of every window; see `kernels.max_pool2d`."""
+
+    kernel: Pair
+    stride: Pair | None = None
+    padding: Padding = 0
+    dilation: Pair = 1
+    ceil_mode: bool = False
+
+    def build(self, shape: Shape) -> Shape:
+        """Return (OH, OW, C)."""
+        return _pooled(self, shape)
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """Return y (N, OH, OW, C)."""
+        self._shape = x.shape
+        y, self._argmax = kernels.max_pool2d(x, **self.settings())
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        """Return dx (N, H, W, C)."""
+        return kernels.max_pool2d_backward(dy, self._argmax, self._shape, **self.settings())
+
+
+@dataclass(eq=False)
+class AvgPool2D(Layer):
+    """The average of every window; see `kernels.avg_pool2d`."""
+
+    kernel: Pair
+    stride: Pair | None = None
+    padding: Padding = 0
+    dilation: Pair = 1
+    ceil_mode: bool = False
+    count_include_pad: bool = True
+
+    def build(self, shape: Shape) -> Shape:
+        """Return (OH, OW, C)."""
+        return _pooled(self, shape)
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """Return y (N, OH, OW, C)."""
+        self._shape = x.shape
+        return kernels.avg_pool2d(x, **self.settings())
+
+    def backward(self, dy: Array) -> Array:
+        """Return dx (N, H, W, C)."""
+        return kernels.avg_pool2d_backward(dy, self._shape, **self.settings())
+
+
+@dataclass(eq=False)
+class GlobalAvgPool2D(Layer):
+    """The average of every channel plane, from (N, H, W, C) to (N, C)."""
+
+    def build(self, shape: Shape) -> Shape:
+        """Return (C,)."""
+        return (_image(self, shape)[2],)
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """Return y (N, C)."""
+        self._shape = x.shape
+        return kernels.global_avg_pool2d(x)
+
+    def backward(self, dy: Array) -> Array:
+        """Return dx (N, H, W, C)."""
+        return kernels.global_avg_pool2d_backward(dy, self._shape)
+
+
+@dataclass(eq=False)
+class Dropout(Layer):
+    """In training, zero with probability p and scale the rest by 1 / (1 - p)."""
+
+    p: float
+
+    def __post_init__(self) -> None:
+        """Start counting the draws."""
+        self._draws = 0
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """Return y of x's shape; x itself without `training`."""
+        self._mask = None
+        if not training:
+            return x
+        y, self._mask = kernels.dropout(x, self.p, seed=self.seed, offset=self._draws)
+        self._draws += 1
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        """Return dx of x's shape."""
+        return dy if self._mask is None else kernels.dropout_backward(dy, self._mask, self.p)
+
+
+@dataclass(eq=False)
+class Flatten(Layer):
+    """From (N, ...) to (N, product of the rest)."""
+
+    def build(self, shape: Shape) -> Shape:
+        """Return the product, as a shape."""
+        return (math.prod(shape),)
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """Return a view of x."""
+        self._shape = x.shape
+        return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+
+    def backward(self, dy: Array) -> Array:
+        """Return a view of dy."""
+        return dy.reshape(self._shape)
+
+
+def _image(layer: Layer, shape: Shape) -> tuple[int, int, int]:
+    if len(shape) != 3:
+        name = type(layer).__name__
+        raise ValueError(f"{name}: got inputs of shape {shape}, expected images (H, W, C)")
+    H, W, C = shape
+    return H, W, C
+
+
+def _pooled(layer: MaxPool2D | AvgPool2D, shape: Shape) -> Shape:
+    H, W, C = _image(layer, shape)
+    g, _ = window(
+        (H, W),
+        layer.kernel,
+        stride=layer.kernel if layer.stride is None else layer.stride,
+        padding=layer.padding,
+        dilation=layer.dilation,
+        ceil_mode=layer.ceil_mode,
+        pool=True,
+    )
+    return g.OH, g.OW, C

@@ -1,0 +1,296 @@
+"""MNIST's files: IDX, gzip and hashes, from a folder, the per-user cache or a mirror."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import io
+import math
+import os
+import queue
+import struct
+import tempfile
+import threading
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+from numpy.typing import NDArray
+
+from .data import DataError, Dataset
+
+MIRRORS: tuple[str, ...] = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+# Of the decompressed content: two mirrors may compress the same file differently.
+SHA256: dict[str, str] = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+DOWNLOAD_TIMEOUT_SECONDS = 5.0
+# The largest file has 47 MB: whatever is longer is not MNIST and is not worth the memory.
+LARGEST_CONTENT_BYTES = 64 * 2**20
+
+
+class DataNotFoundError(DataError):
+    """MNIST is in no place and no mirror gave it; `reason` says in a few words why not."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def load_mnist(directory: str | os.PathLike[str] | None = None) -> tuple[Dataset, Dataset]:
+    """Return MNIST's training and test set (LeCun, Cortes and Burges, 1998).
+
+    Looked for in `directory`, else in $MNIST_DIR, each of which must hold all four files; else in
+    the per-user cache, which is filled from HTTPS mirrors. A file may be plain IDX or gzip, and
+    counts only if its decompressed content has the known SHA-256.
+
+    Parameters
+    ----------
+    directory : path, optional
+        Folder with the four files, named such as train-images-idx3-ubyte or ...-ubyte.gz.
+
+    Returns
+    -------
+    train, test : Dataset
+        Images uint8 (60000, 28, 28) and (10000, 28, 28), labels uint8.
+
+    Raises
+    ------
+    DataNotFoundError
+        If no folder was named, and the cache lacks files that no mirror gave.
+    DataError
+        If a named folder lacks files, or a file is truncated, corrupt or another than MNIST's.
+    """
+    environment = os.environ.get("MNIST_DIR")
+    if directory is not None:
+        contents = _read_named(os.fspath(directory), "the given folder")
+    elif environment:
+        contents = _read_named(environment, "$MNIST_DIR,")
+    else:
+        contents = _read_cache()
+    arrays = {file: decode_idx(content, file) for file, content in contents.items()}
+    return (
+        Dataset(arrays["train-images-idx3-ubyte"], arrays["train-labels-idx1-ubyte"], "mnist"),
+        Dataset(arrays["t10k-images-idx3-ubyte"], arrays["t10k-labels-idx1-ubyte"], "mnist"),
+    )
+
+
+def cache_directory() -> Path:
+    """Return the folder of the per-user cache that holds downloaded MNIST files."""
+    return Path(platformdirs.user_cache_dir("cnn-kernels", appauthor=False)) / "mnist"
+
+
+def decode_idx(content: bytes, source: str = "IDX data") -> NDArray[np.uint8]:
+    """Return the uint8 array of an IDX file (format: "THE IDX FILE FORMAT", MNIST's home page).
+
+    Parameters
+    ----------
+    content : bytes
+        The whole file, decompressed.
+    source : str
+        What a message calls the file.
+
+    Raises
+    ------
+    DataError
+        If the header is no IDX header, the elements are not uint8, or the length does not fit.
+    """
+    if len(content) < 4 or content[:2] != b"\0\0" or content[3] == 0:
+        raise DataError(f"{source} is not an IDX file: it begins with 0x{content[:4].hex()}")
+    if content[2] != 0x08:
+        raise DataError(f"{source} must hold uint8 (IDX type 0x08), got type 0x{content[2]:02x}")
+    header_size = 4 + 4 * content[3]
+    if len(content) < header_size:
+        raise DataError(f"{source} ends within its IDX header of {header_size} bytes")
+    shape = struct.unpack_from(f">{content[3]}I", content, 4)
+    expected_size = header_size + math.prod(shape)
+    if len(content) != expected_size:
+        raise DataError(
+            f"{source} announces shape {shape}, {expected_size} bytes, but has {len(content)} bytes"
+        )
+    # Copied because an array over bytes is read-only, which DLPack refuses to export.
+    array: NDArray[np.uint8] = np.frombuffer(content, np.uint8, offset=header_size).copy()
+    return array.reshape(shape)
+
+
+def _decompressed(content: bytes) -> tuple[bytes, str]:
+    """Return the decompressed content, and what was wrong with the gzip stream or "".
+
+    The content says if it is gzip: browsers may decompress a file and keep its name. A damaged
+    stream gives what came before the damage, so that its hash can be shown.
+    """
+    if not content.startswith(b"\x1f\x8b"):
+        return content, ""
+    parts: list[bytes] = []
+    size = 0
+    try:
+        with gzip.open(io.BytesIO(content)) as stream:
+            while size <= LARGEST_CONTENT_BYTES and (part := stream.read(2**20)):
+                parts.append(part)
+                size += len(part)
+    except (EOFError, OSError, zlib.error) as error:
+        return b"".join(parts), f", damaged gzip: {error}"
+    return b"".join(parts), ""
+
+
+def _verified(content: bytes, file: str, source: str) -> bytes:
+    """Return the decompressed content, or raise DataError if it is not that of MNIST's `file`."""
+    content, damage = _decompressed(content)
+    found = hashlib.sha256(content).hexdigest()
+    if found != SHA256[file]:
+        raise DataError(
+            f"{source} is not MNIST's {file}: its decompressed content has SHA-256 {found}, "
+            f"expected {SHA256[file]} ({len(content)} bytes{damage})"
+        )
+    return content
+
+
+def _read(folder: Path, file: str) -> bytes | None:
+    """Return the verified content of MNIST's `file` in `folder`, or None if it is not there."""
+    for path in (folder / file, folder / f"{file}.gz"):
+        if os.path.isfile(path):
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                raise DataError(f"{path} cannot be read: {error.strerror}") from error
+            return _verified(content, file, str(path))
+    return None
+
+
+def _read_named(directory: str, origin: str) -> dict[str, bytes]:
+    """Return the four files of a folder that the user named, which therefore must hold them."""
+    folder = Path(os.path.expanduser(directory))
+    contents = {file: content for file in SHA256 if (content := _read(folder, file)) is not None}
+    if len(contents) < len(SHA256):
+        state = "" if folder.is_dir() else ", which is not a folder"
+        missing = ", ".join(file for file in SHA256 if file not in contents)
+        raise DataError(
+            f"MNIST is incomplete: looked in {origin} {folder}{state}, and did not find {missing} "
+            "(plain or .gz)"
+        )
+    return contents
+
+
+def _read_cache() -> dict[str, bytes]:
+    """Return the four files from the cache, after downloading those that are missing or damaged."""
+    folder = cache_directory()
+    contents: dict[str, bytes] = {}
+    damages: list[str] = []
+    for file in SHA256:
+        try:
+            content = _read(folder, file)
+        except DataError as error:
+            damages.append(str(error))
+        else:
+            if content is not None:
+                contents[file] = content
+    reasons = _download_missing(contents, folder) if len(contents) < len(SHA256) else []
+    missing = [file for file in SHA256 if file not in contents]
+    if not missing:
+        return contents
+    reason = "; ".join(reasons)
+    if damages:
+        raise DataError(
+            f"{damages[0]}, and a new copy could not be downloaded ({reason}): delete the file or "
+            "go online"
+        )
+    lacking = ", ".join(missing) if contents else "all of them"
+    raise DataNotFoundError(
+        f"MNIST's four files ({', '.join(SHA256)}) were not found: no folder was named with --data "
+        f"or $MNIST_DIR, the cache {folder} lacks {lacking}, and they could not be downloaded "
+        f"({reason})",
+        reason,
+    )
+
+
+def _download_missing(contents: dict[str, bytes], folder: Path) -> list[str]:
+    """Add what `contents` lacks to it and to the cache; return why mirrors or the cache failed.
+
+    A mirror that does not answer is asked for no further file, so that being offline costs one
+    timeout for each mirror. One that answers with a bad file may still have the others.
+    """
+    reasons: list[str] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Tried before downloading; the file has no name, so that even a killed process leaves none.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        for mirror in MIRRORS:
+            failures: list[str] = []
+            for file in [file for file in SHA256 if file not in contents]:
+                try:
+                    content = _fetch(f"{mirror}{file}.gz", file)
+                except DataError as error:
+                    failures.append(str(error))
+                    continue
+                except ConnectionError as error:
+                    failures.append(str(error))
+                    break
+                _write_atomically(folder / file, content)
+                contents[file] = content
+            reasons.extend(failures[:1])
+    except OSError as error:
+        return [f"the cache folder {folder} cannot be written: {error.strerror or error}"]
+    return reasons
+
+
+def _fetch(url: str, file: str) -> bytes:
+    """Return the verified content behind `url`.
+
+    DataError: the server answered, but not with the file. ConnectionError: it did not answer.
+    """
+    # Imported here because that takes as long as the rest of the package, and is seldom needed.
+    from http.client import HTTPException
+    from urllib.error import HTTPError
+    from urllib.request import urlopen
+
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(urlopen(url, timeout=DOWNLOAD_TIMEOUT_SECONDS))
+        except (OSError, HTTPException) as error:
+            answers.put(error)
+
+    # In a thread because urlopen's timeout does not cover the look-up of the server's name and
+    # begins anew for each of its addresses: without a network that adds up to minutes.
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=DOWNLOAD_TIMEOUT_SECONDS)
+        if isinstance(answer, Exception):
+            raise answer
+        with answer:
+            content = answer.read(LARGEST_CONTENT_BYTES)
+    except HTTPError as error:
+        error.close()
+        raise DataError(f"{url}: {error.code} {error.reason}") from error
+    except queue.Empty as error:
+        raise ConnectionError(f"{url}: no answer in {DOWNLOAD_TIMEOUT_SECONDS:g} s") from error
+    except (OSError, HTTPException) as error:
+        cause = getattr(error, "reason", error)  # what a URLError wraps
+        raise ConnectionError(f"{url}: {getattr(cause, 'strerror', None) or cause}") from error
+    return _verified(content, file, url)
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    """Write so that other processes, and a later start, see the whole file or none."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:  # KeyboardInterrupt too must leave nothing behind
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise

@@ -1,0 +1,223 @@
+"""A chain of layers with its parameters and gradients in one flat buffer each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import kernels
+from kernels.runtime import Array, Target, choose_target
+from kernels.runtime.target import Shape
+
+from . import checkpoint
+from .data import channels_last
+from .layers import Layer
+
+_ALIGNMENT_BYTES = 64  # every view starts at a cache line, so at a vector register too
+
+
+class Sequential:
+    """Layers applied one after the other.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        Unbuilt; input channels and features are inferred here.
+    input_shape : tuple of int
+        Shape of one input, without the batch axis, such as (28, 28, 1).
+    device : {"auto", "cpu", "cuda"}
+        "auto" is the GPU where one works.
+    dtype : str or dtype
+        Of parameters and activations.
+    seed : int
+        Of the initial parameters and of layers that draw random numbers.
+
+    Attributes
+    ----------
+    parameters, gradients, state : dict of str to array
+        By "<position>.<name>", such as "0.weight": views of the flat buffers.
+    parameter_buffer, gradient_buffer : array
+        All parameters and all gradients, one-dimensional; each view starts at a cache line, the
+        gaps are zero and stay so.
+    pixel_mean, pixel_std : float
+        What uint8 images are normalised by, in grey levels; `Trainer.fit` takes them from its data.
+    output_shape : tuple of int
+        Shape of one output.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a layer cannot take its input, or a parameter does not fit.
+    KernelError
+        If "cuda" is asked for and does not work.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        input_shape: Shape,
+        device: str = "auto",
+        dtype: Any = "float32",
+        seed: int = 0,
+    ) -> None:
+        self.target: Target = choose_target(device)[0]
+        self.dtype = np.dtype(dtype)
+        if self.dtype.name not in self.target.dtypes:
+            expected = ", ".join(self.target.dtypes)
+            raise TypeError(f"dtype: got {self.dtype} on {self.target}, expected one of {expected}")
+        self.layers = list(layers)
+        self.input_shape: Shape = tuple(input_shape)
+        self.pixel_mean, self.pixel_std = 0.0, 255.0
+        self.parameters: dict[str, Array] = {}
+        self.gradients: dict[str, Array] = {}
+        self.state: dict[str, Array] = {}
+        self._build()
+        self._initialize(seed)
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """Return the outputs for prepared inputs x (N, *input_shape)."""
+        for layer in self.layers:
+            x = layer.forward(x, training)
+        return x
+
+    def backward(self, dy: Array) -> None:
+        """Fill `gradients` from the gradient of the last forward's outputs."""
+        for layer in reversed(self.layers[self._first_trained :]):
+            dy = layer.backward(dy)
+
+    def prepare(self, images: Any) -> Array:
+        """Return images on the model's device, in its dtype and with a channel axis.
+
+        uint8 images are normalised to (images - pixel_mean) / pixel_std; floating ones are taken
+        as they are.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If dtype or shape do not fit the model.
+        """
+        images = self.target.array(images)
+        if len(self.input_shape) == 3:
+            images = channels_last(images)
+        if tuple(images.shape[1:]) != self.input_shape:
+            raise ValueError(
+                f"images: got shape {tuple(images.shape)}, "
+                f"expected (N, {', '.join(map(str, self.input_shape))})"
+            )
+        if images.dtype.kind == "f":
+            return images.astype(self.dtype, copy=False)
+        return kernels.normalize(images, self.pixel_mean, self.pixel_std, self.dtype)
+
+    def predict(self, x: Any, batch_size: int = 1024) -> Array:
+        """Return the outputs for images or other inputs x (N, ...), on the model's device.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If dtype or shape do not fit the model.
+        """
+        outputs = self.target.empty((len(x), *self.output_shape), self.dtype)
+        for start in range(0, len(x), batch_size):
+            stop = start + batch_size
+            outputs[start:stop] = self.forward(self.prepare(x[start:stop]))
+        return outputs
+
+    def summary(self) -> str:
+        """Return a table of layers, output shapes and parameters."""
+        rows = [("layer", "output", "parameters"), ("input", str(self.input_shape), "")]
+        for position, (layer, shape) in enumerate(zip(self.layers, self._shapes, strict=True)):
+            count = sum(math.prod(array.shape) for array in layer.parameters.values())
+            rows.append((f"{position} {type(layer).__name__}", str(shape), f"{count:,}"))
+        rows.append(("total", "", f"{self.parameter_count:,}"))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            f"{name:<{widths[0]}}  {shape:<{widths[1]}}  {count:>{widths[2]}}".rstrip()
+            for name, shape, count in rows
+        )
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of trained values."""
+        return sum(math.prod(array.shape) for array in self.parameters.values())
+
+    def save(self, path: str | Path) -> None:
+        """Write architecture, parameters, state and normalisation to a safetensors file.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written; what stood there is then unharmed.
+        """
+        checkpoint.save(self, path)
+
+    @staticmethod
+    def load(path: str | Path, device: str = "auto") -> Sequential:
+        """Return the model in a file that `save` wrote; layers of your own must be imported.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is not such a one, or names a layer that is not there.
+        OSError
+            If it cannot be read.
+        """
+        return checkpoint.load(path, device)
+
+    def _build(self) -> None:
+        shape, self._shapes = self.input_shape, []
+        for position, layer in enumerate(self.layers):
+            if not isinstance(layer, Layer):
+                raise TypeError(f"layers: got {layer!r} at position {position}, expected a Layer")
+            # A layer remembers its last forward, so it has one place only.
+            if layer.built or any(layer is other for other in self.layers[:position]):
+                raise ValueError(
+                    f"layers: {type(layer).__name__} at position {position} is in use already, "
+                    "expected a new one"
+                )
+            shape = layer.build(shape)
+            self._shapes.append(shape)
+        self.output_shape: Shape = shape
+        trained = [
+            position
+            for position, layer in enumerate(self.layers)
+            if any(array[2] for array in layer.declared.values())
+        ]
+        self._first_trained = trained[0] if trained else len(self.layers)
+        if trained:
+            self.layers[trained[0]].need_dx = False
+
+    def _initialize(self, seed: int) -> None:
+        """Draw the initial values, layer by layer, into the flat buffers and hand out views."""
+        generator = np.random.default_rng(seed)
+        values: dict[str, np.ndarray[Any, Any]] = {}
+        for position, layer in enumerate(self.layers):
+            layer.seed = seed * len(self.layers) + position
+            for name, (shape, initializer, trained) in layer.declared.items():
+                array = initializer(generator, shape).astype(self.dtype)
+                if trained:
+                    values[f"{position}.{name}"] = array
+                else:
+                    self.state[f"{position}.{name}"] = self.target.array(array)
+                    layer.state[name] = self.state[f"{position}.{name}"]
+            layer.built = True
+
+        alignment = max(1, _ALIGNMENT_BYTES // self.dtype.itemsize)
+        starts, size = {}, 0
+        for name, array in values.items():
+            starts[name] = size
+            size += -(-array.size // alignment) * alignment
+        self.parameter_buffer = self.target.zeros((size,), self.dtype)
+        self.gradient_buffer = self.target.zeros((size,), self.dtype)
+        for name, array in values.items():
+            place = slice(starts[name], starts[name] + array.size)
+            self.parameters[name] = self.parameter_buffer[place].reshape(array.shape)
+            self.gradients[name] = self.gradient_buffer[place].reshape(array.shape)
+            self.parameters[name][...] = self.target.array(array)
+            position_text, _, key = name.partition(".")
+            layer = self.layers[int(position_text)]
+            layer.parameters[key] = self.parameters[name]
+            layer.gradients[key] = self.gradients[name]

@@ -1,0 +1,44 @@
+"""The progress bar of a training."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+_LOSS_INTERVAL_SECONDS = 0.3  # reading the loss waits for a GPU
+
+
+class Bar:
+    """Images done, images per second and the running loss, on standard error."""
+
+    def __init__(self, images: int, enabled: bool) -> None:
+        self._bar = tqdm(total=images, unit=" images", unit_scale=True, disable=not enabled)
+        self._read = 0.0
+
+    def __enter__(self) -> Bar:
+        """Show the bar."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leave the bar as it stands."""
+        self._bar.close()
+
+    def advance(self, images: int, text: str, trainer: Trainer) -> None:
+        """Add images done and, now and then, the loss."""
+        now = time.monotonic()
+        if not self._bar.disable and now - self._read > _LOSS_INTERVAL_SECONDS:
+            self._bar.set_description_str(text, refresh=False)
+            self._bar.set_postfix_str(f"loss {trainer.running_loss:.4f}", refresh=False)
+            self._read = now
+        self._bar.update(images)

@@ -1,0 +1,95 @@
+"""Schedules: the factor of the learning rate at each step of a training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Schedule(Protocol):
+    """What the trainer needs of a schedule."""
+
+    def __call__(self, step: int, steps: int) -> float:
+        """Return the factor of step `step`, from 0, of `steps` in all."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same rate throughout."""
+
+    def __call__(self, step: int, steps: int) -> float:
+        """Return 1."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """Multiplied by `gamma` after every `every`-th part of the training.
+
+    Parameters
+    ----------
+    every : float
+        Fraction of the training between two drops, in (0, 1].
+    gamma : float
+        Factor of a drop.
+    """
+
+    every: float = 1 / 3
+    gamma: float = 0.1
+
+    def __call__(self, step: int, steps: int) -> float:
+        """Return gamma to the number of drops so far."""
+        return self.gamma ** math.floor(step / (self.every * steps) + 1e-9)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Linear warm-up, then half a cosine down to `final`.
+
+    Source: Loshchilov and Hutter, "SGDR", 2017.
+
+    Parameters
+    ----------
+    warmup : float
+        Fraction of the training spent warming up, in [0, 1).
+    final : float
+        Factor at the end.
+    """
+
+    warmup: float = 0.0
+    final: float = 0.0
+
+    def __call__(self, step: int, steps: int) -> float:
+        """Return the factor."""
+        warm = self.warmup * steps
+        if step < warm:
+            return (step + 1) / (warm + 1)
+        progress = (step - warm) / max(1.0, steps - 1 - warm)
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    """Linear from `start` up to 1 at `peak`, then linear down to `final`.
+
+    Source: Smith and Topin, "Super-convergence", 2018.
+
+    Parameters
+    ----------
+    peak : float
+        Fraction of the training at which the rate is highest, in [0, 1].
+    start, final : float
+        Factors of the first and the last step.
+    """
+
+    peak: float = 0.25
+    start: float = 0.1
+    final: float = 0.0
+
+    def __call__(self, step: int, steps: int) -> float:
+        """Return the factor."""
+        top = self.peak * (steps - 1)
+        if step < top:
+            return self.start + (1 - self.start) * step / top
+        return 1 - (1 - self.final) * (step - top) / max(1.0, steps - 1 - top)

@@ -1,0 +1,289 @@
+"""Training and evaluating a model."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from kernels.runtime import Array, prepare
+
+from .augment import Augment
+from .data import Dataset, as_dataset
+from .ema import EMA
+from .layers import Softmax
+from .losses import CrossEntropy, Loss, SoftmaxCrossEntropy
+from .model import Sequential
+from .optimizers import Optimizer
+from .progress import Bar
+from .schedules import Constant, Schedule
+
+
+class Trainer:
+    """Minimises a loss over a model's parameters.
+
+    Parameters
+    ----------
+    model : Sequential
+        Changed in place.
+    optimizer : Optimizer
+        Such as ``SGD(0.1, momentum=0.9)``.
+    loss : Loss, optional
+        `default_loss` where not given.
+    schedule : Schedule, optional
+        Of the learning rate, over all epochs of one `fit`; `Constant` where not given.
+    augment : Augment, optional
+        Applied to each batch of training images.
+    precision : {"fp32"}
+        Of the arithmetic on the model's float32 arrays.
+    seed : int
+        Of the epochs' order and the augmentation.
+    ema : EMA, optional
+        Moving average of the weights. It is what `evaluate` measures and what the model holds
+        when `fit` returns.
+
+    Attributes
+    ----------
+    history : list of dict
+        A record per finished epoch: epoch, train_loss, seconds, images_per_second, learning_rate
+        of the last step and, where asked for, validation_loss and validation_accuracy.
+    train_seconds : float
+        Time spent in training steps, without evaluation.
+    images_seen : int
+        Training images taken so far.
+
+    Raises
+    ------
+    ValueError
+        If the precision is none of these.
+    KernelError
+        If the kernels cannot be compiled.
+
+    Notes
+    -----
+    The same seeds and data give the same bits on one machine.
+    """
+
+    def __init__(
+        self,
+        model: Sequential,
+        optimizer: Optimizer,
+        loss: Loss | None = None,
+        schedule: Schedule | None = None,
+        augment: Augment | None = None,
+        precision: str = "fp32",
+        seed: int = 0,
+        ema: EMA | None = None,
+    ) -> None:
+        if precision != "fp32":
+            raise ValueError(f"precision: got {precision!r}, expected 'fp32'")
+        self.model = model
+        self.optimizer = optimizer
+        self.loss: Loss = loss or default_loss(model)
+        self.schedule: Schedule = schedule or Constant()
+        self.augment = augment
+        self.precision = precision
+        self.seed = seed
+        self.ema = ema
+        self.history: list[dict[str, Any]] = []
+        self.train_seconds = 0.0
+        self.images_seen = 0
+        self._batches = 0
+        self._loss_sum: Array = None
+        self._loss_count = 0
+        prepare(model.target, model.dtype)
+
+    @property
+    def running_loss(self) -> float:
+        """Mean training loss of the epoch under way or just ended; reading it waits for a GPU."""
+        return float(self._loss_sum) / self._loss_count if self._loss_count else float("nan")
+
+    def fit(
+        self,
+        data: Any,
+        epochs: int = 1,
+        batch_size: int = 256,
+        validation: Any = None,
+        progress: bool = False,
+    ) -> list[dict[str, Any]]:
+        """Train and return `history`.
+
+        Parameters
+        ----------
+        data : Dataset or pair (images, labels)
+            Images (N, H, W, C) or (N, H, W), uint8 or floating; labels (N,), any integer dtype.
+            uint8 images set the model's `pixel_mean` and `pixel_std`, in its first training.
+        epochs : int
+            Passes over the data, each in an order of its own.
+        batch_size : int
+            Images per step; the last step of an epoch takes what is left.
+        validation : the same as data, optional
+            Evaluated after every epoch.
+        progress : bool
+            Show a progress bar on standard error.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If data or parameters do not fit.
+        KeyboardInterrupt
+            If interrupted; model, `history` and `train_seconds` hold what was reached.
+        """
+        dataset = _checked(self.model, "data", data)
+        checked = None if validation is None else _checked(self.model, "validation", validation)
+        for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+            if not isinstance(value, (int, np.integer)) or value < 1:
+                raise ValueError(f"{name}: got {value!r}, expected a whole number of at least 1")
+        target = self.model.target
+        if dataset.images.dtype.kind == "u" and self._batches == 0:
+            self.model.pixel_mean = float(dataset.images.mean())
+            self.model.pixel_std = float(dataset.images.std()) or 1.0
+        images = target.array(dataset.images)
+        labels = target.array(dataset.labels, np.int64)
+        steps_per_epoch = -(-len(dataset) // batch_size)
+
+        # Between two `fit`, the model holds the average: the weights come back for training.
+        with Bar(epochs * len(dataset), enabled=progress) as bar, self._swapped_average():
+            for epoch in range(epochs):
+                start = time.perf_counter()
+                self._loss_sum, self._loss_count = target.zeros((), self.model.dtype), 0
+                first = epoch * steps_per_epoch
+                for step, chosen in enumerate(self._order(len(dataset), batch_size), first):
+                    factor = self.schedule(step, epochs * steps_per_epoch)
+                    with self._counted_time():
+                        self._step(images[chosen], labels[chosen], factor)
+                    bar.advance(len(chosen), f"epoch {epoch + 1}/{epochs}", self)
+                with self._counted_time():
+                    loss = self.running_loss  # waits for the device
+                seconds = time.perf_counter() - start
+                self._record(loss, seconds, len(dataset), factor, checked)
+        return self.history
+
+    def evaluate(self, data: Any, batch_size: int = 1024) -> dict[str, float]:
+        """Return {"loss": mean loss, "accuracy": fraction classified right} of the model.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the data do not fit; see `fit`.
+        """
+        return evaluate(self.model, data, self.loss, batch_size)
+
+    def _step(self, images: Array, labels: Array, factor: float) -> None:
+        model = self.model
+        if self.augment is not None:
+            images = self.augment(images, seed=self.seed, offset=self._batches)
+        outputs = model.forward(model.prepare(images), training=True)
+        loss, gradient = self.loss(outputs, labels)
+        model.backward(gradient)
+        self.optimizer.step(model.parameter_buffer, model.gradient_buffer, factor)
+        if self.ema is not None:
+            self.ema.update(model.parameter_buffer)
+        self._loss_sum += loss * len(labels)
+        self._loss_count += len(labels)
+        self.images_seen += len(labels)
+        self._batches += 1
+
+    def _record(
+        self, loss: float, seconds: float, images: int, factor: float, validation: Dataset | None
+    ) -> None:
+        record = {
+            "epoch": len(self.history) + 1,
+            "train_loss": loss,
+            "seconds": seconds,
+            "images_per_second": images / seconds,
+            "learning_rate": self.optimizer.lr * factor,
+        }
+        if validation is not None:
+            with self._swapped_average():
+                found = evaluate(self.model, validation, self.loss)
+            record |= {f"validation_{name}": value for name, value in found.items()}
+        self.history.append(record)
+
+    def _order(self, count: int, batch_size: int) -> Iterator[Array]:
+        """Yield the indices of each batch of an epoch, in an order drawn for it."""
+        generator = np.random.default_rng((self.seed, self.images_seen))
+        order = self.model.target.array(generator.permutation(count))
+        for start in range(0, count, batch_size):
+            yield order[start : start + batch_size]
+
+    @contextmanager
+    def _counted_time(self) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.train_seconds += time.perf_counter() - start
+
+    @contextmanager
+    def _swapped_average(self) -> Iterator[None]:
+        """Exchange weights and moving average, if there is one, for a while."""
+        swap: Callable[[Array], None] = self.ema.swap if self.ema is not None else lambda _: None
+        swap(self.model.parameter_buffer)
+        try:
+            yield
+        finally:
+            swap(self.model.parameter_buffer)
+
+
+def default_loss(model: Sequential) -> Loss:
+    """Return `CrossEntropy` for a model that ends with `Softmax`, else `SoftmaxCrossEntropy`."""
+    ends_with_softmax = bool(model.layers) and isinstance(model.layers[-1], Softmax)
+    return CrossEntropy() if ends_with_softmax else SoftmaxCrossEntropy()
+
+
+def evaluate(
+    model: Sequential, data: Any, loss: Loss | None = None, batch_size: int = 1024
+) -> dict[str, float]:
+    """Return {"loss": mean loss, "accuracy": fraction classified right} of a model.
+
+    Parameters
+    ----------
+    model : Sequential
+        As it is.
+    data : Dataset or pair (images, labels)
+        As in `Trainer.fit`.
+    loss : Loss, optional
+        `default_loss` where not given.
+    batch_size : int
+        Images taken at a time.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the data do not fit.
+    """
+    dataset = _checked(model, "data", data)
+    measure = loss or default_loss(model)
+    labels = model.target.array(dataset.labels, np.int64)
+    loss_sum, hits = 0.0, 0
+    for start in range(0, len(dataset), batch_size):
+        stop = start + batch_size
+        outputs = model.forward(model.prepare(dataset.images[start:stop]))
+        expected = labels[start:stop]
+        loss_sum += float(measure(outputs, expected, grad=False)[0]) * len(expected)
+        hits += int((outputs.argmax(axis=-1) == expected).sum())
+    return {"loss": loss_sum / len(dataset), "accuracy": hits / len(dataset)}
+
+
+def _checked(model: Sequential, name: str, data: Any) -> Dataset:
+    """Return data as a Dataset that fits the model."""
+    dataset = as_dataset(data, name)
+    if len(dataset) == 0:
+        raise ValueError(f"{name}: got no images, expected at least one")
+    try:
+        model.prepare(dataset.images[:1])
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from error
+    if dataset.images.dtype.kind == "f":
+        # A NaN anywhere becomes both extremes.
+        extremes = float(dataset.images.min()), float(dataset.images.max())
+        if not all(map(math.isfinite, extremes)):
+            raise ValueError(f"{name}: images hold NaN or infinity, expected finite values")
+    if len(model.output_shape) == 1:
+        dataset.check_labels(model.output_shape[0], name)
+    return dataset
