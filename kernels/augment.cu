@@ -17,12 +17,15 @@
 #endif
 using pixel_t = TYPE_pixel_t;
 
+// Values are summed in the images' precision, positions taken in the matrices'.
+using value_t = Accumulator<pixel_t>::type;
+
 template <typename E> struct Pixel {
-    static __device__ E from(acc_t value) { return E(value); }
+    static __device__ E from(value_t value) { return E(value); }
 };
 template <> struct Pixel<uint8> {  // to nearest; weights sum to 1, so only fill can leave [0, 255]
-    static __device__ uint8 from(acc_t value) {
-        return uint8(smaller(larger(value + acc_t(0.5), acc_t(0)), acc_t(255)));
+    static __device__ uint8 from(value_t value) {
+        return uint8(smaller(larger(value + value_t(0.5), value_t(0)), value_t(255)));
     }
 };
 
@@ -41,14 +44,14 @@ KERNEL warp_images(const pixel_t *__restrict__ images, const T *__restrict__ mat
         const int left = near ? int(floor(u)) : -2, top = near ? int(floor(v)) : -2;
         const acc_t right_share = near ? u - left : acc_t(0), low_share = near ? v - top : acc_t(0);
         for (int c = 0; c < C; ++c) {
-            acc_t sum = 0;
+            value_t sum = 0;
             for (int j = 0; j < 4; ++j) {
                 const int column = left + (j & 1), row = top + (j >> 1);
                 const acc_t share = (j & 1 ? right_share : acc_t(1) - right_share) *
                                     (j >> 1 ? low_share : acc_t(1) - low_share);
                 const bool inside = column >= 0 && column < W && row >= 0 && row < H;
-                sum += share * (inside ? acc_t(images[((n * H + row) * W + column) * C + c])
-                                       : acc_t(fill));
+                const int64 neighbour = ((n * H + row) * W + column) * C + c;
+                sum += value_t(share) * (inside ? value_t(images[neighbour]) : value_t(fill));
             }
             out[pixel * C + c] = Pixel<pixel_t>::from(sum);
         }

@@ -91,13 +91,10 @@ def augment(
 
 
 def _images(images: Any) -> tuple[Target, Array]:
-    target, array = checks.as_array("images", images)
-    if array.dtype.name not in ("uint8", *target.dtypes):
-        names = ", ".join(target.dtypes)
-        raise TypeError(f"images: got {array.dtype} on {target}, expected uint8, {names}")
+    target, array = checks.images("images", images)
     if array.ndim not in (3, 4):
         raise ValueError(f"images: got shape {array.shape}, expected (N, H, W, C) or (N, H, W)")
-    return target, checks.contiguous(target, array)
+    return target, array
 
 
 def _warp(target: Target, images: Array, matrix: Array, fill: float) -> Array:

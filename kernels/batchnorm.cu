@@ -7,7 +7,8 @@
 //
 // The variance is taken in one reading of x: each chunk of rows by Welford's update, the chunks
 // merged in order by Chan's (Chan, Golub, LeVeque 1983), so a mean of 1e4 with a deviation of 1
-// survives in float32.
+// survives in float32. Both count from a pivot, their first value, so that the many updates of a
+// large mean round small numbers, and the mean itself once.
 //
 // shapes   x, y, dy, dx (rows, C); gamma, beta, mean, inv_std (C); partials (chunks, C)
 // bytes    forward reads x twice and writes y; backward reads dy and x twice and writes dx
@@ -21,17 +22,18 @@ KERNEL batch_norm_chunks(const T *__restrict__ x, acc_t *__restrict__ means,
     const int64 end = smaller(begin + rows_per_chunk, rows);
     for_channels(C, [&](int c, auto width) {
         constexpr int V = decltype(width)::value;
-        acc_t mean[V] = {}, square[V] = {};
+        acc_t pivot[V], mean[V] = {}, square[V] = {};
+        LANE_LOOP(v, V) pivot[v] = acc_t(x[begin * C + c + v]);
         for (int64 r = begin; r < end; ++r) {
             const acc_t share = acc_t(1) / acc_t(r - begin + 1);
             LANE_LOOP(v, V) {
-                const acc_t value = acc_t(x[r * C + c + v]), delta = value - mean[v];
+                const acc_t value = acc_t(x[r * C + c + v]) - pivot[v], delta = value - mean[v];
                 mean[v] += delta * share;
                 square[v] += delta * (value - mean[v]);
             }
         }
         LANE_LOOP(v, V) {
-            means[(int64)blockIdx.x * C + c + v] = mean[v];
+            means[(int64)blockIdx.x * C + c + v] = pivot[v] + mean[v];
             squares[(int64)blockIdx.x * C + c + v] = square[v];
         }
     });
@@ -43,15 +45,17 @@ KERNEL batch_norm_merge(const acc_t *__restrict__ means, const acc_t *__restrict
                         T *__restrict__ running_mean, T *__restrict__ running_var, int64 rows,
                         int C, int rows_per_chunk, int chunks, double momentum, double eps) {
     GRID_STRIDE(c, C) {
+        const acc_t pivot = means[c];
         acc_t total = 0, centre = 0, square = 0;
         for (int i = 0; i < chunks; ++i) {
             const int64 left = rows - (int64)i * rows_per_chunk;
             const acc_t count = acc_t(left < rows_per_chunk ? left : rows_per_chunk);
-            const acc_t delta = means[(int64)i * C + c] - centre;
+            const acc_t delta = means[(int64)i * C + c] - pivot - centre;
             total += count;
             centre += delta * (count / total);
             square += squares[(int64)i * C + c] + delta * delta * (count * (total - count) / total);
         }
+        centre += pivot;
         const acc_t unbiased = square / acc_t(rows > 1 ? rows - 1 : 1);
         mean[c] = centre;
         inv_std[c] = acc_t(1) / sqrt(square / acc_t(rows) + acc_t(eps));
@@ -119,7 +123,7 @@ KERNEL batch_norm_input_gradient(const T *__restrict__ dy, const T *__restrict__
                                  const acc_t *__restrict__ mean, const acc_t *__restrict__ inv_std,
                                  const acc_t *__restrict__ sum, const acc_t *__restrict__ product,
                                  T *__restrict__ dx, int64 rows, int C, int batch) {
-    const acc_t share = batch ? acc_t(1) / acc_t(rows) : acc_t(0);
+    const acc_t share = acc_t(1) / acc_t(rows);
     for_pixels_and_channels(rows, C, [=](int64 row) {
         return [=](int c, auto width) {
             LANE_LOOP(v, decltype(width)::value) {
@@ -127,7 +131,7 @@ KERNEL batch_norm_input_gradient(const T *__restrict__ dy, const T *__restrict__
                 const acc_t masked = y && acc_t(y[i]) <= 0 ? acc_t(0) : acc_t(dy[i]);
                 const acc_t scaled = (acc_t(x[i]) - mean[c + v]) * inv_std[c + v];
                 const acc_t centred = masked - (sum[c + v] + scaled * product[c + v]) * share;
-                dx[i] = T(acc_t(gamma[c + v]) * inv_std[c + v] * centred);
+                dx[i] = T(acc_t(gamma[c + v]) * inv_std[c + v] * (batch ? centred : masked));
             }
         };
     });

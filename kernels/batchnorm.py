@@ -107,7 +107,7 @@ def batch_norm(
     y = target.empty(x.shape, x.dtype)
     kernel = _SOURCE.kernel("batch_norm_apply", target, x.dtype)
     grid = target.stride_grid(x.size)
-    kernel(grid, threads, x, gamma, beta, mean, inv_std, y, rows, C, int(relu))
+    kernel(grid, threads, x, gamma, beta, mean, inv_std, y, rows, C, int(bool(relu)))
     return y, BatchNormSaved(mean, inv_std, bool(training))
 
 
@@ -140,7 +140,10 @@ def batch_norm_backward(
     """
     if relu and y is None:
         raise ValueError("y: got None, expected the result of batch_norm, since relu is set")
-    target, (dy, x, gamma, y) = checks.arrays(dy=dy, x=x, gamma=gamma, y=y if relu else None)
+    if not isinstance(saved, BatchNormSaved):
+        raise TypeError(f"saved: got {type(saved).__name__}, expected a BatchNormSaved")
+    y = y if relu else None
+    target, (dy, x, gamma, y) = checks.arrays(dy=dy, x=x, gamma=gamma, y=y, optional=("y",))
     rows, C = _rows(x)
     checks.shape("dy", dy, x.shape, "the shape of x")
     checks.shape("gamma", gamma, (C,), "one value per channel")

@@ -14,7 +14,7 @@
 #include "gemm.cuh"
 #include "im2col.cuh"
 
-KERNEL __launch_bounds__(THREADS)
+KERNEL __launch_bounds__(THREADS, BLOCKS)
 conv2d_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__restrict__ b,
                T *__restrict__ y, Window window, int rows, int C, int F, int groups, int relu) {
     const int group = blockIdx.z, channels = C / groups, filters = F / groups;
@@ -25,7 +25,7 @@ conv2d_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__rest
     gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(a, weights, rows, filters, 0, K, epilogue);
 }
 
-KERNEL __launch_bounds__(THREADS)
+KERNEL __launch_bounds__(THREADS, BLOCKS)
 conv2d_input_gradient(const T *__restrict__ dy, const T *__restrict__ w, T *__restrict__ dx,
                       Window window, int rows, int C, int F, int groups) {
     const int group = blockIdx.z, channels = C / groups, filters = F / groups;
@@ -37,7 +37,7 @@ conv2d_input_gradient(const T *__restrict__ dy, const T *__restrict__ w, T *__re
 }
 
 // Partial sums (splits, F, KH*KW*C/groups); split s takes output pixels [s*share, (s+1)*share).
-KERNEL __launch_bounds__(THREADS)
+KERNEL __launch_bounds__(THREADS, BLOCKS)
 conv2d_filter_gradient(const T *__restrict__ dy, const T *__restrict__ x,
                        acc_t *__restrict__ partial, Window window, int rows, int C, int F,
                        int groups, int splits, int share) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from . import gemm
@@ -65,7 +66,7 @@ def conv2d(
         If dtypes, devices, shapes or parameters do not fit, or the dilated kernel is larger than
         the padded image.
     """
-    target, (x, w, b) = checks.arrays(x=x, w=w, b=b)
+    target, (x, w, b) = checks.arrays(x=x, w=w, b=b, optional=("b",))
     s = _sizes(x, w, stride, padding, dilation, groups)
     if b is not None:
         checks.shape("b", b, (s.F,), "one bias per filter")
@@ -73,7 +74,7 @@ def conv2d(
     rows = y.size // s.F
     kernel = _SOURCE.kernel("conv2d_forward", target, x.dtype)
     grid = gemm.tiles(target, rows, s.F // groups, groups)
-    kernel(grid, gemm.threads(target), x, w, b, y, s.window, rows, s.C, s.F, groups, int(relu))
+    kernel(grid, gemm.threads(target), x, w, b, y, s.window, rows, s.C, s.F, groups, int(bool(relu)))
     return y
 
 
@@ -178,7 +179,7 @@ def col2im(
     N, H, W, C = image_shape("x_shape", x_shape)
     g, _ = window((H, W), kernel, stride=stride, padding=padding, dilation=dilation)
     expected = (N * g.OH * g.OW, g.KH * g.KW * C)
-    checks.shape("cols", cols, expected, "(N*OH*OW, KH*KW*C)")
+    checks.shape("cols", cols, expected, "N*OH*OW, KH*KW*C")
     x = target.empty((N, H, W, C), cols.dtype)
     launch = _IM2COL.kernel("col2im_sum", target, cols.dtype)
     launch(target.stride_grid(x.size), target.threads, cols, x, g, N * H * W, C)
@@ -187,6 +188,8 @@ def col2im(
 
 def image_shape(name: str, shape: Shape) -> tuple[int, int, int, int]:
     """Return an argument (N, H, W, C) as four whole numbers."""
+    if not isinstance(shape, Sequence) or isinstance(shape, str):
+        raise TypeError(f"{name}: got {shape!r}, expected (N, H, W, C)")
     if len(shape) != 4:
         raise ValueError(f"{name}: got {tuple(shape)}, expected (N, H, W, C)")
     N, H, W, C = (checks.whole(name, length, 0) for length in shape)
@@ -204,10 +207,11 @@ def _sizes(
         raise ValueError(
             f"groups: got {groups} for {C} channels and {F} filters, expected a divisor of both"
         )
-    checks.shape("w", w, (F, KH, KW, C // groups), "(F, KH, KW, C/groups)")
-    g, _ = window((H, W), (KH, KW), stride=stride, padding=padding, dilation=dilation)
+    checks.shape("w", w, (F, KH, KW, C // groups), "F, KH, KW, C/groups")
+    g, (_, sides) = window((H, W), (KH, KW), stride=stride, padding=padding, dilation=dilation)
     checks.count("x: pixels of the batch", N * H * W)
     checks.count("x: elements of an image", H * W * C)
+    checks.count("x: elements of a padded row", (W + sum(sides)) * C)
     checks.count("x: windows of the batch", N * g.OH * g.OW)
     checks.count("w: elements of a filter", KH * KW * C)
     return _Sizes(g, N, C, F, KH * KW * C // groups, (N, g.OH, g.OW, F))

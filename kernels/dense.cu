@@ -9,14 +9,14 @@
 // geometry as in gemm.cuh; blockIdx.z is the split of the weight gradient
 #include "gemm.cuh"
 
-KERNEL __launch_bounds__(THREADS)
+KERNEL __launch_bounds__(THREADS, BLOCKS)
 dense_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__restrict__ b,
               T *__restrict__ y, int rows, int inputs, int outputs, int relu) {
     gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(Matrix{x, inputs}, Matrix{w, inputs}, rows,
                                                  outputs, 0, inputs, BiasRelu{y, b, outputs, relu});
 }
 
-KERNEL __launch_bounds__(THREADS)
+KERNEL __launch_bounds__(THREADS, BLOCKS)
 dense_input_gradient(const T *__restrict__ dy, const T *__restrict__ w, T *__restrict__ dx,
                      int rows, int inputs, int outputs) {
     gemm<Rows::ALONG_OUTPUT, Rows::ALONG_K>(Matrix{dy, outputs}, Matrix{w, inputs}, rows, inputs, 0,
@@ -24,7 +24,7 @@ dense_input_gradient(const T *__restrict__ dy, const T *__restrict__ w, T *__res
 }
 
 // Partial sums (splits, out, in); split s takes batch rows [s*share, (s+1)*share).
-KERNEL __launch_bounds__(THREADS)
+KERNEL __launch_bounds__(THREADS, BLOCKS)
 dense_weight_gradient(const T *__restrict__ dy, const T *__restrict__ x,
                       acc_t *__restrict__ partial, int rows, int inputs, int outputs, int share) {
     const int begin = blockIdx.z * share, end = smaller(rows, begin + share);

@@ -32,14 +32,14 @@ def dense(x: Array, w: Array, b: Array | None = None, *, relu: bool = False) -> 
     TypeError, ValueError
         If dtypes, devices or shapes do not fit.
     """
-    target, (x, w, b) = checks.arrays(x=x, w=w, b=b)
+    target, (x, w, b) = checks.arrays(x=x, w=w, b=b, optional=("b",))
     rows, inputs, outputs = _sizes(x, w)
     if b is not None:
         checks.shape("b", b, (outputs,), "one bias per output")
     y = target.empty((rows, outputs), x.dtype)
     kernel = _SOURCE.kernel("dense_forward", target, x.dtype)
     grid = gemm.tiles(target, rows, outputs)
-    kernel(grid, gemm.threads(target), x, w, b, y, rows, inputs, outputs, int(relu))
+    kernel(grid, gemm.threads(target), x, w, b, y, rows, inputs, outputs, int(bool(relu)))
     return y
 
 

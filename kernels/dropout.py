@@ -53,7 +53,9 @@ def dropout_backward(dy: Array, mask: Array, p: float) -> Array:
     """
     target, (dy,) = checks.arrays(dy=dy)
     p = checks.number("p", p, least=0, below=1)
-    mask = checks.of_type(target, "mask", mask, "uint8", "u", cast=np.uint8)
+    mask = checks.of_type(target, "mask", mask, "uint8", "u")
+    if mask.dtype != np.uint8:
+        raise TypeError(f"mask: got {mask.dtype}, expected uint8")
     checks.shape("mask", mask, dy.shape, "the shape of dy")
     dx = target.empty(dy.shape, dy.dtype)
     kernel = _SOURCE.kernel("dropout_backward", target, dy.dtype)

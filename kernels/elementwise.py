@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,35 +19,37 @@ _NORMALIZE = Elementwise(
     "normalize",
     "U image",
     "T y",
-    "y = (T(image) - mean) * inv_std;",
-    scalars="T mean, T inv_std",
+    "y = T((A(image) - mean) * inv_std);",
+    scalars="A mean, A inv_std",
     U=np.uint8,
 )
 _SGD = Elementwise(
     "sgd",
     "T grad",
     "T param",
-    "param -= lr * (grad + weight_decay * param);",
-    scalars="T lr, T weight_decay",
+    "const A p = A(param);"
+    " param = T(p - lr * (A(grad) + weight_decay * p));",
+    scalars="A lr, A weight_decay",
 )
 _SGD_MOMENTUM = Elementwise(
     "sgd_momentum",
     "T grad",
     "T velocity, T param",
-    "const T g = grad + weight_decay * param;"
-    " velocity = momentum * velocity + g;"
-    " param -= lr * (nesterov ? g + momentum * velocity : velocity);",
-    scalars="T lr, T weight_decay, T momentum, int32 nesterov",
+    "const A p = A(param), g = A(grad) + weight_decay * p, v = momentum * A(velocity) + g;"
+    " velocity = T(v);"
+    " param = T(p - lr * (nesterov ? g + momentum * v : v));",
+    scalars="A lr, A weight_decay, A momentum, int32 nesterov",
 )
 _ADAM = Elementwise(
     "adam",
     "T grad",
     "T m, T v, T param",
-    "const T g = grad + l2 * param;"
-    " m += (T(1) - beta1) * (g - m);"
-    " v += (T(1) - beta2) * (g * g - v);"
-    " param -= shrink * param + rate * m / (sqrt(v) * inv_root + eps);",
-    scalars="T l2, T shrink, T beta1, T beta2, T rate, T inv_root, T eps",
+    "const A p = A(param), g = A(grad) + l2 * p;"
+    " const A first = beta1 * A(m) + take1 * g, second = beta2 * A(v) + take2 * g * g;"
+    " m = T(first);"
+    " v = T(second);"
+    " param = T(p - (shrink * p + rate * first / (sqrt(second) * inv_root + eps)));",
+    scalars="A l2, A shrink, A beta1, A take1, A beta2, A take2, A rate, A inv_root, A eps",
 )
 
 
@@ -87,14 +90,13 @@ def normalize(images: Array, mean: float, std: float, dtype: Any = np.float32) -
     TypeError, ValueError
         If a dtype or parameter does not fit.
     """
-    target, images = checks.as_array("images", images)
+    target, images = checks.images("images", images)
     out = np.dtype(dtype)
-    if images.dtype.name not in ("uint8", *target.dtypes):
-        raise TypeError(f"images: got {images.dtype} on {target}, expected uint8 or floating")
+    if out.name not in target.dtypes:
+        raise TypeError(f"dtype: got {out}, expected {' or '.join(target.dtypes)}")
     mean, std = checks.number("mean", mean), checks.number("std", std)
     if std <= 0:
         raise ValueError(f"std: got {std}, expected more than 0")
-    images = checks.contiguous(target, images)
     y = target.empty(images.shape, out)
     _NORMALIZE(target, out, images, mean, 1 / std, y, U=images.dtype)
     return y
@@ -138,13 +140,14 @@ def sgd_step(
         raise ValueError("nesterov: is set, expected a momentum above 0")
     if momentum and velocity is None:
         raise ValueError("velocity: got None, expected an array, since momentum is set")
-    param, grad, velocity = _updated(param, grad, velocity=velocity)
+    state = {} if velocity is None else {"velocity": velocity}
+    param, grad, *moving = _updated(param, grad, **state)
     target, _ = checks.as_array("param", param)
-    if velocity is None or not momentum:
+    if not momentum:
         _SGD(target, param.dtype, grad, lr, weight_decay, param)
         return
-    scalars = (lr, weight_decay, momentum, int(nesterov))
-    _SGD_MOMENTUM(target, param.dtype, grad, *scalars, velocity, param)
+    scalars = (lr, weight_decay, momentum, int(bool(nesterov)))
+    _SGD_MOMENTUM(target, param.dtype, grad, *scalars, *moving, param)
 
 
 def adam_step(
@@ -186,22 +189,23 @@ def adam_step(
     lr = checks.number("lr", lr, least=0)
     eps = checks.number("eps", eps, least=0)
     weight_decay = checks.number("weight_decay", weight_decay, least=0)
+    if not isinstance(betas, Sequence) or len(betas) != 2:
+        raise ValueError(f"betas: got {betas!r}, expected a pair of numbers")
     beta1, beta2 = (checks.number("betas", beta, least=0, below=1) for beta in betas)
     param, grad, m, v = _updated(param, grad, m=m, v=v)
     target, _ = checks.as_array("param", param)
     l2, shrink = (0.0, lr * weight_decay) if decoupled else (weight_decay, 0.0)
     rate, inv_root = lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
-    scalars = (l2, shrink, beta1, beta2, rate, inv_root, eps)
+    # 1 - beta is taken here, in double: in float32, 1 - 0.999f is 1e-5 off.
+    scalars = (l2, shrink, beta1, 1 - beta1, beta2, 1 - beta2, rate, inv_root, eps)
     _ADAM(target, param.dtype, grad, *scalars, m, v, param)
 
 
-def _updated(param: Array, grad: Array, **state: Array | None) -> list[Array]:
+def _updated(param: Array, grad: Array, **state: Array) -> list[Array]:
     """Check param and its state for an update in place, and grad beside them."""
     for name, array in {"param": param, **state}.items():
-        if array is not None:
-            checks.in_place(name, array)
+        checks.in_place(name, array)
     _, taken = checks.arrays(param=param, grad=grad, **state)
     for name, array in zip(("grad", *state), taken[1:], strict=True):
-        if array is not None:
-            checks.shape(name, array, taken[0].shape, "the shape of param")
+        checks.shape(name, array, taken[0].shape, "the shape of param")
     return taken

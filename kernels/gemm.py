@@ -25,7 +25,7 @@ def split(target: Target, M: int, N: int, K: int, depth: int = 1) -> tuple[int, 
     is the same from run to run and on any number of cores. No k gives no splits.
     """
     across, down, _ = tiles(target, M, N)
-    wanted = max(1, _SPLIT_BLOCKS // (across * down * depth))
+    wanted = max(1, _SPLIT_BLOCKS // max(1, across * down * depth))
     steps = -(-K // target.constants["BK"])
     share = max(1, -(-steps // wanted)) * target.constants["BK"]
     return -(-K // share), share

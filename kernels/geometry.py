@@ -103,9 +103,9 @@ def window(
 def _pads(
     padding: Padding, size: tuple[int, int], extents: list[int], strides: tuple[int, int]
 ) -> Pads:
-    if padding == "valid":
+    if isinstance(padding, str) and padding == "valid":
         return (0, 0), (0, 0)
-    if padding == "same":
+    if isinstance(padding, str) and padding == "same":
         rows, columns = (
             max((-(-length // step) - 1) * step + extent - length, 0)
             for length, extent, step in zip(size, extents, strides, strict=True)

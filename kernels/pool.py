@@ -159,7 +159,7 @@ def avg_pool2d(
     N, _, _, C = x.shape
     y = target.empty((N, g.OH, g.OW, C), x.dtype)
     launch = _SOURCE.kernel("avg_pool2d_forward", target, x.dtype)
-    padded = (int(count_include_pad), pads[0][1], pads[1][1])
+    padded = (int(bool(count_include_pad)), pads[0][1], pads[1][1])
     grid = target.stride_grid(y.size)
     launch(grid, target.threads, x, y, g, N * g.OH * g.OW, C, *padded)
     return y
@@ -189,7 +189,7 @@ def avg_pool2d_backward(
     checks.shape("dy", dy, (N, g.OH, g.OW, C), "the shape of the result")
     dx = target.empty((N, H, W, C), dy.dtype)
     launch = _SOURCE.kernel("avg_pool2d_backward", target, dy.dtype)
-    padded = (int(count_include_pad), pads[0][1], pads[1][1])
+    padded = (int(bool(count_include_pad)), pads[0][1], pads[1][1])
     launch(target.stride_grid(dx.size), target.threads, dy, dx, g, N * H * W, C, *padded)
     return dx
 
@@ -205,6 +205,8 @@ def global_avg_pool2d(x: Array) -> Array:
     target, (x,) = checks.arrays(x=x)
     checks.dimensions("x", x, "N, H, W, C")
     N, H, W, C = x.shape
+    if H * W == 0:
+        raise ValueError(f"x: got shape {x.shape}, expected images with pixels")
     return avg_pool2d(x, (H, W)).reshape(N, C)
 
 

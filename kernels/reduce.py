@@ -17,7 +17,7 @@ def chunks(target: Target, rows: int) -> tuple[int, int]:
 
 def channel_threads(target: Target, C: int) -> int:
     """Return the threads of a block whose threads share C channels."""
-    return 1 if target.name == "cpu" else min(-(-C // 32) * 32, 256)
+    return 1 if target.name == "cpu" else min(max(-(-C // 32), 1) * 32, 256)
 
 
 def column_sum(target: Target, x: Array) -> Array:

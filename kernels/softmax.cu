@@ -53,17 +53,18 @@ KERNEL softmax_backward(const T *__restrict__ dy, const T *__restrict__ y, T *__
     BLOCK_STRIDE(c, C) dx[c] = T(acc_t(y[c]) * (acc_t(dy[c]) - sum));
 }
 
-// The summed weights of the rows with a label that counts: the divisor of a mean. One block.
+// The summed weights of the rows with a label that counts: the divisor of a mean. One block. In
+// double, like the sum of the losses: on cpu a single thread adds up the whole batch.
 KERNEL loss_divisor(const int64 *__restrict__ labels, const T *__restrict__ weight,
                     acc_t *__restrict__ divisor, int64 rows, int C, int64 ignored) {
-    acc_t sum = 0;
+    double sum = 0;
     BLOCK_STRIDE(row, rows) {
         const int64 label = labels[row];
         if (label == ignored || label < 0 || label >= C) continue;
         sum += weight ? acc_t(weight[label]) : acc_t(1);
     }
     sum = block_reduce(sum, Sum());
-    if (threadIdx.x == 0) divisor[0] = sum;
+    if (threadIdx.x == 0) divisor[0] = acc_t(sum);
 }
 
 // Row losses and, unless dlogits is null, their gradient divided by divisor[0] if that is given.
@@ -109,8 +110,8 @@ KERNEL softmax_cross_entropy_rows(const T *__restrict__ logits, const int64 *__r
 // Textbook cross-entropy of probabilities: row losses, and the gradient of their mean. `floor` keeps
 // the logarithm of a probability that underflowed finite.
 KERNEL cross_entropy_rows(const T *__restrict__ p, const int64 *__restrict__ labels,
-                          acc_t *__restrict__ losses, T *__restrict__ dp, int64 rows, int C,
-                          double floor) {
+                          const acc_t *__restrict__ divisor, acc_t *__restrict__ losses,
+                          T *__restrict__ dp, int64 rows, int C, double floor) {
     GRID_STRIDE(row, rows) {
         const int64 label = labels[row];
         const bool valid = label >= 0 && label < C;
@@ -118,18 +119,18 @@ KERNEL cross_entropy_rows(const T *__restrict__ p, const int64 *__restrict__ lab
         if (value < acc_t(floor)) value = acc_t(floor);
         losses[row] = -log(value);
         for (int c = 0; c < C; ++c)
-            dp[row * C + c] = T(c == label ? acc_t(-1) / (value * acc_t(rows)) : acc_t(0));
+            dp[row * C + c] = T(c == label ? acc_t(-1) / (value * divisor[0]) : acc_t(0));
         if (!valid)
             for (int c = 0; c < C; ++c) dp[row * C + c] = T(value);
     }
 }
 
-// loss[0] = sum of the row losses in a fixed order, over divisor[0] if given, else over `count`.
-// The mean of nothing is 0 / 0. One block.
+// loss[0] = sum of the row losses in a fixed order, over divisor[0] if given; the mean of nothing is
+// 0 / 0. One block.
 KERNEL sum_losses(const acc_t *__restrict__ losses, const acc_t *__restrict__ divisor,
-                  T *__restrict__ loss, int64 rows, int64 count) {
-    acc_t sum = 0;
+                  T *__restrict__ loss, int64 rows) {
+    double sum = 0;
     BLOCK_STRIDE(row, rows) sum += losses[row];
     sum = block_reduce(sum, Sum());
-    if (threadIdx.x == 0) loss[0] = T(sum / (divisor ? divisor[0] : acc_t(count)));
+    if (threadIdx.x == 0) loss[0] = T(divisor ? sum / divisor[0] : sum);
 }

@@ -100,7 +100,8 @@ def softmax_cross_entropy(
     smoothing = checks.number("label_smoothing", label_smoothing, least=0)
     if smoothing > 1:
         raise ValueError(f"label_smoothing: got {label_smoothing}, expected at most 1")
-    target, (logits, weight) = checks.arrays(logits=logits, weight=weight)
+    ignore_index = checks.whole("ignore_index", ignore_index, -(2**31))
+    target, (logits, weight) = checks.arrays(logits=logits, weight=weight, optional=("weight",))
     checks.dimensions("logits", logits, "N, C")
     N, C = logits.shape
     labels = _labels(target, labels, N)
@@ -109,10 +110,7 @@ def softmax_cross_entropy(
     wide = accumulator(logits.dtype)
     divisor = None
     if reduction == "mean":
-        divisor = target.empty((1,), wide)
-        kernel = _SOURCE.kernel("loss_divisor", target, logits.dtype)
-        one = (1, 1, 1), _one_block(target)
-        kernel(*one, labels, weight, divisor, N, C, ignore_index)
+        divisor = _divisor(target, labels, weight, logits, ignore_index)
     losses = target.empty((N,), wide)
     dlogits = target.empty((N, C), logits.dtype) if grad else None
     kernel = _SOURCE.kernel("softmax_cross_entropy_rows", target, logits.dtype)
@@ -120,7 +118,7 @@ def softmax_cross_entropy(
     kernel((N, 1, 1), _threads(target, C), *arrays, C, ignore_index, smoothing)
     if reduction == "none":
         return losses.astype(logits.dtype, copy=False), dlogits
-    return _sum(target, losses, logits.dtype, divisor, 1), dlogits
+    return _sum(target, losses, logits.dtype, divisor), dlogits
 
 
 def cross_entropy(probabilities: Array, labels: Array) -> tuple[Array, Array]:
@@ -132,7 +130,8 @@ def cross_entropy(probabilities: Array, labels: Array) -> tuple[Array, Array]:
         Rows that sum to 1, such as `softmax` gives. One that underflowed counts as the smallest
         normal number, so that loss and gradient stay finite.
     labels : array (N,)
-        Classes, of any integer dtype; one outside [0, C) gives NaN for its row.
+        Classes, of any integer dtype. One outside [0, C) gives NaN for its row, which does not
+        count in the mean's divisor.
 
     Returns
     -------
@@ -148,13 +147,14 @@ def cross_entropy(probabilities: Array, labels: Array) -> tuple[Array, Array]:
     checks.dimensions("probabilities", probabilities, "N, C")
     N, C = probabilities.shape
     labels = _labels(target, labels, N)
+    divisor = _divisor(target, labels, None, probabilities, ignore_index=-1)  # -1: never valid
     losses = target.empty((N,), accumulator(probabilities.dtype))
     dprobabilities = target.empty((N, C), probabilities.dtype)
     floor = float(np.finfo(np.float32).tiny)
     kernel = _SOURCE.kernel("cross_entropy_rows", target, probabilities.dtype)
-    arrays = (probabilities, labels, losses, dprobabilities)
+    arrays = (probabilities, labels, divisor, losses, dprobabilities)
     kernel(target.stride_grid(N), target.threads, *arrays, N, C, floor)
-    return _sum(target, losses, probabilities.dtype, None, N), dprobabilities
+    return _sum(target, losses, probabilities.dtype, divisor), dprobabilities
 
 
 def _rows(name: str, x: Array) -> tuple[int, int]:
@@ -165,9 +165,11 @@ def _rows(name: str, x: Array) -> tuple[int, int]:
 
 
 def _labels(target: Target, labels: Any, N: int) -> Array:
-    labels = checks.of_type(target, "labels", labels, "an integer dtype", "iu", cast=np.int64)
+    labels = checks.of_type(target, "labels", labels, "an integer dtype", "iu")
     checks.shape("labels", labels, (N,), "one label per row")
-    return labels
+    if labels.dtype.kind == "u" and labels.dtype.itemsize == 8:
+        labels = labels.clip(0, 2**63 - 1)  # so that none turns negative
+    return labels.astype(np.int64, copy=False)
 
 
 def _threads(target: Target, C: int) -> int:
@@ -179,9 +181,20 @@ def _one_block(target: Target) -> int:
     return 1 if target.name == "cpu" else _ONE_BLOCK_THREADS
 
 
-def _sum(target: Target, losses: Array, dtype: Any, divisor: Array | None, count: int) -> Array:
-    """Return the ordered sum of the losses over the divisor, or over a count where it is None."""
+def _divisor(
+    target: Target, labels: Array, weight: Array | None, rows: Array, ignore_index: int
+) -> Array:
+    """Return the summed weights of the labels that count, for rows (N, C)."""
+    divisor = target.empty((1,), accumulator(rows.dtype))
+    kernel = _SOURCE.kernel("loss_divisor", target, rows.dtype)
+    one = (1, 1, 1), _one_block(target)
+    kernel(*one, labels, weight, divisor, *rows.shape, ignore_index)
+    return divisor
+
+
+def _sum(target: Target, losses: Array, dtype: Any, divisor: Array | None) -> Array:
+    """Return the ordered sum of the losses, over the divisor where there is one."""
     loss = target.empty((), dtype)
     kernel = _SOURCE.kernel("sum_losses", target, dtype)
-    kernel((1, 1, 1), _one_block(target), losses, divisor, loss, losses.size, count)
+    kernel((1, 1, 1), _one_block(target), losses, divisor, loss, losses.size)
     return loss

@@ -15,7 +15,7 @@ template <int V> struct Width {
     static constexpr int value = V;
 };
 
-#ifdef __CUDACC__
+#ifdef FULL_BLOCKS
 
 #define LANE_LOOP(v, V) for (int v = 0; v < (V); ++v)
 

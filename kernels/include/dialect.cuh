@@ -1,16 +1,26 @@
 // The dialect: all that a kernel may rely on besides plain CUDA C++.
 //
-// One text, two targets. Under NVRTC (`cuda`) the words mean what CUDA says. Under a C++ compiler
-// (`cpu`) a block has ONE thread: barriers and shuffles vanish, a block-stride loop is a plain loop
-// that the compiler vectorises, and LANES consecutive elements form one SIMD register.
+// One text, three targets. Under NVRTC (`cuda`) the words mean what CUDA says. Under a C++ compiler
+// (`cpu`) a block has ONE thread: barriers vanish, a block-stride loop is a plain loop that the
+// compiler vectorises, and LANES consecutive elements form one SIMD register. `simt`, for tests, is
+// a C++ compiler too, but with full blocks of 32-lane warps, every access checked.
 //
 // A kernel is correct for any block size that its static_asserts admit, 1 included.
 #pragma once
 
-#ifdef __CUDACC__
+// The runtime puts each header in place at its first include only: none stands in two branches.
+#if !defined(__CUDACC__)
+#include "dialect_host.cuh"
+#endif
+#if defined(__CUDACC__)
 #include "dialect_cuda.cuh"
+#elif defined(KERNELS_SIMT)
+#include "dialect_simt.cuh"
 #else
 #include "dialect_cpu.cuh"
+#endif
+#if defined(__CUDACC__) || defined(KERNELS_SIMT)
+#include "dialect_threads.cuh"
 #endif
 
 // The element type of the arrays; the runtime defines TYPE_T, editors get float.

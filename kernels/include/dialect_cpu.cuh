@@ -1,22 +1,18 @@
 // The dialect's words on `cpu`: one CUDA thread a block, compiled by the system's C++ compiler.
 #pragma once
 
-#include <math.h>
-#include <string.h>
-
 struct dim3 {
     unsigned x, y, z;
 };
 
-#define __global__ __attribute__((noinline))
-#define __device__
-#define __forceinline__ inline __attribute__((always_inline))
-#define __launch_bounds__(...)
 #define __shared__  // the block's one thread keeps its shared memory on its stack
 
 static constexpr dim3 threadIdx{0, 0, 0}, blockDim{1, 1, 1};
 static thread_local dim3 blockIdx, gridDim;
 static inline void __syncthreads() {}
+
+static thread_local double *dynamic_shared_bytes;
+#define DYNAMIC_SHARED(type, name) type *name = reinterpret_cast<type *>(dynamic_shared_bytes)
 
 // The widest vector register that the instruction set has; 16 bytes is SSE2's and NEON's.
 #if defined(__AVX512F__)
@@ -38,15 +34,23 @@ template <typename E> static inline typename Simd<E>::type load_lanes(const E *p
 }
 template <typename V> static inline auto lane(V value, int i) { return value[i]; }
 
+// Blocks run on several cores at once.
+template <typename E> static inline E atomicAdd(E *p, E value) {
+    E before;
+    __atomic_load(p, &before, __ATOMIC_RELAXED);
+    for (;;) {
+        E after = before + value;
+        if (__atomic_compare_exchange(p, &before, &after, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            return before;
+    }
+}
+
 // A block takes one contiguous chunk, so that the loop is a plain one over neighbours.
 #define GRID_STRIDE(i, n)                                                                     \
     for (long long i = (n) * (long long)blockIdx.x / gridDim.x,                               \
                    i##_end = (n) * ((long long)blockIdx.x + 1) / gridDim.x;                   \
          i < i##_end; ++i)
 #define BLOCK_STRIDE(i, n) for (int i = 0, i##_end = (n); i < i##_end; ++i)
-
-static inline float infinity() { return __builtin_inff(); }
-static inline float not_a_number() { return __builtin_nanf(""); }
 
 template <typename E, typename Op> static inline E block_reduce(E value, Op) { return value; }
 
@@ -56,33 +60,32 @@ using RangeBody = void (*)(void *context, long long begin, long long end);
 using ParallelFor = void (*)(RangeBody body, void *context, long long count);
 
 template <typename... P> struct Launch {
-    void (*kernel)(P...);
+    Call<P...> call;
     dim3 grid;
-    void **arguments;
+    unsigned shared_bytes;
 
-    template <long long... I> struct Indices {};
-    template <long long N, long long... I> struct Count : Count<N - 1, N - 1, I...> {};
-    template <long long... I> struct Count<0, I...> { using type = Indices<I...>; };
-
-    template <long long... I> void blocks(long long begin, long long end, Indices<I...>) {
+    void blocks(long long begin, long long end) const {
         gridDim = grid;
+        dynamic_shared_bytes = new double[shared_bytes / sizeof(double) + 1];
         for (long long block = begin; block < end; ++block) {
             blockIdx.x = unsigned(block % grid.x);
             blockIdx.y = unsigned(block / grid.x % grid.y);
             blockIdx.z = unsigned(block / grid.x / grid.y);
-            kernel(*static_cast<P *>(arguments[I])...);
+            call();
         }
+        delete[] dynamic_shared_bytes;
     }
     static void body(void *self, long long begin, long long end) {
-        static_cast<Launch *>(self)->blocks(begin, end, typename Count<sizeof...(P)>::type());
+        static_cast<Launch *>(self)->blocks(begin, end);
     }
 };
 
+// `grid` holds the blocks along x, y and z, then the bytes of dynamic shared memory.
 template <typename... P>
 static void launch(void (*kernel)(P...), const unsigned *grid, void **arguments,
                    ParallelFor parallel_for) {
-    Launch<P...> call{kernel, {grid[0], grid[1], grid[2]}, arguments};
-    parallel_for(Launch<P...>::body, &call, (long long)grid[0] * grid[1] * grid[2]);
+    Launch<P...> self{{kernel, arguments}, {grid[0], grid[1], grid[2]}, grid[3]};
+    parallel_for(Launch<P...>::body, &self, (long long)grid[0] * grid[1] * grid[2]);
 }
 
 // The runtime appends one of these per entry point.

@@ -1,34 +1,10 @@
-// The dialect's words on `cuda`: real blocks of real threads, compiled by NVRTC.
+// The dialect's words on `cuda`, compiled by NVRTC, besides CUDA's own.
 #pragma once
-
-// Elements that one thread treats as a unit: lanes are threads here, so one.
-template <typename E> struct Simd {
-    using type = E;
-    static constexpr int LANES = 1;
-};
-template <typename E> __device__ inline E load_lanes(const E *p) { return *p; }
-template <typename E> __device__ inline E lane(E value, int) { return value; }
-
-// Lanes interleave over the grid: neighbouring threads touch neighbouring elements.
-#define GRID_STRIDE(i, n)                                                                \
-    for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x, i##_end = (n);  \
-         i < i##_end; i += (long long)gridDim.x * blockDim.x)
-#define BLOCK_STRIDE(i, n) for (int i = threadIdx.x; i < (n); i += blockDim.x)
 
 __device__ inline float infinity() { return __int_as_float(0x7f800000); }
 __device__ inline float not_a_number() { return __int_as_float(0x7fffffff); }
 
-// Reduces over the block and gives every thread the result; every thread must call it. The order
-// is fixed (butterfly inside warps, then over warps), so the result is bitwise repeatable.
-template <typename E, typename Op> __device__ E block_reduce(E value, Op op) {
-    __shared__ E partial[32];
-    const int warp = threadIdx.x / 32, warps = (blockDim.x + 31) / 32;
-    for (int offset = 16; offset > 0; offset /= 2)
-        value = op(value, __shfl_xor_sync(0xffffffffu, value, offset));
-    if (threadIdx.x % 32 == 0) partial[warp] = value;
-    __syncthreads();
-    value = partial[0];
-    for (int i = 1; i < warps; ++i) value = op(value, partial[i]);
-    __syncthreads();  // partial may be written by the next reduction
-    return value;
-}
+// The block's dynamic shared memory, of the size that the launch asks for.
+#define DYNAMIC_SHARED(type, name)                                                                 \
+    extern __shared__ __align__(16) unsigned char dynamic_shared_bytes[];                          \
+    type *name = reinterpret_cast<type *>(dynamic_shared_bytes)

@@ -11,7 +11,7 @@
 //            tile in "shared memory" is then what BLAS calls a packed panel
 //
 // A loader presents a matrix as rows whose columns are copied in segments, so that index arithmetic
-// is paid once a segment:   load(row, column, count, destination, step of the destination).
+// is paid once a segment:   load<step of the destination>(row, column, count, destination).
 // Its rows run either along the operand's output index (m or n) or along the reduction index k.
 #pragma once
 
@@ -28,8 +28,11 @@ enum class Rows { ALONG_OUTPUT, ALONG_K };
 
 using lanes_t = Simd<acc_t>::type;
 constexpr int LANES = Simd<acc_t>::LANES;
-#ifdef __CUDACC__
+#ifdef FULL_BLOCKS
 constexpr int TM = 4, TN = 4, THREADS = (BM / TM) * (BN / TN), SEGMENT = 4, PAD = 1;
+// Blocks that a multiprocessor must hold: 64 registers a thread, in double twice that. Without it
+// the compiler keeps to fewer registers on some architectures, and spills.
+constexpr int BLOCKS = sizeof(acc_t) == 8 ? 2 : 4;
 #else
 // TM * TN / LANES accumulators fit the registers: 16 of AVX-512's 32, 8 of AVX2's 16.
 constexpr int TM = REGISTER_BYTES == 64 ? 8 : 4, TN = 2 * LANES, THREADS = 1;
@@ -61,14 +64,16 @@ template <Rows ROWS, int EXTENT, int OUTPUT_STEP, int K_STEP> struct Tile {
             if (ROWS == Rows::ALONG_OUTPUT) {
                 acc_t *destination = tile + row * OUTPUT_STEP + column * K_STEP;
                 if (row < valid)
-                    loader.load(first + row, k0 + column, end - column, destination, K_STEP);
+                    loader.template load<K_STEP>(first + row, k0 + column, end - column,
+                                                 destination);
                 else
                     for (int i = 0; i < end - column; ++i) destination[i * K_STEP] = 0;
             } else {
                 acc_t *destination = tile + row * K_STEP + column * OUTPUT_STEP;
                 const int stop = smaller(end, valid);
                 if (column < stop)
-                    loader.load(k0 + row, first + column, stop - column, destination, OUTPUT_STEP);
+                    loader.template load<OUTPUT_STEP>(k0 + row, first + column, stop - column,
+                                                      destination);
                 for (int i = larger(stop, column); i < end; ++i)
                     destination[(i - column) * OUTPUT_STEP] = 0;
             }
@@ -150,9 +155,10 @@ struct Matrix {
     const T *data;
     int64 stride;
 
-    __device__ void load(int row, int column, int count, acc_t *out, int step) const {
+    template <int STEP>
+    __device__ void load(int row, int column, int count, acc_t *out) const {
         const T *source = data + row * stride + column;
-        for (int i = 0; i < count; ++i) out[i * step] = acc_t(source[i]);
+        for (int i = 0; i < count; ++i) out[i * STEP] = acc_t(source[i]);
     }
 };
 

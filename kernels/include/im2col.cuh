@@ -15,7 +15,8 @@ struct Im2col {
     Window window;
     int C, channels;  // of the image, of the group
 
-    __device__ void load(int row, int column, int count, acc_t *out, int step) const {
+    template <int STEP>
+    __device__ void load(int row, int column, int count, acc_t *out) const {
         const Window &g = window;
         const int n = row / (g.OH * g.OW), pixel = row - n * g.OH * g.OW;
         const int oh = pixel / g.OW, ow = pixel - oh * g.OW;
@@ -23,9 +24,9 @@ struct Im2col {
         // A run of columns contiguous in memory: a whole tap row where taps touch, else one tap.
         const bool touching = g.DW == 1 && channels == C;
         const int run = touching ? g.KW * C : channels, runs = touching ? 1 : g.KW;
-        int index = column / run, j = column - index * run;
-        for (int done = 0; done < count; ++index, j = 0) {
-            const int kh = index / runs, kw = index - kh * runs;
+        const int first = column / run;
+        int kh = first / runs, kw = first - kh * runs, j = column - first * run;
+        for (int done = 0; done < count; j = 0) {
             const int ih = oh * g.SH - g.PH + kh * g.DH, iw = ow * g.SW - g.PW + kw * g.DW;
             const int length = smaller(run - j, count - done);
             // Elements of the run before `begin` and from `end` on lie in the padding.
@@ -33,10 +34,11 @@ struct Im2col {
             const int begin = smaller(larger((iw < 0 ? -iw * C : 0) - j, 0), length);
             const int end = inside ? larger(smaller((g.W - iw) * C - j, length), begin) : begin;
             const T *source = image + ((int64)ih * g.W + iw) * C + j;
-            for (int i = 0; i < begin; ++i) out[(done + i) * step] = 0;
-            for (int i = begin; i < end; ++i) out[(done + i) * step] = acc_t(source[i]);
-            for (int i = end; i < length; ++i) out[(done + i) * step] = 0;
+            for (int i = 0; i < begin; ++i) out[(done + i) * STEP] = 0;
+            for (int i = begin; i < end; ++i) out[(done + i) * STEP] = acc_t(source[i]);
+            for (int i = end; i < length; ++i) out[(done + i) * STEP] = 0;
             done += length;
+            if (++kw == runs) kw = 0, ++kh;
         }
     }
 };
@@ -46,20 +48,22 @@ struct Col2im {
     Window window;
     int F, filters;  // of the output, of the group
 
-    __device__ void load(int row, int column, int count, acc_t *out, int step) const {
+    template <int STEP>
+    __device__ void load(int row, int column, int count, acc_t *out) const {
         const Window &g = window;
         const int n = row / (g.H * g.W), pixel = row - n * g.H * g.W;
         const int h = pixel / g.W, w = pixel - h * g.W;
-        int tap = column / filters, f = column - tap * filters;
-        for (int done = 0; done < count; ++tap, f = 0) {
-            const int kh = tap / g.KW, kw = tap - kh * g.KW;
+        const int tap = column / filters;
+        int kh = tap / g.KW, kw = tap - kh * g.KW, f = column - tap * filters;
+        for (int done = 0; done < count; f = 0) {
             const int oh = g.output_row(h, kh), ow = g.output_column(w, kw);
             const int length = smaller(filters - f, count - done);
             const T *source = dy + (((int64)n * g.OH + oh) * g.OW + ow) * F + f;
             const bool reached = oh >= 0 && ow >= 0;
             for (int i = 0; i < length; ++i)
-                out[(done + i) * step] = reached ? acc_t(source[i]) : acc_t(0);
+                out[(done + i) * STEP] = reached ? acc_t(source[i]) : acc_t(0);
             done += length;
+            if (++kw == g.KW) kw = 0, ++kh;
         }
     }
 };
@@ -69,9 +73,10 @@ struct FiltersByTap {
     const T *w;  // at the group's first filter
     int taps, filters, channels;
 
-    __device__ void load(int row, int column, int count, acc_t *out, int step) const {
+    template <int STEP>
+    __device__ void load(int row, int column, int count, acc_t *out) const {
         const int tap = row / filters, f = row - tap * filters;
         const T *source = w + ((int64)f * taps + tap) * channels + column;
-        for (int i = 0; i < count; ++i) out[i * step] = acc_t(source[i]);
+        for (int i = 0; i < count; ++i) out[i * STEP] = acc_t(source[i]);
     }
 };

@@ -30,7 +30,7 @@ struct Cover {
     __device__ Cover(int i, int outputs, int taps, int stride, int padding, int dilation)
         : reach(i + padding), stride(stride), dilation(dilation) {
         const int beyond = reach - (taps - 1) * dilation;
-        first = beyond > 0 ? (beyond + stride - 1) / stride : 0;
+        first = beyond > 0 ? (beyond - 1) / stride + 1 : 0;
         last = smaller(reach / stride, outputs - 1);
     }
     __device__ int tap(int o) const {

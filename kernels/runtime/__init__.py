@@ -1,9 +1,18 @@
 """Compiling, caching, checking and launching: what every kernel's Python side uses."""
 
+from .describe import describe
 from .errors import KernelError
 from .source import Source
 from .target import Array, Kernel, Target
-from .targets import as_array, choose_target, cpu_target, cuda_target, prepare
+from .targets import (
+    as_array,
+    choose_target,
+    cpu_target,
+    cuda_target,
+    numpy_arrays_on,
+    prepare,
+    simt_target,
+)
 
 __all__ = [
     "Array",
@@ -15,5 +24,8 @@ __all__ = [
     "choose_target",
     "cpu_target",
     "cuda_target",
+    "describe",
+    "numpy_arrays_on",
     "prepare",
+    "simt_target",
 ]

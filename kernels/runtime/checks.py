@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,11 @@ from .target import INT32_MAX, Array, Shape, Target
 from .targets import as_array
 
 
-def arrays(**named: Any) -> tuple[Target, list[Array]]:
+def arrays(*, optional: Collection[str] = (), **named: Any) -> tuple[Target, list[Array]]:
     """Return the target and the contiguous arrays of arguments that share device and dtype.
 
     Arguments are checked in order; the first decides the device and the floating dtype. None
-    passes through, except as the first. What is not C-contiguous is copied.
+    passes through for those named in `optional`. What is not C-contiguous is copied.
 
     Raises
     ------
@@ -26,7 +28,7 @@ def arrays(**named: Any) -> tuple[Target, list[Array]]:
     taken: list[Array] = []
     first = target = dtype = None
     for name, value in named.items():
-        if value is None and first is not None:
+        if value is None and name in optional:
             taken.append(None)
             continue
         here, array = as_array(name, value)
@@ -56,18 +58,30 @@ def of_type(
     return contiguous(target, array if cast is None else array.astype(cast, copy=False))
 
 
+def images(name: str, value: Any) -> tuple[Target, Array]:
+    """Return the target and the contiguous array of images, uint8 or floating."""
+    target, array = as_array(name, value)
+    if array.dtype.name not in ("uint8", *target.dtypes) or not array.dtype.isnative:
+        expected = " or ".join((", ".join(("uint8", *target.dtypes[:-1])), target.dtypes[-1]))
+        raise TypeError(f"{name}: got {array.dtype} on {target}, expected {expected}")
+    return target, contiguous(target, array)
+
+
 def in_place(name: str, value: Any) -> None:
     """Raise ValueError unless an array can be updated where it is."""
     array = as_array(name, value)[1]
     if not array.flags.c_contiguous:
         raise ValueError(f"{name}: is updated in place, expected a C-contiguous array")
+    if not getattr(array.flags, "aligned", True):
+        raise ValueError(f"{name}: is updated in place, expected an array aligned to its dtype")
     if not getattr(array.flags, "writeable", True):
         raise ValueError(f"{name}: is updated in place, expected a writeable array")
 
 
 def contiguous(target: Target, array: Array) -> Array:
-    """Return the array itself, or a C-contiguous copy."""
-    return array if array.flags.c_contiguous else target.array(array)
+    """Return the array itself, or a copy where it is not C-contiguous or not aligned."""
+    fits = array.flags.c_contiguous and getattr(array.flags, "aligned", True)
+    return array if fits else target.array(array)
 
 
 def dimensions(name: str, array: Array, letters: str) -> None:
@@ -102,18 +116,22 @@ def number(name: str, value: Any, least: float = -np.inf, below: float = np.inf)
         value, (int, float, np.integer, np.floating)
     ):
         raise TypeError(f"{name}: got {value!r}, expected a number")
-    if not (np.isfinite(value) and least <= value < below):
+    try:
+        result = float(value)
+    except OverflowError:  # a whole number beyond every float
+        result = math.inf
+    if not (math.isfinite(result) and least <= result < below):
         bounds = [f"at least {least:g}"] if least > -np.inf else []
         bounds += [f"below {below:g}"] if below < np.inf else []
         expected = " and ".join(bounds) or "a finite number"
         raise ValueError(f"{name}: got {value}, expected {expected}")
-    return float(value)
+    return result
 
 
 def count(name: str, elements: int) -> int:
     """Return a number of rows or of one image's elements that fits the kernels' 32-bit index."""
     if elements > INT32_MAX:
-        raise ValueError(f"{name}: got {elements} , expected below 2**31")
+        raise ValueError(f"{name}: got {elements}, expected below 2**31")
     return elements
 
 

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
-import shlex
-import shutil
-import subprocess
-import tempfile
 import threading
 from collections.abc import Callable
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import cache
+from .compiler import compiler
 from .errors import KernelError
 from .source import PACKAGE, Source
 from .target import Array, Grid, Kernel, Shape
 
-_FLAGS = (
-    "-std=c++17 -O3 -march=native -ffp-contract=fast -fno-math-errno -fno-trapping-math -fopenmp-simd "
-    "-fPIC -shared -fvisibility=hidden -pthread"
+FLAGS = (
+    "-O3 -march=native -ffp-contract=fast -fno-math-errno -fno-trapping-math -fopenmp-simd -pthread"
 ).split()
 _POOL_SOURCE = PACKAGE / "runtime" / "thread_pool.cpp"
 _ELEMENTS_PER_BLOCK = 8192  # work enough to outweigh handing a block to another core
+_MOST_THREADS = 1024
 
 
 class CpuTarget:
@@ -53,7 +46,7 @@ class CpuTarget:
         function = getattr(self._library(source, constants), f"launch_{entry}")
         parallel_for = self._pool()
 
-        def launch(grid: Grid, threads: int, arguments: list[Any]) -> None:
+        def launch(grid: Grid, threads: int, shared: int, arguments: list[Any]) -> None:
             # An array is passed as the address of a pointer to its data, a scalar as its address.
             held = [
                 ctypes.c_void_p(None if value is None else value.ctypes.data)
@@ -62,7 +55,7 @@ class CpuTarget:
                 for value in arguments
             ]
             pointers = (ctypes.c_void_p * len(held))(*[ctypes.addressof(value) for value in held])
-            function((ctypes.c_uint * 3)(*grid), pointers, parallel_for)
+            function((ctypes.c_uint * 4)(*grid, shared), pointers, parallel_for)
 
         return Kernel(entry, source.entries[entry], constants, launch)
 
@@ -76,7 +69,7 @@ class CpuTarget:
 
     def array(self, values: Any, dtype: Any = None) -> Array:
         """Return values as a C-contiguous array here, copied only where needed."""
-        return np.ascontiguousarray(values, dtype)
+        return np.require(values, dtype, ["C_CONTIGUOUS", "ALIGNED"])
 
     def stride_grid(self, count: int) -> Grid:
         """Return the grid of a GRID_STRIDE kernel over `count` elements.
@@ -89,10 +82,13 @@ class CpuTarget:
         """Compile what the cache lacks, one compiler per core at a time."""
         from concurrent.futures import ThreadPoolExecutor
 
-        with ThreadPoolExecutor(thread_count()) as executor:
+        executor = ThreadPoolExecutor(thread_count())
+        try:
             pool = executor.submit(self._pool)
             for result in [executor.submit(self._library, *job) for job in jobs] + [pool]:
                 result.result()
+        finally:  # after an error, or an interrupt, the compilers not yet started stay so
+            executor.shutdown(cancel_futures=True)
 
     def _library(self, source: Source, constants: dict[str, Any]) -> ctypes.CDLL:
         exports = "".join(f"EXPORT_LAUNCH({entry})\n" for entry in source.entries)
@@ -109,72 +105,21 @@ class CpuTarget:
     def _load(self, name: str, text: str) -> ctypes.CDLL:
         library = self._libraries.get(text)
         if library is None:
-            key = hashlib.sha256("\0".join([text, *_FLAGS, compiler().identity]).encode())
-            build = f"{Path(name).stem}-{key.hexdigest()[:32]}"
-            path = cache.find(build) or cache.store(build, compiler().compile(name, text))
-            library = self._libraries[text] = ctypes.CDLL(str(path))
+            path = compiler().library(name, text, FLAGS)
+            try:
+                library = self._libraries[text] = ctypes.CDLL(str(path))
+            except OSError as error:  # such as a cache folder mounted without the right to execute
+                raise KernelError(f"a compiled kernel cannot be loaded: {error}") from error
         return library
-
-
-class Compiler:
-    """The system's C++ compiler.
-
-    Attributes
-    ----------
-    command : list of str
-        ``$CXX``, or the first of c++, g++ and clang++ that is there.
-    identity : str
-        Its predefined macros: they name its version and the instruction set it compiles for.
-    """
-
-    def __init__(self) -> None:
-        chosen = os.environ.get("CXX")
-        candidates = [shlex.split(chosen)] if chosen else [["c++"], ["g++"], ["clang++"]]
-        found = [words for words in candidates if words and shutil.which(words[0])]
-        if not found:
-            names = " ".join(chosen.split()) if chosen else "c++, g++, clang++"
-            raise KernelError(
-                f"the cpu target needs a C++17 compiler and none was found (looked for {names}); "
-                "install one (Debian and Ubuntu: apt install g++) or name it in CXX"
-            )
-        self.command = found[0]
-        self.identity = self._run("a query of its macros", ["-dM", "-E", "-x", "c++", "-"], "")
-
-    def compile(self, name: str, text: str) -> bytes:
-        """Return the shared library made of a text; `name` is what errors call it."""
-        with tempfile.TemporaryDirectory(prefix="kernels-") as folder:
-            output = Path(folder) / "library.so"
-            self._run(f"{PACKAGE.name}/{name}", ["-x", "c++", "-", "-o", str(output)], text)
-            return output.read_bytes()
-
-    def _run(self, what: str, options: list[str], text: str) -> str:
-        command = [*self.command, *_FLAGS, *options]
-        try:
-            done = subprocess.run(command, input=text, capture_output=True, text=True)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise KernelError(f"the compiler {self.command[0]} did not run: {reason}") from error
-        if done.returncode != 0:
-            lines = done.stderr.strip().splitlines() or ["it said nothing"]
-            first = next((line for line in lines if "error" in line), lines[-1])
-            raise KernelError(
-                f"the compiler {self.command[0]} failed on {what} "
-                f"(exit status {done.returncode}): {first.strip()}"
-            )
-        return done.stdout
-
-
-@lru_cache(maxsize=None)
-def compiler() -> Compiler:
-    """Return the compiler, found and asked for its identity once."""
-    return Compiler()
 
 
 def thread_count() -> int:
     """Return the threads of a launch: ``$KERNELS_THREADS``, or the cores this process may use."""
     chosen = os.environ.get("KERNELS_THREADS")
     if not chosen:
-        return len(os.sched_getaffinity(0))
-    if not chosen.isdecimal() or int(chosen) < 1:
-        raise KernelError(f"KERNELS_THREADS: got {chosen!r}, expected a whole number of at least 1")
+        return len(os.sched_getaffinity(0))  # fewer than cpu_count() in a container or batch job
+    if not chosen.isdecimal() or not 1 <= int(chosen) <= _MOST_THREADS:
+        raise KernelError(
+            f"KERNELS_THREADS: got {chosen!r}, expected a whole number from 1 to {_MOST_THREADS}"
+        )
     return int(chosen)

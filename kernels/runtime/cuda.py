@@ -12,7 +12,6 @@ from .errors import KernelError
 from .source import Source
 from .target import Array, Grid, Kernel, Shape
 
-_NULL = np.uintp(0)
 _BLOCKS = 32 * 132  # enough for every multiprocessor of the largest GPUs, several times over
 
 
@@ -42,9 +41,9 @@ class CudaTarget:
         with cupy.cuda.Device(self.device):
             function = self._module(source, constants).get_function(entry)
 
-        def launch(grid: Grid, threads: int, arguments: list[Any]) -> None:
+        def launch(grid: Grid, threads: int, shared: int, arguments: list[Any]) -> None:
             with cupy.cuda.Device(self.device):
-                function(grid, (threads,), tuple(map(_argument, arguments)))
+                function(grid, (threads,), tuple(map(_argument, arguments)), shared_mem=shared)
 
         return Kernel(entry, source.entries[entry], constants, launch)
 
@@ -81,7 +80,10 @@ class CudaTarget:
             try:
                 module = cupy.RawModule(code=text, options=("-std=c++17",))
                 module.compile()
-            except cupy.cuda.compiler.CompileException as error:
+            except (
+                cupy.cuda.compiler.CompileException,
+                cupy.cuda.runtime.CUDARuntimeError,  # NVRTC is not installed
+            ) as error:
                 lines = str(error).strip().splitlines()
                 first = next((line for line in lines if "error" in line), lines[0])
                 raise KernelError(f"NVRTC failed on {source.name}: {first.strip()}") from error
@@ -90,11 +92,9 @@ class CudaTarget:
 
 
 def _argument(value: Any) -> Any:
-    """Convert a checked argument to what a CuPy function takes by value."""
-    if value is None:
-        return _NULL
+    """Convert a checked argument to what a CuPy function passes by value."""
     if isinstance(value, ctypes.Structure):
-        return np.frombuffer(bytes(value), dtype=[("bytes", np.uint8, ctypes.sizeof(value))])[0]
+        return np.void(bytes(value))
     if isinstance(value, ctypes._SimpleCData):
         return np.dtype(type(value)).type(value.value)
     return value
@@ -106,6 +106,8 @@ def unavailable() -> str | None:
     try:
         import cupy
     except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+            return "CuPy is not installed"
         return f"CuPy cannot be imported ({_sentence(error)})"
     try:
         count = cupy.cuda.runtime.getDeviceCount()
@@ -114,6 +116,19 @@ def unavailable() -> str | None:
     except cupy.cuda.runtime.CUDARuntimeError as error:
         return f"CuPy finds no working GPU ({_sentence(error)})"
     return None if count else "CuPy finds no GPU"
+
+
+def describe() -> str:
+    """Return name, memory and versions of the current GPU."""
+    import cupy
+
+    device = cupy.cuda.Device()
+    properties = cupy.cuda.runtime.getDeviceProperties(device.id)
+    return (
+        f"{properties['name'].decode()}, compute capability {device.compute_capability}, "
+        f"{properties['totalGlobalMem'] / 2**30:.0f} GiB, CuPy {cupy.__version__}, "
+        f"driver CUDA {cupy.cuda.runtime.driverGetVersion()}"
+    )
 
 
 def _sentence(error: Exception) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .source import Source
+from .source import C_TYPES, Source
 from .target import Array, Target
 
 
@@ -20,7 +20,8 @@ class Elementwise:
     inputs, outputs : str
         Declarations such as ``"T x, T y"``. T is the dtype of the call. Outputs may be read too.
     scalars : str
-        Declarations of inputs that are numbers.
+        Declarations of inputs that are numbers. A is the type to calculate in: double where T is,
+        else float.
     operation : str
         C++ statements that assign the outputs.
     **types
@@ -38,30 +39,30 @@ class Elementwise:
             _loop(name, inputs, outputs, scalars, operation, list(types)),
             **types,
         )
-        self._cuda: Any = None
+        self._cuda: dict[str, Any] = {}
 
     def __call__(self, target: Target, dtype: Any, *arguments: Any, **types: Any) -> None:
         """Run over inputs, scalars and outputs, given in the order of their declarations."""
-        inputs, scalars, outputs, operation = self._declared
         last: Array = arguments[-1]
-        if target.name == "cpu":
+        if target.name != "cuda":
             kernel = self._source.kernel(self.name, target, dtype, **types)
-            kernel(target.stride_grid(last.size), 1, last.size, *arguments)
+            kernel(target.stride_grid(last.size), target.threads, last.size, *arguments)
             return
-        if self._cuda is None:
-            import cupy
+        wide = "float64" if dtype == np.float64 else "float32"
+        if wide not in self._cuda:
+            self._cuda[wide] = self._elementwise_kernel(wide)
+        with last.device:
+            self._cuda[wide](*arguments)
 
-            declared = ", ".join(part for part in (inputs, scalars) if part)
-            self._cuda = cupy.ElementwiseKernel(declared, outputs, operation, self.name)
-        kinds = [declaration.split()[0] for declaration in scalars.split(",") if declaration]
-        first = len(_names(inputs))
-        converted = [
-            value.astype(dtype) if kind == "T" else np.dtype(kind).type(value)
-            for kind, value in zip(
-                kinds, map(np.float64, arguments[first : first + len(kinds)]), strict=True
-            )
-        ]
-        self._cuda(*arguments[:first], *converted, *arguments[first + len(kinds) :])
+    def _elementwise_kernel(self, wide: str) -> Any:
+        """Return CuPy's kernel for one type A; CuPy finds out no type from numbers alone."""
+        import cupy
+
+        inputs, scalars, outputs, operation = self._declared
+        numbers = [f"{wide if kind == 'A' else kind} {name}" for kind, name in _names(scalars)]
+        declared = ", ".join([inputs, *numbers])
+        preamble = f"using A = {C_TYPES[wide][0]};"
+        return cupy.ElementwiseKernel(declared, outputs, operation, self.name, preamble=preamble)
 
 
 def _names(declarations: str) -> list[tuple[str, str]]:
@@ -76,13 +77,14 @@ def _loop(
     """Return the CUDA C++ text of a grid-stride loop around the expression."""
     parameters = ["int64 count"]
     parameters += [f"const {t} *__restrict__ {n}_" for t, n in _names(inputs)]
-    parameters += [f"{t} {n}" for t, n in _names(scalars)]
+    parameters += [f"{'acc_t' if t == 'A' else t} {n}" for t, n in _names(scalars)]
     parameters += [f"{t} *__restrict__ {n}_" for t, n in _names(outputs)]
     elements = [f"const {t} {n} = {n}_[i];" for t, n in _names(inputs)]
     elements += [f"{t} &{n} = {n}_[i];" for t, n in _names(outputs)]
     return "\n".join(
         [
             '#include "dialect.cuh"',
+            "using A = acc_t;",
             *(f"using {t} = TYPE_{t};" for t in types),
             f"KERNEL {name}({', '.join(parameters)}) {{",
             "    GRID_STRIDE(i, count) {",

@@ -32,11 +32,15 @@ _FIXED_TYPES = {
     "int32": np.dtype(np.int32),
     "int64": np.dtype(np.int64),
     "uint8": np.dtype(np.uint8),
+    "uint16": np.dtype(np.uint16),
+    "float": np.dtype(np.float32),
     "uint64": np.dtype(np.uint64),
     "double": np.dtype(np.float64),
 }
 _INCLUDE = re.compile(r'^#include "([^"]+)"$')
-_ENTRY = re.compile(r"^KERNEL\b(?:\s*__launch_bounds__\(\w+\))?\s*(\w+)\(([^)]*)\)", re.MULTILINE)
+_ENTRY = re.compile(
+    r"^KERNEL\b(?:\s*__launch_bounds__\([\w, ]+\))?\s*(\w+)\(([^)]*)\)", re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ class Source:
         File name inside the package, or the name that errors give a generated text.
     text : str, optional
         The text, where it is not a file.
+    ahead : bool
+        Whether `prepare` compiles it.
     **defaults
         Constants of the common specialisation: an int becomes ``#define NAME value``, a dtype
         ``#define TYPE_NAME ctype``.
@@ -74,17 +80,20 @@ class Source:
     #: Every source, in order of definition: what `prepare` compiles ahead.
     all: list[Source] = []
 
-    def __init__(self, name: str, text: str | None = None, **defaults: Any) -> None:
+    def __init__(
+        self, name: str, text: str | None = None, *, ahead: bool = True, **defaults: Any
+    ) -> None:
         self.name = name
         self._text = text
         self.defaults = defaults
         self._kernels: dict[Any, Kernel] = {}
-        Source.all.append(self)
+        if ahead:
+            Source.all.append(self)
 
     @cached_property
     def text(self) -> str:
         """The whole text, headers included, with ``#line`` marks for compiler messages."""
-        lines = _flatten(self.name, self._text or (PACKAGE / self.name).read_text(), set())
+        lines = _flatten(self.name, self._text or (PACKAGE / self.name).read_text())
         return "\n".join(lines) + "\n"
 
     @cached_property
@@ -104,7 +113,8 @@ class Source:
             if isinstance(value, int):
                 lines.append(f"#define {name} {value}")
                 continue
-            c_type, header = C_TYPES[np.dtype(value).name]
+            # NumPy knows the name "bfloat16" only where ml_dtypes is.
+            c_type, header = C_TYPES[value if isinstance(value, str) else np.dtype(value).name]
             if header:
                 lines.append(f"#include <{header}>")
             lines.append(f"#define TYPE_{name} {c_type}")
@@ -124,21 +134,30 @@ class Source:
         return {**target.constants, **self.defaults, "T": dtype}
 
 
+def flattened(name: str) -> str:
+    """Return a file of the package with the headers it includes in it."""
+    return "\n".join(_flatten(name, (PACKAGE / name).read_text())) + "\n"
+
+
 @lru_cache(maxsize=None)
 def _header(name: str) -> str:
     return (PACKAGE / "include" / name).read_text()
 
 
-def _flatten(name: str, text: str, seen: set[str]) -> list[str]:
-    """Replace each quoted include by its file, once, keeping line numbers in messages."""
+def _flatten(name: str, text: str) -> list[str]:
+    """Replace each quoted include by its file, keeping line numbers in messages.
+
+    A guard stands for ``#pragma once``: only the compiler knows which conditional include counts.
+    """
     lines = [f'#line 1 "{PACKAGE.name}/{name}"']
     for number, line in enumerate(text.splitlines(), start=1):
         include = _INCLUDE.match(line)
-        if include and include[1] not in seen:
-            seen.add(include[1])
-            lines += _flatten(f"include/{include[1]}", _header(include[1]), seen)
+        if include:
+            guard = "INCLUDED_" + re.sub(r"\W", "_", include[1])
+            header = _flatten(f"include/{include[1]}", _header(include[1]))
+            lines += [f"#ifndef {guard}", f"#define {guard}", *header, "#endif"]
             lines.append(f'#line {number + 1} "{PACKAGE.name}/{name}"')
-        elif include or line == "#pragma once":
+        elif line == "#pragma once":
             lines.append("")
         else:
             lines.append(line)

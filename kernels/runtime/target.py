@@ -13,8 +13,9 @@ from .source import Parameter, Source
 Shape = tuple[int, ...]
 Array = Any  #: numpy.ndarray on `cpu`, cupy.ndarray on `cuda`
 Grid = tuple[int, int, int]
-#: Takes the grid, the threads per block and the checked arguments, one per parameter.
-Launcher = Callable[[Grid, int, list[Any]], None]
+#: Takes the grid, the threads and bytes of dynamic shared memory per block, and the checked
+#: arguments, one per parameter.
+Launcher = Callable[[Grid, int, int, list[Any]], None]
 
 INT32_MAX = 2**31 - 1
 
@@ -67,8 +68,8 @@ class Kernel:
         ]
         self._launcher = launcher
 
-    def __call__(self, grid: Grid, threads: int, *arguments: Any) -> None:
-        """Launch over `grid` blocks of `threads` threads."""
+    def __call__(self, grid: Grid, threads: int, *arguments: Any, shared: int = 0) -> None:
+        """Launch over `grid` blocks of `threads` threads and `shared` dynamic bytes each."""
         if len(arguments) != len(self._parameters):
             raise TypeError(
                 f"{self.name}: got {len(arguments)} arguments, expected {len(self._parameters)}"
@@ -92,7 +93,7 @@ class Kernel:
                 packed.append(value)
             else:
                 packed.append(_scalar(self.name, name, value, scalar))
-        self._launcher(grid, threads, packed)
+        self._launcher(grid, threads, shared, packed)
 
 
 def _scalar_type(parameter: Parameter, constants: dict[str, Any]) -> Any:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -11,10 +14,12 @@ import numpy as np
 from . import cuda
 from .cpu import CpuTarget
 from .errors import KernelError
+from .simt import SimtTarget
 from .source import Source
 from .target import Array, Target
 
 _KDL_CPU = 1  # DLDeviceType of DLPack
+_chosen: list[Target] = []  # by numpy_arrays_on, innermost last
 
 
 @lru_cache(maxsize=None)
@@ -24,9 +29,35 @@ def cpu_target() -> Target:
 
 
 @lru_cache(maxsize=None)
+def simt_target() -> Target:
+    """Return the `simt` target."""
+    return SimtTarget()
+
+
+@lru_cache(maxsize=None)
 def cuda_target(device: int = 0) -> Target:
     """Return the `cuda` target of one GPU."""
     return cuda.CudaTarget(device)
+
+
+def numpy_target() -> Target:
+    """Return the target that NumPy arrays run on: `cpu`, unless something else was chosen."""
+    if _chosen:
+        return _chosen[-1]
+    name = os.environ.get("KERNELS_TARGET") or "cpu"
+    if name not in ("cpu", "simt"):
+        raise KernelError(f"KERNELS_TARGET: got {name!r}, expected 'cpu' or 'simt'")
+    return cpu_target() if name == "cpu" else simt_target()
+
+
+@contextmanager
+def numpy_arrays_on(target: Target) -> Iterator[Target]:
+    """Run NumPy arrays on a target for a while, in every thread."""
+    _chosen.append(target)
+    try:
+        yield target
+    finally:
+        _chosen.pop()
 
 
 def choose_target(device: str = "auto") -> tuple[Target, str | None]:
@@ -47,13 +78,13 @@ def choose_target(device: str = "auto") -> tuple[Target, str | None]:
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device: got {device!r}, expected 'auto', 'cpu' or 'cuda'")
     if device == "cpu":
-        return cpu_target(), None
+        return numpy_target(), None
     reason = cuda.unavailable()
     if reason is None:
         return cuda_target(), None
     if device == "cuda":
         raise KernelError(f"device 'cuda' is not available: {reason}")
-    return cpu_target(), reason
+    return numpy_target(), reason
 
 
 def as_array(name: str, value: Any) -> tuple[Target, Array]:
@@ -62,10 +93,10 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
     Raises
     ------
     TypeError
-        If the value is neither an array nor speaks DLPack.
+        If the value is neither an array nor speaks DLPack, or not in terms that NumPy knows.
     """
     if isinstance(value, np.ndarray):
-        return cpu_target(), value
+        return numpy_target(), value
     cupy = sys.modules.get("cupy")
     if cupy is not None and isinstance(value, cupy.ndarray):
         return cuda_target(value.device.id), value
@@ -75,7 +106,10 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
             "expected a NumPy or CuPy array or one that speaks DLPack"
         )
     if value.__dlpack_device__()[0] == _KDL_CPU:
-        return cpu_target(), np.from_dlpack(value)
+        try:
+            return numpy_target(), np.from_dlpack(value)
+        except (BufferError, RuntimeError) as error:  # such as a dtype that NumPy lacks
+            raise TypeError(f"{name}: NumPy cannot take it through DLPack: {error}") from error
     reason = cuda.unavailable()
     if reason is not None:
         raise KernelError(f"{name}: is on a GPU, but {reason}")

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 using RangeBody = void (*)(void *context, long long begin, long long end);
@@ -17,8 +18,12 @@ namespace {
 
 class Pool {
   public:
-    explicit Pool(int threads) : process(getpid()), workers(threads - 1) {
-        for (int i = 0; i < workers; ++i) std::thread([this] { work(); }).detach();
+    explicit Pool(int threads) : process(getpid()) {
+        try {
+            for (; workers < threads - 1; ++workers) std::thread([this] { work(); }).detach();
+        } catch (const std::system_error &) {
+            // The process may start no more threads: those there are will do.
+        }
     }
 
     void run(RangeBody body, void *context, long long count) {
@@ -71,7 +76,7 @@ class Pool {
     }
 
     const pid_t process;
-    const int workers;
+    int workers = 0;
     std::mutex caller, mutex;
     std::condition_variable wake, finished;
     Job job{};

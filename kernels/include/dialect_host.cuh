@@ -1,0 +1,32 @@
+// What `cpu` and `simt` have in common: CUDA's words for a C++ compiler, and calling a kernel.
+#pragma once
+
+#include <math.h>
+#include <string.h>
+
+#define __global__ __attribute__((noinline))
+#define __device__
+#define __forceinline__ inline __attribute__((always_inline))
+#define __launch_bounds__(...)
+
+static inline float infinity() { return __builtin_inff(); }
+static inline float not_a_number() { return __builtin_nanf(""); }
+
+// A kernel with its arguments, each by address, as cudaLaunchKernel takes them.
+template <typename... P> struct Call {
+    void (*kernel)(P...);
+    void **arguments;
+
+    template <int... I> struct Indices {};
+    template <int N, int... I> struct Count : Count<N - 1, N - 1, I...> {};
+    template <int... I> struct Count<0, I...> {
+        using type = Indices<I...>;
+    };
+
+    template <int... I> __attribute__((no_sanitize("thread"))) void unpack(Indices<I...>) const {
+        kernel(*static_cast<P *>(arguments[I])...);
+    }
+    __attribute__((no_sanitize("thread"))) void operator()() const {
+        unpack(typename Count<sizeof...(P)>::type());
+    }
+};

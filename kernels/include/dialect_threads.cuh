@@ -1,0 +1,33 @@
+// The dialect's words for blocks of many threads, on `cuda` and `simt`.
+#pragma once
+
+#define FULL_BLOCKS  // tells kernels' headers that a block has many threads
+
+// Elements that one thread treats as a unit: lanes are threads here, so one.
+template <typename E> struct Simd {
+    using type = E;
+    static constexpr int LANES = 1;
+};
+template <typename E> __device__ inline E load_lanes(const E *p) { return *p; }
+template <typename E> __device__ inline E lane(E value, int) { return value; }
+
+// Lanes interleave over the grid: neighbouring threads touch neighbouring elements.
+#define GRID_STRIDE(i, n)                                                                \
+    for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x, i##_end = (n);  \
+         i < i##_end; i += (long long)gridDim.x * blockDim.x)
+#define BLOCK_STRIDE(i, n) for (int i = threadIdx.x; i < (n); i += blockDim.x)
+
+// Reduces over the block and gives every thread the result; every thread must call it. The order
+// is fixed (butterfly inside warps, then over warps), so the result is bitwise repeatable.
+template <typename E, typename Op> __device__ E block_reduce(E value, Op op) {
+    __shared__ E partial[32];
+    const int warp = threadIdx.x / 32, warps = (blockDim.x + 31) / 32;
+    for (int offset = 16; offset > 0; offset /= 2)
+        value = op(value, __shfl_xor_sync(0xffffffffu, value, offset));
+    if (threadIdx.x % 32 == 0) partial[warp] = value;
+    __syncthreads();
+    value = partial[0];
+    for (int i = 1; i < warps; ++i) value = op(value, partial[i]);
+    __syncthreads();  // partial may be written by the next reduction
+    return value;
+}

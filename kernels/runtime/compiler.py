@@ -1,0 +1,120 @@
+"""The system's C++ compiler, which makes the libraries of `cpu`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+from . import cache
+from .errors import KernelError
+from .source import PACKAGE
+
+_FLAGS = "-std=c++17 -fPIC -fvisibility=hidden".split()
+
+
+class Compiler:
+    """The system's C++ compiler.
+
+    Attributes
+    ----------
+    command : list of str
+        ``$CXX``, or the first of c++, g++ and clang++ that is there.
+    identity : str
+        Its predefined macros: they name its version and the instruction set it compiles for.
+    """
+
+    def __init__(self) -> None:
+        chosen = os.environ.get("CXX", "").strip()
+        try:
+            candidates = [shlex.split(chosen)] if chosen else [["c++"], ["g++"], ["clang++"]]
+        except ValueError as error:
+            raise KernelError(f"CXX: got {chosen!r}, which is not a command: {error}") from error
+        found = [words for words in candidates if words and shutil.which(words[0])]
+        if not found:
+            names = " ".join(chosen.split()) if chosen else "c++, g++, clang++"
+            raise KernelError(
+                f"the cpu target needs a C++17 compiler and none was found (looked for {names}); "
+                "install one (Debian and Ubuntu: apt install g++) or name it in CXX"
+            )
+        self.command = found[0]
+        query = [*"-march=native -dM -E -x c++ -".split()]
+        self.identity = self._run("a query of its macros", query, "")
+        if " __VERSION__ " not in self.identity:
+            raise KernelError(f"CXX: {self.command[0]} is not a C++ compiler: it defines no version")
+
+    @property
+    def version(self) -> str:
+        """What it calls itself, such as "12.2.0" or "Clang 18.1.8"."""
+        macro = next(line for line in self.identity.splitlines() if " __VERSION__ " in line)
+        return macro.split('"')[1]
+
+    def library(self, name: str, text: str, flags: list[str], instrument: str = "") -> Path:
+        """Return the path of a text compiled to a shared library, from the cache or made anew.
+
+        Parameters
+        ----------
+        name : str
+            What errors call the text: a file name inside the package.
+        text : str
+            C++17 source.
+        flags : list of str
+            Of the compiler.
+        instrument : str
+            A flag for compiling that must not reach the linker.
+
+        Raises
+        ------
+        KernelError
+            If the compiler fails or the cache folder cannot be written.
+        """
+        parts = [text, *_FLAGS, *flags, instrument, *self.command[1:], self.identity]
+        digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+        key = f"{Path(name).stem}-{digest[:32]}"
+        return cache.find(key) or cache.store(key, self._compile(name, text, flags, instrument))
+
+    def _compile(self, name: str, text: str, flags: list[str], instrument: str) -> bytes:
+        what = f"{PACKAGE.name}/{name}"
+        try:
+            with tempfile.TemporaryDirectory(prefix="kernels-") as folder:
+                output, source = str(Path(folder) / "library.so"), ["-x", "c++", "-"]
+                if instrument:
+                    compiled = str(Path(folder) / "object.o")
+                    options = [*flags, instrument, "-c", *source, "-o", compiled]
+                    self._run(what, [*_FLAGS, *options], text)
+                    self._run(what, [*_FLAGS, *flags, "-shared", compiled, "-o", output], "")
+                else:
+                    self._run(what, [*_FLAGS, *flags, "-shared", *source, "-o", output], text)
+                return Path(output).read_bytes()
+        except OSError as error:
+            raise KernelError(f"the library of {what} could not be made: {error}") from error
+
+    def _run(self, what: str, options: list[str], text: str) -> str:
+        command = [*self.command, *options]
+        english = {**os.environ, "LC_ALL": "C"}  # "error" is looked for in what it says
+        try:
+            done = subprocess.run(
+                command, input=text, capture_output=True, text=True, errors="replace", env=english
+            )
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise KernelError(f"the compiler {self.command[0]} did not run: {reason}") from error
+        if done.returncode != 0:
+            lines = done.stderr.strip().splitlines() or ["it said nothing"]
+            first = next((line for line in lines if "error" in line), lines[-1])
+            raise KernelError(
+                f"the compiler {self.command[0]} failed on {what} "
+                f"(exit status {done.returncode}): {first.strip()}"
+            )
+        return done.stdout
+
+
+@lru_cache(maxsize=None)
+def compiler() -> Compiler:
+    """Return the compiler, found and asked for its identity once."""
+    return Compiler()
