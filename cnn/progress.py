@@ -36,9 +36,11 @@ class Bar:
 
     def advance(self, images: int, text: str, trainer: Trainer) -> None:
         """Add images done and, now and then, the loss."""
-        now = time.monotonic()
-        if not self._bar.disable and now - self._read > _LOSS_INTERVAL_SECONDS:
-            self._bar.set_description_str(text, refresh=False)
+        if self._bar.disable:
+            return
+        now, done = time.monotonic(), self._bar.n + images
+        self._bar.set_description_str(text, refresh=False)
+        if now - self._read > _LOSS_INTERVAL_SECONDS or done == self._bar.total:
             self._bar.set_postfix_str(f"loss {trainer.running_loss:.4f}", refresh=False)
             self._read = now
         self._bar.update(images)

@@ -86,7 +86,9 @@ def batch_norm(
         raise ValueError(f"momentum: got {momentum}, expected at most 1")
     eps = checks.number("eps", eps, least=0)
     rows, C = _rows(x)
-    for name, array in zip(("gamma", "beta", "running_mean", "running_var"), taken[1:], strict=True):
+    for name, array in zip(
+        ("gamma", "beta", "running_mean", "running_var"), taken[1:], strict=True
+    ):
         checks.shape(name, array, (C,), "one value per channel")
 
     wide = accumulator(x.dtype)
@@ -162,10 +164,9 @@ def batch_norm_backward(
     dgamma = sum_partials(target, partial[1], wide)
     dx = target.empty(x.shape, x.dtype)
     kernel = _SOURCE.kernel("batch_norm_input_gradient", target, x.dtype)
-    arrays = (dy, x, y, gamma, mean, inv_std, dbeta, dgamma, dx)
-    kernel(
-        target.stride_grid(x.size), target.threads, *arrays, rows, C, int(saved.training)
-    )
+    grid, batch = target.stride_grid(x.size), int(saved.training)
+    sums = (mean, inv_std, dbeta, dgamma)
+    kernel(grid, target.threads, dy, x, y, gamma, *sums, dx, rows, C, batch)
     return dx, dgamma.astype(x.dtype, copy=False), dbeta.astype(x.dtype, copy=False)
 
 

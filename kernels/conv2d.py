@@ -74,7 +74,9 @@ def conv2d(
     rows = y.size // s.F
     kernel = _SOURCE.kernel("conv2d_forward", target, x.dtype)
     grid = gemm.tiles(target, rows, s.F // groups, groups)
-    kernel(grid, gemm.threads(target), x, w, b, y, s.window, rows, s.C, s.F, groups, int(bool(relu)))
+    kernel(
+        grid, gemm.threads(target), x, w, b, y, s.window, rows, s.C, s.F, groups, int(bool(relu))
+    )
     return y
 
 
@@ -208,9 +210,9 @@ def _sizes(
             f"groups: got {groups} for {C} channels and {F} filters, expected a divisor of both"
         )
     checks.shape("w", w, (F, KH, KW, C // groups), "F, KH, KW, C/groups")
-    g, (_, sides) = window((H, W), (KH, KW), stride=stride, padding=padding, dilation=dilation)
     checks.count("x: pixels of the batch", N * H * W)
     checks.count("x: elements of an image", H * W * C)
+    g, (_, sides) = window((H, W), (KH, KW), stride=stride, padding=padding, dilation=dilation)
     checks.count("x: elements of a padded row", (W + sum(sides)) * C)
     checks.count("x: windows of the batch", N * g.OH * g.OW)
     checks.count("w: elements of a filter", KH * KW * C)

@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from .runtime import Array, checks
+from .runtime import Array, as_array, checks
 from .runtime.elementwise import Elementwise
 
 _RELU = Elementwise("relu_forward", "T x", "T y", "y = x < T(0) ? T(0) : x;")
-_RELU_BACKWARD = Elementwise(
-    "relu_backward", "T dy, T y", "T dx", "dx = y <= T(0) ? T(0) : dy;"
-)
+_RELU_BACKWARD = Elementwise("relu_backward", "T dy, T y", "T dx", "dx = y <= T(0) ? T(0) : dy;")
 _NORMALIZE = Elementwise(
     "normalize",
     "U image",
@@ -27,8 +25,7 @@ _SGD = Elementwise(
     "sgd",
     "T grad",
     "T param",
-    "const A p = A(param);"
-    " param = T(p - lr * (A(grad) + weight_decay * p));",
+    "const A p = A(param); param = T(p - lr * (A(grad) + weight_decay * p));",
     scalars="A lr, A weight_decay",
 )
 _SGD_MOMENTUM = Elementwise(
@@ -142,7 +139,7 @@ def sgd_step(
         raise ValueError("velocity: got None, expected an array, since momentum is set")
     state = {} if velocity is None else {"velocity": velocity}
     param, grad, *moving = _updated(param, grad, **state)
-    target, _ = checks.as_array("param", param)
+    target, _ = as_array("param", param)
     if not momentum:
         _SGD(target, param.dtype, grad, lr, weight_decay, param)
         return
@@ -193,7 +190,7 @@ def adam_step(
         raise ValueError(f"betas: got {betas!r}, expected a pair of numbers")
     beta1, beta2 = (checks.number("betas", beta, least=0, below=1) for beta in betas)
     param, grad, m, v = _updated(param, grad, m=m, v=v)
-    target, _ = checks.as_array("param", param)
+    target, _ = as_array("param", param)
     l2, shrink = (0.0, lr * weight_decay) if decoupled else (weight_decay, 0.0)
     rate, inv_root = lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
     # 1 - beta is taken here, in double: in float32, 1 - 0.999f is 1e-5 off.

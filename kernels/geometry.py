@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any, Union
+from typing import Any
 
 from .runtime import checks
 from .runtime.target import INT32_MAX
 
-Pair = Union[int, Sequence[int]]
-Padding = Union[int, str, Sequence[int], Sequence[Sequence[int]]]
+Pair = int | Sequence[int]
+Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
 

@@ -6,7 +6,7 @@
 //
 // shapes   x (N, H, W, C), cols (N*OH*OW, KH*KW*C)
 // bytes    KH*KW/(SH*SW) times those of x, plus x
-// geometry any grid; a thread takes one channel of a tap or pixel at a time, on cpu CHANNELS of them
+// geometry any grid; a thread takes a channel of a tap or pixel at a time, on cpu CHANNELS of them
 #include "channels.cuh"
 #include "window.cuh"
 
@@ -21,8 +21,7 @@ KERNEL im2col_copy(const T *__restrict__ x, T *__restrict__ cols, Window g, int6
         const bool inside = ih >= 0 && ih < g.H && iw >= 0 && iw < g.W;
         return [=](int c, auto width) {
             const T *source = x + ((out.n * g.H + ih) * g.W + iw) * C + c;
-            LANE_LOOP(v, decltype(width)::value)
-            cols[item * C + c + v] = inside ? source[v] : T(0);
+            LANE_LOOP(v, decltype(width)::value) cols[item * C + c + v] = inside ? source[v] : T(0);
         };
     });
 }

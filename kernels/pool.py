@@ -8,7 +8,7 @@ import numpy as np
 
 from .conv2d import image_shape
 from .geometry import Padding, Pads, Pair, Window, window
-from .runtime import Array, Kernel, Source, Target, checks
+from .runtime import Array, Kernel, Source, Target, as_array, checks
 from .runtime.target import Shape
 
 _SOURCE = Source("pool.cu", argmax_t=np.uint8)
@@ -117,7 +117,7 @@ def pool_indices(
     TypeError, ValueError
         If dtype, shapes or parameters do not fit.
     """
-    target, _ = checks.as_array("argmax", argmax)
+    target, _ = as_array("argmax", argmax)
     g, _ = _window(x_shape, kernel, stride, padding, dilation, ceil_mode)
     N, _, _, C = image_shape("x_shape", x_shape)
     argmax = _argmax(target, argmax, g, (N, g.OH, g.OW, C))

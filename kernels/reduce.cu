@@ -21,8 +21,7 @@ KERNEL column_sum(const T *__restrict__ x, acc_t *__restrict__ partial, int64 ro
     });
 }
 
-KERNEL sum_partials(const acc_t *__restrict__ partial, T *__restrict__ y, int64 count,
-                    int splits) {
+KERNEL sum_partials(const acc_t *__restrict__ partial, T *__restrict__ y, int64 count, int splits) {
     GRID_STRIDE(i, count) {
         acc_t sum = 0;
         for (int s = 0; s < splits; ++s) sum += partial[s * count + i];

@@ -69,17 +69,17 @@ KERNEL loss_divisor(const int64 *__restrict__ labels, const T *__restrict__ weig
 
 // Row losses and, unless dlogits is null, their gradient divided by divisor[0] if that is given.
 KERNEL softmax_cross_entropy_rows(const T *__restrict__ logits, const int64 *__restrict__ labels,
-                                  const T *__restrict__ weight,
-                                  const acc_t *__restrict__ divisor, acc_t *__restrict__ losses,
-                                  T *__restrict__ dlogits, int C, int64 ignored,
-                                  double smoothing) {
+                                  const T *__restrict__ weight, const acc_t *__restrict__ divisor,
+                                  acc_t *__restrict__ losses, T *__restrict__ dlogits, int C,
+                                  int64 ignored, double smoothing) {
     const T *z = logits + (int64)blockIdx.x * C;
     T *dz = dlogits ? dlogits + (int64)blockIdx.x * C : nullptr;
     const int64 label = labels[blockIdx.x];
     if (label == ignored || label < 0 || label >= C) {
         const acc_t value = label == ignored ? acc_t(0) : acc_t(not_a_number());
         if (threadIdx.x == 0) losses[blockIdx.x] = value;
-        if (dz) BLOCK_STRIDE(c, C) dz[c] = T(value);
+        if (dz)
+            BLOCK_STRIDE(c, C) dz[c] = T(value);
         return;
     }
     acc_t maximum, sum;
@@ -107,8 +107,8 @@ KERNEL softmax_cross_entropy_rows(const T *__restrict__ logits, const int64 *__r
     }
 }
 
-// Textbook cross-entropy of probabilities: row losses, and the gradient of their mean. `floor` keeps
-// the logarithm of a probability that underflowed finite.
+// Textbook cross-entropy of probabilities: row losses, and the gradient of their mean. `floor`
+// keeps the logarithm of a probability that underflowed finite.
 KERNEL cross_entropy_rows(const T *__restrict__ p, const int64 *__restrict__ labels,
                           const acc_t *__restrict__ divisor, acc_t *__restrict__ losses,
                           T *__restrict__ dp, int64 rows, int C, double floor) {
@@ -125,8 +125,8 @@ KERNEL cross_entropy_rows(const T *__restrict__ p, const int64 *__restrict__ lab
     }
 }
 
-// loss[0] = sum of the row losses in a fixed order, over divisor[0] if given; the mean of nothing is
-// 0 / 0. One block.
+// loss[0] = sum of the row losses in a fixed order, over divisor[0] if given; the mean of nothing
+// is 0 / 0. One block.
 KERNEL sum_losses(const acc_t *__restrict__ losses, const acc_t *__restrict__ divisor,
                   T *__restrict__ loss, int64 rows) {
     double sum = 0;

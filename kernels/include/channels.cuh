@@ -11,9 +11,7 @@
 
 #include "dialect.cuh"
 
-template <int V> struct Width {
-    static constexpr int value = V;
-};
+template <int V> struct Width { static constexpr int value = V; };
 
 #ifdef FULL_BLOCKS
 

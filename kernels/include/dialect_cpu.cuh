@@ -1,9 +1,7 @@
 // The dialect's words on `cpu`: one CUDA thread a block, compiled by the system's C++ compiler.
 #pragma once
 
-struct dim3 {
-    unsigned x, y, z;
-};
+struct dim3 { unsigned x, y, z; };
 
 #define __shared__  // the block's one thread keeps its shared memory on its stack
 
@@ -40,15 +38,16 @@ template <typename E> static inline E atomicAdd(E *p, E value) {
     __atomic_load(p, &before, __ATOMIC_RELAXED);
     for (;;) {
         E after = before + value;
-        if (__atomic_compare_exchange(p, &before, &after, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        if (__atomic_compare_exchange(p, &before, &after, false, __ATOMIC_RELAXED,
+                                      __ATOMIC_RELAXED))
             return before;
     }
 }
 
 // A block takes one contiguous chunk, so that the loop is a plain one over neighbours.
-#define GRID_STRIDE(i, n)                                                                     \
-    for (long long i = (n) * (long long)blockIdx.x / gridDim.x,                               \
-                   i##_end = (n) * ((long long)blockIdx.x + 1) / gridDim.x;                   \
+#define GRID_STRIDE(i, n)                                                   \
+    for (long long i = (n) * (long long)blockIdx.x / gridDim.x,             \
+                   i##_end = (n) * ((long long)blockIdx.x + 1) / gridDim.x; \
          i < i##_end; ++i)
 #define BLOCK_STRIDE(i, n) for (int i = 0, i##_end = (n); i < i##_end; ++i)
 
@@ -89,8 +88,8 @@ static void launch(void (*kernel)(P...), const unsigned *grid, void **arguments,
 }
 
 // The runtime appends one of these per entry point.
-#define EXPORT_LAUNCH(name)                                                                   \
-    extern "C" __attribute__((visibility("default"))) void launch_##name(                     \
-        const unsigned *grid, void **arguments, ParallelFor parallel_for) {                   \
-        launch(name, grid, arguments, parallel_for);                                          \
+#define EXPORT_LAUNCH(name)                                                 \
+    extern "C" __attribute__((visibility("default"))) void launch_##name(   \
+        const unsigned *grid, void **arguments, ParallelFor parallel_for) { \
+        launch(name, grid, arguments, parallel_for);                        \
     }

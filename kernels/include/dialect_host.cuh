@@ -19,9 +19,7 @@ template <typename... P> struct Call {
 
     template <int... I> struct Indices {};
     template <int N, int... I> struct Count : Count<N - 1, N - 1, I...> {};
-    template <int... I> struct Count<0, I...> {
-        using type = Indices<I...>;
-    };
+    template <int... I> struct Count<0, I...> { using type = Indices<I...>; };
 
     template <int... I> __attribute__((no_sanitize("thread"))) void unpack(Indices<I...>) const {
         kernel(*static_cast<P *>(arguments[I])...);

@@ -14,11 +14,12 @@
 #define __syncwarp(...) ((void)simt::exchange(__LINE__, simt::mask(__VA_ARGS__), simt::self(), 0))
 #define __ballot_sync(mask, value) simt::ballot(__LINE__, mask, value)
 #define __shfl_sync(mask, value, lane) simt::shuffle(__LINE__, mask, value, (lane) % 32)
-#define __shfl_xor_sync(mask, value, bits)                                                         \
+#define __shfl_xor_sync(mask, value, bits) \
     simt::shuffle(__LINE__, mask, value, simt::self() ^ (bits))
-#define __shfl_down_sync(mask, value, by)                                                          \
-    simt::shuffle(__LINE__, mask, value, simt::self() + (by) < 32 ? simt::self() + (by) : simt::self())
-#define __shfl_up_sync(mask, value, by)                                                            \
+#define __shfl_down_sync(mask, value, by) \
+    simt::shuffle(__LINE__, mask, value,  \
+                  simt::self() + (by) < 32 ? simt::self() + (by) : simt::self())
+#define __shfl_up_sync(mask, value, by) \
     simt::shuffle(__LINE__, mask, value, simt::self() >= (by) ? simt::self() - (by) : simt::self())
 
 namespace simt {
@@ -44,10 +45,10 @@ template <typename E> __attribute__((no_sanitize("thread"))) E atomicAdd(E *p, E
 #define DYNAMIC_SHARED(type, name) type *name = reinterpret_cast<type *>(simt::dynamic_shared())
 
 // The runtime appends one of these per entry point.
-#define EXPORT_LAUNCH(name)                                                                        \
-    extern "C" __attribute__((visibility("default"), no_sanitize("thread")))                       \
-    const char *launch_##name(const simt::Launch *launch, void **arguments) {                      \
-        return launch_simt(name, *launch, arguments);                                              \
+#define EXPORT_LAUNCH(name)                                                               \
+    extern "C" __attribute__((visibility("default"), no_sanitize("thread"))) const char * \
+    launch_##name(const simt::Launch *launch, void **arguments) {                         \
+        return launch_simt(name, *launch, arguments);                                     \
     }
 
 template <typename... P>

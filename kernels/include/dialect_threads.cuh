@@ -12,8 +12,8 @@ template <typename E> __device__ inline E load_lanes(const E *p) { return *p; }
 template <typename E> __device__ inline E lane(E value, int) { return value; }
 
 // Lanes interleave over the grid: neighbouring threads touch neighbouring elements.
-#define GRID_STRIDE(i, n)                                                                \
-    for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x, i##_end = (n);  \
+#define GRID_STRIDE(i, n)                                                               \
+    for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x, i##_end = (n); \
          i < i##_end; i += (long long)gridDim.x * blockDim.x)
 #define BLOCK_STRIDE(i, n) for (int i = threadIdx.x; i < (n); i += blockDim.x)
 

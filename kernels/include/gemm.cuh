@@ -51,8 +51,8 @@ template <Rows ROWS, int EXTENT, int OUTPUT_STEP, int K_STEP> struct Tile {
     // Copies outputs [first, limit) and k in [k0, k0 + depth); outputs past the limit become zero
     // up to a whole micro-tile, and those are all that multiply() reads.
     template <class Loader>
-    static __device__ void fill(acc_t *tile, const Loader &loader, int first, int limit,
-                                int micro, int k0, int depth) {
+    static __device__ void fill(acc_t *tile, const Loader &loader, int first, int limit, int micro,
+                                int k0, int depth) {
         const int valid = smaller(EXTENT, limit - first);
         const int used = smaller(EXTENT, ceil_div(valid, micro) * micro);
         const int rows = ROWS == Rows::ALONG_OUTPUT ? used : depth;
@@ -132,8 +132,8 @@ __device__ void gemm(const A &a, const B &b, int M, int N, int k_begin, int k_en
             const int micro = threadIdx.x + t * THREADS;
             const int m = micro % MICRO_ROWS * TM, n = micro / MICRO_ROWS * TN;
             if (m0 + m < M && n0 + n < N)
-                multiply<A_OUTPUT_STEP, A_K_STEP, B_K_STEP>(
-                    sum[t], tile_a + m * A_OUTPUT_STEP, tile_b + n, depth);
+                multiply<A_OUTPUT_STEP, A_K_STEP, B_K_STEP>(sum[t], tile_a + m * A_OUTPUT_STEP,
+                                                            tile_b + n, depth);
         }
         __syncthreads();  // before the next step overwrites them
     }
@@ -155,8 +155,7 @@ struct Matrix {
     const T *data;
     int64 stride;
 
-    template <int STEP>
-    __device__ void load(int row, int column, int count, acc_t *out) const {
+    template <int STEP> __device__ void load(int row, int column, int count, acc_t *out) const {
         const T *source = data + row * stride + column;
         for (int i = 0; i < count; ++i) out[i * STEP] = acc_t(source[i]);
     }

@@ -15,8 +15,7 @@ struct Im2col {
     Window window;
     int C, channels;  // of the image, of the group
 
-    template <int STEP>
-    __device__ void load(int row, int column, int count, acc_t *out) const {
+    template <int STEP> __device__ void load(int row, int column, int count, acc_t *out) const {
         const Window &g = window;
         const int n = row / (g.OH * g.OW), pixel = row - n * g.OH * g.OW;
         const int oh = pixel / g.OW, ow = pixel - oh * g.OW;
@@ -48,8 +47,7 @@ struct Col2im {
     Window window;
     int F, filters;  // of the output, of the group
 
-    template <int STEP>
-    __device__ void load(int row, int column, int count, acc_t *out) const {
+    template <int STEP> __device__ void load(int row, int column, int count, acc_t *out) const {
         const Window &g = window;
         const int n = row / (g.H * g.W), pixel = row - n * g.H * g.W;
         const int h = pixel / g.W, w = pixel - h * g.W;
@@ -73,8 +71,7 @@ struct FiltersByTap {
     const T *w;  // at the group's first filter
     int taps, filters, channels;
 
-    template <int STEP>
-    __device__ void load(int row, int column, int count, acc_t *out) const {
+    template <int STEP> __device__ void load(int row, int column, int count, acc_t *out) const {
         const int tap = row / filters, f = row - tap * filters;
         const T *source = w + ((int64)f * taps + tap) * channels + column;
         for (int i = 0; i < count; ++i) out[i * STEP] = acc_t(source[i]);

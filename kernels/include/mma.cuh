@@ -1,7 +1,7 @@
 // Tensor-core products of one warp: d (16 x 8) += a (16 x 16) b (16 x 8), sums in float32.
 //
-// Fragments are PTX's for mma.m16n8k16 (PTX ISA, "Matrix fragments for mma.m16n8k16"). Lane l holds,
-// with g = l / 4 and t = l % 4, two 16-bit elements a register, the lower column first:
+// Fragments are PTX's for mma.m16n8k16 (PTX ISA, "Matrix fragments for mma.m16n8k16"). Lane l
+// holds, with g = l / 4 and t = l % 4, two 16-bit elements a register, the lower column first:
 //
 //   a[0]  row g,      columns 2t, 2t + 1        b[0]  rows 2t, 2t + 1,         column g
 //   a[1]  row g + 8,  columns 2t, 2t + 1        b[1]  rows 2t + 8, 2t + 9,     column g
@@ -23,14 +23,14 @@ __device__ inline void mma_m16n8k16(float (&d)[4], const uint32 (&a)[4], const u
 
 #if defined(__CUDACC__)
 
-#define MMA_M16N8K16(tag, name)                                                                    \
-    template <>                                                                                    \
-    __device__ inline void mma_m16n8k16<tag>(float (&d)[4], const uint32 (&a)[4],                  \
-                                             const uint32 (&b)[2]) {                               \
-        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." name "." name ".f32 "                \
-                     "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"             \
-                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                              \
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));          \
+#define MMA_M16N8K16(tag, name)                                                           \
+    template <>                                                                           \
+    __device__ inline void mma_m16n8k16<tag>(float (&d)[4], const uint32(&a)[4],          \
+                                             const uint32(&b)[2]) {                       \
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." name "." name ".f32 "       \
+                     "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"    \
+                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                     \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1])); \
     }
 MMA_M16N8K16(Fp16, "f16")
 MMA_M16N8K16(Bf16, "bf16")

@@ -1,16 +1,12 @@
 // What a kernel's library and the `simt` runtime share; see simt.cpp.
 #pragma once
 
-struct dim3 {
-    unsigned x, y, z;
-};
+struct dim3 { unsigned x, y, z; };
 
 namespace simt {
 
 // The registers that CUDA code reads; of the lane that runs now.
-struct Registers {
-    dim3 thread, block, block_size, grid_size;
-};
+struct Registers { dim3 thread, block, block_size, grid_size; };
 extern Registers registers;
 
 // One array argument of a launch: what a kernel may touch of global memory.

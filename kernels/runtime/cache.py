@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from .errors import KernelError
@@ -19,7 +19,7 @@ def folder() -> Path:
     return Path(chosen) if chosen else _user_folder()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _user_folder() -> Path:
     from platformdirs import user_cache_path  # imported late: importing the package stays fast
 

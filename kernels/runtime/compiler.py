@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shlex
 import shutil
 import subprocess
 import tempfile
-from functools import lru_cache
 from pathlib import Path
 
 from . import cache
@@ -46,7 +46,9 @@ class Compiler:
         query = [*"-march=native -dM -E -x c++ -".split()]
         self.identity = self._run("a query of its macros", query, "")
         if " __VERSION__ " not in self.identity:
-            raise KernelError(f"CXX: {self.command[0]} is not a C++ compiler: it defines no version")
+            raise KernelError(
+                f"CXX: {self.command[0]} is not a C++ compiler: it defines no version"
+            )
 
     @property
     def version(self) -> str:
@@ -114,7 +116,7 @@ class Compiler:
         return done.stdout
 
 
-@lru_cache(maxsize=None)
+@functools.cache
 def compiler() -> Compiler:
     """Return the compiler, found and asked for its identity once."""
     return Compiler()

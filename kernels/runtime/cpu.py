@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ class CpuTarget:
     name = "cpu"
     #: The GEMM's tile: both panels in the second-level cache, a micro-tile's part in the first.
     constants = {"BM": 256, "BN": 64, "BK": 256}
-    dtypes = ("float32", "float64")
+    dtypes: tuple[str, ...] = ("float32", "float64")
     threads = 1
 
     def __init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ class CudaTarget:
     name = "cuda"
     #: The GEMM's tile: 256 threads of 4 x 4 outputs, both panels within 48 KB even in float64.
     constants = {"BM": 64, "BN": 64, "BK": 16}
-    dtypes = ("float32", "float64", "float16", "bfloat16")
+    dtypes: tuple[str, ...] = ("float32", "float64", "float16", "bfloat16")
     threads = 256
 
     def __init__(self, device: int) -> None:
@@ -100,7 +100,7 @@ def _argument(value: Any) -> Any:
     return value
 
 
-@lru_cache(maxsize=None)
+@cache
 def unavailable() -> str | None:
     """Return why there is no GPU to use, or None if there is one."""
     try:

@@ -15,25 +15,20 @@
 //                   it is read; and between two barriers a byte that one lane writes must not be
 //                   touched by another, unless a __syncwarp of their warp lies between
 //   the stack       must be the lane's own
+#include "fiber.h"
 #include "simt.h"
 
-#include <dlfcn.h>
 #include <link.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <ucontext.h>
 
 #include <algorithm>
 #include <random>
 #include <string>
 #include <unordered_set>
 #include <vector>
-
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/common_interface_defs.h>
-#endif
 
 namespace simt {
 
@@ -46,7 +41,7 @@ constexpr unsigned WARP = 32, STACK_BYTES = 256 * 1024, DEFAULT_SHARED_BYTES = 4
 enum State { UNSTARTED, READY, AT_BARRIER, AT_WARP, ENDED };
 
 struct Fiber {
-    ucontext_t context;
+    Context context;
     char *stack;
     int lane = -1;
 };
@@ -54,10 +49,10 @@ struct Fiber {
 struct Lane {
     State state;
     Fiber *fiber;
-    int line;                    // of the barrier or warp operation it waits at
-    unsigned mask, source;       // of the warp operation
-    unsigned long long value;    // given to the operation, then got from it
-    unsigned warp_epoch;         // warp synchronisations passed
+    int line;                  // of the barrier or warp operation it waits at
+    unsigned mask, source;     // of the warp operation
+    unsigned long long value;  // given to the operation, then got from it
+    unsigned warp_epoch;       // warp synchronisations passed
 };
 
 // What happened to one byte of shared memory in this block, in the current barrier interval.
@@ -78,7 +73,7 @@ struct Machine {
     const Launch *launch;
     void (*body)(void *);
     void *context;
-    ucontext_t scheduler;
+    Context scheduler;
     std::vector<Lane> lanes;
     std::vector<unsigned> order;
     size_t next_unstarted;
@@ -96,11 +91,6 @@ struct Machine {
     unsigned block_serial = 0, epoch = 0;
 };
 Machine *machine = nullptr;
-
-#if defined(__SANITIZE_ADDRESS__)
-const void *scheduler_stack;
-size_t scheduler_stack_bytes;
-#endif
 
 std::string lane_list(const std::vector<unsigned> &lanes) {
     std::string text = lanes.size() == 1 ? "lane " : "lanes ";
@@ -126,17 +116,7 @@ std::string code(const void *address) {
     return text;
 }
 
-void to_scheduler() {
-    Fiber *fiber = machine->running;
-#if defined(__SANITIZE_ADDRESS__)
-    void *fake = nullptr;
-    __sanitizer_start_switch_fiber(&fake, scheduler_stack, scheduler_stack_bytes);
-    swapcontext(&fiber->context, &machine->scheduler);
-    __sanitizer_finish_switch_fiber(fake, &scheduler_stack, &scheduler_stack_bytes);
-#else
-    swapcontext(&fiber->context, &machine->scheduler);
-#endif
-}
+void to_scheduler() { switch_to(machine->running->context, machine->scheduler); }
 
 // Keeps the first fault; from a lane, leaves the block for good.
 void fail(const std::string &text) {
@@ -152,9 +132,7 @@ void enter(unsigned lane) {
 
 // A fiber's life: run lanes that have not started, one after the other.
 void fiber_main() {
-#if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_bytes);
-#endif
+    arrive(machine->scheduler);
     for (;;) {
         while (machine->next_unstarted < machine->order.size()) {
             const unsigned lane = machine->order[machine->next_unstarted++];
@@ -173,11 +151,7 @@ Fiber *make_fiber() {
     Fiber *fiber = new Fiber;
     fiber->stack = static_cast<char *>(mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE,
                                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-    getcontext(&fiber->context);
-    fiber->context.uc_stack.ss_sp = fiber->stack;
-    fiber->context.uc_stack.ss_size = STACK_BYTES;
-    fiber->context.uc_link = nullptr;
-    makecontext(&fiber->context, fiber_main, 0);
+    prepare(fiber->context, fiber->stack, STACK_BYTES, fiber_main);
     machine->all.push_back(fiber);
     return fiber;
 }
@@ -185,14 +159,7 @@ Fiber *make_fiber() {
 void resume(Fiber *fiber) {
     machine->running = fiber;
     if (fiber->lane >= 0) registers.thread = {unsigned(fiber->lane), 0, 0};
-#if defined(__SANITIZE_ADDRESS__)
-    void *fake = nullptr;
-    __sanitizer_start_switch_fiber(&fake, fiber->stack, STACK_BYTES);
-    swapcontext(&machine->scheduler, &fiber->context);
-    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
-#else
-    swapcontext(&machine->scheduler, &fiber->context);
-#endif
+    switch_to(machine->scheduler, fiber->context);
     machine->running = nullptr;
 }
 
@@ -253,8 +220,8 @@ void release_barrier() {
         return;
     }
     const int line = machine->lanes[waiting[0]].line;
-    const auto here =
-        lanes_where([](const Lane &l, int at) { return l.state == AT_BARRIER && l.line == at; }, line);
+    const auto here = lanes_where(
+        [](const Lane &l, int at) { return l.state == AT_BARRIER && l.line == at; }, line);
     if (!ended.empty() || here.size() != waiting.size()) {
         const auto elsewhere = lanes_where(
             [](const Lane &l, int at) { return l.state == AT_BARRIER && l.line != at; }, line);
@@ -273,8 +240,7 @@ void arrange() {
     const int kind = machine->launch->order;
     for (unsigned i = 0; i < machine->order.size(); ++i) machine->order[i] = i;
     if (kind == REVERSE) std::reverse(machine->order.begin(), machine->order.end());
-    if (kind == RANDOM)
-        std::shuffle(machine->order.begin(), machine->order.end(), machine->random);
+    if (kind == RANDOM) std::shuffle(machine->order.begin(), machine->order.end(), machine->random);
 }
 
 void run_block() {
@@ -415,8 +381,9 @@ void check(const void *where_to, size_t size, bool write, const void *pc) {
         const long long off = past > 0 ? past : before;
         if (off >= distance) continue;
         distance = off;
-        nearest = std::to_string(off) + " bytes " + (past > 0 ? "past the end" : "before the start") +
-                  " of `" + a.name + "` (" + std::to_string(a.bytes) + " bytes)";
+        nearest = std::to_string(off) + " bytes " +
+                  (past > 0 ? "past the end" : "before the start") + " of `" + a.name + "` (" +
+                  std::to_string(a.bytes) + " bytes)";
     }
     fail(describe(address, size, write, pc) + " is out of bounds, " + nearest);
 }
@@ -458,13 +425,14 @@ const char *run(const Launch &launch, void (*body)(void *), void *context, const
     for (long long i = 0; i < blocks && held.fault.empty(); ++i) {
         const long long block = launch.order == FORWARD ? i : blocks_in_order[i];
         registers.block = {unsigned(block % launch.grid[0]),
-                              unsigned(block / launch.grid[0] % launch.grid[1]),
-                              unsigned(block / launch.grid[0] / launch.grid[1])};
+                           unsigned(block / launch.grid[0] % launch.grid[1]),
+                           unsigned(block / launch.grid[0] / launch.grid[1])};
         run_block();
     }
     machine = nullptr;
     if (held.fault.empty()) return nullptr;
     for (Fiber *fiber : held.all) {
+        forget(fiber->context);
         munmap(fiber->stack, STACK_BYTES);
         delete fiber;
     }
@@ -501,12 +469,12 @@ char *dynamic_shared() { return machine->dynamic.data(); }
 // ---- what -fsanitize=thread makes a kernel call ------------------------------------------------
 
 #define PC __builtin_return_address(0)
-#define ACCESS(size)                                                                               \
-    void __tsan_read##size(void *p) { simt::check(p, size, false, PC); }                           \
-    void __tsan_write##size(void *p) { simt::check(p, size, true, PC); }                           \
-    void __tsan_unaligned_read##size(void *p) { simt::check(p, size, false, PC); }                 \
-    void __tsan_unaligned_write##size(void *p) { simt::check(p, size, true, PC); }                 \
-    void __tsan_volatile_read##size(void *p) { simt::check(p, size, false, PC); }                  \
+#define ACCESS(size)                                                               \
+    void __tsan_read##size(void *p) { simt::check(p, size, false, PC); }           \
+    void __tsan_write##size(void *p) { simt::check(p, size, true, PC); }           \
+    void __tsan_unaligned_read##size(void *p) { simt::check(p, size, false, PC); } \
+    void __tsan_unaligned_write##size(void *p) { simt::check(p, size, true, PC); } \
+    void __tsan_volatile_read##size(void *p) { simt::check(p, size, false, PC); }  \
     void __tsan_volatile_write##size(void *p) { simt::check(p, size, true, PC); }
 
 extern "C" {

@@ -61,7 +61,7 @@ class SimtTarget:
 
     name = "simt"
     constants = CudaTarget.constants
-    dtypes = ("float32", "float64")
+    dtypes: tuple[str, ...] = ("float32", "float64")
     threads = CudaTarget.threads
 
     def __init__(self) -> None:

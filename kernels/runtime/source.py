@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ C_TYPES = {
     "int32": ("int", None),
     "int64": ("long long", None),
 }
-_FIXED_TYPES = {
+_FIXED_TYPES: dict[str, np.dtype[Any]] = {
     "int": np.dtype(np.int32),
     "int32": np.dtype(np.int32),
     "int64": np.dtype(np.int64),
@@ -55,9 +55,10 @@ class Parameter:
         """Return the element type under these constants, None for a struct."""
         if self.type == "acc_t":
             wide = np.dtype(constants["T"]) == np.float64
-            return np.dtype(np.float64 if wide else np.float32)
+            return np.dtype("float64" if wide else "float32")
         if self.type in constants:
-            return np.dtype(constants[self.type])
+            chosen: np.dtype[Any] = np.dtype(constants[self.type])
+            return chosen
         return _FIXED_TYPES.get(self.type)
 
 
@@ -139,7 +140,7 @@ def flattened(name: str) -> str:
     return "\n".join(_flatten(name, (PACKAGE / name).read_text())) + "\n"
 
 
-@lru_cache(maxsize=None)
+@cache
 def _header(name: str) -> str:
     return (PACKAGE / "include" / name).read_text()
 

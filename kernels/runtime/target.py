@@ -42,6 +42,9 @@ class Target(Protocol):
     def stride_grid(self, count: int) -> Grid:
         """Return the grid of a GRID_STRIDE kernel over `count` elements."""
 
+    def prepare(self, jobs: list[tuple[Source, dict[str, Any]]]) -> None:
+        """Compile what the cache lacks of these sources, each under its constants."""
+
     @property
     def threads(self) -> int:
         """Threads per block of a kernel that admits any block size."""

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,19 +22,19 @@ _KDL_CPU = 1  # DLDeviceType of DLPack
 _chosen: list[Target] = []  # by numpy_arrays_on, innermost last
 
 
-@lru_cache(maxsize=None)
+@cache
 def cpu_target() -> Target:
     """Return the `cpu` target."""
     return CpuTarget()
 
 
-@lru_cache(maxsize=None)
+@cache
 def simt_target() -> Target:
     """Return the `simt` target."""
     return SimtTarget()
 
 
-@lru_cache(maxsize=None)
+@cache
 def cuda_target(device: int = 0) -> Target:
     """Return the `cuda` target of one GPU."""
     return cuda.CudaTarget(device)
@@ -97,8 +97,8 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
     """
     if isinstance(value, np.ndarray):
         return numpy_target(), value
-    cupy = sys.modules.get("cupy")
-    if cupy is not None and isinstance(value, cupy.ndarray):
+    loaded: Any = sys.modules.get("cupy")
+    if loaded is not None and isinstance(value, loaded.ndarray):
         return cuda_target(value.device.id), value
     if not hasattr(value, "__dlpack_device__"):
         raise TypeError(

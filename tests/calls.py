@@ -1,0 +1,145 @@
+"""One call of every public function of `kernels`, for what must hold for all of them.
+
+Sizes are those of several blocks, tiles and chunks on every target, with tails, and small.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import kernels
+from support import host, normal
+
+N, H, W, C, F = 5, 15, 13, 9, 10
+WINDOW = {"stride": (1, 2), "padding": ((1, 0), (1, 1))}
+X = (N, H, W, C)
+OH, OW = 15, 7  # of a window of (2, 3)
+Y = (N, OH, OW, C)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function of `kernels`, its array arguments (name -> value) and the others."""
+
+    function: Callable[..., Any]
+    arrays: dict[str, np.ndarray]
+    options: dict[str, Any] = field(default_factory=dict)
+    in_place: tuple[str, ...] = ()  #: arrays that it updates
+
+    def arguments(self, target, dtype=None):
+        """Return fresh keyword arguments on a target, floating arrays in `dtype`."""
+        return {name: target.array(value) for name, value in self.cast(dtype).items()}
+
+    def cast(self, dtype=None):
+        """Return fresh arrays, the floating ones in `dtype`."""
+        return {
+            name: value.astype(dtype or value.dtype) if value.dtype.kind == "f" else value.copy()
+            for name, value in self.arrays.items()
+        }
+
+    def __call__(self, arguments):
+        """Return every result, and every array updated in place, as NumPy arrays."""
+        results = flat(self.function(**{**self.options, **arguments}))
+        updated = [arguments[name] for name in self.in_place]
+        return [host(array).copy() for array in (*results, *updated)]
+
+
+def flat(results):
+    """Return the arrays in a result, which may be None, an array or nested tuples of them."""
+    if isinstance(results, tuple):
+        return [array for result in results for array in flat(result)]
+    return [results] if hasattr(results, "dtype") else []
+
+
+def batch_norm_backward(mean, inv_std, **arguments):
+    saved = kernels.BatchNormSaved(mean, inv_std, training=True)
+    return kernels.batch_norm_backward(saved=saved, **arguments)
+
+
+def _calls():
+    x, w = normal(0, *X), normal(1, F, 3, 3, C)
+    dy = normal(2, *Y)
+    channel = {name: abs(normal(3, C)) for name in ("gamma", "beta", "running_mean", "running_var")}
+    flat_x, weight = normal(4, 300, 70), normal(5, 65, 70)
+    logits, labels = normal(6, 300, 10), np.arange(300) % 10
+    argmax = np.random.default_rng(7).integers(0, 6, Y, np.uint8)
+    steps = {name: abs(normal(i, 90, 101)) for i, name in enumerate(("param", "grad", "m", "v"))}
+    pool = {"kernel": (2, 3), **WINDOW}
+    images = np.random.default_rng(8).integers(0, 256, X, np.uint8)
+    matrix = np.tile(np.eye(2, 3), (N, 1, 1)) + 0.1 * normal(9, N, 2, 3)
+    sgd = {"param": steps["param"], "grad": steps["grad"], "velocity": steps["m"]}
+    adam = Call(kernels.adam_step, steps, {"step": 2, "lr": 0.1}, in_place=("param", "m", "v"))
+    return {
+        "conv2d": Call(kernels.conv2d, {"x": x, "w": w, "b": normal(10, F)}, {"padding": 1}),
+        "conv2d_backward": Call(
+            kernels.conv2d_backward, {"dy": normal(11, N, H, W, F), "x": x, "w": w}, {"padding": 1}
+        ),
+        "im2col": Call(kernels.im2col, {"x": x}, pool),
+        "col2im": Call(
+            kernels.col2im, {"cols": normal(12, N * OH * OW, 6 * C)}, {"x_shape": X, **pool}
+        ),
+        "max_pool2d": Call(kernels.max_pool2d, {"x": x}, pool),
+        "max_pool2d_backward": Call(
+            kernels.max_pool2d_backward, {"dy": dy, "argmax": argmax}, {"x_shape": X, **pool}
+        ),
+        "pool_indices": Call(kernels.pool_indices, {"argmax": argmax}, {"x_shape": X, **pool}),
+        "avg_pool2d": Call(kernels.avg_pool2d, {"x": x}, pool),
+        "avg_pool2d_backward": Call(
+            kernels.avg_pool2d_backward, {"dy": dy}, {"x_shape": X, **pool}
+        ),
+        "global_avg_pool2d": Call(kernels.global_avg_pool2d, {"x": x}),
+        "global_avg_pool2d_backward": Call(
+            kernels.global_avg_pool2d_backward, {"dy": normal(13, N, C)}, {"x_shape": X}
+        ),
+        "batch_norm": Call(
+            kernels.batch_norm,
+            {"x": normal(14, 1100, C), **channel},
+            {"training": True},
+            in_place=("running_mean", "running_var"),
+        ),
+        "batch_norm_backward": Call(
+            batch_norm_backward,
+            {
+                **{name: normal(i, 1100, C) for i, name in enumerate(("dy", "x", "y"))},
+                **{name: abs(normal(3, C)) for name in ("gamma", "mean", "inv_std")},
+            },
+            {"relu": True},
+        ),
+        "dense": Call(kernels.dense, {"x": flat_x, "w": weight, "b": normal(15, 65)}),
+        "dense_backward": Call(
+            kernels.dense_backward, {"dy": normal(16, 300, 65), "x": flat_x, "w": weight}
+        ),
+        "relu": Call(kernels.relu, {"x": x}),
+        "relu_backward": Call(kernels.relu_backward, {"dy": x, "y": normal(17, *X)}),
+        "softmax": Call(kernels.softmax, {"x": logits}),
+        "softmax_backward": Call(kernels.softmax_backward, {"dy": logits, "y": abs(logits)}),
+        "softmax_cross_entropy": Call(
+            kernels.softmax_cross_entropy,
+            {"logits": logits, "labels": labels, "weight": abs(normal(18, 10))},
+            {"label_smoothing": 0.1},
+        ),
+        "cross_entropy": Call(
+            kernels.cross_entropy, {"probabilities": abs(logits), "labels": labels}
+        ),
+        "dropout": Call(kernels.dropout, {"x": x}, {"p": 0.5, "seed": 1}),
+        "dropout_backward": Call(
+            kernels.dropout_backward, {"dy": dy, "mask": argmax & 1}, {"p": 0.5}
+        ),
+        "affine_warp": Call(kernels.affine_warp, {"images": images, "matrix": matrix}),
+        "augment": Call(
+            kernels.augment, {"images": images}, {"rotate": 9, "shift": 2, "zoom": 0.1, "seed": 1}
+        ),
+        "normalize": Call(kernels.normalize, {"images": images}, {"mean": 9, "std": 5}),
+        "sgd_step": Call(
+            kernels.sgd_step, sgd, {"lr": 0.1, "momentum": 0.9}, in_place=("param", "velocity")
+        ),
+        "adam_step": adam,
+    }
+
+
+CALLS = _calls()
+
+#: Each (function, array argument).
+ARGUMENTS = [(name, argument) for name, call in CALLS.items() for argument in call.arrays]

@@ -1,0 +1,67 @@
+"""Targets, element types and poisoned outputs for the tests of the kernels."""
+
+import hypothesis
+import numpy as np
+import pytest
+
+from kernels import runtime
+from kernels.runtime.cpu import CpuTarget
+from kernels.runtime.cuda import CudaTarget, unavailable
+from kernels.runtime.simt import SimtTarget
+
+# Examples are a function of the test alone, so that a failure in CI is one everywhere.
+hypothesis.settings.register_profile(
+    "kernels",
+    derandomize=True,
+    deadline=None,
+    max_examples=40,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.load_profile("kernels")
+
+
+@pytest.fixture(params=["cpu", "simt", "cuda"])
+def target(request):
+    """Each target there is: `target.array(values)` makes an array of it."""
+    if request.param == "cuda":
+        reason = unavailable()
+        if reason is not None:
+            pytest.skip(reason)
+        yield runtime.cuda_target()
+        return
+    chosen = runtime.cpu_target() if request.param == "cpu" else runtime.simt_target()
+    with runtime.numpy_arrays_on(chosen):
+        yield chosen
+
+
+@pytest.fixture(scope="session", params=["float32", "float64"])
+def dtype(request):
+    """Each floating type that every target takes."""
+    return np.dtype(request.param)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def poisoned_outputs():
+    """Fill every buffer that a kernel is to write with NaN, or bytes 0xAB, beforehand."""
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in (CpuTarget, SimtTarget, CudaTarget):
+            patch.setattr(kind, "empty", _poisoned(kind.empty))
+        yield
+
+
+def _poisoned(empty):
+    def poisoned_empty(self, shape, dtype):
+        array = empty(self, shape, dtype)
+        if array.dtype.kind == "f":
+            array.fill(np.nan)
+        else:
+            array.reshape(-1).view(np.uint8).fill(0xAB)
+        return array
+
+    return poisoned_empty

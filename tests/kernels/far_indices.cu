@@ -1,0 +1,27 @@
+// The index functions and loaders of the kernels, at rows and pixels past 2^31 elements.
+#include "channels.cuh"
+#include "gemm.cuh"
+#include "im2col.cuh"
+
+// What the three loaders copy from one row of `count` elements, one after the other.
+KERNEL far_rows(const T *__restrict__ x, T *__restrict__ out, Window g, int row, int count) {
+    if (threadIdx.x > 0) return;
+    Matrix{x, count}.load<1>(row, 0, count, out);
+    Im2col{x, g, count, count}.load<1>(row, 0, count, out + count);
+    Col2im{x, g, count, count}.load<1>(row, 0, count, out + 2 * count);
+}
+
+// The pixel and channel that thread 0 of the last block comes to first, and a pixel's place.
+KERNEL far_pixels(int64 *__restrict__ out, int64 pixels, int C, int height, int width) {
+    if (blockIdx.x + 1 < gridDim.x || threadIdx.x > 0) return;
+    bool first = true;
+    GRID_STRIDE(i, pixels * C) {
+        if (!first) continue;
+        first = false;
+        out[0] = i / C;
+        out[1] = i % C;
+        const Place last = place(pixels - 1, height, width);
+        out[2] = last.n, out[3] = last.row, out[4] = last.column;
+        i = pixels * C;
+    }
+}

@@ -1,0 +1,69 @@
+"""What the tests of the kernels share: tolerances, arrays and hypothesis strategies."""
+
+import numpy as np
+from hypothesis import strategies as st
+
+#: Relative to the largest reference value: rounding of sums over a few thousand terms.
+RTOL = {"float32": 2e-5, "float64": 1e-12}
+
+#: Around the eight channels that a cpu kernel takes at a time, with a tail of one and of seven.
+CHANNELS = [1, 7, 8, 9, 24, 33]
+
+
+def host(array):
+    """Return a NumPy or CuPy array as a NumPy one, of its own dtype."""
+    return array.get() if hasattr(array, "get") else array
+
+
+def device_of(target):
+    """Return the device that a model is to name, so that it runs on a target of the fixture."""
+    return "cuda" if target.name == "cuda" else "cpu"
+
+
+def normal(seed, *shape, dtype=np.float64):
+    """Return normally distributed values: a function of the arguments alone."""
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+@st.composite
+def windows(draw, pool=False):
+    """Draw an image's (H, W), a kernel and the options of a window that fits it."""
+    kernel, dilation = draw(_pairs(1, 4)), draw(_pairs(1, 3))
+    extents = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+    most = [extent - 1 if pool else 4 for extent in extents]
+    form = draw(st.sampled_from(["int", "pair", "sides", "same", "valid"]))
+    if form == "int":
+        padding = draw(st.integers(0, min(most)))
+        pads = (padding, padding), (padding, padding)
+    elif form == "pair":
+        padding = tuple(draw(st.integers(0, limit)) for limit in most)
+        pads = tuple((side, side) for side in padding)
+    elif form == "sides":
+        padding = tuple(draw(st.tuples(*[st.integers(0, limit)] * 2)) for limit in most)
+        pads = padding
+    else:
+        padding, pads = form, ((0, 0), (0, 0))
+    least = [
+        1 if form == "same" else max(1, extent - before - after)
+        for extent, (before, after) in zip(extents, pads, strict=True)
+    ]
+    size = tuple(draw(st.integers(length, length + 6)) for length in least)
+    options = {
+        "stride": _short(draw(_pairs(1, 4))),
+        "padding": padding,
+        "dilation": _short(dilation),
+    }
+    if pool:
+        options["ceil_mode"] = draw(st.booleans())
+        if draw(st.booleans()):
+            options["stride"] = None
+    return size, _short(kernel), options
+
+
+def _pairs(least, most):
+    return st.tuples(st.integers(least, most), st.integers(least, most))
+
+
+def _short(pair):
+    """Return an int where both of a pair are equal."""
+    return pair[0] if pair[0] == pair[1] else pair

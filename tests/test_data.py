@@ -1,0 +1,75 @@
+"""What a data set is, and what a bad one says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cnn import data
+from cnn.data import as_dataset
+
+
+@pytest.mark.parametrize("image_type", [np.uint8, np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("label_type", [np.uint8, np.int8, np.int32, np.int64, np.uint64])
+def test_pair_is_taken_without_a_copy(image_type: type, label_type: type) -> None:
+    images: Any = np.zeros((3, 4, 5), image_type)
+    labels: Any = np.array([0, 2, 1], label_type)
+    dataset = as_dataset((images, labels))
+    assert dataset.images is images and dataset.labels is labels and len(dataset) == 3
+    assert as_dataset(dataset) is dataset
+    dataset.check_labels(3)
+    with pytest.raises(ValueError, match=r"validation: .* 0 to 1 for 2 classes, got 0 to 2$"):
+        dataset.check_labels(2, "validation")
+
+
+def test_empty_data_set_is_valid() -> None:
+    dataset = as_dataset((np.zeros((0, 4, 4, 3), np.float32), np.zeros(0, int)))
+    assert len(dataset) == 0
+    dataset.check_labels(10)
+
+
+IMAGES, LABELS = np.zeros((3, 4, 4), np.uint8), np.zeros(3, int)
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        (IMAGES, TypeError, r"must be a Dataset or a pair \(images, labels\), got ndarray$"),
+        ((IMAGES,), ValueError, r"pair \(images, labels\), got 1 elements$"),
+        (([[1]], LABELS), TypeError, "images must be a NumPy or CuPy array, got list$"),
+        ((IMAGES, [0, 0, 0]), TypeError, "labels must be a NumPy or CuPy array, got list$"),
+        ((IMAGES.astype(int), LABELS), TypeError, "images must be uint8 or floating, got int64$"),
+        ((IMAGES, LABELS.astype(float)), TypeError, "integer dtype, got float64$"),
+        ((IMAGES, LABELS > 0), TypeError, "integer dtype, got bool$"),
+        ((IMAGES[0], LABELS), ValueError, r"\(N, H, W, C\) .* got \(4, 4\)$"),
+        ((IMAGES[:, :0], LABELS), ValueError, r"at least 1, got \(3, 0, 4\)$"),
+        ((IMAGES, LABELS[:2]), ValueError, r"shape \(3,\), one for each image, got \(2,\)$"),
+        ((IMAGES, LABELS[:, None]), ValueError, r"shape \(3,\), .* got \(3, 1\)$"),
+    ],
+)
+def test_bad_pair_names_the_argument(bad: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=rf"^validation.*{message}"):
+        as_dataset(bad, "validation")
+
+
+def test_arrays_on_two_devices_are_refused() -> None:
+    class DeviceArray:  # what is looked at in a cupy.ndarray
+        shape, dtype = (3,), np.dtype(np.int64)
+
+    with pytest.raises(TypeError, match="data: images and labels must be on one device"):
+        as_dataset((IMAGES, DeviceArray()))
+
+
+def test_channels_last_is_a_view() -> None:
+    view = data.channels_last(IMAGES)
+    assert view.shape == (3, 4, 4, 1) and view.base is IMAGES
+    assert data.channels_last(view) is view
+    with pytest.raises(ValueError, match=r"got \(4, 4\)"):
+        data.channels_last(IMAGES[0])
+
+
+def test_unknown_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="name must be .* got 'cifar'"):
+        data.load("cifar")

@@ -1,0 +1,48 @@
+"""Every Python block of the README runs."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kernels.runtime.cuda
+
+README = Path(__file__).parent.parent / "README.md"
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_readme_has_python_blocks():
+    assert len(BLOCKS) >= 4
+
+
+def test_python_blocks_run_in_order(tmp_path, monkeypatch):
+    """In one process, in a folder of their own, on few images; CuPy's where there is a GPU."""
+    without_gpu = kernels.runtime.cuda.unavailable() is not None
+    blocks = [block for block in BLOCKS if not (without_gpu and "import cupy" in block)]
+    few = """
+import cnn, cnn.data
+def load(name="auto", directory=None, **options):
+    from cnn.synthetic import synthetic_digits
+    return synthetic_digits(512, 256)
+cnn.load = load
+"""
+    script = tmp_path / "readme.py"
+    script.write_text("\n".join([few, *blocks]))
+    environment = os.environ | {"PYTHONPATH": str(README.parent)}
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    # What the comments promise of the messages is what was printed.
+    for promised in re.findall(r"print\(error\)  # (.*)", "\n".join(blocks)):
+        assert promised in done.stdout
+
+
+@pytest.mark.parametrize("target", ["train", "test"])
+def test_the_two_commands_exist(target):
+    makefile = (README.parent / "Makefile").read_text()
+    assert f"make {target}" in README.read_text()
+    assert re.search(rf"^{target}:", makefile, re.MULTILINE)
