@@ -22,13 +22,16 @@ endif
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 train: .venv/train  ## train the speedrun network on MNIST
 	@$(BIN)/python -m cnn train --recipe speedrun $(ARGS)
 
 test: .venv/test  ## run the tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+cells: .venv/test  ## run the tests and write the table of what they cover
+	@$(BIN)/python -m pytest --write-cells
 
 check: .venv/check  ## formatter, linter and types, as CI runs them
 	$(BIN)/ruff format --check .

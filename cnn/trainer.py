@@ -13,7 +13,7 @@ import numpy as np
 from kernels.runtime import Array, prepare
 
 from .augment import Augment
-from .data import Dataset, as_dataset
+from .data import Dataset, as_dataset, pixel_statistics
 from .ema import EMA
 from .layers import Softmax
 from .losses import CrossEntropy, Loss, SoftmaxCrossEntropy
@@ -140,8 +140,7 @@ class Trainer:
                 raise ValueError(f"{name}: got {value!r}, expected a whole number of at least 1")
         target = self.model.target
         if dataset.images.dtype.kind == "u" and self._batches == 0:
-            self.model.pixel_mean = float(dataset.images.mean())
-            self.model.pixel_std = float(dataset.images.std()) or 1.0
+            self.model.pixel_mean, self.model.pixel_std = pixel_statistics(dataset.images)
         images = target.array(dataset.images)
         labels = target.array(dataset.labels, np.int64)
         steps_per_epoch = -(-len(dataset) // batch_size)

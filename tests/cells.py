@@ -27,6 +27,7 @@ class Cells:
     def __init__(self, write: bool) -> None:
         self.write = write
         self.reached: set[Cell] = set()
+        self.missing: set[Cell] = set()
         self.shipped = {entry for source in Source.all for entry in source.entries}
         self._original = Source.kernel
 
@@ -46,7 +47,6 @@ class Cells:
         """Write the table, or compare with it after a whole and green run."""
         if self.write:
             README.write_text(with_table(README.read_text(), self.reached))
-        self.missing: set[Cell] = set()
         if is_whole(session) and exitstatus == 0 and not self.write:
             ran = {target for _, target, _ in self.reached}
             listed = cells_in(README.read_text())

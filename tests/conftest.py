@@ -9,6 +9,8 @@ from kernels.runtime.cpu import CpuTarget
 from kernels.runtime.cuda import CudaTarget, unavailable
 from kernels.runtime.simt import SimtTarget
 
+from cells import Cells
+
 # Examples are a function of the test alone, so that a failure in CI is one everywhere.
 hypothesis.settings.register_profile(
     "kernels",
@@ -19,6 +21,16 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
 hypothesis.settings.load_profile("kernels")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--write-cells", action="store_true", help="write the table of tests/README.md")
+
+
+def pytest_configure(config):
+    cells = Cells(write=config.getoption("--write-cells"))
+    cells.start()
+    config.pluginmanager.register(cells)
 
 
 @pytest.fixture(params=["cpu", "simt", "cuda"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cnn import data
-from cnn.data import as_dataset
+from cnn.data import as_dataset, pixel_statistics
 
 
 @pytest.mark.parametrize("image_type", [np.uint8, np.float16, np.float32, np.float64])
@@ -73,3 +73,11 @@ def test_channels_last_is_a_view() -> None:
 def test_unknown_name_is_refused() -> None:
     with pytest.raises(ValueError, match="name must be .* got 'cifar'"):
         data.load("cifar")
+
+
+def test_pixel_statistics_are_exact_over_several_parts():
+    images = np.random.default_rng(0).integers(0, 256, (5000, 4, 4)).astype(np.uint8)
+    mean, std = pixel_statistics(images)
+    assert mean == pytest.approx(images.mean(), rel=1e-12)
+    assert std == pytest.approx(images.std(), rel=1e-12)
+    assert pixel_statistics(np.full((3, 2, 2), 7, np.uint8)) == (7.0, 1.0)

@@ -1,0 +1,87 @@
+"""Planted faults that the sanitizers must report, and a check that arrays have red zones.
+
+    python tests/sanitizer_faults.py read_past_end cpu
+    python tests/sanitizer_faults.py red_zones
+
+For sanitize.py, which runs each in a process that its sanitizer ends.
+"""
+
+import ctypes
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from kernels.runtime import Source, cpu_target, simt_target
+
+HERE = Path(__file__).parent
+
+#: What the address sanitizers' report says of each fault; the thread sanitizer's, of RACE.
+REPORTS = {
+    "read_past_end": "heap-buffer-overflow",
+    "write_past_end": "heap-buffer-overflow",
+    "index_overflow": "SEGV on unknown address",
+    "signed_overflow": "signed integer overflow",
+}
+RACE = "block_race"
+RACE_REPORT = "data race"
+
+
+def path(fault):
+    """Return where a fault's kernel is."""
+    return next(HERE.glob(f"*/{fault}.cu"))
+
+
+def line(fault):
+    """Return the line of the fault as a report names it."""
+    lines = path(fault).read_text().splitlines()
+    number = next(number for number, text in enumerate(lines, 1) if "// FAULT" in text)
+    return f"{fault}.cu:{number}"
+
+
+def launch(fault, target):
+    """Launch a kernel so that its fault shows."""
+    kernel = Source(f"{fault}.cu", path(fault).read_text(), ahead=False).kernel(
+        fault, target, np.dtype(np.float32)
+    )
+    x, y = np.arange(10, dtype=np.float32), np.zeros(10, np.float32)
+    if fault == "read_past_end":
+        kernel((1, 1, 1), target.threads, x, y, 10)
+    elif fault == "write_past_end":
+        kernel((-(-11 // target.threads), 1, 1), target.threads, x, y, 10)
+    elif fault == "signed_overflow":
+        kernel((1, 1, 1), 1, y, 2**16, 2**15)
+    elif fault == "block_race":
+        many = np.ones(100_000, np.float32)
+        for _ in range(20):  # a worker may sleep through one launch
+            kernel((many.size, 1, 1), 1, many, y)
+    elif fault == "index_overflow":
+        row, width = 2**16 + 1, 2**15
+        with tempfile.TemporaryFile() as file:  # sparse: takes neither memory nor disk
+            file.truncate((row + 1) * width)
+            large = np.memmap(file, np.uint8, "r+")
+            kernel((1, 1, 1), 1, large, np.zeros(1, np.uint8), row, width)
+
+
+def check_red_zones():
+    """Raise AssertionError unless the bytes on both sides of every small array are poisoned.
+
+    NumPy keeps freed blocks of up to 1 KiB for arrays to come, so each size is taken again.
+    """
+    poisoned = ctypes.CDLL(None).__asan_address_is_poisoned
+    poisoned.argtypes = [ctypes.c_void_p]
+    for _ in range(3):
+        arrays = [np.empty(size, np.uint8) for size in range(1, 2000) for _ in range(2)]
+        for array in arrays:
+            first = array.ctypes.data
+            ends = poisoned(first - 1), poisoned(first), poisoned(first + array.size)
+            assert ends == (1, 0, 1), f"an array of {array.size} bytes has no red zones: {ends}"
+        del arrays, array
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "red_zones":
+        check_red_zones()
+    else:
+        launch(sys.argv[1], {"cpu": cpu_target, "simt": simt_target}[sys.argv[2]]())
