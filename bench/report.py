@@ -1,6 +1,6 @@
 """Write the README's table from bench/results, between its markers.
 
-    python bench/report.py
+python bench/report.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Train recipes over seeds through the command line; write every run and their summary as JSON.
 
-    python bench/training.py --recipe speedrun --seeds 0 1 2
+python bench/training.py --recipe speedrun --seeds 0 1 2
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def machine() -> dict[str, str]:
     info = subprocess.run(
         [sys.executable, "-m", "cnn", "info"], check=True, capture_output=True, text=True
     ).stdout
-    told = dict(line.split(maxsplit=1) for line in info.splitlines() if not line.startswith("cache"))
+    told = dict(
+        line.split(maxsplit=1) for line in info.splitlines() if not line.startswith("cache")
+    )
     return {"cpu": cpu, "system": platform.system(), **told}
 
 

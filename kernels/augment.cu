@@ -63,11 +63,11 @@ KERNEL random_matrices(T *__restrict__ matrix, int64 count, int H, int W, double
                        double shift, double zoom, uint64 seed, uint64 offset) {
     GRID_STRIDE(n, count) {
         const Random4 random = philox(seed, n, offset), more = philox(seed, n, ~offset);
-        const acc_t angle = acc_t(rotate * 0.017453292519943295) * (2 * random.uniform(0) - 1);
+        const acc_t half_turns = acc_t(rotate / 180) * (2 * random.uniform(0) - 1);
         const acc_t scale = 1 / (1 + acc_t(zoom) * (2 * random.uniform(1) - 1));
         const acc_t shift_x = acc_t(shift) * (2 * random.uniform(2) - 1);
         const acc_t shift_y = acc_t(shift) * (2 * more.uniform(0) - 1);
-        const acc_t cosine = cos(angle) * scale, sine = sin(angle) * scale;
+        const acc_t cosine = cos_pi(half_turns) * scale, sine = sin_pi(half_turns) * scale;
         const acc_t centre_x = acc_t(W - 1) / 2, centre_y = acc_t(H - 1) / 2;
         const acc_t from_x = centre_x + shift_x, from_y = centre_y + shift_y;
         T *m = matrix + n * 6;

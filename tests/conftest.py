@@ -4,12 +4,11 @@ import hypothesis
 import numpy as np
 import pytest
 
+from cells import Cells
 from kernels import runtime
 from kernels.runtime.cpu import CpuTarget
 from kernels.runtime.cuda import CudaTarget, unavailable
 from kernels.runtime.simt import SimtTarget
-
-from cells import Cells
 
 # Examples are a function of the test alone, so that a failure in CI is one everywhere.
 hypothesis.settings.register_profile(
@@ -24,7 +23,9 @@ hypothesis.settings.load_profile("kernels")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--write-cells", action="store_true", help="write the table of tests/README.md")
+    parser.addoption(
+        "--write-cells", action="store_true", help="write the table of tests/README.md"
+    )
 
 
 def pytest_configure(config):
@@ -51,11 +52,6 @@ def target(request):
 def dtype(request):
     """Each floating type that every target takes."""
     return np.dtype(request.param)
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,6 +6,7 @@ the contract return the new values. Functions with windows live in `reference_wi
 """
 
 import numpy as np
+
 from reference_windows import (
     Array,
     avg_pool2d,

@@ -1,8 +1,9 @@
 """Tests that the comparisons of the test suite reject what they must."""
 
-import comparison
 import numpy as np
 import pytest
+
+import comparison
 
 NAN, INF = np.nan, np.inf
 

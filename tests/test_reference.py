@@ -1,8 +1,9 @@
 """Tests of the oracle itself: hand-computed values, special values and finite differences."""
 
-import comparison
 import numpy as np
 import pytest
+
+import comparison
 import reference
 
 NAN, INF = np.nan, np.inf

@@ -4,6 +4,10 @@
 __device__ inline float infinity() { return __int_as_float(0x7f800000); }
 __device__ inline float not_a_number() { return __int_as_float(0x7fffffff); }
 
+// sin and cos of pi x. In radians, the reduction of a large double takes a stack frame.
+template <typename E> __device__ inline E sin_pi(E x) { return sinpi(x); }
+template <typename E> __device__ inline E cos_pi(E x) { return cospi(x); }
+
 // The block's dynamic shared memory, of the size that the launch asks for.
 #define DYNAMIC_SHARED(type, name)                                        \
     extern __shared__ __align__(16) unsigned char dynamic_shared_bytes[]; \

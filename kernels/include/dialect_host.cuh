@@ -12,6 +12,9 @@
 static inline float infinity() { return __builtin_inff(); }
 static inline float not_a_number() { return __builtin_nanf(""); }
 
+template <typename E> static inline E sin_pi(E x) { return sin(E(3.141592653589793) * x); }
+template <typename E> static inline E cos_pi(E x) { return cos(E(3.141592653589793) * x); }
+
 // A kernel with its arguments, each by address, as cudaLaunchKernel takes them.
 template <typename... P> struct Call {
     void (*kernel)(P...);
