@@ -85,9 +85,11 @@ THREAD = Sanitizer(
 
 def main() -> int:
     """Run every step and return the exit status."""
-    shutil.rmtree(LOGS, ignore_errors=True)
-    LOGS.mkdir(parents=True)
     try:
+        for sanitizer in (ADDRESS, THREAD):
+            sanitizer.environment()  # raises where a library is not there
+        shutil.rmtree(BUILD, ignore_errors=True)
+        LOGS.mkdir(parents=True)
         for step in (planted_faults, kernel_tests, block_pool, python_threads):
             started = time.monotonic()
             print(f"{step.__doc__} ...", flush=True)
@@ -141,7 +143,6 @@ def block_pool() -> str:
 def python_threads() -> str:
     """Python threads that build, load and launch every kernel at once, with ThreadSanitizer"""
     reported(start(THREAD, "sanitizer_faults", RACE, "cpu"), RACE_REPORT, line(RACE))
-    shutil.rmtree(BUILD / "cache")  # so that the kernels are built at once, too
     done = succeeds(start(THREAD, *pytest("not simt and not cuda", *THREAD_TESTS)))
     return f"a planted race reported, {done}"
 

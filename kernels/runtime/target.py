@@ -18,6 +18,7 @@ Grid = tuple[int, int, int]
 Launcher = Callable[[Grid, int, int, list[Any]], None]
 
 INT32_MAX = 2**31 - 1
+_GRID_YZ_MAX = 65535  # CUDA's limit, kept on every target
 
 
 class Target(Protocol):
@@ -79,6 +80,11 @@ class Kernel:
             )
         if 0 in grid:
             return
+        if max(grid[1:]) > _GRID_YZ_MAX:
+            raise ValueError(
+                f"{self.name}: got a grid of {grid} blocks, expected at most {_GRID_YZ_MAX} "
+                "along y and z; there are too many groups, filters or taps"
+            )
         packed: list[Any] = []
         for (name, c_type, pointer, dtype, scalar), value in zip(
             self._parameters, arguments, strict=True
