@@ -119,8 +119,8 @@ class OtherWindow(ctypes.Structure):
         ({"seed": -1}, ValueError, "seed: got -1, which does not fit"),
         ({"p": "half"}, ValueError, "half"),
         ({"more": 1}, TypeError, "got 8 arguments, expected 7"),
-        ({"grid": (1, 65536, 1)}, ValueError, "at most 65535 blocks along y and z"),
-        ({"grid": (1, 1, 65536)}, ValueError, "at most 65535 blocks along y and z"),
+        ({"grid": (1, 65536, 1)}, ValueError, "at most 65535 along y and z"),
+        ({"grid": (1, 1, 65536)}, ValueError, "at most 65535 along y and z"),
     ],
 )
 def test_launch_refuses_what_does_not_fit(
