@@ -32,7 +32,7 @@ conv2d_input_gradient(const T *__restrict__ dy, const T *__restrict__ w, T *__re
     const int taps = window.KH * window.KW;
     const Col2im a{dy + group * filters, window, F, filters};
     const FiltersByTap b{w + (int64)group * filters * taps * channels, taps, filters, channels};
-    const BiasRelu epilogue{dx + group * channels, nullptr, C, 0};
+    const Plain<T> epilogue{dx + group * channels, C};
     gemm<Rows::ALONG_OUTPUT, Rows::ALONG_K>(a, b, rows, channels, 0, taps * filters, epilogue);
 }
 
@@ -46,7 +46,7 @@ conv2d_filter_gradient(const T *__restrict__ dy, const T *__restrict__ x,
     const int K = window.KH * window.KW * channels;
     const Matrix a{dy + group * filters, F};
     const Im2col b{x + group * channels, window, C, channels};
-    const Partial epilogue{partial + ((int64)split * F + group * filters) * K, K};
+    const Plain<acc_t> epilogue{partial + ((int64)split * F + group * filters) * K, K};
     const int begin = split * share, end = smaller(rows, begin + share);
     gemm<Rows::ALONG_K, Rows::ALONG_K>(a, b, filters, K, begin, end, epilogue);
 }

@@ -20,7 +20,7 @@ KERNEL __launch_bounds__(THREADS, BLOCKS)
 dense_input_gradient(const T *__restrict__ dy, const T *__restrict__ w, T *__restrict__ dx,
                      int rows, int inputs, int outputs) {
     gemm<Rows::ALONG_OUTPUT, Rows::ALONG_K>(Matrix{dy, outputs}, Matrix{w, inputs}, rows, inputs, 0,
-                                            outputs, BiasRelu{dx, nullptr, inputs, 0});
+                                            outputs, Plain<T>{dx, inputs});
 }
 
 // Partial sums (splits, out, in); split s takes batch rows [s*share, (s+1)*share).
@@ -28,7 +28,7 @@ KERNEL __launch_bounds__(THREADS, BLOCKS)
 dense_weight_gradient(const T *__restrict__ dy, const T *__restrict__ x,
                       acc_t *__restrict__ partial, int rows, int inputs, int outputs, int share) {
     const int begin = blockIdx.z * share, end = smaller(rows, begin + share);
-    const Partial epilogue{partial + (int64)blockIdx.z * outputs * inputs, inputs};
+    const Plain<acc_t> epilogue{partial + (int64)blockIdx.z * outputs * inputs, inputs};
     gemm<Rows::ALONG_K, Rows::ALONG_K>(Matrix{dy, outputs}, Matrix{x, inputs}, outputs, inputs,
                                        begin, end, epilogue);
 }

@@ -175,10 +175,10 @@ struct BiasRelu {
     }
 };
 
-// A partial sum over a part of k, to be added up in a fixed order afterwards.
-struct Partial {
-    acc_t *sums;
+// y[m, n] = value: a gradient, or a partial sum to be added up in a fixed order afterwards.
+template <typename E> struct Plain {
+    E *y;
     int64 stride;
 
-    __device__ void store(int m, int n, acc_t value) const { sums[m * stride + n] = value; }
+    __device__ void store(int m, int n, acc_t value) const { y[m * stride + n] = E(value); }
 };

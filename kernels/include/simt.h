@@ -25,6 +25,10 @@ struct Launch {
     unsigned long long seed;
     int arguments;
     const Argument *argument;
+    // One byte for each of the library's first `visited_bytes` addresses, set to 1 after a checked
+    // access that returns there; null where nobody asks.
+    unsigned char *visited;
+    long long visited_bytes;
 };
 
 // Runs body(context) once for every thread of the grid. Returns null, or a sentence about the first

@@ -352,6 +352,8 @@ void check_shared(Byte *bytes, const char *address, size_t size, bool write, con
 void check(const void *where_to, size_t size, bool write, const void *pc) {
     if (!machine || !machine->running) return;
     Machine &m = *machine;
+    const long long offset = static_cast<const char *>(pc) - m.base;
+    if (m.launch->visited && offset < m.launch->visited_bytes) m.launch->visited[offset] = 1;
     const char *address = static_cast<const char *>(where_to);
     const Fiber &fiber = *m.running;
     if (Range{fiber.stack, fiber.stack + STACK_BYTES}.has(address, size)) return;

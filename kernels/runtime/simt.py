@@ -41,6 +41,8 @@ class _Launch(ctypes.Structure):
         ("seed", ctypes.c_ulonglong),
         ("arguments", ctypes.c_int),
         ("argument", ctypes.POINTER(_Argument)),
+        ("visited", ctypes.c_void_p),
+        ("visited_bytes", ctypes.c_longlong),
     ]
 
 
@@ -57,6 +59,9 @@ class SimtTarget:
         In which lanes and blocks run; a result that depends on it is a race.
     seed : int
         Of the random order.
+    visited : dict of Path to uint8 array, optional
+        If set to a dict, it is filled with an entry for each library that ran: 1 at the return
+        address of every load and store that was executed.
     """
 
     name = "simt"
@@ -67,6 +72,7 @@ class SimtTarget:
     def __init__(self) -> None:
         self.order = "forward"
         self.seed = 0
+        self.visited: dict[Path, np.ndarray[Any, Any]] | None = None
         self._libraries: dict[str, tuple[Path, ctypes.CDLL]] = {}
         self._alone = threading.Lock()  # one block runs at a time
         self._runtime: ctypes.CDLL | None = None
@@ -101,6 +107,10 @@ class SimtTarget:
                 len(arrays),
                 (_Argument * len(arrays))(*arrays),
             )
+            if self.visited is not None:
+                empty = np.zeros(path.stat().st_size, np.uint8)
+                marks = self.visited.setdefault(path, empty)
+                call.visited, call.visited_bytes = marks.ctypes.data, marks.size
             with self._alone:
                 fault = function(ctypes.byref(call), pointers)
             if fault is not None:

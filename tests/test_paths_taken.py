@@ -1,0 +1,94 @@
+"""Every load and store of every shipped kernel is executed by the tests, on `simt`.
+
+So every loader, epilogue and fast path is taken: what a path reads or writes is an instruction, and
+each that the compiler made is looked for among those that ran.
+"""
+
+import re
+import subprocess
+
+import numpy as np
+import pytest
+
+import kernels
+from calls import CALLS
+from kernels.runtime import numpy_arrays_on
+from kernels.runtime.simt import SimtTarget
+from kernels.runtime.source import Source
+from support import normal
+
+FLOAT = np.dtype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def target():
+    target = SimtTarget()
+    target.visited = {}
+    with numpy_arrays_on(target):
+        for call in CALLS.values():
+            call(call.arguments(target, FLOAT))
+        take_the_other_paths()
+    return target
+
+
+def take_the_other_paths():
+    """What one call of every function leaves out."""
+    x, w, dy = normal(0, 2, 6, 5, 4), normal(1, 6, 3, 3, 2), normal(2, 2, 6, 5, 6)
+    x, w, dy = x.astype(FLOAT), w.astype(FLOAT), dy.astype(FLOAT)
+    grouped = {"padding": 1, "groups": 2}  # im2col runs of one tap, not of a row of taps
+    kernels.conv2d(x, w, **grouped, relu=True)
+    kernels.conv2d_backward(dy, x, w, **grouped)
+    channel = np.ones((4, 4), FLOAT)
+    kernels.batch_norm(x, *channel, training=False, relu=True)
+    logits, labels = normal(3, 40, 2000).astype(FLOAT), np.arange(40) - 2
+    kernels.softmax_cross_entropy(logits, labels, reduction="sum", ignore_index=-2)
+    kernels.softmax_cross_entropy(logits, labels, reduction="none", grad=False)
+    kernels.cross_entropy(kernels.softmax(logits), labels)
+    few = logits[:3]  # rows that do not fill a micro-tile
+    kernels.dense(few, normal(4, 3, 2000).astype(FLOAT), relu=True)
+    kernels.dense_backward(few[:, :5], few, normal(4, 5, 2000).astype(FLOAT))
+    kernels.avg_pool2d(x, 2, count_include_pad=False)
+    y, argmax = kernels.max_pool2d(x, 2, stride=1, dilation=2)  # holes between taps
+    kernels.max_pool2d_backward(y, argmax, x.shape, 2, stride=1, dilation=2)
+    param, grad = normal(5, 300).astype(FLOAT), normal(6, 300).astype(FLOAT)
+    kernels.sgd_step(param, grad, lr=0.1)
+    kernels.augment(x, rotate=5, seed=1)
+
+
+def call_sites(library):
+    """Return the return addresses of all checked loads and stores in a library, by disassembly."""
+    command = ["objdump", "--disassemble", "--no-show-raw-insn", str(library)]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    lines = re.findall(r"^\s*([0-9a-f]+):\s+(.*)$", text, re.MULTILINE)
+    return [
+        int(after, 16)
+        for (_, instruction), (after, _) in zip(lines, lines[1:], strict=False)
+        if re.search(r"call.*<__tsan_\w*(read|write)", instruction)
+    ]
+
+
+def source_lines(library, addresses):
+    command = ["addr2line", "-e", str(library), *(hex(address - 1) for address in addresses)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return sorted({line.split(" ")[0] for line in done.stdout.splitlines()})
+
+
+def test_every_load_and_store_is_executed(target):
+    assert len(target.visited) >= len(Source.all)
+    missed = []
+    for library, marks in target.visited.items():
+        sites = call_sites(library)
+        assert sites, f"{library} has no checked access: is it compiled as it should be?"
+        never = [site for site in sites if not marks[site]]
+        if never:
+            missed += source_lines(library, never)
+    assert missed == []
+
+
+def test_a_path_not_taken_is_noticed():
+    target = SimtTarget()
+    target.visited = {}
+    with numpy_arrays_on(target):
+        kernels.softmax(np.zeros((2, 3), FLOAT))
+    [(library, marks)] = target.visited.items()
+    assert any(not marks[site] for site in call_sites(library))
