@@ -17,7 +17,7 @@ export MNIST_DIR := $(abspath ../shared/data/mnist)
 endif
 endif
 
-.PHONY: help train test check format clean
+.PHONY: help train test cells resources sanitize gpu check format clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -32,6 +32,17 @@ test: .venv/test  ## run the tests
 
 cells: .venv/test  ## run the tests and write the table of what they cover
 	@$(BIN)/python -m pytest --write-cells
+
+resources: .venv/test  ## write the table of the kernels' registers and memory on each GPU
+	@PYTHONPATH=. $(BIN)/python tests/kernel_resources.py
+
+sanitize: .venv/test  ## run the kernel tests with the compiler's sanitizers
+	@PYTHONPATH=. $(BIN)/python tests/sanitize.py
+
+# GPU_PYTHON=python3 names an interpreter that has the packages: then nothing is installed.
+gpu: $(if $(GPU_PYTHON),,.venv/test)  ## run the tests on a GPU, some under compute-sanitizer
+	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(or $(GPU_PYTHON),$(BIN)/python) tests/gpu_lane.py \
+	    $(if $(RESULTS),--results $(RESULTS)) $(if $(COMMIT),--commit $(COMMIT))
 
 check: .venv/check  ## formatter, linter and types, as CI runs them
 	$(BIN)/ruff format --check .

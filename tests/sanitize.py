@@ -114,7 +114,11 @@ def kernel_tests() -> str:
     # Side by side: most of the tests keep one core busy.
     chosen = "simt", "not simt and not cuda"
     lanes = [start(ADDRESS, *pytest(names, *KERNEL_TESTS)) for names in chosen]
-    return ", ".join(succeeds(lane) for lane in lanes)
+    try:
+        return ", ".join(succeeds(lane) for lane in lanes)
+    finally:  # where one failed, the other still runs
+        for lane in lanes:
+            lane.kill()
 
 
 def block_pool() -> str:

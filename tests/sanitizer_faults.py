@@ -3,7 +3,7 @@
     python tests/sanitizer_faults.py read_past_end cpu
     python tests/sanitizer_faults.py red_zones
 
-For sanitize.py, which runs each in a process that its sanitizer ends.
+For sanitize.py and gpu_lane.py, which run each in a process that its sanitizer ends.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels.runtime import Source, cpu_target, simt_target
+from kernels.runtime import Source, cpu_target, cuda_target, simt_target
 
 HERE = Path(__file__).parent
 
@@ -42,26 +42,38 @@ def line(fault):
 
 def launch(fault, target):
     """Launch a kernel so that its fault shows."""
-    kernel = Source(f"{fault}.cu", path(fault).read_text(), ahead=False).kernel(
-        fault, target, np.dtype(np.float32)
-    )
-    x, y = np.arange(10, dtype=np.float32), np.zeros(10, np.float32)
+    source = Source(f"{fault}.cu", path(fault).read_text(), ahead=False)
+    kernel = source.kernel(fault, target, np.dtype(np.float32))
+
+    def floats(count):
+        return target.array(np.ones(count, np.float32))
+
     if fault == "read_past_end":
-        kernel((1, 1, 1), target.threads, x, y, 10)
+        kernel((1, 1, 1), target.threads, floats(10), floats(10), 10)
     elif fault == "write_past_end":
-        kernel((-(-11 // target.threads), 1, 1), target.threads, x, y, 10)
+        grid = (-(-11 // target.threads), 1, 1)
+        kernel(grid, target.threads, floats(10), floats(10), 10)
+    elif fault == "missing_barrier":
+        kernel((2, 1, 1), 64, floats(128), floats(128))
     elif fault == "signed_overflow":
-        kernel((1, 1, 1), 1, y, 2**16, 2**15)
+        kernel((1, 1, 1), 1, floats(1), 2**16, 2**15)
     elif fault == "block_race":
-        many = np.ones(100_000, np.float32)
+        x, y = floats(100_000), floats(1)
         for _ in range(20):  # a worker may sleep through one launch
-            kernel((many.size, 1, 1), 1, many, y)
+            kernel((x.size, 1, 1), 1, x, y)
     elif fault == "index_overflow":
         row, width = 2**16 + 1, 2**15
         with tempfile.TemporaryFile() as file:  # sparse: takes neither memory nor disk
             file.truncate((row + 1) * width)
             large = np.memmap(file, np.uint8, "r+")
             kernel((1, 1, 1), 1, large, np.zeros(1, np.uint8), row, width)
+
+
+def gpu_without_pool():
+    """Return the `cuda` target, every array of which has memory of its own."""
+    import without_pool  # noqa: F401
+
+    return cuda_target()
 
 
 def check_red_zones():
@@ -78,8 +90,12 @@ def check_red_zones():
     assert poisoned(freed) == 1, "an array that was freed is not poisoned"
 
 
+TARGETS = {"cpu": cpu_target, "simt": simt_target, "cuda": gpu_without_pool}
+
 if __name__ == "__main__":
     if sys.argv[1] == "red_zones":
         check_red_zones()
     else:
-        launch(sys.argv[1], {"cpu": cpu_target, "simt": simt_target}[sys.argv[2]]())
+        target = TARGETS[sys.argv[2]]()
+        launch(sys.argv[1], target)
+        target.zeros(1, np.float32).sum().item()  # waits for a GPU

@@ -15,7 +15,7 @@ from kernels.runtime import cpu_target
 from kernels.runtime.simt import SimtTarget
 from kernels.runtime.source import Source
 
-TEXT = (Path(__file__).parent / "kernels" / "far_indices.cu").read_text()
+TEXT = (Path(__file__).parent / "device" / "far_indices.cu").read_text()
 FLOAT = np.dtype(np.float32)
 
 

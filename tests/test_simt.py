@@ -8,7 +8,7 @@ import pytest
 from kernels.runtime.simt import SimtError, SimtTarget
 from kernels.runtime.source import Source
 
-KERNELS = Path(__file__).parent / "kernels"
+DEVICE = Path(__file__).parent / "device"
 FLOAT = np.dtype(np.float32)
 
 
@@ -20,7 +20,7 @@ def target(request):
 
 
 def source(name):
-    return Source(f"{name}.cu", (KERNELS / f"{name}.cu").read_text(), ahead=False)
+    return Source(f"{name}.cu", (DEVICE / f"{name}.cu").read_text(), ahead=False)
 
 
 def bf16_bits(values):

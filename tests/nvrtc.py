@@ -1,0 +1,86 @@
+"""CUDA text compiled for GPUs, without one: NVRTC makes machine code, ptxas reports on it.
+
+Nothing here is skipped where the compiler is missing: a test that needs it then fails.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import NamedTuple
+
+from kernels.runtime import Source
+from kernels.runtime.cuda import CudaTarget
+
+
+class Compiled(NamedTuple):
+    """Machine code, and what the compiler and the assembler said while making it."""
+
+    cubin: bytes
+    report: str
+
+
+class Resources(NamedTuple):
+    """What one kernel takes, as ptxas reports it."""
+
+    registers: int  # a thread
+    shared: int  # bytes a block, less what a launch adds
+    stack: int  # bytes a thread
+    spilled: int  # bytes a thread stores and loads
+
+
+def specialised(source: Source, dtype: str, **constants: str | int) -> str:
+    """Return a source's text in its common specialisation on cuda, but for these constants."""
+    return source.specialised({**CudaTarget.constants, **source.defaults, "T": dtype, **constants})
+
+
+def compiled(text: str, name: str, arch: str) -> Compiled:
+    """Compile as CuPy does: its options, and flush-to-zero, which it always adds."""
+    from cuda.core import Program, ProgramOptions
+    from cuda.pathfinder import find_nvidia_header_directory
+
+    options = ProgramOptions(
+        name=name,
+        arch=arch,
+        std="c++17",
+        ftz=True,
+        device_as_default_execution_space=True,
+        include_path=[find_nvidia_header_directory("cudart")],
+        ptxas_options=["-v"],
+    )
+    report = io.StringIO()
+    code = Program(text, "c++", options).compile("cubin", logs=report).code
+    return Compiled(bytes(code), report.getvalue())
+
+
+def version() -> str:
+    """Return NVRTC's version, such as "13.5"."""
+    from cuda.bindings import nvrtc
+
+    error, major, minor = nvrtc.nvrtcVersion()
+    assert error == nvrtc.nvrtcResult.NVRTC_SUCCESS, error
+    return f"{major}.{minor}"
+
+
+def architectures(report: str) -> set[str]:
+    """Return what ptxas compiled kernels for."""
+    return set(re.findall(r"Compiling entry function '\w+' for '(\w+)'", report))
+
+
+def resources(report: str) -> dict[str, Resources]:
+    """Return what each kernel takes, the functions it calls included."""
+    # ptxas reports on a kernel, then on the functions that it calls.
+    parts = re.split(r"Compiling entry function '(\w+)' for", report)
+    return dict(zip(parts[1::2], map(_resources, parts[2::2]), strict=True))
+
+
+def _resources(report: str) -> Resources:
+    def numbers(pattern: str) -> list[int]:
+        return [int(number) for number in re.findall(pattern, report)]
+
+    return Resources(
+        registers=max(numbers(r"Used (\d+) registers")),
+        shared=max(numbers(r"(\d+) bytes smem"), default=0),
+        stack=max(numbers(r"(\d+) bytes (?:stack frame|cumulative stack size)")),
+        spilled=sum(numbers(r"(\d+) bytes spill (?:stores|loads)")),
+    )

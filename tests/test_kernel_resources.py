@@ -1,0 +1,112 @@
+"""Every kernel compiles for every architecture, and keeps to the registers and memory it has.
+
+The elementwise kernels are compiled as the loops that run on `cpu`; CuPy wraps them in its own.
+"""
+
+from pathlib import Path
+
+import pytest
+
+import nvrtc
+from kernel_resources import (
+    ARCHITECTURES,
+    MORE_ON_ANOTHER_NVRTC,
+    MORE_REGISTERS,
+    SOURCES,
+    committed,
+    faults,
+    matrix,
+)
+from kernels.runtime import Source
+from nvrtc import Resources
+
+FAULTS = Path(__file__).parent / "faults"
+
+
+@pytest.fixture(scope="module")
+def table():
+    return committed()
+
+
+@pytest.mark.parametrize("build", matrix(), ids=str)
+def test_kernels_keep_to_the_table(build, table):
+    """Without a warning, a stack frame or a spill, and in the shared memory that the table lists.
+
+    Registers may be a few more: 8 with the NVRTC that the table was made with, 32 with another,
+    whose ptxas may unroll a loop that this one did not.
+    """
+    compiled = build.compiled()
+    assert "warning" not in compiled.report.lower(), compiled.report
+    assert nvrtc.architectures(compiled.report) == {build.arch}
+    found = nvrtc.resources(compiled.report)
+    assert set(found) == set(SOURCES[build.source].entries)
+    more = MORE_REGISTERS if nvrtc.version() == table.nvrtc else MORE_ON_ANOTHER_NVRTC
+    wrong = {
+        entry: problems
+        for entry, resources in found.items()
+        if (problems := faults(resources, table.cells.get((build.row(entry), build.arch)), more))
+    }
+    assert wrong == {}
+
+
+def test_table_lists_the_matrix_and_nothing_else(table):
+    cells = {
+        (build.row(entry), build.arch)
+        for build in matrix()
+        for entry in SOURCES[build.source].entries
+    }
+    assert set(table.cells) == cells
+
+
+def test_table_itself_has_no_faults(table):
+    """Whatever `make resources` wrote down."""
+    assert not any(faults(cell, cell, MORE_REGISTERS) for cell in table.cells.values())
+
+
+# --- what the tests above look for would be found
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("local_array", {"64 bytes of stack frame"}),
+        ("register_spill", {"bytes of stack frame", "bytes spilled"}),
+        ("spill_in_call", {"bytes of stack frame", "bytes spilled"}),
+    ],
+)
+def test_stack_frames_and_spills_are_found(name, expected, arch):
+    source = Source(f"{name}.cu", (FAULTS / f"{name}.cu").read_text(), ahead=False)
+    report = nvrtc.compiled(nvrtc.specialised(source, "float32"), source.name, arch).report
+    (found,) = nvrtc.resources(report).values()
+    problems = faults(found, found, MORE_REGISTERS)
+    assert len(problems) == len(expected), report
+    assert all(any(part in problem for problem in problems) for part in expected)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (Resources(40, 256, 0, 0), None),
+        (Resources(48, 256, 0, 0), None),
+        (Resources(49, 256, 0, 0), "49 registers, 40 in kernel_resources.json"),
+        (Resources(40, 260, 0, 0), "260 bytes of shared memory, 256 in kernel_resources.json"),
+        (Resources(20, 0, 8, 0), "8 bytes of stack frame"),
+        (Resources(20, 0, 0, 4), "4 bytes spilled"),
+    ],
+)
+def test_growth_is_found(found, expected):
+    problems = faults(found, Resources(40, 256, 0, 0), more_registers=8)
+    assert problems == ([] if expected is None else [expected])
+
+
+def test_a_kernel_that_the_table_lacks_is_found():
+    assert faults(Resources(40, 256, 0, 0), None, more_registers=8) == [
+        "not in kernel_resources.json: run `make resources`"
+    ]
+
+
+def test_warnings_are_found():
+    text = 'extern "C" __global__ void wasteful(float *x) { int unused; x[0] = 1; }'
+    report = nvrtc.compiled(text, "wasteful.cu", "sm_90").report
+    assert "warning" in report and "unused" in report
