@@ -50,3 +50,24 @@ conv2d_filter_gradient(const T *__restrict__ dy, const T *__restrict__ x,
     const int begin = split * share, end = smaller(rows, begin + share);
     gemm<Rows::ALONG_K, Rows::ALONG_K>(a, b, filters, K, begin, end, epilogue);
 }
+
+// The same for images of one channel, such as a first layer's: runs along output rows, not taps.
+
+KERNEL __launch_bounds__(THREADS, BLOCKS)
+conv2d_grey_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__restrict__ b,
+                    T *__restrict__ y, Window window, int rows, int F, int relu) {
+    const int K = window.KH * window.KW;
+    gemm<Rows::ALONG_K, Rows::ALONG_OUTPUT>(Im2colByTap{x, window}, Matrix{w, K}, rows, F, 0, K,
+                                            BiasRelu{y, b, F, relu});
+}
+
+KERNEL __launch_bounds__(THREADS, BLOCKS)
+conv2d_grey_filter_gradient(const T *__restrict__ dy, const T *__restrict__ x,
+                            acc_t *__restrict__ partial, Window window, int rows, int F,
+                            int share) {
+    const int K = window.KH * window.KW;
+    const int begin = blockIdx.z * share, end = smaller(rows, begin + share);
+    const Plain<acc_t> epilogue{partial + (int64)blockIdx.z * F * K, K};
+    gemm<Rows::ALONG_K, Rows::ALONG_OUTPUT>(Matrix{dy, F}, Im2colByTap{x, window}, F, K, begin, end,
+                                            epilogue);
+}

@@ -72,11 +72,13 @@ def conv2d(
         checks.shape("b", b, (s.F,), "one bias per filter")
     y = target.empty(s.output, x.dtype)
     rows = y.size // s.F
-    kernel = _SOURCE.kernel("conv2d_forward", target, x.dtype)
-    grid = gemm.tiles(target, rows, s.F // groups, groups)
-    kernel(
-        grid, gemm.threads(target), x, w, b, y, s.window, rows, s.C, s.F, groups, int(bool(relu))
-    )
+    grid, threads = gemm.tiles(target, rows, s.F // groups, groups), gemm.threads(target)
+    if s.C == 1:
+        kernel = _SOURCE.kernel("conv2d_grey_forward", target, x.dtype)
+        kernel(grid, threads, x, w, b, y, s.window, rows, s.F, int(relu))
+    else:
+        kernel = _SOURCE.kernel("conv2d_forward", target, x.dtype)
+        kernel(grid, threads, x, w, b, y, s.window, rows, s.C, s.F, groups, int(relu))
     return y
 
 
@@ -122,9 +124,13 @@ def conv2d_backward(
         kernel(grid, threads, dy, w, dx, s.window, pixels, s.C, s.F, groups)
     splits, share = gemm.split(target, s.F // groups, s.K, rows, groups)
     partial = target.empty((splits, *w.shape), accumulator(x.dtype))
-    kernel = _SOURCE.kernel("conv2d_filter_gradient", target, x.dtype)
     grid = gemm.tiles(target, s.F // groups, s.K, groups * splits)
-    kernel(grid, threads, dy, x, partial, s.window, rows, s.C, s.F, groups, splits, share)
+    if s.C == 1:
+        kernel = _SOURCE.kernel("conv2d_grey_filter_gradient", target, x.dtype)
+        kernel(grid, threads, dy, x, partial, s.window, rows, s.F, share)
+    else:
+        kernel = _SOURCE.kernel("conv2d_filter_gradient", target, x.dtype)
+        kernel(grid, threads, dy, x, partial, s.window, rows, s.C, s.F, groups, splits, share)
     dw = sum_partials(target, partial, x.dtype)
     return dx, dw, column_sum(target, dy.reshape(rows, s.F))
 

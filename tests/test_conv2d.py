@@ -74,6 +74,8 @@ def test_equals_the_oracle(target, dtype, drawn, N, groups, channels, filters, b
         ((2, 4, 4, 3), (2, 2, 2, 3), {"stride": 2**31 - 1}),  # a stride at the limit of an int
         ((1, 9, 9, 3), (2, 3, 3, 3), {"dilation": 4}),  # the window just fits
         ((1, 2, 3, 3), (2, 2, 2, 3), {"padding": 9, "dilation": 7}),  # mostly padding
+        ((3, 19, 17, 1), (24, 5, 5, 1), {"padding": ((2, 1), (0, 3))}),  # one channel: by taps
+        ((2, 23, 29, 1), (33, 4, 3, 1), {"stride": (2, 3), "dilation": (1, 2), "padding": 3}),
         ((2, 129, 128, 1), (2, 1, 1, 1), {}),  # over 128 steps of rows: splits of two steps each
     ],
 )

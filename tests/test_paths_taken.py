@@ -38,6 +38,10 @@ def take_the_other_paths():
     grouped = {"padding": 1, "groups": 2}  # im2col runs of one tap, not of a row of taps
     kernels.conv2d(x, w, **grouped, relu=True)
     kernels.conv2d_backward(dy, x, w, **grouped)
+    grey, filters = x[..., :1], w[..., :1]  # one channel, in runs of neighbours and with a stride
+    for options in ({"padding": 1}, {"padding": 1, "stride": 2}):
+        y = kernels.conv2d(grey, filters, w[:, 0, 0, 0], **options)
+        kernels.conv2d_backward(y, grey, filters, **options)
     channel = np.ones((4, 4), FLOAT)
     kernels.batch_norm(x, *channel, training=False, relu=True)
     logits, labels = normal(3, 40, 2000).astype(FLOAT), np.arange(40) - 2

@@ -15,8 +15,6 @@ template <int V> struct Width { static constexpr int value = V; };
 
 #ifdef FULL_BLOCKS
 
-#define LANE_LOOP(v, V) for (int v = 0; v < (V); ++v)
-
 // The block's threads share the channels.
 template <class Body> __device__ void for_channels(int C, const Body &body) {
     BLOCK_STRIDE(c, C) body(c, Width<1>());
@@ -34,8 +32,6 @@ __device__ void for_pixels_and_channels(int64 pixels, int C, const Body &body) {
 #else
 
 constexpr int CHANNELS = 8;
-#define LANE_LOOP(v, V) _Pragma("omp simd") for (int v = 0; v < (V); ++v)
-
 template <class Body> static inline void for_channels(int C, const Body &body) {
     int c = 0;
     for (; c + CHANNELS <= C; c += CHANNELS) body(c, Width<CHANNELS>());

@@ -30,7 +30,9 @@ template <typename E> static inline typename Simd<E>::type load_lanes(const E *p
     memcpy(&value, p, sizeof value);  // an unaligned load
     return value;
 }
-template <typename V> static inline auto lane(V value, int i) { return value[i]; }
+template <typename E> static inline void store_lanes(E *p, typename Simd<E>::type value) {
+    memcpy(p, &value, sizeof value);
+}
 
 // Blocks run on several cores at once.
 template <typename E> static inline E atomicAdd(E *p, E value) {
@@ -43,6 +45,11 @@ template <typename E> static inline E atomicAdd(E *p, E value) {
             return before;
     }
 }
+
+// A loop over a fixed number of neighbouring elements, turned into SIMD code.
+#define LANE_LOOP(v, V) _Pragma("omp simd") for (int v = 0; v < (V); ++v)
+// The first `count` of them.
+#define FIRST_LANES(v, V, count) _Pragma("omp simd") for (int v = 0; v < (count); ++v)
 
 // A block takes one contiguous chunk, so that the loop is a plain one over neighbours.
 #define GRID_STRIDE(i, n)                                                   \

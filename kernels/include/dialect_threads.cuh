@@ -9,7 +9,14 @@ template <typename E> struct Simd {
     static constexpr int LANES = 1;
 };
 template <typename E> __device__ inline E load_lanes(const E *p) { return *p; }
-template <typename E> __device__ inline E lane(E value, int) { return value; }
+template <typename E> __device__ inline void store_lanes(E *p, E value) { *p = value; }
+
+// A loop over a fixed number of neighbouring elements, held in registers.
+#define LANE_LOOP(v, V) _Pragma("unroll") for (int v = 0; v < (V); ++v)
+// The first `count` of them: still a fixed number of turns, or registers would become memory.
+#define FIRST_LANES(v, V, count) \
+    LANE_LOOP(v, V)              \
+        if (v < (count))
 
 // Lanes interleave over the grid: neighbouring threads touch neighbouring elements.
 #define GRID_STRIDE(i, n)                                                               \

@@ -141,10 +141,14 @@ __device__ void gemm(const A &a, const B &b, int M, int N, int k_begin, int k_en
     for (int t = 0; t < MICRO_TILES; ++t) {
         const int micro = threadIdx.x + t * THREADS;
         const int m = m0 + micro % MICRO_ROWS * TM, n = n0 + micro / MICRO_ROWS * TN;
-        for (int i = 0; i < TM; ++i)
-            for (int j = 0; j < TN; ++j)
-                if (m + i < M && n + j < N)
-                    epilogue.store(m + i, n + j, lane(sum[t][i][j / LANES], j % LANES));
+#pragma unroll
+        for (int i = 0; i < TM; ++i) {
+            if (m + i >= M || n >= N) continue;
+            acc_t row[TN];
+#pragma unroll
+            for (int j = 0; j < TN / LANES; ++j) store_lanes(row + j * LANES, sum[t][i][j]);
+            epilogue.store(m + i, n, row, smaller(TN, N - n));
+        }
     }
 }
 
@@ -168,10 +172,13 @@ struct BiasRelu {
     int64 stride;
     int relu;
 
-    __device__ void store(int m, int n, acc_t value) const {
-        if (bias) value += acc_t(bias[n]);
-        if (relu && value < 0) value = 0;
-        y[m * stride + n] = T(value);
+    __device__ void store(int m, int n, acc_t (&row)[TN], int count) const {
+        T *out = y + m * stride + n;
+        if (bias)
+            FIRST_LANES(j, TN, count) row[j] += acc_t(bias[n + j]);
+        if (relu)
+            LANE_LOOP(j, TN) row[j] = row[j] < 0 ? acc_t(0) : row[j];
+        FIRST_LANES(j, TN, count) out[j] = T(row[j]);
     }
 };
 
@@ -180,5 +187,8 @@ template <typename E> struct Plain {
     E *y;
     int64 stride;
 
-    __device__ void store(int m, int n, acc_t value) const { y[m * stride + n] = E(value); }
+    __device__ void store(int m, int n, acc_t (&row)[TN], int count) const {
+        E *out = y + m * stride + n;
+        FIRST_LANES(j, TN, count) out[j] = E(row[j]);
+    }
 };

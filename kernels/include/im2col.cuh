@@ -1,6 +1,7 @@
 // Loaders that present a convolution's operands as matrices without writing them out.
 //
-//   im2col(x)   row (n, oh, ow), column (kh, kw, c): the pixel under tap (kh, kw), zero in padding
+//   im2col(x)   row (n, oh, ow), column (kh, kw, c): the pixel under tap (kh, kw), zero in padding;
+//               also transposed
 //   col2im(dy)  row (n, h, w),   column (kh, kw, f): the output that pixel (h, w) reached through
 //               tap (kh, kw), zero where there is none; times the filters it is the input gradient
 //
@@ -38,6 +39,40 @@ struct Im2col {
             for (int i = end; i < length; ++i) out[(done + i) * STEP] = 0;
             done += length;
             if (++kw == runs) kw = 0, ++kh;
+        }
+    }
+};
+
+// im2col(x) of images of one channel, transposed: row (kh, kw), column (n, oh, ow). A run is a
+// whole output row then, where im2col's own would be KW elements short.
+struct Im2colByTap {
+    const T *x;
+    Window window;
+
+    template <int STEP> __device__ void load(int row, int column, int count, acc_t *out) const {
+        const Window &g = window;
+        const int kh = row / g.KW, kw = row - kh * g.KW;
+        const int line = column / g.OW;
+        int n = line / g.OH, oh = line - n * g.OH, ow = column - line * g.OW;
+        for (int done = 0; done < count; ow = 0) {
+            const int length = smaller(g.OW - ow, count - done);
+            const int ih = oh * g.SH - g.PH + kh * g.DH, iw = ow * g.SW - g.PW + kw * g.DW;
+            const T *source = x + ((int64)n * g.H + ih) * g.W + iw;
+            // Columns of the run before `begin` and from `end` on lie in the padding.
+            const bool inside = ih >= 0 && ih < g.H;
+            const int begin = smaller(iw < 0 ? ceil_div(-iw, g.SW) : 0, length);
+            const int room = g.W - iw;  // pixels from the first column's to the image's end
+            const int reached = room > 0 ? ceil_div(room, g.SW) : 0;
+            const int end = inside ? larger(smaller(reached, length), begin) : begin;
+            for (int i = 0; i < begin; ++i) out[(done + i) * STEP] = 0;
+            if (g.SW == 1)  // contiguous, which the compiler must know to use SIMD
+                for (int i = begin; i < end; ++i) out[(done + i) * STEP] = acc_t(source[i]);
+            else
+                for (int i = begin; i < end; ++i)
+                    out[(done + i) * STEP] = acc_t(source[(int64)i * g.SW]);
+            for (int i = end; i < length; ++i) out[(done + i) * STEP] = 0;
+            done += length;
+            if (++oh == g.OH) oh = 0, ++n;
         }
     }
 };
