@@ -11,13 +11,13 @@ import numpy as np
 
 from .compiler import compiler
 from .errors import KernelError
-from .source import PACKAGE, Source
+from .source import Source, flattened
 from .target import Array, Grid, Kernel, Shape
 
 FLAGS = (
     "-O3 -march=native -ffp-contract=fast -fno-math-errno -fno-trapping-math -fopenmp-simd -pthread"
 ).split()
-_POOL_SOURCE = PACKAGE / "runtime" / "thread_pool.cpp"
+_POOL_SOURCE = "runtime/thread_pool.cpp"
 _ELEMENTS_PER_BLOCK = 8192  # work enough to outweigh handing a block to another core
 _MOST_THREADS = 1024
 
@@ -95,7 +95,7 @@ class CpuTarget:
 
     def _pool(self) -> Any:
         if self._parallel_for is None:
-            library = self._load("runtime/thread_pool.cpp", _POOL_SOURCE.read_text())
+            library = self._load(_POOL_SOURCE, flattened(_POOL_SOURCE))
             with self._lock:
                 library.start_pool(thread_count())
             self._parallel_for = library.parallel_for

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,25 +18,27 @@ from .source import Source
 from .target import Array, Target
 
 _KDL_CPU = 1  # DLDeviceType of DLPack
+# One of each: kernels, and the thread pool, belong to a target.
+_CPU, _SIMT = CpuTarget(), SimtTarget()
+_CUDA: dict[int, Target] = {}  # by device
 _chosen: list[Target] = []  # by numpy_arrays_on, innermost last
 
 
-@cache
 def cpu_target() -> Target:
     """Return the `cpu` target."""
-    return CpuTarget()
+    return _CPU
 
 
-@cache
 def simt_target() -> Target:
     """Return the `simt` target."""
-    return SimtTarget()
+    return _SIMT
 
 
-@cache
 def cuda_target(device: int = 0) -> Target:
     """Return the `cuda` target of one GPU."""
-    return cuda.CudaTarget(device)
+    if device not in _CUDA:
+        _CUDA.setdefault(device, cuda.CudaTarget(device))  # keeps the first of two threads'
+    return _CUDA[device]
 
 
 def numpy_target() -> Target:
