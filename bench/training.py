@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
+    RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"training-{options.device}.json"
     document = json.loads(path.read_text()) if path.exists() else {"recipes": {}}
     document["machine"] = machine()
