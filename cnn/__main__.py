@@ -223,7 +223,7 @@ def _device(chosen: str, say: Any) -> str:
     target, reason = choose_target(chosen)
     if reason is not None:
         say(f"using the CPU: {reason}")
-    return target.name
+    return "cuda" if target.name == "cuda" else "cpu"
 
 
 def _check_writable(*paths: Path | None) -> None:
