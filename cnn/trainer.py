@@ -99,8 +99,13 @@ class Trainer:
 
     @property
     def running_loss(self) -> float:
-        """Mean training loss of the epoch under way or just ended; reading it waits for a GPU."""
-        return float(self._loss_sum) / self._loss_count if self._loss_count else float("nan")
+        """Mean training loss of the epoch under way, or of the last where no step is done yet.
+
+        NaN before the first step of all. Reading it waits for a GPU.
+        """
+        if self._loss_count:
+            return float(self._loss_sum) / self._loss_count
+        return float(self.history[-1]["train_loss"]) if self.history else math.nan
 
     def fit(
         self,
