@@ -37,8 +37,8 @@ def table() -> str:
         )
     about = (
         f"Measured on {machine['threads']} cores ({machine['cpu']}), without a GPU, by\n"
-        "`python bench/training.py --recipe NAME --seeds 0 1 2 ...`, medians over the seeds. The clock\n"
-        "covers the training steps, not compiling, loading data or evaluating.\n"
+        "`python bench/training.py --recipe NAME --seeds 0 1 2 ...`; medians over the seeds.\n"
+        "The clock covers the training steps, not compiling, loading data or evaluating.\n"
     )
     return "\n".join(["", *lines, "", about, ""])
 

@@ -8,121 +8,20 @@
 // A fiber runs lane after lane and is left behind, suspended, only where a lane must wait; so a
 // kernel without barriers runs as a plain loop on one fiber.
 //
-// Every load and store of a kernel is checked. Kernels are compiled with -fsanitize=thread, which
-// makes the compiler call __tsan_read4(address) and the like; they are ours, not the sanitizer's:
-//   global memory   must lie in an array that the launch was given
-//   shared memory   (the library's static variables and the dynamic block) must be written before
-//                   it is read; and between two barriers a byte that one lane writes must not be
-//                   touched by another, unless a __syncwarp of their warp lies between
-//   the stack       must be the lane's own
-#include "fiber.h"
-#include "simt.h"
+// Every load and store of a kernel is checked: simt_access.h.
+#include "simt_access.h"
+#include "simt_machine.h"
 
-#include <link.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <random>
-#include <string>
-#include <unordered_set>
-#include <vector>
 
 namespace simt {
 
 Registers registers;
 
 namespace {
-
-constexpr unsigned WARP = 32, STACK_BYTES = 256 * 1024, DEFAULT_SHARED_BYTES = 48 * 1024;
-
-enum State { UNSTARTED, READY, AT_BARRIER, AT_WARP, ENDED };
-
-struct Fiber {
-    Context context;
-    char *stack;
-    int lane = -1;
-};
-
-struct Lane {
-    State state;
-    Fiber *fiber;
-    int line;                  // of the barrier or warp operation it waits at
-    unsigned mask, source;     // of the warp operation
-    unsigned long long value;  // given to the operation, then got from it
-    unsigned warp_epoch;       // warp synchronisations passed
-};
-
-// What happened to one byte of shared memory in this block, in the current barrier interval.
-struct Byte {
-    unsigned block = 0;  // serial number of the block that last wrote it
-    unsigned write_epoch = 0, read_epoch = 0, write_warp_epoch = 0, read_warp_epoch = 0;
-    int writer = -1, reader = -1;  // MANY readers are one
-    const void *write_pc = nullptr, *read_pc = nullptr;
-};
-constexpr int MANY = -2;
-
-struct Range {
-    const char *begin, *end;
-    bool has(const char *p, size_t size) const { return p >= begin && p + size <= end; }
-};
-
-struct Machine {
-    const Launch *launch;
-    void (*body)(void *);
-    void *context;
-    Context scheduler;
-    std::vector<Lane> lanes;
-    std::vector<unsigned> order;
-    size_t next_unstarted;
-    std::vector<Fiber *> all, free;
-    Fiber *running = nullptr;
-    std::mt19937_64 random;
-    std::string fault;
-
-    Range statics;                 // the library's writable segment: static shared memory
-    std::vector<Range> constants;  // its read-only segments
-    const char *base;              // where the library is loaded
-    std::vector<char> dynamic;
-    std::vector<Byte> static_bytes, dynamic_bytes;
-    std::unordered_set<const char *> used;  // bytes of static shared memory in this block
-    unsigned block_serial = 0, epoch = 0;
-};
-Machine *machine = nullptr;
-
-std::string lane_list(const std::vector<unsigned> &lanes) {
-    std::string text = lanes.size() == 1 ? "lane " : "lanes ";
-    for (size_t i = 0; i < lanes.size(); ++i) {
-        size_t last = i;
-        while (last + 1 < lanes.size() && lanes[last + 1] == lanes[last] + 1) ++last;
-        text += (i ? ", " : "") + std::to_string(lanes[i]);
-        if (last > i) text += "-" + std::to_string(lanes[last]);
-        i = last;
-    }
-    return text;
-}
-
-std::string where() {
-    const dim3 &b = registers.block;
-    return std::string(machine->launch->kernel) + ", block (" + std::to_string(b.x) + ", " +
-           std::to_string(b.y) + ", " + std::to_string(b.z) + ")";
-}
-
-std::string code(const void *address) {
-    char text[40];
-    snprintf(text, sizeof text, "{%#zx}", size_t((const char *)address - machine->base) - 1);
-    return text;
-}
-
-void to_scheduler() { switch_to(machine->running->context, machine->scheduler); }
-
-// Keeps the first fault; from a lane, leaves the block for good.
-void fail(const std::string &text) {
-    if (machine->fault.empty()) machine->fault = text;
-    if (machine->running) to_scheduler();
-}
 
 void enter(unsigned lane) {
     machine->running->lane = int(lane);
@@ -278,118 +177,6 @@ void run_block() {
     }
 }
 
-void find_segments(const void *code_address) {
-    struct Search {
-        const char *address;
-        Machine *m;
-    } search{static_cast<const char *>(code_address), machine};
-    dl_iterate_phdr(
-        [](dl_phdr_info *info, size_t, void *data) {
-            Search &s = *static_cast<Search *>(data);
-            const char *base = reinterpret_cast<const char *>(info->dlpi_addr);
-            bool mine = false;
-            for (int i = 0; i < info->dlpi_phnum; ++i) {
-                const auto &p = info->dlpi_phdr[i];
-                const Range range{base + p.p_vaddr, base + p.p_vaddr + p.p_memsz};
-                mine = mine || (p.p_type == PT_LOAD && range.has(s.address, 1));
-            }
-            if (!mine) return 0;
-            s.m->base = base;
-            for (int i = 0; i < info->dlpi_phnum; ++i) {
-                const auto &p = info->dlpi_phdr[i];
-                if (p.p_type != PT_LOAD) continue;
-                const Range range{base + p.p_vaddr, base + p.p_vaddr + p.p_memsz};
-                if (p.p_flags & PF_W)
-                    s.m->statics = range;
-                else
-                    s.m->constants.push_back(range);
-            }
-            return 1;
-        },
-        &search);
-}
-
-std::string describe(const char *address, size_t size, bool write, const void *pc) {
-    return where() + ", lane " + std::to_string(registers.thread.x) + ": " +
-           (write ? "write" : "read") + " of " + std::to_string(size) + " bytes at " + code(pc);
-}
-
-void check_shared(Byte *bytes, const char *address, size_t size, bool write, const void *pc) {
-    Machine &m = *machine;
-    const int lane = m.running->lane;
-    const unsigned warp_epoch = m.lanes[lane].warp_epoch;
-    const auto apart = [&](int other, unsigned then_epoch, unsigned then_warp_epoch) {
-        if (then_epoch != m.epoch || other == lane || other == -1) return true;
-        return other >= 0 && other / int(WARP) == lane / int(WARP) && then_warp_epoch != warp_epoch;
-    };
-    for (size_t i = 0; i < size; ++i) {
-        Byte &b = bytes[i];
-        const bool written = b.block == m.block_serial;
-        if (!write && !written)
-            return fail(describe(address, size, write, pc) +
-                        " of shared memory that no lane of the block has written");
-        if (written && !apart(b.writer, b.write_epoch, b.write_warp_epoch))
-            return fail(describe(address, size, write, pc) + " races in shared memory with lane " +
-                        std::to_string(b.writer) + ", which wrote it at " + code(b.write_pc) +
-                        " since the last barrier");
-        if (write && b.read_epoch == m.epoch && !apart(b.reader, b.read_epoch, b.read_warp_epoch))
-            return fail(describe(address, size, write, pc) + " races in shared memory with " +
-                        (b.reader == MANY ? "several lanes" : "lane " + std::to_string(b.reader)) +
-                        ", which read it at " + code(b.read_pc) + " since the last barrier");
-        if (write) {
-            b.block = m.block_serial;
-            b.writer = lane, b.write_epoch = m.epoch, b.write_warp_epoch = warp_epoch;
-            b.write_pc = pc;
-        } else {
-            const bool first = b.read_epoch != m.epoch || b.reader == lane || b.reader == -1;
-            b.reader = first ? lane : MANY;
-            b.read_epoch = m.epoch, b.read_warp_epoch = warp_epoch;
-            b.read_pc = pc;
-        }
-    }
-}
-
-void check(const void *where_to, size_t size, bool write, const void *pc) {
-    if (!machine || !machine->running) return;
-    Machine &m = *machine;
-    const long long offset = static_cast<const char *>(pc) - m.base;
-    if (m.launch->visited && offset < m.launch->visited_bytes) m.launch->visited[offset] = 1;
-    const char *address = static_cast<const char *>(where_to);
-    const Fiber &fiber = *m.running;
-    if (Range{fiber.stack, fiber.stack + STACK_BYTES}.has(address, size)) return;
-    for (int i = 0; i < m.launch->arguments; ++i) {
-        const Argument &a = m.launch->argument[i];
-        if (Range{a.begin, a.begin + a.bytes}.has(address, size)) return;
-    }
-    if (m.statics.has(address, size)) {
-        for (size_t i = 0; i < size; ++i) m.used.insert(address + i);
-        if (m.used.size() + m.launch->shared_bytes >
-            std::max(DEFAULT_SHARED_BYTES, m.launch->shared_bytes))
-            return fail(where() + ": uses more than 48 KiB of shared memory at " + code(pc));
-        return check_shared(&m.static_bytes[address - m.statics.begin], address, size, write, pc);
-    }
-    const char *dynamic = m.dynamic.data();
-    if (Range{dynamic, dynamic + m.dynamic.size()}.has(address, size))
-        return check_shared(&m.dynamic_bytes[address - dynamic], address, size, write, pc);
-    const char *state = reinterpret_cast<const char *>(&registers);
-    if (Range{state, state + sizeof registers}.has(address, size)) return;
-    for (const Range &range : m.constants)
-        if (!write && range.has(address, size)) return;
-    std::string nearest = "outside every array of the launch";
-    long long distance = 1 << 16;
-    for (int i = 0; i < m.launch->arguments; ++i) {
-        const Argument &a = m.launch->argument[i];
-        const long long past = address + size - (a.begin + a.bytes), before = a.begin - address;
-        const long long off = past > 0 ? past : before;
-        if (off >= distance) continue;
-        distance = off;
-        nearest = std::to_string(off) + " bytes " +
-                  (past > 0 ? "past the end" : "before the start") + " of `" + a.name + "` (" +
-                  std::to_string(a.bytes) + " bytes)";
-    }
-    fail(describe(address, size, write, pc) + " is out of bounds, " + nearest);
-}
-
 void wait(State state, int line, unsigned mask, unsigned source, unsigned long long value) {
     Lane &lane = machine->lanes[machine->running->lane];
     lane.state = state, lane.line = line;
@@ -467,36 +254,3 @@ unsigned ballot(int line, unsigned mask, bool value) {
 char *dynamic_shared() { return machine->dynamic.data(); }
 
 }  // namespace simt
-
-// ---- what -fsanitize=thread makes a kernel call ------------------------------------------------
-
-#define PC __builtin_return_address(0)
-#define ACCESS(size)                                                               \
-    void __tsan_read##size(void *p) { simt::check(p, size, false, PC); }           \
-    void __tsan_write##size(void *p) { simt::check(p, size, true, PC); }           \
-    void __tsan_unaligned_read##size(void *p) { simt::check(p, size, false, PC); } \
-    void __tsan_unaligned_write##size(void *p) { simt::check(p, size, true, PC); } \
-    void __tsan_volatile_read##size(void *p) { simt::check(p, size, false, PC); }  \
-    void __tsan_volatile_write##size(void *p) { simt::check(p, size, true, PC); }
-
-extern "C" {
-ACCESS(1)
-ACCESS(2)
-ACCESS(4)
-ACCESS(8)
-ACCESS(16)
-void __tsan_read_range(void *p, size_t size) { simt::check(p, size, false, PC); }
-void __tsan_write_range(void *p, size_t size) { simt::check(p, size, true, PC); }
-void __tsan_init() {}
-void __tsan_func_entry(void *) {}
-void __tsan_func_exit() {}
-void *__tsan_memcpy(void *to, const void *from, size_t size) {
-    simt::check(from, size, false, PC);
-    simt::check(to, size, true, PC);
-    return memcpy(to, from, size);
-}
-void *__tsan_memset(void *to, int value, size_t size) {
-    simt::check(to, size, true, PC);
-    return memset(to, value, size);
-}
-}
