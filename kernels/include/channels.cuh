@@ -32,6 +32,7 @@ __device__ void for_pixels_and_channels(int64 pixels, int C, const Body &body) {
 #else
 
 constexpr int CHANNELS = 8;
+
 template <class Body> static inline void for_channels(int C, const Body &body) {
     int c = 0;
     for (; c + CHANNELS <= C; c += CHANNELS) body(c, Width<CHANNELS>());

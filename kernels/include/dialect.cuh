@@ -8,19 +8,14 @@
 // A kernel is correct for any block size that its static_asserts admit, 1 included.
 #pragma once
 
-// The runtime puts each header in place at its first include only: none stands in two branches.
-#if !defined(__CUDACC__)
-#include "dialect_host.cuh"
-#endif
 #if defined(__CUDACC__)
 #include "dialect_cuda.cuh"
+#include "dialect_threads.cuh"
 #elif defined(KERNELS_SIMT)
 #include "dialect_simt.cuh"
+#include "dialect_threads.cuh"
 #else
 #include "dialect_cpu.cuh"
-#endif
-#if defined(__CUDACC__) || defined(KERNELS_SIMT)
-#include "dialect_threads.cuh"
 #endif
 
 // The element type of the arrays; the runtime defines TYPE_T, editors get float.

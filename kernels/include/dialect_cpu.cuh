@@ -1,6 +1,8 @@
 // The dialect's words on `cpu`: one CUDA thread a block, compiled by the system's C++ compiler.
 #pragma once
 
+#include "dialect_host.cuh"
+
 struct dim3 { unsigned x, y, z; };
 
 #define __shared__  // the block's one thread keeps its shared memory on its stack

@@ -1,6 +1,7 @@
 // The dialect's words on `simt`: full blocks of 32-lane warps, each lane a fiber of simt.cpp.
 #pragma once
 
+#include "dialect_host.cuh"
 #include "simt.h"
 
 #define __shared__ static  // one block runs at a time; simt.cpp knows what a block has written

@@ -43,7 +43,7 @@ class Compiler:
                 "install one (Debian and Ubuntu: apt install g++) or name it in CXX"
             )
         self.command = found[0]
-        query = [*"-march=native -dM -E -x c++ -".split()]
+        query = "-march=native -dM -E -x c++ -".split()
         self.identity = self._run("a query of its macros", query, "")
         if " __VERSION__ " not in self.identity:
             raise KernelError(

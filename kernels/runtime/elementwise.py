@@ -33,7 +33,6 @@ class Elementwise:
     ) -> None:
         self.name = name
         self._declared = (inputs, scalars, outputs, operation)
-        self._types = types
         self._source = Source(
             f"elementwise/{name}",
             _loop(name, inputs, outputs, scalars, operation, list(types)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -94,18 +93,12 @@ class Source:
     @cached_property
     def text(self) -> str:
         """The whole text, headers included, with ``#line`` marks for compiler messages."""
-        lines = _flatten(self.name, self._text or (PACKAGE / self.name).read_text())
-        return "\n".join(lines) + "\n"
+        return flattened(self.name, self._text)
 
     @cached_property
     def entries(self) -> dict[str, tuple[Parameter, ...]]:
         """The parameters of every entry point, read from the text itself."""
         return {name: _parameters(text) for name, text in _ENTRY.findall(self.text)}
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of the text."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
 
     def specialised(self, constants: dict[str, Any]) -> str:
         """Return the text under these constants."""
@@ -135,9 +128,9 @@ class Source:
         return {**target.constants, **self.defaults, "T": dtype}
 
 
-def flattened(name: str) -> str:
-    """Return a file of the package with the headers it includes in it."""
-    return "\n".join(_flatten(name, (PACKAGE / name).read_text())) + "\n"
+def flattened(name: str, text: str | None = None) -> str:
+    """Return a file of the package, or a text that goes by a name, with its headers in it."""
+    return "\n".join(_flatten(name, text or (PACKAGE / name).read_text())) + "\n"
 
 
 @cache
