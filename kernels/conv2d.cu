@@ -5,8 +5,9 @@
 //   C and F into equal parts that meet only each other
 //
 //   forward          (N*OH*OW, F)   = im2col(x)   @ w^T            k = (kh, kw, c)
-//   input gradient   (N*H*W, C)     = col2im(dy)  @ w by tap       k = (kh, kw, f)
-//   filter gradient  (F, KH*KW*C)   = dy^T        @ im2col(x)      k = (n, oh, ow), split in parts
+//   input gradient   (N*H*W, C)     = im2col(dy)  @ w turned over  k = (kh, kw, f), stride 1
+//                                   = col2im(dy)  @ w by tap       other strides
+//   filter gradient  (KH*KW*C, F)   = im2col(x)^T @ dy             k = (n, oh, ow), split in parts
 //
 // shapes   x (N, H, W, C), w (F, KH, KW, C/groups), b (F), y and dy (N, OH, OW, F)
 // bytes    x, w and y once each per tile column; im2col is never written
@@ -19,24 +20,51 @@ conv2d_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__rest
                T *__restrict__ y, Window window, int rows, int C, int F, int groups, int relu) {
     const int group = blockIdx.z, channels = C / groups, filters = F / groups;
     const int K = window.KH * window.KW * channels;
-    const Im2col a{x + group * channels, window, C, channels};
+    const Im2col<ByPixel> a{x + group * channels, window, C, channels, {window.OH, window.OW}};
     const Matrix weights{w + (int64)group * filters * K, K};
     const BiasRelu epilogue{y + group * filters, b ? b + group * filters : nullptr, F, relu};
     gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(a, weights, rows, filters, 0, K, epilogue);
 }
 
+// Convolution, bias, max-pooling with argmax and ReLU in one. A pool window has KH x KW pixels,
+// does not overlap the next, and `rows` counts the pixels inside the OH x OW windows of every
+// image.
+KERNEL __launch_bounds__(THREADS, BLOCKS)
+conv2d_pool_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__restrict__ b,
+                    T *__restrict__ y, uint8 *__restrict__ argmax, Window window, int rows, int C,
+                    int F, int OH, int OW, int KH, int KW, int relu) {
+    const int K = window.KH * window.KW * C;
+    const Im2col<ByWindow> a{x, window, C, C, {OH, OW, KH, KW}};
+    gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(a, Matrix{w, K}, rows, F, 0, K,
+                                                 BiasPoolRelu{y, argmax, b, F, KH * KW, relu});
+}
+
+// `window` slides over dy here, at stride 1, and its outputs are the pixels of dx.
 KERNEL __launch_bounds__(THREADS, BLOCKS)
 conv2d_input_gradient(const T *__restrict__ dy, const T *__restrict__ w, T *__restrict__ dx,
                       Window window, int rows, int C, int F, int groups) {
     const int group = blockIdx.z, channels = C / groups, filters = F / groups;
     const int taps = window.KH * window.KW;
-    const Col2im a{dy + group * filters, window, F, filters};
-    const FiltersByTap b{w + (int64)group * filters * taps * channels, taps, filters, channels};
+    const Im2col<ByPixel> a{dy + group * filters, window, F, filters, {window.OH, window.OW}};
+    const FiltersByTap b{w + (int64)group * filters * taps * channels, taps, filters, channels,
+                         true};
     const Plain<T> epilogue{dx + group * channels, C};
     gemm<Rows::ALONG_OUTPUT, Rows::ALONG_K>(a, b, rows, channels, 0, taps * filters, epilogue);
 }
 
-// Partial sums (splits, F, KH*KW*C/groups); split s takes output pixels [s*share, (s+1)*share).
+KERNEL __launch_bounds__(THREADS, BLOCKS)
+conv2d_strided_input_gradient(const T *__restrict__ dy, const T *__restrict__ w, T *__restrict__ dx,
+                              Window window, int rows, int C, int F, int groups) {
+    const int group = blockIdx.z, channels = C / groups, filters = F / groups;
+    const int taps = window.KH * window.KW;
+    const Col2im a{dy + group * filters, window, F, filters};
+    const FiltersByTap b{w + (int64)group * filters * taps * channels, taps, filters, channels,
+                         false};
+    const Plain<T> epilogue{dx + group * channels, C};
+    gemm<Rows::ALONG_OUTPUT, Rows::ALONG_K>(a, b, rows, channels, 0, taps * filters, epilogue);
+}
+
+// Partial sums (splits, KH*KW*C/groups, F); split s takes output pixels [s*share, (s+1)*share).
 KERNEL __launch_bounds__(THREADS, BLOCKS)
 conv2d_filter_gradient(const T *__restrict__ dy, const T *__restrict__ x,
                        acc_t *__restrict__ partial, Window window, int rows, int C, int F,
@@ -44,30 +72,9 @@ conv2d_filter_gradient(const T *__restrict__ dy, const T *__restrict__ x,
     const int group = blockIdx.z / splits, split = blockIdx.z % splits;
     const int channels = C / groups, filters = F / groups;
     const int K = window.KH * window.KW * channels;
-    const Matrix a{dy + group * filters, F};
-    const Im2col b{x + group * channels, window, C, channels};
-    const Plain<acc_t> epilogue{partial + ((int64)split * F + group * filters) * K, K};
+    const Im2col<ByPixel> a{x + group * channels, window, C, channels, {window.OH, window.OW}};
+    const Matrix b{dy + group * filters, F};
+    const Plain<acc_t> epilogue{partial + (int64)split * K * F + group * filters, F};
     const int begin = split * share, end = smaller(rows, begin + share);
-    gemm<Rows::ALONG_K, Rows::ALONG_K>(a, b, filters, K, begin, end, epilogue);
-}
-
-// The same for images of one channel, such as a first layer's: runs along output rows, not taps.
-
-KERNEL __launch_bounds__(THREADS, BLOCKS)
-conv2d_grey_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__restrict__ b,
-                    T *__restrict__ y, Window window, int rows, int F, int relu) {
-    const int K = window.KH * window.KW;
-    gemm<Rows::ALONG_K, Rows::ALONG_OUTPUT>(Im2colByTap{x, window}, Matrix{w, K}, rows, F, 0, K,
-                                            BiasRelu{y, b, F, relu});
-}
-
-KERNEL __launch_bounds__(THREADS, BLOCKS)
-conv2d_grey_filter_gradient(const T *__restrict__ dy, const T *__restrict__ x,
-                            acc_t *__restrict__ partial, Window window, int rows, int F,
-                            int share) {
-    const int K = window.KH * window.KW;
-    const int begin = blockIdx.z * share, end = smaller(rows, begin + share);
-    const Plain<acc_t> epilogue{partial + (int64)blockIdx.z * F * K, K};
-    gemm<Rows::ALONG_K, Rows::ALONG_OUTPUT>(Matrix{dy, F}, Im2colByTap{x, window}, F, K, begin, end,
-                                            epilogue);
+    gemm<Rows::ALONG_K, Rows::ALONG_K>(a, b, K, filters, begin, end, epilogue);
 }

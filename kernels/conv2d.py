@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from . import gemm
 from .geometry import Padding, Pair, Window, window
-from .reduce import accumulator, column_sum, sum_partials
-from .runtime import Array, Source, checks
+from .reduce import accumulator, column_sum, sum_columns
+from .runtime import Array, Source, Target, checks
 from .runtime.target import Shape
 
 _SOURCE = Source("conv2d.cu")
@@ -73,12 +73,8 @@ def conv2d(
     y = target.empty(s.output, x.dtype)
     rows = y.size // s.F
     grid, threads = gemm.tiles(target, rows, s.F // groups, groups), gemm.threads(target)
-    if s.C == 1:
-        kernel = _SOURCE.kernel("conv2d_grey_forward", target, x.dtype)
-        kernel(grid, threads, x, w, b, y, s.window, rows, s.F, int(relu))
-    else:
-        kernel = _SOURCE.kernel("conv2d_forward", target, x.dtype)
-        kernel(grid, threads, x, w, b, y, s.window, rows, s.C, s.F, groups, int(relu))
+    kernel = _SOURCE.kernel("conv2d_forward", target, x.dtype)
+    kernel(grid, threads, x, w, b, y, s.window, rows, s.C, s.F, groups, int(relu))
     return y
 
 
@@ -115,24 +111,32 @@ def conv2d_backward(
     s = _sizes(x, w, stride, padding, dilation, groups)
     checks.shape("dy", dy, s.output, "the shape of the result")
     threads, rows = gemm.threads(target), dy.size // s.F
-    dx = None
-    if need_dx:
-        dx = target.empty(x.shape, x.dtype)
-        pixels = x.size // s.C
-        kernel = _SOURCE.kernel("conv2d_input_gradient", target, x.dtype)
-        grid = gemm.tiles(target, pixels, s.C // groups, groups)
-        kernel(grid, threads, dy, w, dx, s.window, pixels, s.C, s.F, groups)
-    splits, share = gemm.split(target, s.F // groups, s.K, rows, groups)
-    partial = target.empty((splits, *w.shape), accumulator(x.dtype))
-    grid = gemm.tiles(target, s.F // groups, s.K, groups * splits)
-    if s.C == 1:
-        kernel = _SOURCE.kernel("conv2d_grey_filter_gradient", target, x.dtype)
-        kernel(grid, threads, dy, x, partial, s.window, rows, s.F, share)
-    else:
-        kernel = _SOURCE.kernel("conv2d_filter_gradient", target, x.dtype)
-        kernel(grid, threads, dy, x, partial, s.window, rows, s.C, s.F, groups, splits, share)
-    dw = sum_partials(target, partial, x.dtype)
+    dx = _input_gradient(target, dy, x, w, s, groups) if need_dx else None
+    splits, share = gemm.split(target, s.K, s.F // groups, rows, groups)
+    partial = target.empty((splits, s.K, s.F), accumulator(x.dtype))
+    grid = gemm.tiles(target, s.K, s.F // groups, groups * splits)
+    kernel = _SOURCE.kernel("conv2d_filter_gradient", target, x.dtype)
+    kernel(grid, threads, dy, x, partial, s.window, rows, s.C, s.F, groups, splits, share)
+    dw = sum_columns(target, partial, w.shape, x.dtype)
     return dx, dw, column_sum(target, dy.reshape(rows, s.F))
+
+
+def _input_gradient(
+    target: Target, dy: Array, x: Array, w: Array, s: _Sizes, groups: int
+) -> Array:
+    g = s.window
+    if g.SH == g.SW == 1:
+        entry = "conv2d_input_gradient"
+        pads = (g.KH - 1) * g.DH - g.PH, (g.KW - 1) * g.DW - g.PW
+        g = Window(g.OH, g.OW, g.H, g.W, g.KH, g.KW, 1, 1, *pads, g.DH, g.DW)
+    else:
+        entry = "conv2d_strided_input_gradient"
+    dx = target.empty(x.shape, x.dtype)
+    pixels = x.size // s.C
+    kernel = _SOURCE.kernel(entry, target, x.dtype)
+    grid = gemm.tiles(target, pixels, s.C // groups, groups)
+    kernel(grid, gemm.threads(target), dy, w, dx, g, pixels, s.C, s.F, groups)
+    return dx
 
 
 def im2col(

@@ -6,10 +6,14 @@ from .runtime import Target
 from .runtime.target import Grid
 
 _SPLIT_BLOCKS = 128  # blocks that a split reduction aims at: some for every core or multiprocessor
+_CPU_BLOCKS = 16  # the same on cpu, where each block packs operand B anew
+_CPU_ROWS = 512  # rows of a block there, so that packing is paid off
 
 
 def tiles(target: Target, M: int, N: int, depth: int = 1) -> Grid:
     """Return the grid of an M x N product, `depth` times over."""
+    if target.name == "cpu":
+        return max(1, -(-M // _CPU_ROWS)) if M else 0, -(-N // target.constants["BN"]), depth
     return -(-M // target.constants["BM"]), -(-N // target.constants["BN"]), depth
 
 
@@ -25,7 +29,9 @@ def split(target: Target, M: int, N: int, K: int, depth: int = 1) -> tuple[int, 
     is the same from run to run and on any number of cores. No k gives no splits.
     """
     across, down, _ = tiles(target, M, N)
-    wanted = max(1, _SPLIT_BLOCKS // max(1, across * down * depth))
-    steps = -(-K // target.constants["BK"])
-    share = max(1, -(-steps // wanted)) * target.constants["BK"]
+    blocks, step = _SPLIT_BLOCKS, target.constants["BK"]
+    if target.name == "cpu":
+        blocks, step = _CPU_BLOCKS, 256
+    wanted = max(1, blocks // max(1, across * down * depth))
+    share = max(1, -(-(-(-K // step)) // wanted)) * step
     return -(-K // share), share

@@ -27,6 +27,12 @@ class Window(ctypes.Structure):
     OW: int
     KH: int
     KW: int
+    SH: int
+    SW: int
+    PH: int
+    PW: int
+    DH: int
+    DW: int
 
 
 def pair(name: str, value: Pair, least: int) -> tuple[int, int]:

@@ -2,10 +2,11 @@
 //
 //   column_sum    partial[chunk, c] = sum of x[r, c] over the rows r of one chunk
 //   sum_partials  y[i]              = sum of partial[s, i] over s, in order
+//   sum_columns   y[j, i]           = sum of partial[s, i, j] over s, in order
 //
-// shapes   x (rows, C); partial (chunks, C) or (splits, count)
+// shapes   x (rows, C); partial (chunks, C), (splits, count) or (splits, rows, columns)
 // bytes    x once; the partial sums are rows / chunk times smaller
-// geometry column_sum: block (chunk, channel tile), sum_partials: any grid, one thread an element
+// geometry column_sum: a block a chunk; the others: any grid, one thread an element
 #include "channels.cuh"
 
 KERNEL column_sum(const T *__restrict__ x, acc_t *__restrict__ partial, int64 rows, int C,
@@ -26,5 +27,15 @@ KERNEL sum_partials(const acc_t *__restrict__ partial, T *__restrict__ y, int64 
         acc_t sum = 0;
         for (int s = 0; s < splits; ++s) sum += partial[s * count + i];
         y[i] = T(sum);
+    }
+}
+
+KERNEL sum_columns(const acc_t *__restrict__ partial, T *__restrict__ y, int rows, int columns,
+                   int splits) {
+    GRID_STRIDE(item, (int64)rows * columns) {
+        const int row = int(item / columns), column = int(item - (int64)row * columns);
+        acc_t sum = 0;
+        for (int s = 0; s < splits; ++s) sum += partial[(int64)s * rows * columns + item];
+        y[(int64)column * rows + row] = T(sum);
     }
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .runtime import Array, Source, Target
+from .runtime.target import Shape
 
 _SOURCE = Source("reduce.cu")
 
@@ -35,6 +36,15 @@ def sum_partials(target: Target, partial: Array, dtype: Any) -> Array:
     y = target.empty(partial.shape[1:], dtype)
     kernel = _SOURCE.kernel("sum_partials", target, dtype)
     kernel(target.stride_grid(y.size), target.threads, partial, y, y.size, partial.shape[0])
+    return y
+
+
+def sum_columns(target: Target, partial: Array, shape: Shape, dtype: Any) -> Array:
+    """Sum partial (splits, rows, columns) over its first axis in order, transposed, to a shape."""
+    splits, rows, columns = partial.shape
+    y = target.empty(shape, dtype)
+    kernel = _SOURCE.kernel("sum_columns", target, dtype)
+    kernel(target.stride_grid(y.size), target.threads, partial, y, rows, columns, splits)
     return y
 
 

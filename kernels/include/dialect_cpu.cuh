@@ -3,6 +3,10 @@
 
 #include "dialect_host.cuh"
 
+#ifdef __AVX512BW__
+#include <immintrin.h>
+#endif
+
 struct dim3 { unsigned x, y, z; };
 
 #define __shared__  // the block's one thread keeps its shared memory on its stack
@@ -25,6 +29,7 @@ static thread_local double *dynamic_shared_bytes;
 
 template <typename E> struct Simd {
     typedef E type __attribute__((vector_size(REGISTER_BYTES)));
+    using index = decltype(type{} < type{});  // as many whole numbers, as wide
     static constexpr int LANES = REGISTER_BYTES / sizeof(E);
 };
 template <typename E> static inline typename Simd<E>::type load_lanes(const E *p) {
@@ -35,6 +40,48 @@ template <typename E> static inline typename Simd<E>::type load_lanes(const E *p
 template <typename E> static inline void store_lanes(E *p, typename Simd<E>::type value) {
     memcpy(p, &value, sizeof value);
 }
+// The first `count` lanes, if that many; none if it is not positive. The others are zero. As bytes,
+// lanes are whole numbers below 256.
+#ifdef __AVX512BW__
+static inline unsigned first_bits(int count) {
+    return count >= 16 ? 0xffff : count > 0 ? (1u << count) - 1 : 0;
+}
+static inline Simd<float>::type load_first(const float *p, int count) {
+    return _mm512_maskz_loadu_ps(__mmask16(first_bits(count)), p);
+}
+static inline Simd<double>::type load_first(const double *p, int count) {
+    return _mm512_maskz_loadu_pd(__mmask8(first_bits(count)), p);
+}
+static inline void store_first(float *p, Simd<float>::type value, int count) {
+    _mm512_mask_storeu_ps(p, __mmask16(first_bits(count)), value);
+}
+static inline void store_first(double *p, Simd<double>::type value, int count) {
+    _mm512_mask_storeu_pd(p, __mmask8(first_bits(count)), value);
+}
+static inline void store_first_bytes(unsigned char *p, Simd<float>::index value, int count) {
+    _mm_mask_storeu_epi8(p, __mmask16(first_bits(count)), _mm512_cvtepi32_epi8((__m512i)value));
+}
+static inline void store_first_bytes(unsigned char *p, Simd<double>::index value, int count) {
+    _mm_mask_storeu_epi8(p, __mmask16(first_bits(count < 8 ? count : 8)),
+                         _mm512_cvtepi64_epi8((__m512i)value));
+}
+#else
+template <typename E> static inline typename Simd<E>::type load_first(const E *p, int count) {
+    if (count >= Simd<E>::LANES) return load_lanes(p);
+    typename Simd<E>::type value = {};
+    for (int i = 0; i < count; ++i) value[i] = p[i];
+    return value;
+}
+template <typename E>
+static inline void store_first(E *p, typename Simd<E>::type value, int count) {
+    if (count >= Simd<E>::LANES) return store_lanes(p, value);
+    for (int i = 0; i < count; ++i) p[i] = value[i];
+}
+template <typename V> static inline void store_first_bytes(unsigned char *p, V value, int count) {
+    constexpr int LANES = sizeof(V) / sizeof(value[0]);
+    for (int i = 0; i < (count < LANES ? count : LANES); ++i) p[i] = (unsigned char)value[i];
+}
+#endif
 
 // Blocks run on several cores at once.
 template <typename E> static inline E atomicAdd(E *p, E value) {
@@ -74,14 +121,18 @@ template <typename... P> struct Launch {
 
     void blocks(long long begin, long long end) const {
         gridDim = grid;
-        dynamic_shared_bytes = new double[shared_bytes / sizeof(double) + 1];
+        // Aligned like the registers that it is read into.
+        double *memory = new double[(shared_bytes + REGISTER_BYTES) / sizeof(double) + 1];
+        dynamic_shared_bytes =
+            reinterpret_cast<double *>((reinterpret_cast<uintptr_t>(memory) + REGISTER_BYTES - 1) &
+                                       -uintptr_t(REGISTER_BYTES));
         for (long long block = begin; block < end; ++block) {
             blockIdx.x = unsigned(block % grid.x);
             blockIdx.y = unsigned(block / grid.x % grid.y);
             blockIdx.z = unsigned(block / grid.x / grid.y);
             call();
         }
-        delete[] dynamic_shared_bytes;
+        delete[] memory;
     }
     static void body(void *self, long long begin, long long end) {
         static_cast<Launch *>(self)->blocks(begin, end);

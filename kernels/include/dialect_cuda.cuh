@@ -1,6 +1,9 @@
 // The dialect's words on `cuda`, compiled by NVRTC, besides CUDA's own.
 #pragma once
 
+// Before a loop of fixed length over registers.
+#define UNROLL _Pragma("unroll")
+
 __device__ inline float infinity() { return __int_as_float(0x7f800000); }
 __device__ inline float not_a_number() { return __int_as_float(0x7fffffff); }
 

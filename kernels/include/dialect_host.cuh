@@ -2,12 +2,16 @@
 #pragma once
 
 #include <math.h>
+#include <stdint.h>
 #include <string.h>
 
 #define __global__ __attribute__((noinline))
 #define __device__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
+
+// Before a loop of fixed length over registers.
+#define UNROLL _Pragma("GCC unroll 16")
 
 static inline float infinity() { return __builtin_inff(); }
 static inline float not_a_number() { return __builtin_nanf(""); }

@@ -6,10 +6,21 @@
 // Elements that one thread treats as a unit: lanes are threads here, so one.
 template <typename E> struct Simd {
     using type = E;
+    using index = int;
     static constexpr int LANES = 1;
 };
 template <typename E> __device__ inline E load_lanes(const E *p) { return *p; }
 template <typename E> __device__ inline void store_lanes(E *p, E value) { *p = value; }
+// The first `count` lanes, if that many; none if it is not positive. The others are zero.
+template <typename E> __device__ inline E load_first(const E *p, int count) {
+    return count > 0 ? *p : E(0);
+}
+template <typename E, typename V> __device__ inline void store_first(E *p, V value, int count) {
+    if (count > 0) *p = E(value);
+}
+__device__ inline void store_first_bytes(unsigned char *p, int value, int count) {
+    if (count > 0) *p = (unsigned char)value;
+}
 
 // A loop over a fixed number of neighbouring elements, held in registers.
 #define LANE_LOOP(v, V) _Pragma("unroll") for (int v = 0; v < (V); ++v)

@@ -1,7 +1,6 @@
 // Loaders that present a convolution's operands as matrices without writing them out.
 //
-//   im2col(x)   row (n, oh, ow), column (kh, kw, c): the pixel under tap (kh, kw), zero in padding;
-//               also transposed
+//   im2col(x)   row (n, oh, ow), column (kh, kw, c): the pixel under tap (kh, kw), zero in padding
 //   col2im(dy)  row (n, h, w),   column (kh, kw, f): the output that pixel (h, w) reached through
 //               tap (kh, kw), zero where there is none; times the filters it is the input gradient
 //
@@ -11,23 +10,75 @@
 #include "dialect.cuh"
 #include "window.cuh"
 
-struct Im2col {
+// The order of im2col's rows: pixel after pixel, or window after window of a pool whose windows
+// touch and do not overlap, so that a micro-tile holds whole windows. Pixels outside are left out.
+struct ByPixel {
+    int OH, OW;
+
+    __device__ Place place(int row) const { return ::place(row, OH, OW); }
+
+    struct Walk {
+        Place at;
+        int OH, OW;
+
+        void advance() {
+            if (++at.column < OW) return;
+            at.column = 0;
+            if (++at.row == OH) at.row = 0, ++at.n;
+        }
+    };
+    Walk walk(int row) const { return {place(row), OH, OW}; }
+};
+struct ByWindow {
+    int rows, columns, KH, KW;  // windows in an image, pixels in a window
+
+    __device__ Place place(int row) const {
+        const int window = row / (KH * KW), tap = row - window * (KH * KW), kh = tap / KW;
+        const Place at = ::place(window, rows, columns);
+        return {at.n, at.row * KH + kh, at.column * KW + tap - kh * KW};
+    }
+
+    struct Walk {
+        Place at;
+        int kh, kw, OH, OW, KH, KW;
+
+        void advance() {
+            ++at.column;
+            if (++kw < KW) return;
+            kw = 0;
+            if (++kh < KH) {
+                at.column -= KW, ++at.row;
+                return;
+            }
+            kh = 0, at.row -= KH - 1;
+            if (at.column < OW) return;
+            at.column = 0, at.row += KH;
+            if (at.row == OH) at.row = 0, ++at.n;
+        }
+    };
+    Walk walk(int row) const {
+        const int tap = row % (KH * KW);
+        return {place(row), tap / KW, tap % KW, rows * KH, columns * KW, KH, KW};
+    }
+};
+
+template <class Order> struct Im2col {
     const T *x;  // at the group's first channel
     Window window;
     int C, channels;  // of the image, of the group
+    Order order;
 
     template <int STEP> __device__ void load(int row, int column, int count, acc_t *out) const {
         const Window &g = window;
-        const int n = row / (g.OH * g.OW), pixel = row - n * g.OH * g.OW;
-        const int oh = pixel / g.OW, ow = pixel - oh * g.OW;
-        const T *image = x + (int64)n * g.H * g.W * C;
+        const Place at = order.place(row);
+        const T *image = x + at.n * g.H * g.W * C;
         // A run of columns contiguous in memory: a whole tap row where taps touch, else one tap.
-        const bool touching = g.DW == 1 && channels == C;
-        const int run = touching ? g.KW * C : channels, runs = touching ? 1 : g.KW;
+        const int run = this->run(), runs = run > channels ? 1 : g.KW;
         const int first = column / run;
         int kh = first / runs, kw = first - kh * runs, j = column - first * run;
         for (int done = 0; done < count; j = 0) {
-            const int ih = oh * g.SH - g.PH + kh * g.DH, iw = ow * g.SW - g.PW + kw * g.DW;
+            const int ih = at.row * g.SH - g.PH + kh * g.DH;
+            const int iw = at.column * g.SW - g.PW + kw * g.DW;
             const int length = smaller(run - j, count - done);
             // Elements of the run before `begin` and from `end` on lie in the padding.
             const bool inside = ih >= 0 && ih < g.H;
@@ -41,42 +92,33 @@ struct Im2col {
             if (++kw == runs) kw = 0, ++kh;
         }
     }
-};
 
-// im2col(x) of images of one channel, transposed: row (kh, kw), column (n, oh, ow). A run is a
-// whole output row then, where im2col's own would be KW elements short.
-struct Im2colByTap {
-    const T *x;
-    Window window;
+    // What gemm_rows.cuh asks: where windows that lie in the image as a whole have their pixels.
+    struct Walk {
+        const Im2col &a;
+        typename Order::Walk row;
 
-    template <int STEP> __device__ void load(int row, int column, int count, acc_t *out) const {
-        const Window &g = window;
-        const int kh = row / g.KW, kw = row - kh * g.KW;
-        const int line = column / g.OW;
-        int n = line / g.OH, oh = line - n * g.OH, ow = column - line * g.OW;
-        for (int done = 0; done < count; ow = 0) {
-            const int length = smaller(g.OW - ow, count - done);
-            const int ih = oh * g.SH - g.PH + kh * g.DH, iw = ow * g.SW - g.PW + kw * g.DW;
-            const T *source = x + ((int64)n * g.H + ih) * g.W + iw;
-            // Columns of the run before `begin` and from `end` on lie in the padding.
-            const bool inside = ih >= 0 && ih < g.H;
-            const int begin = smaller(iw < 0 ? ceil_div(-iw, g.SW) : 0, length);
-            const int room = g.W - iw;  // pixels from the first column's to the image's end
-            const int reached = room > 0 ? ceil_div(room, g.SW) : 0;
-            const int end = inside ? larger(smaller(reached, length), begin) : begin;
-            for (int i = 0; i < begin; ++i) out[(done + i) * STEP] = 0;
-            if (g.SW == 1)  // contiguous, which the compiler must know to use SIMD
-                for (int i = begin; i < end; ++i) out[(done + i) * STEP] = acc_t(source[i]);
-            else
-                for (int i = begin; i < end; ++i)
-                    out[(done + i) * STEP] = acc_t(source[(int64)i * g.SW]);
-            for (int i = end; i < length; ++i) out[(done + i) * STEP] = 0;
-            done += length;
-            if (++oh == g.OH) oh = 0, ++n;
+        const T *next() {
+            const Window &g = a.window;
+            const Place at = row.at;
+            row.advance();
+            const int h = at.row * g.SH - g.PH, w = at.column * g.SW - g.PW;
+            const int last_h = h + (g.KH - 1) * g.DH, last_w = w + (g.KW - 1) * g.DW;
+            if ((h < 0) | (w < 0) | (last_h >= g.H) | (last_w >= g.W)) return nullptr;
+            return a.x + ((at.n * g.H + h) * g.W + w) * a.C;
         }
+    };
+    Walk walk(int row) const { return {*this, order.walk(row)}; }
+    __device__ int run() const {
+        return window.DW == 1 && channels == C ? window.KW * channels : channels;
+    }
+    int64 offset(int column) const {
+        const int tap = column / channels, kh = tap / window.KW, kw = tap - kh * window.KW;
+        return ((int64)kh * window.DH * window.W + kw * window.DW) * C + column - tap * channels;
     }
 };
 
+// For strides above 1; at stride 1 it is the im2col of dy with the filters turned over.
 struct Col2im {
     const T *dy;  // at the group's first filter
     Window window;
@@ -84,14 +126,13 @@ struct Col2im {
 
     template <int STEP> __device__ void load(int row, int column, int count, acc_t *out) const {
         const Window &g = window;
-        const int n = row / (g.H * g.W), pixel = row - n * g.H * g.W;
-        const int h = pixel / g.W, w = pixel - h * g.W;
+        const Place at = place(row, g.H, g.W);
         const int tap = column / filters;
         int kh = tap / g.KW, kw = tap - kh * g.KW, f = column - tap * filters;
         for (int done = 0; done < count; f = 0) {
-            const int oh = g.output_row(h, kh), ow = g.output_column(w, kw);
+            const int oh = g.output_row(at.row, kh), ow = g.output_column(at.column, kw);
             const int length = smaller(filters - f, count - done);
-            const T *source = dy + (((int64)n * g.OH + oh) * g.OW + ow) * F + f;
+            const T *source = dy + ((at.n * g.OH + oh) * g.OW + ow) * F + f;
             const bool reached = oh >= 0 && ow >= 0;
             for (int i = 0; i < length; ++i)
                 out[(done + i) * STEP] = reached ? acc_t(source[i]) : acc_t(0);
@@ -99,16 +140,27 @@ struct Col2im {
             if (++kw == g.KW) kw = 0, ++kh;
         }
     }
+
+    // What gemm_rows.cuh asks: no row lies in one piece.
+    struct Walk {
+        const T *next() { return nullptr; }
+    };
+    Walk walk(int) const { return {}; }
+    int run() const { return filters; }
+    int64 offset(int column) const { return column; }
 };
 
-// The filters (F, KH, KW, channels) as a matrix with row (kh, kw, f) and column c.
+// The filters (F, KH, KW, channels) as a matrix with row (kh, kw, f) and column c; `turned` counts
+// the taps from the last.
 struct FiltersByTap {
     const T *w;  // at the group's first filter
     int taps, filters, channels;
+    bool turned;
 
     template <int STEP> __device__ void load(int row, int column, int count, acc_t *out) const {
         const int tap = row / filters, f = row - tap * filters;
-        const T *source = w + ((int64)f * taps + tap) * channels + column;
+        const int from = turned ? taps - 1 - tap : tap;
+        const T *source = w + ((int64)f * taps + from) * channels + column;
         for (int i = 0; i < count; ++i) out[i * STEP] = acc_t(source[i]);
     }
 };

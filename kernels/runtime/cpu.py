@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,8 @@ class CpuTarget:
     """The machine's own cores; arrays are NumPy's."""
 
     name = "cpu"
-    #: The GEMM's tile: both panels in the second-level cache, a micro-tile's part in the first.
-    constants = {"BM": 256, "BN": 64, "BK": 256}
+    #: The GEMM's panel of operand B, in the second-level cache.
+    constants = {"BM": 1, "BN": 96, "BK": 1024}
     dtypes: tuple[str, ...] = ("float32", "float64")
     threads = 1
 
@@ -110,6 +111,12 @@ class CpuTarget:
             except OSError as error:  # such as a cache folder mounted without the right to execute
                 raise KernelError(f"a compiled kernel cannot be loaded: {error}") from error
         return library
+
+
+@cache
+def vector_bytes() -> int:
+    """Return REGISTER_BYTES of ``dialect_cpu.cuh``: the width of a SIMD register."""
+    return 64
 
 
 def thread_count() -> int:

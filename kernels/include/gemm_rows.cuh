@@ -1,0 +1,260 @@
+// The GEMM of gemm.cuh on `cpu`: one thread a block, lanes along n, operand A read where it lies.
+//
+// A micro-tile is TM rows by V registers of C: each k takes V loads of B and TM broadcasts of A for
+// TM * V multiply-adds. B is packed, a panel at a time; packing A as well would cost more than it
+// saves, since a row of A meets only N columns. A's loader tells where a row lies:
+//
+//   walk(row).next()  address of the row, then of the one after it, ...; null for a row that
+//   reaches
+//                     into padding, which is copied together by load()
+//   offset(column)    where a column lies from there; columns come in runs() of neighbours
+//
+//   geometry grid (parts of M, parts of N, any): any number of parts gives the same bits
+#pragma once
+
+#include "channels.cuh"
+
+// TM * VECTORS sums fit the registers: 24 of AVX-512's 32, 12 of AVX2's 16.
+constexpr int TM = REGISTER_BYTES == 64 ? 8 : 4, VECTORS = 3;
+constexpr int BAND = 256;   // rows along k that are packed at a time
+constexpr int SHEET = 256;  // rows whose sums wait for the next panel
+
+// The part of [0, count) that block `index` of `blocks` takes, in whole multiples of `unit`.
+struct Part {
+    int begin, end;
+
+    Part(int count, int unit, unsigned index, unsigned blocks) {
+        const int64 units = ceil_div(count, unit);
+        begin = int(units * index / blocks) * unit;
+        end = smaller(int(units * (index + 1) / blocks) * unit, count);
+    }
+};
+
+// The registers of a micro-tile for N columns: fewest lanes unused, then most work a broadcast.
+static inline int vectors(int N) {
+    const int needed = ceil_div(N, LANES);
+    if (needed <= VECTORS) return needed;
+    return ceil_div(needed, 3) * 3 <= ceil_div(needed, 2) * 2 ? 3 : 2;
+}
+
+// The sums of a micro-tile, kept in registers as long as loops over them are unrolled.
+template <int V> struct MicroTile {
+    lanes_t sum[TM][V];
+
+    template <class Body> __attribute__((always_inline)) void each(const Body &body) {
+        UNROLL for (int i = 0; i < TM; ++i) UNROLL for (int v = 0; v < V; ++v) body(i, v);
+    }
+    // Adds the product of A's elements p[i][offset[i]] with one packed row of B.
+    template <class Element>
+    __attribute__((always_inline)) void add(const acc_t *b, const Element &element) {
+        lanes_t row[V];
+        UNROLL for (int v = 0; v < V; ++v) row[v] = load_lanes(b + v * LANES);
+        each([&](int i, int v) { sum[i][v] += element(i) * row[v]; });
+    }
+    void load(const acc_t *from) {
+        each([&](int i, int v) { sum[i][v] = load_lanes(from + (i * V + v) * LANES); });
+    }
+    void store(acc_t *to) {
+        each([&](int i, int v) { store_lanes(to + (i * V + v) * LANES, sum[i][v]); });
+    }
+};
+
+// Transposes LANES x LANES values: exchanges the off-diagonal quarters of ever smaller blocks.
+static inline void transpose(lanes_t (&row)[LANES]) {
+    using index_t = decltype(lanes_t{} < lanes_t{});
+    UNROLL for (int step = LANES / 2; step > 0; step /= 2) {
+        index_t upper, lower;
+        for (int l = 0; l < LANES; ++l) {
+            upper[l] = l & step ? LANES + l - step : l;
+            lower[l] = l & step ? LANES + l : l + step;
+        }
+        UNROLL for (int i = 0; i < LANES; ++i) {
+            if (i & step) continue;
+            const lanes_t a = row[i], b = row[i + step];
+            row[i] = __builtin_shuffle(a, b, upper);
+            row[i + step] = __builtin_shuffle(a, b, lower);
+        }
+    }
+}
+
+// Packs rows [k0, k0 + depth) and columns [n0, n0 + columns) of B, with zeros up to `width`.
+template <Rows ROWS, class B>
+static void pack(acc_t *tile, const B &b, int k0, int depth, int n0, int columns, int width) {
+    if (ROWS == Rows::ALONG_K) {
+        for (int k = 0; k < depth; ++k) {
+            b.template load<1>(k0 + k, n0, columns, tile + k * width);
+            for (int n = columns; n < width; ++n) tile[k * width + n] = 0;
+        }
+        return;
+    }
+    for (int n = 0; n < width; n += LANES)
+        for (int k = 0; k < depth; k += LANES) {
+            const int length = smaller(LANES, depth - k), rows = smaller(LANES, columns - n);
+            alignas(REGISTER_BYTES) acc_t line[LANES];
+            lanes_t square[LANES];
+            UNROLL for (int i = 0; i < LANES; ++i) {
+                if (i < rows && length == LANES) {
+                    b.template load<1>(n0 + n + i, k0 + k, LANES, line);
+                    square[i] = load_lanes(line);
+                } else {
+                    if (i < rows) b.template load<1>(n0 + n + i, k0 + k, length, line);
+                    square[i] = load_first(line, i < rows ? length : 0);
+                }
+            }
+            transpose(square);
+            for (int j = 0; j < length; ++j) store_lanes(tile + (k + j) * width + n, square[j]);
+        }
+}
+
+// ---- rows along the output ---------------------------------------------------------------------
+
+template <int V, Rows B_ROWS, class A, class B, class Epilogue>
+static void multiply_rows(const A &a, const B &b, Part m, Part n, int k_begin, int k_end,
+                          const Epilogue &epilogue) {
+    constexpr int WIDTH = V * LANES, PANEL = BN / WIDTH * WIDTH;
+    alignas(REGISTER_BYTES) acc_t tile[BK * BN], gathered[TM][BK], waiting[SHEET * BN];
+    // A panel ends where a run ends, unless runs are longer than panels.
+    const int run = a.run(), most = run < BK ? BK / run * run : BK;
+    const bool short_runs = run < 2 * LANES;
+    int64 offsets[BK];
+    for (int n0 = n.begin; n0 < n.end; n0 += PANEL) {
+        const int columns = smaller(PANEL, n.end - n0);
+        const int width = ceil_div(columns, WIDTH) * WIDTH;
+        for (int m0 = m.begin; m0 < m.end; m0 += SHEET) {
+            const int m1 = smaller(m0 + SHEET, m.end);
+            int k0 = k_begin;
+            do {
+                const int left = run < BK ? most : smaller(most, run - k0 % run);
+                const int depth = smaller(left, k_end - k0);
+                const bool first = k0 == k_begin, last = k0 + depth == k_end;
+                if (!(first && last) || m0 == m.begin)
+                    pack<B_ROWS>(tile, b, k0, depth, n0, columns, width);
+                if (short_runs)
+                    for (int k = 0; k < depth; ++k) offsets[k] = a.offset(k0 + k);
+                auto walk = a.walk(m0);
+                for (int row = m0; row < m1; row += TM) {
+                    const int rows = smaller(TM, m1 - row);
+                    bool whole = true;
+                    const acc_t *start[TM];
+                    bool direct[TM];
+                    for (int i = 0; i < rows; ++i) {
+                        start[i] = walk.next();
+                        direct[i] = start[i];
+                        whole &= direct[i];
+                        if (direct[i]) continue;
+                        a.template load<1>(row + i, k0, depth, gathered[i]);
+                        start[i] = gathered[i];
+                    }
+                    for (int i = rows; i < TM; ++i) start[i] = start[0], direct[i] = direct[0];
+                    for (int j = 0; j < columns; j += WIDTH) {
+                        MicroTile<V> c = {};
+                        acc_t *kept = waiting + (row - m0) * BN + j * TM;
+                        if (!first) c.load(kept);
+                        const acc_t *packed = tile + j;
+                        if (short_runs && whole) {
+                            for (int k = 0; k < depth; ++k, packed += width)
+                                c.add(packed, [&](int i) { return start[i][offsets[k]]; });
+                        } else {
+                            for (int k = 0; k < depth; k += run) {
+                                const int64 offset = a.offset(k0 + k);
+                                const acc_t *p[TM];
+                                UNROLL for (int i = 0; i < TM; ++i) p[i] =
+                                    start[i] + (direct[i] ? offset : k);
+                                const int length = smaller(run, depth - k);
+                                for (int l = 0; l < length; ++l, packed += width)
+                                    c.add(packed, [&](int i) { return p[i][l]; });
+                            }
+                        }
+                        if (last)
+                            epilogue.store(row, n0 + j, c.sum, rows, smaller(WIDTH, columns - j));
+                        else
+                            c.store(kept);
+                    }
+                }
+                k0 += depth;
+            } while (k0 < k_end);
+        }
+    }
+}
+
+// ---- rows along k ------------------------------------------------------------------------------
+
+template <int V, class A, class B, class Epilogue>
+static void multiply_bands(const A &a, const B &b, Part m, Part n, int k_begin, int k_end,
+                           const Epilogue &epilogue) {
+    constexpr int WIDTH = V * LANES, PANEL = BN / WIDTH * WIDTH;
+    constexpr int MOST = BK * BN / BAND / TM * TM;  // columns of A that are gathered at a time
+    alignas(REGISTER_BYTES) acc_t tile[BAND * BN], gathered[BAND * MOST];
+    for (int n0 = n.begin; n0 < n.end; n0 += PANEL) {
+        const int columns = smaller(PANEL, n.end - n0);
+        const int width = ceil_div(columns, WIDTH) * WIDTH;
+        auto walk = a.walk(k_begin);
+        for (int k0 = k_begin; k0 < k_end; k0 += BAND) {
+            const int depth = smaller(BAND, k_end - k0);
+            // Rows that lie in one piece come first, then the others.
+            const acc_t *start[BAND];
+            int order[BAND], direct = 0, others = 0;
+            for (int k = 0; k < depth; ++k) {
+                const acc_t *row = walk.next();
+                if (row)
+                    start[direct] = row, order[direct++] = k;
+                else
+                    order[BAND - ++others] = k;
+            }
+            for (int i = 0; i < direct; ++i)
+                pack<Rows::ALONG_K>(tile + i * width, b, k0 + order[i], 1, n0, columns, width);
+            for (int i = 0; i < others; ++i)
+                pack<Rows::ALONG_K>(tile + (direct + i) * width, b, k0 + order[BAND - 1 - i], 1, n0,
+                                    columns, width);
+            for (int m0 = m.begin; m0 < m.end; m0 += MOST) {
+                const int m1 = smaller(m0 + MOST, m.end);
+                for (int i = 0; i < others; ++i)
+                    a.template load<1>(k0 + order[BAND - 1 - i], m0, m1 - m0, gathered + i * MOST);
+                for (int row = m0; row < m1; row += TM) {
+                    int64 offset[TM];
+                    int place[TM];
+                    for (int i = 0; i < TM; ++i) {
+                        place[i] = smaller(row + i, m1 - 1) - m0;
+                        offset[i] = a.offset(m0 + place[i]);
+                    }
+                    for (int j = 0; j < columns; j += WIDTH) {
+                        const int rows = smaller(TM, m1 - row);
+                        const int used = smaller(WIDTH, columns - j);
+                        MicroTile<V> c = {};
+                        const acc_t *packed = tile + j;
+                        for (int k = 0; k < direct; ++k, packed += width)
+                            c.add(packed, [&](int i) { return start[k][offset[i]]; });
+                        for (int k = 0; k < others; ++k, packed += width)
+                            c.add(packed, [&](int i) { return gathered[k * MOST + place[i]]; });
+                        if (k0 > k_begin) {  // band by band, so that rounding errors stay few
+                            MicroTile<V> before;
+                            epilogue.load(row, n0 + j, before.sum, rows, used);
+                            c.each([&](int i, int v) { c.sum[i][v] += before.sum[i][v]; });
+                        }
+                        epilogue.store(row, n0 + j, c.sum, rows, used);
+                    }
+                }
+            }
+        }
+    }
+}
+
+// The part of the M x N product over k in [k_begin, k_end) that falls to this block.
+template <Rows A_ROWS, Rows B_ROWS, class A, class B, class Epilogue>
+static void gemm(const A &a, const B &b, int M, int N, int k_begin, int k_end,
+                 const Epilogue &epilogue) {
+    const int V = vectors(N);
+    const Part m(M, TM, blockIdx.x, gridDim.x), n(N, V * LANES, blockIdx.y, gridDim.y);
+    const auto run = [&](auto width) {
+        if constexpr (A_ROWS == Rows::ALONG_OUTPUT)
+            multiply_rows<width.value, B_ROWS>(a, b, m, n, k_begin, k_end, epilogue);
+        else
+            multiply_bands<width.value>(a, b, m, n, k_begin, k_end, epilogue);
+    };
+    if (V == 1)
+        run(Width<1>());
+    else if (V == 2)
+        run(Width<2>());
+    else
+        run(Width<3>());
+}
