@@ -64,15 +64,15 @@ KERNEL typed(const T *__restrict__ x, int64 *indices, Window g, int rows, int64 
 
 
 class Launches(list[Any]):
-    """What reached the launcher of a kernel whose launches are not run."""
+    """What reached the binder of a kernel whose launches are not run."""
 
     def __init__(self) -> None:
         entry = Source("typed.cu", TYPED, ahead=False).entries["typed"]
 
-        def launch(grid: Any, threads: int, shared: int, arguments: list[Any]) -> None:
-            self.append((grid, threads, arguments))
+        def bind(grid: Any, threads: int, shared: int, arguments: list[Any]) -> Any:
+            return lambda: self.append((grid, threads, arguments))
 
-        self.kernel = Kernel("typed", entry, {"T": np.float32}, launch)
+        self.kernel = Kernel("typed", entry, {"T": np.float32}, bind)
 
     def __call__(self, grid: Any = (1, 1, 1), **changes: Any) -> None:
         x, indices = np.zeros(4, np.float32), np.zeros(4, np.int64)

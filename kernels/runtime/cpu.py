@@ -5,13 +5,15 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
+from . import memory
 from .compiler import compiler
 from .errors import KernelError
+from .recording import Launch
 from .source import Source, flattened
 from .target import Array, Grid, Kernel, Shape
 
@@ -21,6 +23,44 @@ FLAGS = (
 _POOL_SOURCE = "runtime/thread_pool.cpp"
 _ELEMENTS_PER_BLOCK = 8192  # work enough to outweigh handing a block to another core
 _MOST_THREADS = 1024
+
+
+class _Bound(ctypes.Structure):
+    """BoundLaunch of thread_pool.cpp."""
+
+    _fields_ = [
+        ("function", ctypes.c_void_p),
+        ("grid", ctypes.c_uint * 4),
+        ("arguments", ctypes.c_void_p),
+    ]
+
+
+class _CpuLaunch:
+    """A launch, packed: the function takes the address of each argument."""
+
+    def __init__(
+        self, function: Any, grid: Grid, shared: int, arguments: list[Any], parallel_for: Any
+    ) -> None:
+        # An array is passed as the address of a pointer to its data, a scalar as its address.
+        self._values = [
+            ctypes.c_void_p(None if value is None else value.ctypes.data)
+            if value is None or isinstance(value, np.ndarray)
+            else value
+            for value in arguments
+        ]
+        addresses = [ctypes.addressof(value) for value in self._values]
+        self._arguments = (ctypes.c_void_p * len(addresses))(*addresses)
+        self._function, self._parallel_for = function, parallel_for
+        self._grid = (ctypes.c_uint * 4)(*grid, shared)
+
+    def __call__(self) -> None:
+        """Launch."""
+        self._function(self._grid, self._arguments, self._parallel_for)
+
+    def bound(self) -> _Bound:
+        """Return what a replay in C++ needs, valid while this object lives."""
+        function = ctypes.cast(self._function, ctypes.c_void_p)
+        return _Bound(function, self._grid, ctypes.addressof(self._arguments))
 
 
 class CpuTarget:
@@ -36,6 +76,7 @@ class CpuTarget:
         self._libraries: dict[str, ctypes.CDLL] = {}
         self._lock = threading.Lock()
         self._parallel_for: Any = None
+        self._replay: Any = None
 
     def __repr__(self) -> str:
         """Return the name that messages use."""
@@ -46,30 +87,30 @@ class CpuTarget:
         function = getattr(self._library(source, constants), f"launch_{entry}")
         parallel_for = self._pool()
 
-        def launch(grid: Grid, threads: int, shared: int, arguments: list[Any]) -> None:
-            # An array is passed as the address of a pointer to its data, a scalar as its address.
-            held = [
-                ctypes.c_void_p(None if value is None else value.ctypes.data)
-                if value is None or isinstance(value, np.ndarray)
-                else value
-                for value in arguments
-            ]
-            pointers = (ctypes.c_void_p * len(held))(*[ctypes.addressof(value) for value in held])
-            function((ctypes.c_uint * 4)(*grid, shared), pointers, parallel_for)
+        def bind(grid: Grid, threads: int, shared: int, arguments: list[Any]) -> Launch:
+            return _CpuLaunch(function, grid, shared, arguments, parallel_for)
 
-        return Kernel(entry, source.entries[entry], constants, launch)
+        return Kernel(entry, source.entries[entry], constants, bind)
 
-    def empty(self, shape: Shape, dtype: Any) -> Array:
-        """Return an uninitialised C-contiguous array."""
+    def fresh(self, shape: Shape, dtype: Any) -> Array:
+        """Return an uninitialised C-contiguous array with memory of its own."""
         return np.empty(shape, dtype)
 
+    def empty(self, shape: Shape, dtype: Any) -> Array:
+        """Return an uninitialised C-contiguous array; of a recording's arena while there is one."""
+        return memory.empty(self, shape, dtype)
+
     def zeros(self, shape: Shape, dtype: Any) -> Array:
-        """Return an array of zeros."""
-        return np.zeros(shape, dtype)
+        """Return an array of zeros; in a recording, zeroed again by every replay."""
+        return memory.zeros(self, shape, dtype)
 
     def array(self, values: Any, dtype: Any = None) -> Array:
         """Return values as a C-contiguous array here, copied only where needed."""
         return np.require(values, dtype, ["C_CONTIGUOUS", "ALIGNED"])
+
+    def address(self, array: Array) -> int:
+        """Return the address of an array's first element."""
+        return int(array.ctypes.data)
 
     def stride_grid(self, count: int) -> Grid:
         """Return the grid of a GRID_STRIDE kernel over `count` elements.
@@ -77,6 +118,13 @@ class CpuTarget:
         It depends on the count alone, not on the cores, so that results do not either.
         """
         return (min(-(-count // _ELEMENTS_PER_BLOCK), 2**31 - 1), 1, 1)
+
+    def replayer(self, launches: list[Launch]) -> Launch:
+        """Return what runs bound launches in order: one call into C++ for all of them."""
+        self._pool()
+        bound = [launch.bound() for launch in launches if isinstance(launch, _CpuLaunch)]
+        table = (_Bound * len(bound))(*bound)
+        return partial(self._replay, table, ctypes.c_longlong(len(bound)), self._parallel_for)
 
     def prepare(self, jobs: list[tuple[Source, dict[str, Any]]]) -> None:
         """Compile what the cache lacks, one compiler per core at a time."""
@@ -99,7 +147,7 @@ class CpuTarget:
             library = self._load(_POOL_SOURCE, flattened(_POOL_SOURCE))
             with self._lock:
                 library.start_pool(thread_count())
-            self._parallel_for = library.parallel_for
+            self._replay, self._parallel_for = library.replay, library.parallel_for
         return self._parallel_for
 
     def _load(self, name: str, text: str) -> ctypes.CDLL:

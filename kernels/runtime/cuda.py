@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from . import memory
 from .errors import KernelError
+from .recording import Launch, in_order
 from .source import Source
 from .target import Array, Grid, Kernel, Shape
 
@@ -41,26 +43,55 @@ class CudaTarget:
         with cupy.cuda.Device(self.device):
             function = self._module(source, constants).get_function(entry)
 
-        def launch(grid: Grid, threads: int, shared: int, arguments: list[Any]) -> None:
-            with cupy.cuda.Device(self.device):
-                function(grid, (threads,), tuple(map(_argument, arguments)), shared_mem=shared)
+        def bind(grid: Grid, threads: int, shared: int, arguments: list[Any]) -> Launch:
+            packed = tuple(map(_argument, arguments))
 
-        return Kernel(entry, source.entries[entry], constants, launch)
+            def launch() -> None:
+                with cupy.cuda.Device(self.device):
+                    function(grid, (threads,), packed, shared_mem=shared)
 
-    def empty(self, shape: Shape, dtype: Any) -> Array:
-        """Return an uninitialised C-contiguous array."""
+            return launch
+
+        return Kernel(entry, source.entries[entry], constants, bind)
+
+    def fresh(self, shape: Shape, dtype: Any) -> Array:
+        """Return an uninitialised C-contiguous array with memory of its own."""
         with self._cupy.cuda.Device(self.device):
             return self._cupy.empty(shape, dtype)
 
+    def empty(self, shape: Shape, dtype: Any) -> Array:
+        """Return an uninitialised C-contiguous array; of a recording's arena while there is one."""
+        return memory.empty(self, shape, dtype)
+
     def zeros(self, shape: Shape, dtype: Any) -> Array:
-        """Return an array of zeros."""
-        with self._cupy.cuda.Device(self.device):
-            return self._cupy.zeros(shape, dtype)
+        """Return an array of zeros; in a recording, zeroed again by every replay."""
+        return memory.zeros(self, shape, dtype)
 
     def array(self, values: Any, dtype: Any = None) -> Array:
         """Return values as a C-contiguous array here, copied only where needed."""
         with self._cupy.cuda.Device(self.device):
             return self._cupy.ascontiguousarray(self._cupy.asarray(values, dtype))
+
+    def address(self, array: Array) -> int:
+        """Return the address of an array's first element."""
+        return int(array.data.ptr)
+
+    def replayer(self, launches: list[Launch]) -> Launch:
+        """Return what runs bound launches in order: they become one CUDA graph."""
+        cupy = self._cupy
+        with cupy.cuda.Device(self.device):
+            # The default stream cannot be captured; what is captured does not run.
+            stream = cupy.cuda.Stream(non_blocking=True)
+            with stream:
+                stream.begin_capture()
+                in_order(launches)
+                graph = stream.end_capture()
+
+        def run() -> None:
+            with cupy.cuda.Device(self.device):
+                graph.launch(cupy.cuda.get_current_stream())
+
+        return run
 
     def stride_grid(self, count: int) -> Grid:
         """Return the grid of a GRID_STRIDE kernel over `count` elements."""
@@ -92,12 +123,15 @@ class CudaTarget:
 
 
 def _argument(value: Any) -> Any:
-    """Convert a checked argument to what a CuPy function passes by value."""
+    """Convert a checked argument to what a CuPy function passes by value.
+
+    An array becomes its address: a launch that is kept does not keep the array.
+    """
     if isinstance(value, ctypes.Structure):
         return np.void(bytes(value))
     if isinstance(value, ctypes._SimpleCData):
         return np.dtype(type(value)).type(value.value)
-    return value
+    return None if value is None else np.uint64(value.data.ptr)
 
 
 @cache

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .recording import current
 from .source import C_TYPES, Source
 from .target import Array, Target
 
@@ -43,7 +44,8 @@ class Elementwise:
     def __call__(self, target: Target, dtype: Any, *arguments: Any, **types: Any) -> None:
         """Run over inputs, scalars and outputs, given in the order of their declarations."""
         last: Array = arguments[-1]
-        if target.name != "cuda":
+        # CuPy's own launches cannot be recorded.
+        if target.name != "cuda" or current() is not None:
             kernel = self._source.kernel(self.name, target, dtype, **types)
             kernel(target.stride_grid(last.size), target.threads, last.size, *arguments)
             return

@@ -10,14 +10,17 @@ import os
 import re
 import subprocess
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from . import memory
 from .compiler import compiler
 from .cuda import CudaTarget
 from .errors import KernelError
+from .recording import Launch, in_order
 from .source import Source, flattened
 from .target import Array, Grid, Kernel, Shape
 
@@ -88,7 +91,7 @@ class SimtTarget:
         function.restype = ctypes.c_char_p
         names = [parameter.name for parameter in source.entries[entry]]
 
-        def launch(grid: Grid, threads: int, shared: int, arguments: list[Any]) -> None:
+        def bind(grid: Grid, threads: int, shared: int, arguments: list[Any]) -> Launch:
             held, arrays = [], []
             for name, value in zip(names, arguments, strict=True):
                 if isinstance(value, np.ndarray):
@@ -98,37 +101,52 @@ class SimtTarget:
                     held.append(ctypes.c_void_p() if value is None else value)
             pointers = (ctypes.c_void_p * len(held))(*[ctypes.addressof(value) for value in held])
             call = _Launch(
-                entry.encode(),
-                (ctypes.c_uint * 3)(*grid),
-                threads,
-                shared,
-                _ORDERS.index(self.order),
-                self.seed,
-                len(arrays),
-                (_Argument * len(arrays))(*arrays),
+                kernel=entry.encode(),
+                grid=grid,
+                threads=threads,
+                shared_bytes=shared,
+                arguments=len(arrays),
+                argument=(_Argument * len(arrays))(*arrays),
             )
-            if self.visited is not None:
-                empty = np.zeros(path.stat().st_size, np.uint8)
-                marks = self.visited.setdefault(path, empty)
-                call.visited, call.visited_bytes = marks.ctypes.data, marks.size
-            with self._alone:
-                fault = function(ctypes.byref(call), pointers)
-            if fault is not None:
-                raise SimtError(_with_lines(fault.decode(), path))
 
-        return Kernel(entry, source.entries[entry], constants, launch)
+            def launch(held: list[Any] = held) -> None:  # keeps what the pointers point to
+                call.order, call.seed = _ORDERS.index(self.order), self.seed
+                if self.visited is not None:
+                    empty = np.zeros(path.stat().st_size, np.uint8)
+                    marks = self.visited.setdefault(path, empty)
+                    call.visited, call.visited_bytes = marks.ctypes.data, marks.size
+                with self._alone:
+                    fault = function(ctypes.byref(call), pointers)
+                if fault is not None:
+                    raise SimtError(_with_lines(fault.decode(), path))
 
-    def empty(self, shape: Shape, dtype: Any) -> Array:
-        """Return an uninitialised C-contiguous array."""
+            return launch
+
+        return Kernel(entry, source.entries[entry], constants, bind)
+
+    def fresh(self, shape: Shape, dtype: Any) -> Array:
+        """Return an uninitialised C-contiguous array with memory of its own."""
         return np.empty(shape, dtype)
 
+    def empty(self, shape: Shape, dtype: Any) -> Array:
+        """Return an uninitialised C-contiguous array; of a recording's arena while there is one."""
+        return memory.empty(self, shape, dtype)
+
     def zeros(self, shape: Shape, dtype: Any) -> Array:
-        """Return an array of zeros."""
-        return np.zeros(shape, dtype)
+        """Return an array of zeros; in a recording, zeroed again by every replay."""
+        return memory.zeros(self, shape, dtype)
 
     def array(self, values: Any, dtype: Any = None) -> Array:
         """Return values as a C-contiguous array here, copied only where needed."""
         return np.require(values, dtype, ["C_CONTIGUOUS", "ALIGNED"])
+
+    def address(self, array: Array) -> int:
+        """Return the address of an array's first element."""
+        return int(array.ctypes.data)
+
+    def replayer(self, launches: list[Launch]) -> Launch:
+        """Return what runs bound launches in order."""
+        return partial(in_order, launches)
 
     def stride_grid(self, count: int) -> Grid:
         """Return the grid of a GRID_STRIDE kernel over `count` elements: cuda's, but smaller.

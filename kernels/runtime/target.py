@@ -8,14 +8,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .recording import Launch, current
 from .source import Parameter, Source
 
 Shape = tuple[int, ...]
 Array = Any  #: numpy.ndarray on `cpu`, cupy.ndarray on `cuda`
 Grid = tuple[int, int, int]
 #: Takes the grid, the threads and bytes of dynamic shared memory per block, and the checked
-#: arguments, one per parameter.
-Launcher = Callable[[Grid, int, int, list[Any]], None]
+#: arguments, one per parameter; packs them. Scalars are kept, of arrays the addresses alone.
+Binder = Callable[[Grid, int, int, list[Any]], Launch]
 
 INT32_MAX = 2**31 - 1
 _GRID_YZ_MAX = 65535  # CUDA's limit, kept on every target
@@ -31,17 +32,26 @@ class Target(Protocol):
     def kernel(self, source: Source, entry: str, constants: dict[str, Any]) -> Kernel:
         """Compile, or load from the cache, one entry point."""
 
+    def fresh(self, shape: Shape, dtype: Any) -> Array:
+        """Return an uninitialised C-contiguous array with memory of its own."""
+
     def empty(self, shape: Shape, dtype: Any) -> Array:
-        """Return an uninitialised C-contiguous array."""
+        """Return an uninitialised C-contiguous array; of a recording's arena while there is one."""
 
     def zeros(self, shape: Shape, dtype: Any) -> Array:
-        """Return an array of zeros."""
+        """Return an array of zeros; in a recording, zeroed again by every replay."""
 
     def array(self, values: Any, dtype: Any = None) -> Array:
         """Return values as a C-contiguous array here, copied only where needed."""
 
+    def address(self, array: Array) -> int:
+        """Return the address of an array's first element."""
+
     def stride_grid(self, count: int) -> Grid:
         """Return the grid of a GRID_STRIDE kernel over `count` elements."""
+
+    def replayer(self, launches: list[Launch]) -> Callable[[], None]:
+        """Return what runs bound launches in order, with as little work on the host as can be."""
 
     def prepare(self, jobs: list[tuple[Source, dict[str, Any]]]) -> None:
         """Compile what the cache lacks of these sources, each under its constants."""
@@ -63,23 +73,34 @@ class Kernel:
         name: str,
         parameters: tuple[Parameter, ...],
         constants: dict[str, Any],
-        launcher: Launcher,
+        binder: Binder,
     ) -> None:
         self.name = name
         self._parameters = [
             (p.name, p.type, p.pointer, p.dtype(constants), _scalar_type(p, constants))
             for p in parameters
         ]
-        self._launcher = launcher
+        self._binder = binder
 
     def __call__(self, grid: Grid, threads: int, *arguments: Any, shared: int = 0) -> None:
         """Launch over `grid` blocks of `threads` threads and `shared` dynamic bytes each."""
+        packed = self._packed(grid, arguments)
+        if packed is None:
+            return
+        launch = self._binder(grid, threads, shared, packed)
+        launch()
+        recording = current()
+        if recording is not None:
+            recording.add(launch, packed)
+
+    def _packed(self, grid: Grid, arguments: tuple[Any, ...]) -> list[Any] | None:
+        """Return the arguments checked and scalars converted; None if there is nothing to do."""
         if len(arguments) != len(self._parameters):
             raise TypeError(
                 f"{self.name}: got {len(arguments)} arguments, expected {len(self._parameters)}"
             )
         if 0 in grid:
-            return
+            return None
         if max(grid[1:]) > _GRID_YZ_MAX:
             raise ValueError(
                 f"{self.name}: got a grid of {grid} blocks, expected at most {_GRID_YZ_MAX} "
@@ -102,7 +123,7 @@ class Kernel:
                 packed.append(value)
             else:
                 packed.append(_scalar(self.name, name, value, scalar))
-        self._launcher(grid, threads, shared, packed)
+        return packed
 
 
 def _scalar_type(parameter: Parameter, constants: dict[str, Any]) -> Any:

@@ -87,6 +87,13 @@ class Pool {
 
 Pool *pool = nullptr;
 
+// One launch of a kernel, its arguments packed; see EXPORT_LAUNCH.
+struct BoundLaunch {
+    void (*function)(const unsigned *grid, void **arguments, void *parallel_for);
+    unsigned grid[4];
+    void **arguments;
+};
+
 }  // namespace
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -98,4 +105,10 @@ EXPORT void start_pool(int threads) {
 
 EXPORT void parallel_for(RangeBody body, void *context, long long count) {
     pool->run(body, context, count);
+}
+
+// Runs launches one after the other.
+EXPORT void replay(const BoundLaunch *launches, long long count, void *parallel_for) {
+    for (long long i = 0; i < count; ++i)
+        launches[i].function(launches[i].grid, launches[i].arguments, parallel_for);
 }

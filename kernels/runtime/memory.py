@@ -1,0 +1,135 @@
+"""Arrays of a target, and the arena that a recording's arrays come from."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .elementwise import Elementwise
+from .recording import current
+from .target import Array, Shape, Target
+
+_ALIGNMENT = 64  # bytes: a cache line, so a vector register too
+_LEAST_CHUNK = 2**20  # bytes: small arrays share one allocation
+
+_ZERO = Elementwise("fill_zeros", "", "T y", "y = T(0);")
+
+
+def empty(target: Target, shape: Shape, dtype: Any) -> Array:
+    """Return an uninitialised C-contiguous array; of a recording's arena while there is one."""
+    recording = current()
+    if recording is None:
+        return target.fresh(shape, dtype)
+    return recording.arena.array(shape, dtype)
+
+
+def zeros(target: Target, shape: Shape, dtype: Any) -> Array:
+    """Return an array of zeros; in a recording, zeroed again by every replay."""
+    array = target.empty(shape, dtype)
+    if current() is None:
+        array.fill(0)
+    else:
+        _ZERO(target, array.dtype, array)
+    return array
+
+
+class Arena:
+    """Memory for arrays that come and go in the same order time and again.
+
+    A block goes back with the last reference to its array, views included, and serves later arrays;
+    the memory itself stays until nothing refers to the arena.
+
+    Attributes
+    ----------
+    target : Target
+        Whose memory it is.
+    bytes : int
+        Memory taken so far.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.bytes = 0
+        self._chunks: list[tuple[int, int, Array]] = []  # first and last address, memory
+        self._free: dict[int, int] = {}  # address -> bytes
+        # Blocks given back. The garbage collector may do so at any moment, also in the middle of
+        # `array`, so they join the free ones only when the next array is asked for.
+        self._returned: list[tuple[int, int]] = []
+
+    def array(self, shape: Shape, dtype: Any) -> Array:
+        """Return an uninitialised array whose memory goes back with its last reference."""
+        dtype = np.dtype(dtype)
+        count = math.prod(shape) * dtype.itemsize
+        size = max(1, -(-count // _ALIGNMENT)) * _ALIGNMENT
+        block = _Block(self, self._take(size), size)
+        return self.target.array(block)[:count].view(dtype).reshape(shape)
+
+    def owns(self, array: Array) -> bool:
+        """Whether an array's memory is the arena's."""
+        address = self.target.address(array)
+        return any(first <= address < last for first, last, _ in self._chunks)
+
+    def give_back(self, address: int, size: int) -> None:
+        """Take back a block."""
+        self._returned.append((address, size))
+
+    def _take(self, size: int) -> int:
+        """Return the address of a block: of the smallest free one that is large enough."""
+        self._join()
+        fitting = [(free, address) for address, free in self._free.items() if free >= size]
+        if not fitting:
+            fitting = [self._chunk(size)]
+        free, address = min(fitting)
+        self._free.pop(address, None)
+        if free > size:
+            self._free[address + size] = free - size
+        return address
+
+    def _chunk(self, size: int) -> tuple[int, int]:
+        """Return bytes and address of new memory."""
+        size = max(size, _LEAST_CHUNK)
+        memory = self.target.fresh((size + _ALIGNMENT,), np.uint8)
+        begin = self.target.address(memory)
+        self._chunks.append((begin, begin + size + _ALIGNMENT, memory))
+        self.bytes += size + _ALIGNMENT
+        return size, -(-begin // _ALIGNMENT) * _ALIGNMENT
+
+    def _join(self) -> None:
+        """Make one of free blocks that are neighbours."""
+        if not self._returned:
+            return
+        while self._returned:
+            address, size = self._returned.pop()
+            self._free[address] = size
+        joined: dict[int, int] = {}
+        end = before = -1
+        for address in sorted(self._free):
+            size = self._free[address]
+            if address == end:
+                joined[before] += size
+            else:
+                before = address
+                joined[before] = size
+            end = address + size
+        self._free = joined
+
+
+class _Block:
+    """The memory of one array, which holds it as its base."""
+
+    def __init__(self, arena: Arena, address: int, size: int) -> None:
+        self._arena, self._address, self._size = arena, address, size
+
+    def __del__(self) -> None:
+        self._arena.give_back(self._address, self._size)
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        data = (self._address, False)
+        return {"shape": (self._size,), "typestr": "|u1", "data": data, "version": 3}
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return self.__array_interface__
