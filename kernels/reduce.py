@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .runtime import Array, Source, Target
+from .runtime import Array, Source, Target, checks
 from .runtime.target import Shape
 
 _SOURCE = Source("reduce.cu")
@@ -21,19 +21,23 @@ def channel_threads(target: Target, C: int) -> int:
     return 1 if target.name == "cpu" else min(max(-(-C // 32), 1) * 32, 256)
 
 
-def column_sum(target: Target, x: Array) -> Array:
-    """Sum x (rows, C) over its rows, giving (C,)."""
+def column_sum(target: Target, x: Array, out: Array | None = None) -> Array:
+    """Sum x (rows, C) over its rows, giving (C,), written to `out` where given."""
     rows, C = x.shape
     rows_per_chunk, count = chunks(target, rows)
     partial = target.empty((count, C), accumulator(x.dtype))
     kernel = _SOURCE.kernel("column_sum", target, x.dtype)
     kernel((count, 1, 1), channel_threads(target, C), x, partial, rows, C, rows_per_chunk)
-    return sum_partials(target, partial, x.dtype)
+    return sum_partials(target, partial, x.dtype, out)
 
 
-def sum_partials(target: Target, partial: Array, dtype: Any) -> Array:
-    """Sum partial (splits, ...) over its first axis in order; zeros if it is empty."""
-    y = target.empty(partial.shape[1:], dtype)
+def sum_partials(target: Target, partial: Array, dtype: Any, out: Array | None = None) -> Array:
+    """Sum partial (splits, ...) over its first axis in order; zeros if it is empty.
+
+    Written to `out`, of this dtype and C-contiguous, where given.
+    """
+    y = target.empty(partial.shape[1:], dtype) if out is None else out
+    checks.shape("out", y, partial.shape[1:], "the shape of what is written there")
     kernel = _SOURCE.kernel("sum_partials", target, dtype)
     kernel(target.stride_grid(y.size), target.threads, partial, y, y.size, partial.shape[0])
     return y
