@@ -88,6 +88,8 @@ def conv2d_backward(
     dilation: Pair = 1,
     groups: int = 1,
     need_dx: bool = True,
+    out_dw: Array | None = None,
+    out_db: Array | None = None,
 ) -> tuple[Array | None, Array, Array]:
     """Return the gradients (dx, dw, db) of `conv2d` without ReLU.
 
@@ -101,6 +103,8 @@ def conv2d_backward(
         As in `conv2d`.
     need_dx : bool
         If false, dx is not computed and None is returned for it.
+    out_dw, out_db : array, optional
+        C-contiguous arrays of dw's and db's shape and dtype to write them to.
 
     Raises
     ------
@@ -117,8 +121,9 @@ def conv2d_backward(
     grid = gemm.tiles(target, s.K, s.F // groups, groups * splits)
     kernel = _SOURCE.kernel("conv2d_filter_gradient", target, x.dtype)
     kernel(grid, threads, dy, x, partial, s.window, rows, s.C, s.F, groups, splits, share)
-    dw = sum_columns(target, partial, w.shape, x.dtype)
-    return dx, dw, column_sum(target, dy.reshape(rows, s.F))
+    dw = target.empty(w.shape, x.dtype) if out_dw is None else out_dw
+    sum_columns(target, partial, dw)
+    return dx, dw, column_sum(target, dy.reshape(rows, s.F), out_db)
 
 
 def _input_gradient(

@@ -44,7 +44,13 @@ def dense(x: Array, w: Array, b: Array | None = None, *, relu: bool = False) -> 
 
 
 def dense_backward(
-    dy: Array, x: Array, w: Array, *, need_dx: bool = True
+    dy: Array,
+    x: Array,
+    w: Array,
+    *,
+    need_dx: bool = True,
+    out_dw: Array | None = None,
+    out_db: Array | None = None,
 ) -> tuple[Array | None, Array, Array]:
     """Return the gradients (dx, dw, db) of `dense` without ReLU.
 
@@ -58,6 +64,8 @@ def dense_backward(
         Its weights.
     need_dx : bool
         If false, dx is not computed and None is returned for it.
+    out_dw, out_db : array, optional
+        C-contiguous arrays of dw's and db's shape and dtype to write them to.
 
     Raises
     ------
@@ -79,7 +87,8 @@ def dense_backward(
     kernel = _SOURCE.kernel("dense_weight_gradient", target, x.dtype)
     grid = gemm.tiles(target, outputs, inputs, splits)
     kernel(grid, threads, dy, x, partial, rows, inputs, outputs, share)
-    return dx, sum_partials(target, partial, x.dtype), column_sum(target, dy)
+    dw = sum_partials(target, partial, x.dtype, out_dw)
+    return dx, dw, column_sum(target, dy, out_db)
 
 
 def _sizes(x: Array, w: Array) -> tuple[int, int, int]:

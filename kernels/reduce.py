@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from .runtime import Array, Source, Target, checks
-from .runtime.target import Shape
 
 _SOURCE = Source("reduce.cu")
 
@@ -43,13 +42,11 @@ def sum_partials(target: Target, partial: Array, dtype: Any, out: Array | None =
     return y
 
 
-def sum_columns(target: Target, partial: Array, shape: Shape, dtype: Any) -> Array:
-    """Sum partial (splits, rows, columns) over its first axis in order, transposed, to a shape."""
+def sum_columns(target: Target, partial: Array, y: Array) -> None:
+    """Write the sum of partial (splits, rows, columns) over its first axis, transposed, to y."""
     splits, rows, columns = partial.shape
-    y = target.empty(shape, dtype)
-    kernel = _SOURCE.kernel("sum_columns", target, dtype)
+    kernel = _SOURCE.kernel("sum_columns", target, y.dtype)
     kernel(target.stride_grid(y.size), target.threads, partial, y, rows, columns, splits)
-    return y
 
 
 def accumulator(dtype: Any) -> str:
