@@ -121,6 +121,8 @@ def batch_norm_backward(
     *,
     relu: bool = False,
     y: Array | None = None,
+    out_dgamma: Array | None = None,
+    out_dbeta: Array | None = None,
 ) -> tuple[Array, Array, Array]:
     """Return the gradients (dx, dgamma, dbeta) of `batch_norm`.
 
@@ -134,6 +136,8 @@ def batch_norm_backward(
         What it returned.
     relu : bool
         Whether it clipped its result; `y`, that result, is then needed.
+    out_dgamma, out_dbeta : array (C,), optional
+        C-contiguous arrays of x's dtype to write dgamma and dbeta to.
 
     Raises
     ------
@@ -160,14 +164,18 @@ def batch_norm_backward(
     kernel = _SOURCE.kernel("batch_norm_gradient_chunks", target, x.dtype)
     arrays = (dy, x, y, mean, inv_std, partial[0], partial[1])
     kernel((count, 1, 1), channel_threads(target, C), *arrays, rows, C, rows_per_chunk)
-    dbeta = sum_partials(target, partial[0], wide)
-    dgamma = sum_partials(target, partial[1], wide)
+    direct = (out_dbeta, out_dgamma) if x.dtype == wide else (None, None)
+    dbeta = sum_partials(target, partial[0], wide, direct[0])
+    dgamma = sum_partials(target, partial[1], wide, direct[1])
     dx = target.empty(x.shape, x.dtype)
     kernel = _SOURCE.kernel("batch_norm_input_gradient", target, x.dtype)
     grid, batch = target.stride_grid(x.size), int(saved.training)
     sums = (mean, inv_std, dbeta, dgamma)
     kernel(grid, target.threads, dy, x, y, gamma, *sums, dx, rows, C, batch)
-    return dx, dgamma.astype(x.dtype, copy=False), dbeta.astype(x.dtype, copy=False)
+    if x.dtype != wide:  # sums of one: the same numbers in x's dtype
+        dgamma = sum_partials(target, dgamma[None], x.dtype, out_dgamma)
+        dbeta = sum_partials(target, dbeta[None], x.dtype, out_dbeta)
+    return dx, dgamma, dbeta
 
 
 def _rows(x: Array) -> tuple[int, int]:
