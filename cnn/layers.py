@@ -163,12 +163,15 @@ class Conv2D(Layer):
 
     def backward(self, dy: Array) -> Array:
         """Return dx (N, H, W, C)."""
-        dx, dw, db = kernels.conv2d_backward(
-            dy, self._x, self.parameters["weight"], need_dx=self.need_dx, **self._options
+        dx, _, _ = kernels.conv2d_backward(
+            dy,
+            self._x,
+            self.parameters["weight"],
+            need_dx=self.need_dx,
+            out_dw=self.gradients["weight"],
+            out_db=self.gradients.get("bias"),
+            **self._options,
         )
-        self.gradients["weight"][...] = dw
-        if self.bias:
-            self.gradients["bias"][...] = db
         return dx
 
 
@@ -195,12 +198,14 @@ class Dense(Layer):
 
     def backward(self, dy: Array) -> Array:
         """Return dx (N, in)."""
-        dx, dw, db = kernels.dense_backward(
-            dy, self._x, self.parameters["weight"], need_dx=self.need_dx
+        dx, _, _ = kernels.dense_backward(
+            dy,
+            self._x,
+            self.parameters["weight"],
+            need_dx=self.need_dx,
+            out_dw=self.gradients["weight"],
+            out_db=self.gradients.get("bias"),
         )
-        self.gradients["weight"][...] = dw
-        if self.bias:
-            self.gradients["bias"][...] = db
         return dx
 
 
@@ -230,11 +235,14 @@ class BatchNorm(Layer):
 
     def backward(self, dy: Array) -> Array:
         """Return dx of x's shape."""
-        dx, dgamma, dbeta = kernels.batch_norm_backward(
-            dy, self._x, self.parameters["gamma"], self._saved
+        dx, _, _ = kernels.batch_norm_backward(
+            dy,
+            self._x,
+            self.parameters["gamma"],
+            self._saved,
+            out_dgamma=self.gradients["gamma"],
+            out_dbeta=self.gradients["beta"],
         )
-        self.gradients["gamma"][...] = dgamma
-        self.gradients["beta"][...] = dbeta
         return dx
 
 
