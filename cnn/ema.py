@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kernels.elementwise import average_update
 from kernels.runtime import Array
 
 
@@ -34,12 +35,15 @@ class EMA:
         if self.average is None:
             self.average = weights.copy()
         self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        self.average += (1 - decay) * (weights - self.average)
+        average_update(self.scalars(self.steps), self.average, weights)
+
+    def scalars(self, step: int) -> tuple[float]:
+        """Return the share of the way to the weights that a step, from 1, moves the average."""
+        return (1 - min(self.decay, (1 + step) / (10 + step)),)
 
     def swap(self, weights: Array) -> None:
         """Exchange the average and the weights."""
         if self.average is not None:
             held = weights.copy()
             weights[...] = self.average
-            self.average = held
+            self.average[...] = held

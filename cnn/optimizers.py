@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
-import kernels
+from kernels.elementwise import Scalars, adam_scalars, adam_update, sgd_scalars, sgd_update
 from kernels.runtime import Array
 
 
@@ -27,9 +27,18 @@ class Optimizer(ABC):
     state: dict[str, Array] = field(default_factory=dict, init=False, repr=False)
     steps: int = field(default=0, init=False, repr=False)
 
-    @abstractmethod
     def step(self, parameters: Array, gradients: Array, factor: float = 1.0) -> None:
         """Update `parameters` in place with the learning rate lr * factor."""
+        self.steps += 1
+        self.update(parameters, gradients, self.scalars(self.steps, factor))
+
+    @abstractmethod
+    def scalars(self, step: int, factor: float) -> tuple[float, ...]:
+        """Return the numbers that `update` takes at a step, from 1, of the rate lr * factor."""
+
+    @abstractmethod
+    def update(self, parameters: Array, gradients: Array, scalars: Scalars) -> None:
+        """Launch the update of `parameters` by these numbers, or by a table of every step's."""
 
     def _state(self, name: str, parameters: Array) -> Array:
         if name not in self.state:
@@ -45,18 +54,14 @@ class SGD(Optimizer):
     nesterov: bool = False
     weight_decay: float = 0.0
 
-    def step(self, parameters: Array, gradients: Array, factor: float = 1.0) -> None:
-        """Update `parameters` in place with the learning rate lr * factor."""
-        self.steps += 1
-        kernels.sgd_step(
-            parameters,
-            gradients,
-            self._state("velocity", parameters) if self.momentum else None,
-            lr=self.lr * factor,
-            momentum=self.momentum,
-            nesterov=self.nesterov,
-            weight_decay=self.weight_decay,
-        )
+    def scalars(self, step: int, factor: float) -> tuple[float, ...]:
+        """Return the numbers that `update` takes at a step, from 1, of the rate lr * factor."""
+        return sgd_scalars(self.lr * factor, self.momentum, self.nesterov, self.weight_decay)
+
+    def update(self, parameters: Array, gradients: Array, scalars: Scalars) -> None:
+        """Launch the update of `parameters` by these numbers, or by a table of every step's."""
+        velocity = self._state("velocity", parameters) if self.momentum else None
+        sgd_update(scalars, parameters, gradients, velocity)
 
 
 @dataclass
@@ -70,21 +75,16 @@ class Adam(Optimizer):
 
     decoupled = False
 
-    def step(self, parameters: Array, gradients: Array, factor: float = 1.0) -> None:
-        """Update `parameters` in place with the learning rate lr * factor."""
-        self.steps += 1
-        kernels.adam_step(
-            parameters,
-            gradients,
-            self._state("m", parameters),
-            self._state("v", parameters),
-            step=self.steps,
-            lr=self.lr * factor,
-            betas=self.betas,
-            eps=self.eps,
-            weight_decay=self.weight_decay,
-            decoupled=self.decoupled,
+    def scalars(self, step: int, factor: float) -> tuple[float, ...]:
+        """Return the numbers that `update` takes at a step, from 1, of the rate lr * factor."""
+        return adam_scalars(
+            step, self.lr * factor, self.betas, self.eps, self.weight_decay, self.decoupled
         )
+
+    def update(self, parameters: Array, gradients: Array, scalars: Scalars) -> None:
+        """Launch the update of `parameters` by these numbers, or by a table of every step's."""
+        m, v = self._state("m", parameters), self._state("v", parameters)
+        adam_update(scalars, parameters, gradients, m, v)
 
 
 @dataclass

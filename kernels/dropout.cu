@@ -2,7 +2,8 @@
 //
 //   y = x / (1 - p) where the mask is 1, else 0;  mask[i] = [u_i >= p], u_i uniform in [0, 1)
 //
-// Element i takes word i % 4 of Philox block i / 4: a function of seed, offset and i alone.
+// Element i takes word i % 4 of Philox block i / 4: a function of seed, offset and i alone. The
+// offset grows by counter[0], unless that is null.
 //
 // shapes   x, y, mask, dy, dx: any, equal; mask uint8
 // bytes    x once, y and mask once
@@ -10,8 +11,10 @@
 #include "random.cuh"
 
 KERNEL dropout_forward(const T *__restrict__ x, T *__restrict__ y, uint8 *__restrict__ mask,
-                       int64 count, double p, uint64 seed, uint64 offset) {
+                       int64 count, double p, uint64 seed, uint64 offset,
+                       const int64 *__restrict__ counter) {
     const acc_t scale = acc_t(1 / (1 - p));
+    if (counter) offset += uint64(counter[0]);
     GRID_STRIDE(block, (count + 3) / 4) {
         const Random4 random = philox(seed, block, offset);
         const int64 first = block * 4, left = count - first;

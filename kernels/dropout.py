@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .runtime import Array, Source, checks
+from .runtime.recording import stepped
 
 _SOURCE = Source("dropout.cu")
 
@@ -39,7 +40,8 @@ def dropout(x: Array, p: float, *, seed: int, offset: int = 0) -> tuple[Array, A
     seed, offset = checks.word("seed", seed), checks.word("offset", offset)
     y, mask = target.empty(x.shape, x.dtype), target.empty(x.shape, np.uint8)
     kernel = _SOURCE.kernel("dropout_forward", target, x.dtype)
-    kernel(target.stride_grid(x.size), target.threads, x, y, mask, x.size, p, seed, offset)
+    grid, (start, counter) = target.stride_grid(x.size), stepped(offset)
+    kernel(grid, target.threads, x, y, mask, x.size, p, seed, start, counter)
     return y, mask
 
 

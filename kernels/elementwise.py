@@ -1,4 +1,4 @@
-"""ReLU, image normalisation, SGD and Adam: one expression each, one text for every target."""
+"""ReLU, normalisation, SGD, Adam and EMA: one expression each, one text for every target."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .runtime import Array, as_array, checks
-from .runtime.elementwise import Elementwise
+from .runtime.elementwise import Elementwise, Table
 
 _RELU = Elementwise("relu_forward", "T x", "T y", "y = x < T(0) ? T(0) : x;")
 _RELU_BACKWARD = Elementwise("relu_backward", "T dy, T y", "T dx", "dx = y <= T(0) ? T(0) : dy;")
@@ -27,6 +27,7 @@ _SGD = Elementwise(
     "T param",
     "const A p = A(param); param = T(p - lr * (A(grad) + weight_decay * p));",
     scalars="A lr, A weight_decay",
+    table=True,
 )
 _SGD_MOMENTUM = Elementwise(
     "sgd_momentum",
@@ -36,6 +37,7 @@ _SGD_MOMENTUM = Elementwise(
     " velocity = T(v);"
     " param = T(p - lr * (nesterov ? g + momentum * v : v));",
     scalars="A lr, A weight_decay, A momentum, int32 nesterov",
+    table=True,
 )
 _ADAM = Elementwise(
     "adam",
@@ -47,7 +49,18 @@ _ADAM = Elementwise(
     " v = T(second);"
     " param = T(p - (shrink * p + rate * first / (sqrt(second) * inv_root + eps)));",
     scalars="A l2, A shrink, A beta1, A take1, A beta2, A take2, A rate, A inv_root, A eps",
+    table=True,
 )
+_EMA = Elementwise(
+    "moving_average",
+    "T value",
+    "T average",
+    "const A a = A(average); average = T(a + share * (A(value) - a));",
+    scalars="A share",
+    table=True,
+)
+#: The numbers of one step, or a table of every step's.
+Scalars = tuple[float, ...] | Table
 
 
 def relu(x: Array) -> Array:
@@ -130,21 +143,31 @@ def sgd_step(
     TypeError, ValueError
         If dtypes, devices, shapes or parameters do not fit, or one cannot be updated in place.
     """
+    scalars = sgd_scalars(lr, momentum, nesterov, weight_decay)
+    if momentum and velocity is None:
+        raise ValueError("velocity: got None, expected an array, since momentum is set")
+    sgd_update(scalars, param, grad, velocity if momentum else None)
+
+
+def sgd_scalars(
+    lr: float, momentum: float = 0, nesterov: bool = False, weight_decay: float = 0
+) -> tuple[float, ...]:
+    """Return the numbers of one step, checked, that `sgd_update` takes; see `sgd_step`."""
     lr = checks.number("lr", lr, least=0)
     momentum = checks.number("momentum", momentum, least=0)
     weight_decay = checks.number("weight_decay", weight_decay, least=0)
     if nesterov and not momentum:
         raise ValueError("nesterov: is set, expected a momentum above 0")
-    if momentum and velocity is None:
-        raise ValueError("velocity: got None, expected an array, since momentum is set")
+    return (lr, weight_decay, momentum, int(bool(nesterov))) if momentum else (lr, weight_decay)
+
+
+def sgd_update(scalars: Scalars, param: Array, grad: Array, velocity: Array | None) -> None:
+    """Take one step by these numbers; with velocity if there is a momentum among them."""
     state = {} if velocity is None else {"velocity": velocity}
     param, grad, *moving = _updated(param, grad, **state)
     target, _ = as_array("param", param)
-    if not momentum:
-        _SGD(target, param.dtype, grad, lr, weight_decay, param)
-        return
-    scalars = (lr, weight_decay, momentum, int(bool(nesterov)))
-    _SGD_MOMENTUM(target, param.dtype, grad, *scalars, *moving, param)
+    kernel = _SGD_MOMENTUM if moving else _SGD
+    kernel(target, param.dtype, grad, *_as_arguments(scalars), *moving, param)
 
 
 def adam_step(
@@ -182,6 +205,19 @@ def adam_step(
     TypeError, ValueError
         If dtypes, devices, shapes or parameters do not fit, or one cannot be updated in place.
     """
+    scalars = adam_scalars(step, lr, betas, eps, weight_decay, decoupled)
+    adam_update(scalars, param, grad, m, v)
+
+
+def adam_scalars(
+    step: int,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0,
+    decoupled: bool = False,
+) -> tuple[float, ...]:
+    """Return the numbers of one step, checked, that `adam_update` takes; see `adam_step`."""
     step = checks.whole("step", step, 1)
     lr = checks.number("lr", lr, least=0)
     eps = checks.number("eps", eps, least=0)
@@ -189,13 +225,28 @@ def adam_step(
     if not isinstance(betas, Sequence) or len(betas) != 2:
         raise ValueError(f"betas: got {betas!r}, expected a pair of numbers")
     beta1, beta2 = (checks.number("betas", beta, least=0, below=1) for beta in betas)
-    param, grad, m, v = _updated(param, grad, m=m, v=v)
-    target, _ = as_array("param", param)
     l2, shrink = (0.0, lr * weight_decay) if decoupled else (weight_decay, 0.0)
     rate, inv_root = lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
     # 1 - beta is taken here, in double: in float32, 1 - 0.999f is 1e-5 off.
-    scalars = (l2, shrink, beta1, 1 - beta1, beta2, 1 - beta2, rate, inv_root, eps)
-    _ADAM(target, param.dtype, grad, *scalars, m, v, param)
+    return (l2, shrink, beta1, 1 - beta1, beta2, 1 - beta2, rate, inv_root, eps)
+
+
+def adam_update(scalars: Scalars, param: Array, grad: Array, m: Array, v: Array) -> None:
+    """Take one step by these numbers."""
+    param, grad, m, v = _updated(param, grad, m=m, v=v)
+    target, _ = as_array("param", param)
+    _ADAM(target, param.dtype, grad, *_as_arguments(scalars), m, v, param)
+
+
+def average_update(scalars: Scalars, average: Array, value: Array) -> None:
+    """Move an average towards a value, in place, by one number: the share of the way."""
+    average, value = _updated(average, value)
+    target, _ = as_array("average", average)
+    _EMA(target, average.dtype, value, *_as_arguments(scalars), average)
+
+
+def _as_arguments(scalars: Scalars) -> tuple[Any, ...]:
+    return (scalars,) if isinstance(scalars, Table) else scalars
 
 
 def _updated(param: Array, grad: Array, **state: Array) -> list[Array]:

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .recording import current
 from .source import C_TYPES, Source
 from .target import Array, Target
+
+
+class Table(NamedTuple):
+    """The scalars of every step of a training, on the device: a kernel takes the row of its step.
+
+    Attributes
+    ----------
+    rows : array (steps, scalars)
+        float64 for kernels of float64, else float32.
+    step : array (1,) of int64
+        Index of the row; the caller sees to it that there is one.
+    """
+
+    rows: Array
+    step: Array
 
 
 class Elementwise:
@@ -25,20 +40,30 @@ class Elementwise:
         else float.
     operation : str
         C++ statements that assign the outputs.
+    table : bool
+        Whether a call may give a `Table` in place of the scalars.
     **types
         Element types of other names than T in the declarations.
     """
 
     def __init__(
-        self, name: str, inputs: str, outputs: str, operation: str, scalars: str = "", **types: Any
+        self,
+        name: str,
+        inputs: str,
+        outputs: str,
+        operation: str,
+        scalars: str = "",
+        table: bool = False,
+        **types: Any,
     ) -> None:
         self.name = name
         self._declared = (inputs, scalars, outputs, operation)
-        self._source = Source(
-            f"elementwise/{name}",
-            _loop(name, inputs, outputs, scalars, operation, list(types)),
-            **types,
-        )
+        lines = ['#include "dialect.cuh"', "using A = acc_t;"]
+        lines += [f"using {t} = TYPE_{t};" for t in types]
+        lines += _loop(name, inputs, outputs, scalars, operation)
+        if table:
+            lines += _loop(_of_table(name), inputs, outputs, scalars, operation, table=True)
+        self._source = Source(f"elementwise/{name}", "\n".join(lines), **types)
         self._cuda: dict[str, Any] = {}
 
     def __call__(self, target: Target, dtype: Any, *arguments: Any, **types: Any) -> None:
@@ -46,8 +71,11 @@ class Elementwise:
         last: Array = arguments[-1]
         # CuPy's own launches cannot be recorded.
         if target.name != "cuda" or current() is not None:
-            kernel = self._source.kernel(self.name, target, dtype, **types)
-            kernel(target.stride_grid(last.size), target.threads, last.size, *arguments)
+            table = any(isinstance(value, Table) for value in arguments)
+            entry = _of_table(self.name) if table else self.name
+            kernel = self._source.kernel(entry, target, dtype, **types)
+            flat = [part for a in arguments for part in (a if isinstance(a, Table) else (a,))]
+            kernel(target.stride_grid(last.size), target.threads, last.size, *flat)
             return
         wide = "float64" if dtype == np.float64 else "float32"
         if wide not in self._cuda:
@@ -72,25 +100,31 @@ def _names(declarations: str) -> list[tuple[str, str]]:
     return [(c_type, name) for c_type, name in parts]
 
 
+def _of_table(name: str) -> str:
+    return f"{name}_of_table"
+
+
 def _loop(
-    name: str, inputs: str, outputs: str, scalars: str, operation: str, types: list[str]
-) -> str:
-    """Return the CUDA C++ text of a grid-stride loop around the expression."""
+    name: str, inputs: str, outputs: str, scalars: str, operation: str, table: bool = False
+) -> list[str]:
+    """Return the CUDA C++ lines of a grid-stride loop around the expression."""
+    numbers = _names(scalars)
     parameters = ["int64 count"]
     parameters += [f"const {t} *__restrict__ {n}_" for t, n in _names(inputs)]
-    parameters += [f"{'acc_t' if t == 'A' else t} {n}" for t, n in _names(scalars)]
+    if table:
+        parameters += ["const acc_t *__restrict__ rows", "const int64 *__restrict__ step"]
+    else:
+        parameters += [f"{'acc_t' if t == 'A' else t} {n}" for t, n in numbers]
     parameters += [f"{t} *__restrict__ {n}_" for t, n in _names(outputs)]
+    of_row = f"rows[step[0] * {len(numbers)} + "
+    values = [f"const {t} {n} = {t}({of_row}{i}]);" for i, (t, n) in enumerate(numbers) if table]
     elements = [f"const {t} {n} = {n}_[i];" for t, n in _names(inputs)]
     elements += [f"{t} &{n} = {n}_[i];" for t, n in _names(outputs)]
-    return "\n".join(
-        [
-            '#include "dialect.cuh"',
-            "using A = acc_t;",
-            *(f"using {t} = TYPE_{t};" for t in types),
-            f"KERNEL {name}({', '.join(parameters)}) {{",
-            "    GRID_STRIDE(i, count) {",
-            *(f"        {line}" for line in [*elements, operation]),
-            "    }",
-            "}",
-        ]
-    )
+    return [
+        f"KERNEL {name}({', '.join(parameters)}) {{",
+        *(f"    {line}" for line in values),
+        "    GRID_STRIDE(i, count) {",
+        *(f"        {line}" for line in [*elements, operation]),
+        "    }",
+        "}",
+    ]
