@@ -20,6 +20,11 @@ def channel_threads(target: Target, C: int) -> int:
     return 1 if target.name == "cpu" else min(max(-(-C // 32), 1) * 32, 256)
 
 
+def one_block(target: Target) -> int:
+    """Return the threads of a launch of one block, which adds up everything."""
+    return 1 if target.name == "cpu" else 256
+
+
 def column_sum(target: Target, x: Array, out: Array | None = None) -> Array:
     """Sum x (rows, C) over its rows, giving (C,), written to `out` where given."""
     rows, C = x.shape

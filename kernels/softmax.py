@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .reduce import accumulator
+from .reduce import accumulator, one_block
 from .runtime import Array, Source, Target, checks
 
 _SOURCE = Source("softmax.cu")
-_ONE_BLOCK_THREADS = 256
 
 
 def softmax(x: Array) -> Array:
@@ -177,17 +176,13 @@ def _threads(target: Target, C: int) -> int:
     return 1 if target.name == "cpu" else 32 if C <= 1024 else 256
 
 
-def _one_block(target: Target) -> int:
-    return 1 if target.name == "cpu" else _ONE_BLOCK_THREADS
-
-
 def _divisor(
     target: Target, labels: Array, weight: Array | None, rows: Array, ignore_index: int
 ) -> Array:
     """Return the summed weights of the labels that count, for rows (N, C)."""
     divisor = target.empty((1,), accumulator(rows.dtype))
     kernel = _SOURCE.kernel("loss_divisor", target, rows.dtype)
-    one = (1, 1, 1), _one_block(target)
+    one = (1, 1, 1), one_block(target)
     kernel(*one, labels, weight, divisor, *rows.shape, ignore_index)
     return divisor
 
@@ -196,5 +191,5 @@ def _sum(target: Target, losses: Array, dtype: Any, divisor: Array | None) -> Ar
     """Return the ordered sum of the losses, over the divisor where there is one."""
     loss = target.empty((), dtype)
     kernel = _SOURCE.kernel("sum_losses", target, dtype)
-    kernel((1, 1, 1), _one_block(target), losses, divisor, loss, losses.size)
+    kernel((1, 1, 1), one_block(target), losses, divisor, loss, losses.size)
     return loss

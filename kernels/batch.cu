@@ -1,0 +1,83 @@
+// The batch that a step trains on, taken from a data set on the device, and what a step counts.
+//
+//   row n of the batch is image i = order[taken + n], with label i
+//   gather            out[n] = (image - mean) / std
+//   gather, augmented the same of the image warped by a random map of its own; see warp.cuh
+//   count             totals[0] += rows * loss,  totals[1] += rows whose largest output is the
+//                     label's;  counters[0] += 1,  counters[1] += rows
+//
+// counters = {steps done, images taken of `order`}: where a replayed step finds its batch.
+//
+// shapes   images (N, H, W, C) of pixel_t; labels, order (N) int64, order within [0, N), which the
+//          caller guarantees; out (rows, H, W, C) of T; out_labels (rows); outputs (rows, classes)
+// bytes    a batch's images once, out once
+// geometry gather: a block a row; count: one block
+#include "warp.cuh"
+
+#ifndef TYPE_pixel_t
+#define TYPE_pixel_t unsigned char
+#endif
+using pixel_t = TYPE_pixel_t;
+
+struct Sum {
+    __device__ double operator()(double a, double b) const { return a + b; }
+};
+
+KERNEL gather_batch(const pixel_t *__restrict__ images, const int64 *__restrict__ labels,
+                    const int64 *__restrict__ order, const int64 *__restrict__ counters,
+                    T *__restrict__ out, int64 *__restrict__ out_labels, int elements, double mean,
+                    double inv_std) {
+    const int64 n = blockIdx.x, i = order[counters[1] + n];
+    const pixel_t *image = images + i * elements;
+    T *y = out + n * elements;
+    const acc_t middle = acc_t(mean), scale = acc_t(inv_std);
+    BLOCK_STRIDE(e, elements) y[e] = T((acc_t(image[e]) - middle) * scale);
+    if (threadIdx.x == 0) out_labels[n] = labels[i];
+}
+
+KERNEL gather_augmented_batch(const pixel_t *__restrict__ images, const int64 *__restrict__ labels,
+                              const int64 *__restrict__ order, const int64 *__restrict__ counters,
+                              T *__restrict__ out, int64 *__restrict__ out_labels, int H, int W,
+                              int C, double mean, double inv_std, double rotate, double shift,
+                              double zoom, uint64 seed, uint64 offset) {
+    const int64 n = blockIdx.x, i = order[counters[1] + n];
+    const pixel_t *image = images + i * H * W * C;
+    T *y = out + n * H * W * C;
+    const acc_t middle = acc_t(mean), scale = acc_t(inv_std);
+    __shared__ float m[6];  // float as in kernels.augment, whatever T is
+    if (threadIdx.x == 0) {
+        random_map<float>(m, H, W, rotate, shift, zoom, seed, n, offset + uint64(counters[0]));
+        out_labels[n] = labels[i];
+    }
+    __syncthreads();
+    BLOCK_STRIDE(pixel, H * W) {
+        const auto at = mapped<float>(m, pixel % W, pixel / W, H, W);
+        for (int c = 0; c < C; ++c) {
+            const pixel_t value = bilinear(image, at, H, W, C, c, 0);
+            y[pixel * C + c] = T((acc_t(value) - middle) * scale);
+        }
+    }
+}
+
+KERNEL count_batch(const T *__restrict__ loss, const T *__restrict__ outputs,
+                   const int64 *__restrict__ labels, double *__restrict__ totals,
+                   int64 *__restrict__ counters, int64 rows, int classes) {
+    double hits = 0;
+    BLOCK_STRIDE(row, rows) {
+        const T *y = outputs + (int64)row * classes;
+        const int64 label = labels[row];
+        bool hit = label >= 0 && label < classes;  // a label outside reads nothing
+        const acc_t best = hit ? acc_t(y[label]) : acc_t(0);
+        // The first of equals is the largest, as in argmax; a NaN never is.
+        for (int c = 0; c < classes; ++c)
+            hit &= c < label ? acc_t(y[c]) < best : acc_t(y[c]) <= best;
+        hits += hit;
+    }
+    hits = block_reduce(hits, Sum());
+    if (threadIdx.x == 0) {
+        totals[0] += double(loss[0]) * double(rows);
+        totals[1] += hits;
+        counters[0] += 1;
+        counters[1] += rows;
+    }
+}
