@@ -26,6 +26,8 @@ class Augment:
     shift: float = 0.0
     zoom: float = 0.0
 
+    recordable = True
+
     def __call__(self, images: Array, *, seed: int, offset: int) -> Array:
         """Return the images (N, H, W, C) or (N, H, W) augmented; `offset` names the batch."""
         return kernels.augment(

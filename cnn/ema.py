@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kernels.elementwise import average_update
+from kernels.elementwise import Scalars, average_update
 from kernels.runtime import Array
 
 
@@ -23,6 +23,8 @@ class EMA:
 
     decay: float = 0.999
 
+    recordable = True
+
     def __post_init__(self) -> None:
         """Start without an average."""
         if not 0 <= self.decay < 1:
@@ -32,14 +34,18 @@ class EMA:
 
     def update(self, weights: Array) -> None:
         """Move the average towards the weights after a step."""
-        if self.average is None:
-            self.average = weights.copy()
         self.steps += 1
-        average_update(self.scalars(self.steps), self.average, weights)
+        self.move(weights, self.scalars(self.steps))
 
     def scalars(self, step: int) -> tuple[float]:
         """Return the share of the way to the weights that a step, from 1, moves the average."""
         return (1 - min(self.decay, (1 + step) / (10 + step)),)
+
+    def move(self, weights: Array, scalars: Scalars) -> None:
+        """Launch the move by the numbers of a step, or by a table of every step's."""
+        if self.average is None:
+            self.average = weights.copy()
+        average_update(scalars, self.average, weights)
 
     def swap(self, weights: Array) -> None:
         """Exchange the average and the weights."""

@@ -51,14 +51,20 @@ class Layer:
         trained. They are there once the layer is built.
     need_dx : bool
         Whether `backward` must return dx; false for the first layer of a model.
-    seed : int
-        Of the layer's random numbers, if it draws any.
+    seed, draws : int
+        Of the layer's random numbers, if it draws any, and how often it has drawn.
+    recordable : bool
+        Whether all that forward and backward do on the device is launches of kernels, on the same
+        arrays every time: a `Trainer` then replays these without calling the methods again. Not
+        inherited: a class says so in its own body.
     built : bool
         Whether the layer is part of a model or has been used alone.
     """
 
     need_dx = True
     seed = 0
+    draws = 0
+    recordable = False
     built = False
 
     @cached_property
@@ -131,6 +137,8 @@ class Layer:
 class Conv2D(Layer):
     """2-D convolution of images (N, H, W, C) with learned filters; see `kernels.conv2d`."""
 
+    recordable = True
+
     filters: int
     kernel: Pair
     stride: Pair = 1
@@ -179,6 +187,8 @@ class Conv2D(Layer):
 class Dense(Layer):
     """A fully connected layer from (N, in) to (N, units); see `kernels.dense`."""
 
+    recordable = True
+
     units: int
     bias: bool = True
 
@@ -212,6 +222,8 @@ class Dense(Layer):
 @dataclass(eq=False)
 class BatchNorm(Layer):
     """Batch normalisation over all but the last axis; see `kernels.batch_norm`."""
+
+    recordable = True
 
     momentum: float = 0.1
     eps: float = 1e-5
@@ -250,6 +262,8 @@ class BatchNorm(Layer):
 class ReLU(Layer):
     """max(x, 0)."""
 
+    recordable = True
+
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return y of x's shape."""
         self._y = kernels.relu(x)
@@ -264,6 +278,8 @@ class ReLU(Layer):
 class Softmax(Layer):
     """Probabilities over the last axis; train it with the loss `CrossEntropy`."""
 
+    recordable = True
+
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return y of x's shape."""
         self._y = kernels.softmax(x)
@@ -277,6 +293,8 @@ class Softmax(Layer):
 @dataclass(eq=False)
 class MaxPool2D(Layer):
     """The maximum of every window; see `kernels.max_pool2d`."""
+
+    recordable = True
 
     kernel: Pair
     stride: Pair | None = None
@@ -303,6 +321,8 @@ class MaxPool2D(Layer):
 class AvgPool2D(Layer):
     """The average of every window; see `kernels.avg_pool2d`."""
 
+    recordable = True
+
     kernel: Pair
     stride: Pair | None = None
     padding: Padding = 0
@@ -328,6 +348,8 @@ class AvgPool2D(Layer):
 class GlobalAvgPool2D(Layer):
     """The average of every channel plane, from (N, H, W, C) to (N, C)."""
 
+    recordable = True
+
     def build(self, shape: Shape) -> Shape:
         """Return (C,)."""
         return (_image(self, shape)[2],)
@@ -346,19 +368,17 @@ class GlobalAvgPool2D(Layer):
 class Dropout(Layer):
     """In training, zero with probability p and scale the rest by 1 / (1 - p)."""
 
-    p: float
+    recordable = True
 
-    def __post_init__(self) -> None:
-        """Start counting the draws."""
-        self._draws = 0
+    p: float
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return y of x's shape; x itself without `training`."""
         self._mask = None
         if not training:
             return x
-        y, self._mask = kernels.dropout(x, self.p, seed=self.seed, offset=self._draws)
-        self._draws += 1
+        y, self._mask = kernels.dropout(x, self.p, seed=self.seed, offset=self.draws)
+        self.draws += 1
         return y
 
     def backward(self, dy: Array) -> Array:
@@ -369,6 +389,8 @@ class Dropout(Layer):
 @dataclass(eq=False)
 class Flatten(Layer):
     """From (N, ...) to (N, product of the rest)."""
+
+    recordable = True
 
     def build(self, shape: Shape) -> Shape:
         """Return the product, as a shape."""

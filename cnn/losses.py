@@ -28,6 +28,8 @@ class SoftmaxCrossEntropy:
 
     label_smoothing: float = 0.0
 
+    recordable = True
+
     def __call__(self, outputs: Array, labels: Array, grad: bool = True) -> tuple[Array, Array]:
         """Return the mean loss of logits (N, C) with labels (N,), and its gradient."""
         return kernels.softmax_cross_entropy(
@@ -38,6 +40,8 @@ class SoftmaxCrossEntropy:
 @dataclass(frozen=True)
 class CrossEntropy:
     """Cross-entropy of probabilities; the model ends with `Softmax`: the textbook pair."""
+
+    recordable = True
 
     def __call__(self, outputs: Array, labels: Array, grad: bool = True) -> tuple[Array, Array]:
         """Return the mean loss of probabilities (N, C) with labels (N,), and its gradient."""

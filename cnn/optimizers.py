@@ -54,6 +54,8 @@ class SGD(Optimizer):
     nesterov: bool = False
     weight_decay: float = 0.0
 
+    recordable = True
+
     def scalars(self, step: int, factor: float) -> tuple[float, ...]:
         """Return the numbers that `update` takes at a step, from 1, of the rate lr * factor."""
         return sgd_scalars(self.lr * factor, self.momentum, self.nesterov, self.weight_decay)
@@ -73,6 +75,7 @@ class Adam(Optimizer):
     eps: float = 1e-8
     weight_decay: float = 0.0
 
+    recordable = True
     decoupled = False
 
     def scalars(self, step: int, factor: float) -> tuple[float, ...]:
@@ -93,4 +96,5 @@ class AdamW(Adam):
 
     weight_decay: float = 1e-2
 
+    recordable = True
     decoupled = True

@@ -8,7 +8,10 @@ from typing import Protocol
 
 
 class Schedule(Protocol):
-    """What the trainer needs of a schedule."""
+    """What the trainer needs of a schedule: a function of nothing but its arguments.
+
+    A planned training asks for every step's factor ahead of the first.
+    """
 
     def __call__(self, step: int, steps: int) -> float:
         """Return the factor of step `step`, from 0, of `steps` in all."""

@@ -19,6 +19,7 @@ from .layers import Softmax
 from .losses import CrossEntropy, Loss, SoftmaxCrossEntropy
 from .model import Sequential
 from .optimizers import Optimizer
+from .plan import Plan, obstacle
 from .progress import Bar
 from .schedules import Constant, Schedule
 
@@ -45,16 +46,23 @@ class Trainer:
     ema : EMA, optional
         Moving average of the weights. It is what `evaluate` measures and what the model holds
         when `fit` returns.
+    plan : bool
+        Record each step once and replay it, where that can be. False calls every layer at every
+        step; the results are equal to rounding.
 
     Attributes
     ----------
     history : list of dict
         A record per finished epoch: epoch, train_loss, seconds, images_per_second, learning_rate
         of the last step and, where asked for, validation_loss and validation_accuracy.
+    planned : bool
+        Whether the last `fit` replayed its steps.
+    obstacle : str or None
+        Why it did not, such as a layer that is not `Layer.recordable`.
     train_seconds : float
         Time spent in training steps, without evaluation.
-    images_seen : int
-        Training images taken so far.
+    images_seen, steps : int
+        Training images and batches taken so far.
 
     Raises
     ------
@@ -78,6 +86,7 @@ class Trainer:
         precision: str = "fp32",
         seed: int = 0,
         ema: EMA | None = None,
+        plan: bool = True,
     ) -> None:
         if precision != "fp32":
             raise ValueError(f"precision: got {precision!r}, expected 'fp32'")
@@ -89,10 +98,13 @@ class Trainer:
         self.precision = precision
         self.seed = seed
         self.ema = ema
+        self.plan = plan
+        self.planned = False
+        self.obstacle: str | None = None
         self.history: list[dict[str, Any]] = []
         self.train_seconds = 0.0
         self.images_seen = 0
-        self._batches = 0
+        self.steps = 0
         self._loss_sum: Array = None
         self._loss_count = 0
         prepare(model.target, model.dtype)
@@ -144,22 +156,32 @@ class Trainer:
             if not isinstance(value, (int, np.integer)) or value < 1:
                 raise ValueError(f"{name}: got {value!r}, expected a whole number of at least 1")
         target = self.model.target
-        if dataset.images.dtype.kind == "u" and self._batches == 0:
+        if dataset.images.dtype.kind == "u" and self.steps == 0:
             self.model.pixel_mean, self.model.pixel_std = pixel_statistics(dataset.images)
         images = target.array(dataset.images)
         labels = target.array(dataset.labels, np.int64)
         steps_per_epoch = -(-len(dataset) // batch_size)
+        steps = epochs * steps_per_epoch
+        plan = self._plan(images, labels, steps)
 
         # Between two `fit`, the model holds the average: the weights come back for training.
         with Bar(epochs * len(dataset), enabled=progress) as bar, self._swapped_average():
             for epoch in range(epochs):
                 start = time.perf_counter()
+                order = self._order(len(dataset))
                 self._loss_sum, self._loss_count = target.zeros((), self.model.dtype), 0
-                first = epoch * steps_per_epoch
-                for step, chosen in enumerate(self._order(len(dataset), batch_size), first):
-                    factor = self.schedule(step, epochs * steps_per_epoch)
+                if plan is not None:
+                    plan.begin_epoch(order)
+                    self._loss_sum = plan.progress.totals[0, ...]
+                for step in range(steps_per_epoch):
+                    chosen = order[step * batch_size : (step + 1) * batch_size]
+                    factor = self.schedule(epoch * steps_per_epoch + step, steps)
                     with self._counted_time():
-                        self._step(images[chosen], labels[chosen], factor)
+                        if plan is None:
+                            self._step(images[chosen], labels[chosen], factor)
+                        else:
+                            plan.step(len(chosen))
+                        self._count(len(chosen))
                     bar.advance(len(chosen), f"epoch {epoch + 1}/{epochs}", self)
                 with self._counted_time():
                     loss = self.running_loss  # waits for the device
@@ -180,7 +202,7 @@ class Trainer:
     def _step(self, images: Array, labels: Array, factor: float) -> None:
         model = self.model
         if self.augment is not None:
-            images = self.augment(images, seed=self.seed, offset=self._batches)
+            images = self.augment(images, seed=self.seed, offset=self.steps)
         outputs = model.forward(model.prepare(images), training=True)
         loss, gradient = self.loss(outputs, labels)
         model.backward(gradient)
@@ -188,9 +210,19 @@ class Trainer:
         if self.ema is not None:
             self.ema.update(model.parameter_buffer)
         self._loss_sum += loss * len(labels)
-        self._loss_count += len(labels)
-        self.images_seen += len(labels)
-        self._batches += 1
+
+    def _count(self, images: int) -> None:
+        self._loss_count += images
+        self.images_seen += images
+        self.steps += 1
+
+    def _plan(self, images: Array, labels: Array, steps: int) -> Plan | None:
+        """Return the plan of this many steps, unless there is an obstacle."""
+        self.obstacle = obstacle(self, images) if self.plan else "plan is False"
+        self.planned = self.obstacle is None
+        if not self.planned:
+            return None
+        return Plan(self, images, labels, [self.schedule(step, steps) for step in range(steps)])
 
     def _record(
         self, loss: float, seconds: float, images: int, factor: float, validation: Dataset | None
@@ -208,12 +240,10 @@ class Trainer:
             record |= {f"validation_{name}": value for name, value in found.items()}
         self.history.append(record)
 
-    def _order(self, count: int, batch_size: int) -> Iterator[Array]:
-        """Yield the indices of each batch of an epoch, in an order drawn for it."""
+    def _order(self, count: int) -> Array:
+        """Return the order, drawn for it, in which an epoch takes the images."""
         generator = np.random.default_rng((self.seed, self.images_seen))
-        order = self.model.target.array(generator.permutation(count))
-        for start in range(0, count, batch_size):
-            yield order[start : start + batch_size]
+        return self.model.target.array(generator.permutation(count))
 
     @contextmanager
     def _counted_time(self) -> Iterator[None]:

@@ -1,0 +1,162 @@
+"""The planned step: recorded once per batch size, then replayed without its Python code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kernels.batch import Augmentation, Progress, count_batch, gather_batch
+from kernels.reduce import accumulator
+from kernels.runtime import Array
+from kernels.runtime.elementwise import Table
+from kernels.runtime.memory import Arena
+from kernels.runtime.recording import Recording
+
+from .fused import fuse
+
+if TYPE_CHECKING:
+    from .layers import Layer
+    from .trainer import Trainer
+
+
+def obstacle(trainer: Trainer, images: Array) -> str | None:
+    """Return what keeps the steps on these images from being planned, or None."""
+    parts = [*trainer.model.layers, trainer.loss, trainer.optimizer, trainer.augment, trainer.ema]
+    for part in parts:
+        if part is not None and not recordable(part):
+            return f"{getattr(part, '__name__', type(part).__name__)} is not recordable"
+    dtypes = ("uint8", *trainer.model.target.dtypes)
+    if images.dtype.name not in dtypes or not images.dtype.isnative:
+        return f"images of {images.dtype} are not gathered by a kernel"
+    return None
+
+
+def recordable(part: Any) -> bool:
+    """Whether an object's own class says that all it does on the device is launches of kernels.
+
+    A class that derives from one that says so has methods of its own, and must say so itself.
+    """
+    return bool(type(part).__dict__.get("recordable", False))
+
+
+class Plan:
+    """The steps of one `Trainer.fit`.
+
+    What changes from step to step is on the device before the first of them: order, counters, the
+    optimizer's numbers. A step is recorded while it is taken, and replayed for every later batch of
+    its size.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        Its model is trained, by its loss, optimizer, augmentation and average; see `obstacle`.
+    images, labels : array
+        The data set on the model's device; labels of int64.
+    factors : sequence of float
+        Of the learning rate, one a step.
+
+    Attributes
+    ----------
+    progress : Progress
+        Of the epoch under way; on `cpu`, reading it waits for nothing.
+    arena : Arena
+        The memory of what does not outlive a step.
+    """
+
+    def __init__(
+        self, trainer: Trainer, images: Array, labels: Array, factors: Sequence[float]
+    ) -> None:
+        self._trainer, self._images, self._labels = trainer, images, labels
+        self._target = target = trainer.model.target
+        self.progress = Progress(target.zeros((2,), np.int64), target.zeros((2,), np.float64))
+        self.arena = Arena(target)
+        self._order = target.zeros((len(labels),), np.int64)
+        self._layers = fuse(trainer.model.layers)
+        self._recordings: dict[int, Recording] = {}
+        self._drawing: list[Layer] = []
+        self._steps = 0
+        optimizer, ema = trainer.optimizer, trainer.ema
+        self._augmentation = None
+        if trainer.augment is not None:
+            ranges = trainer.augment.rotate, trainer.augment.shift, trainer.augment.zoom
+            self._augmentation = Augmentation(*ranges, trainer.seed, trainer.steps)
+        steps = enumerate(factors, optimizer.steps + 1)
+        self._rates = self._table([optimizer.scalars(step, factor) for step, factor in steps])
+        if ema is not None:
+            shares = range(ema.steps + 1, ema.steps + len(factors) + 1)
+            self._shares = self._table([ema.scalars(step) for step in shares])
+
+    def begin_epoch(self, order: Array) -> None:
+        """Take images in this order (N,) from now on, and count anew."""
+        self._order[...] = order
+        self.progress.counters[1:] = 0
+        self.progress.totals[...] = 0
+
+    def step(self, rows: int) -> None:
+        """Train on the next `rows` images of the order."""
+        recording = self._recordings.get(rows)
+        if recording is None:
+            recording = Recording(self.arena, self.progress.counters, self._steps)
+            with recording:
+                self._run(rows)
+            self._recordings[rows] = recording
+        else:
+            recording.replay()
+        self._steps += 1
+        self._trainer.optimizer.steps += 1
+        if self._trainer.ema is not None:
+            self._trainer.ema.steps += 1
+        for layer in self._drawing:
+            layer.draws += 1
+
+    def _run(self, rows: int) -> None:
+        """Take a step by its Python code."""
+        trainer, model = self._trainer, self._trainer.model
+        layers = {id(layer): layer for layer in (*model.layers, *self._layers)}
+        before = {key: dict(vars(layer)) for key, layer in layers.items()}
+        x, labels = self._batch(rows)
+        for layer in self._layers:
+            x = layer.forward(x, training=True)
+        self._drawing = [
+            layer for key, layer in layers.items() if layer.draws > before[key].get("draws", 0)
+        ]
+        loss, dy = trainer.loss(x, labels)
+        trained = [index for index, layer in enumerate(self._layers) if layer.parameters]
+        for layer in reversed(self._layers[min(trained, default=len(self._layers)) :]):
+            dy = layer.backward(dy)
+            # Without what forward kept for backward, its memory serves the layers still to come.
+            _restore(layer, before[id(layer)])
+        trainer.optimizer.update(model.parameter_buffer, model.gradient_buffer, self._rates)
+        if trainer.ema is not None:
+            trainer.ema.move(model.parameter_buffer, self._shares)
+        count_batch(self._target, loss, x, labels, self.progress)
+        for key, layer in layers.items():
+            _restore(layer, before[key])
+
+    def _batch(self, rows: int) -> tuple[Array, Array]:
+        """Return the next images, as the model takes them, and their labels."""
+        model = self._trainer.model
+        scaled = self._images.dtype.kind == "u"  # floating images are taken as they are
+        return gather_batch(
+            self._target,
+            self._images,
+            self._labels,
+            self._order,
+            self.progress.counters,
+            (rows, *model.input_shape),
+            model.dtype,
+            model.pixel_mean if scaled else 0.0,
+            model.pixel_std if scaled else 1.0,
+            self._augmentation,
+        )
+
+    def _table(self, rows: list[tuple[float, ...]]) -> Table:
+        wide = accumulator(self._trainer.model.dtype)
+        return Table(self._target.array(np.array(rows, wide)), self.progress.counters)
+
+
+def _restore(layer: Layer, attributes: dict[str, Any]) -> None:
+    vars(layer).clear()
+    vars(layer).update(attributes)
