@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from .errors import KernelError
+from .recording import current
 from .target import INT32_MAX, Array, Shape, Target
 from .targets import as_array
 
@@ -79,9 +81,18 @@ def in_place(name: str, value: Any) -> None:
 
 
 def contiguous(target: Target, array: Array) -> Array:
-    """Return the array itself, or a copy where it is not C-contiguous or not aligned."""
-    fits = array.flags.c_contiguous and getattr(array.flags, "aligned", True)
-    return array if fits else target.array(array)
+    """Return the array itself, or a copy where it is not C-contiguous or not aligned.
+
+    Raises
+    ------
+    KernelError
+        If a copy would be needed in a recording: replays would not make it again.
+    """
+    if array.flags.c_contiguous and getattr(array.flags, "aligned", True):
+        return array
+    if current() is not None:
+        raise KernelError("an array that is not C-contiguous would be copied, and no replay would")
+    return target.array(array)
 
 
 def dimensions(name: str, array: Array, letters: str) -> None:
