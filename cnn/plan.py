@@ -76,7 +76,7 @@ class Plan:
         self._layers = fuse(trainer.model.layers)
         self._recordings: dict[int, Recording] = {}
         self._drawing: list[Layer] = []
-        self._steps = 0
+        self._steps = self._taken = 0
         optimizer, ema = trainer.optimizer, trainer.ema
         self._augmentation = None
         if trainer.augment is not None:
@@ -90,12 +90,24 @@ class Plan:
 
     def begin_epoch(self, order: Array) -> None:
         """Take images in this order (N,) from now on, and count anew."""
+        self._taken = 0
         self._order[...] = order
         self.progress.counters[1:] = 0
         self.progress.totals[...] = 0
 
     def step(self, rows: int) -> None:
-        """Train on the next `rows` images of the order."""
+        """Train on the next `rows` images of the order.
+
+        Raises
+        ------
+        ValueError
+            If the order has fewer left, or every step that has a factor was taken.
+        """
+        left = len(self._labels) - self._taken
+        if not 1 <= rows <= left:  # the kernel that gathers them does not look
+            raise ValueError(f"rows: got {rows}, expected 1 to {left}, what the order has left")
+        if self._steps == len(self._rates.rows):
+            raise ValueError(f"step: {self._steps} were taken, expected no more")
         recording = self._recordings.get(rows)
         if recording is None:
             recording = Recording(self.arena, self.progress.counters, self._steps)
@@ -105,6 +117,7 @@ class Plan:
         else:
             recording.replay()
         self._steps += 1
+        self._taken += rows
         self._trainer.optimizer.steps += 1
         if self._trainer.ema is not None:
             self._trainer.ema.steps += 1
