@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-#: Every public function once or twice, on blocks of many threads.
-CHOSEN = ["tests/test_repeatability.py", "-k", "simt and float32 and twice"]
+#: Every public function once or twice, and augmented batches, on blocks of many threads.
+CHOSEN = ["tests/test_repeatability.py", "tests/test_batch.py"]
+CHOSEN += ["-k", "simt and float32 and (twice or augmented)"]
 
 _BARRIER = re.compile(r"__syncthreads\(\);")
 _DEFINITION = re.compile(r"(#define|void) __syncthreads\(\)")

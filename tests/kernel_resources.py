@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import kernels  # noqa: F401  (defines every source)
+import kernels.batch  # noqa: F401  (defines every source)
 import nvrtc
 from kernels.runtime import Source
 from nvrtc import Resources
@@ -36,6 +36,7 @@ MACHINES = {
 # What the recipes do without: windows of more than 256 taps, and images that are not bytes.
 UNCOMMON_TYPES = {
     "augment.cu": {"pixel_t": "float32"},
+    "batch.cu": {"pixel_t": "float32"},
     "elementwise/normalize": {"U": "float32"},
     "pool.cu": {"argmax_t": "uint16"},
 }

@@ -32,7 +32,7 @@ LOGS = BUILD / "reports"  # a file for every process that a sanitizer complains 
 # Those that start no Python of their own, which would lack the sanitizer.
 KERNEL_TESTS = [
     *(f"tests/test_{name}.py" for name in "conv2d im2col pool batchnorm dense".split()),
-    *(f"tests/test_{name}.py" for name in "softmax elementwise dropout augment".split()),
+    *(f"tests/test_{name}.py" for name in "softmax elementwise dropout augment batch".split()),
     "tests/test_repeatability.py::test_twice_gives_the_same_bits",
 ]
 THREAD_TESTS = [

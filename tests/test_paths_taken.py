@@ -12,9 +12,15 @@ import pytest
 
 import kernels
 from calls import CALLS
+from kernels.batch import Augmentation, Progress, count_batch, gather_batch
+from kernels.elementwise import adam_update, average_update, sgd_update
 from kernels.runtime import numpy_arrays_on
+from kernels.runtime.elementwise import Table
+from kernels.runtime.memory import Arena
+from kernels.runtime.recording import Recording
 from kernels.runtime.simt import SimtTarget
 from kernels.runtime.source import Source
+from kernels.runtime.targets import numpy_target
 from support import normal
 
 FLOAT = np.dtype(np.float32)
@@ -57,6 +63,31 @@ def take_the_other_paths():
     param, grad = normal(5, 300).astype(FLOAT), normal(6, 300).astype(FLOAT)
     kernels.sgd_step(param, grad, lr=0.1)
     kernels.augment(x, rotate=5, seed=1)
+    take_a_planned_step()
+
+
+def take_a_planned_step():
+    """What only the steps of a training do."""
+    target, counters, totals = numpy_target(), np.zeros(2, np.int64), np.zeros(2)
+    images, labels = np.ones((3, 5, 4, 2), np.uint8), np.arange(3)
+    for augmentation in (None, Augmentation(9, 1, 0.1, 1, 1)):
+        data = (target, images, labels, labels, counters, images.shape, FLOAT)
+        x, chosen = gather_batch(*data, 0.5, 2.0, augmentation)
+    outputs = x.reshape(3, -1)
+    count_batch(target, np.ones((), FLOAT), outputs, chosen, Progress(counters, totals))
+    flat = outputs.ravel()
+    counters[0] = 0
+    for update, columns, arrays in (
+        (sgd_update, 2, (None,)),
+        (sgd_update, 4, (flat * 0,)),
+        (adam_update, 9, (flat * 0, flat * 0)),
+    ):
+        update(Table(np.full((1, columns), 0.5, FLOAT), counters), flat, flat + 1, *arrays)
+    average_update((0.5,), flat * 0, flat)
+    average_update(Table(np.full((1, 1), 0.5, FLOAT), counters), flat * 0, flat)
+    with Recording(Arena(target), counters):
+        target.zeros((5,), FLOAT)
+        kernels.dropout(x, 0.5, seed=1)
 
 
 def call_sites(library):
