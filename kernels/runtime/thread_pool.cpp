@@ -2,6 +2,9 @@
 //
 // One job at a time: the caller and the workers take chunks of blocks from an atomic counter until
 // none is left. Which thread runs a block never changes a result, since blocks are independent.
+// Launches often follow each other closely, so a worker looks out for the next job for a while
+// before it sleeps; and a caller waits for the workers that have joined its job, not for those
+// that the system has not woken yet.
 // A caller who finds the pool busy, or whose process was forked after the workers started, runs
 // its blocks alone. The pool is never destroyed: workers may outlive static destructors.
 #include <unistd.h>
@@ -32,17 +35,23 @@ class Pool {
             body(context, 0, count);
             return;
         }
+        bool asleep;
         {
             std::lock_guard<std::mutex> lock(mutex);
             job = {body, context, count, count / (4LL * (workers + 1)) + 1};
             next = 0;
-            pending = workers;
+            open = true;
             ++generation;
+            asleep = sleeping > 0;
         }
-        wake.notify_all();
+        if (asleep) wake.notify_all();
         take_chunks();
         std::unique_lock<std::mutex> lock(mutex);
-        finished.wait(lock, [this] { return pending == 0; });
+        open = false;
+        lock.unlock();
+        for (int turn = 0; turn < SPINS && active > 0; ++turn) relax();
+        lock.lock();
+        finished.wait(lock, [this] { return active == 0; });
     }
 
   private:
@@ -64,15 +73,31 @@ class Pool {
     void work() {
         long long seen = 0;
         for (;;) {
+            for (int turn = 0; turn < SPINS && generation == seen; ++turn) relax();
             {
                 std::unique_lock<std::mutex> lock(mutex);
+                ++sleeping;
                 wake.wait(lock, [&] { return generation != seen; });
+                --sleeping;
                 seen = generation;
+                if (!open) continue;
+                ++active;
             }
             take_chunks();
             std::lock_guard<std::mutex> lock(mutex);
-            if (--pending == 0) finished.notify_one();
+            if (--active == 0) finished.notify_one();
         }
+    }
+
+    // Some 20 microseconds of turns: about what waking a thread takes.
+    static constexpr int SPINS = 1000;
+
+    static void relax() {
+#if defined(__x86_64__) || defined(__i386__)
+        __builtin_ia32_pause();
+#elif defined(__aarch64__)
+        asm volatile("yield");
+#endif
     }
 
     const pid_t process;
@@ -80,9 +105,10 @@ class Pool {
     std::mutex caller, mutex;
     std::condition_variable wake, finished;
     Job job{};
-    std::atomic<long long> next{0};
-    int pending = 0;
-    long long generation = 0;
+    std::atomic<long long> next{0}, generation{0};
+    std::atomic<int> active{0};  // workers in the job; changed under the mutex, as all below
+    bool open = false;           // whether workers may still join
+    int sleeping = 0;
 };
 
 Pool *pool = nullptr;
