@@ -34,8 +34,8 @@ class EMA:
 
     def update(self, weights: Array) -> None:
         """Move the average towards the weights after a step."""
+        self.move(weights, self.scalars(self.steps + 1))
         self.steps += 1
-        self.move(weights, self.scalars(self.steps))
 
     def scalars(self, step: int) -> tuple[float]:
         """Return the share of the way to the weights that a step, from 1, moves the average."""

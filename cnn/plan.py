@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kernels.batch import Augmentation, Progress, count_batch, gather_batch
+from kernels.batch import Augmentation, Progress, advance, count_batch, gather_batch
 from kernels.reduce import accumulator
 from kernels.runtime import Array
 from kernels.runtime.elementwise import Table
@@ -46,7 +46,7 @@ class Plan:
 
     What changes from step to step is on the device before the first of them: order, counters, the
     optimizer's numbers. A step is recorded while it is taken, and replayed for every later batch of
-    its size.
+    its size, in two parts: up to the loss, and from there.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class Plan:
         self.arena = Arena(target)
         self._order = target.zeros((len(labels),), np.int64)
         self._layers = fuse(trainer.model.layers)
-        self._recordings: dict[int, Recording] = {}
+        self._recordings: dict[int, tuple[Recording, Recording]] = {}
         self._drawing: list[Layer] = []
         self._steps = self._taken = 0
         optimizer, ema = trainer.optimizer, trainer.ema
@@ -95,8 +95,15 @@ class Plan:
         self.progress.counters[1:] = 0
         self.progress.totals[...] = 0
 
-    def step(self, rows: int) -> None:
+    def step(self, rows: int, check: Callable[[], None] = lambda: None) -> None:
         """Train on the next `rows` images of the order.
+
+        Parameters
+        ----------
+        rows : int
+            Size of the batch.
+        check : callable
+            Called once the batch's loss is in `progress`, before it has changed the weights.
 
         Raises
         ------
@@ -108,14 +115,13 @@ class Plan:
             raise ValueError(f"rows: got {rows}, expected 1 to {left}, what the order has left")
         if self._steps == len(self._rates.rows):
             raise ValueError(f"step: {self._steps} were taken, expected no more")
-        recording = self._recordings.get(rows)
-        if recording is None:
-            recording = Recording(self.arena, self.progress.counters, self._steps)
-            with recording:
-                self._run(rows)
-            self._recordings[rows] = recording
+        if rows in self._recordings:
+            forward, backward = self._recordings[rows]
+            forward.replay()
+            check()
+            backward.replay()
         else:
-            recording.replay()
+            self._recordings[rows] = self._record(rows, check)
         self._steps += 1
         self._taken += rows
         self._trainer.optimizer.steps += 1
@@ -124,29 +130,37 @@ class Plan:
         for layer in self._drawing:
             layer.draws += 1
 
-    def _run(self, rows: int) -> None:
-        """Take a step by its Python code."""
-        trainer, model = self._trainer, self._trainer.model
+    def _record(self, rows: int, check: Callable[[], None]) -> tuple[Recording, Recording]:
+        """Take a step by its Python code; return it up to the loss, and from there."""
+        trainer, model, target = self._trainer, self._trainer.model, self._target
+        forward, backward = (
+            Recording(self.arena, self.progress.counters, self._steps) for _ in range(2)
+        )
         layers = {id(layer): layer for layer in (*model.layers, *self._layers)}
         before = {key: dict(vars(layer)) for key, layer in layers.items()}
-        x, labels = self._batch(rows)
-        for layer in self._layers:
-            x = layer.forward(x, training=True)
+        with forward:
+            x, labels = self._batch(rows)
+            for layer in self._layers:
+                x = layer.forward(x, training=True)
+            loss, dy = trainer.loss(x, labels)
+            count_batch(target, loss, x, labels, self.progress)
         self._drawing = [
             layer for key, layer in layers.items() if layer.draws > before[key].get("draws", 0)
         ]
-        loss, dy = trainer.loss(x, labels)
+        check()
         trained = [index for index, layer in enumerate(self._layers) if layer.parameters]
-        for layer in reversed(self._layers[min(trained, default=len(self._layers)) :]):
-            dy = layer.backward(dy)
-            # Without what forward kept for backward, its memory serves the layers still to come.
-            _restore(layer, before[id(layer)])
-        trainer.optimizer.update(model.parameter_buffer, model.gradient_buffer, self._rates)
-        if trainer.ema is not None:
-            trainer.ema.move(model.parameter_buffer, self._shares)
-        count_batch(self._target, loss, x, labels, self.progress)
+        with backward:
+            for layer in reversed(self._layers[min(trained, default=len(self._layers)) :]):
+                dy = layer.backward(dy)
+                # Without what forward kept, its memory serves the layers still to come.
+                _restore(layer, before[id(layer)])
+            trainer.optimizer.update(model.parameter_buffer, model.gradient_buffer, self._rates)
+            if trainer.ema is not None:
+                trainer.ema.move(model.parameter_buffer, self._shares)
+            advance(target, model.dtype, rows, self.progress)
         for key, layer in layers.items():
             _restore(layer, before[key])
+        return forward, backward
 
     def _batch(self, rows: int) -> tuple[Array, Array]:
         """Return the next images, as the model takes them, and their labels."""

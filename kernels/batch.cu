@@ -4,14 +4,15 @@
 //   gather            out[n] = (image - mean) / std
 //   gather, augmented the same of the image warped by a random map of its own; see warp.cuh
 //   count             totals[0] += rows * loss,  totals[1] += rows whose largest output is the
-//                     label's;  counters[0] += 1,  counters[1] += rows
+//                     label's
+//   advance           counters[0] += 1,  counters[1] += rows
 //
 // counters = {steps done, images taken of `order`}: where a replayed step finds its batch.
 //
 // shapes   images (N, H, W, C) of pixel_t; labels, order (N) int64, order within [0, N), which the
 //          caller guarantees; out (rows, H, W, C) of T; out_labels (rows); outputs (rows, classes)
 // bytes    a batch's images once, out once
-// geometry gather: a block a row; count: one block
+// geometry gather: a block a row; count: one block; advance: one thread
 #include "warp.cuh"
 
 #ifndef TYPE_pixel_t
@@ -60,8 +61,8 @@ KERNEL gather_augmented_batch(const pixel_t *__restrict__ images, const int64 *_
 }
 
 KERNEL count_batch(const T *__restrict__ loss, const T *__restrict__ outputs,
-                   const int64 *__restrict__ labels, double *__restrict__ totals,
-                   int64 *__restrict__ counters, int64 rows, int classes) {
+                   const int64 *__restrict__ labels, double *__restrict__ totals, int64 rows,
+                   int classes) {
     double hits = 0;
     BLOCK_STRIDE(row, rows) {
         const T *y = outputs + (int64)row * classes;
@@ -77,7 +78,10 @@ KERNEL count_batch(const T *__restrict__ loss, const T *__restrict__ outputs,
     if (threadIdx.x == 0) {
         totals[0] += double(loss[0]) * double(rows);
         totals[1] += hits;
-        counters[0] += 1;
-        counters[1] += rows;
     }
+}
+
+KERNEL advance(int64 *counters, int64 rows) {
+    counters[0] += 1;
+    counters[1] += rows;
 }

@@ -86,7 +86,13 @@ def gather_batch(
 def count_batch(
     target: Target, loss: Array, outputs: Array, labels: Array, progress: Progress
 ) -> None:
-    """Add a batch's mean loss () and the hits of its outputs (rows, classes), and count it."""
+    """Add a batch's mean loss () and the hits of its outputs (rows, classes) to the totals."""
     kernel = _SOURCE.kernel("count_batch", target, outputs.dtype)
-    arrays = (loss, outputs, labels, progress.totals, progress.counters)
+    arrays = (loss, outputs, labels, progress.totals)
     kernel((1, 1, 1), one_block(target), *arrays, *outputs.shape)
+
+
+def advance(target: Target, dtype: Any, rows: int, progress: Progress) -> None:
+    """Count a step on `rows` images; the dtype is that of its other kernels."""
+    kernel = _SOURCE.kernel("advance", target, dtype)
+    kernel((1, 1, 1), 1, progress.counters, rows)

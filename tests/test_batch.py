@@ -5,7 +5,7 @@ import pytest
 
 import kernels
 from comparison import assert_close
-from kernels.batch import Augmentation, Progress, count_batch, gather_batch
+from kernels.batch import Augmentation, Progress, advance, count_batch, gather_batch
 from support import host, normal
 
 N = 11
@@ -71,5 +71,7 @@ def test_a_batch_is_counted(target, dtype):
     hits = (outputs.argmax(axis=1) == labels).sum() - 1
     arrays = [target.array(value) for value in (np.array(0.25, dtype), outputs, labels)]
     count_batch(target, *arrays, progress)
+    assert host(progress.counters).tolist() == [3, 4]
+    advance(target, dtype, 300, progress)
     assert host(progress.counters).tolist() == [4, 304]
     assert host(progress.totals).tolist() == [1.5 + 300 * 0.25, 2 + hits]

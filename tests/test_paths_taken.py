@@ -12,7 +12,7 @@ import pytest
 
 import kernels
 from calls import CALLS
-from kernels.batch import Augmentation, Progress, count_batch, gather_batch
+from kernels.batch import Augmentation, Progress, advance, count_batch, gather_batch
 from kernels.elementwise import adam_update, average_update, sgd_update
 from kernels.runtime import numpy_arrays_on
 from kernels.runtime.elementwise import Table
@@ -75,6 +75,7 @@ def take_a_planned_step():
         x, chosen = gather_batch(*data, 0.5, 2.0, augmentation)
     outputs = x.reshape(3, -1)
     count_batch(target, np.ones((), FLOAT), outputs, chosen, Progress(counters, totals))
+    advance(target, FLOAT, 3, Progress(counters, totals))
     flat = outputs.ravel()
     counters[0] = 0
     for update, columns, arrays in (

@@ -278,14 +278,22 @@ def test_layers_remember_nothing_of_a_planned_step(target):
     assert [layer.draws for layer in planned.model.layers] == [4, 0, 0, 0, 4, 0]
 
 
-def test_totals_tell_that_a_loss_is_not_finite(target):
+def test_a_check_sees_the_loss_before_it_does_harm(target):
     planned, _ = pair(target)
-    plan = a_plan(planned, noise(20))
-    for step in range(4):
-        if step == 2:
-            planned.model.parameter_buffer[...] = np.inf
-        plan.step(4)
-        assert np.isfinite(float(plan.progress.totals[0])) == (step < 2)
+    plan, model = a_plan(planned, noise(20)), planned.model
+
+    def check():
+        if not np.isfinite(float(plan.progress.totals[0])):
+            raise FloatingPointError
+
+    plan.step(4, check)  # recorded
+    plan.step(4, check)  # replayed
+    model.parameter_buffer[...] = np.inf
+    held = bits(model)
+    for rows in (4, 3):
+        with pytest.raises(FloatingPointError), np.errstate(invalid="ignore"):
+            plan.step(rows, check)
+        assert bits(model) == held
 
 
 # --- what cannot be recorded
