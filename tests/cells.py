@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import kernels.batch  # noqa: F401  (defines a source that `kernels` alone leaves out)
 from kernels.runtime.source import Source
 
 README = Path(__file__).parent / "README.md"
