@@ -156,18 +156,18 @@ class Conv2D(Layer):
                 "expected a divisor of both"
             )
         geometry = {k: getattr(self, k) for k in ("stride", "padding", "dilation")}
-        g, _ = window((H, W), self.kernel, **geometry)
+        self.window = g = window((H, W), self.kernel, **geometry)[0]
         self.declare("weight", (self.filters, g.KH, g.KW, C // self.groups), fan_in_uniform)
         if self.bias:
             self.declare("bias", (self.filters,), zeros)
         self._options = {**geometry, "groups": self.groups}
         return g.OH, g.OW, self.filters
 
-    def forward(self, x: Array, training: bool = False) -> Array:
+    def forward(self, x: Array, training: bool = False, relu: bool = False) -> Array:
         """Return y (N, OH, OW, F)."""
         self._x = self.ready(x)
         weight, bias = self.parameters["weight"], self.parameters.get("bias")
-        return kernels.conv2d(self._x, weight, bias, **self._options)
+        return kernels.conv2d(self._x, weight, bias, relu=relu, **self._options)
 
     def backward(self, dy: Array) -> Array:
         """Return dx (N, H, W, C)."""
@@ -201,10 +201,11 @@ class Dense(Layer):
             self.declare("bias", (self.units,), zeros)
         return (self.units,)
 
-    def forward(self, x: Array, training: bool = False) -> Array:
+    def forward(self, x: Array, training: bool = False, relu: bool = False) -> Array:
         """Return y (N, units)."""
         self._x = self.ready(x)
-        return kernels.dense(self._x, self.parameters["weight"], self.parameters.get("bias"))
+        weight, bias = self.parameters["weight"], self.parameters.get("bias")
+        return kernels.dense(self._x, weight, bias, relu=relu)
 
     def backward(self, dy: Array) -> Array:
         """Return dx (N, in)."""

@@ -73,7 +73,7 @@ class Plan:
         self.progress = Progress(target.zeros((2,), np.int64), target.zeros((2,), np.float64))
         self.arena = Arena(target)
         self._order = target.zeros((len(labels),), np.int64)
-        self._layers = fuse(trainer.model.layers)
+        self._layers = fuse(trainer.model)
         self._recordings: dict[int, tuple[Recording, Recording]] = {}
         self._drawing: list[Layer] = []
         self._steps = self._taken = 0

@@ -126,9 +126,7 @@ def conv2d_backward(
     return dx, dw, column_sum(target, dy.reshape(rows, s.F), out_db)
 
 
-def _input_gradient(
-    target: Target, dy: Array, x: Array, w: Array, s: _Sizes, groups: int
-) -> Array:
+def _input_gradient(target: Target, dy: Array, x: Array, w: Array, s: _Sizes, groups: int) -> Array:
     g = s.window
     if g.SH == g.SW == 1:
         entry = "conv2d_input_gradient"

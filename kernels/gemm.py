@@ -6,14 +6,15 @@ from .runtime import Target
 from .runtime.target import Grid
 
 _SPLIT_BLOCKS = 128  # blocks that a split reduction aims at: some for every core or multiprocessor
-_CPU_BLOCKS = 16  # the same on cpu, where each block packs operand B anew
-_CPU_ROWS = 512  # rows of a block there, so that packing is paid off
+_CPU_SPLITS = 16  # the same on cpu, where a partial result is as large as the result
+_CPU_ROWS, _CPU_BLOCKS = 256, 64  # rows of a block there, and blocks: each packs operand B anew
 
 
 def tiles(target: Target, M: int, N: int, depth: int = 1) -> Grid:
     """Return the grid of an M x N product, `depth` times over."""
     if target.name == "cpu":
-        return max(1, -(-M // _CPU_ROWS)) if M else 0, -(-N // target.constants["BN"]), depth
+        blocks = min(-(-M // _CPU_ROWS), _CPU_BLOCKS)
+        return blocks, -(-N // target.constants["BN"]), depth
     return -(-M // target.constants["BM"]), -(-N // target.constants["BN"]), depth
 
 
@@ -31,7 +32,7 @@ def split(target: Target, M: int, N: int, K: int, depth: int = 1) -> tuple[int, 
     across, down, _ = tiles(target, M, N)
     blocks, step = _SPLIT_BLOCKS, target.constants["BK"]
     if target.name == "cpu":
-        blocks, step = _CPU_BLOCKS, 256
+        blocks, step = _CPU_SPLITS, 256
     wanted = max(1, blocks // max(1, across * down * depth))
     share = max(1, -(-(-(-K // step)) // wanted)) * step
     return -(-K // share), share

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "dialect_host.cuh"
+#include "registers.cuh"
 
 #ifdef __AVX512BW__
 #include <immintrin.h>
@@ -17,15 +18,6 @@ static inline void __syncthreads() {}
 
 static thread_local double *dynamic_shared_bytes;
 #define DYNAMIC_SHARED(type, name) type *name = reinterpret_cast<type *>(dynamic_shared_bytes)
-
-// The widest vector register that the instruction set has; 16 bytes is SSE2's and NEON's.
-#if defined(__AVX512F__)
-#define REGISTER_BYTES 64
-#elif defined(__AVX__)
-#define REGISTER_BYTES 32
-#else
-#define REGISTER_BYTES 16
-#endif
 
 template <typename E> struct Simd {
     typedef E type __attribute__((vector_size(REGISTER_BYTES)));

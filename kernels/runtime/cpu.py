@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,7 @@ class CpuTarget:
         self._lock = threading.Lock()
         self._parallel_for: Any = None
         self._replay: Any = None
+        self._register_bytes = 0
 
     def __repr__(self) -> str:
         """Return the name that messages use."""
@@ -126,6 +127,11 @@ class CpuTarget:
         table = (_Bound * len(bound))(*bound)
         return partial(self._replay, table, ctypes.c_longlong(len(bound)), self._parallel_for)
 
+    def lanes(self, itemsize: int) -> int:
+        """Return LANES of ``dialect_cpu.cuh``: the elements of a SIMD register."""
+        self._pool()
+        return self._register_bytes // itemsize
+
     def prepare(self, jobs: list[tuple[Source, dict[str, Any]]]) -> None:
         """Compile what the cache lacks, one compiler per core at a time."""
         from concurrent.futures import ThreadPoolExecutor
@@ -148,6 +154,7 @@ class CpuTarget:
             with self._lock:
                 library.start_pool(thread_count())
             self._replay, self._parallel_for = library.replay, library.parallel_for
+            self._register_bytes = int(library.register_bytes())
         return self._parallel_for
 
     def _load(self, name: str, text: str) -> ctypes.CDLL:
@@ -159,12 +166,6 @@ class CpuTarget:
             except OSError as error:  # such as a cache folder mounted without the right to execute
                 raise KernelError(f"a compiled kernel cannot be loaded: {error}") from error
         return library
-
-
-@cache
-def vector_bytes() -> int:
-    """Return REGISTER_BYTES of ``dialect_cpu.cuh``: the width of a SIMD register."""
-    return 64
 
 
 def _address(array: Array) -> int:

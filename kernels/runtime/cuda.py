@@ -97,6 +97,10 @@ class CudaTarget:
         """Return the grid of a GRID_STRIDE kernel over `count` elements."""
         return (min(-(-count // self.threads), _BLOCKS), 1, 1)
 
+    def lanes(self, itemsize: int) -> int:
+        """Return how many elements one thread treats as a unit: one."""
+        return 1
+
     def prepare(self, jobs: list[tuple[Source, dict[str, Any]]]) -> None:
         """Compile what CuPy's cache lacks."""
         with self._cupy.cuda.Device(self.device):

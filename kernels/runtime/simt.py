@@ -155,6 +155,10 @@ class SimtTarget:
         """
         return (min(-(-count // self.threads), 4), 1, 1)
 
+    def lanes(self, itemsize: int) -> int:
+        """Return how many elements one thread treats as a unit: one."""
+        return 1
+
     def prepare(self, jobs: list[tuple[Source, dict[str, Any]]]) -> None:
         """Compile what the cache lacks."""
         for job in jobs:

@@ -53,6 +53,9 @@ class Target(Protocol):
     def replayer(self, launches: list[Launch]) -> Callable[[], None]:
         """Return what runs bound launches in order, with as little work on the host as can be."""
 
+    def lanes(self, itemsize: int) -> int:
+        """Return how many elements of that many bytes one thread treats as a unit."""
+
     def prepare(self, jobs: list[tuple[Source, dict[str, Any]]]) -> None:
         """Compile what the cache lacks of these sources, each under its constants."""
 

@@ -1,0 +1,10 @@
+// The width of a SIMD register in bytes, on `cpu`: the widest that the instruction set has.
+#pragma once
+
+#if defined(__AVX512F__)
+#define REGISTER_BYTES 64
+#elif defined(__AVX__)
+#define REGISTER_BYTES 32
+#else
+#define REGISTER_BYTES 16  // SSE2's and NEON's
+#endif
