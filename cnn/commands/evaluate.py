@@ -1,0 +1,46 @@
+"""``cnn evaluate``: measure a saved model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .options import add_data, add_device, add_json, check_writable, device, say, write_json
+
+HELP = "measure a saved model"
+DESCRIPTION = "Measure a saved model on the test images."
+EXAMPLES = """\
+  cnn evaluate model.safetensors
+  cnn evaluate model.safetensors --dataset synthetic"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the model, the data and where they go."""
+    parser.add_argument("model", type=Path, metavar="MODEL", help="file that train --save wrote")
+    add_data(parser)
+    add_device(parser)
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print accuracy and loss."""
+    from .. import data
+    from ..model import Sequential
+    from ..trainer import evaluate
+
+    check_writable(options.json)
+    chosen = device(options.device, say)
+    model = Sequential.load(options.model, chosen)
+    _, test = data.load(options.dataset, options.data, say=say)
+    found = evaluate(model, test)
+    results = {
+        "dataset": test.name,
+        "device": chosen,
+        "model": str(options.model),
+        "parameters": model.parameter_count,
+        "test_loss": found["loss"],
+        "test_accuracy": found["accuracy"],
+    }
+    write_json(options.json, results)
+    print(f"{test.name} test accuracy {found['accuracy']:.2%}, loss {found['loss']:.4f}")
+    return 0
