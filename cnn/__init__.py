@@ -3,6 +3,7 @@
 from .augment import Augment
 from .checkpoint import CheckpointError
 from .data import DataError, Dataset, load
+from .divergence import TrainingDivergedError
 from .ema import EMA
 from .layers import (
     AvgPool2D,
@@ -20,6 +21,7 @@ from .layers import (
 from .losses import CrossEntropy, SoftmaxCrossEntropy
 from .model import Sequential
 from .optimizers import SGD, Adam, AdamW
+from .runs import Run
 from .schedules import Constant, Cosine, OneCycle, Step
 from .trainer import Trainer, evaluate
 
@@ -46,11 +48,13 @@ __all__ = [
     "MaxPool2D",
     "OneCycle",
     "ReLU",
+    "Run",
     "Sequential",
     "Softmax",
     "SoftmaxCrossEntropy",
     "Step",
     "Trainer",
+    "TrainingDivergedError",
     "evaluate",
     "load",
 ]

@@ -12,23 +12,38 @@ from kernels import KernelError
 
 from . import commands
 from .checkpoint import CheckpointError
-from .commands.options import say
+from .commands.options import UsageError, say
 from .data import DataError
+from .divergence import TrainingDivergedError
 
 _EXAMPLES = """\
   cnn train                    one epoch of MNIST, as fast as it goes
-  cnn train --recipe default --save model.safetensors
-  cnn evaluate model.safetensors
+  cnn train --recipe default --run mine
+  cnn evaluate runs/mine/model.safetensors
   cnn info                     what this machine has"""
 
-_FAILURES = (KernelError, DataError, CheckpointError, TypeError, ValueError, OSError, MemoryError)
+_FAILURES = (
+    KernelError,
+    DataError,
+    CheckpointError,
+    TrainingDivergedError,
+    TypeError,
+    ValueError,
+    OSError,
+    MemoryError,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return 0, or 1 if it failed, 2 for wrong usage, 130 interrupted."""
-    options = _parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(words)
+    options.words = words[1:]  # what follows the command's name
     try:
-        return int(options.run(options))
+        return int(options.execute(options))
+    except UsageError as error:
+        say(f"cnn: error: {error}")
+        return 2
     except _FAILURES as error:
         text = str(error) or type(error).__name__
         if isinstance(error, OSError) and error.filename is not None:
@@ -48,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         text = _text(command.DESCRIPTION, command.EXAMPLES)
         of_command = parsers.add_parser(name, help=command.HELP, **text)
         command.add_arguments(of_command)
-        of_command.set_defaults(run=command.run)
+        of_command.set_defaults(execute=command.run)
     return parser
 
 

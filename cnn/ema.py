@@ -45,6 +45,8 @@ class EMA:
         """Launch the move by the numbers of a step, or by a table of every step's."""
         if self.average is None:
             self.average = weights.copy()
+        elif self.steps == 0:  # restored to a time before the first step
+            self.average[...] = weights
         average_update(scalars, self.average, weights)
 
     def swap(self, weights: Array) -> None:

@@ -17,6 +17,7 @@ from . import checkpoint
 from .data import channels_last
 from .layers import Layer
 
+_NO_STATISTICS = (0.0, 255.0)  # no uint8 images deviate that much: grey levels to [0, 1]
 _ALIGNMENT_BYTES = 64  # every view starts at a cache line, so at a vector register too
 
 
@@ -71,7 +72,7 @@ class Sequential:
             raise TypeError(f"dtype: got {self.dtype} on {self.target}, expected one of {expected}")
         self.layers = list(layers)
         self.input_shape: Shape = tuple(input_shape)
-        self.pixel_mean, self.pixel_std = 0.0, 255.0
+        self.pixel_mean, self.pixel_std = _NO_STATISTICS
         self.parameters: dict[str, Array] = {}
         self.gradients: dict[str, Array] = {}
         self.state: dict[str, Array] = {}
@@ -138,6 +139,11 @@ class Sequential:
             f"{name:<{widths[0]}}  {shape:<{widths[1]}}  {count:>{widths[2]}}".rstrip()
             for name, shape, count in rows
         )
+
+    @property
+    def has_pixel_statistics(self) -> bool:
+        """Whether `pixel_mean` and `pixel_std` have been taken from images."""
+        return (self.pixel_mean, self.pixel_std) != _NO_STATISTICS
 
     @property
     def parameter_count(self) -> int:

@@ -18,7 +18,7 @@ class Optimizer(ABC):
     lr : float
         Learning rate, before the schedule's factor.
     state : dict of str to array
-        Arrays of the parameters' shape, made at the first step.
+        Arrays of the parameters' shape, made at the first step and updated in place.
     steps : int
         Steps taken.
     """

@@ -118,6 +118,8 @@ class Plan:
         if rows in self._recordings:
             forward, backward = self._recordings[rows]
             forward.replay()
+            for layer in self._drawing:
+                layer.draws += 1
             check()
             backward.replay()
         else:
@@ -127,8 +129,6 @@ class Plan:
         self._trainer.optimizer.steps += 1
         if self._trainer.ema is not None:
             self._trainer.ema.steps += 1
-        for layer in self._drawing:
-            layer.draws += 1
 
     def _record(self, rows: int, check: Callable[[], None]) -> tuple[Recording, Recording]:
         """Take a step by its Python code; return it up to the loss, and from there."""
@@ -147,6 +147,8 @@ class Plan:
         self._drawing = [
             layer for key, layer in layers.items() if layer.draws > before[key].get("draws", 0)
         ]
+        for layer in self._drawing:  # of what forward did, only this stays
+            before[id(layer)]["draws"] = layer.draws
         check()
         trained = [index for index, layer in enumerate(self._layers) if layer.parameters]
         with backward:

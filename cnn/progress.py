@@ -17,8 +17,10 @@ _LOSS_INTERVAL_SECONDS = 0.3  # reading the loss waits for a GPU
 class Bar:
     """Images done, images per second and the running loss, on standard error."""
 
-    def __init__(self, images: int, enabled: bool) -> None:
-        self._bar = tqdm(total=images, unit=" images", unit_scale=True, disable=not enabled)
+    def __init__(self, images: int, done: int, enabled: bool) -> None:
+        self._bar = tqdm(
+            total=images, initial=done, unit=" images", unit_scale=True, disable=not enabled
+        )
         self._read = 0.0
 
     def __enter__(self) -> Bar:

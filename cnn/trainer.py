@@ -6,14 +6,18 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kernels.runtime import Array, prepare
 
+from . import training_state
 from .augment import Augment
 from .data import Dataset, as_dataset, pixel_statistics
+from .divergence import TrainingDivergedError, origin
 from .ema import EMA
 from .layers import Softmax
 from .losses import CrossEntropy, Loss, SoftmaxCrossEntropy
@@ -21,7 +25,9 @@ from .model import Sequential
 from .optimizers import Optimizer
 from .plan import Plan, obstacle
 from .progress import Bar
+from .runs import Run
 from .schedules import Constant, Schedule
+from .training_state import Course
 
 
 class Trainer:
@@ -49,6 +55,8 @@ class Trainer:
     plan : bool
         Record each step once and replay it, where that can be. False calls every layer at every
         step; the results are equal to rounding.
+    run : Run, optional
+        Folder where `fit` writes the loss curve and, after every epoch, a checkpoint.
 
     Attributes
     ----------
@@ -63,6 +71,8 @@ class Trainer:
         Time spent in training steps, without evaluation.
     images_seen, steps : int
         Training images and batches taken so far.
+    course : Course or None
+        How far the last `fit` came.
 
     Raises
     ------
@@ -87,6 +97,7 @@ class Trainer:
         seed: int = 0,
         ema: EMA | None = None,
         plan: bool = True,
+        run: Run | None = None,
     ) -> None:
         if precision != "fp32":
             raise ValueError(f"precision: got {precision!r}, expected 'fp32'")
@@ -101,10 +112,13 @@ class Trainer:
         self.plan = plan
         self.planned = False
         self.obstacle: str | None = None
+        self.run = run
+        self.course: Course | None = None
         self.history: list[dict[str, Any]] = []
         self.train_seconds = 0.0
         self.images_seen = 0
         self.steps = 0
+        self._restored = False
         self._loss_sum: Array = None
         self._loss_count = 0
         prepare(model.target, model.dtype)
@@ -133,7 +147,7 @@ class Trainer:
         ----------
         data : Dataset or pair (images, labels)
             Images (N, H, W, C) or (N, H, W), uint8 or floating; labels (N,), any integer dtype.
-            uint8 images set the model's `pixel_mean` and `pixel_std`, in its first training.
+            uint8 images set the model's `pixel_mean` and `pixel_std`, unless they are set.
         epochs : int
             Passes over the data, each in an order of its own.
         batch_size : int
@@ -147,26 +161,35 @@ class Trainer:
         ------
         TypeError, ValueError
             If data or parameters do not fit.
+        TrainingDivergedError
+            If the loss is not finite. On a GPU that is looked at at the end of an epoch.
         KeyboardInterrupt
             If interrupted; model, `history` and `train_seconds` hold what was reached.
+
+        Notes
+        -----
+        After `restore`, an unfinished training goes on: data, epochs and batch_size must be what
+        they were, and the finished epochs are not trained again.
         """
         dataset = _checked(self.model, "data", data)
         checked = None if validation is None else _checked(self.model, "validation", validation)
         for name, value in (("epochs", epochs), ("batch_size", batch_size)):
             if not isinstance(value, (int, np.integer)) or value < 1:
                 raise ValueError(f"{name}: got {value!r}, expected a whole number of at least 1")
-        target = self.model.target
-        if dataset.images.dtype.kind == "u" and self.steps == 0:
+        course = self._begin(Course(int(epochs), int(batch_size), dataset.name, len(dataset)))
+        target, steps_per_epoch = self.model.target, course.steps_per_epoch
+        if dataset.images.dtype.kind == "u" and not self.model.has_pixel_statistics:
             self.model.pixel_mean, self.model.pixel_std = pixel_statistics(dataset.images)
         images = target.array(dataset.images)
         labels = target.array(dataset.labels, np.int64)
-        steps_per_epoch = -(-len(dataset) // batch_size)
-        steps = epochs * steps_per_epoch
-        plan = self._plan(images, labels, steps)
+        plan = self._plan(images, labels, course)
+        if self.run is not None:
+            self.run.begin(self)
 
+        shown = Bar(epochs * len(dataset), course.done * len(dataset), enabled=progress)
         # Between two `fit`, the model holds the average: the weights come back for training.
-        with Bar(epochs * len(dataset), enabled=progress) as bar, self._swapped_average():
-            for epoch in range(epochs):
+        with shown as bar, self._swapped_average():
+            for epoch in range(course.done, epochs):
                 start = time.perf_counter()
                 order = self._order(len(dataset))
                 self._loss_sum, self._loss_count = target.zeros((), self.model.dtype), 0
@@ -175,19 +198,56 @@ class Trainer:
                     self._loss_sum = plan.progress.totals[0, ...]
                 for step in range(steps_per_epoch):
                     chosen = order[step * batch_size : (step + 1) * batch_size]
-                    factor = self.schedule(epoch * steps_per_epoch + step, steps)
+                    factor = self.schedule(epoch * steps_per_epoch + step, course.steps)
                     with self._counted_time():
                         if plan is None:
-                            self._step(images[chosen], labels[chosen], factor)
+                            self._step(images, labels, chosen, factor)
                         else:
-                            plan.step(len(chosen))
+                            look = partial(self._look, self._loss_sum, images, chosen)
+                            plan.step(len(chosen), look)
                         self._count(len(chosen))
                     bar.advance(len(chosen), f"epoch {epoch + 1}/{epochs}", self)
+                    if self.run is not None:
+                        self.run.step(self, self.optimizer.lr * factor)
                 with self._counted_time():
                     loss = self.running_loss  # waits for the device
+                self._check(loss, images, chosen, self.steps - 1)
                 seconds = time.perf_counter() - start
-                self._record(loss, seconds, len(dataset), factor, checked)
+                course.done += 1
+                with self._swapped_average():
+                    self._record(loss, seconds, len(dataset), factor, checked)
+                    if self.run is not None:
+                        self.run.epoch(self)
         return self.history
+
+    def save(self, path: str | Path) -> None:
+        """Write model and state of the training, between two epochs, to a safetensors file.
+
+        Everything random is a function of seeds and counters, so that a trainer that restores it
+        goes on bit for bit, on the same device. `Sequential.load` takes the model out of it.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written; what stood there is then unharmed.
+        """
+        training_state.save(self, path)
+
+    def restore(self, path: str | Path) -> None:
+        """Take up what `save` wrote; the next `fit` goes on if that training was not finished.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is damaged or of another version, or if architecture, optimizer, loss,
+            schedule, augmentation, average, precision or seed are not what they were; nothing is
+            changed then.
+        OSError
+            If it cannot be read.
+        """
+        training_state.restore(self, path)
+        self._restored = self.course is not None and not self.course.finished
+        self._loss_count = 0
 
     def evaluate(self, data: Any, batch_size: int = 1024) -> dict[str, float]:
         """Return {"loss": mean loss, "accuracy": fraction classified right} of the model.
@@ -199,30 +259,57 @@ class Trainer:
         """
         return evaluate(self.model, data, self.loss, batch_size)
 
-    def _step(self, images: Array, labels: Array, factor: float) -> None:
-        model = self.model
-        if self.augment is not None:
-            images = self.augment(images, seed=self.seed, offset=self.steps)
-        outputs = model.forward(model.prepare(images), training=True)
-        loss, gradient = self.loss(outputs, labels)
+    def _begin(self, course: Course) -> Course:
+        if self._restored and self.course is not None:
+            training_state.check_continues(self.course, course)
+            course = self.course
+        self.course, self._restored = course, False
+        return course
+
+    def _step(self, images: Array, labels: Array, chosen: Array, factor: float) -> None:
+        """Train on the chosen images, layer by layer."""
+        model, expected = self.model, labels[chosen]
+        outputs = model.forward(self._batch(images, chosen, self.steps), training=True)
+        loss, gradient = self.loss(outputs, expected)
+        self._look(loss, images, chosen)
         model.backward(gradient)
         self.optimizer.step(model.parameter_buffer, model.gradient_buffer, factor)
         if self.ema is not None:
             self.ema.update(model.parameter_buffer)
-        self._loss_sum += loss * len(labels)
+        self._loss_sum += loss * len(expected)
+
+    def _batch(self, images: Array, chosen: Array, step: int) -> Array:
+        """Return the chosen images as the model takes them at a step, from 0."""
+        batch = images[chosen]
+        if self.augment is not None:
+            batch = self.augment(batch, seed=self.seed, offset=step)
+        return self.model.prepare(batch)
+
+    def _look(self, loss: Array, images: Array, chosen: Array) -> None:
+        """Check the loss of the step under way where reading it waits for nothing."""
+        if self.model.target.name != "cuda":
+            self._check(loss, images, chosen, self.steps)
+
+    def _check(self, loss: Array, images: Array, chosen: Array, step: int) -> None:
+        """Raise TrainingDivergedError if a loss, up to that of a step, from 0, is no number."""
+        if not math.isfinite(loss):
+            found = origin(self.model, self._batch(images, chosen, step))
+            last = None if self.run is None else self.run.latest
+            raise TrainingDivergedError(float(loss), step + 1, found, last)
 
     def _count(self, images: int) -> None:
         self._loss_count += images
         self.images_seen += images
         self.steps += 1
 
-    def _plan(self, images: Array, labels: Array, steps: int) -> Plan | None:
-        """Return the plan of this many steps, unless there is an obstacle."""
+    def _plan(self, images: Array, labels: Array, course: Course) -> Plan | None:
+        """Return the plan of the steps that a course has left, unless there is an obstacle."""
         self.obstacle = obstacle(self, images) if self.plan else "plan is False"
         self.planned = self.obstacle is None
         if not self.planned:
             return None
-        return Plan(self, images, labels, [self.schedule(step, steps) for step in range(steps)])
+        left = range(course.done * course.steps_per_epoch, course.steps)
+        return Plan(self, images, labels, [self.schedule(step, course.steps) for step in left])
 
     def _record(
         self, loss: float, seconds: float, images: int, factor: float, validation: Dataset | None
@@ -235,8 +322,7 @@ class Trainer:
             "learning_rate": self.optimizer.lr * factor,
         }
         if validation is not None:
-            with self._swapped_average():
-                found = evaluate(self.model, validation, self.loss)
+            found = evaluate(self.model, validation, self.loss)
             record |= {f"validation_{name}": value for name, value in found.items()}
         self.history.append(record)
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import errno
-import json
 import math
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from ..runs import to_json
+
+
+class UsageError(Exception):
+    """A command was called wrongly; the command line prints the sentence and returns 2."""
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -66,13 +71,9 @@ def check_writable(*paths: Path | None) -> None:
 
 
 def write_json(path: Path | None, results: dict[str, Any]) -> None:
-    """Write results, with null for the NaN of a training that diverged: JSON has no NaN."""
+    """Write results where asked for."""
     if path is not None:
-        finite = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in results.items()
-        }
-        path.write_text(json.dumps(finite, indent=2) + "\n")
+        path.write_text(to_json(results, indent=2) + "\n")
 
 
 def say(text: str) -> None:

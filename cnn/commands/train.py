@@ -1,12 +1,16 @@
-"""``cnn train``: train a recipe."""
+"""``cnn train``: train a recipe, in a run folder of its own."""
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from . import settings
 from .options import (
+    UsageError,
     add_data,
     add_device,
     add_json,
@@ -20,11 +24,19 @@ from .options import (
     write_json,
 )
 
+if TYPE_CHECKING:
+    from ..runs import Run
+    from ..trainer import Trainer
+
 HELP = "train a network"
-DESCRIPTION = "Train a network on MNIST or on synthetic digits."
+DESCRIPTION = """\
+Train a network on MNIST or on synthetic digits. Settings, loss curve,
+checkpoints and the model go to a folder of their own below runs/."""
 EXAMPLES = """\
   cnn train --recipe speedrun --seed 1
-  cnn train --recipe default --epochs 5 --save model.safetensors --json run.json
+  cnn train --recipe default --epochs 5 --run mine
+  cnn train --resume runs/mine           go on where it was interrupted
+  cnn train --config runs/mine/settings.toml --seed 2
   cnn train --dataset synthetic          no data needed
   cnn train --data ~/mnist --device cpu  the four IDX files in a folder"""
 
@@ -54,9 +66,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of weights, order and augmentation (default: %(default)s)",
     )
-    parser.add_argument("--save", type=Path, metavar="FILE", help="write the trained model")
+    earlier = parser.add_mutually_exclusive_group()
+    earlier.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="TOML file of settings, keys named like these flags; flags win",
+    )
+    earlier.add_argument(
+        "--resume",
+        type=Path,
+        metavar="RUN",
+        help="go on with an interrupted run: its folder, or one of its checkpoints",
+    )
+    parser.add_argument("--run", metavar="NAME", help="of the run (default: recipe and time)")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        metavar="DIR",
+        help="folder of the run's folder (default: runs)",
+    )
+    parser.add_argument(
+        "--keep",
+        type=positive,
+        default=3,
+        metavar="N",
+        help="checkpoints to keep, of one each epoch (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE", help="write the trained model here too"
+    )
     add_json(parser)
-    parser.add_argument("--quiet", action="store_true", help="print no progress and no summary")
+    parser.add_argument(
+        "--quiet",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="print no progress and no summary",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -66,51 +112,58 @@ def run(options: argparse.Namespace) -> int:
     from ..trainer import Trainer, evaluate
 
     start = time.perf_counter()
+    options, checkpoint = _with_earlier_settings(options)
     tell = silence if options.quiet else say
     check_writable(options.save, options.json)
     recipe = recipes.RECIPES[options.recipe]
-    epochs = options.epochs or recipe.epochs
-    batch_size = options.batch_size or recipe.batch_size
-    chosen = device(options.device, tell)
+    options.epochs = options.epochs or recipe.epochs
+    options.batch_size = options.batch_size or recipe.batch_size
+    options.lr = options.lr or recipe.lr
+    options.device = device(options.device, tell)
     train, test = data.load(options.dataset, options.data, say=say)
+    options.dataset = train.name
     model = Sequential(
-        recipe.layers(), (*train.images.shape[1:3], 1), device=chosen, seed=options.seed
+        recipe.layers(), (*train.images.shape[1:3], 1), device=options.device, seed=options.seed
     )
-    tell(f"{model.summary()}\ntraining on {train.name}, {len(train):,} images, on {chosen}")
     trainer = Trainer(
         model,
-        recipe.optimizer(options.lr or recipe.lr),
+        recipe.optimizer(options.lr),
         recipe.loss,
         recipe.schedule,
         recipe.augment,
         seed=options.seed,
         ema=recipe.average(),
     )
-    interrupted = False
-    try:
-        trainer.fit(train, epochs, batch_size, progress=not options.quiet)
-    except KeyboardInterrupt:
-        interrupted = True
-        say(f"interrupted after {trainer.images_seen:,} images; what was reached:")
+    if checkpoint is not None:
+        trainer.restore(checkpoint)
+    trained_before = trainer.train_seconds
+    trainer.run = folder = _run(options, checkpoint)
+    tell(
+        f"{model.summary()}\ntraining on {train.name}, {len(train):,} images, on {options.device}; "
+        f"see {folder.folder}"
+    )
+    interrupted = _fit(trainer, train, test, options, tell)
     train_loss = trainer.running_loss if trainer.images_seen else None
     found = evaluate(model, test)  # its loss is no recipe's, so that runs can be compared
     results = {
         "dataset": train.name,
-        "device": chosen,
+        "device": options.device,
         "recipe": options.recipe,
         "epochs": len(trainer.history),
-        "batch_size": batch_size,
+        "batch_size": options.batch_size,
         "seed": options.seed,
         "parameters": model.parameter_count,
-        "setup_seconds": time.perf_counter() - start - trainer.train_seconds,
+        "setup_seconds": time.perf_counter() - start - (trainer.train_seconds - trained_before),
         "train_seconds": trainer.train_seconds,
         "images_per_second": trainer.images_seen / max(trainer.train_seconds, 1e-9),
         "train_loss": train_loss,
         "test_loss": found["loss"],
         "test_accuracy": found["accuracy"],
     }
-    if options.save is not None:
-        model.save(options.save)
+    for path in (folder.folder / "model.safetensors", options.save):
+        if path is not None:
+            model.save(path)
+    folder.write_json("results.json", results)
     write_json(options.json, results)
     print(
         f"{train.name} test accuracy {found['accuracy']:.2%}, loss {found['loss']:.4f}; "
@@ -118,3 +171,84 @@ def run(options: argparse.Namespace) -> int:
         f"set up in {results['setup_seconds']:.2f} s"
     )
     return 130 if interrupted else 0
+
+
+def _with_earlier_settings(
+    options: argparse.Namespace,
+) -> tuple[argparse.Namespace, Path | None]:
+    """Return the settings of --config or --resume with flags winning, and the checkpoint."""
+    checkpoint, file = None, options.config
+    if options.resume is not None:
+        if options.run is not None or options.runs is not None:
+            raise UsageError("--resume goes on in the run's own folder: leave --run and --runs out")
+        checkpoint = _checkpoint(options.resume)
+        file = checkpoint.parent.parent / "settings.toml"
+    if file is not None:
+        parser = argparse.ArgumentParser(prog="cnn train")
+        add_arguments(parser)
+        # The later of two flags wins.
+        options = parser.parse_args([*settings.read(file, add_arguments), *options.words])
+    return options, checkpoint
+
+
+def _checkpoint(resumed: Path) -> Path:
+    from ..runs import Run
+
+    if resumed.is_file():
+        return resumed
+    latest = Run(resumed).latest
+    if latest is None:
+        there = "has no checkpoint" if resumed.exists() else "is not there"
+        raise UsageError(f"--resume: {resumed} {there}, expected the folder of a run")
+    return latest
+
+
+def _run(options: argparse.Namespace, checkpoint: Path | None) -> Run:
+    """Return the run that goes on, or a new one with its settings and versions."""
+    from ..runs import Run, new_run, versions
+
+    if checkpoint is not None:
+        return Run(checkpoint.parent.parent, options.keep)
+    runs = options.runs or Path("runs")
+    if options.run is None:
+        run = new_run(runs, options.recipe, options.keep)
+    else:
+        if options.run != Path(options.run).name:
+            raise UsageError(f"--run: got {options.run!r}, expected the name of a folder in {runs}")
+        try:
+            run = Run.create(runs / options.run, options.keep)
+        except FileExistsError as error:
+            raise UsageError(
+                f"--run: {runs / options.run} is there already; choose another name, or go on "
+                f"with it: --resume {runs / options.run}"
+            ) from error
+    names = "recipe dataset data device epochs batch_size lr seed keep".split()
+    resolved = {name: getattr(options, name) for name in names}
+    if resolved["data"] is not None:
+        resolved["data"] = resolved["data"].resolve()  # the same from any folder
+    settings.write(run.folder / "settings.toml", resolved)
+    run.write_json("versions.json", versions(options.device))
+    return run
+
+
+def _fit(
+    trainer: Trainer,
+    train: Any,
+    test: Any,
+    options: argparse.Namespace,
+    tell: Callable[[str], None],
+) -> bool:
+    """Train what is left to train; return whether the user interrupted it."""
+    assert trainer.run is not None
+    if trainer.course is not None and trainer.course.finished:
+        tell(f"{trainer.run.folder} has finished its {trainer.course.epochs} epochs already")
+        return False
+    try:
+        trainer.fit(train, options.epochs, options.batch_size, test, progress=not options.quiet)
+    except KeyboardInterrupt:
+        say(
+            f"interrupted after {trainer.images_seen:,} images; go on with\n"
+            f"  cnn train --resume {trainer.run.folder}\nwhat was reached:"
+        )
+        return True
+    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from pathlib import Path
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from .errors import KernelError
 
 
 def describe() -> dict[str, str]:
-    """Return targets, compiler, GPU, cache folder and versions, by name."""
+    """Return targets, compiler, processor, GPU, cache folder and versions, by name."""
     reason = cuda.unavailable()
     try:
         found = compiler()
@@ -22,9 +23,19 @@ def describe() -> dict[str, str]:
     return {
         "targets": "cpu" if reason else "cpu, cuda",
         "compiler": native,
+        "CPU": _processor(),
         "threads": str(cpu.thread_count()),
         "GPU": reason or cuda.describe(),
         "cache folder": str(cache.folder()),
         "Python": platform.python_version(),
         "NumPy": np.__version__,
     }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())

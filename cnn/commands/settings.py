@@ -1,0 +1,75 @@
+"""Settings files of `cnn train`: TOML whose keys are the names of the flags."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .options import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def read(path: Path, add_arguments: Callable[[argparse.ArgumentParser], None]) -> list[str]:
+    """Return a settings file as the flags that it stands for.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read, or has a key that is no flag or a value that the flag does not take.
+    """
+    try:
+        with open(path, "rb") as file:
+            settings = tomllib.load(file)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from error
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    add_arguments(parser)
+    return [_flag(path, parser, key, value) for key, value in settings.items()]
+
+
+def write(path: Path, settings: dict[str, Any]) -> None:
+    """Write settings; those that are None are left out."""
+    values = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in settings.items()
+        if value is not None
+    }
+    # JSON's strings, numbers, true and false are TOML's, if other letters than ASCII stay.
+    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]
+    header = "# The settings of this run; cnn train --config takes them again.\n"
+    path.write_text(header + "".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _flag(path: Path, parser: argparse.ArgumentParser, key: str, value: Any) -> str:
+    """Return one setting as a flag, after the parser has taken it."""
+    name = key.replace("_", "-")
+    switch = isinstance(value, bool)
+    flag = f"--{'no-' if value is False else ''}{name}" if switch else f"--{name}={value}"
+    try:
+        parsed, unknown = parser.parse_known_args([flag])
+    except argparse.ArgumentError as error:
+        if switch:
+            fault = f"got {str(value).lower()}, expected a value as --{name} takes it"
+        elif "explicit argument" in error.message:  # a switch takes none
+            fault = f"got {value!r}, expected true or false"
+        else:
+            fault = error.message
+        raise UsageError(f"{path}: {key}: {fault}") from error
+    if unknown or name in ("config", "resume"):
+        raise UsageError(f"{path}: {key}: there is no such setting; see cnn train --help")
+    taken = getattr(parsed, name.replace("-", "_"))
+    numeric = isinstance(taken, (int, float)) and not switch
+    if numeric != isinstance(value, (int, float)) and not switch:
+        expected = "a number" if numeric else "a string"
+        raise UsageError(f"{path}: {key}: got {value!r}, expected {expected}")
+    return flag

@@ -1,0 +1,47 @@
+"""Trainings whose loss stops being a number: where it began."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from kernels.runtime import Array
+
+from .model import Sequential
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss of a training is NaN or infinite.
+
+    Attributes
+    ----------
+    step : int
+        The step, from 1, whose loss it was.
+    origin : str
+        What first was not finite, such as "the output of layer 3 (Dense)".
+    checkpoint : Path or None
+        The last good one, where the training has a `Run`.
+    """
+
+    def __init__(self, loss: float, step: int, origin: str, checkpoint: Path | None) -> None:
+        self.step, self.origin, self.checkpoint = step, origin, checkpoint
+        last = "there is no checkpoint" if checkpoint is None else f"last checkpoint: {checkpoint}"
+        super().__init__(f"the loss is {loss} at step {step}, first in {origin}; {last}")
+
+
+def origin(model: Sequential, x: Array) -> str:
+    """Say what is not finite first in a forward pass of training, for prepared inputs x.
+
+    The pass is that of the last `forward`: random numbers are the same.
+    """
+    if not np.isfinite(x).all():
+        return "the images"
+    for position, layer in enumerate(model.layers):
+        drawn = layer.draws
+        layer.draws = max(0, drawn - 1)
+        x = layer.forward(x, training=True)
+        layer.draws = drawn
+        if not np.isfinite(x).all():
+            return f"the output of layer {position} ({type(layer).__name__})"
+    return "the loss itself"

@@ -1,0 +1,171 @@
+"""Run folders: settings, loss curve, checkpoints and results of one training.
+
+runs/<name>/
+    settings.toml        what was trained; cnn train --config takes it again
+    versions.json        where
+    history.jsonl        one event a line: "steps", about 50 an epoch, and "epoch"
+    checkpoints/         epoch-0002.safetensors: what cnn train --resume takes up
+    model.safetensors    the trained model
+    results.json         what it came to
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import itertools
+import json
+import math
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .checkpoint import write_whole
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+_LINES_PER_EPOCH = 50
+_CHECKPOINT = re.compile(r"epoch-(\d+)\.safetensors")
+
+
+class Run:
+    """The folder of a training; a `Trainer` writes its curve and checkpoints there.
+
+    Parameters
+    ----------
+    folder : path
+        One that is there; see `create`.
+    keep : int
+        Checkpoints to keep, the last ones.
+    """
+
+    def __init__(self, folder: str | Path, keep: int = 3) -> None:
+        if keep < 1:
+            raise ValueError(f"keep: got {keep}, expected at least 1")
+        self.folder = Path(folder)
+        self.keep = keep
+        self._written = (0, 0.0)  # images of the epoch and the sum of their losses, at a line
+        self._first = (0, 0)  # steps and images seen at the epoch's start
+
+    @classmethod
+    def create(cls, folder: str | Path, keep: int = 3) -> Run:
+        """Make a new folder.
+
+        Raises
+        ------
+        FileExistsError
+            If it is there already.
+        OSError
+            If it cannot be made.
+        """
+        run = cls(folder, keep)
+        run.folder.mkdir(parents=True)
+        return run
+
+    @property
+    def history(self) -> Path:
+        """The file of the curve."""
+        return self.folder / "history.jsonl"
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints there are, oldest first."""
+        return [path for _, path in self._numbered()]
+
+    @property
+    def latest(self) -> Path | None:
+        """The last checkpoint, if there is one."""
+        return next(reversed(self.checkpoints), None)
+
+    def begin(self, trainer: Trainer) -> None:
+        """Forget what was written after the epoch the trainer is at, and write a checkpoint."""
+        kept, epochs = [], len(trainer.history)
+        lines = self.history.read_text().splitlines(keepends=True) if self.history.exists() else []
+        for line in lines if epochs else []:
+            kept.append(line)
+            if line.startswith(f'{{"event": "epoch", "epoch": {epochs},'):
+                break
+        write_whole(self.history, "".join(kept).encode())
+        (self.folder / "checkpoints").mkdir(exist_ok=True)
+        self._save(trainer)
+
+    def step(self, trainer: Trainer, learning_rate: float) -> None:
+        """Write the loss since the last line, now and then: reading it waits for a GPU."""
+        assert trainer.course is not None
+        steps = trainer.steps - self._first[0]
+        of_epoch = trainer.course.steps_per_epoch
+        if steps % -(-of_epoch // _LINES_PER_EPOCH) and steps != of_epoch:
+            return
+        images = trainer.images_seen - self._first[1]
+        total = trainer.running_loss * images
+        loss = (total - self._written[1]) / (images - self._written[0])
+        self._written = images, total
+        self._event(
+            "steps",
+            step=trainer.steps,
+            images=trainer.images_seen,
+            loss=loss,
+            learning_rate=learning_rate,
+        )
+
+    def epoch(self, trainer: Trainer) -> None:
+        """Write the trainer's last record and a checkpoint."""
+        self._event("epoch", **trainer.history[-1])
+        self._save(trainer)
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write a file of the run."""
+        write_whole(self.folder / name, (to_json(content, indent=2) + "\n").encode())
+
+    def _event(self, event: str, **values: Any) -> None:
+        with open(self.history, "a") as file:
+            file.write(to_json({"event": event, **values}) + "\n")
+
+    def _save(self, trainer: Trainer) -> None:
+        self._first, self._written = (trainer.steps, trainer.images_seen), (0, 0.0)
+        epochs = len(trainer.history)
+        folder = self.folder / "checkpoints"
+        trainer.save(folder / f"epoch-{epochs:04}.safetensors")
+        for number, path in self._numbered():
+            # What is later is of a training that was gone back on.
+            if not epochs - self.keep < number <= epochs:
+                path.unlink()
+        for left_behind in folder.glob(".epoch-*"):  # by a process killed while saving
+            left_behind.unlink()
+
+    def _numbered(self) -> list[tuple[int, Path]]:
+        folder = self.folder / "checkpoints"
+        named = [(_CHECKPOINT.fullmatch(path.name), path) for path in folder.glob("*")]
+        return sorted((int(match[1]), path) for match, path in named if match)
+
+
+def new_run(runs: Path, recipe: str, keep: int = 3) -> Run:
+    """Return a run in a new folder below `runs`, named after the recipe and the time."""
+    name = f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for number in itertools.count(2):
+        try:
+            return Run.create(runs / name, keep)
+        except FileExistsError:  # another training was started in the same second
+            name = f"{name.partition('~')[0]}~{number}"
+    raise AssertionError
+
+
+def versions(device: str) -> dict[str, str]:
+    """Return what a result depends on besides the settings."""
+    from kernels.runtime import describe
+
+    try:
+        own = importlib.metadata.version("cnn-kernels")
+    except importlib.metadata.PackageNotFoundError:
+        own = "not installed"
+    return {"cnn-kernels": own, "device": device, **describe()}
+
+
+def to_json(values: dict[str, Any], indent: int | None = None) -> str:
+    """Return values as JSON, with null for NaN and infinity, which JSON does not have."""
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }
+    return json.dumps(finite, indent=indent, allow_nan=False)
