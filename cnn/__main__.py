@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from kernels import KernelError
 
@@ -20,6 +21,7 @@ _EXAMPLES = """\
   cnn train                    one epoch of MNIST, as fast as it goes
   cnn train --recipe default --run mine
   cnn evaluate runs/mine/model.safetensors
+  cnn bench                    how fast this machine is
   cnn info                     what this machine has"""
 
 _FAILURES = (
@@ -40,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(words)
     options.words = words[1:]  # what follows the command's name
     try:
-        return int(options.execute(options))
+        with warnings.catch_warnings():
+            warnings.showwarning = _say_warning
+            return int(options.execute(options))
     except UsageError as error:
         say(f"cnn: error: {error}")
         return 2
@@ -65,6 +69,17 @@ def _parser() -> argparse.ArgumentParser:
         command.add_arguments(of_command)
         of_command.set_defaults(execute=command.run)
     return parser
+
+
+def _say_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    say(f"cnn: warning: {message}")
 
 
 def _text(description: str, examples: str) -> dict[str, Any]:

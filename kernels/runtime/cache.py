@@ -1,16 +1,27 @@
-"""The per-user cache of compiled libraries."""
+"""The per-user cache of compiled libraries.
+
+Where the user's cache folder cannot be written (a read-only home), libraries go to a temporary
+folder that lasts as long as the process. A folder named by ``$KERNELS_CACHE_DIR`` must be writable:
+who names one wants it used.
+"""
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
+import shutil
 import tempfile
+import threading
+import warnings
 from functools import cache
 from pathlib import Path
 
 from .errors import KernelError
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
+_lock = threading.Lock()
+_temporary: Path | None = None  # instead of a user's folder that cannot be written
 
 
 def folder() -> Path:
@@ -32,13 +43,16 @@ def find(key: str) -> Path | None:
     The SHA-256 of key and content follows the content (a loader ignores what follows an ELF
     image), so a truncated, altered or misnamed file is never loaded.
     """
-    path = folder() / f"{key}.so"
-    try:
-        stored = path.read_bytes()
-    except OSError:
-        return None
-    content, digest = stored[:-_DIGEST_BYTES], stored[-_DIGEST_BYTES:]
-    return path if digest == _digest(key, content) else None
+    for directory in filter(None, (folder(), _temporary)):
+        path = directory / f"{key}.so"
+        try:
+            stored = path.read_bytes()
+        except OSError:
+            continue
+        content, digest = stored[:-_DIGEST_BYTES], stored[-_DIGEST_BYTES:]
+        if digest == _digest(key, content):
+            return path
+    return None
 
 
 def store(key: str, content: bytes) -> Path:
@@ -47,23 +61,49 @@ def store(key: str, content: bytes) -> Path:
     The file appears whole or not at all; two processes may store the same key at once.
     """
     directory = folder()
-    path = directory / f"{key}.so"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=directory, prefix=f".{key[:16]}-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content + _digest(key, content))
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        return _store(directory, key, content)
     except OSError as error:
-        raise KernelError(
+        fault = (
             f"cannot write compiled kernels to the cache folder {directory}: {error.strerror}; "
             "set KERNELS_CACHE_DIR to a folder that can be written"
-        ) from error
+        )
+        if os.environ.get("KERNELS_CACHE_DIR"):
+            raise KernelError(fault) from error
+    try:
+        return _store(_temporary_folder(fault), key, content)
+    except OSError as error:
+        raise KernelError(f"{fault}; a temporary one neither: {error.strerror}") from error
+
+
+def _store(directory: Path, key: str, content: bytes) -> Path:
+    path = directory / f"{key}.so"
+    directory.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=directory, prefix=f".{key[:16]}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content + _digest(key, content))
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
     return path
+
+
+def _temporary_folder(why: str) -> Path:
+    """Return this process' own folder, made and announced once, removed when it ends."""
+    global _temporary
+    with _lock:
+        if _temporary is None:
+            _temporary = Path(tempfile.mkdtemp(prefix="kernels-cache-"))
+            atexit.register(_remove, _temporary, os.getpid())
+            warnings.warn(f"{why}; until then they last as long as this process", RuntimeWarning, 2)
+        return _temporary
+
+
+def _remove(temporary: Path, owner: int) -> None:
+    if os.getpid() == owner:  # not a fork of it
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _digest(key: str, content: bytes) -> bytes:
