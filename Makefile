@@ -17,18 +17,21 @@ export MNIST_DIR := $(abspath ../shared/data/mnist)
 endif
 endif
 
-.PHONY: help train test cells resources sanitize gpu check format clean
+.PHONY: help train test test-all cells resources sanitize gpu check format clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 train: .venv/train  ## train the speedrun network on MNIST
 	@$(BIN)/python -m cnn train --recipe speedrun $(ARGS)
 
 test: .venv/test  ## run the tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-all: .venv/test  ## run the slow tests too: soak, kills, trainings side by side
+	@$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
 
 cells: .venv/test  ## run the tests and write the table of what they cover
 	@$(BIN)/python -m pytest --write-cells

@@ -39,7 +39,8 @@ def train(recipe: str, seed: int, device: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results.json"
         words = f"--recipe {recipe} --seed {seed} --device {device} --dataset mnist --quiet"
-        command = [sys.executable, "-m", "cnn", "train", *words.split(), "--json", str(results)]
+        command = [sys.executable, "-m", "cnn", "train", *words.split()]
+        command += ["--runs", folder, "--json", str(results)]
         measured = [sys.executable, "-c", PEAK_MEMORY, *command]
         done = subprocess.run(measured, check=True, capture_output=True, text=True)
         print(done.stdout.splitlines()[0], flush=True)

@@ -64,9 +64,10 @@ class Cells:
 
 
 def is_whole(session: pytest.Session) -> bool:
-    """Whether every test of the suite was asked for."""
+    """Whether every test of the suite was asked for, but perhaps the slow ones."""
     options = session.config.option
-    narrowed = options.keyword or options.markexpr or options.deselect or options.maxfail
+    marked = options.markexpr not in ("", "not slow", "slow or not slow")
+    narrowed = marked or options.keyword or options.deselect or options.maxfail
     return not narrowed and session.config.args == session.config.getini("testpaths")
 
 

@@ -11,7 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from fresh_python import RELU, RELU_SAYS, REPOSITORY, CountedCompiler, error, output, program, start
+from fresh_python import (
+    RELU,
+    RELU_SAYS,
+    REPOSITORY,
+    CountedCompiler,
+    error,
+    output,
+    program,
+    run,
+    start,
+)
 
 # The kernel and the thread pool.
 LIBRARIES = 2
@@ -218,6 +228,53 @@ def test_unwritable_folder_is_named_with_its_variable(tmp_path: Path) -> None:
     # Below a file, because permissions do not hold back the administrator who may run the tests.
     (tmp_path / "file").write_bytes(b"")
     folder = tmp_path / "file" / "cache"
-    message = error(RELU, KERNELS_CACHE_DIR=folder)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    message = error(RELU, KERNELS_CACHE_DIR=folder, TMPDIR=temporary)
+    assert files(temporary) == []
     assert message.startswith(f"cannot write compiled kernels to the cache folder {folder}: Not a")
     assert "set KERNELS_CACHE_DIR to a folder that can be written" in message
+
+
+# --- a home that cannot be written
+
+FALLBACK = f"""
+import os
+{RELU}
+from kernels.runtime import cache
+child = os.fork()
+if child == 0:
+    raise SystemExit  # what a process leaves is removed by it alone, not by its forks
+os.waitpid(child, 0)
+print(len(list(cache._temporary.iterdir())), kernels.relu(numpy.ones(1)))
+"""
+
+
+def test_read_only_home_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "home").write_bytes(b"")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    home = {"HOME": tmp_path / "home", "XDG_CACHE_HOME": tmp_path / "home" / "cache"}
+    done = run("-W", "ignore::DeprecationWarning", "-c", FALLBACK, TMPDIR=temporary, **home)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == RELU_SAYS.strip()
+    # The double precision of the last line is one library more.
+    assert done.stdout.splitlines()[1] == f"{LIBRARIES} [1.]"
+    warned = [line for line in done.stderr.splitlines() if "RuntimeWarning" in line]
+    assert len(warned) == 1
+    assert "cannot write compiled kernels to the cache folder" in warned[0]
+    assert f"{tmp_path / 'home' / 'cache'}" in warned[0]
+    assert "set KERNELS_CACHE_DIR to a folder that can be written" in warned[0]
+    assert files(temporary) == []
+
+
+def test_what_a_read_only_cache_holds_is_used(
+    built: Path, tmp_path: Path, counted: CountedCompiler
+) -> None:
+    """As in a container whose image has it: nothing is compiled, so there is nothing to say."""
+    home = tmp_path / "home"
+    shutil.copytree(built, home / "cnn-kernels" / "compiled")
+    for path in (home / "cnn-kernels" / "compiled", home / "cnn-kernels", home):
+        path.chmod(0o555)
+    assert output(RELU, XDG_CACHE_HOME=home, CXX=counted.path) == RELU_SAYS
+    assert counted.calls() == (0, 1)

@@ -15,7 +15,7 @@ import pytest
 import cnn.data
 import cnn.synthetic
 import tiny_mnist
-from cnn import Dataset, Dense, Flatten, Sequential
+from cnn import Dataset, Dense, Flatten, Sequential, commands
 from cnn.__main__ import main
 from kernels.runtime import cache, cuda
 
@@ -37,6 +37,12 @@ def few(count, seed):
 
 def load_few(name="auto", directory=None, say=print):
     return few(512, 0), few(256, 1)
+
+
+@pytest.fixture(autouse=True)
+def folder_of_runs(tmp_path_factory, monkeypatch):
+    """Trainings write below the current folder."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture
@@ -86,6 +92,7 @@ def real(tmp_path_factory):
     folder = tmp_path_factory.mktemp("speedrun")
     data = ["--data", MNIST] if MNIST.is_dir() else ["--dataset", "synthetic"]
     files = ["--json", folder / "run.json", "--save", folder / "model.safetensors"]
+    files += ["--runs", folder / "runs"]
     done = subprocess.run(
         list(map(str, [sys.executable, "-m", "cnn", "train", *data, *files])),
         capture_output=True,
@@ -163,9 +170,21 @@ def test_quiet_prints_the_result_alone(few_images, capsys):
     assert len(shown.out.splitlines()) == 1 and shown.out.startswith("few test accuracy ")
 
 
-def test_a_training_that_diverges_writes_valid_json(few_images, tmp_path):
-    written = tmp_path / "run.json"
-    assert main(["train", "--quiet", "--lr", "1e30", "--json", str(written)]) == 0
+def test_a_training_that_diverges_fails(few_images, tmp_path, capsys):
+    files = ["--json", str(tmp_path / "run.json"), "--save", str(tmp_path / "model")]
+    sentence = failure(capsys, "train", "--quiet", "--lr", "1e30", "--run", "a", *files)
+    assert sentence == (
+        "the loss is nan at step 2, first in the output of layer 3 (Conv2D); "
+        "last checkpoint: runs/a/checkpoints/epoch-0000.safetensors"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_whose_loss_is_no_number_is_valid_json(few_images, tmp_path, capsys):
+    model, written = Sequential([Flatten(), Dense(10)], (28, 28, 1)), tmp_path / "results.json"
+    model.parameter_buffer[...] = np.inf
+    model.save(tmp_path / "model")
+    assert main(["evaluate", str(tmp_path / "model"), "--json", str(written)]) == 0
     results = json.loads(written.read_text(), parse_constant=pytest.fail)
     assert results["test_loss"] is None and 0 <= results["test_accuracy"] <= 1
 
@@ -220,7 +239,7 @@ def test_a_corrupt_data_file_is_named(monkeypatch, tmp_path, capsys):
 # Help and usage
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["info"]])
+@pytest.mark.parametrize("command", [[], *([name] for name in commands.NAMES)])
 def test_help_shows_examples(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as ended:

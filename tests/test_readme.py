@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import kernels.runtime.cuda
+from cnn.__main__ import _parser
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
@@ -41,8 +43,16 @@ cnn.load = load
         assert promised in done.stdout
 
 
-@pytest.mark.parametrize("target", ["train", "test"])
-def test_the_two_commands_exist(target):
+def test_commands_of_shell_blocks_are_understood():
+    shell = re.findall(r"^```sh\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+    commands = re.findall(r"^cnn (.*)", "\n".join(shell), re.MULTILINE)
+    assert len(commands) >= 5
+    for command in commands:
+        _parser().parse_args(shlex.split(command, comments=True))
+
+
+@pytest.mark.parametrize("target", ["train", "test", "test-all"])
+def test_the_targets_of_make_exist(target):
     makefile = (README.parent / "Makefile").read_text()
     assert f"make {target}" in README.read_text()
     assert re.search(rf"^{target}:", makefile, re.MULTILINE)

@@ -213,6 +213,8 @@ def test_uint8_images_set_the_normalisation_once():
     held = model.pixel_mean, model.pixel_std
     trainer.fit((images // 2, labels))
     assert (model.pixel_mean, model.pixel_std) == held
+    Trainer(model, SGD(0.01)).fit((images // 3, labels))  # a model that was trained before
+    assert (model.pixel_mean, model.pixel_std) == held
 
 
 def test_images_of_one_grey_are_no_division_by_zero():

@@ -11,12 +11,12 @@ HELP = "measure a saved model"
 DESCRIPTION = "Measure a saved model on the test images."
 EXAMPLES = """\
   cnn evaluate model.safetensors
-  cnn evaluate model.safetensors --dataset synthetic"""
+  cnn evaluate runs/mine/model.safetensors --dataset synthetic"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model, the data and where they go."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="file that train --save wrote")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="one that train wrote")
     add_data(parser)
     add_device(parser)
     add_json(parser)

@@ -54,7 +54,7 @@ def _flag(path: Path, parser: argparse.ArgumentParser, key: str, value: Any) -> 
     """Return one setting as a flag, after the parser has taken it."""
     name = key.replace("_", "-")
     switch = isinstance(value, bool)
-    flag = f"--{'no-' if value is False else ''}{name}" if switch else f"--{name}={value}"
+    flag = f"--{name}" if switch else f"--{name}={value}"
     try:
         parsed, unknown = parser.parse_known_args([flag])
     except argparse.ArgumentError as error:
@@ -72,4 +72,4 @@ def _flag(path: Path, parser: argparse.ArgumentParser, key: str, value: Any) -> 
     if numeric != isinstance(value, (int, float)) and not switch:
         expected = "a number" if numeric else "a string"
         raise UsageError(f"{path}: {key}: got {value!r}, expected {expected}")
-    return flag
+    return f"--no-{name}" if value is False else flag

@@ -213,7 +213,7 @@ def _run(options: argparse.Namespace, checkpoint: Path | None) -> Run:
     if options.run is None:
         run = new_run(runs, options.recipe, options.keep)
     else:
-        if options.run != Path(options.run).name:
+        if options.run in ("", "..") or options.run != Path(options.run).name:
             raise UsageError(f"--run: got {options.run!r}, expected the name of a folder in {runs}")
         try:
             run = Run.create(runs / options.run, options.keep)
