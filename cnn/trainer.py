@@ -176,7 +176,8 @@ class Trainer:
         for name, value in (("epochs", epochs), ("batch_size", batch_size)):
             if not isinstance(value, (int, np.integer)) or value < 1:
                 raise ValueError(f"{name}: got {value!r}, expected a whole number of at least 1")
-        course = self._begin(Course(int(epochs), int(batch_size), dataset.name, len(dataset)))
+        asked = Course(int(epochs), int(batch_size), dataset.name, len(dataset), 0, self.steps)
+        course = self._begin(asked)
         target, steps_per_epoch = self.model.target, course.steps_per_epoch
         if dataset.images.dtype.kind == "u" and not self.model.has_pixel_statistics:
             self.model.pixel_mean, self.model.pixel_std = pixel_statistics(dataset.images)
@@ -213,7 +214,7 @@ class Trainer:
                     loss = self.running_loss  # waits for the device
                 self._check(loss, images, chosen, self.steps - 1)
                 seconds = time.perf_counter() - start
-                course.done += 1
+                course.done, course.reached = course.done + 1, self.steps
                 with self._swapped_average():
                     self._record(loss, seconds, len(dataset), factor, checked)
                     if self.run is not None:
@@ -221,10 +222,12 @@ class Trainer:
         return self.history
 
     def save(self, path: str | Path) -> None:
-        """Write model and state of the training, between two epochs, to a safetensors file.
+        """Write model and state of the training to a safetensors file.
 
         Everything random is a function of seeds and counters, so that a trainer that restores it
-        goes on bit for bit, on the same device. `Sequential.load` takes the model out of it.
+        goes on bit for bit, on the same device. What a `fit` leaves that was interrupted in the
+        midst of an epoch does not go on, but starts another `fit`: see `Run` for checkpoints that
+        do. `Sequential.load` takes the model out of the file.
 
         Raises
         ------

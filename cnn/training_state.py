@@ -29,6 +29,8 @@ class Course:
         In the data set.
     done : int
         Finished epochs.
+    reached : int
+        The trainer's steps at the end of the last of them.
     """
 
     epochs: int
@@ -36,6 +38,7 @@ class Course:
     data: str
     images: int
     done: int = 0
+    reached: int = 0
 
     @property
     def steps_per_epoch(self) -> int:
@@ -55,9 +58,9 @@ class Course:
 
 def check_continues(saved: Course, course: Course) -> None:
     """Raise ValueError unless a `fit` goes on with the one that was saved."""
-    for name, expected in asdict(saved).items():
-        found = getattr(course, name)
-        if name != "done" and found != expected:
+    for name in ("epochs", "batch_size", "data", "images"):
+        found, expected = getattr(course, name), getattr(saved, name)
+        if found != expected:
             what = "the number of images" if name == "images" else name
             raise ValueError(
                 f"{what}: got {found!r}, expected {expected!r} as in the training restored"
@@ -69,9 +72,11 @@ def save(trainer: Trainer, path: str | Path) -> None:
     arrays = {f"optimizer.{name}": array for name, array in trainer.optimizer.state.items()}
     if trainer.ema is not None and trainer.ema.average is not None:
         arrays["weights"] = trainer.ema.average  # between two `fit`, the model has the average
+    # An epoch that was interrupted cannot go on: what there is is a start for another training.
+    between_epochs = trainer.course is not None and trainer.course.reached == trainer.steps
     training = {
         "settings": _settings(trainer),
-        "course": None if trainer.course is None else asdict(trainer.course),
+        "course": asdict(trainer.course) if trainer.course and between_epochs else None,
         "optimizer_steps": trainer.optimizer.steps,
         "ema_steps": 0 if trainer.ema is None else trainer.ema.steps,
         "steps": trainer.steps,

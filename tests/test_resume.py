@@ -188,6 +188,21 @@ def test_a_finished_training_is_followed_by_another(tmp_path):
     assert len(again.history) == 5 and held(again) == held(first)
 
 
+def test_an_interrupted_epoch_does_not_go_on(tmp_path):
+    (tmp_path / "run").mkdir()
+    first = make(run=InterruptedRun(tmp_path / "run", 5))
+    with pytest.raises(KeyboardInterrupt):
+        fit(first)
+    first.run = None
+    first.save(tmp_path / "interrupted.safetensors")
+    again = make(model_seed=99)
+    again.restore(tmp_path / "interrupted.safetensors")
+    assert again.course is None
+    for trainer in (first, again):
+        fit(trainer, 2)  # as long as one likes
+    assert held(again) == held(first)
+
+
 def test_a_checkpoint_is_a_model_too(tmp_path):
     trainer, path = make(ema=EMA(0.5)), tmp_path / "checkpoint.safetensors"
     fit(trainer, 2)

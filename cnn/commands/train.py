@@ -225,7 +225,7 @@ def _run(options: argparse.Namespace, checkpoint: Path | None) -> Run:
     names = "recipe dataset data device epochs batch_size lr seed keep".split()
     resolved = {name: getattr(options, name) for name in names}
     if resolved["data"] is not None:
-        resolved["data"] = resolved["data"].resolve()  # the same from any folder
+        resolved["data"] = resolved["data"].expanduser().resolve()  # the same from any folder
     settings.write(run.folder / "settings.toml", resolved)
     run.write_json("versions.json", versions(options.device))
     return run
