@@ -21,6 +21,8 @@ _EXAMPLES = """\
   cnn train                    one epoch of MNIST, as fast as it goes
   cnn train --recipe default --run mine
   cnn evaluate runs/mine/model.safetensors
+  cnn plot runs/mine           pictures of the training
+  cnn export runs/mine/model.safetensors model.onnx
   cnn bench                    how fast this machine is
   cnn info                     what this machine has"""
 
@@ -33,6 +35,7 @@ _FAILURES = (
     ValueError,
     OSError,
     MemoryError,
+    ImportError,  # of what an extra installs
 )
 
 

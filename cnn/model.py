@@ -48,6 +48,8 @@ class Sequential:
         What uint8 images are normalised by, in grey levels; `Trainer.fit` takes them from its data.
     output_shape : tuple of int
         Shape of one output.
+    output_shapes : list of tuple of int
+        Shape of one output of each layer.
 
     Raises
     ------
@@ -130,7 +132,9 @@ class Sequential:
     def summary(self) -> str:
         """Return a table of layers, output shapes and parameters."""
         rows = [("layer", "output", "parameters"), ("input", str(self.input_shape), "")]
-        for position, (layer, shape) in enumerate(zip(self.layers, self._shapes, strict=True)):
+        for position, (layer, shape) in enumerate(
+            zip(self.layers, self.output_shapes, strict=True)
+        ):
             count = sum(math.prod(array.shape) for array in layer.parameters.values())
             rows.append((f"{position} {type(layer).__name__}", str(shape), f"{count:,}"))
         rows.append(("total", "", f"{self.parameter_count:,}"))
@@ -174,7 +178,7 @@ class Sequential:
         return checkpoint.load(path, device)
 
     def _build(self) -> None:
-        shape, self._shapes = self.input_shape, []
+        shape, self.output_shapes = self.input_shape, []
         for position, layer in enumerate(self.layers):
             if not isinstance(layer, Layer):
                 raise TypeError(f"layers: got {layer!r} at position {position}, expected a Layer")
@@ -185,7 +189,7 @@ class Sequential:
                     "expected a new one"
                 )
             shape = layer.build(shape)
-            self._shapes.append(shape)
+            self.output_shapes.append(shape)
         self.output_shape: Shape = shape
         trained = [
             position

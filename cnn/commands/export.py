@@ -1,0 +1,45 @@
+"""``cnn export``: write a saved model as an ONNX graph."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .options import check_writable
+
+HELP = "write a model as ONNX"
+DESCRIPTION = """\
+Write a saved model as an ONNX graph, for ONNX Runtime and others.
+
+The graph takes uint8 images (N, H, W), as they are, any number of them: it normalises them as the
+model does. Its arithmetic is float32."""
+EXAMPLES = """\
+  cnn export model.safetensors model.onnx
+  cnn export model.safetensors model.onnx --input-type float32"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the two files and what the graph takes."""
+    parser.add_argument("model", type=Path, metavar="MODEL", help="file that train --save wrote")
+    parser.add_argument("output", type=Path, metavar="ONNX", help="file to write")
+    parser.add_argument(
+        "--input-type",
+        choices=("uint8", "float32"),
+        default="uint8",
+        help="uint8: images as they are; float32: images already normalised (default: %(default)s)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the graph, then print what it takes and gives."""
+    from ..checkpoint import write_whole
+    from ..export import OPSET, to_onnx
+    from ..model import Sequential
+
+    check_writable(options.output)
+    model = Sequential.load(options.model, "cpu")
+    proto = to_onnx(model, options.input_type)
+    write_whole(options.output, proto.SerializeToString(deterministic=True))
+    described = {entry.key: entry.value for entry in proto.metadata_props}
+    print(f"{options.output}: {described['input']}; {described['output']}; opset {OPSET}")
+    return 0
