@@ -16,6 +16,7 @@ from kernels.runtime.target import Shape
 from . import checkpoint
 from .data import channels_last
 from .layers import Layer
+from .summary import summary
 
 _NO_STATISTICS = (0.0, 255.0)  # no uint8 images deviate that much: grey levels to [0, 1]
 _ALIGNMENT_BYTES = 64  # every view starts at a cache line, so at a vector register too
@@ -129,20 +130,13 @@ class Sequential:
             outputs[start:stop] = self.forward(self.prepare(x[start:stop]))
         return outputs
 
-    def summary(self) -> str:
-        """Return a table of layers, output shapes and parameters."""
-        rows = [("layer", "output", "parameters"), ("input", str(self.input_shape), "")]
-        for position, (layer, shape) in enumerate(
-            zip(self.layers, self.output_shapes, strict=True)
-        ):
-            count = sum(math.prod(array.shape) for array in layer.parameters.values())
-            rows.append((f"{position} {type(layer).__name__}", str(shape), f"{count:,}"))
-        rows.append(("total", "", f"{self.parameter_count:,}"))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join(
-            f"{name:<{widths[0]}}  {shape:<{widths[1]}}  {count:>{widths[2]}}".rstrip()
-            for name, shape, count in rows
-        )
+    def summary(self, batch_size: int = 256) -> str:
+        """Return a table of layers: output shapes, parameters, operations and memory.
+
+        Below it, what the columns count, and the memory that a step of `batch_size` images takes:
+        its activations, the parameters and their gradients. The optimizer adds its state.
+        """
+        return summary(self, batch_size)
 
     @property
     def has_pixel_statistics(self) -> bool:

@@ -16,6 +16,7 @@ from cnn import (
     Softmax,
     Trainer,
 )
+from cnn.recipes import RECIPES
 from comparison import assert_close
 from network_reference import Network
 from reference import finite_difference
@@ -149,21 +150,47 @@ def test_names_say_place_and_meaning():
 
 
 def test_summary():
-    assert build().summary() == "\n".join(
+    assert build().summary(100) == "\n".join(
         [
-            "layer        output     parameters",
-            "input        (9, 8, 2)",
-            "0 Conv2D     (7, 6, 5)          90",
-            "1 BatchNorm  (7, 6, 5)          10",
-            "2 MaxPool2D  (3, 3, 5)           0",
-            "3 ReLU       (3, 3, 5)           0",
-            "4 Flatten    (45,)               0",
-            "5 Dense      (7,)              315",
-            "6 Dropout    (7,)                0",
-            "7 Dense      (3,)               24",
-            "total                          439",
+            "layer        output     parameters   FLOP  bytes",
+            "input        (9, 8, 2)                       576",
+            "0 Conv2D     (7, 6, 5)          90  7,560    840",
+            "1 BatchNorm  (7, 6, 5)          10      0    840",
+            "2 MaxPool2D  (3, 3, 5)           0      0    180",
+            "3 ReLU       (3, 3, 5)           0      0    180",
+            "4 Flatten    (45,)               0      0      0",
+            "5 Dense      (7,)              315    630     28",
+            "6 Dropout    (7,)                0      0     28",
+            "7 Dense      (3,)               24     42     12",
+            "total                          439  8,232  2,684",
+            "FLOP: forward, per image; a multiply-add of Conv2D or Dense is 2, all else is 0",
+            "bytes: activations, float32, per image; the parameters take 1,756",
+            "training in batches of 100: 271,912 bytes of activations, parameters, gradients",
         ]
     )
+
+
+def test_summary_of_the_speedrun():
+    lines = Sequential(RECIPES["speedrun"].layers(), (28, 28, 1), "cpu").summary().splitlines()
+    rows = {" ".join(line.split()[:2]): line for line in lines}
+    # 5 x 5 x 24 filters at 24 x 24 places, 3 x 3 x 24 x 32 at 10 x 10, 800 x 256 and 256 x 10.
+    expected = {
+        "0 Conv2D": ["624", "691,200", "55,296"],
+        "3 Conv2D": ["6,944", "1,382,400", "12,800"],
+        "7 Dense": ["205,056", "409,600", "1,024"],
+        "9 Dense": ["2,570", "5,120", "40"],
+    }
+    for name, counts in expected.items():
+        assert rows[name].split()[-3:] == counts
+    assert rows["total 215,194"].split()[1:] == ["215,194", "2,488,320", "107,368"]
+    assert "take 860,776" in lines[-2] and "of 256: 29,207,760 bytes" in lines[-1]
+
+
+def test_summary_counts_every_filter_of_a_group_once():
+    model = Sequential([Conv2D(6, 3, groups=3, padding="same")], (5, 4, 3), "cpu", "float64")
+    row = model.summary().splitlines()[2]
+    # 6 filters of 3 x 3 weights and a bias each, at 20 places; outputs of 8 bytes.
+    assert row.split()[-3:] == ["60", "2,160", "960"]
 
 
 # Inputs
