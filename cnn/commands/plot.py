@@ -1,0 +1,149 @@
+"""``cnn plot``: pictures of a run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import settings, train
+from .options import say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..model import Sequential
+
+HELP = "draw pictures of a run"
+DESCRIPTION = """\
+Draw pictures of a run: its curves, what the model takes for what, its worst
+mistakes, the filters of its first convolution, and augmented images."""
+EXAMPLES = """\
+  cnn plot runs/mine                     writes runs/mine/plots/*.png
+  cnn plot runs/mine --format svg --output pictures"""
+
+_WORST = 12  # mistakes
+_AUGMENTED, _DRAWS = 5, 8  # images, and how often each is augmented
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the run and where its pictures go."""
+    parser.add_argument("folder", type=Path, metavar="RUN", help="folder of a run of cnn train")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="folder to write to (default: RUN/plots)"
+    )
+    parser.add_argument(
+        "--format", choices=("png", "svg"), default="png", help="(default: %(default)s)"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Draw what there is to draw, and print the names of the files."""
+    from .. import data, plots
+    from ..model import Sequential
+
+    folder: Path = options.folder
+    trained = _settings(folder / "settings.toml")
+    history = _history(folder / "history.jsonl")
+    model = Sequential.load(_model_file(folder))
+    training, test = data.load(trained.dataset, trained.data, say=say)
+    output: Path = options.output or folder / "plots"
+    output.mkdir(parents=True, exist_ok=True)
+
+    def write(name: str, draw: Callable[..., Any], *arguments: Any) -> None:
+        path = output / f"{name}.{options.format}"
+        plots.write(path, draw, *arguments)
+        print(path)
+
+    write("curves", plots.curves, history, len(training))
+    images, labels = test.images, test.labels.astype(int)
+    probabilities = _probabilities(model, images)
+    write("confusion", plots.confusion, _confusion(labels, probabilities))
+    worst = _worst(labels, probabilities)
+    if len(worst):
+        write("mistakes", plots.mistakes, images[worst], labels[worst], probabilities[worst])
+    else:
+        say("no mistakes: every test image is classified right")
+    write("filters", plots.filters, _first_filters(model))
+    samples = _augmented(model, trained.recipe, training.images[:_AUGMENTED])
+    if samples:
+        write("augmented", plots.augmented, training.images[:_AUGMENTED], samples)
+    else:
+        say(f"no augmented images: the recipe {trained.recipe} does not augment")
+    return 0
+
+
+def _settings(path: Path) -> argparse.Namespace:
+    """Return the options of the training."""
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    return parser.parse_args(settings.read(path, train.add_arguments))
+
+
+def _history(path: Path) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not one JSON object a line: {error}") from error
+
+
+def _model_file(folder: Path) -> Path:
+    """Return the trained model, or the last checkpoint of a training that is not finished."""
+    from ..runs import Run
+
+    trained = folder / "model.safetensors"
+    latest = None if trained.exists() else Run(folder).latest
+    return latest or trained
+
+
+def _probabilities(model: Sequential, images: Any) -> Any:
+    import kernels
+
+    from ..layers import Softmax
+
+    outputs = model.predict(images)
+    if not isinstance(model.layers[-1], Softmax):
+        outputs = kernels.softmax(outputs)
+    return _host(outputs)
+
+
+def _confusion(labels: Any, probabilities: Any) -> Any:
+    import numpy as np
+
+    classes = probabilities.shape[1]
+    counts = np.zeros((classes, classes), int)
+    np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)
+    return counts
+
+
+def _worst(labels: Any, probabilities: Any) -> Any:
+    """Return the indices of the mistakes that the model is most certain of."""
+    import numpy as np
+
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    certainty = probabilities[wrong].max(axis=1)
+    return wrong[np.argsort(-certainty, kind="stable")][:_WORST]
+
+
+def _first_filters(model: Sequential) -> Any:
+    from ..layers import Conv2D
+
+    first = next(layer for layer in model.layers if isinstance(layer, Conv2D))
+    return _host(first.parameters["weight"])
+
+
+def _augmented(model: Sequential, recipe: str, images: Any) -> list[Any]:
+    """Return several draws of the recipe's augmentation, none if it has none."""
+    from ..recipes import RECIPES
+
+    augment = RECIPES[recipe].augment
+    if augment is None:
+        return []
+    images = model.target.array(images)
+    return [_host(augment(images, seed=0, offset=draw)) for draw in range(_DRAWS)]
+
+
+def _host(array: Any) -> Any:
+    """Return a NumPy or CuPy array as a NumPy one."""
+    return array.get() if hasattr(array, "get") else array
