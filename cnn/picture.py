@@ -1,0 +1,174 @@
+"""From a picture of one digit to what a model expects, and to its answer.
+
+A picture is brought into the form that MNIST's images have: "the original black and white images
+from NIST were size normalized to fit in a 20x20 pixel box while preserving their aspect ratio. The
+resulting images contain grey levels as a result of the anti-aliasing technique used by the
+normalization algorithm. The images were centered in a 28x28 image by computing the center of mass
+of the pixels, and translating the image so as to position this point at the center of the 28x28
+field" (LeCun, Cortes and Burges, "The MNIST database of handwritten digits", 1998).
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels import softmax
+
+from .layers import Softmax
+
+if TYPE_CHECKING:
+    from .model import Sequential
+
+DIGIT_SHARE = 20 / 28  # of an image's side, for the longer side of the digit
+MOST_PIXELS = 1024  # along a side; a larger picture is shrunk first, which bounds the memory
+# Of the most ink: what is weaker is noise, JPEG or uneven light. MNIST's training images, enlarged
+# and treated so, keep their class for any value from 0.2 to 0.4.
+FLOOR = 0.25
+BLANK = 1 / 32  # of the full range: a picture of less contrast shows nothing
+
+
+class PictureError(ValueError):
+    """A picture cannot be used; the message is one sentence."""
+
+
+def read(path: str | Path) -> NDArray[np.float32]:
+    """Return how much ink each pixel of a PNG or JPEG file has.
+
+    Ink is the distance from the background's colour, which is the median along the border: so the
+    digit may be light on dark or dark on light, in colour, or opaque on transparent.
+
+    Returns
+    -------
+    numpy.ndarray
+        (H, W), 0 for the background, at most 1. A picture of more than 1024 pixels along a side is
+        shrunk to that.
+
+    Raises
+    ------
+    PictureError
+        If the file is no PNG or JPEG that can be read; the sentence does not repeat the path.
+    ImportError
+        If Pillow is not installed.
+    """
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise ImportError("pictures need Pillow: pip install 'cnn-kernels[image]'") from error
+    try:
+        with Image.open(path, formats=("PNG", "JPEG")) as file:
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I"):  # 16 bits of grey, of which other modes keep 8
+                image = Image.fromarray(np.asarray(image, np.float32) / np.float32(257))
+            else:  # colours multiplied by opacity: clear pixels are alike, whatever they hide
+                image = image.convert("RGBA").convert("RGBa")
+            image.thumbnail((MOST_PIXELS, MOST_PIXELS), Image.Resampling.BOX)
+            return _ink(np.asarray(image))
+    except Image.DecompressionBombError as error:
+        raise PictureError(str(error)) from error
+    except (OSError, ValueError, SyntaxError) as error:  # all that Pillow raises for damaged files
+        reason = isinstance(error, OSError) and error.strerror
+        raise PictureError(reason or f"damaged, or no PNG or JPEG: {error}") from error
+
+
+def _ink(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the distance from the border's colour in [0, 1]; pixels (H, W) or (H, W, C) to 255."""
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    border = np.concatenate((pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))
+    background = np.median(border, axis=0).astype(np.float32)
+    planes = [np.abs(pixels[..., c] - grey) for c, grey in enumerate(background)]
+    ink: NDArray[np.float32] = np.max(planes, axis=0) / np.float32(255)
+    return ink
+
+
+def centre(ink: NDArray[np.float32], size: tuple[int, int] = (28, 28)) -> NDArray[np.uint8]:
+    """Return the digit in a picture, scaled and placed as MNIST does.
+
+    Parameters
+    ----------
+    ink : numpy.ndarray
+        (H, W), 0 for the background.
+    size : tuple of int
+        Height and width of the result. The digit's bounding box fits 20/28 of the shorter side.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8, 0 for the background and 255 for the most ink.
+
+    Raises
+    ------
+    PictureError
+        If there is no ink.
+    """
+    most = float(ink.max(initial=0))
+    if most < BLANK:
+        raise PictureError("the picture is blank: nothing stands out from its border")
+    ink = np.where(ink < FLOOR * most, np.float32(0), ink)
+    profiles = ink.sum(axis=1), ink.sum(axis=0)
+    longer_side = max(np.ptp(np.flatnonzero(profile)) + 1 for profile in profiles)
+    scale = float(longer_side) / (DIGIT_SHARE * min(size))
+    rows, columns = (_resampling(p, scale, n) for p, n in zip(profiles, size, strict=True))
+    digit = rows @ ink @ columns.T
+    levels: NDArray[np.uint8] = np.rint(255 * digit / digit.max()).astype(np.uint8)
+    return levels
+
+
+def _resampling(profile: NDArray[np.float32], scale: float, pixels: int) -> NDArray[np.float32]:
+    """Return weights (pixels, len(profile)) that place and resample a picture along one axis.
+
+    `profile` is the ink at each position. A pixel of the result is the mean of the `scale` pixels
+    that it covers, which need not be a whole number.
+    """
+    start, stop = np.flatnonzero(profile)[[0, -1]] + [0, 1]
+    left = np.arange(len(profile))
+    mass = float((left + 0.5 - start) @ profile / profile.sum())
+    # By whole pixels, as in MNIST, where the centre of mass lies in [14, 15) of 28.
+    shift = _ceil(pixels / 2 - mass / scale)
+    shift = max(0, min(shift, pixels - _ceil((stop - start) / scale)))
+    edges = start + (np.arange(pixels + 1) - shift)[:, None] * scale
+    overlap = np.minimum(left + 1, edges[1:]) - np.maximum(left, edges[:-1])
+    weights: NDArray[np.float32] = np.clip(overlap / scale, 0, None).astype(np.float32)
+    return weights
+
+
+def _ceil(value: float) -> int:
+    """Return the next whole number, but the nearest one where only rounding lies between."""
+    return math.ceil(value - 1e-4)
+
+
+def image_size(model: Sequential) -> tuple[int, int]:
+    """Return height and width of the images that a model takes.
+
+    Raises
+    ------
+    ValueError
+        If it takes no grey images, or does not tell classes apart.
+    """
+    shape = model.input_shape
+    if len(shape) not in (2, 3) or shape[2:] not in ((), (1,)):
+        raise ValueError(f"model: takes inputs of shape {shape}, expected (H, W, 1), grey images")
+    if len(model.output_shape) != 1:
+        raise ValueError(f"model: gives outputs of shape {model.output_shape}, expected (classes,)")
+    return shape[0], shape[1]
+
+
+def probabilities(model: Sequential, digits: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return the probability of each class (N, classes) for what `centre` returned (N, H, W).
+
+    Raises
+    ------
+    ValueError
+        If the model's outputs are no finite numbers.
+    """
+    outputs = model.predict(digits.reshape(len(digits), *model.input_shape))
+    if not isinstance(model.layers[-1], Softmax):
+        outputs = softmax(outputs)
+    found = np.asarray(outputs.get() if hasattr(outputs, "get") else outputs, np.float64)
+    if not np.isfinite(found).all():
+        raise ValueError("model: gives outputs that are no finite numbers: its training diverged")
+    return found
