@@ -21,6 +21,8 @@ _EXAMPLES = """\
   cnn train                    one epoch of MNIST, as fast as it goes
   cnn train --recipe default --run mine
   cnn evaluate runs/mine/model.safetensors
+  cnn predict runs/mine/model.safetensors seven.png
+  cnn demo runs/mine/model.safetensors      a page to draw digits on
   cnn plot runs/mine           pictures of the training
   cnn export runs/mine/model.safetensors model.onnx
   cnn bench                    how fast this machine is

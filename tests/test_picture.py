@@ -1,19 +1,15 @@
 """Pictures of digits: read from files of every kind, and centred as MNIST's."""
 
 import io
-import os
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cnn import Dense, Flatten, Sequential, Softmax, data, picture
+from cnn import Dense, Flatten, Sequential, Softmax, picture
 from cnn.picture import PictureError, centre, image_size, probabilities, read
-from cnn.synthetic import synthetic_digits
-
-MNIST = Path(os.environ.get("MNIST_DIR") or Path(__file__).parents[2] / "shared" / "data" / "mnist")
+from quick_model import digits
 
 
 def digit():
@@ -85,6 +81,15 @@ def test_the_centre_of_mass_comes_to_the_middle_by_whole_pixels():
             assert 13.99 <= mass < 15.01
 
 
+def test_a_square_of_any_size_and_grey_lies_in_the_middle():
+    """Its centre of mass is the middle up to rounding, which must not move it by a pixel."""
+    for side in range(1, 200, 3):
+        square = np.full((side, side), 0.1 + side / 300, np.float32)
+        shown = centre(np.pad(square, ((side % 7, 9), (5, side % 11))))
+        for axis in (0, 1):
+            assert np.flatnonzero(shown.max(axis=axis))[[0, -1]].tolist() == [4, 23]
+
+
 def test_a_digit_far_off_its_centre_of_mass_is_not_cut():
     tail = np.zeros((200, 200), np.float32)
     tail[:, 98:102] = 1
@@ -128,10 +133,7 @@ def test_a_blank_picture(empty):
 
 
 def test_mnist_comes_back_as_it_was():
-    if MNIST.is_dir():
-        images = data.load("mnist", MNIST)[0].images[:1000]
-    else:
-        images = np.array([centre(ink(image)) for image in synthetic_digits(1000, 0)[0].images])
+    images = digits()[0].images[:1000]
     shown = np.array([centre(ink(image)) for image in images])
     same = np.abs(shown.astype(int) - images).mean(axis=(1, 2)) < 4  # of 255; moved, it is 20
     assert same.mean() > 0.8

@@ -1,33 +1,26 @@
 """``cnn predict``: what it prints, writes and returns."""
 
 import json
-import os
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cnn import SGD, Conv2D, Dense, Flatten, MaxPool2D, ReLU, Sequential, Trainer, load
+from cnn import Dense, Flatten, Sequential
 from cnn.__main__ import main
-from cnn.synthetic import synthetic_digits
+from quick_model import digits, quick_model
 
-MNIST = Path(os.environ.get("MNIST_DIR") or Path(__file__).parents[2] / "shared" / "data" / "mnist")
 COUNT = 150
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A model that has seen some digits, the file it is in, and test images with labels."""
-    train, test = load("mnist", MNIST) if MNIST.is_dir() else synthetic_digits(8000, 1000)
-    layers = [Conv2D(16, 5), MaxPool2D(2), ReLU(), Flatten(), Dense(10)]
-    model = Sequential(layers, (28, 28, 1), device="cpu")
-    few = train.images[:8000], train.labels[:8000]
-    Trainer(model, SGD(0.1, momentum=0.9)).fit(few, epochs=2, batch_size=64)
     path = tmp_path_factory.mktemp("trained") / "model.safetensors"
-    model.save(path)
-    return model, path, test.images[:COUNT], test.labels[:COUNT]
+    quick_model().save(path)
+    test = digits()[1]
+    return quick_model(), path, test.images[:COUNT], test.labels[:COUNT]
 
 
 def disguise(image, seed):

@@ -8,4 +8,4 @@ fast.
 from __future__ import annotations
 
 #: In the order in which --help lists them.
-NAMES = ("train", "evaluate", "predict", "plot", "export", "bench", "info")
+NAMES = ("train", "evaluate", "predict", "demo", "plot", "export", "bench", "info")

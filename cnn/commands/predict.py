@@ -19,7 +19,7 @@ EXAMPLES = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model, the pictures, and what is shown and written."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="file that train --save wrote")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="one that train wrote")
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="PNG or JPEG file")
     parser.add_argument(
         "--top",

@@ -1,0 +1,68 @@
+"""``cnn demo``: a page to draw digits on."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import socket
+from pathlib import Path
+
+from .options import add_device, device, say
+
+HELP = "serve a page to draw digits on"
+DESCRIPTION = "Serve a page to draw a digit on; the model answers while it is drawn."
+EXAMPLES = """\
+  cnn demo model.safetensors
+  cnn demo model.safetensors --port 0           any port that is free
+  cnn demo model.safetensors --host 0.0.0.0     for phones in the same network"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the model and the address."""
+    parser.add_argument("model", type=Path, metavar="MODEL", help="one that train wrote")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="NAME",
+        help="address to listen on: of this machine alone by default (%(default)s)",
+    )
+    parser.add_argument(
+        "--port",
+        type=_port,
+        default=8000,
+        metavar="N",
+        help="0 picks one that is free (default: %(default)s)",
+    )
+    add_device(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until interrupted, which is how it is meant to end: 0."""
+    import numpy as np
+
+    from ..demo import CANVAS_SIDE, Server, classifier
+    from ..model import Sequential
+
+    model = Sequential.load(options.model, device(options.device, say))
+    classify = classifier(model)
+    classify(np.eye(CANVAS_SIDE, dtype=np.uint8) * 255)  # compiles the kernels, before a user waits
+    try:
+        server = Server(classify, options.host, options.port)
+    except socket.gaierror as error:
+        raise OSError(f"--host {options.host} is no address: {error.strerror}") from error
+    except OSError as error:
+        address = f"{options.host} port {options.port}"
+        if error.errno == errno.EADDRINUSE:
+            raise OSError(f"{address} is in use: choose another --port, or 0") from error
+        raise OSError(f"cannot listen on {address}: {error.strerror}") from error
+    with server, contextlib.suppress(KeyboardInterrupt):
+        print(f"draw on {server.url} (Ctrl-C ends)", flush=True)
+        server.serve_forever()
+    return 0
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**16:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 0 to 65535")
+    return int(text)

@@ -1,0 +1,198 @@
+const SIDE = 320; // CANVAS_SIDE of server.py
+const PEN = 28; // as thick, for a digit that nearly fills the canvas, as MNIST's strokes are
+const STEP = 8; // of the pen that keys move
+const PAUSE = 600; // milliseconds without a new answer, after which it is read out
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+const [canvas, pen, preview, bars, guess, status] = ["canvas", "pen", "preview", "bars", "guess",
+  "status"].map((id) => document.getElementById(id));
+const paper = canvas.getContext("2d", { willReadFrequently: true });
+Object.assign(paper, { lineWidth: PEN, lineCap: "round", lineJoin: "round" });
+
+let drawn = false; // is there any ink?
+let last = null; // where the pointer's stroke has come to
+let key = { x: SIDE / 2, y: SIDE / 4, down: false }; // the pen that keys move
+const held = new Set(); // arrow keys: two of them move it diagonally
+
+function line(from, to) {
+  paper.beginPath();
+  paper.moveTo(from.x, from.y);
+  paper.lineTo(to.x, to.y);
+  paper.stroke();
+  drawn = true;
+  ask();
+}
+
+function clear() {
+  paper.clearRect(0, 0, SIDE, SIDE);
+  drawn = false;
+  show(null);
+  say("Cleared.");
+}
+
+// Mouse, finger, stylus
+
+function position(event) {
+  const box = canvas.getBoundingClientRect();
+  return {
+    x: ((event.clientX - box.left) * SIDE) / box.width,
+    y: ((event.clientY - box.top) * SIDE) / box.height,
+  };
+}
+
+canvas.addEventListener("pointerdown", (event) => {
+  if (!event.isPrimary || event.button !== 0) return;
+  canvas.setPointerCapture(event.pointerId);
+  pen.hidden = true;
+  last = position(event);
+  line(last, last);
+});
+
+canvas.addEventListener("pointermove", (event) => {
+  if (!event.isPrimary || last === null) return;
+  const parts = event.getCoalescedEvents?.() ?? []; // not in Safari before 18
+  for (const part of parts.length > 0 ? parts : [event]) {
+    const next = position(part);
+    line(last, next);
+    last = next;
+  }
+});
+
+for (const end of ["pointerup", "pointercancel"]) {
+  canvas.addEventListener(end, (event) => {
+    if (event.isPrimary) last = null;
+  });
+}
+
+document.getElementById("clear").addEventListener("click", clear);
+
+// Keys
+
+function showPen() {
+  pen.hidden = false;
+  pen.classList.toggle("down", key.down);
+  pen.style.left = `${(100 * key.x) / SIDE}%`;
+  pen.style.top = `${(100 * key.y) / SIDE}%`;
+}
+
+canvas.addEventListener("focus", () => {
+  if (canvas.matches(":focus-visible")) showPen();
+});
+
+canvas.addEventListener("blur", () => {
+  held.clear();
+  key.down = false;
+  pen.hidden = true;
+});
+
+canvas.addEventListener("keyup", (event) => held.delete(event.key));
+
+canvas.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key in ARROWS) {
+    held.add(event.key);
+    const from = key;
+    key = { ...from };
+    for (const arrow of held) {
+      key.x = Math.min(Math.max(key.x + STEP * ARROWS[arrow][0], 0), SIDE);
+      key.y = Math.min(Math.max(key.y + STEP * ARROWS[arrow][1], 0), SIDE);
+    }
+    if (key.down) line(from, key);
+  } else if (event.key === " ") {
+    if (event.repeat) return event.preventDefault();
+    key.down = !key.down;
+    if (key.down) line(key, key);
+    say(key.down ? "Pen down." : "Pen up.");
+  } else if (event.key.toLowerCase() === "c") {
+    clear();
+  } else {
+    return;
+  }
+  event.preventDefault();
+  showPen();
+});
+
+// Answers
+
+let asking = false;
+let changed = false; // since the drawing was sent
+
+async function ask() {
+  changed = true;
+  if (asking) return;
+  asking = true;
+  try {
+    while (changed && drawn) {
+      changed = false;
+      const answer = await classify();
+      if (drawn) show(answer);
+    }
+  } catch (error) {
+    say(error instanceof TypeError ? "The server does not answer: is it running?" : error.message);
+  } finally {
+    asking = false;
+  }
+}
+
+async function classify() {
+  const pixels = paper.getImageData(0, 0, SIDE, SIDE).data;
+  const ink = new Uint8Array(SIDE * SIDE);
+  for (let i = 0; i < ink.length; i++) ink[i] = pixels[4 * i + 3]; // opacity
+  const response = await fetch("classify", {
+    method: "POST",
+    headers: { "Content-Type": "application/octet-stream" },
+    body: ink,
+  });
+  const answer = await response.json();
+  if (!response.ok) throw new Error(answer.error);
+  return answer;
+}
+
+for (let digit = 0; digit < 10; digit++) {
+  const item = document.createElement("li");
+  for (const part of ["digit", "track", "percent"]) {
+    const element = document.createElement("span");
+    element.className = part;
+    item.append(element);
+  }
+  item.querySelector(".digit").textContent = digit;
+  item.querySelector(".track").append(document.createElement("span"));
+  item.querySelector(".track > span").className = "fill";
+  bars.append(item);
+}
+
+function show(answer) {
+  const probabilities = answer ? answer.probabilities : Array(10).fill(0);
+  const best = answer ? probabilities.indexOf(Math.max(...probabilities)) : -1;
+  [...bars.children].forEach((item, digit) => {
+    item.classList.toggle("best", digit === best);
+    item.querySelector(".fill").style.height = `${100 * probabilities[digit]}%`;
+    item.querySelector(".percent").textContent = percent(probabilities[digit]);
+  });
+  guess.textContent = answer ? best : "?";
+  see(answer ? answer.digit : []);
+  if (answer) say(`It is a ${best}, ${percent(probabilities[best])} sure.`, PAUSE);
+}
+
+function percent(probability) {
+  return `${Math.round(100 * probability)}%`;
+}
+
+function see(rows) {
+  const image = preview.getContext("2d");
+  image.clearRect(0, 0, preview.width, preview.height);
+  if (rows.length === 0) return;
+  [preview.height, preview.width] = [rows.length, rows[0].length];
+  const pixels = image.createImageData(preview.width, preview.height);
+  rows.flat().forEach((grey, i) => pixels.data.set([grey, grey, grey, 255], 4 * i));
+  image.putImageData(pixels, 0, 0);
+}
+
+let later; // what is to be said once the drawing pauses
+
+function say(text, pause = 0) {
+  clearTimeout(later);
+  later = setTimeout(() => (status.textContent = text), pause);
+}
+
+show(null);
