@@ -11,6 +11,7 @@ field" (LeCun, Cortes and Burges, "The MNIST database of handwritten digits", 19
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,18 +57,32 @@ def read(path: str | Path) -> NDArray[np.float32]:
         If Pillow is not installed.
     """
     try:
-        from PIL import Image, ImageOps
+        from PIL import Image
     except ImportError as error:
         raise ImportError("pictures need Pillow: pip install 'cnn-kernels[image]'") from error
+    turn = Image.Transpose
+    turns = {  # by EXIF's orientation; ImageOps.exif_transpose fails where EXIF is damaged
+        2: turn.FLIP_LEFT_RIGHT,
+        3: turn.ROTATE_180,
+        4: turn.FLIP_TOP_BOTTOM,
+        5: turn.TRANSPOSE,
+        6: turn.ROTATE_270,
+        7: turn.TRANSVERSE,
+        8: turn.ROTATE_90,
+    }
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I"):  # 16 bits of grey, of which other modes keep 8
-                image = Image.fromarray(np.asarray(image, np.float32) / np.float32(257))
-            else:  # colours multiplied by opacity: clear pixels are alike, whatever they hide
-                image = image.convert("RGBA").convert("RGBa")
-            image.thumbnail((MOST_PIXELS, MOST_PIXELS), Image.Resampling.BOX)
-            return _ink(np.asarray(image))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of EXIF that is damaged
+            with Image.open(path, formats=("PNG", "JPEG")) as file:
+                orientation = file.getexif().get(0x0112)
+                if file.mode.startswith("I"):  # 16 bits of grey, of which other modes keep 8
+                    image = Image.fromarray(np.asarray(file, np.float32) / np.float32(257))
+                else:  # colours multiplied by opacity: clear pixels are alike, whatever they hide
+                    image = file.convert("RGBA").convert("RGBa")
+        image.thumbnail((MOST_PIXELS, MOST_PIXELS), Image.Resampling.BOX)
+        if orientation in turns:
+            image = image.transpose(turns[orientation])
+        return _ink(np.asarray(image))
     except Image.DecompressionBombError as error:
         raise PictureError(str(error)) from error
     except (OSError, ValueError, SyntaxError) as error:  # all that Pillow raises for damaged files
