@@ -66,7 +66,7 @@ def conv2d(
         the padded image.
     """
     _check_input(input)
-    _check_shape("input", input, (None,) * 4, "N, C, H, W")
+    _check_shape("input", input, ("N", "C", "H", "W"), "images")
     C = input.shape[1]
     _check_like("weight", weight, input)
     if weight.ndim != 4 or weight.shape[1] * groups != C:
@@ -121,7 +121,7 @@ def max_pool2d(
         If dtype, shape or parameters do not fit.
     """
     _check_input(input)
-    _check_shape("input", input, (None,) * 4, "N, C, H, W")
+    _check_shape("input", input, ("N", "C", "H", "W"), "images")
     kernel = pair("kernel_size", kernel_size, 1)
     window = (
         kernel,
@@ -231,7 +231,7 @@ def dense(input: Any, weight: Any, bias: Any = None) -> Any:
         raise ValueError("input: got shape (), expected (..., in)")
     *batch, inputs = input.shape
     _check_like("weight", weight, input)
-    _check_shape("weight", weight, (None, inputs), "(out, in) for input's (..., in)")
+    _check_shape("weight", weight, ("out", inputs), "one row per output")
     if bias is not None:
         _check_like("bias", bias, input)
         _check_shape("bias", bias, weight.shape[:1], "one bias per output")
@@ -276,7 +276,7 @@ def softmax_cross_entropy(
         If dtypes, devices, shapes or parameters do not fit, or weight requires a gradient.
     """
     _check_input(input)
-    _check_shape("input", input, (None, None), "N, C")
+    _check_shape("input", input, ("N", "C"), "one row per example")
     _check_tensor("target", target, input)
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
         raise TypeError(f"target: got {target.dtype}, expected classes of an integer type")
@@ -335,13 +335,10 @@ def _check_like(name: str, value: Any, input: Any) -> None:
         raise TypeError(f"{name}: got {value.dtype}, expected {input.dtype} like input")
 
 
-def _check_shape(name: str, tensor: Any, expected: tuple[int | None, ...], meaning: str) -> None:
-    """Raise unless a tensor has a shape, in which None stands for any length."""
+def _check_shape(name: str, tensor: Any, expected: tuple[int | str, ...], meaning: str) -> None:
+    """Raise unless a tensor has a shape, in which a letter stands for any length."""
     got = tuple(tensor.shape)
     lengths = zip(got, expected, strict=False)
-    if len(got) != len(expected) or any(e is not None and g != e for g, e in lengths):
-        known = None not in expected
-        raise ValueError(
-            f"{name}: got shape {got}, expected "
-            + (f"{tuple(expected)} ({meaning})" if known else f"({meaning})")
-        )
+    if len(got) != len(expected) or any(g != e for g, e in lengths if not isinstance(e, str)):
+        shape = ", ".join(map(str, expected)) + "," * (len(expected) == 1)
+        raise ValueError(f"{name}: got shape {got}, expected ({shape}): {meaning}")
