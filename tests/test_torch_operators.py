@@ -1,0 +1,226 @@
+"""`kernels.torch` within PyTorch: its own checks of operators, gradients, compiling, training."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import kernels.torch
+from kernels.torch import operators
+
+POOL = ([3, 2], [2, 1], [1, 0], [1, 1], True)
+CONV = ([2, 1], [1, 1, 0, 1], [1, 2], 2)
+
+
+def normal(seed, *shape, dtype=torch.float32, grad=False):
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    return values.requires_grad_(grad)
+
+
+def calls(N):
+    """Every operator with arguments of a batch of N images; only the forward ones differentiate."""
+    x, w = normal(0, N, 4, 7, 6, grad=True), normal(1, 6, 2, 3, 2, grad=True)
+    y, argmax = operators.max_pool2d(x, *POOL)
+    channels = [normal(i, 4).abs() for i in range(4)]
+    gamma, beta = (channel.requires_grad_() for channel in channels[:2])
+    rows, classes = normal(2, N, 5, grad=True), torch.arange(N) % 5
+    matrix, b = normal(3, 3, 5, grad=True), normal(4, 3, grad=True)
+    conv_dy = operators.conv2d(x, w, None, *CONV).detach()
+    statistics = operators.batch_norm(x, *channels, True, 0.1, 1e-5)[1:3]
+    return {
+        "conv2d": (x, w, normal(5, 6, grad=True), *CONV),
+        "conv2d without bias": (x.detach(), w, None, *CONV),
+        "conv2d_backward": (conv_dy, x.detach(), w.detach(), *CONV, True),
+        "conv2d_backward without dx": (conv_dy, x.detach(), w.detach(), *CONV, False),
+        "max_pool2d": (x, *POOL),
+        "max_pool2d_backward": (y.detach(), argmax, 7, 6, *POOL),
+        "pool_indices": (argmax, 7, 6, *POOL),
+        "batch_norm": (x, *channels, True, 0.1, 1e-5),
+        "batch_norm of running statistics": (x, gamma, beta, *channels[2:], False, 0.1, 1e-5),
+        "batch_norm_backward": (*map(torch.Tensor.detach, (x, x, gamma, *statistics)), True),
+        "dense": (rows, matrix, b),
+        "dense without bias": (rows, matrix, None),
+        "dense_backward": (normal(6, N, 3), rows.detach(), matrix.detach(), True),
+        "dense_backward without dx": (normal(6, N, 3), rows.detach(), matrix.detach(), False),
+        "softmax_cross_entropy": (rows, classes, None, -100, "sum", 0.1),
+        "softmax_cross_entropy by row": (rows, classes, normal(7, 5).abs(), 2, "none", 0.0),
+        "softmax_cross_entropy_backward": (normal(8, N), rows.detach(), normal(9, N, 5)),
+    }
+
+
+CALLS = calls(3)
+
+
+def test_every_operator_is_listed():
+    defined = [name for name, value in vars(operators).items() if hasattr(value, "register_fake")]
+    assert {name.partition(" ")[0] for name in CALLS} == set(defined)
+
+
+@pytest.mark.parametrize("N", [3, 0])  # 0: an empty batch has strides of its own
+@pytest.mark.parametrize("name", CALLS)
+def test_opcheck(name, N):
+    """Schema, autograd registration, fake results (strides, too), and tracing with any sizes."""
+    namespace = getattr(torch.ops, operators.NAMESPACE)
+    operator = getattr(namespace, name.partition(" ")[0]).default
+    checked = torch.library.opcheck(operator, calls(N)[name])
+    assert set(checked.values()) == {"SUCCESS"}
+
+
+# --- gradients
+
+X = normal(0, 2, 4, 5, 4, dtype=torch.float64, grad=True)
+C = [normal(i, 4, dtype=torch.float64, grad=True) for i in (1, 2)]
+RUNNING = [torch.zeros(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64)]
+ROWS = normal(3, 3, 4, dtype=torch.float64, grad=True)
+F = normal(4, 6, 2, 3, 2, dtype=torch.float64, grad=True)
+FUNCTIONS = {
+    "conv2d": (
+        lambda x, w, b: kernels.torch.conv2d(x, w, b, (2, 1), (1, 2), (1, 2), 2),
+        (X, F, normal(5, 6, dtype=torch.float64, grad=True)),
+    ),
+    "max_pool2d": (lambda x: kernels.torch.max_pool2d(x, 3, 2, 1), (X,)),
+    "batch_norm of the batch": (
+        lambda x, w, b: kernels.torch.batch_norm(x, None, None, w, b, training=True),
+        (X, *C),
+    ),
+    "batch_norm": (lambda x, w, b: kernels.torch.batch_norm(x, *RUNNING, w, b), (X, *C)),
+    "dense": (kernels.torch.dense, (ROWS, normal(6, 5, 4, dtype=torch.float64, grad=True), None)),
+    "softmax_cross_entropy": (
+        lambda x: kernels.torch.softmax_cross_entropy(x, torch.arange(3), label_smoothing=0.1),
+        (ROWS,),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_gradcheck(name):
+    function, arguments = FUNCTIONS[name]
+    assert torch.autograd.gradcheck(function, arguments)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_differentiating_twice_is_refused(name):
+    function, arguments = FUNCTIONS[name]
+    result = function(*arguments).square().sum()
+    (dx,) = torch.autograd.grad(result, arguments[0], create_graph=True)
+    sentence = "^the gradients of kernels.torch cannot be differentiated again$"
+    with pytest.raises(RuntimeError, match=sentence):
+        dx.sum().backward()
+
+
+# --- training
+
+
+class Network(nn.Module):
+    """A small network, from `torch.nn.functional` or from its namesakes in `kernels.torch`."""
+
+    def __init__(self, ours):
+        super().__init__()
+        torch.manual_seed(0)
+        self.ours = ours
+        self.first = nn.Conv2d(1, 8, 3)
+        self.norm = nn.BatchNorm2d(8)
+        self.second = nn.Conv2d(8, 16, 3)
+        self.dense = nn.Linear(16 * 2 * 2, 10)
+
+    def forward(self, images, classes):
+        lib = kernels.torch if self.ours else functional
+        linear = lib.dense if self.ours else lib.linear
+        cross_entropy = lib.softmax_cross_entropy if self.ours else lib.cross_entropy
+        norm = self.norm
+        running = (norm.running_mean, norm.running_var)
+        x = lib.conv2d(images, self.first.weight, self.first.bias, padding="same")
+        x = lib.batch_norm(x, *running, norm.weight, norm.bias, training=self.training)
+        x = lib.max_pool2d(x.relu(), 2)
+        x = lib.conv2d(x, self.second.weight, self.second.bias, stride=2, padding=1)
+        x = linear(lib.max_pool2d(x.relu(), 2).flatten(1), self.dense.weight, self.dense.bias)
+        return cross_entropy(x, classes, label_smoothing=0.1)
+
+
+def train(network, call=None, sizes=(32,) * 6 + (20,)):
+    """Return the losses of some steps, the last one of fewer images, and one loss of evaluation."""
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    images, classes = normal(1, 32, 1, 16, 16), torch.arange(32) % 10
+    call, losses = call if call is not None else network, []
+    for size in sizes:
+        loss = call(images[:size], classes[:size])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    with torch.no_grad():
+        return [*losses, network.eval()(images, classes).item()]
+
+
+def test_a_network_trains_as_with_pytorch():
+    ours, theirs = Network(ours=True), Network(ours=False)
+    losses = train(ours)
+    assert losses == pytest.approx(train(theirs), rel=1e-4)
+    assert losses[5] < 0.9 * losses[0]
+    for name, values in ours.state_dict().items():
+        if values.is_floating_point():
+            torch.testing.assert_close(values, theirs.state_dict()[name], rtol=1e-3, atol=1e-4)
+
+
+def test_one_replaced_layer_trains_as_before():
+    """A module of PyTorch's whose convolution is ours; the rest stays, and the optimizer."""
+
+    class KernelConv2d(nn.Conv2d):
+        def forward(self, x):
+            geometry = (self.stride, self.padding, self.dilation, self.groups)
+            return kernels.torch.conv2d(x, self.weight, self.bias, *geometry)
+
+    def network(convolution):
+        torch.manual_seed(0)
+        features = [convolution(1, 8, 3, padding="same"), nn.ReLU(), nn.MaxPool2d(4), nn.Flatten()]
+        stack = nn.Sequential(*features, nn.Linear(8 * 4 * 4, 10))
+        stack.forward = lambda x, classes, of=stack.forward: functional.cross_entropy(
+            of(x), classes
+        )
+        return stack
+
+    losses = train(network(KernelConv2d))
+    assert losses == pytest.approx(train(network(nn.Conv2d)), rel=1e-4)
+    assert losses[5] < 0.9 * losses[0]
+
+
+@pytest.fixture
+def inductor(tmp_path, monkeypatch):
+    """PyTorch's compiler with an empty cache, and without processes of its own."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler, while it loads
+def test_torch_compile_gives_the_same_gradients(inductor):
+    """All functions in one graph, forward and backward."""
+
+    def loss(x, filters, weight, running_mean):
+        y = kernels.torch.conv2d(x, filters, padding="same")
+        y = kernels.torch.batch_norm(y, running_mean, None, training=True)
+        y = kernels.torch.max_pool2d(y, 2).flatten(1)
+        return kernels.torch.softmax_cross_entropy(kernels.torch.dense(y, weight), torch.arange(5))
+
+    x, filters, weight = normal(0, 5, 2, 6, 8), normal(1, 3, 2, 3, 3), normal(2, 5, 36)
+
+    def results(function):
+        arguments = [values.clone().requires_grad_() for values in (x, filters, weight)]
+        running_mean = torch.zeros(3)
+        result = function(*arguments, running_mean)
+        return [result, running_mean, *torch.autograd.grad(result, arguments)]
+
+    for actual, expected in zip(
+        results(torch.compile(loss, fullgraph=True)), results(loss), strict=True
+    ):
+        torch.testing.assert_close(actual, expected)
+        assert expected.any()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler, while it loads
+def test_torch_compile_trains_the_same_network(inductor):
+    """In one graph, for any batch size."""
+    eager, compiled = Network(ours=True), Network(ours=True)
+    call = torch.compile(compiled, fullgraph=True, dynamic=True)
+    assert train(compiled, call) == pytest.approx(train(eager), rel=1e-4)
+    torch.testing.assert_close(compiled.norm.running_var, eager.norm.running_var)
