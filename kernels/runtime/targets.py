@@ -106,11 +106,12 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
             f"{name}: got {type(value).__name__}, "
             "expected a NumPy or CuPy array or one that speaks DLPack"
         )
-    if value.__dlpack_device__()[0] == _KDL_CPU:
-        try:
+    try:
+        if value.__dlpack_device__()[0] == _KDL_CPU:
             return numpy_target(), np.from_dlpack(value)
-        except (BufferError, RuntimeError) as error:  # such as a dtype that NumPy lacks
-            raise TypeError(f"{name}: NumPy cannot take it through DLPack: {error}") from error
+    # Such as a dtype that NumPy lacks, or PyTorch's device without memory.
+    except (BufferError, RuntimeError, ValueError) as error:
+        raise TypeError(f"{name}: NumPy cannot take it through DLPack: {error}") from error
     reason = cuda.unavailable()
     if reason is not None:
         raise KernelError(f"{name}: is on a GPU, but {reason}")

@@ -1,0 +1,104 @@
+"""Arrays of NumPy and PyTorch in and out: without a copy where possible, else with one sentence."""
+
+import numpy as np
+import pytest
+import torch
+
+import kernels
+from kernels.runtime import checks, cuda
+
+
+def test_pytorch_tensors_are_taken_without_a_copy():
+    tensor = torch.randn(2, 5, 6, 3)
+    channels_last = torch.randn(2, 3, 5, 6).to(memory_format=torch.channels_last)
+    image = torch.randn(2, 1, 5, 6)  # one channel: NCHW and NHWC are the same memory
+    for x in (tensor, channels_last.permute(0, 2, 3, 1), image.permute(0, 2, 3, 1)):
+        _, (array,) = checks.arrays(x=x)
+        assert array.ctypes.data == x.data_ptr()
+        assert array.shape == x.shape
+
+
+def test_results_are_given_to_pytorch_without_a_copy():
+    result = kernels.relu(torch.randn(2, 5, 6, 3))
+    assert isinstance(result, np.ndarray)
+    tensor = torch.from_dlpack(result)
+    assert tensor.data_ptr() == result.ctypes.data
+    tensor[...] = 7
+    assert (result == 7).all()
+
+
+def test_tensors_are_updated_in_place():
+    param, grad, velocity = torch.ones(50), torch.full((50,), 2.0), torch.zeros(50)
+    kernels.sgd_step(param, grad, velocity, lr=0.25, momentum=0.9)
+    assert (param == 0.5).all() and (velocity == 2).all()
+
+
+def test_an_update_in_place_refuses_a_tensor_that_is_no_block_of_memory():
+    param = torch.ones(8)[::2]
+    with pytest.raises(ValueError, match="^param: is updated in place, expected a C-contiguous"):
+        kernels.sgd_step(param, torch.ones(4), lr=0.25)
+    assert (param == 1).all()
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: x.permute(0, 2, 3, 1),  # NCHW: its channels are not last
+        lambda x: x[:, :, ::2],
+        lambda x: x[:1].expand(3, -1, -1, -1),  # strides of 0
+    ],
+    ids=["permuted", "strided", "expanded"],
+)
+def test_a_tensor_that_is_no_block_of_memory_gives_the_same_bits(view):
+    x = view(torch.randn(2, 4, 6, 6))
+    assert not x.is_contiguous()
+    np.testing.assert_array_equal(kernels.softmax(x), kernels.softmax(x.contiguous()))
+
+
+@pytest.mark.parametrize(
+    "tensor, sentence",
+    [
+        (
+            torch.ones(3, requires_grad=True),
+            "NumPy cannot take it .*: Can't export tensors that re",
+        ),
+        (torch.ones(3, dtype=torch.bfloat16), "NumPy cannot take it .*: Unsupported dtype"),
+        (torch.ones(3, dtype=torch.float16), "got float16 on cpu, expected float32 or float64"),
+        (torch.ones(3, dtype=torch.int32), "got int32 on cpu, expected float32 or float64"),
+        (torch.ones(3, dtype=torch.complex64).conj(), "NumPy cannot take it .*: Can't export"),
+        (torch.ones(3).to_sparse(), "NumPy cannot take it .*: Can't export tensors with layout"),
+        (torch.ones(3, device="meta"), "NumPy cannot take it .*: Unknown device type meta"),
+    ],
+    ids=["gradient", "bfloat16", "float16", "int32", "conjugate", "sparse", "meta"],
+)
+def test_a_tensor_that_cannot_be_taken_is_named(tensor, sentence):
+    with pytest.raises(TypeError, match=f"^x: {sentence}") as caught:
+        kernels.relu(tensor)
+    assert "\n" not in str(caught.value)
+
+
+def test_read_only_numpy_arrays():
+    """Read without a copy, and never written."""
+    x = np.linspace(-1, 1, 40, dtype=np.float32)
+    x.flags.writeable = False
+    _, (array,) = checks.arrays(x=x)
+    assert array is x
+    tensor = torch.from_dlpack(kernels.relu(x))
+    tensor += 1  # the result is writeable
+    with pytest.raises(ValueError, match="^param: is updated in place, expected a writeable array"):
+        kernels.sgd_step(x, x, lr=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gpu_tensors_are_shared_both_ways(dtype):
+    """CuPy takes from PyTorch and gives back; each orders its stream after the other's."""
+    reason = cuda.unavailable()
+    if reason is not None or not torch.cuda.is_available():
+        pytest.skip(reason or "PyTorch finds no GPU")
+    x = torch.randn(1000, 1000, device="cuda", dtype=dtype).square() - 1
+    _, (array,) = checks.arrays(x=x)
+    assert array.data.ptr == x.data_ptr()
+    result = kernels.relu(x)
+    tensor = torch.from_dlpack(result)
+    assert tensor.data_ptr() == result.data.ptr
+    assert tensor.equal(x.relu())
