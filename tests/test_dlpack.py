@@ -18,6 +18,20 @@ def test_pytorch_tensors_are_taken_without_a_copy():
         assert array.shape == x.shape
 
 
+def test_pinned_memory_is_the_cpus():
+    """PyTorch pins only where there is a GPU: the device's number is played."""
+
+    class Pinned:
+        def __init__(self, tensor):
+            self.__dlpack__ = tensor.__dlpack__
+
+        def __dlpack_device__(self):
+            return 3, 0  # kDLCUDAHost
+
+    result = kernels.relu(Pinned(torch.tensor([-1.0, 2.0])))
+    assert isinstance(result, np.ndarray) and result.tolist() == [0, 2]
+
+
 def test_results_are_given_to_pytorch_without_a_copy():
     result = kernels.relu(torch.randn(2, 5, 6, 3))
     assert isinstance(result, np.ndarray)

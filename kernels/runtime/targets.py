@@ -17,7 +17,7 @@ from .simt import SimtTarget
 from .source import Source
 from .target import Array, Target
 
-_KDL_CPU = 1  # DLDeviceType of DLPack
+_KDL_HOST = (1, 3)  # DLDeviceType of DLPack: kDLCPU and, pinned for a GPU, kDLCUDAHost
 # One of each: kernels, and the thread pool, belong to a target.
 _CPU, _SIMT = CpuTarget(), SimtTarget()
 _CUDA: dict[int, Target] = {}  # by device
@@ -107,7 +107,7 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
             "expected a NumPy or CuPy array or one that speaks DLPack"
         )
     try:
-        if value.__dlpack_device__()[0] == _KDL_CPU:
+        if value.__dlpack_device__()[0] in _KDL_HOST:
             return numpy_target(), np.from_dlpack(value)
     # Such as a dtype that NumPy lacks, or PyTorch's device without memory.
     except (BufferError, RuntimeError, ValueError) as error:
