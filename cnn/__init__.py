@@ -23,6 +23,7 @@ from .model import Sequential
 from .optimizers import SGD, Adam, AdamW
 from .runs import Run
 from .schedules import Constant, Cosine, OneCycle, Step
+from .torch_weights import load_torch, save_torch
 from .trainer import Trainer, evaluate
 
 __all__ = [
@@ -57,4 +58,6 @@ __all__ = [
     "TrainingDivergedError",
     "evaluate",
     "load",
+    "load_torch",
+    "save_torch",
 ]

@@ -1,0 +1,182 @@
+"""Weights as PyTorch keeps them: `state_dict`s in safetensors files, without PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as serialize
+
+from kernels.runtime import Array
+from kernels.runtime.target import Shape
+
+from .checkpoint import CheckpointError, write_whole
+from .layers import BatchNorm, Conv2D, Dense, Flatten
+from .model import Sequential
+
+_NAMES = {"gamma": "weight", "beta": "bias"}
+_FLOATING = {"F16": "float16", "F32": "float32", "F64": "float64"}  # those that NumPy has, too
+
+
+class _Place(NamedTuple):
+    """An array of a model, and what PyTorch's differs by.
+
+    Its last axes are read as `image` (H, W, C), where that is not empty, and their channels go
+    before the pixels; the result has the shape `shape`.
+    """
+
+    array: Array
+    image: Shape
+    shape: Shape
+
+    def to_torch(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Return values of the model's shape as PyTorch has them."""
+        if not self.image:
+            return values
+        pixels = values.reshape(*self._leading(), *self.image)
+        return np.moveaxis(pixels, -1, -3).reshape(self.shape)
+
+    def from_torch(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Return values of PyTorch's shape as the model has them."""
+        if not self.image:
+            return values
+        H, W, C = self.image
+        planes = values.reshape(*self._leading(), C, H, W)
+        return np.moveaxis(planes, -3, -1).reshape(tuple(self.array.shape))
+
+    def _leading(self) -> Shape:
+        """Return the first axis of filters and dense weights; a vector is all image."""
+        return tuple(self.array.shape[:1]) if self.array.ndim > 1 else ()
+
+
+def save_torch(model: Sequential, path: str | Path) -> None:
+    """Write a model's weights as the `state_dict` of the same network in PyTorch.
+
+    That is an `nn.Sequential` of the same layers in the same order, each one module; the one of
+    `GlobalAvgPool2D` is an `nn.Sequential` of `AdaptiveAvgPool2d(1)` and `Flatten`. Load the file
+    there with ``module.load_state_dict(safetensors.torch.load_file(path))``.
+
+    Images are (N, C, H, W) there: filters are transposed, and so are the columns of the `Dense`
+    layer after a `Flatten`. `pixel_mean` and `pixel_std` are no part of a `state_dict`: normalise
+    the images as the model does.
+
+    Parameters
+    ----------
+    model : Sequential
+        Of this package's layers; other layers must have no arrays.
+    path : str or Path
+        The safetensors file; it appears whole or not at all.
+
+    Raises
+    ------
+    ValueError
+        If a layer with arrays is none of this package's.
+    OSError
+        If the file cannot be written; what stood there is then unharmed.
+    """
+    arrays = {
+        key: np.ascontiguousarray(place.to_torch(_host(place.array)))
+        for key, place in _places(model).items()
+    }
+    arrays |= {key: np.array(0) for key in _counters(model)}  # only cumulative averages use them
+    write_whole(Path(path), serialize(arrays, {"format": "pt"}))
+
+
+def load_torch(model: Sequential, path: str | Path) -> None:
+    """Set a model's weights to the `state_dict` of the same network in PyTorch; see `save_torch`.
+
+    Make the file there with ``safetensors.torch.save_file(module.state_dict(), path)``.
+
+    Parameters
+    ----------
+    model : Sequential
+        Of this package's layers; other layers must have no arrays. Values are converted to its
+        dtype.
+    path : str or Path
+        A safetensors file of float16, float32 or float64.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged, or lacks an array of the model, or has one of another shape or type
+        or one that the model has not; the model is then as before.
+    ValueError
+        If a layer with arrays is none of this package's.
+    OSError
+        If the file cannot be read.
+    """
+    places = _places(model)
+    with open(path, "rb"):
+        pass  # an OSError that names the file, where safetensors gives one that does not
+    try:
+        with safe_open(path, framework="numpy") as file:
+            found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            differences = _differences(model, places, found)
+            if differences:
+                raise CheckpointError(f"{path} is not this model's: " + "; ".join(differences))
+            values = {key: places[key].from_torch(file.get_tensor(key)) for key in places}
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
+    for key, place in places.items():
+        place.array[...] = model.target.array(values[key], model.dtype)
+
+
+def _places(model: Sequential) -> dict[str, _Place]:
+    """Return the arrays of a model by PyTorch's names for them."""
+    places = {}
+    shape = model.input_shape
+    flattened: Shape = ()  # the image whose pixels lie in one row by now
+    for position, (layer, output) in enumerate(zip(model.layers, model.output_shapes, strict=True)):
+        arrays = {**layer.parameters, **layer.state}
+        if arrays and not isinstance(layer, (Conv2D, Dense, BatchNorm)):
+            raise ValueError(
+                f"model: got {type(layer).__name__} at position {position}, "
+                "expected Conv2D, Dense and BatchNorm to be the only layers with arrays"
+            )
+        for name, array in arrays.items():
+            place = _Place(array, (), tuple(array.shape))
+            if isinstance(layer, Conv2D) and name == "weight":
+                F, KH, KW, C = array.shape
+                place = _Place(array, (KH, KW, C), (F, C, KH, KW))
+            elif flattened and not (isinstance(layer, Dense) and name == "bias"):
+                place = place._replace(image=flattened)
+            places[f"{position}.{_NAMES.get(name, name)}"] = place
+        if isinstance(layer, Flatten) and len(shape) == 3:
+            flattened = shape
+        elif isinstance(layer, Dense):
+            flattened = ()
+        shape = output
+    return places
+
+
+def _counters(model: Sequential) -> list[str]:
+    """Return the names of what only PyTorch keeps: the batches that a BatchNorm has seen."""
+    return [
+        f"{position}.num_batches_tracked"
+        for position, layer in enumerate(model.layers)
+        if isinstance(layer, BatchNorm)
+    ]
+
+
+def _differences(model: Sequential, places: dict[str, _Place], found: dict[str, Any]) -> list[str]:
+    """Return what keeps the arrays of a file from being the model's."""
+    missing = sorted(places.keys() - found.keys())
+    unexpected = sorted(found.keys() - places.keys() - set(_counters(model)))
+    differences = [f"it lacks {', '.join(missing)}"] if missing else []
+    if unexpected:
+        differences.append(f"it has {', '.join(unexpected)}, which the model has not")
+    for key in sorted(places.keys() & found.keys()):
+        shape, dtype = tuple(found[key].get_shape()), found[key].get_dtype()
+        if shape != places[key].shape:
+            differences.append(f"{key} has shape {shape}, expected {places[key].shape}")
+        if dtype not in _FLOATING:
+            expected = ", ".join(_FLOATING.values())
+            differences.append(f"{key} has type {dtype}, expected one of {expected}")
+    return differences
+
+
+def _host(array: Array) -> np.ndarray[Any, Any]:
+    values: np.ndarray[Any, Any] = array.get() if hasattr(array, "get") else array
+    return values
