@@ -1,5 +1,7 @@
 """Targets, element types and poisoned outputs for the tests of the kernels."""
 
+import importlib.util
+
 import hypothesis
 import numpy as np
 import pytest
@@ -20,6 +22,14 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
 hypothesis.settings.load_profile("kernels")
+
+#: The extra for CUDA 12 has no PyTorch: its wheels bring CUDA 13.
+PYTORCH = importlib.util.find_spec("torch") is not None
+collect_ignore_glob = [] if PYTORCH else ["test_torch*.py", "test_dlpack.py"]
+
+
+def pytest_report_header():
+    return [] if PYTORCH else "PyTorch is not installed: its tests are left out"
 
 
 def pytest_addoption(parser):

@@ -1,5 +1,6 @@
 """Every Python block of the README runs."""
 
+import importlib.util
 import os
 import re
 import shlex
@@ -21,9 +22,13 @@ def test_the_readme_has_python_blocks():
 
 
 def test_python_blocks_run_in_order(tmp_path, monkeypatch):
-    """In one process, in a folder of their own, on few images; CuPy's where there is a GPU."""
-    without_gpu = kernels.runtime.cuda.unavailable() is not None
-    blocks = [block for block in BLOCKS if not (without_gpu and "import cupy" in block)]
+    """In one process, in a folder of their own, on few images, with what there is of libraries."""
+    absent = []
+    if kernels.runtime.cuda.unavailable() is not None:
+        absent.append("import cupy")
+    if importlib.util.find_spec("torch") is None:
+        absent.append("import torch")
+    blocks = [block for block in BLOCKS if not any(library in block for library in absent)]
     few = """
 import cnn, cnn.data
 def load(name="auto", directory=None, **options):

@@ -1,9 +1,8 @@
-"""What importing does not do, what a launch checks, threads, forks and a vendored copy."""
+"""What importing does not do, what a launch checks, threads and forks."""
 
 from __future__ import annotations
 
 import ctypes
-import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 
 import kernels
-from fresh_python import RELU, RELU_SAYS, REPOSITORY, error, output
+from fresh_python import RELU, REPOSITORY, error, output
 from kernels.geometry import Window
 from kernels.runtime import Kernel, Source
 
@@ -231,19 +230,3 @@ if child == 0:
 print(os.waitpid(child, 0)[1], total == float(x[x > 0].sum()))
 """
     assert output(script, KERNELS_THREADS=4) == "0 True\n"
-
-
-# --- a copy in another project
-
-
-def test_vendored_copy_stands_alone(tmp_path: Path) -> None:
-    """The folder under another name in another package: neither `kernels` nor `cnn` is needed."""
-    outer = tmp_path / "outer"
-    outer.mkdir()
-    (outer / "__init__.py").write_text("")
-    shutil.copytree(REPOSITORY / "kernels", outer / "vendored")
-    script = RELU.replace("import kernels", "import outer.vendored as kernels") + (
-        "; import sys; print({name.split('.')[0] for name in sys.modules} & {'kernels', 'cnn'})"
-    )
-    changes = {"PYTHONPATH": tmp_path, "KERNELS_CACHE_DIR": tmp_path / "cache"}
-    assert output(script, **changes) == f"{RELU_SAYS}set()\n"

@@ -1,11 +1,14 @@
 """`kernels.torch` within PyTorch: its own checks of operators, gradients, compiling, training."""
 
+import shutil
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
 import kernels.torch
+from fresh_python import REPOSITORY, output
 from kernels.torch import operators
 
 POOL = ([3, 2], [2, 1], [1, 0], [1, 1], True)
@@ -64,6 +67,26 @@ def test_opcheck(name, N):
     operator = getattr(namespace, name.partition(" ")[0]).default
     checked = torch.library.opcheck(operator, calls(N)[name])
     assert set(checked.values()) == {"SUCCESS"}
+
+
+def test_operators_of_two_copies_do_not_clash(tmp_path):
+    """A copy of the package in another, under another name, has operators of its own."""
+    copied = tmp_path / "yours" / "_kernels"
+    shutil.copytree(REPOSITORY / "kernels", copied, ignore=shutil.ignore_patterns("__pycache__"))
+    script = """
+import torch
+import kernels.torch
+from yours import _kernels
+import yours._kernels.torch
+x = torch.arange(16.0).reshape(1, 1, 4, 4)
+for copy in (kernels, _kernels):
+    print(copy.torch.operators.NAMESPACE, copy.torch.max_pool2d(x, 4).item())
+names = torch.ops.cnn_kernels, torch.ops.cnn_yours___kernels
+assert names[0].max_pool2d.default is not names[1].max_pool2d.default
+"""
+    path = f"{tmp_path}:{REPOSITORY}"
+    said = output(script, PYTHONPATH=path, KERNELS_CACHE_DIR=tmp_path / "cache").splitlines()
+    assert said == ["cnn_kernels 15.0", "cnn_yours___kernels 15.0"]
 
 
 # --- gradients
