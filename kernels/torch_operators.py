@@ -101,9 +101,7 @@ def _empty(like: Any, shape: Any, dtype: Any = None) -> Any:
 _WINDOW = "int[] stride, int[] sides, int[] dilation, int groups"
 
 
-def _conv2d_options(
-    stride: list[int], sides: list[int], dilation: list[int], groups: int
-) -> dict[str, Any]:
+def _conv2d_options(stride: Any, sides: Any, dilation: Any, groups: int) -> dict[str, Any]:
     padding = tuple(sides[:2]), tuple(sides[2:])
     return {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
 
@@ -165,13 +163,11 @@ conv2d_backward = _operator(
 _POOL = "int[] kernel, int[] stride, int[] padding, int[] dilation, bool ceil_mode"
 
 
-def _pool_options(
-    stride: list[int], padding: list[int], dilation: list[int], ceil_mode: bool
-) -> dict[str, Any]:
+def _pool_options(stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> dict[str, Any]:
     return {"stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil_mode}
 
 
-def _run_max_pool2d(x: Any, kernel: list[int], *rest: Any) -> Any:
+def _run_max_pool2d(x: Any, kernel: Any, *rest: Any) -> Any:
     return _kernels.max_pool2d(x, kernel, **_pool_options(*rest))
 
 
@@ -189,9 +185,7 @@ def _fake_max_pool2d(
     return _empty(input, shape), _empty(input, shape, index)
 
 
-def _run_max_pool2d_backward(
-    dy: Any, argmax: Any, H: int, W: int, kernel: list[int], *rest: Any
-) -> Any:
+def _run_max_pool2d_backward(dy: Any, argmax: Any, H: int, W: int, kernel: Any, *rest: Any) -> Any:
     N, _, _, C = dy.shape
     return _kernels.max_pool2d_backward(dy, argmax, (N, H, W, C), kernel, **_pool_options(*rest))
 
@@ -200,7 +194,7 @@ def _fake_max_pool2d_backward(grad: Any, argmax: Any, H: Any, W: Any, *_: Any) -
     return _empty(grad, (*grad.shape[:2], H, W))
 
 
-def _run_pool_indices(argmax: Any, H: int, W: int, kernel: list[int], *rest: Any) -> Any:
+def _run_pool_indices(argmax: Any, H: int, W: int, kernel: Any, *rest: Any) -> Any:
     N, _, _, C = argmax.shape
     return _kernels.pool_indices(argmax, (N, H, W, C), kernel, **_pool_options(*rest))
 
