@@ -5,6 +5,7 @@ from .checkpoint import CheckpointError
 from .data import DataError, Dataset, load
 from .divergence import TrainingDivergedError
 from .ema import EMA
+from .evaluation import evaluate
 from .layers import (
     AvgPool2D,
     BatchNorm,
@@ -24,7 +25,7 @@ from .optimizers import SGD, Adam, AdamW
 from .runs import Run
 from .schedules import Constant, Cosine, OneCycle, Step
 from .torch_weights import load_torch, save_torch
-from .trainer import Trainer, evaluate
+from .trainer import Trainer
 
 __all__ = [
     "EMA",

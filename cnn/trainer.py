@@ -16,11 +16,11 @@ from kernels.runtime import Array, prepare
 
 from . import training_state
 from .augment import Augment
-from .data import Dataset, as_dataset, pixel_statistics
+from .data import Dataset, pixel_statistics
 from .divergence import TrainingDivergedError, origin
 from .ema import EMA
-from .layers import Softmax
-from .losses import CrossEntropy, Loss, SoftmaxCrossEntropy
+from .evaluation import checked, default_loss, evaluate
+from .losses import Loss
 from .model import Sequential
 from .optimizers import Optimizer
 from .plan import Plan, obstacle
@@ -171,8 +171,8 @@ class Trainer:
         After `restore`, an unfinished training goes on: data, epochs and batch_size must be what
         they were, and the finished epochs are not trained again.
         """
-        dataset = _checked(self.model, "data", data)
-        checked = None if validation is None else _checked(self.model, "validation", validation)
+        dataset = checked(self.model, "data", data)
+        held_out = None if validation is None else checked(self.model, "validation", validation)
         for name, value in (("epochs", epochs), ("batch_size", batch_size)):
             if not isinstance(value, (int, np.integer)) or value < 1:
                 raise ValueError(f"{name}: got {value!r}, expected a whole number of at least 1")
@@ -216,7 +216,7 @@ class Trainer:
                 seconds = time.perf_counter() - start
                 course.done, course.reached = course.done + 1, self.steps
                 with self._swapped_average():
-                    self._record(loss, seconds, len(dataset), factor, checked)
+                    self._record(loss, seconds, len(dataset), factor, held_out)
                     if self.run is not None:
                         self.run.epoch(self)
         return self.history
@@ -351,62 +351,3 @@ class Trainer:
             yield
         finally:
             swap(self.model.parameter_buffer)
-
-
-def default_loss(model: Sequential) -> Loss:
-    """Return `CrossEntropy` for a model that ends with `Softmax`, else `SoftmaxCrossEntropy`."""
-    ends_with_softmax = bool(model.layers) and isinstance(model.layers[-1], Softmax)
-    return CrossEntropy() if ends_with_softmax else SoftmaxCrossEntropy()
-
-
-def evaluate(
-    model: Sequential, data: Any, loss: Loss | None = None, batch_size: int = 1024
-) -> dict[str, float]:
-    """Return {"loss": mean loss, "accuracy": fraction classified right} of a model.
-
-    Parameters
-    ----------
-    model : Sequential
-        As it is.
-    data : Dataset or pair (images, labels)
-        As in `Trainer.fit`.
-    loss : Loss, optional
-        `default_loss` where not given.
-    batch_size : int
-        Images taken at a time.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the data do not fit.
-    """
-    dataset = _checked(model, "data", data)
-    measure = loss or default_loss(model)
-    labels = model.target.array(dataset.labels, np.int64)
-    loss_sum, hits = 0.0, 0
-    for start in range(0, len(dataset), batch_size):
-        stop = start + batch_size
-        outputs = model.forward(model.prepare(dataset.images[start:stop]))
-        expected = labels[start:stop]
-        loss_sum += float(measure(outputs, expected, grad=False)[0]) * len(expected)
-        hits += int((outputs.argmax(axis=-1) == expected).sum())
-    return {"loss": loss_sum / len(dataset), "accuracy": hits / len(dataset)}
-
-
-def _checked(model: Sequential, name: str, data: Any) -> Dataset:
-    """Return data as a Dataset that fits the model."""
-    dataset = as_dataset(data, name)
-    if len(dataset) == 0:
-        raise ValueError(f"{name}: got no images, expected at least one")
-    try:
-        model.prepare(dataset.images[:1])
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{name}: {error}") from error
-    if dataset.images.dtype.kind == "f":
-        # A NaN anywhere becomes both extremes.
-        extremes = float(dataset.images.min()), float(dataset.images.max())
-        if not all(map(math.isfinite, extremes)):
-            raise ValueError(f"{name}: images hold NaN or infinity, expected finite values")
-    if len(model.output_shape) == 1:
-        dataset.check_labels(model.output_shape[0], name)
-    return dataset

@@ -5,7 +5,7 @@ import pytest
 
 import reference
 from cnn import CrossEntropy, Dense, Sequential, Softmax, SoftmaxCrossEntropy
-from cnn.trainer import default_loss
+from cnn.evaluation import default_loss
 from comparison import assert_close
 from support import RTOL, host, normal
 

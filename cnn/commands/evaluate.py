@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print accuracy and loss."""
     from .. import data
+    from ..evaluation import evaluate
     from ..model import Sequential
-    from ..trainer import evaluate
 
     check_writable(options.json)
     chosen = device(options.device, say)

@@ -108,8 +108,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train, then print the accuracy and the time it took."""
     from .. import data, recipes
+    from ..evaluation import evaluate
     from ..model import Sequential
-    from ..trainer import Trainer, evaluate
+    from ..trainer import Trainer
 
     start = time.perf_counter()
     options, checkpoint = _with_earlier_settings(options)

@@ -1,0 +1,72 @@
+"""Measuring a model on a data set."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .data import Dataset, as_dataset
+from .layers import Softmax
+from .losses import CrossEntropy, Loss, SoftmaxCrossEntropy
+from .model import Sequential
+
+
+def default_loss(model: Sequential) -> Loss:
+    """Return `CrossEntropy` for a model that ends with `Softmax`, else `SoftmaxCrossEntropy`."""
+    ends_with_softmax = bool(model.layers) and isinstance(model.layers[-1], Softmax)
+    return CrossEntropy() if ends_with_softmax else SoftmaxCrossEntropy()
+
+
+def evaluate(
+    model: Sequential, data: Any, loss: Loss | None = None, batch_size: int = 1024
+) -> dict[str, float]:
+    """Return {"loss": mean loss, "accuracy": fraction classified right} of a model.
+
+    Parameters
+    ----------
+    model : Sequential
+        As it is.
+    data : Dataset or pair (images, labels)
+        As in `Trainer.fit`.
+    loss : Loss, optional
+        `default_loss` where not given.
+    batch_size : int
+        Images taken at a time.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the data do not fit.
+    """
+    dataset = checked(model, "data", data)
+    measure = loss or default_loss(model)
+    labels = model.target.array(dataset.labels, np.int64)
+    loss_sum, hits = 0.0, 0
+    for start in range(0, len(dataset), batch_size):
+        stop = start + batch_size
+        outputs = model.forward(model.prepare(dataset.images[start:stop]))
+        expected = labels[start:stop]
+        loss_sum += float(measure(outputs, expected, grad=False)[0]) * len(expected)
+        hits += int((outputs.argmax(axis=-1) == expected).sum())
+    return {"loss": loss_sum / len(dataset), "accuracy": hits / len(dataset)}
+
+
+def checked(model: Sequential, name: str, data: Any) -> Dataset:
+    """Return data as a Dataset that fits the model, or raise an error that begins with the name."""
+    dataset = as_dataset(data, name)
+    if len(dataset) == 0:
+        raise ValueError(f"{name}: got no images, expected at least one")
+    try:
+        model.prepare(dataset.images[:1])
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from error
+    if dataset.images.dtype.kind == "f":
+        # A NaN anywhere becomes both extremes.
+        extremes = float(dataset.images.min()), float(dataset.images.max())
+        if not all(map(math.isfinite, extremes)):
+            raise ValueError(f"{name}: images hold NaN or infinity, expected finite values")
+    if len(model.output_shape) == 1:
+        dataset.check_labels(model.output_shape[0], name)
+    return dataset
