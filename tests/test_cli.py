@@ -196,6 +196,15 @@ def test_info_names_what_this_machine_has(capsys):
         assert name in shown
 
 
+def test_info_of_a_model_is_its_summary(tmp_path, capsys):
+    model = Sequential([Flatten(), Dense(10)], (28, 28, 1), "cpu")
+    model.save(tmp_path / "model")
+    assert main(["info", str(tmp_path / "model")]) == 0
+    assert capsys.readouterr().out == f"{model.summary()}\n"
+    missing = tmp_path / "missing"
+    assert failure(capsys, "info", str(missing)) == f"{missing}: No such file or directory"
+
+
 # Without MNIST
 
 

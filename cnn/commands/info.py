@@ -1,21 +1,33 @@
-"""``cnn info``: what this machine has."""
+"""``cnn info``: what this machine has, or what a model is."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-HELP = "show targets, compiler, GPU and cache folder"
-DESCRIPTION = "Show what kernels can run on here."
+HELP = "show targets, compiler, GPU and cache folder, or a model's layers"
+DESCRIPTION = """\
+Show what kernels can run on here or, of a model, the layers with their
+parameters, operations and memory."""
 EXAMPLES = """\
-  cnn info"""
+  cnn info
+  cnn info model.safetensors"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add none."""
+    """Add the model."""
+    parser.add_argument(
+        "model", type=Path, nargs="?", metavar="MODEL", help="one that train wrote: show its layers"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print one line per fact."""
+    """Print one line per fact, or per layer."""
+    if options.model is not None:
+        from ..model import Sequential
+
+        print(Sequential.load(options.model, "cpu").summary())
+        return 0
     from kernels.runtime import describe
 
     for name, value in describe().items():
