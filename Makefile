@@ -30,7 +30,7 @@ train: .venv/train  ## train the speedrun network on MNIST
 test: .venv/test  ## run the tests
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-all: .venv/test  ## run the slow tests too: soak, kills, trainings side by side
+test-all: .venv/test-all  ## run the slow tests too: soak, kills, a page in Chromium
 	@$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
 
 cells: .venv/test  ## run the tests and write the table of what they cover
@@ -65,8 +65,9 @@ clean:  ## remove .venv, caches and builds
 # A stamp per set of packages, out of date when pyproject.toml changes.
 .venv/train: EXTRAS = $(GPU)
 .venv/test: EXTRAS = test$(addprefix -,$(GPU))
+.venv/test-all: EXTRAS = test$(addprefix -,$(GPU)),browser
 .venv/check: EXTRAS = check
-.venv/train .venv/test .venv/check: pyproject.toml | $(BIN)/python
+.venv/train .venv/test .venv/test-all .venv/check: pyproject.toml | $(BIN)/python
 	@extras='$(EXTRAS)'; echo "Installing cnn-kernels$${extras:+[$$extras]} in .venv"; \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	    --editable ".$${extras:+[$$extras]}"

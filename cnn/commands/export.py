@@ -20,7 +20,7 @@ EXAMPLES = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the two files and what the graph takes."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="file that train --save wrote")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="one that train wrote")
     parser.add_argument("output", type=Path, metavar="ONNX", help="file to write")
     parser.add_argument(
         "--input-type",
