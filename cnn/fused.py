@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import kernels
 from kernels import conv2d_pool
@@ -11,7 +12,9 @@ from kernels.geometry import pair
 from kernels.runtime import Array
 
 from .layers import Conv2D, Dense, Layer, MaxPool2D, ReLU
-from .model import Sequential
+
+if TYPE_CHECKING:
+    from .model import Sequential
 
 
 def fuse(model: Sequential) -> list[Layer]:
@@ -23,14 +26,16 @@ def fuse(model: Sequential) -> list[Layer]:
     fused: list[Layer] = []
     left = list(model.layers)
     while left:
-        if (layer := _conv_pool(model, left[:3])) is not None:
-            fused.append(layer)
-            del left[:3]
-        elif _are(left[:2], Conv2D, ReLU) or _are(left[:2], Dense, ReLU):
-            fused.append(WithReLU(left[0]))
+        layer = left.pop(0)
+        pool = pooling_of(model, layer, left[:2]) if type(layer) is Conv2D else None
+        if isinstance(layer, Conv2D) and pool is not None:
+            fused.append(ConvPool(layer, pool))
             del left[:2]
+        elif type(layer) in (Conv2D, Dense) and _are(left[:1], ReLU):
+            fused.append(WithReLU(layer))
+            del left[:1]
         else:
-            fused.append(left.pop(0))
+            fused.append(layer)
     return fused
 
 
@@ -85,21 +90,20 @@ class ConvPool(Layer):
         return conv2d_pool.input_gradient(*saved, weight, self._x.shape, *geometry)
 
 
-def _conv_pool(model: Sequential, layers: Sequence[Layer]) -> ConvPool | None:
-    """Return three layers as one, if they are what `ConvPool` does."""
-    if not (_are(layers, Conv2D, MaxPool2D, ReLU) or _are(layers, Conv2D, ReLU, MaxPool2D)):
+def pooling_of(model: Sequential, conv: Conv2D, after: Sequence[Layer]) -> Pool | None:
+    """Return the pool of the two layers after a convolution, if it is one that can be fused.
+
+    They must be a max-pool, of windows that touch and do not overlap, and a ReLU.
+    """
+    if not (_are(after, MaxPool2D, ReLU) or _are(after, ReLU, MaxPool2D)):
         return None
-    conv = layers[0]
-    pool = next(layer for layer in layers if isinstance(layer, MaxPool2D))
-    assert isinstance(conv, Conv2D)
+    pool = next(layer for layer in after if isinstance(layer, MaxPool2D))
     kernel, stride = pair("kernel", pool.kernel, 1), pair("stride", pool.stride or pool.kernel, 1)
     plain = kernel == stride and pool.padding in (0, "valid") and pool.dilation == 1
     if not plain or pool.ceil_mode or conv.groups != 1:
         return None
-    windows = conv2d_pool.windows(
-        model.target, model.dtype, conv.parameters["weight"].shape, conv.window, kernel
-    )
-    return None if windows is None else ConvPool(conv, windows)
+    filters = conv.parameters["weight"].shape
+    return conv2d_pool.windows(model.target, model.dtype, filters, conv.window, kernel)
 
 
 def _are(layers: Sequence[Layer], *kinds: type[Layer]) -> bool:

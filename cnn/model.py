@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from kernels.runtime.target import Shape
 
 from . import checkpoint
 from .data import channels_last
+from .inference import Inference
 from .layers import Layer
 from .summary import summary
 
@@ -104,14 +106,7 @@ class Sequential:
         TypeError, ValueError
             If dtype or shape do not fit the model.
         """
-        images = self.target.array(images)
-        if len(self.input_shape) == 3:
-            images = channels_last(images)
-        if tuple(images.shape[1:]) != self.input_shape:
-            raise ValueError(
-                f"images: got shape {tuple(images.shape)}, "
-                f"expected (N, {', '.join(map(str, self.input_shape))})"
-            )
+        images = self._images(images)
         if images.dtype.kind == "f":
             return images.astype(self.dtype, copy=False)
         return kernels.normalize(images, self.pixel_mean, self.pixel_std, self.dtype)
@@ -124,10 +119,11 @@ class Sequential:
         TypeError, ValueError
             If dtype or shape do not fit the model.
         """
+        x = self._images(x)
         outputs = self.target.empty((len(x), *self.output_shape), self.dtype)
         for start in range(0, len(x), batch_size):
             stop = start + batch_size
-            outputs[start:stop] = self.forward(self.prepare(x[start:stop]))
+            self._inference(x[start:stop], outputs[start:stop])
         return outputs
 
     def summary(self, batch_size: int = 256) -> str:
@@ -170,6 +166,22 @@ class Sequential:
             If it cannot be read.
         """
         return checkpoint.load(path, device)
+
+    @cached_property
+    def _inference(self) -> Inference:
+        return Inference(self)
+
+    def _images(self, images: Any) -> Array:
+        """Return images on the model's device, as (N, H, W, C), if their shape fits."""
+        images = self.target.array(images)
+        if len(self.input_shape) == 3:
+            images = channels_last(images)
+        if tuple(images.shape[1:]) != self.input_shape:
+            raise ValueError(
+                f"images: got shape {tuple(images.shape)}, "
+                f"expected (N, {', '.join(map(str, self.input_shape))})"
+            )
+        return images
 
     def _build(self) -> None:
         shape, self.output_shapes = self.input_shape, []

@@ -177,6 +177,40 @@ static void multiply_rows(const A &a, const B &b, Part m, Part n, int k_begin, i
     }
 }
 
+// ---- few rows ----------------------------------------------------------------------------------
+
+// The same product by dot products, lanes along k: packing B would cost more than multiplying it.
+template <class A, class B, class Epilogue>
+static void multiply_dots(const A &a, const B &b, int M, Part n, int K, const Epilogue &epilogue) {
+    constexpr int CHAINS = 8;  // as many sums at a time as hide the latency of one
+    static_assert(LANES % CHAINS == 0 || LANES < CHAINS, "a vector of results is made in turns");
+    for (int n0 = n.begin; n0 < n.end; n0 += LANES) {
+        const int columns = smaller(LANES, n.end - n0);
+        lanes_t results[TM][1] = {};
+        auto rows = a.walk(0);
+        for (int i = 0; i < M; ++i) {
+            const acc_t *x = rows.next();
+            for (int j = 0; j < columns; j += CHAINS) {
+                const acc_t *row[CHAINS];
+                auto walk = b.walk(n0 + j);
+                for (int c = 0; c < CHAINS; ++c) row[c] = j + c < columns ? walk.next() : row[0];
+                lanes_t sum[CHAINS] = {};
+                for (int k = 0; k < K; k += LANES) {
+                    const lanes_t value = load_first(x + k, K - k);
+                    UNROLL for (int c = 0; c < CHAINS; ++c) sum[c] +=
+                        value * load_first(row[c] + k, K - k);
+                }
+                for (int c = 0; c < smaller(CHAINS, columns - j); ++c) {
+                    acc_t total = 0;
+                    for (int l = 0; l < LANES; ++l) total += sum[c][l];
+                    results[i][0][j + c] = total;
+                }
+            }
+        }
+        epilogue.store(0, n0, results, M, columns);
+    }
+}
+
 // ---- rows along k ------------------------------------------------------------------------------
 
 template <int V, class A, class B, class Epilogue>
@@ -244,6 +278,11 @@ template <Rows A_ROWS, Rows B_ROWS, class A, class B, class Epilogue>
 static void gemm(const A &a, const B &b, int M, int N, int k_begin, int k_end,
                  const Epilogue &epilogue) {
     const int V = vectors(N);
+    if constexpr (A_ROWS == Rows::ALONG_OUTPUT && B_ROWS == Rows::ALONG_OUTPUT)
+        if (M <= TM && a.run() >= k_end) {  // one block along m
+            const Part n(N, LANES, blockIdx.y, gridDim.y);
+            return multiply_dots(a, b, M, n, k_end, epilogue);
+        }
     const Part m(M, TM, blockIdx.x, gridDim.x), n(N, V * LANES, blockIdx.y, gridDim.y);
     const auto run = [&](auto width) {
         if constexpr (A_ROWS == Rows::ALONG_OUTPUT)

@@ -1,0 +1,121 @@
+"""Predicting: forward passes recorded once per batch size, over fused layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import kernels
+from kernels import conv2d_pool
+from kernels.fold import fold_norm
+from kernels.runtime import Array
+from kernels.runtime.memory import Arena
+from kernels.runtime.recording import Recording
+
+from .fused import pooling_of
+from .layers import BatchNorm, Conv2D, Dense, Dropout, Layer, ReLU
+from .plan import recordable
+
+if TYPE_CHECKING:
+    from .model import Sequential
+
+_MOST_RECORDINGS = 4  # batch sizes remembered
+
+Step = Callable[[Array], Array]
+
+
+class Inference:
+    """The forward passes of a model.
+
+    A convolution takes up the batch-norm, ReLU and max-pool after it, a dense layer its ReLU. The
+    launches of a pass are recorded and replayed for every batch of the same size; they read the
+    model's own parameters, whatever these have become.
+
+    Parameters
+    ----------
+    model : Sequential
+        Built.
+    """
+
+    def __init__(self, model: Sequential) -> None:
+        self._model = model
+        self._steps = _steps(model)
+        self._recordable = all(map(recordable, model.layers))
+        self._recordings: dict[Any, tuple[Recording, Array, Array]] = {}
+
+    def __call__(self, images: Array, outputs: Array) -> None:
+        """Write the outputs (N, ...) for images (N, ...), which `Sequential.prepare` takes."""
+        if not self._recordable:
+            outputs[...] = self._forward(images)
+            return
+        # The statistics are part of a launch, and so of its key.
+        statistics = self._model.pixel_mean, self._model.pixel_std
+        key = (images.shape, images.dtype, *statistics)
+        if key not in self._recordings:
+            while len(self._recordings) >= _MOST_RECORDINGS:
+                del self._recordings[next(iter(self._recordings))]
+            self._recordings[key] = self._record(images)
+        recording, source, result = self._recordings[key]
+        source[...] = images
+        recording.replay()
+        outputs[...] = result
+
+    def _record(self, images: Array) -> tuple[Recording, Array, Array]:
+        target = self._model.target
+        source = target.fresh(images.shape, images.dtype)
+        source[...] = images
+        recording = Recording(Arena(target))
+        with recording:
+            result = self._forward(source)
+        return recording, source, result
+
+    def _forward(self, images: Array) -> Array:
+        x = self._model.prepare(images)
+        for step in self._steps:
+            x = step(x)
+        return x
+
+
+def _steps(model: Sequential) -> list[Step]:
+    """Return functions that together do what a model's layers do."""
+    steps: list[Step] = []
+    left = [layer for layer in model.layers if type(layer) is not Dropout]
+    while left:
+        layer = left.pop(0)
+        if type(layer) is Conv2D:
+            steps.append(_convolution(model, layer, left))
+        elif type(layer) is Dense and left and type(left[0]) is ReLU:
+            left.pop(0)
+            steps.append(_dense(layer))
+        else:
+            steps.append(layer.forward)
+    return steps
+
+
+def _dense(layer: Dense) -> Step:
+    parameters = layer.parameters
+    return lambda x: kernels.dense(x, parameters["weight"], parameters.get("bias"), relu=True)
+
+
+def _convolution(model: Sequential, conv: Conv2D, left: list[Layer]) -> Step:
+    """Return a convolution with what it takes up, which it removes from the layers left."""
+    following = left[0] if left else None
+    norm = following if type(following) is BatchNorm else None
+    del left[: int(norm is not None)]
+
+    def arrays() -> tuple[Array, Array | None]:
+        weight, bias = conv.parameters["weight"], conv.parameters.get("bias")
+        if norm is None:
+            return weight, bias
+        gamma, beta = norm.parameters["gamma"], norm.parameters["beta"]
+        mean, variance = norm.state["running_mean"], norm.state["running_var"]
+        return fold_norm(weight, bias, gamma, beta, mean, variance, norm.eps)
+
+    pool = pooling_of(model, conv, left[:2])
+    if pool is not None:
+        del left[:2]
+        return lambda x: conv2d_pool.forward(x, *arrays(), conv.window, pool)[0]
+    relu = bool(left) and type(left[0]) is ReLU
+    del left[: int(relu)]
+    options = {name: getattr(conv, name) for name in ("stride", "padding", "dilation", "groups")}
+    return lambda x: kernels.conv2d(x, *arrays(), relu=relu, **options)
