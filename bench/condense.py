@@ -1,0 +1,94 @@
+"""From the JSON of pytest-benchmark to one file per suite and kind of machine in bench/results.
+
+python bench/condense.py kernels raw.json
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from machine import machine
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def spread(samples: list[float]) -> float:
+    """Return half the distance between the quartiles, as a part of the median."""
+    low, middle, high = np.quantile(samples, [0.25, 0.5, 0.75])
+    return float((high - low) / 2 / middle)
+
+
+def row(ours: list[float], info: dict[str, Any]) -> dict[str, Any]:
+    """Return medians, noise and ratios of a row; ratios are those of samples of one round."""
+    samples = dict(info["samples"])
+    peak = samples.pop("peak", None)
+    result = {key: value for key, value in info.items() if key not in ("samples", "peak_work")}
+    result |= {"rounds": len(ours), "seconds": statistics.median(ours), "noise": spread(ours)}
+    result["peers"] = {}
+    for name, theirs in samples.items():
+        ratios = [their / our for our, their in zip(ours, theirs, strict=True)]
+        result["peers"][name] = {
+            "seconds": statistics.median(theirs),
+            "noise": spread(theirs),
+            "ratio": statistics.median(ratios),
+            "ratio_noise": spread(ratios),
+        }
+    if result["peers"]:
+        best = min(result["peers"], key=lambda name: result["peers"][name]["seconds"])
+        result["best_peer"] = best
+    if peak:
+        work = result["operations" if info["bound"] == "arithmetic" else "bytes"]
+        result["rate"] = work / result["seconds"]
+        result["peak_rate"] = info["peak_work"] / statistics.median(peak)
+        parts = [
+            (work / our) / (info["peak_work"] / limit)
+            for our, limit in zip(ours, peak, strict=True)
+        ]
+        result["part_of_peak"] = statistics.median(parts)
+    return result
+
+
+def line(row: dict[str, Any]) -> str:
+    """Return a row as one line of text."""
+    words = [f"{row['row']:<42}", f"{row['seconds'] * 1e3:10.3f} ms ±{row['noise']:4.0%}"]
+    if "rate" in row:
+        unit = "GFLOP/s" if row["bound"] == "arithmetic" else "GB/s"
+        words.append(f"{row['rate'] / 1e9:7.1f} {unit:<7} {row['part_of_peak']:4.0%} of peak")
+    if row["peers"]:
+        ratios = (f"{peer['ratio']:.2f}x {name}" for name, peer in row["peers"].items())
+        words.append("  " + ", ".join(ratios))
+    return " ".join(words)
+
+
+def condense(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return what a file of bench/results holds."""
+    commit = raw["commit_info"]
+    return {
+        "machine": machine(),
+        "commit": commit["id"] + (" and uncommitted changes" if commit["dirty"] else ""),
+        "date": raw["datetime"],
+        "clock": (
+            "time.perf_counter; contenders take turns; a sample is one call, right after "
+            "another of the same, so caches are warm; medians, ± half the interquartile range"
+        ),
+        "rows": [row(b["stats"]["data"], b["extra_info"]) for b in raw["benchmarks"]],
+    }
+
+
+def main() -> None:
+    suite, path = sys.argv[1:]
+    document = condense(json.loads(Path(path).read_text()))
+    RESULTS.mkdir(exist_ok=True)
+    written = RESULTS / f"{suite}-{document['machine']['device']}.json"
+    written.write_text(json.dumps(document, indent=1) + "\n")
+    print(f"{written}: {len(document['rows'])} rows")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Options and fixtures of the benchmark suites, and their summary."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+import condense
+import peak
+from kernels.runtime import choose_target
+
+try:
+    import torch
+except ModuleNotFoundError:
+    torch = None
+
+
+def pytest_addoption(parser):
+    parser.addoption("--smoke", action="store_true", help="tiny sizes and two rounds: a test")
+
+
+def pytest_configure(config):
+    if torch is not None:
+        torch.set_num_threads(threads())
+
+
+def threads() -> int:
+    """Return the threads of every contender."""
+    return int(os.environ.get("KERNELS_THREADS") or len(os.sched_getaffinity(0)))
+
+
+@pytest.fixture(scope="session")
+def smoke(request):
+    return request.config.getoption("--smoke")
+
+
+@pytest.fixture(scope="session")
+def target():
+    return choose_target()[0]
+
+
+@pytest.fixture(scope="session")
+def synchronize(target):
+    """Waits until the device has done all it was given."""
+    if target.name == "cpu":
+        return lambda: None
+    import cupy
+
+    return cupy.cuda.runtime.deviceSynchronize
+
+
+@pytest.fixture(scope="session")
+def peaks(target, smoke):
+    size = {"size": 2**20} if smoke else {}
+    return {"arithmetic": peak.multiply_adds(target), "memory": peak.copying(target, **size)}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter, config):
+    for benchmark in config._benchmarksession.benchmarks:
+        if benchmark.stats.data:
+            row = condense.row(benchmark.stats.data, benchmark.extra_info)
+            terminalreporter.write_line(condense.line(row))

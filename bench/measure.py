@@ -1,0 +1,85 @@
+"""Timing: contenders take turns, so that noise on a shared machine hits all of them alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+#: Lets the worker threads of the contender before, which spin for a while, fall asleep.
+PAUSE_SECONDS = 0.01
+
+Sample = Callable[[], float]  #: runs a contender once and returns its seconds
+
+
+class WrongResult(AssertionError):  # noqa: N818  it is the result that is wrong
+    """A contender computes something else: its row must not be timed."""
+
+
+class Clock:
+    """What pytest-benchmark reads: the sum of the seconds that samples of ours reported.
+
+    So that host work between them (array creation, pipes, waiting) stays outside.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+clock = Clock()
+
+
+def seconds_of_call(run: Callable[[], Any], synchronize: Callable[[], None]) -> float:
+    """Return the seconds of one call, right after another: caches and threads are warm."""
+    time.sleep(PAUSE_SECONDS)
+    run()
+    synchronize()
+    start = time.perf_counter()
+    run()
+    synchronize()
+    return time.perf_counter() - start
+
+
+def measure(benchmark: Any, contenders: dict[str, Sample], rounds: int) -> None:
+    """Time contenders in turns; the first is ours, which pytest-benchmark keeps the record of.
+
+    The samples of the others go to `extra_info`, in the order of the rounds.
+    """
+    (_, ours), *others = contenders.items()
+    samples: dict[str, list[float]] = {name: [] for name, _ in others}
+
+    def time_others() -> None:
+        for name, sample in others:
+            samples[name].append(sample())
+
+    def time_ours() -> None:
+        clock.seconds += ours()
+
+    benchmark.pedantic(time_ours, setup=time_others, rounds=rounds)
+    benchmark.extra_info["samples"] = samples
+
+
+def rounds_within(seconds: float, one_round: float, least: int = 5, most: int = 30) -> int:
+    """Return how many rounds fit into some seconds."""
+    return int(min(most, max(least, seconds / max(one_round, 1e-9))))
+
+
+def verify(name: str, actual: list[Any], expected: list[Any], rtol: float) -> None:
+    """Raise WrongResult unless |actual - expected| <= rtol * max|expected| for all arrays.
+
+    NaN, another shape and zeros where there should be something fail.
+    """
+    if len(actual) != len(expected):
+        raise WrongResult(f"{name}: {len(actual)} results, expected {len(expected)}")
+    for position, (found, right) in enumerate(zip(actual, expected, strict=True)):
+        found, right = np.asarray(found, np.float64), np.asarray(right, np.float64)
+        if found.shape != right.shape:
+            raise WrongResult(f"{name}: result {position} is {found.shape}, not {right.shape}")
+        error, scale = np.abs(found - right).max(initial=0), np.abs(right).max(initial=0)
+        if not error <= rtol * scale:
+            raise WrongResult(f"{name}: result {position} is {error:.2e} off, of {scale:.2e}")

@@ -1,0 +1,184 @@
+"""The functions of `kernels` as PyTorch does them: each returns a call and how to read its result.
+
+Arrays are ours: images (N, H, W, C), filters (F, KH, KW, C). `layout` is PyTorch's memory format:
+"channels_last" shares our memory, "contiguous" is its default. Results are read as ours, on the
+host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+Call = tuple[Callable[[], Any], Callable[[Any], list[np.ndarray]]]
+aten = torch.ops.aten
+
+# Like ours: float32 throughout, no TF32.
+torch.backends.cuda.matmul.allow_tf32 = False
+torch.backends.cudnn.allow_tf32 = False
+torch.backends.cudnn.benchmark = True
+
+
+def tensor(array: Any) -> torch.Tensor:
+    """Return an array as a tensor on its device; a copy, so that nobody shares state."""
+    return torch.from_dlpack(array).clone()
+
+
+def image(array: Any, layout: str) -> torch.Tensor:
+    formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+    return tensor(array).permute(0, 3, 1, 2).contiguous(memory_format=formats[layout])
+
+
+def read(result: Any) -> list[np.ndarray]:
+    results = result if isinstance(result, (tuple, list)) else (result,)
+    return [_ours(value) for value in results if value is not None]
+
+
+def _ours(value: torch.Tensor) -> np.ndarray:
+    value = value.detach()
+    return (value.permute(0, 2, 3, 1) if value.ndim == 4 else value).cpu().numpy()
+
+
+def conv2d(layout: str, x: Any, w: Any, b: Any, *, stride: int, padding: int) -> Call:
+    x, w, b = image(x, layout), image(w, layout), tensor(b)
+    return lambda: F.conv2d(x, w, b, stride, padding), read
+
+
+def conv2d_weight_gradient(
+    layout: str, dy: Any, x: Any, w: Any, *, stride: int, padding: int
+) -> Call:
+    return _conv2d_backward(layout, dy, x, w, stride, padding, [False, True, True])
+
+
+def conv2d_input_gradient(
+    layout: str, dy: Any, x: Any, w: Any, *, stride: int, padding: int
+) -> Call:
+    return _conv2d_backward(layout, dy, x, w, stride, padding, [True, False, False])
+
+
+def _conv2d_backward(
+    layout: str, dy: Any, x: Any, w: Any, stride: int, padding: int, wanted: list[bool]
+) -> Call:
+    dy, x, w = image(dy, layout), image(x, layout), image(w, layout)
+    window = ([stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1)
+    return lambda: aten.convolution_backward(dy, x, w, [len(w)], *window, wanted), read
+
+
+def dense(x: Any, w: Any, b: Any) -> Call:
+    x, w, b = tensor(x), tensor(w), tensor(b)
+    return lambda: F.linear(x, w, b), read
+
+
+def dense_backward(dy: Any, x: Any, w: Any) -> Call:
+    dy, x, w = tensor(dy), tensor(x), tensor(w)
+    return lambda: (dy @ w, dy.t() @ x, dy.sum(0)), read
+
+
+def max_pool2d(layout: str, x: Any, kernel: int, *, stride: int, padding: int) -> Call:
+    x = image(x, layout)
+    return (
+        lambda: F.max_pool2d(x, kernel, stride, padding, return_indices=True),
+        lambda result: read(result[0]),
+    )
+
+
+def max_pool2d_backward(
+    layout: str, dy: Any, x: Any, kernel: int, *, stride: int, padding: int
+) -> Call:
+    dy, x = image(dy, layout), image(x, layout)
+    _, indices = F.max_pool2d(x, kernel, stride, padding, return_indices=True)
+    window = ([kernel] * 2, [stride] * 2, [padding] * 2, [1, 1], False)
+    return lambda: aten.max_pool2d_with_indices_backward(dy, x, *window, indices), read
+
+
+def avg_pool2d(layout: str, x: Any, kernel: int) -> Call:
+    x = image(x, layout)
+    return lambda: F.avg_pool2d(x, kernel), read
+
+
+def avg_pool2d_backward(layout: str, dy: Any, x: Any, kernel: int) -> Call:
+    dy, x = image(dy, layout), image(x, layout)
+    window = ([kernel] * 2, [kernel] * 2, [0, 0], False, True, None)
+    return lambda: aten.avg_pool2d_backward(dy, x, *window), read
+
+
+def global_avg_pool2d(layout: str, x: Any) -> Call:
+    x = image(x, layout)
+    return lambda: x.mean((2, 3)), read
+
+
+def batch_norm(layout: str, x: Any, gamma: Any, beta: Any) -> Call:
+    x, gamma, beta = image(x, layout), tensor(gamma), tensor(beta)
+    mean, var = torch.zeros_like(gamma), torch.ones_like(gamma)
+    return lambda: F.batch_norm(x, mean, var, gamma, beta, True, 0.1, 1e-5), read
+
+
+def batch_norm_backward(layout: str, dy: Any, x: Any, gamma: Any) -> Call:
+    dy, x, gamma = image(dy, layout), image(x, layout), tensor(gamma)
+    mean, var = torch.zeros_like(gamma), torch.ones_like(gamma)
+    _, *saved = aten.native_batch_norm(x, gamma, None, mean, var, True, 0.1, 1e-5)
+    wanted = [True, True, True]
+    arguments = (dy, x, gamma, mean, var, *saved, True, 1e-5, wanted)
+    return lambda: aten.native_batch_norm_backward(*arguments), read
+
+
+def softmax(x: Any) -> Call:
+    x = tensor(x)
+    return lambda: F.softmax(x, -1), read
+
+
+def softmax_cross_entropy(logits: Any, labels: Any) -> Call:
+    logits, labels = tensor(logits).requires_grad_(), tensor(labels)
+
+    def run() -> tuple:
+        loss = F.cross_entropy(logits, labels)
+        return loss.detach(), *torch.autograd.grad(loss, logits)
+
+    return run, read
+
+
+def relu(x: Any) -> Call:
+    x = tensor(x)
+    return lambda: F.relu(x), read
+
+
+def relu_backward(dy: Any, y: Any) -> Call:
+    dy, y = tensor(dy), tensor(y)
+    return lambda: aten.threshold_backward(dy, y, 0), read
+
+
+def normalize(images: Any, mean: float, std: float) -> Call:
+    images = tensor(images)
+    return lambda: images.to(torch.float32).sub_(mean).div_(std), lambda y: [y.cpu().numpy()]
+
+
+def affine_warp(layout: str, images: Any, matrix: Any) -> Call:
+    images, theta = image(images, layout), _normalised(tensor(matrix), images.shape)
+
+    def run() -> torch.Tensor:
+        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid, align_corners=False)
+
+    return run, read
+
+
+def _normalised(matrix: torch.Tensor, shape: tuple) -> torch.Tensor:
+    """Return maps between pixels as maps between PyTorch's coordinates, from -1 to 1."""
+    _, H, W, _ = shape
+    to_pixels = matrix.new_tensor(
+        [[W / 2, 0, (W - 1) / 2], [0, H / 2, (H - 1) / 2], [0, 0, 1]], dtype=torch.float64
+    )
+    inside = (to_pixels.inverse()[:2, :2] @ (matrix.double() @ to_pixels)).clone()
+    inside[:, :, 2] += to_pixels.inverse()[:2, 2]
+    return inside.float()
+
+
+def optimizer(kind: type[torch.optim.Optimizer], param: Any, grad: Any, **settings: Any) -> Call:
+    param = torch.nn.Parameter(tensor(param))
+    param.grad = tensor(grad)
+    step = kind([param], fused=True, **settings).step
+    return step, lambda _: [param.detach().cpu().numpy().copy()]
