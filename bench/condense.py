@@ -39,6 +39,9 @@ def row(ours: list[float], info: dict[str, Any]) -> dict[str, Any]:
             "ratio": statistics.median(ratios),
             "ratio_noise": spread(ratios),
         }
+    if "images" in info:
+        for timed in (result, *result["peers"].values()):
+            timed["images_per_second"] = info["images"] / timed["seconds"]
     if result["peers"]:
         best = min(result["peers"], key=lambda name: result["peers"][name]["seconds"])
         result["best_peer"] = best
@@ -60,6 +63,8 @@ def line(row: dict[str, Any]) -> str:
     if "rate" in row:
         unit = "GFLOP/s" if row["bound"] == "arithmetic" else "GB/s"
         words.append(f"{row['rate'] / 1e9:7.1f} {unit:<7} {row['part_of_peak']:4.0%} of peak")
+    if "images_per_second" in row:
+        words.append(f"{row['images_per_second']:8,.0f} images/s")
     if row["peers"]:
         ratios = (f"{peer['ratio']:.2f}x {name}" for name, peer in row["peers"].items())
         words.append("  " + ", ".join(ratios))

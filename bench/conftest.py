@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 
 import condense
 import peak
+from cnn import load
+from cnn.synthetic import synthetic_digits
 from kernels.runtime import choose_target
 
 try:
@@ -54,6 +57,25 @@ def synchronize(target):
 def peaks(target, smoke):
     size = {"size": 2**20} if smoke else {}
     return {"arithmetic": peak.multiply_adds(target), "memory": peak.copying(target, **size)}
+
+
+@pytest.fixture(scope="session")
+def mnist(smoke):
+    """Training and test set; digits of our own where MNIST is not to be had, or few will do."""
+    if smoke:
+        return synthetic_digits(512, 256)
+    return load("auto")
+
+
+@pytest.fixture(scope="session")
+def data_folder(mnist, tmp_path_factory):
+    """A folder with the data that the workers read."""
+    folder = tmp_path_factory.mktemp("data")
+    train, test = mnist
+    arrays = (train.images, train.labels, test.images, test.labels)
+    names = ("images", "labels", "test_images", "test_labels")
+    np.savez(folder / "data.npz", **dict(zip(names, arrays, strict=True)))
+    return folder
 
 
 @pytest.hookimpl(trylast=True)

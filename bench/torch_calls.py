@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 Call = tuple[Callable[[], Any], Callable[[Any], list[np.ndarray]]]
 aten = torch.ops.aten
@@ -45,7 +45,7 @@ def _ours(value: torch.Tensor) -> np.ndarray:
 
 def conv2d(layout: str, x: Any, w: Any, b: Any, *, stride: int, padding: int) -> Call:
     x, w, b = image(x, layout), image(w, layout), tensor(b)
-    return lambda: F.conv2d(x, w, b, stride, padding), read
+    return lambda: functional.conv2d(x, w, b, stride, padding), read
 
 
 def conv2d_weight_gradient(
@@ -70,7 +70,7 @@ def _conv2d_backward(
 
 def dense(x: Any, w: Any, b: Any) -> Call:
     x, w, b = tensor(x), tensor(w), tensor(b)
-    return lambda: F.linear(x, w, b), read
+    return lambda: functional.linear(x, w, b), read
 
 
 def dense_backward(dy: Any, x: Any, w: Any) -> Call:
@@ -81,7 +81,7 @@ def dense_backward(dy: Any, x: Any, w: Any) -> Call:
 def max_pool2d(layout: str, x: Any, kernel: int, *, stride: int, padding: int) -> Call:
     x = image(x, layout)
     return (
-        lambda: F.max_pool2d(x, kernel, stride, padding, return_indices=True),
+        lambda: functional.max_pool2d(x, kernel, stride, padding, return_indices=True),
         lambda result: read(result[0]),
     )
 
@@ -90,14 +90,14 @@ def max_pool2d_backward(
     layout: str, dy: Any, x: Any, kernel: int, *, stride: int, padding: int
 ) -> Call:
     dy, x = image(dy, layout), image(x, layout)
-    _, indices = F.max_pool2d(x, kernel, stride, padding, return_indices=True)
+    _, indices = functional.max_pool2d(x, kernel, stride, padding, return_indices=True)
     window = ([kernel] * 2, [stride] * 2, [padding] * 2, [1, 1], False)
     return lambda: aten.max_pool2d_with_indices_backward(dy, x, *window, indices), read
 
 
 def avg_pool2d(layout: str, x: Any, kernel: int) -> Call:
     x = image(x, layout)
-    return lambda: F.avg_pool2d(x, kernel), read
+    return lambda: functional.avg_pool2d(x, kernel), read
 
 
 def avg_pool2d_backward(layout: str, dy: Any, x: Any, kernel: int) -> Call:
@@ -114,7 +114,7 @@ def global_avg_pool2d(layout: str, x: Any) -> Call:
 def batch_norm(layout: str, x: Any, gamma: Any, beta: Any) -> Call:
     x, gamma, beta = image(x, layout), tensor(gamma), tensor(beta)
     mean, var = torch.zeros_like(gamma), torch.ones_like(gamma)
-    return lambda: F.batch_norm(x, mean, var, gamma, beta, True, 0.1, 1e-5), read
+    return lambda: functional.batch_norm(x, mean, var, gamma, beta, True, 0.1, 1e-5), read
 
 
 def batch_norm_backward(layout: str, dy: Any, x: Any, gamma: Any) -> Call:
@@ -128,14 +128,14 @@ def batch_norm_backward(layout: str, dy: Any, x: Any, gamma: Any) -> Call:
 
 def softmax(x: Any) -> Call:
     x = tensor(x)
-    return lambda: F.softmax(x, -1), read
+    return lambda: functional.softmax(x, -1), read
 
 
 def softmax_cross_entropy(logits: Any, labels: Any) -> Call:
     logits, labels = tensor(logits).requires_grad_(), tensor(labels)
 
     def run() -> tuple:
-        loss = F.cross_entropy(logits, labels)
+        loss = functional.cross_entropy(logits, labels)
         return loss.detach(), *torch.autograd.grad(loss, logits)
 
     return run, read
@@ -143,7 +143,7 @@ def softmax_cross_entropy(logits: Any, labels: Any) -> Call:
 
 def relu(x: Any) -> Call:
     x = tensor(x)
-    return lambda: F.relu(x), read
+    return lambda: functional.relu(x), read
 
 
 def relu_backward(dy: Any, y: Any) -> Call:
@@ -160,8 +160,8 @@ def affine_warp(layout: str, images: Any, matrix: Any) -> Call:
     images, theta = image(images, layout), _normalised(tensor(matrix), images.shape)
 
     def run() -> torch.Tensor:
-        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-        return F.grid_sample(images, grid, align_corners=False)
+        grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
+        return functional.grid_sample(images, grid, align_corners=False)
 
     return run, read
 

@@ -1,0 +1,72 @@
+"""A child process per contender: its memory, threads and libraries are its own.
+
+The parent sends one JSON line {"call": name, ...arguments} at a time and waits for the answer, so
+that contenders take turns while the others sleep.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+
+
+class Worker:
+    """The parent's end. Use it as a context, which ends the process."""
+
+    def __init__(self, script: str, threads: int, *arguments: str) -> None:
+        count = str(threads)
+        environment = os.environ | {
+            "KERNELS_THREADS": count,
+            "OMP_NUM_THREADS": count,
+            "OPENBLAS_NUM_THREADS": count,
+            "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")]),
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / script), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def call(self, name: str, **arguments: Any) -> Any:
+        """Return what a function of the child returns for these arguments."""
+        self._process.stdin.write(json.dumps({"call": name, **arguments}) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"{self._process.args[1]} ended in {name}, see its message above")
+        return json.loads(answer)
+
+
+def serve(*functions: Callable[..., Any]) -> None:
+    """Answer the parent's calls of these functions, and of `memory`, until it closes the pipe."""
+    by_name = {function.__name__: function for function in (*functions, memory)}
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print goes elsewhere
+    for line in sys.stdin:
+        arguments = json.loads(line)
+        answer = by_name[arguments.pop("call")](**arguments)
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def memory() -> float:
+    """Return the largest resident set of this process so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
