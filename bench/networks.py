@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+import cnn
 from cnn import (
     SGD,
     BatchNorm,
@@ -48,6 +49,16 @@ NETWORKS: dict[str, Recipe] = {
         schedule=OneCycle(),
     ),
 }
+
+
+def restore(described: dict[str, Any], device: str) -> Sequential:
+    """Return a described network with its initial parameters."""
+    layers = [getattr(cnn, kind)(**settings) for kind, settings in described["layers"]]
+    model = Sequential(layers, INPUT_SHAPE, device=device)
+    stored = np.load(described["weights"])
+    for name, array in (model.parameters | model.state).items():
+        array[...] = model.target.array(stored[name])
+    return model
 
 
 def describe(name: str, folder: Path, seed: int = 0, steps: int | None = None) -> dict[str, Any]:

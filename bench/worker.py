@@ -18,6 +18,11 @@ from typing import Any
 HERE = Path(__file__).parent
 
 
+def device_name(target: Any) -> str:
+    """Return what workers call a target."""
+    return "cuda" if target.name == "cuda" else "cpu"
+
+
 class Worker:
     """The parent's end. Use it as a context, which ends the process."""
 

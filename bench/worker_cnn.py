@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import cnn
-from networks import INPUT_SHAPE
+from networks import restore
 from worker import serve
 
 trainer: Any = None
@@ -18,15 +18,10 @@ trainer: Any = None
 def load(described: dict[str, Any]) -> None:
     """Make a trainer with the initial parameters."""
     global trainer
-    layers = [getattr(cnn, kind)(**settings) for kind, settings in described["layers"]]
-    model = cnn.Sequential(layers, INPUT_SHAPE, device=device)
-    stored = np.load(described["weights"])
-    for name, array in (model.parameters | model.state).items():
-        array[...] = model.target.array(stored[name])
     kind, settings = described["optimizer"]
     augment, ema, factors = (described[name] for name in ("augment", "ema", "factors"))
     trainer = cnn.Trainer(
-        model,
+        restore(described, device),
         getattr(cnn, kind)(**settings),
         cnn.SoftmaxCrossEntropy(described["label_smoothing"]),
         (lambda step, _: factors[step]) if factors else None,

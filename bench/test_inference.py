@@ -1,0 +1,76 @@
+"""Inference against PyTorch and ONNX Runtime on the same network, at batch 1 and 1024.
+
+python -m pytest bench/test_inference.py -k "speedrun and batch-1-"
+"""
+
+from __future__ import annotations
+
+import contextlib
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+
+from conftest import threads
+from measure import clock, measure, rounds_within, verify
+from networks import NETWORKS, describe
+from worker import Worker, device_name
+
+pytestmark = pytest.mark.benchmark(timer=clock)
+
+SECONDS_PER_ROW = 6.0
+CALLS = {1: 200, 1024: 2}  # of a sample
+LOGITS_RTOL = 1e-4
+
+OURS = "cnn"
+PEERS = {
+    "PyTorch": ["worker_torch.py", "contiguous", "eager"],
+    "PyTorch channels_last": ["worker_torch.py", "channels_last", "eager"],
+    "PyTorch compiled": ["worker_torch.py", "channels_last", "compile"],
+    "ONNX Runtime": ["worker_onnx.py"],
+}
+
+
+def commands(target: Any, smoke: bool) -> dict[str, list[str]]:
+    """Return how to start ours and each peer that is installed."""
+    found = {OURS: ["worker_cnn.py"]}
+    for name, command in PEERS.items():
+        needed = "onnxruntime" if "onnx" in command[0] else "torch"
+        slow = "compile" in command  # to start
+        if find_spec(needed) and not (slow and smoke):
+            found[name] = command
+    if target.name == "cuda":  # the wheel of onnxruntime runs on the CPU alone
+        found.pop("ONNX Runtime", None)
+    return found
+
+
+@pytest.mark.parametrize("batch_size", CALLS, ids=lambda size: f"batch-{size}-")
+@pytest.mark.parametrize("network", NETWORKS)
+def test_inference(network: str, batch_size: int, target, data_folder, smoke, benchmark):
+    described = describe(network, data_folder)
+    expected = None
+    with contextlib.ExitStack() as stack:
+        workers = {}
+        for name, (script, *arguments) in commands(target, smoke).items():
+            device = device_name(target)
+            worker = Worker(script, threads(), device, str(data_folder), *arguments)
+            workers[name] = stack.enter_context(worker)
+            worker.call("load", described=described)
+            outputs = worker.call("outputs", batch_size=batch_size)
+            expected = expected or outputs
+            verify(name, [outputs], [expected], LOGITS_RTOL)
+        calls = 2 if smoke else CALLS[batch_size]
+        samples = {
+            name: lambda worker=worker: worker.call("infer", batch_size=batch_size, calls=calls)
+            for name, worker in workers.items()
+        }
+        one_round = calls * sum(sample() for sample in samples.values())
+        benchmark.extra_info |= {
+            "row": f"inference {network}, batch {batch_size}",
+            "network": network,
+            "batch_size": batch_size,
+            "threads": threads(),
+            "images": batch_size,
+        }
+        measure(benchmark, samples, 2 if smoke else rounds_within(SECONDS_PER_ROW, one_round))
+        benchmark.extra_info["memory_mib"] = {n: w.call("memory") for n, w in workers.items()}
