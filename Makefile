@@ -17,12 +17,13 @@ export MNIST_DIR := $(abspath ../shared/data/mnist)
 endif
 endif
 
-.PHONY: help train test test-all cells resources sanitize gpu check format clean
+.PHONY: help train test test-all cells resources sanitize gpu bench report bench-compare check \
+    format clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 train: .venv/train  ## train the speedrun network on MNIST
 	@$(BIN)/python -m cnn train --recipe speedrun $(ARGS)
@@ -47,6 +48,17 @@ gpu: $(if $(GPU_PYTHON),,.venv/test)  ## run the tests on a GPU, some under comp
 	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(or $(GPU_PYTHON),$(BIN)/python) tests/gpu_lane.py \
 	    $(if $(RESULTS),--results $(RESULTS)) $(if $(COMMIT),--commit $(COMMIT))
 
+bench: .venv/bench  ## time all beside their peers, within 15 minutes, to bench/results
+	@mkdir -p .benchmarks
+	@$(BIN)/python -m pytest bench --benchmark-quiet --benchmark-json=.benchmarks/raw.json $(ARGS)
+	@$(BIN)/python bench/condense.py .benchmarks/raw.json
+
+report: .venv/bench  ## write the tables of the READMEs and the figures from bench/results
+	@$(BIN)/python bench/report.py
+
+bench-compare: .venv/bench  ## time the kernels beside a commit's: BASE=main, ROWS="conv2d"
+	@$(BIN)/python bench/compare.py $(BASE) $(ROWS)
+
 check: .venv/check  ## formatter, linter and types, as CI runs them
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -62,12 +74,14 @@ clean:  ## remove .venv, caches and builds
 	rm -rf .venv build dist *.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
+comma := ,
 # A stamp per set of packages, out of date when pyproject.toml changes.
 .venv/train: EXTRAS = $(GPU)
 .venv/test: EXTRAS = test$(addprefix -,$(GPU))
 .venv/test-all: EXTRAS = test$(addprefix -,$(GPU)),browser
+.venv/bench: EXTRAS = bench$(if $(GPU),$(comma)$(GPU))
 .venv/check: EXTRAS = check
-.venv/train .venv/test .venv/test-all .venv/check: pyproject.toml | $(BIN)/python
+.venv/train .venv/test .venv/test-all .venv/bench .venv/check: pyproject.toml | $(BIN)/python
 	@extras='$(EXTRAS)'; echo "Installing cnn-kernels$${extras:+[$$extras]} in .venv"; \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	    --editable ".$${extras:+[$$extras]}"

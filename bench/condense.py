@@ -1,6 +1,6 @@
 """From the JSON of pytest-benchmark to one file per suite and kind of machine in bench/results.
 
-python bench/condense.py kernels raw.json
+python bench/condense.py raw.json
 """
 
 from __future__ import annotations
@@ -16,6 +16,14 @@ import numpy as np
 from machine import machine
 
 RESULTS = Path(__file__).parent / "results"
+
+#: The files that the rows of each module go to.
+SUITES = {
+    "test_kernels": "kernels",
+    "test_training": "training-peers",
+    "test_inference": "inference",
+    "test_overhead": "overhead",
+}
 
 
 def spread(samples: list[float]) -> float:
@@ -71,28 +79,33 @@ def line(row: dict[str, Any]) -> str:
     return " ".join(words)
 
 
-def condense(raw: dict[str, Any]) -> dict[str, Any]:
-    """Return what a file of bench/results holds."""
+def condense(raw: dict[str, Any], described: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Return what the file of each suite in the raw JSON is to hold, on the described machine."""
     commit = raw["commit_info"]
-    return {
-        "machine": machine(),
-        "commit": commit["id"] + (" and uncommitted changes" if commit["dirty"] else ""),
+    about = {
+        "machine": described,
+        "commit": commit["id"][:12] + (" with changes" if commit["dirty"] else ""),
         "date": raw["datetime"],
         "clock": (
-            "time.perf_counter; contenders take turns; a sample is one call, right after "
-            "another of the same, so caches are warm; medians, ± half the interquartile range"
+            "medians ± half the interquartile range of samples by time.perf_counter, warm caches"
         ),
-        "rows": [row(b["stats"]["data"], b["extra_info"]) for b in raw["benchmarks"]],
     }
+    documents: dict[str, dict[str, Any]] = {}
+    for benchmark in raw["benchmarks"]:
+        suite = SUITES[Path(benchmark["fullname"].partition("::")[0]).stem]
+        document = documents.setdefault(suite, {**about, "rows": []})
+        document["rows"].append(row(benchmark["stats"]["data"], benchmark["extra_info"]))
+    return documents
 
 
 def main() -> None:
-    suite, path = sys.argv[1:]
-    document = condense(json.loads(Path(path).read_text()))
+    raw = json.loads(Path(sys.argv[1]).read_text())
     RESULTS.mkdir(exist_ok=True)
-    written = RESULTS / f"{suite}-{document['machine']['device']}.json"
-    written.write_text(json.dumps(document, indent=1) + "\n")
-    print(f"{written}: {len(document['rows'])} rows")
+    described = machine()
+    for suite, document in condense(raw, described).items():
+        path = RESULTS / f"{suite}-{described['device']}.json"
+        path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+        print(f"{path}: {len(document['rows'])} rows")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 
@@ -12,6 +10,7 @@ import peak
 from cnn import load
 from cnn.synthetic import synthetic_digits
 from kernels.runtime import choose_target
+from machine import threads
 
 try:
     import torch
@@ -26,11 +25,6 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if torch is not None:
         torch.set_num_threads(threads())
-
-
-def threads() -> int:
-    """Return the threads of every contender."""
-    return int(os.environ.get("KERNELS_THREADS") or len(os.sched_getaffinity(0)))
 
 
 @pytest.fixture(scope="session")

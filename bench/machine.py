@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 import sys
@@ -11,6 +12,11 @@ from pathlib import Path
 from kernels.runtime import choose_target
 
 LIBRARIES = ["numpy", "torch", "onnxruntime", "cupy-cuda12x", "cupy-cuda13x"]
+
+
+def threads() -> int:
+    """Return the threads of every contender."""
+    return int(os.environ.get("KERNELS_THREADS") or len(os.sched_getaffinity(0)))
 
 
 def machine() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Write the README's table from bench/results, between its markers.
+"""Write the tables of README.md and bench/README.md, and the figures, from bench/results.
 
 python bench/report.py
 """
@@ -7,40 +7,239 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+import figures
 
 HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
+RESULTS = HERE / "results"
+DEVICES = ("cpu", "cuda")
+UNITS = {"arithmetic": "GFLOP/s", "memory": "GB/s"}
+NOTHING = "\nNothing is on record: `make bench && make report`.\n\n"
+
+Document = dict[str, Any]
 
 
 def main() -> None:
-    text = README.read_text()
-    found = re.search(r"(<!-- training:.*?-->\n).*?(<!-- end of training -->)", text, re.DOTALL)
-    assert found, "README.md has lost its markers"
-    README.write_text(text[: found.start()] + found[1] + table() + found[2] + text[found.end() :])
+    for suite, draw in (("kernels", figures.roofline), ("training-peers", figures.training)):
+        for document in recorded(suite, RESULTS):
+            path = RESULTS / f"{suite}-{document['machine']['device']}.svg"
+            draw(document, path)
+            print(path)
+    for readme in (HERE.parent / "README.md", HERE / "README.md"):
+        readme.write_text(filled(readme.read_text(), RESULTS))
+        print(readme)
 
 
-def table() -> str:
-    document = json.loads((HERE / "results" / "training-cpu.json").read_text())
+def recorded(suite: str, results: Path) -> Iterator[Document]:
+    """Yield what is on record of a suite, by kind of machine."""
+    for device in DEVICES:
+        path = results / f"{suite}-{device}.json"
+        if path.exists():
+            yield json.loads(path.read_text())
+
+
+def filled(text: str, results: Path) -> str:
+    """Return a text with each part between markers made anew; they look like this:
+
+    <!-- name: where it comes from -->  ...  <!-- end of name -->
+    """
+    parts = re.findall(r"<!-- end of ([\w-]+) -->", text)
+    for name in parts:
+        pattern = rf"(<!-- {name}: .*?-->\n).*?(<!-- end of {name} -->)"
+        assert re.search(pattern, text, re.DOTALL), f"the marker before the end of {name} is gone"
+        made = PARTS[name](results) or NOTHING
+        text = re.sub(pattern, lambda m, made=made: m[1] + made + m[2], text, flags=re.DOTALL)
+    return text
+
+
+# One function a part, each returns Markdown
+
+
+def recipes(results: Path) -> str:
+    """Return the table of the recipes, from bench/training.py."""
+    document = json.loads((results / "training-cpu.json").read_text())
     machine = document["machine"]
-    lines = [
-        "| recipe | epochs | MNIST test accuracy, mean ± deviation (lowest) | training | memory |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    rows = []
     for name, recipe in document["recipes"].items():
         s, run = recipe["summary"], recipe["runs"][0]
-        lines.append(
-            f"| `{name}` | {run['epochs']} | {s['mean_test_accuracy']:.2%} ± "
-            f"{s['standard_deviation']:.2%} ({s['lowest_test_accuracy']:.2%}), "
-            f"{s['seeds']} seeds | {s['median_train_seconds']:.1f} s, "
-            f"{s['median_images_per_second']:,.0f} images/s | {s['peak_memory_mib']} MiB |"
+        rows.append(
+            [
+                f"`{name}`",
+                run["epochs"],
+                f"{s['mean_test_accuracy']:.2%} ± {s['standard_deviation']:.2%} "
+                f"({s['lowest_test_accuracy']:.2%}), {s['seeds']} seeds",
+                f"{s['median_train_seconds']:.1f} s, {s['median_images_per_second']:,.0f} images/s",
+                f"{s['peak_memory_mib']} MiB",
+            ]
         )
     about = (
         f"Measured on {machine['threads']} cores ({machine['cpu']}), without a GPU, by\n"
         "`python bench/training.py --recipe NAME --seeds 0 1 2 ...`; medians over the seeds.\n"
         "The clock covers the training steps, not compiling, loading data or evaluating.\n"
     )
-    return "\n".join(["", *lines, "", about, ""])
+    accuracy = "MNIST test accuracy, mean ± deviation (lowest)"
+    return table(["recipe", "epochs", accuracy, "training", "memory"], rows) + about + "\n"
+
+
+def speed(results: Path) -> str:
+    """Return the summary for the README: training, inference and kernels by operation."""
+    made = training(results, "bench/results/"), inference(results), operations(results)
+    return "".join(made) + figure("kernels", "Roofline of the kernels", results, "bench/results/")
+
+
+def training(results: Path, folder: str = "results/") -> str:
+    tables = "".join(
+        images_table(document, ["network", "batch_size", "threads"], "training")
+        for document in recorded("training-peers", results)
+    )
+    return tables + figure("training-peers", "Training throughput", results, folder)
+
+
+def figure(suite: str, title: str, results: Path, folder: str) -> str:
+    """Return links to the figures there are of a suite, seen from a file beside `folder`."""
+    names = [f"{suite}-{device}.svg" for device in DEVICES]
+    links = [f"![{title}]({folder}{name})\n\n" for name in names if (results / name).exists()]
+    return "".join(links)
+
+
+def inference(results: Path) -> str:
+    return "".join(
+        images_table(document, ["network", "batch_size"], "inference")
+        for document in recorded("inference", results)
+    )
+
+
+def images_table(document: Document, keys: list[str], what: str) -> str:
+    """Return a table of images/s: ours, each peer and how many times faster ours is."""
+    peers = list(dict.fromkeys(name for row in document["rows"] for name in row["peers"]))
+    head = [*(key.replace("_size", "") for key in keys), f"{what}, images/s", *peers, "memory, MiB"]
+    rows = []
+    for row in document["rows"]:
+        network = row["network"]
+        if "accuracies" in row:
+            network += f" recipe, {row['epochs']} epoch{'s' * (row['epochs'] > 1)}"
+        named = [network, *(row[key] for key in keys[1:])]
+        ours = f"**{row['images_per_second']:,.0f}** ±{row['noise']:.0%}"
+        theirs = [beside(row["peers"].get(name)) for name in peers]
+        memory = row["memory_mib"]
+        mine, *others = memory.values()
+        least = f" (PyTorch: {min(others):,.0f})" if others else ""
+        rows.append([*named, ours, *theirs, f"{mine:,.0f}{least}"])
+    return table(head, rows) + measured(document)
+
+
+def beside(peer: dict[str, Any] | None) -> str:
+    """Return a peer's images/s and how many times faster ours is."""
+    return f"{peer['images_per_second']:,.0f} ({peer['ratio']:.2f}x)" if peer else ""
+
+
+def operations(results: Path) -> str:
+    """Return a table with the range over shapes of each operation of the kernel suite."""
+    made = ""
+    for document in recorded("kernels", results):
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for row in document["rows"]:
+            groups.setdefault(row["operation"], []).append(row)
+        rows = [
+            [
+                f"`{operation}`",
+                len(group),
+                span([row["rate"] / 1e9 for row in group], "{:.0f}") + f" {unit(group[0])}",
+                span([100 * row["part_of_peak"] for row in group], "{:.0f}") + "%",
+                span([best_ratio(row) for row in group], "{:.2f}") + "x",
+            ]
+            for operation, group in groups.items()
+        ]
+        head = ["operation", "shapes", "rate", "of the measured peak", "beside the best peer"]
+        made += table(head, rows) + measured(document)
+    return made
+
+
+def kernels(results: Path) -> str:
+    """Return the table of every row of the kernel suite."""
+    made = ""
+    for document in recorded("kernels", results):
+        peers = list(dict.fromkeys(name for row in document["rows"] for name in row["peers"]))
+        rows = [
+            [
+                f"`{row['operation']}`",
+                row["shape"],
+                "x".join(str(size) for size in row["sizes"].values()),
+                f"{row['seconds'] * 1e6:,.0f} µs ±{row['noise']:.0%}",
+                f"{row['rate'] / 1e9:,.1f} {unit(row)}",
+                f"{row['part_of_peak']:.0%}",
+                *(ratio(row["peers"].get(name)) for name in peers),
+            ]
+            for row in document["rows"]
+        ]
+        head = ["operation", "shape", "sizes", "time", "rate", "of peak", *peers]
+        limits = {row["bound"]: row["peak_rate"] / 1e9 for row in document["rows"]}
+        peaks = " and ".join(f"{limits[bound]:,.0f} {UNITS[bound]}" for bound in limits)
+        about = f"Peaks: {peaks}. `2.00x` beside a peer: the kernel is twice as fast as that.\n"
+        made += table(head, rows) + about + measured(document)
+    return made + figure("kernels", "Roofline", results, "results/")
+
+
+def overhead(results: Path) -> str:
+    made = ""
+    for document in recorded("overhead", results):
+        rows = [
+            [
+                f"`{row['function']}`",
+                f"{row['seconds'] * 1e6:.1f} µs ±{row['noise']:.0%}",
+                f"{row['peers']['bare call']['seconds'] * 1e6:.2f} µs",
+            ]
+            for row in document["rows"]
+        ]
+        made += table(["function", "host time of a call", "bare call"], rows) + measured(document)
+    return made
+
+
+PARTS: dict[str, Callable[[Path], str]] = {
+    "training": recipes,
+    "speed": speed,
+    "kernels": kernels,
+    "training-peers": training,
+    "inference": inference,
+    "overhead": overhead,
+}
+
+
+def table(head: list[str], rows: list[list[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n" + "".join(f"| {' | '.join(map(str, cells))} |\n" for cells in lines) + "\n"
+
+
+def measured(document: Document) -> str:
+    """Return on what and how a document was measured."""
+    machine = document["machine"]
+    versions = [f"{name} {machine[name]}" for name in ("torch", "onnxruntime") if name in machine]
+    where = machine["cpu"] if machine["device"] == "cpu" else machine["GPU"]
+    return (
+        f"Measured on {where}, {machine['threads']} threads, at {document['commit']}; "
+        f"{', '.join(['Python ' + machine['Python'], 'NumPy ' + machine['NumPy'], *versions])}; "
+        f"{document['clock']}.\n\n"
+    )
+
+
+def unit(row: dict[str, Any]) -> str:
+    return UNITS[row["bound"]]
+
+
+def ratio(peer: dict[str, Any] | None) -> str:
+    return f"{peer['ratio']:.2f}x" if peer else ""
+
+
+def best_ratio(row: dict[str, Any]) -> float:
+    return row["peers"][row["best_peer"]]["ratio"]
+
+
+def span(values: list[float], form: str) -> str:
+    low, high = form.format(min(values)), form.format(max(values))
+    return low if low == high else f"{low} to {high}"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from conftest import threads
+from machine import threads
 from measure import clock, measure, rounds_within, verify
 from networks import NETWORKS, describe
 from worker import Worker, device_name

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import threads
+from machine import threads
 from measure import WrongResult, clock, measure, verify
 from networks import NETWORKS, describe
 from worker import Worker, device_name

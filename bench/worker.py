@@ -24,15 +24,20 @@ def device_name(target: Any) -> str:
 
 
 class Worker:
-    """The parent's end. Use it as a context, which ends the process."""
+    """The parent's end. Use it as a context, which ends the process.
 
-    def __init__(self, script: str, threads: int, *arguments: str) -> None:
+    The child imports `kernels` and `cnn` from `tree`.
+    """
+
+    def __init__(
+        self, script: str, threads: int, *arguments: str, tree: Path = HERE.parent
+    ) -> None:
         count = str(threads)
         environment = os.environ | {
             "KERNELS_THREADS": count,
             "OMP_NUM_THREADS": count,
             "OPENBLAS_NUM_THREADS": count,
-            "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join([str(tree), os.environ.get("PYTHONPATH", "")]),
         }
         self._process = subprocess.Popen(
             [sys.executable, str(HERE / script), *arguments],

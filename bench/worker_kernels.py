@@ -1,0 +1,43 @@
+"""One tree's kernels, for `compare.py`: times rows of the kernel suite, ours alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import kernels
+from kernels.runtime import choose_target
+from measure import seconds_of_call, verify
+from rows import OURS, Arrays, rows
+from worker import serve
+
+contender: Any = None
+
+
+def prepare(name: str) -> None:
+    """Make a row ready and verify it."""
+    global contender
+    row = next(row for row in rows() if row.name == name)
+    work = row.prepare(Arrays(target), **row.sizes)
+    contender = work.contenders[OURS]
+    verify(name, contender.read(contender.run()), work.expected, work.rtol)
+
+
+def sample() -> float:
+    """Return the seconds of one call."""
+    taken = seconds_of_call(contender.run, synchronize)
+    return taken - (seconds_of_call(contender.less, synchronize) if contender.less else 0)
+
+
+if __name__ == "__main__":
+    tree = Path(sys.argv[1]).resolve()
+    if Path(kernels.__file__).resolve().parent.parent != tree:
+        raise SystemExit(f"kernels is that of {kernels.__file__}, expected {tree}'s")
+    target = choose_target()[0]
+    synchronize = lambda: None  # noqa: E731
+    if target.name == "cuda":
+        import cupy
+
+        synchronize = cupy.cuda.runtime.deviceSynchronize
+    serve(prepare, sample)
