@@ -74,10 +74,10 @@ def timed(name: str, base: Path, rounds: int) -> tuple[list[float], list[float]]
 
 
 def line(name: str, before: list[float], after: list[float]) -> str:
-    """Return both medians and the ratio with its noise; "=" where that hides the difference."""
+    """Return both medians and the ratio with its noise; "=" for less than twice that."""
     ratios = [b / a for b, a in zip(before, after, strict=True)]
     ratio, noise = statistics.median(ratios), spread(ratios)
-    verdict = "=" if abs(ratio - 1) <= noise * ratio else "faster" if ratio > 1 else "slower"
+    verdict = "=" if abs(ratio - 1) <= 2 * noise * ratio else "faster" if ratio > 1 else "slower"
     times = [f"{statistics.median(s) * 1e6:9,.0f} µs" for s in (before, after)]
     return f"{name:<42} {times[0]:>12} {times[1]:>12} {ratio:6.2f}x ±{noise:4.0%}  {verdict}"
 

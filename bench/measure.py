@@ -45,6 +45,15 @@ def seconds_of_call(run: Callable[[], Any], synchronize: Callable[[], None]) -> 
     return time.perf_counter() - start
 
 
+def seconds_of_rest(
+    run: Callable[[], Any], less: Callable[[], Any], synchronize: Callable[[], None]
+) -> float:
+    """Return the seconds of one call less those of another that does a part of it."""
+    whole = seconds_of_call(run, synchronize)
+    rest = whole - seconds_of_call(less, synchronize)
+    return max(rest, whole / 10)  # less than that is the noise of a busy machine
+
+
 def measure(benchmark: Any, contenders: dict[str, Sample], rounds: int) -> None:
     """Time contenders in turns; the first is ours, which pytest-benchmark keeps the record of.
 

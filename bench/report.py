@@ -86,16 +86,29 @@ def recipes(results: Path) -> str:
 
 def speed(results: Path) -> str:
     """Return the summary for the README: training, inference and kernels by operation."""
-    made = training(results, "bench/results/"), inference(results), operations(results)
-    return "".join(made) + figure("kernels", "Roofline of the kernels", results, "bench/results/")
+    folder, made = "bench/results/", ""
+    for document in recorded("training-peers", results):
+        made += training_table(document)
+    made += figure("training-peers", "Training throughput", results, folder)
+    for document in recorded("inference", results):
+        made += inference_table(document)
+    for document in recorded("kernels", results):
+        made += operations(document) + measured(document)
+    return made + figure("kernels", "Roofline of the kernels", results, folder)
 
 
-def training(results: Path, folder: str = "results/") -> str:
-    tables = "".join(
-        images_table(document, ["network", "batch_size", "threads"], "training")
-        for document in recorded("training-peers", results)
-    )
-    return tables + figure("training-peers", "Training throughput", results, folder)
+def training(results: Path) -> str:
+    documents = recorded("training-peers", results)
+    made = "".join(training_table(document) + measured(document) for document in documents)
+    return made + figure("training-peers", "Training throughput", results, "results/")
+
+
+def training_table(document: Document) -> str:
+    return images_table(document, ["network", "batch_size", "threads"], "training")
+
+
+def inference_table(document: Document) -> str:
+    return images_table(document, ["network", "batch_size"], "inference")
 
 
 def figure(suite: str, title: str, results: Path, folder: str) -> str:
@@ -106,10 +119,8 @@ def figure(suite: str, title: str, results: Path, folder: str) -> str:
 
 
 def inference(results: Path) -> str:
-    return "".join(
-        images_table(document, ["network", "batch_size"], "inference")
-        for document in recorded("inference", results)
-    )
+    documents = recorded("inference", results)
+    return "".join(inference_table(document) + measured(document) for document in documents)
 
 
 def images_table(document: Document, keys: list[str], what: str) -> str:
@@ -128,7 +139,7 @@ def images_table(document: Document, keys: list[str], what: str) -> str:
         mine, *others = memory.values()
         least = f" (PyTorch: {min(others):,.0f})" if others else ""
         rows.append([*named, ours, *theirs, f"{mine:,.0f}{least}"])
-    return table(head, rows) + measured(document)
+    return table(head, rows)
 
 
 def beside(peer: dict[str, Any] | None) -> str:
@@ -136,26 +147,23 @@ def beside(peer: dict[str, Any] | None) -> str:
     return f"{peer['images_per_second']:,.0f} ({peer['ratio']:.2f}x)" if peer else ""
 
 
-def operations(results: Path) -> str:
+def operations(document: Document) -> str:
     """Return a table with the range over shapes of each operation of the kernel suite."""
-    made = ""
-    for document in recorded("kernels", results):
-        groups: dict[str, list[dict[str, Any]]] = {}
-        for row in document["rows"]:
-            groups.setdefault(row["operation"], []).append(row)
-        rows = [
-            [
-                f"`{operation}`",
-                len(group),
-                span([row["rate"] / 1e9 for row in group], "{:.0f}") + f" {unit(group[0])}",
-                span([100 * row["part_of_peak"] for row in group], "{:.0f}") + "%",
-                span([best_ratio(row) for row in group], "{:.2f}") + "x",
-            ]
-            for operation, group in groups.items()
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in document["rows"]:
+        groups.setdefault(row["operation"], []).append(row)
+    rows = [
+        [
+            f"`{operation}`",
+            len(group),
+            span([row["rate"] / 1e9 for row in group], "{:.0f}") + f" {unit(group[0])}",
+            span([100 * row["part_of_peak"] for row in group], "{:.0f}") + "%",
+            span([best_ratio(row) for row in group], "{:.2f}") + "x",
         ]
-        head = ["operation", "shapes", "rate", "of the measured peak", "beside the best peer"]
-        made += table(head, rows) + measured(document)
-    return made
+        for operation, group in groups.items()
+    ]
+    head = ["operation", "shapes", "rate", "of the measured peak", "beside the best peer"]
+    return table(head, rows)
 
 
 def kernels(results: Path) -> str:

@@ -8,12 +8,20 @@ from __future__ import annotations
 import pytest
 
 from kernels.runtime import Target
-from measure import PAUSE_SECONDS, clock, measure, rounds_within, seconds_of_call, verify
+from measure import (
+    PAUSE_SECONDS,
+    clock,
+    measure,
+    rounds_within,
+    seconds_of_call,
+    seconds_of_rest,
+    verify,
+)
 from rows import Arrays, Contender, Row, rows
 
 pytestmark = pytest.mark.benchmark(timer=clock)
 
-SECONDS_PER_ROW = 2.0
+SECONDS_PER_ROW = 1.5
 
 
 def pytest_generate_tests(metafunc):
@@ -47,8 +55,6 @@ def test_kernel(row: Row, target: Target, peaks, synchronize, smoke, benchmark):
 
 
 def seconds(contender: Contender, synchronize) -> float:
-    """Return the seconds of one call, less those of the call that is to be taken off."""
-    taken = seconds_of_call(contender.run, synchronize)
     if contender.less is None:
-        return taken
-    return max(taken - seconds_of_call(contender.less, synchronize), 1e-9)
+        return seconds_of_call(contender.run, synchronize)
+    return seconds_of_rest(contender.run, contender.less, synchronize)
