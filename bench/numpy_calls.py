@@ -165,17 +165,20 @@ def affine_warp(images: Any, matrix: Any) -> Any:
     return out
 
 
-def sgd_step(param: Any, grad: Any, velocity: Any, *, lr: float, momentum: float) -> None:
+def sgd_step(param: Any, grad: Any, velocity: Any, *, lr: float, momentum: float) -> Any:
+    """Nesterov's, in place."""
     velocity *= momentum
     velocity += grad
     param -= lr * (grad + momentum * velocity)
+    return param
 
 
-def adam_step(param: Any, grad: Any, m: Any, v: Any, *, lr: float) -> None:
-    """One first step, of step number 1, with the usual constants."""
+def adam_step(param: Any, grad: Any, m: Any, v: Any, *, lr: float) -> Any:
+    """Step number 1, with the usual constants, in place."""
     beta1, beta2, eps = 0.9, 0.999, 1e-8
     m *= beta1
     m += (1 - beta1) * grad
     v *= beta2
     v += (1 - beta2) * grad * grad
     param -= lr / (1 - beta1) * m / (xp.sqrt(v / (1 - beta2)) + eps)
+    return param

@@ -60,7 +60,10 @@ def filled(text: str, results: Path) -> str:
 
 def recipes(results: Path) -> str:
     """Return the table of the recipes, from bench/training.py."""
-    document = json.loads((results / "training-cpu.json").read_text())
+    path = results / "training-cpu.json"
+    if not path.exists():
+        return ""
+    document = json.loads(path.read_text())
     machine = document["machine"]
     rows = []
     for name, recipe in document["recipes"].items():

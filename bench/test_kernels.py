@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from contenders import Arrays, Contender, Row
 from kernels.runtime import Target
 from measure import (
     PAUSE_SECONDS,
@@ -17,7 +18,7 @@ from measure import (
     seconds_of_rest,
     verify,
 )
-from rows import Arrays, Contender, Row, rows
+from rows import rows
 
 pytestmark = pytest.mark.benchmark(timer=clock)
 

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 import kernels
+from contenders import read
 from measure import clock, measure, rounds_within, verify
-from rows import read
 
 pytestmark = pytest.mark.benchmark(timer=clock)
 

@@ -177,8 +177,8 @@ def _normalised(matrix: torch.Tensor, shape: tuple) -> torch.Tensor:
     return inside.float()
 
 
-def optimizer(kind: type[torch.optim.Optimizer], param: Any, grad: Any, **settings: Any) -> Call:
+def optimizer(kind: str, param: Any, grad: Any, **settings: Any) -> Call:
     param = torch.nn.Parameter(tensor(param))
     param.grad = tensor(grad)
-    step = kind([param], fused=True, **settings).step
+    step = getattr(torch.optim, kind)([param], fused=True, **settings).step
     return step, lambda _: [param.detach().cpu().numpy().copy()]

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import kernels
+from contenders import OURS, Arrays
 from kernels.runtime import choose_target
 from measure import seconds_of_call, seconds_of_rest, verify
-from rows import OURS, Arrays, rows
+from rows import rows
 from worker import serve
 
 contender: Any = None
