@@ -50,7 +50,7 @@ gpu: $(if $(GPU_PYTHON),,.venv/test)  ## run the tests on a GPU, some under comp
 
 bench: .venv/bench  ## time all beside their peers, within 15 minutes, to bench/results
 	@mkdir -p .benchmarks
-	@$(BIN)/python -m pytest bench --benchmark-quiet --benchmark-json=.benchmarks/raw.json $(ARGS)
+	@$(BIN)/python -m pytest bench --benchmark-quiet --benchmark-json=.benchmarks/raw.json
 	@$(BIN)/python bench/condense.py .benchmarks/raw.json
 
 report: .venv/bench  ## write the tables of the READMEs and the figures from bench/results

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 DEVICES = ("cpu", "cuda")
 UNITS = {"arithmetic": "GFLOP/s", "memory": "GB/s"}
-NOTHING = "\nNothing is on record: `make bench && make report`.\n\n"
+NOTHING = "Nothing is on record: `make bench && make report`.\n\n"
 
 Document = dict[str, Any]
 
@@ -51,7 +52,7 @@ def filled(text: str, results: Path) -> str:
         pattern = rf"(<!-- {name}: .*?-->\n).*?(<!-- end of {name} -->)"
         assert re.search(pattern, text, re.DOTALL), f"the marker before the end of {name} is gone"
         made = PARTS[name](results) or NOTHING
-        text = re.sub(pattern, lambda m, made=made: m[1] + made + m[2], text, flags=re.DOTALL)
+        text = re.sub(pattern, lambda m, made=made: f"{m[1]}\n{made}{m[2]}", text, flags=re.DOTALL)
     return text
 
 
@@ -107,11 +108,37 @@ def training(results: Path) -> str:
 
 
 def training_table(document: Document) -> str:
-    return images_table(document, ["network", "batch_size", "threads"], "training")
+    """Return the tables of throughput and of the whole recipe."""
+    throughput = [row for row in document["rows"] if "accuracies" not in row]
+    made = images_table(throughput, ["network", "batch_size", "threads"], "training")
+    for row in document["rows"]:
+        if "accuracies" in row:
+            made += accuracy_table(row)
+    return made
+
+
+def accuracy_table(row: dict[str, Any]) -> str:
+    """Return a table of the time that a whole recipe takes, and the accuracy that it gives."""
+    (ours, *_), seeds = row["accuracies"], row["rounds"]
+    timed = {ours: row, **row["peers"]}
+    rows = [
+        [
+            name,
+            f"{timed[name]['seconds']:.2f} s ±{timed[name]['noise']:.0%}",
+            f"{row['peers'][name]['ratio']:.2f}x" if name in row["peers"] else "",
+            f"{statistics.mean(reached):.2%}",
+            f"{row['memory_mib'][name]:,.0f} MiB",
+        ]
+        for name, reached in row["accuracies"].items()
+    ]
+    epochs = f"{row['epochs']} epoch{'s' * (row['epochs'] > 1)}"
+    what = f"{row['network']} recipe, {epochs}, batch {row['batch_size']}"
+    accuracy = f"test accuracy, mean of {seeds}"
+    return table([what, "training", f"beside {ours}", accuracy, "memory"], rows)
 
 
 def inference_table(document: Document) -> str:
-    return images_table(document, ["network", "batch_size"], "inference")
+    return images_table(document["rows"], ["network", "batch_size"], "inference")
 
 
 def figure(suite: str, title: str, results: Path, folder: str) -> str:
@@ -126,23 +153,28 @@ def inference(results: Path) -> str:
     return "".join(inference_table(document) + measured(document) for document in documents)
 
 
-def images_table(document: Document, keys: list[str], what: str) -> str:
-    """Return a table of images/s: ours, each peer and how many times faster ours is."""
-    peers = list(dict.fromkeys(name for row in document["rows"] for name in row["peers"]))
+def images_table(timed: list[dict[str, Any]], keys: list[str], what: str) -> str:
+    """Return a table of images/s: ours, and each peer's with how many times faster ours is."""
+    peers = list(dict.fromkeys(name for row in timed for name in row["peers"]))
     head = [*(key.replace("_size", "") for key in keys), f"{what}, images/s", *peers, "memory, MiB"]
-    rows = []
-    for row in document["rows"]:
-        network = row["network"]
-        if "accuracies" in row:
-            network += f" recipe, {row['epochs']} epoch{'s' * (row['epochs'] > 1)}"
-        named = [network, *(row[key] for key in keys[1:])]
-        ours = f"**{row['images_per_second']:,.0f}** ±{row['noise']:.0%}"
-        theirs = [beside(row["peers"].get(name)) for name in peers]
-        memory = row["memory_mib"]
-        mine, *others = memory.values()
-        least = f" (PyTorch: {min(others):,.0f})" if others else ""
-        rows.append([*named, ours, *theirs, f"{mine:,.0f}{least}"])
+    rows = [
+        [
+            *(row[key] for key in keys),
+            f"**{row['images_per_second']:,.0f}** ±{row['noise']:.0%}",
+            *(beside(row["peers"].get(name)) for name in peers),
+            memory(row["memory_mib"]),
+        ]
+        for row in timed
+    ]
     return table(head, rows)
+
+
+def memory(mib: dict[str, float]) -> str:
+    """Return our memory and that of the peer that needs least; the naive one is none here."""
+    (_, ours), *others = mib.items()
+    peers = [(value, name) for name, value in others if "naive" not in name]
+    least = f" ({min(peers)[1]} {min(peers)[0]:,.0f})" if peers else ""
+    return f"{ours:,.0f}{least}"
 
 
 def beside(peer: dict[str, Any] | None) -> str:
