@@ -57,7 +57,7 @@ report: .venv/bench  ## write the tables of the READMEs and the figures from ben
 	@$(BIN)/python bench/report.py
 
 bench-compare: .venv/bench  ## time the kernels beside a commit's: BASE=main, ROWS="conv2d"
-	@$(BIN)/python bench/compare.py $(BASE) $(ROWS)
+	@$(BIN)/python bench/compare.py $(BASE) "$(ROWS)"
 
 check: .venv/check  ## formatter, linter and types, as CI runs them
 	$(BIN)/ruff format --check .

@@ -64,7 +64,7 @@ def training(document: Document, path: Path) -> None:
         axes.set_xscale("log", base=2)
         axes.set_xticks(sizes, map(str, sizes))
         axes.set_ylim(bottom=0)
-    panels[0].legend()
+    panels[0].legend(fontsize="small", framealpha=0.5)
     _save(figure, path)
 
 

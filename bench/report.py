@@ -134,7 +134,7 @@ def accuracy_table(row: dict[str, Any]) -> str:
     epochs = f"{row['epochs']} epoch{'s' * (row['epochs'] > 1)}"
     what = f"{row['network']} recipe, {epochs}, batch {row['batch_size']}"
     accuracy = f"test accuracy, mean of {seeds}"
-    return table([what, "training", f"beside {ours}", accuracy, "memory"], rows)
+    return table([what, "training", f"{ours} beside it", accuracy, "memory"], rows)
 
 
 def inference_table(document: Document) -> str:
@@ -253,7 +253,7 @@ PARTS: dict[str, Callable[[Path], str]] = {
 
 def table(head: list[str], rows: list[list[Any]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n" + "".join(f"| {' | '.join(map(str, cells))} |\n" for cells in lines) + "\n"
+    return "".join(f"| {' | '.join(map(str, cells))} |\n" for cells in lines) + "\n"
 
 
 def measured(document: Document) -> str:
