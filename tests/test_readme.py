@@ -15,6 +15,8 @@ from cnn.__main__ import _parser
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+#: Kernels, by the file names in their first lines.
+SOURCES = re.findall(r"^```cuda\n(// (\S+):.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def test_the_readme_has_python_blocks():
@@ -36,6 +38,9 @@ def load(name="auto", directory=None, **options):
     return synthetic_digits(512, 256)
 cnn.load = load
 """
+    assert SOURCES
+    for text, name in SOURCES:
+        (tmp_path / name).write_text(text)
     script = tmp_path / "readme.py"
     script.write_text("\n".join([few, *blocks]))
     environment = os.environ | {"PYTHONPATH": str(README.parent)}
