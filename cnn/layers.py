@@ -177,6 +177,7 @@ class Conv2D(Layer):
             self.parameters["weight"],
             need_dx=self.need_dx,
             out_dw=self.gradients["weight"],
+            need_db=self.bias,
             out_db=self.gradients.get("bias"),
             **self._options,
         )
@@ -215,6 +216,7 @@ class Dense(Layer):
             self.parameters["weight"],
             need_dx=self.need_dx,
             out_dw=self.gradients["weight"],
+            need_db=self.bias,
             out_db=self.gradients.get("bias"),
         )
         return dx

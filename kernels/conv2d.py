@@ -88,9 +88,10 @@ def conv2d_backward(
     dilation: Pair = 1,
     groups: int = 1,
     need_dx: bool = True,
+    need_db: bool = True,
     out_dw: Array | None = None,
     out_db: Array | None = None,
-) -> tuple[Array | None, Array, Array]:
+) -> tuple[Array | None, Array, Array | None]:
     """Return the gradients (dx, dw, db) of `conv2d` without ReLU.
 
     Parameters
@@ -101,8 +102,8 @@ def conv2d_backward(
         The images and filters of `conv2d`.
     stride, padding, dilation, groups
         As in `conv2d`.
-    need_dx : bool
-        If false, dx is not computed and None is returned for it.
+    need_dx, need_db : bool
+        If false, dx or db is not computed and None is returned for it.
     out_dw, out_db : array, optional
         C-contiguous arrays of dw's and db's shape and dtype to write them to.
 
@@ -123,7 +124,8 @@ def conv2d_backward(
     kernel(grid, threads, dy, x, partial, s.window, rows, s.C, s.F, groups, splits, share)
     dw = target.empty(w.shape, x.dtype) if out_dw is None else out_dw
     sum_columns(target, partial, dw)
-    return dx, dw, column_sum(target, dy.reshape(rows, s.F), out_db)
+    db = column_sum(target, dy.reshape(rows, s.F), out_db) if need_db else None
+    return dx, dw, db
 
 
 def _input_gradient(target: Target, dy: Array, x: Array, w: Array, s: _Sizes, groups: int) -> Array:

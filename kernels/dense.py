@@ -49,9 +49,10 @@ def dense_backward(
     w: Array,
     *,
     need_dx: bool = True,
+    need_db: bool = True,
     out_dw: Array | None = None,
     out_db: Array | None = None,
-) -> tuple[Array | None, Array, Array]:
+) -> tuple[Array | None, Array, Array | None]:
     """Return the gradients (dx, dw, db) of `dense` without ReLU.
 
     Parameters
@@ -62,8 +63,8 @@ def dense_backward(
         The input of `dense`.
     w : array (out, in)
         Its weights.
-    need_dx : bool
-        If false, dx is not computed and None is returned for it.
+    need_dx, need_db : bool
+        If false, dx or db is not computed and None is returned for it.
     out_dw, out_db : array, optional
         C-contiguous arrays of dw's and db's shape and dtype to write them to.
 
@@ -83,12 +84,16 @@ def dense_backward(
         grid = gemm.tiles(target, rows, inputs)
         kernel(grid, threads, dy, w, dx, rows, inputs, outputs)
     splits, share = gemm.split(target, outputs, inputs, rows)
-    partial = target.empty((splits, outputs, inputs), accumulator(x.dtype))
+    dw = target.empty(w.shape, x.dtype) if out_dw is None else out_dw
+    checks.shape("out_dw", dw, w.shape, "w's shape")
+    whole = splits == 1 and accumulator(x.dtype) == x.dtype  # then there is nothing to add up
+    partial = dw if whole else target.empty((splits, outputs, inputs), accumulator(x.dtype))
     kernel = _SOURCE.kernel("dense_weight_gradient", target, x.dtype)
     grid = gemm.tiles(target, outputs, inputs, splits)
     kernel(grid, threads, dy, x, partial, rows, inputs, outputs, share)
-    dw = sum_partials(target, partial, x.dtype, out_dw)
-    return dx, dw, column_sum(target, dy, out_db)
+    if not whole:
+        sum_partials(target, partial, x.dtype, dw)
+    return dx, dw, column_sum(target, dy, out_db) if need_db else None
 
 
 def _sizes(x: Array, w: Array) -> tuple[int, int, int]:
