@@ -46,7 +46,7 @@ def evaluate(
     loss_sum, hits = 0.0, 0
     for start in range(0, len(dataset), batch_size):
         stop = start + batch_size
-        outputs = model.forward(model.prepare(dataset.images[start:stop]))
+        outputs = model.predict(dataset.images[start:stop], batch_size)
         expected = labels[start:stop]
         loss_sum += float(measure(outputs, expected, grad=False)[0]) * len(expected)
         hits += int((outputs.argmax(axis=-1) == expected).sum())

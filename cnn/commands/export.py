@@ -11,8 +11,8 @@ HELP = "write a model as ONNX"
 DESCRIPTION = """\
 Write a saved model as an ONNX graph, for ONNX Runtime and others.
 
-The graph takes uint8 images (N, H, W), as they are, any number of them: it normalises them as the
-model does. Its arithmetic is float32."""
+The graph takes any number of uint8 images (N, H, W) as they are, and normalises
+them as the model does. Its arithmetic is float32."""
 EXAMPLES = """\
   cnn export model.safetensors model.onnx
   cnn export model.safetensors model.onnx --input-type float32"""
