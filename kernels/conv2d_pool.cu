@@ -41,6 +41,7 @@ struct Canvas {
     int C;
 
     __device__ int pitch() const { return pool.width * pool.depth; }
+    __device__ int tap_pitch() const { return g.DH * pitch(); }  // from a row of taps to the next
     __device__ int size() const { return pool.height * pitch() + pool.run; }
 
     // Where the taps of place q of pooling window p begin.
@@ -119,7 +120,7 @@ KERNEL conv2d_pool_filter_gradient(const T *__restrict__ dy, const T *__restrict
     DYNAMIC_SHARED(acc_t, memory);
     const Canvas canvas{memory, g, pool, C};
     const Parts parts(canvas);
-    const int windows = pool.PH * pool.PW, places = pool.KH * pool.KW, pitch = canvas.pitch();
+    const int windows = pool.PH * pool.PW, places = pool.KH * pool.KW, pitch = canvas.tap_pitch();
     const int run = parts.run, columns = g.KH * run;
     acc_t *gradient = memory + canvas.size();                      // g (windows, F)
     int *place = reinterpret_cast<int *>(gradient + windows * F);  // (windows, places)
@@ -164,7 +165,7 @@ KERNEL conv2d_pool_input_gradient(const T *__restrict__ dy, const T *__restrict_
     DYNAMIC_SHARED(acc_t, memory);
     const Canvas canvas{memory, g, pool, C};
     const Parts parts(canvas);
-    const int windows = pool.PH * pool.PW, places = pool.KH * pool.KW, pitch = canvas.pitch();
+    const int windows = pool.PH * pool.PW, places = pool.KH * pool.KW, pitch = canvas.tap_pitch();
     // The filters of one window by the place of their maximum, and their gradients.
     acc_t *value = memory + canvas.size();                      // (places, F)
     int *filter = reinterpret_cast<int *>(value + places * F);  // (places, F)
