@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import kernels.batch  # noqa: F401  (defines a source that `kernels` alone leaves out)
+import kernels.batch
+import kernels.conv2d_pool  # noqa: F401  (the two define sources that `kernels` alone leaves out)
 from kernels.runtime.source import Source
 
 README = Path(__file__).parent / "README.md"

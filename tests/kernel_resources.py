@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import kernels.batch  # noqa: F401  (defines every source)
+import kernels.batch
+import kernels.conv2d_pool  # noqa: F401  (the two define sources that `kernels` alone leaves out)
 import nvrtc
 from kernels.runtime import Source
 from nvrtc import Resources
