@@ -34,5 +34,6 @@ def split(target: Target, M: int, N: int, K: int, depth: int = 1) -> tuple[int, 
     if target.name == "cpu":
         blocks, step = _CPU_SPLITS, 256
     wanted = max(1, blocks // max(1, across * down * depth))
-    share = max(1, -(-(-(-K // step)) // wanted)) * step
+    steps = -(-K // step)
+    share = max(1, -(-steps // wanted)) * step
     return -(-K // share), share
