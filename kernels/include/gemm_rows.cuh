@@ -19,6 +19,9 @@ constexpr int TM = REGISTER_BYTES == 64 ? 8 : 4, VECTORS = 3;
 constexpr int BAND = 256;   // rows along k that are packed at a time
 constexpr int SHEET = 256;  // rows whose sums wait for the next panel
 
+static_assert(BN >= VECTORS * LANES, "a panel must hold the columns of a micro-tile");
+static_assert(SHEET % TM == 0 && BK * BN >= BAND * TM, "sheets must hold whole micro-tiles");
+
 // The part of [0, count) that block `index` of `blocks` takes, in whole multiples of `unit`.
 struct Part {
     int begin, end;
