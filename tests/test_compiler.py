@@ -120,7 +120,8 @@ def test_message_names_the_kernels_file_and_line(
     constants = {**CpuTarget.constants, "T": "float32"}
     with pytest.raises(KernelError, match=r"kernels/faulty\.cu:5:\d+: error: .*lost"):
         CpuTarget().kernel(source, "faulty", constants)
-    # A tile that its micro-tiles do not fill: the fault is then in the header.
-    constants["BM"] = 66
-    with pytest.raises(KernelError, match=r"kernels/include/gemm\.cuh:\d+:\d+: error: .*must fill"):
+    # A panel narrower than a micro-tile: the fault is then in a header.
+    constants["BN"] = 1
+    message = r"kernels/include/gemm_rows\.cuh:\d+:\d+: error: .*must hold"
+    with pytest.raises(KernelError, match=message):
         CpuTarget().kernel(source, "faulty", constants)

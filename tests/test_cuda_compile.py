@@ -11,6 +11,7 @@ import pytest
 import kernels
 import nvrtc
 from kernel_resources import SOURCES
+from kernels.conv2d_pool import Pool
 from kernels.geometry import Window
 from kernels.runtime import Source
 from kernels.runtime.cpu import CpuTarget
@@ -30,12 +31,15 @@ def test_message_names_the_kernels_file_and_line() -> None:
     source = Source("faulty.cu", text, ahead=False)
     with pytest.raises(Exception, match=r"kernels/faulty\.cu\(5\): error: .*lost"):
         nvrtc.compiled(nvrtc.specialised(source, "float32"), source.name, "sm_90")
-    # A tile that its micro-tiles do not fill: the fault is then in the header.
-    with pytest.raises(Exception, match=r"kernels/include/gemm\.cuh\(\d+\): error: .*must fill"):
+    # A tile that its micro-tiles do not fill: the fault is then in a header.
+    message = r"kernels/include/gemm_tiles\.cuh\(\d+\): error: .*must fill"
+    with pytest.raises(Exception, match=message):
         nvrtc.compiled(nvrtc.specialised(source, "float32", BM=66), source.name, "sm_90")
 
 
 # --- what Python passes is what the kernels take
+
+STRUCTS = {"Window": Window, "Pool": Pool}
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -46,7 +50,7 @@ def test_every_entry_and_type_is_known(name: str) -> None:
         assert parameters, entry
         for parameter in parameters:
             known = parameter.dtype({**source.defaults, "T": "float32"})
-            assert (known is None) == (parameter.type == "Window"), (entry, parameter)
+            assert (known is None) == (parameter.type in STRUCTS), (entry, parameter)
 
 
 def layout_checks() -> Source:
@@ -58,30 +62,34 @@ def layout_checks() -> Source:
         for parameter in parameters
         if not parameter.pointer
     }
-    assert {"Window", "int", "int64", "double"} <= types
+    assert {*STRUCTS, "int", "int64", "double"} <= types
     # By order and size, since NVRTC 12 has no offsetof.
-    fields = [name for name, _ in Window._fields_]
-    numbered = f"constexpr Window numbered{{{', '.join(map(str, range(len(fields))))}}};"
-    checks = [f"sizeof(Window) == {ctypes.sizeof(Window)}"]
-    for number, name in enumerate(fields):
-        checks.append(f"numbered.{name} == {number}")
-        checks.append(f"sizeof(numbered.{name}) == {getattr(Window, name).size}")
-    for name in sorted(types - {"Window"}):
+    numbered, checks = [], []
+    for kind, struct in STRUCTS.items():
+        fields = [name for name, _ in struct._fields_]
+        of_kind = f"numbered_{kind}"
+        numbered.append(f"constexpr {kind} {of_kind}{{{', '.join(map(str, range(len(fields))))}}};")
+        checks.append(f"sizeof({kind}) == {ctypes.sizeof(struct)}")
+        for number, name in enumerate(fields):
+            checks.append(f"{of_kind}.{name} == {number}")
+            checks.append(f"sizeof({of_kind}.{name}) == {getattr(struct, name).size}")
+    for name in sorted(types - set(STRUCTS)):
         dtype = Parameter("", name, pointer=False).dtype({"T": np.float64})
         assert dtype is not None
         checks.append(f"sizeof({name}) == {dtype.itemsize}")
         checks.append(f"({name}(-1) < {name}(0)) == {str(dtype.kind != 'u').lower()}")
     lines = [f'static_assert({check}, "{check}");' for check in checks]
-    text = "\n".join(['#include "window.cuh"', numbered, *lines, "KERNEL nothing(int none) {}"])
+    declared = SOURCES["conv2d_pool.cu"].text  # with window.cuh in it
+    text = "\n".join([declared, *numbered, *lines])
     return Source("layout.cu", text, ahead=False)
 
 
 def test_layout_on_cuda() -> None:
     source = layout_checks()
     report = nvrtc.compiled(nvrtc.specialised(source, "float64"), source.name, "sm_90").report
-    assert set(nvrtc.resources(report)) == {"nothing"}
+    assert set(nvrtc.resources(report)) == set(SOURCES["conv2d_pool.cu"].entries)
 
 
 def test_layout_on_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KERNELS_CACHE_DIR", str(tmp_path))
-    layout_checks().kernel("nothing", CpuTarget(), np.dtype(np.float64))
+    layout_checks().kernel("pad_filters", CpuTarget(), np.dtype(np.float64))
