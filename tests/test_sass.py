@@ -12,25 +12,35 @@ from sass import has, instructions
 DEVICE = Path(__file__).parent / "device"
 
 
-def disassembled(name, arch):
+def disassembled(name, arch, **constants):
     source = Source(f"{name}.cu", (DEVICE / f"{name}.cu").read_text(), ahead=False)
-    text = nvrtc.specialised(source, "float32")
+    text = nvrtc.specialised(source, "float32", **constants)
     return instructions(nvrtc.compiled(text, source.name, arch).cubin)
 
 
-@pytest.mark.parametrize("arch", [arch for arch in ARCHITECTURES if arch != "sm_75"])
-def test_mma_runs_on_tensor_cores(arch):
-    found = disassembled("mma_product", arch)
-    products = {
-        entry: [opcode for opcode in opcodes if opcode.startswith("HMMA")]
-        for entry, opcodes in found.items()
-    }
-    assert products == {"mma_fp16": ["HMMA.16816.F32"], "mma_bf16": ["HMMA.16816.F32.BF16"]}
+@pytest.mark.parametrize("arch", ARCHITECTURES[1:])
+@pytest.mark.parametrize(
+    ("precision", "product"),
+    [
+        ("fp16", "HMMA.16816.F32"),
+        ("bf16", "HMMA.16816.F32.BF16"),
+        ("tf32", "HMMA.1688.F32.TF32"),
+    ],
+)
+def test_mma_runs_on_tensor_cores(arch, precision, product):
+    found = disassembled("mma_product", arch, PRECISION=precision)["mma_product"]
+    assert [opcode for opcode in found if opcode.startswith("HMMA")] == [product]
 
 
-def test_mma_is_refused_where_there_is_none():
-    with pytest.raises(Exception, match=r"m16n8k16.* requires .*sm_80"):
-        disassembled("mma_product", "sm_75")
+def test_mma_of_turing_takes_fp16_in_two_halves():
+    found = disassembled("mma_product", "sm_75", PRECISION="fp16")["mma_product"]
+    assert [opcode for opcode in found if opcode.startswith("HMMA")] == ["HMMA.1688.F32"] * 2
+
+
+@pytest.mark.parametrize("precision", ["bf16", "tf32"])
+def test_mma_is_refused_where_there_is_none(precision):
+    with pytest.raises(Exception, match="bf16 and tf32 products need sm_80"):
+        disassembled("mma_product", "sm_75", PRECISION=precision)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

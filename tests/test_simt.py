@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import rounding
 from kernels.runtime.simt import SimtError, SimtTarget
 from kernels.runtime.source import Source
 
@@ -23,31 +24,60 @@ def source(name):
     return Source(f"{name}.cu", (DEVICE / f"{name}.cu").read_text(), ahead=False)
 
 
-def bf16_bits(values):
-    return (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
-
-
-@pytest.mark.parametrize("element", ["fp16", "bf16"])
-def test_mma_reproduces_the_fragment_layout(target, element):
-    rng = np.random.default_rng(0)
-    # Small whole numbers are exact in both types, so any misplaced element shows.
-    a, b = rng.integers(-8, 9, (16, 16)), rng.integers(-8, 9, (16, 8))
-    bits = bf16_bits if element == "bf16" else lambda v: v.astype(np.float16).view(np.uint16)
+def product(target, precision, a, b):
+    """Return a (16 x K) b (K x 8) as tensor cores have it."""
     d = np.full((16, 8), np.nan, np.float32)
-    kernel = source("mma_product").kernel(f"mma_{element}", target, FLOAT)
-    kernel((1, 1, 1), 32, bits(a), bits(b), d)
-    np.testing.assert_array_equal(d, a @ b)
+    kernel = source("mma_product").kernel("mma_product", target, FLOAT, PRECISION=precision)
+    kernel((1, 1, 1), 32, *(np.ascontiguousarray(m, np.float32) for m in (a, b)), d)
+    return d
 
 
-def test_fp16_subnormals_infinity_and_nan(target):
-    a, b = np.zeros((16, 16), np.float16), np.zeros((16, 8), np.float16)
-    a[0, 0], a[1, 0], a[2, 0], b[0, 0] = 2.0**-24, np.inf, np.nan, 1
-    d = np.empty((16, 8), np.float32)
-    kernel = source("mma_product").kernel("mma_fp16", target, FLOAT)
-    kernel((1, 1, 1), 32, a.view(np.uint16), b.view(np.uint16), d)
-    assert d[0, 0] == 2.0**-24
-    assert d[1, 0] == np.inf
-    assert np.isnan(d[2, 0])
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "tf32"])
+def test_mma_reproduces_the_fragment_layout(target, precision):
+    rng, K = np.random.default_rng(0), 8 if precision == "tf32" else 16
+    # Small whole numbers are exact in every type, so any misplaced element shows.
+    a, b = rng.integers(-8, 9, (16, K)), rng.integers(-8, 9, (K, 8))
+    np.testing.assert_array_equal(product(target, precision, a, b), a @ b)
+
+
+def through_mma(target, precision, values):
+    """Return 64 numbers times one, each as an element of the left and of the right operand."""
+    K = 8 if precision == "tf32" else 16
+    a = np.zeros((16, K), np.float32)
+    a[:8, :8] = values.reshape(8, 8)
+    b = np.resize(a[:8, :8], (K, 8))
+    left = product(target, precision, a, np.eye(K, 8))
+    right = product(target, precision, np.eye(16, K), b)
+    np.testing.assert_array_equal(left[:8], right[:8])
+    return left[:8].ravel()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "tf32"])
+def test_operands_are_rounded_to_nearest(target, precision):
+    """Against the emulation that the tests of the layers use."""
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=64) * 2.0 ** rng.integers(-30, 16, 64)  # fp16's subnormals too
+    values = values.astype(np.float32)
+    bits = {"fp16": 11, "bf16": 8, "tf32": 11}[precision]
+    half = 2.0**-bits  # of the distance between neighbours above 1
+    # Ties: halfway to the next number from an even and an odd one, and just off it.
+    values[:6] = 1 + half, 1 + 3 * half, -1 - half, 1 + half * 1.001, 1 + half * 0.999, 1
+    values[6:10] = 65519.9, 2.0**-25, 2.0**-24 * 1.5, 0
+    expected = rounding.rounded(values, precision)
+    np.testing.assert_array_equal(through_mma(target, precision, values), expected)
+    up, even = 1 + 2 * half, 1 + 4 * half
+    ties = [up, even, -up] if precision == "tf32" else [1, even, -1]
+    np.testing.assert_array_equal(expected[:6], [*ties, up, 1, 1])
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "tf32"])
+def test_infinity_and_nan_stay(target, precision):
+    K = 8 if precision == "tf32" else 16
+    a, b = np.zeros((16, K)), np.zeros((K, 8))
+    a[:5, 0], b[0, 0] = [np.inf, np.nan, -np.inf, 65520, -0.0], 1
+    beyond = np.inf if precision == "fp16" else 65536  # what fp16 cannot hold
+    found = product(target, precision, a, b)[:5, 0]
+    np.testing.assert_array_equal(found, [np.inf, np.nan, -np.inf, beyond, 0])
 
 
 @pytest.mark.parametrize(

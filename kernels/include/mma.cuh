@@ -1,51 +1,67 @@
-// Tensor-core products of one warp: d (16 x 8) += a (16 x 16) b (16 x 8), sums in float32.
+// Tensor-core products of one warp: d (16 x 8) += a (16 x K) b (K x 8), sums in float32.
 //
-// Fragments are PTX's for mma.m16n8k16 (PTX ISA, "Matrix fragments for mma.m16n8k16"). Lane l
-// holds, with g = l / 4 and t = l % 4, two 16-bit elements a register, the lower column first:
+// Fragments are PTX's (PTX ISA, "Matrix fragments for mma.m16n8k16", "... for mma.m16n8k8"). A
+// register holds PER neighbours along k, the lower index in the lower half. Lane l holds, with
+// g = l / 4 and t = l % 4,
 //
-//   a[0]  row g,      columns 2t, 2t + 1        b[0]  rows 2t, 2t + 1,         column g
-//   a[1]  row g + 8,  columns 2t, 2t + 1        b[1]  rows 2t + 8, 2t + 9,     column g
-//   a[2]  row g,      columns 2t + 8, 2t + 9
-//   a[3]  row g + 8,  columns 2t + 8, 2t + 9    d[0], d[1]  row g,      columns 2t, 2t + 1
-//                                               d[2], d[3]  row g + 8,  columns 2t, 2t + 1
+//   a[r]        row g + r % 2 * 8,  k from (t + r / 2 * 4) * PER on
+//   b[r]        column g,           k from (t + r * 4) * PER on
+//   d[0], d[1]  row g,              columns 2t, 2t + 1
+//   d[2], d[3]  row g + 8,          columns 2t, 2t + 1
 //
-// Every lane of the warp must call it. `cuda` needs sm_80; `simt` computes the same from the same
-// fragments; `cpu`, whose blocks have one thread, has no such word.
+// Every lane of the warp must call mma(). `cuda` needs sm_80, or sm_75 for Fp16; `simt` computes
+// the same from the same fragments; `cpu`, whose blocks have one thread, has no such word.
 #pragma once
 
 #include "dialect.cuh"
 
-struct Fp16 {};  // IEEE half precision
-struct Bf16 {};  // the upper half of a float
-
-template <typename E>
-__device__ inline void mma_m16n8k16(float (&d)[4], const uint32 (&a)[4], const uint32 (&b)[2]);
+struct Fp16 { static constexpr int K = 16, PER = 2; };  // IEEE half precision
+struct Bf16 { static constexpr int K = 16, PER = 2; };  // the upper half of a float
+struct Tf32 { static constexpr int K = 8, PER = 1; };   // a float with a fraction of 10 bits
 
 #if defined(__CUDACC__)
 
-#define MMA_M16N8K16(tag, name)                                                           \
-    template <>                                                                           \
-    __device__ inline void mma_m16n8k16<tag>(float (&d)[4], const uint32(&a)[4],          \
-                                             const uint32(&b)[2]) {                       \
-        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." name "." name ".f32 "       \
-                     "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"    \
-                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                     \
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1])); \
+template <typename E>
+__device__ inline void mma(float (&d)[4], const uint32 (&a)[4], const uint32 (&b)[2]) {
+    static_assert(sizeof(E) == 0, "bf16 and tf32 products need sm_80, fp16 products sm_75");
+}
+
+#define MMA(E, text)                                                                         \
+    template <>                                                                              \
+    __device__ inline void mma<E>(float (&d)[4], const uint32(&a)[4], const uint32(&b)[2]) { \
+        asm volatile(text                                                                    \
+                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                        \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));    \
     }
-MMA_M16N8K16(Fp16, "f16")
-MMA_M16N8K16(Bf16, "bf16")
-#undef MMA_M16N8K16
+#define MMA_TEXT(shape, type, a, b)                                                               \
+    "mma.sync.aligned." shape ".row.col.f32." type "." type ".f32 {%0, %1, %2, %3}, {" a "}, {" b \
+    "}, {%0, %1, %2, %3};"
+
+#if __CUDA_ARCH__ >= 800
+MMA(Fp16, MMA_TEXT("m16n8k16", "f16", "%4, %5, %6, %7", "%8, %9"))
+MMA(Bf16, MMA_TEXT("m16n8k16", "bf16", "%4, %5, %6, %7", "%8, %9"))
+MMA(Tf32, MMA_TEXT("m16n8k8", "tf32", "%4, %5, %6, %7", "%8, %9"))
+#elif __CUDA_ARCH__ >= 750
+// Its products are half as long: the lower half of k, then the upper.
+MMA(Fp16, MMA_TEXT("m16n8k8", "f16", "%4, %5", "%8") MMA_TEXT("m16n8k8", "f16", "%6, %7", "%9"))
+#endif
+#undef MMA
+#undef MMA_TEXT
 
 #elif defined(KERNELS_SIMT)
 
-template <typename E> inline float from_bits(uint32 bits);
-template <> inline float from_bits<Bf16>(uint32 bits) {
-    bits <<= 16;
+// The p-th number in a register.
+template <typename E> inline float number(uint32 bits, int p);
+template <> inline float number<Tf32>(uint32 bits, int) {
     float value;
     memcpy(&value, &bits, sizeof value);
     return value;
 }
-template <> inline float from_bits<Fp16>(uint32 bits) {
+template <> inline float number<Bf16>(uint32 bits, int p) {
+    return number<Tf32>(p ? bits & 0xffff0000u : bits << 16, 0);
+}
+template <> inline float number<Fp16>(uint32 bits, int p) {
+    bits = p ? bits >> 16 : bits & 0xffff;
     const int exponent = bits >> 10 & 31, fraction = bits & 1023;
     const float sign = bits >> 15 ? -1.0f : 1.0f;
     if (exponent == 31) return fraction ? not_a_number() : sign * infinity();
@@ -53,26 +69,87 @@ template <> inline float from_bits<Fp16>(uint32 bits) {
                     : sign * ldexpf(float(fraction), -24);
 }
 
+// Lanes show each other their fragments here; what kernels themselves share is checked, this not.
 template <typename E>
-inline void mma_m16n8k16(float (&d)[4], const uint32 (&a)[4], const uint32 (&b)[2]) {
-    const uint32 g = simt::self() / 4, t = simt::self() % 4;
-    float left[2][16], right[16][2];  // rows g and g + 8 of a, columns 2t and 2t + 1 of b
-    for (int i = 0; i < 16; ++i) {
-        // Register i / 4 of a lane in this one's row group; b's of the lanes that hold its columns.
-        const uint32 pair = __shfl_sync(0xffffffffu, a[i / 4], g * 4 + i % 4);
-        const int row = i / 4 % 2, column = i / 8 * 8 + i % 4 * 2;
-        left[row][column] = from_bits<E>(pair & 0xffff);
-        left[row][column + 1] = from_bits<E>(pair >> 16);
+__attribute__((no_sanitize("thread"))) void mma(float (&d)[4], const uint32 (&a)[4],
+                                                const uint32 (&b)[2]) {
+    struct Fragments { uint32 a[4], b[2]; };
+    static Fragments shown[32][32];  // by warp and lane
+    Fragments(&warp)[32] = shown[threadIdx.x / 32];
+    const int g = simt::self() / 4, t = simt::self() % 4;
+    for (int r = 0; r < 4; ++r) warp[simt::self()].a[r] = a[r];
+    for (int r = 0; r < 2; ++r) warp[simt::self()].b[r] = b[r];
+    __syncwarp();
+    for (int i = 0; i < 4; ++i) {
+        const int below = i / 2, column = 2 * t + i % 2;
+        for (int k = 0; k < E::K; ++k) {
+            const int place = k / E::PER, lane = place % 4, half = place / 4;
+            d[i] += number<E>(warp[g * 4 + lane].a[half * 2 + below], k % E::PER) *
+                    number<E>(warp[column * 4 + lane].b[half], k % E::PER);
+        }
     }
-    for (int i = 0; i < 16; ++i) {
-        const int column = i / 8, half = i / 4 % 2;
-        const uint32 pair = __shfl_sync(0xffffffffu, b[half], (2 * t + column) * 4 + i % 4);
-        const int row = half * 8 + i % 4 * 2;
-        right[row][column] = from_bits<E>(pair & 0xffff);
-        right[row + 1][column] = from_bits<E>(pair >> 16);
-    }
-    for (int i = 0; i < 4; ++i)
-        for (int k = 0; k < 16; ++k) d[i] += left[i / 2][k] * right[k][i % 2];
+    __syncwarp();
+}
+
+#endif
+
+// ---- rounding ----------------------------------------------------------------------------------
+
+// A register of two floats, of Tf32 the lower alone, rounded to nearest: ties to even, in Tf32 away
+// from zero. In Fp16 what is past the largest number becomes infinite.
+template <typename E> __device__ inline uint32 rounded(float lower, float upper);
+
+#if defined(__CUDACC__)
+
+template <> __device__ inline uint32 rounded<Fp16>(float lower, float upper) {
+    uint32 bits;
+#if __CUDA_ARCH__ >= 800
+    asm("cvt.rn.f16x2.f32 %0, %2, %1;" : "=r"(bits) : "f"(lower), "f"(upper));
+#else
+    asm("{ .reg .b16 l, u; cvt.rn.f16.f32 l, %1; cvt.rn.f16.f32 u, %2; mov.b32 %0, {l, u}; }"
+        : "=r"(bits)
+        : "f"(lower), "f"(upper));
+#endif
+    return bits;
+}
+template <> __device__ inline uint32 rounded<Bf16>(float lower, float upper) {
+    uint32 bits;
+    asm("cvt.rn.bf16x2.f32 %0, %2, %1;" : "=r"(bits) : "f"(lower), "f"(upper));
+    return bits;
+}
+template <> __device__ inline uint32 rounded<Tf32>(float lower, float) {
+    uint32 bits;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(lower));
+    return bits;
+}
+
+#elif defined(KERNELS_SIMT)
+
+inline uint32 bits_of(float value) {
+    uint32 bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+inline uint32 to_bf16(float value) {
+    const uint32 bits = bits_of(value);
+    return is_nan(value) ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+inline uint32 to_fp16(float value) {
+    const uint32 bits = bits_of(value), sign = bits >> 16 & 0x8000, size = bits & 0x7fffffff;
+    if (is_nan(value)) return 0x7fff;
+    if (size >= bits_of(65520)) return sign | 0x7c00;
+    if (size < bits_of(0x1p-14f))  // subnormal: a multiple of 2^-24
+        return sign | uint32(rintf(ldexpf(fabsf(value), 24)));
+    return sign | (size + 0xfff + (size >> 13 & 1) - (112u << 23)) >> 13;
+}
+template <> inline uint32 rounded<Fp16>(float lower, float upper) {
+    return to_fp16(lower) | to_fp16(upper) << 16;
+}
+template <> inline uint32 rounded<Bf16>(float lower, float upper) {
+    return to_bf16(lower) | to_bf16(upper) << 16;
+}
+template <> inline uint32 rounded<Tf32>(float lower, float) {
+    return is_nan(lower) ? 0x7fffffff : (bits_of(lower) + 0x1000) & 0xffffe000;
 }
 
 #endif

@@ -25,6 +25,10 @@ C_TYPES = {
     "uint16": ("unsigned short", None),
     "int32": ("int", None),
     "int64": ("long long", None),
+    # What tensor cores multiply: mma.cuh.
+    "tf32": ("Tf32", None),
+    "bf16": ("Bf16", None),
+    "fp16": ("Fp16", None),
 }
 _FIXED_TYPES: dict[str, np.dtype[Any]] = {
     "int": np.dtype(np.int32),
