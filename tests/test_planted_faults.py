@@ -96,6 +96,22 @@ def test_uninitialised_shared_memory(target):
     assert "shared memory that no lane of the block has written" in report
 
 
+def test_a_missing_wait_for_a_copy(target):
+    report = launch_caught("missing_wait", target, 1, 64, values(64), values(64))
+    assert "read of 4 bytes" in report
+    assert "is on its way to: its lane has not waited for it" in report
+
+
+def test_a_copy_to_what_is_still_read(target):
+    with pytest.raises(SimtError, match="copy_overtakes.* races in shared memory"):
+        kernel("copy_overtakes", target)((1, 1, 1), 64, values(64), values(64))
+
+
+def test_a_copy_of_16_bytes_from_an_address_that_4_divide(target):
+    report = launch_caught("unaligned_copy", target, 1, 1, values(64), values(4))
+    assert "asynchronous copy of 16 bytes" in report and "not aligned" in report
+
+
 def test_more_shared_memory_than_a_block_has(target):
     report = launch_caught("too_much_shared", target, 1, 64, values(64), values(64))
     assert "more than 48 KiB of shared memory" in report

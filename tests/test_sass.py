@@ -44,6 +44,23 @@ def test_mma_is_refused_where_there_is_none(precision):
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_asynchronous_copies_pass_by_the_registers(arch):
+    found = disassembled("async_copies", arch)
+    copies = {
+        entry: {opcode for opcode in opcodes if opcode.startswith(("LDG", "STS"))}
+        for entry, opcodes in found.items()
+    }
+    if arch == "sm_75":
+        assert not any(has(found[entry], "LDGSTS") for entry in found)
+        assert has(copies["copy_wide"], "LDG.E.128") and has(copies["copy_narrow"], "LDG.E")
+    else:
+        # The barrier that a wait is for, and the copies; nothing is loaded or stored besides.
+        assert copies["copy_wide"] == {"LDGDEPBAR", "LDGSTS.E.BYPASS.128.ZFILL"}
+        assert copies["copy_narrow"] == {"LDGDEPBAR", "LDGSTS.E"}
+        assert all(has(opcodes, "DEPBAR.LE") for opcodes in found.values())
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_loads_of_16_bytes_are_told_from_others(arch):
     found = disassembled("vector_copy", arch)
     assert has(found["vector_copy"], "LDG.E.128") and has(found["vector_copy"], "STG.E.128")

@@ -122,6 +122,16 @@ def test_dynamic_shared_memory_of_the_size_asked_for(target):
         kernel((1, 1, 1), 96, x, y, 96, shared=95 * 4)
 
 
+@pytest.mark.parametrize("entry", ["copy_wide", "copy_narrow"])
+@pytest.mark.parametrize("count", [64, 61, 33, 0])  # a tail of one, zeros in both groups, all zeros
+def test_asynchronous_copies_read_what_is_valid_and_no_more(target, entry, count):
+    x, y = np.zeros(64 + 4, np.float32), np.full(64, np.nan, np.float32)
+    x = x[(-x.ctypes.data // 4) % 4 :][:count]  # aligned to 16 bytes; beyond it nothing may be read
+    x[:] = 1 + np.arange(count)
+    source("async_copies").kernel(entry, target, FLOAT)((1, 1, 1), 32, x, y, count)
+    np.testing.assert_array_equal(y[::-1], np.pad(x, (0, 64 - count)))
+
+
 def test_atomics_lose_no_update(target):
     y = np.zeros(7, np.int32)
     source("warp_operations").kernel("histogram", target, FLOAT)((8, 1, 1), 64, y)

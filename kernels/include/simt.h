@@ -44,6 +44,11 @@ unsigned long long exchange(int line, unsigned mask, unsigned source, unsigned l
 // The lanes of `mask` whose value is not 0.
 unsigned ballot(int line, unsigned mask, bool value);
 
+// Asynchronous copies of the lane that runs; see async_copy.cuh. `code` is the kernel's address.
+void begin_copy(void *to, const void *from, int bytes, int valid, const void *code);
+void commit_copies();
+void wait_copies(unsigned groups);
+
 char *dynamic_shared();
 
 }  // namespace simt

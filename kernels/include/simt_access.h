@@ -6,7 +6,8 @@
 //   global memory   must lie in an array that the launch was given
 //   shared memory   (the library's static variables and the dynamic block) must be written before
 //                   it is read; and between two barriers a byte that one lane writes must not be
-//                   touched by another, unless a __syncwarp of their warp lies between
+//                   touched by another, unless a __syncwarp of their warp lies between; nor may
+//                   it be touched while an asynchronous copy is on its way to it
 //   the stack       must be the lane's own
 #pragma once
 
@@ -67,6 +68,10 @@ void check_shared(Byte *bytes, const char *address, size_t size, bool write, con
     };
     for (size_t i = 0; i < size; ++i) {
         Byte &b = bytes[i];
+        if (b.copied_in == m.block_serial)
+            return fail(describe(address, size, write, pc) +
+                        " of shared memory that a copy begun at " + code(b.write_pc) +
+                        " is on its way to: its lane has not waited for it");
         const bool written = b.block == m.block_serial;
         if (!write && !written)
             return fail(describe(address, size, write, pc) +
@@ -92,6 +97,16 @@ void check_shared(Byte *bytes, const char *address, size_t size, bool write, con
     }
 }
 
+// What is known of shared memory from an address on; null if it is not shared memory.
+Byte *shared_bytes(const char *address, size_t size) {
+    Machine &m = *machine;
+    if (m.statics.has(address, size)) return &m.static_bytes[address - m.statics.begin];
+    const char *dynamic = m.dynamic.data();
+    if (Range{dynamic, dynamic + m.dynamic.size()}.has(address, size))
+        return &m.dynamic_bytes[address - dynamic];
+    return nullptr;
+}
+
 void check(const void *where_to, size_t size, bool write, const void *pc) {
     if (!machine || !machine->running) return;
     Machine &m = *machine;
@@ -109,11 +124,9 @@ void check(const void *where_to, size_t size, bool write, const void *pc) {
         if (m.used.size() + m.launch->shared_bytes >
             std::max(DEFAULT_SHARED_BYTES, m.launch->shared_bytes))
             return fail(where() + ": uses more than 48 KiB of shared memory at " + code(pc));
-        return check_shared(&m.static_bytes[address - m.statics.begin], address, size, write, pc);
     }
-    const char *dynamic = m.dynamic.data();
-    if (Range{dynamic, dynamic + m.dynamic.size()}.has(address, size))
-        return check_shared(&m.dynamic_bytes[address - dynamic], address, size, write, pc);
+    if (Byte *bytes = shared_bytes(address, size))
+        return check_shared(bytes, address, size, write, pc);
     const char *state = reinterpret_cast<const char *>(&registers);
     if (Range{state, state + sizeof registers}.has(address, size)) return;
     for (const Range &range : m.constants)

@@ -24,6 +24,15 @@ struct Fiber {
     int lane = -1;
 };
 
+// A copy that a lane has begun.
+struct Copy {
+    char *to;
+    const char *from;
+    int bytes, valid;
+    unsigned group;
+    const void *pc;
+};
+
 struct Lane {
     State state;
     Fiber *fiber;
@@ -31,6 +40,8 @@ struct Lane {
     unsigned mask, source;     // of the warp operation
     unsigned long long value;  // given to the operation, then got from it
     unsigned warp_epoch;       // warp synchronisations passed
+    std::vector<Copy> copies;  // that have not arrived
+    unsigned groups;           // of copies, closed
 };
 
 // What happened to one byte of shared memory in this block, in the current barrier interval.
@@ -39,6 +50,7 @@ struct Byte {
     unsigned write_epoch = 0, read_epoch = 0, write_warp_epoch = 0, read_warp_epoch = 0;
     int writer = -1, reader = -1;  // MANY readers are one
     const void *write_pc = nullptr, *read_pc = nullptr;
+    unsigned copied_in = 0;  // serial number of the block in which a copy is on its way here
 };
 constexpr int MANY = -2;
 

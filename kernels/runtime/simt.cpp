@@ -10,6 +10,7 @@
 //
 // Every load and store of a kernel is checked: simt_access.h.
 #include "simt_access.h"
+#include "simt_copies.h"
 #include "simt_machine.h"
 
 #include <stdlib.h>

@@ -1,0 +1,62 @@
+// Copies from global to shared memory that run beside the arithmetic (`cp.async`, from sm_80 on).
+//
+//   copy_async<BYTES>(to, from, valid)   begins a copy of 4 or 16 BYTES; only the first `valid` are
+//                                        read, the others become zero
+//   commit_copies()                      makes a group of this thread's copies since its last group
+//   wait_copies<N>()                     waits for all of its groups but the last N
+//
+// Both addresses are aligned to BYTES. Other threads see the copies after a barrier that follows
+// the wait. sm_75 copies at once. On `simt` a copy arrives at its wait and no sooner, and what it
+// is to overwrite can be neither read nor written before. `cpu` has no such words.
+#pragma once
+
+#include "dialect.cuh"
+
+#if defined(__CUDACC__) && __CUDA_ARCH__ >= 800
+
+template <int BYTES>
+__device__ inline void copy_async(void *to, const void *from, int valid = BYTES) {
+    static_assert(BYTES == 4 || BYTES == 16, "4 or 16 bytes");
+    const uint32 shared = uint32(__cvta_generic_to_shared(to));
+    if (BYTES == 16)  // past the first-level cache
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(from),
+                     "r"(valid)
+                     : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared), "l"(from),
+                     "r"(valid)
+                     : "memory");
+}
+__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int N> __device__ inline void wait_copies() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+#elif defined(__CUDACC__)
+
+template <int BYTES>
+__device__ inline void copy_async(void *to, const void *from, int valid = BYTES) {
+    static_assert(BYTES == 4 || BYTES == 16, "4 or 16 bytes");
+    if (BYTES == 16 && valid == 16) {
+        *static_cast<uint4 *>(to) = *static_cast<const uint4 *>(from);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < BYTES / 4; ++i)
+        static_cast<uint32 *>(to)[i] = i * 4 < valid ? static_cast<const uint32 *>(from)[i] : 0;
+}
+__device__ inline void commit_copies() {}
+template <int N> __device__ inline void wait_copies() {}
+
+#elif defined(KERNELS_SIMT)
+
+// Not inlined, so that reports name the line that calls it.
+template <int BYTES>
+__attribute__((noinline)) void copy_async(void *to, const void *from, int valid = BYTES) {
+    static_assert(BYTES == 4 || BYTES == 16, "4 or 16 bytes");
+    simt::begin_copy(to, from, BYTES, valid, __builtin_return_address(0));
+}
+inline void commit_copies() { simt::commit_copies(); }
+template <int N> inline void wait_copies() { simt::wait_copies(N); }
+
+#endif
