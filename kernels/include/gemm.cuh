@@ -1,9 +1,10 @@
 // The one GEMM: C[m, n] = sum over k of A[m, k] * B[k, n], for dense layers and convolutions.
 //
 // A *loader* presents an operand as rows whose columns are copied in segments, so that index
-// arithmetic is paid once a segment:   load<step of the destination>(row, column, count,
-// destination). Its rows run either along the operand's output index (m or n) or along the
-// reduction index k.
+// arithmetic is paid once a segment:   load(row(r), column(c), count, out).   What row() and
+// column() give may be kept for other segments. It hands `out` runs of neighbours in memory, and
+// how they get to their destination is the business of `out`: see Converted. Its rows run either
+// along the operand's output index (m or n) or along the reduction index k.
 //
 // Micro-tiles of TM rows of C are summed up in registers, and an *epilogue* takes each when it is
 // whole:   store(m, n, tile, rows, columns)   of which so many rows and columns are part of C.
@@ -27,6 +28,25 @@ using lanes_t = Simd<acc_t>::type;
 using index_t = Simd<acc_t>::index;
 constexpr int LANES = Simd<acc_t>::LANES;
 
+// Puts what a loader copies to elements STEP apart.
+template <int STEP> struct Converted {
+    acc_t *out;
+
+    // The next `length` elements: the source's from `begin` to `end`, and zeros around them.
+    __device__ __forceinline__ void run(const T *source, int begin, int end, int length) {
+        for (int i = 0; i < begin; ++i) out[i * STEP] = 0;
+        for (int i = begin; i < end; ++i) out[i * STEP] = acc_t(source[i]);
+        for (int i = end; i < length; ++i) out[i * STEP] = 0;
+        out += length * STEP;
+    }
+};
+
+// Copies columns [column, column + count) of a row to elements STEP apart.
+template <int STEP, class Loader>
+__device__ inline void load(const Loader &loader, int row, int column, int count, acc_t *out) {
+    loader.load(loader.row(row), loader.column(column), count, Converted<STEP>{out});
+}
+
 #ifdef FULL_BLOCKS
 #include "gemm_tiles.cuh"
 #else
@@ -40,9 +60,10 @@ struct Matrix {
     const T *data;
     int64 stride;
 
-    template <int STEP> __device__ void load(int row, int column, int count, acc_t *out) const {
-        const T *source = data + row * stride + column;
-        for (int i = 0; i < count; ++i) out[i * STEP] = acc_t(source[i]);
+    __device__ const T *row(int r) const { return data + r * stride; }
+    __device__ int column(int c) const { return c; }
+    template <class Out> __device__ void load(const T *row, int column, int count, Out out) const {
+        out.run(row + column, 0, count, count);
     }
 
     // What gemm_rows.cuh asks: a row is one run.

@@ -85,7 +85,7 @@ template <Rows ROWS, class B>
 static void pack(acc_t *tile, const B &b, int k0, int depth, int n0, int columns, int width) {
     if (ROWS == Rows::ALONG_K) {
         for (int k = 0; k < depth; ++k) {
-            b.template load<1>(k0 + k, n0, columns, tile + k * width);
+            load<1>(b, k0 + k, n0, columns, tile + k * width);
             for (int n = columns; n < width; ++n) tile[k * width + n] = 0;
         }
         return;
@@ -97,10 +97,10 @@ static void pack(acc_t *tile, const B &b, int k0, int depth, int n0, int columns
             lanes_t square[LANES];
             UNROLL for (int i = 0; i < LANES; ++i) {
                 if (i < rows && length == LANES) {
-                    b.template load<1>(n0 + n + i, k0 + k, LANES, line);
+                    load<1>(b, n0 + n + i, k0 + k, LANES, line);
                     square[i] = load_lanes(line);
                 } else {
-                    if (i < rows) b.template load<1>(n0 + n + i, k0 + k, length, line);
+                    if (i < rows) load<1>(b, n0 + n + i, k0 + k, length, line);
                     square[i] = load_first(line, i < rows ? length : 0);
                 }
             }
@@ -145,7 +145,7 @@ static void multiply_rows(const A &a, const B &b, Part m, Part n, int k_begin, i
                         direct[i] = start[i];
                         whole &= direct[i];
                         if (direct[i]) continue;
-                        a.template load<1>(row + i, k0, depth, gathered[i]);
+                        load<1>(a, row + i, k0, depth, gathered[i]);
                         start[i] = gathered[i];
                     }
                     for (int i = rows; i < TM; ++i) start[i] = start[0], direct[i] = direct[0];
@@ -246,7 +246,7 @@ static void multiply_bands(const A &a, const B &b, Part m, Part n, int k_begin, 
             for (int m0 = m.begin; m0 < m.end; m0 += MOST) {
                 const int m1 = smaller(m0 + MOST, m.end);
                 for (int i = 0; i < others; ++i)
-                    a.template load<1>(k0 + order[BAND - 1 - i], m0, m1 - m0, gathered + i * MOST);
+                    load<1>(a, k0 + order[BAND - 1 - i], m0, m1 - m0, gathered + i * MOST);
                 for (int row = m0; row < m1; row += TM) {
                     int64 offset[TM];
                     int place[TM];

@@ -35,16 +35,14 @@ template <Rows ROWS, int EXTENT, int OUTPUT_STEP, int K_STEP> struct Tile {
             if (ROWS == Rows::ALONG_OUTPUT) {
                 acc_t *destination = tile + row * OUTPUT_STEP + column * K_STEP;
                 if (row < valid)
-                    loader.template load<K_STEP>(first + row, k0 + column, end - column,
-                                                 destination);
+                    load<K_STEP>(loader, first + row, k0 + column, end - column, destination);
                 else
                     for (int i = 0; i < end - column; ++i) destination[i * K_STEP] = 0;
             } else {
                 acc_t *destination = tile + row * K_STEP + column * OUTPUT_STEP;
                 const int stop = smaller(end, valid);
                 if (column < stop)
-                    loader.template load<OUTPUT_STEP>(k0 + row, first + column, stop - column,
-                                                      destination);
+                    load<OUTPUT_STEP>(loader, k0 + row, first + column, stop - column, destination);
                 for (int i = larger(stop, column); i < end; ++i)
                     destination[(i - column) * OUTPUT_STEP] = 0;
             }

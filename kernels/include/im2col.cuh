@@ -68,26 +68,43 @@ template <class Order> struct Im2col {
     int C, channels;  // of the image, of the group
     Order order;
 
-    template <int STEP> __device__ void load(int row, int column, int count, acc_t *out) const {
+    // Columns contiguous in memory: a whole tap row where taps touch, else one tap.
+    __device__ int run() const {
+        return window.DW == 1 && channels == C ? window.KW * channels : channels;
+    }
+    // How many make a tap row.
+    __device__ int runs(int run) const { return run > channels ? 1 : window.KW; }
+
+    // An image, and where its pixel under the first tap is.
+    struct Row {
+        const T *image;
+        int h, w;
+    };
+    __device__ Row row(int r) const {
         const Window &g = window;
-        const Place at = order.place(row);
-        const T *image = x + at.n * g.H * g.W * C;
-        // A run of columns contiguous in memory: a whole tap row where taps touch, else one tap.
-        const int run = this->run(), runs = run > channels ? 1 : g.KW;
-        const int first = column / run;
-        int kh = first / runs, kw = first - kh * runs, j = column - first * run;
+        const Place at = order.place(r);
+        return {x + at.n * g.H * g.W * C, at.row * g.SH - g.PH, at.column * g.SW - g.PW};
+    }
+
+    // A run, by its first tap, and a place in it.
+    struct Column { int kh, kw, j; };
+    __device__ Column column(int c) const {
+        const int run = this->run(), runs = this->runs(run), first = c / run, kh = first / runs;
+        return {kh, first - kh * runs, c - first * run};
+    }
+
+    template <class Out> __device__ void load(Row row, Column column, int count, Out out) const {
+        const Window &g = window;
+        const int run = this->run(), runs = this->runs(run);
+        int kh = column.kh, kw = column.kw, j = column.j;
         for (int done = 0; done < count; j = 0) {
-            const int ih = at.row * g.SH - g.PH + kh * g.DH;
-            const int iw = at.column * g.SW - g.PW + kw * g.DW;
+            const int ih = row.h + kh * g.DH, iw = row.w + kw * g.DW;
             const int length = smaller(run - j, count - done);
             // Elements of the run before `begin` and from `end` on lie in the padding.
             const bool inside = ih >= 0 && ih < g.H;
             const int begin = smaller(larger((iw < 0 ? -iw * C : 0) - j, 0), length);
             const int end = inside ? larger(smaller((g.W - iw) * C - j, length), begin) : begin;
-            const T *source = image + ((int64)ih * g.W + iw) * C + j;
-            for (int i = 0; i < begin; ++i) out[(done + i) * STEP] = 0;
-            for (int i = begin; i < end; ++i) out[(done + i) * STEP] = acc_t(source[i]);
-            for (int i = end; i < length; ++i) out[(done + i) * STEP] = 0;
+            out.run(row.image + ((int64)ih * g.W + iw) * C + j, begin, end, length);
             done += length;
             if (++kw == runs) kw = 0, ++kh;
         }
@@ -109,9 +126,6 @@ template <class Order> struct Im2col {
         }
     };
     Walk walk(int row) const { return {*this, order.walk(row)}; }
-    __device__ int run() const {
-        return window.DW == 1 && channels == C ? window.KW * channels : channels;
-    }
     int64 offset(int column) const {
         const int tap = column / channels, kh = tap / window.KW, kw = tap - kh * window.KW;
         return ((int64)kh * window.DH * window.W + kw * window.DW) * C + column - tap * channels;
@@ -124,18 +138,32 @@ struct Col2im {
     Window window;
     int F, filters;  // of the output, of the group
 
-    template <int STEP> __device__ void load(int row, int column, int count, acc_t *out) const {
+    // A gradient's image, and a pixel of the input's.
+    struct Row {
+        const T *image;
+        int h, w;
+    };
+    __device__ Row row(int r) const {
         const Window &g = window;
-        const Place at = place(row, g.H, g.W);
-        const int tap = column / filters;
-        int kh = tap / g.KW, kw = tap - kh * g.KW, f = column - tap * filters;
+        const Place at = place(r, g.H, g.W);
+        return {dy + at.n * g.OH * g.OW * F, at.row, at.column};
+    }
+
+    struct Column { int kh, kw, f; };
+    __device__ Column column(int c) const {
+        const int tap = c / filters, kh = tap / window.KW;
+        return {kh, tap - kh * window.KW, c - tap * filters};
+    }
+
+    template <class Out> __device__ void load(Row row, Column column, int count, Out out) const {
+        const Window &g = window;
+        int kh = column.kh, kw = column.kw, f = column.f;
         for (int done = 0; done < count; f = 0) {
-            const int oh = g.output_row(at.row, kh), ow = g.output_column(at.column, kw);
+            const int oh = g.output_row(row.h, kh), ow = g.output_column(row.w, kw);
             const int length = smaller(filters - f, count - done);
-            const T *source = dy + ((at.n * g.OH + oh) * g.OW + ow) * F + f;
+            const T *source = row.image + ((int64)oh * g.OW + ow) * F + f;
             const bool reached = oh >= 0 && ow >= 0;
-            for (int i = 0; i < length; ++i)
-                out[(done + i) * STEP] = reached ? acc_t(source[i]) : acc_t(0);
+            out.run(source, 0, reached ? length : 0, length);
             done += length;
             if (++kw == g.KW) kw = 0, ++kh;
         }
@@ -157,10 +185,13 @@ struct FiltersByTap {
     int taps, filters, channels;
     bool turned;
 
-    template <int STEP> __device__ void load(int row, int column, int count, acc_t *out) const {
-        const int tap = row / filters, f = row - tap * filters;
+    __device__ const T *row(int r) const {
+        const int tap = r / filters, f = r - tap * filters;
         const int from = turned ? taps - 1 - tap : tap;
-        const T *source = w + ((int64)f * taps + from) * channels + column;
-        for (int i = 0; i < count; ++i) out[i * STEP] = acc_t(source[i]);
+        return w + ((int64)f * taps + from) * channels;
+    }
+    __device__ int column(int c) const { return c; }
+    template <class Out> __device__ void load(const T *row, int column, int count, Out out) const {
+        out.run(row + column, 0, count, count);
     }
 };

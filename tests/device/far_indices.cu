@@ -6,9 +6,9 @@
 // What the three loaders copy from one row of `count` elements, one after the other.
 KERNEL far_rows(const T *__restrict__ x, T *__restrict__ out, Window g, int row, int count) {
     if (threadIdx.x > 0) return;
-    Matrix{x, count}.load<1>(row, 0, count, out);
-    Im2col{x, g, count, count}.load<1>(row, 0, count, out + count);
-    Col2im{x, g, count, count}.load<1>(row, 0, count, out + 2 * count);
+    load<1>(Matrix{x, count}, row, 0, count, out);
+    load<1>(Im2col<ByPixel>{x, g, count, count, {g.OH, g.OW}}, row, 0, count, out + count);
+    load<1>(Col2im{x, g, count, count}, row, 0, count, out + 2 * count);
 }
 
 // The pixel and channel that thread 0 of the last block comes to first, and a pixel's place.
