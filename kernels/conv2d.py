@@ -73,7 +73,7 @@ def conv2d(
     y = target.empty(s.output, x.dtype)
     rows = y.size // s.F
     grid, threads = gemm.tiles(target, rows, s.F // groups, groups), gemm.threads(target)
-    kernel = _SOURCE.kernel("conv2d_forward", target, x.dtype)
+    kernel = gemm.kernel(_SOURCE, "conv2d_forward", target, x.dtype)
     kernel(grid, threads, x, w, b, y, s.window, rows, s.C, s.F, groups, int(relu))
     return y
 
@@ -120,7 +120,7 @@ def conv2d_backward(
     splits, share = gemm.split(target, s.K, s.F // groups, rows, groups)
     partial = target.empty((splits, s.K, s.F), accumulator(x.dtype))
     grid = gemm.tiles(target, s.K, s.F // groups, groups * splits)
-    kernel = _SOURCE.kernel("conv2d_filter_gradient", target, x.dtype)
+    kernel = gemm.kernel(_SOURCE, "conv2d_filter_gradient", target, x.dtype)
     kernel(grid, threads, dy, x, partial, s.window, rows, s.C, s.F, groups, splits, share)
     dw = target.empty(w.shape, x.dtype) if out_dw is None else out_dw
     sum_columns(target, partial, dw)
@@ -138,7 +138,7 @@ def _input_gradient(target: Target, dy: Array, x: Array, w: Array, s: _Sizes, gr
         entry = "conv2d_strided_input_gradient"
     dx = target.empty(x.shape, x.dtype)
     pixels = x.size // s.C
-    kernel = _SOURCE.kernel(entry, target, x.dtype)
+    kernel = gemm.kernel(_SOURCE, entry, target, x.dtype)
     grid = gemm.tiles(target, pixels, s.C // groups, groups)
     kernel(grid, gemm.threads(target), dy, w, dx, g, pixels, s.C, s.F, groups)
     return dx

@@ -73,7 +73,7 @@ def forward(x: Array, w: Array, b: Array | None, window: Window, pool: Pool) -> 
     shape = (N, pool.PH, pool.PW, F)
     y, argmax = target.empty(shape, x.dtype), target.empty(shape, "uint8")
     rows = checks.count("x: pixels", N * pool.PH * pool.PW * pool.KH * pool.KW)
-    kernel = _FORWARD.kernel("conv2d_pool_forward", target, x.dtype)
+    kernel = gemm.kernel(_FORWARD, "conv2d_pool_forward", target, x.dtype)
     kernel(
         gemm.tiles(target, rows, F),
         gemm.threads(target),

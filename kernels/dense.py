@@ -37,7 +37,7 @@ def dense(x: Array, w: Array, b: Array | None = None, *, relu: bool = False) -> 
     if b is not None:
         checks.shape("b", b, (outputs,), "one bias per output")
     y = target.empty((rows, outputs), x.dtype)
-    kernel = _SOURCE.kernel("dense_forward", target, x.dtype)
+    kernel = gemm.kernel(_SOURCE, "dense_forward", target, x.dtype)
     grid = gemm.tiles(target, rows, outputs)
     kernel(grid, gemm.threads(target), x, w, b, y, rows, inputs, outputs, int(bool(relu)))
     return y
@@ -80,7 +80,7 @@ def dense_backward(
     dx = None
     if need_dx:
         dx = target.empty((rows, inputs), x.dtype)
-        kernel = _SOURCE.kernel("dense_input_gradient", target, x.dtype)
+        kernel = gemm.kernel(_SOURCE, "dense_input_gradient", target, x.dtype)
         grid = gemm.tiles(target, rows, inputs)
         kernel(grid, threads, dy, w, dx, rows, inputs, outputs)
     splits, share = gemm.split(target, outputs, inputs, rows)
@@ -88,7 +88,7 @@ def dense_backward(
     checks.shape("out_dw", dw, w.shape, "w's shape")
     whole = splits == 1 and accumulator(x.dtype) == x.dtype  # then there is nothing to add up
     partial = dw if whole else target.empty((splits, outputs, inputs), accumulator(x.dtype))
-    kernel = _SOURCE.kernel("dense_weight_gradient", target, x.dtype)
+    kernel = gemm.kernel(_SOURCE, "dense_weight_gradient", target, x.dtype)
     grid = gemm.tiles(target, outputs, inputs, splits)
     kernel(grid, threads, dy, x, partial, rows, inputs, outputs, share)
     if not whole:

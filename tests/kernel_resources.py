@@ -17,6 +17,7 @@ from typing import NamedTuple
 import kernels.batch
 import kernels.conv2d_pool  # noqa: F401  (the two define sources that `kernels` alone leaves out)
 import nvrtc
+from kernels import gemm
 from kernels.runtime import Source
 from nvrtc import Resources
 
@@ -34,6 +35,8 @@ MACHINES = {
     "float16": ("sm_90",),
     "bfloat16": ("sm_75", "sm_90"),
 }
+# Tensor cores: one precision wherever it is, the others once, and what Turing has.
+PRECISIONS = {"bf16": ARCHITECTURES[1:], "tf32": ("sm_90",), "fp16": ("sm_75", "sm_90")}
 # What the recipes do without: windows of more than 256 taps, and images that are not bytes.
 UNCOMMON_TYPES = {
     "augment.cu": {"pixel_t": "float32"},
@@ -62,7 +65,9 @@ class Build:
 
     def compiled(self) -> nvrtc.Compiled:
         """Compile it."""
-        text = nvrtc.specialised(SOURCES[self.source], self.dtype, **dict(self.types))
+        constants = dict(self.types)
+        constants |= gemm.constants(constants.get("PRECISION", "fp32"))
+        text = nvrtc.specialised(SOURCES[self.source], self.dtype, **constants)
         return nvrtc.compiled(text, self.source, self.arch)
 
     def _types(self) -> list[str]:
@@ -81,7 +86,13 @@ def matrix() -> list[Build]:
         Build(source, "float32", "sm_90", tuple(types.items()))
         for source, types in UNCOMMON_TYPES.items()
     ]
-    return common + uncommon
+    tensor_cores = [
+        Build(source, "float32", arch, (("PRECISION", precision),))
+        for source in ("conv2d.cu", "dense.cu")
+        for precision, machines in PRECISIONS.items()
+        for arch in machines
+    ]
+    return common + uncommon + tensor_cores
 
 
 def faults(found: Resources, listed: Resources | None, more_registers: int) -> list[str]:

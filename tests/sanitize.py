@@ -33,6 +33,7 @@ LOGS = BUILD / "reports"  # a file for every process that a sanitizer complains 
 KERNEL_TESTS = [
     *(f"tests/test_{name}.py" for name in "conv2d conv2d_pool im2col pool batchnorm dense".split()),
     *(f"tests/test_{name}.py" for name in "softmax elementwise dropout augment batch".split()),
+    "tests/test_tensor_cores.py",
     "tests/test_repeatability.py::test_twice_gives_the_same_bits",
 ]
 THREAD_TESTS = [

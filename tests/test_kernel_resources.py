@@ -3,6 +3,7 @@
 The elementwise kernels are compiled as the loops that run on `cpu`; CuPy wraps them in its own.
 """
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from kernel_resources import (
 )
 from kernels.runtime import Source
 from nvrtc import Resources
+from sass import has, instructions
 
 FAULTS = Path(__file__).parent / "faults"
 
@@ -28,6 +30,12 @@ def table():
     return committed()
 
 
+@cache
+def compiled(build):
+    """Return a build, made once for all tests that look at it."""
+    return build.compiled()
+
+
 @pytest.mark.parametrize("build", matrix(), ids=str)
 def test_kernels_keep_to_the_table(build, table):
     """Without a warning, a stack frame or a spill, and in the shared memory that the table lists.
@@ -35,10 +43,10 @@ def test_kernels_keep_to_the_table(build, table):
     Registers may be a few more: 8 with the NVRTC that the table was made with, 32 with another,
     whose ptxas may unroll a loop that this one did not.
     """
-    compiled = build.compiled()
-    assert "warning" not in compiled.report.lower(), compiled.report
-    assert nvrtc.architectures(compiled.report) == {build.arch}
-    found = nvrtc.resources(compiled.report)
+    report = compiled(build).report
+    assert "warning" not in report.lower(), report
+    assert nvrtc.architectures(report) == {build.arch}
+    found = nvrtc.resources(report)
     assert set(found) == set(SOURCES[build.source].entries)
     more = MORE_REGISTERS if nvrtc.version() == table.nvrtc else MORE_ON_ANOTHER_NVRTC
     wrong = {
@@ -47,6 +55,24 @@ def test_kernels_keep_to_the_table(build, table):
         if (problems := faults(resources, table.cells.get((build.row(entry), build.arch)), more))
     }
     assert wrong == {}
+
+
+TENSOR_CORES = [build for build in matrix() if dict(build.types).get("PRECISION")]
+
+
+@pytest.mark.parametrize("build", TENSOR_CORES, ids=str)
+def test_products_run_on_tensor_cores(build):
+    """And from sm_80 on their operands come by asynchronous copies, most by 16 bytes."""
+    found = instructions(compiled(build).cubin)
+    assert set(found) == set(SOURCES[build.source].entries)
+    for entry, opcodes in found.items():
+        assert has(opcodes, "HMMA"), entry
+        assert not has(opcodes, "FFMA"), entry
+        if build.arch == "sm_75":
+            assert not has(opcodes, "LDGSTS") and has(opcodes, "LDG.E.128"), entry
+        else:
+            assert has(opcodes, "LDGSTS.E.BYPASS.128"), entry
+            assert has(opcodes, "LDGDEPBAR") and has(opcodes, "DEPBAR.LE"), entry
 
 
 def test_table_lists_the_matrix_and_nothing_else(table):

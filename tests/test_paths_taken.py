@@ -12,8 +12,10 @@ import pytest
 
 import kernels
 from calls import CALLS
+from kernels import conv2d_pool, gemm
 from kernels.batch import Augmentation, Progress, advance, count_batch, gather_batch
 from kernels.elementwise import adam_update, average_update, sgd_update
+from kernels.geometry import window
 from kernels.runtime import numpy_arrays_on
 from kernels.runtime.elementwise import Table
 from kernels.runtime.memory import Arena
@@ -34,29 +36,21 @@ def target():
         for call in CALLS.values():
             call(call.arguments(target, FLOAT))
         take_the_other_paths()
+        for precision in target.precisions:
+            with gemm.precision(precision):
+                take_the_paths_of_products(target)
     return target
 
 
 def take_the_other_paths():
     """What one call of every function leaves out."""
-    x, w, dy = normal(0, 2, 6, 5, 4), normal(1, 6, 3, 3, 2), normal(2, 2, 6, 5, 6)
-    x, w, dy = x.astype(FLOAT), w.astype(FLOAT), dy.astype(FLOAT)
-    grouped = {"padding": 1, "groups": 2}  # im2col runs of one tap, not of a row of taps
-    kernels.conv2d(x, w, **grouped, relu=True)
-    kernels.conv2d_backward(dy, x, w, **grouped)
-    grey, filters = x[..., :1], w[..., :1]  # one channel, in runs of neighbours and with a stride
-    for options in ({"padding": 1}, {"padding": 1, "stride": 2}):
-        y = kernels.conv2d(grey, filters, w[:, 0, 0, 0], **options)
-        kernels.conv2d_backward(y, grey, filters, **options)
+    x = normal(0, 2, 6, 5, 4).astype(FLOAT)
     channel = np.ones((4, 4), FLOAT)
     kernels.batch_norm(x, *channel, training=False, relu=True)
     logits, labels = normal(3, 40, 2000).astype(FLOAT), np.arange(40) - 2
     kernels.softmax_cross_entropy(logits, labels, reduction="sum", ignore_index=-2)
     kernels.softmax_cross_entropy(logits, labels, reduction="none", grad=False)
     kernels.cross_entropy(kernels.softmax(logits), labels)
-    few = logits[:3]  # rows that do not fill a micro-tile
-    kernels.dense(few, normal(4, 3, 2000).astype(FLOAT), relu=True)
-    kernels.dense_backward(few[:, :5], few, normal(4, 5, 2000).astype(FLOAT))
     kernels.avg_pool2d(x, 2, count_include_pad=False)
     y, argmax = kernels.max_pool2d(x, 2, stride=1, dilation=2)  # holes between taps
     kernels.max_pool2d_backward(y, argmax, x.shape, 2, stride=1, dilation=2)
@@ -89,6 +83,33 @@ def take_a_planned_step():
     with Recording(Arena(target), counters):
         target.zeros((5,), FLOAT)
         kernels.dropout(x, 0.5, seed=1)
+
+
+def take_the_paths_of_products(target):
+    """What is compiled anew for every precision."""
+    for name in ("conv2d", "conv2d_backward", "dense", "dense_backward"):
+        CALLS[name](CALLS[name].arguments(target, FLOAT))
+    x, w, dy = normal(0, 2, 6, 5, 4), normal(1, 6, 3, 3, 2), normal(2, 2, 6, 5, 6)
+    x, w, dy = x.astype(FLOAT), w.astype(FLOAT), dy.astype(FLOAT)
+    grouped = {"padding": 1, "groups": 2}  # im2col runs of one tap, not of a row of taps
+    kernels.conv2d(x, w, **grouped, relu=True)
+    kernels.conv2d_backward(dy, x, w, **grouped)
+    kernels.conv2d(x[..., :2], w, dilation=2)  # and of taps apart
+    grey, filters = x[..., :1], w[..., :1]  # one channel, in runs of neighbours and with a stride
+    for options in ({"padding": 1}, {"padding": 1, "stride": 2}):
+        y = kernels.conv2d(grey, filters, w[:, 0, 0, 0], **options)
+        kernels.conv2d_backward(y, grey, filters, **options)
+    x, w = normal(3, 3, 5, 3, 5).astype(FLOAT), normal(4, 5, 3, 3, 5).astype(FLOAT)
+    kernels.conv2d_backward(kernels.conv2d(x, w, stride=2), x, w, stride=2)
+    for kernel, dilation, pool in (((3, 3), 1, (1, 2)), ((3, 1), 1, (2, 2)), ((2, 2), 2, (4, 1))):
+        geometry, _ = window((5, 3), kernel, stride=1, padding=1, dilation=dilation)
+        windows = conv2d_pool.Pool(geometry.OH // pool[0], geometry.OW // pool[1], *pool)
+        filters = w[:, : kernel[0], : kernel[1]].copy()
+        for bias in (None, w[:, 0, 0, 0].copy()):
+            conv2d_pool.forward(x, filters, bias, geometry, windows)
+    few, weights = normal(3, 3, 2000).astype(FLOAT), normal(4, 5, 2000).astype(FLOAT)
+    kernels.dense(few, weights, relu=True)  # rows that do not fill a micro-tile
+    kernels.dense_backward(few[:, :5], few, weights)
 
 
 def call_sites(library):

@@ -12,7 +12,7 @@ import pytest
 
 import kernels
 from calls import CALLS
-from kernels import runtime
+from kernels import gemm, runtime
 
 TESTS = Path(__file__).parent
 
@@ -54,6 +54,17 @@ def test_outputs_are_poisoned_before_a_kernel_runs(target):
 @pytest.mark.parametrize("name", CALLS)
 def test_twice_gives_the_same_bits(target, dtype, name):
     assert digest(CALLS[name], target, dtype) == digest(CALLS[name], target, dtype)
+
+
+PRODUCTS = ["conv2d", "conv2d_backward", "dense", "dense_backward"]
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_twice_gives_the_same_bits_of_float32_in_each_precision(target, name):
+    for precision in target.precisions:
+        with gemm.precision(precision):
+            first = digest(CALLS[name], target, np.float32)
+            assert digest(CALLS[name], target, np.float32) == first
 
 
 def test_python_threads_do_not_disturb_each_other(target, dtype):

@@ -10,6 +10,7 @@
 // whole:   store(m, n, tile, rows, columns)   of which so many rows and columns are part of C.
 //
 //   cuda, simt   gemm_tiles.cuh: tiles of both operands in shared memory, a micro-tile a thread
+//                gemm_mma.cuh: on tensor cores, with a PRECISION: tf32, bf16 or fp16
 //   cpu          gemm_rows.cuh: operand A read where it lies, SIMD registers along n
 #pragma once
 
@@ -47,7 +48,9 @@ __device__ inline void load(const Loader &loader, int row, int column, int count
     loader.load(loader.row(row), loader.column(column), count, Converted<STEP>{out});
 }
 
-#ifdef FULL_BLOCKS
+#if defined(TYPE_PRECISION)
+#include "gemm_mma.cuh"
+#elif defined(FULL_BLOCKS)
 #include "gemm_tiles.cuh"
 #else
 #include "gemm_rows.cuh"
@@ -125,7 +128,7 @@ struct BiasPoolRelu {
             const lanes_t shift =
                 bias ? lanes_t(load_first(bias + n + v * LANES, count)) : lanes_t{};
             UNROLL for (int i = 0; i < TM / TAPS; ++i) {
-                if (i >= windows) break;
+                if (i > 0 && i >= windows) break;  // a tile has at least one
                 lanes_t best = tile[i * TAPS][v] + shift;
                 index_t index = {};
                 UNROLL for (int tap = 1; tap < TAPS; ++tap) {

@@ -70,6 +70,7 @@ class CpuTarget:
     #: The GEMM's panel of operand B, in the second-level cache.
     constants = {"BM": 1, "BN": 96, "BK": 1024}
     dtypes: tuple[str, ...] = ("float32", "float64")
+    precisions: tuple[str, ...] = ("fp32",)
     threads = 1
 
     def __init__(self) -> None:

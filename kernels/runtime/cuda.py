@@ -37,6 +37,14 @@ class CudaTarget:
         """Return the name that messages use."""
         return f"cuda:{self.device}"
 
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """In which the products of float32 arrays can be taken; see gemm.precision."""
+        capability = int(self._cupy.cuda.Device(self.device).compute_capability)
+        if capability >= 80:
+            return ("fp32", "tf32", "bf16", "fp16")
+        return ("fp32", "fp16") if capability >= 75 else ("fp32",)
+
     def kernel(self, source: Source, entry: str, constants: dict[str, Any]) -> Kernel:
         """Compile, or load from CuPy's cache, one entry point."""
         cupy = self._cupy

@@ -70,6 +70,7 @@ class SimtTarget:
     name = "simt"
     constants = CudaTarget.constants
     dtypes: tuple[str, ...] = ("float32", "float64")
+    precisions: tuple[str, ...] = ("fp32", "tf32", "bf16", "fp16")
     threads = CudaTarget.threads
 
     def __init__(self) -> None:

@@ -29,6 +29,10 @@ class Target(Protocol):
     constants: dict[str, int]
     dtypes: tuple[str, ...]  #: floating types that kernels take here
 
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """In which the products of float32 arrays can be taken; see gemm.precision."""
+
     def kernel(self, source: Source, entry: str, constants: dict[str, Any]) -> Kernel:
         """Compile, or load from the cache, one entry point."""
 
