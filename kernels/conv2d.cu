@@ -46,8 +46,8 @@ conv2d_input_gradient(const T *__restrict__ dy, const T *__restrict__ w, T *__re
     const int group = blockIdx.z, channels = C / groups, filters = F / groups;
     const int taps = window.KH * window.KW;
     const Im2col<ByPixel> a{dy + group * filters, window, F, filters, {window.OH, window.OW}};
-    const FiltersByTap b{w + (int64)group * filters * taps * channels, taps, filters, channels,
-                         true};
+    const FiltersByTap<true> b{w + (int64)group * filters * taps * channels, taps, filters,
+                               channels};
     const Plain<T> epilogue{dx + group * channels, C};
     gemm<Rows::ALONG_OUTPUT, Rows::ALONG_K>(a, b, rows, channels, 0, taps * filters, epilogue);
 }
@@ -58,8 +58,8 @@ conv2d_strided_input_gradient(const T *__restrict__ dy, const T *__restrict__ w,
     const int group = blockIdx.z, channels = C / groups, filters = F / groups;
     const int taps = window.KH * window.KW;
     const Col2im a{dy + group * filters, window, F, filters};
-    const FiltersByTap b{w + (int64)group * filters * taps * channels, taps, filters, channels,
-                         false};
+    const FiltersByTap<false> b{w + (int64)group * filters * taps * channels, taps, filters,
+                                channels};
     const Plain<T> epilogue{dx + group * channels, C};
     gemm<Rows::ALONG_OUTPUT, Rows::ALONG_K>(a, b, rows, channels, 0, taps * filters, epilogue);
 }

@@ -178,16 +178,15 @@ struct Col2im {
     int64 offset(int column) const { return column; }
 };
 
-// The filters (F, KH, KW, channels) as a matrix with row (kh, kw, f) and column c; `turned` counts
+// The filters (F, KH, KW, channels) as a matrix with row (kh, kw, f) and column c; TURNED counts
 // the taps from the last.
-struct FiltersByTap {
+template <bool TURNED> struct FiltersByTap {
     const T *w;  // at the group's first filter
     int taps, filters, channels;
-    bool turned;
 
     __device__ const T *row(int r) const {
         const int tap = r / filters, f = r - tap * filters;
-        const int from = turned ? taps - 1 - tap : tap;
+        const int from = TURNED ? taps - 1 - tap : tap;
         return w + ((int64)f * taps + from) * channels;
     }
     __device__ int column(int c) const { return c; }
