@@ -125,3 +125,13 @@ def test_message_names_the_kernels_file_and_line(
     message = r"kernels/include/gemm_rows\.cuh:\d+:\d+: error: .*must hold"
     with pytest.raises(KernelError, match=message):
         CpuTarget().kernel(source, "faulty", constants)
+
+
+def test_lines_are_counted_past_a_header_that_is_left_out(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERNELS_CACHE_DIR", str(cache))
+    text = '#if 0\n#include "random.cuh"\n#endif\nint wrong = lost;'
+    source = Source("faulty.cu", text, ahead=False)
+    with pytest.raises(KernelError, match=r"kernels/faulty\.cu:4:\d+: error: .*lost"):
+        CpuTarget().kernel(source, "faulty", {})

@@ -157,6 +157,8 @@ def _flatten(name: str, text: str) -> list[str]:
             lines.append(f'#line {number + 1} "{PACKAGE.name}/{name}"')
         elif line == "#pragma once":
             lines.append("")
+        elif line.startswith("#endif"):  # the compiler skips marks where it skips a branch
+            lines += [line, f'#line {number + 1} "{PACKAGE.name}/{name}"']
         else:
             lines.append(line)
     return lines
