@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .runtime import Array, as_array, checks
+from .runtime import Array, Target, as_array, checks
 from .runtime.elementwise import Elementwise, Table
 
 _RELU = Elementwise("relu_forward", "T x", "T y", "y = x < T(0) ? T(0) : x;")
@@ -21,27 +21,44 @@ _NORMALIZE = Elementwise(
     scalars="A mean, A inv_std",
     U=np.uint8,
 )
-_SGD = Elementwise(
+_MULTIPLY_BY = Elementwise(
+    "multiply_by", "raw A factor", "T x", "x = T(A(x) * factor[0]);", rare=True
+)
+
+
+def _step(name: str, outputs: str, operation: str, scalars: str) -> tuple[Elementwise, Elementwise]:
+    """Return an optimizer's kernel, and the one for a scaled gradient: see loss_scale.py."""
+    scaled = operation.replace("A(grad)", "A(grad) * unscale[0]")
+    return (
+        Elementwise(name, "T grad", outputs, operation, scalars, table=True),
+        Elementwise(
+            f"scaled_{name}",
+            "T grad, raw A unscale",
+            outputs,
+            f"if (unscale[0] != 0) {{ {scaled} }}",
+            scalars,
+            table=True,
+            rare=True,
+        ),
+    )
+
+
+_SGD = _step(
     "sgd",
-    "T grad",
     "T param",
     "const A p = A(param); param = T(p - lr * (A(grad) + weight_decay * p));",
     scalars="A lr, A weight_decay",
-    table=True,
 )
-_SGD_MOMENTUM = Elementwise(
+_SGD_MOMENTUM = _step(
     "sgd_momentum",
-    "T grad",
     "T velocity, T param",
     "const A p = A(param), g = A(grad) + weight_decay * p, v = momentum * A(velocity) + g;"
     " velocity = T(v);"
     " param = T(p - lr * (nesterov ? g + momentum * v : v));",
     scalars="A lr, A weight_decay, A momentum, int32 nesterov",
-    table=True,
 )
-_ADAM = Elementwise(
+_ADAM = _step(
     "adam",
-    "T grad",
     "T m, T v, T param",
     "const A p = A(param), g = A(grad) + l2 * p;"
     " const A first = beta1 * A(m) + take1 * g, second = beta2 * A(v) + take2 * g * g;"
@@ -49,7 +66,6 @@ _ADAM = Elementwise(
     " v = T(second);"
     " param = T(p - (shrink * p + rate * first / (sqrt(second) * inv_root + eps)));",
     scalars="A l2, A shrink, A beta1, A take1, A beta2, A take2, A rate, A inv_root, A eps",
-    table=True,
 )
 _EMA = Elementwise(
     "moving_average",
@@ -161,13 +177,23 @@ def sgd_scalars(
     return (lr, weight_decay, momentum, int(bool(nesterov))) if momentum else (lr, weight_decay)
 
 
-def sgd_update(scalars: Scalars, param: Array, grad: Array, velocity: Array | None) -> None:
-    """Take one step by these numbers; with velocity if there is a momentum among them."""
+def sgd_update(
+    scalars: Scalars,
+    param: Array,
+    grad: Array,
+    velocity: Array | None,
+    unscale: Array | None = None,
+) -> None:
+    """Take one step by these numbers; with velocity if there is a momentum among them.
+
+    With unscale (1,) grad is multiplied by it; where it is 0, all stays as it is. The device looks
+    at its value, not the host.
+    """
     state = {} if velocity is None else {"velocity": velocity}
     param, grad, *moving = _updated(param, grad, **state)
     target, _ = as_array("param", param)
-    kernel = _SGD_MOMENTUM if moving else _SGD
-    kernel(target, param.dtype, grad, *_as_arguments(scalars), *moving, param)
+    kernels = _SGD_MOMENTUM if moving else _SGD
+    _launch(kernels, target, grad, unscale, *_as_arguments(scalars), *moving, param)
 
 
 def adam_step(
@@ -231,11 +257,24 @@ def adam_scalars(
     return (l2, shrink, beta1, 1 - beta1, beta2, 1 - beta2, rate, inv_root, eps)
 
 
-def adam_update(scalars: Scalars, param: Array, grad: Array, m: Array, v: Array) -> None:
-    """Take one step by these numbers."""
+def adam_update(
+    scalars: Scalars,
+    param: Array,
+    grad: Array,
+    m: Array,
+    v: Array,
+    unscale: Array | None = None,
+) -> None:
+    """Take one step by these numbers; unscale is that of `sgd_update`."""
     param, grad, m, v = _updated(param, grad, m=m, v=v)
     target, _ = as_array("param", param)
-    _ADAM(target, param.dtype, grad, *_as_arguments(scalars), m, v, param)
+    _launch(_ADAM, target, grad, unscale, *_as_arguments(scalars), m, v, param)
+
+
+def multiply_by(x: Array, factor: Array) -> None:
+    """Multiply x in place by a number on its device: factor (1,), in the type of x's sums."""
+    target, _ = as_array("x", x)
+    _MULTIPLY_BY(target, x.dtype, factor, x)
 
 
 def average_update(scalars: Scalars, average: Array, value: Array) -> None:
@@ -243,6 +282,20 @@ def average_update(scalars: Scalars, average: Array, value: Array) -> None:
     average, value = _updated(average, value)
     target, _ = as_array("average", average)
     _EMA(target, average.dtype, value, *_as_arguments(scalars), average)
+
+
+def _launch(
+    kernels: tuple[Elementwise, Elementwise],
+    target: Target,
+    grad: Array,
+    unscale: Array | None,
+    *arguments: Any,
+) -> None:
+    plain, scaled = kernels
+    if unscale is None:
+        plain(target, grad.dtype, grad, *arguments)
+    else:
+        scaled(target, grad.dtype, grad, unscale, *arguments)
 
 
 def _as_arguments(scalars: Scalars) -> tuple[Any, ...]:

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 import kernels.batch
-import kernels.conv2d_pool  # noqa: F401  (the two define sources that `kernels` alone leaves out)
+import kernels.conv2d_pool
+import kernels.fold
+import kernels.loss_scale  # noqa: F401  (they define sources that `kernels` alone leaves out)
 from kernels.runtime.source import Source
 
 README = Path(__file__).parent / "README.md"

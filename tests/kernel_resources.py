@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import kernels.batch
-import kernels.conv2d_pool  # noqa: F401  (the two define sources that `kernels` alone leaves out)
+import kernels.conv2d_pool
+import kernels.fold
+import kernels.loss_scale  # noqa: F401  (they define sources that `kernels` alone leaves out)
 import nvrtc
 from kernels import gemm
 from kernels.runtime import Source

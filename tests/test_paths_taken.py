@@ -12,7 +12,7 @@ import pytest
 
 import kernels
 from calls import CALLS
-from kernels import conv2d_pool, gemm
+from kernels import conv2d_pool, gemm, loss_scale
 from kernels.batch import Augmentation, Progress, advance, count_batch, gather_batch
 from kernels.elementwise import adam_update, average_update, sgd_update
 from kernels.geometry import window
@@ -77,7 +77,15 @@ def take_a_planned_step():
         (sgd_update, 4, (flat * 0,)),
         (adam_update, 9, (flat * 0, flat * 0)),
     ):
-        update(Table(np.full((1, columns), 0.5, FLOAT), counters), flat, flat + 1, *arrays)
+        table = Table(np.full((1, columns), 0.5, FLOAT), counters)
+        update(table, flat, flat + 1, *arrays)
+        state = loss_scale.new_state(target, FLOAT)
+        for value in (1, np.inf):  # a step, and one left out
+            grad = np.full_like(flat, value)
+            loss_scale.scale_gradient(grad, state)
+            unscale = loss_scale.update(grad, state, interval=1)
+            for scalars in (table, (1,) * columns):
+                update(scalars, flat, grad, *arrays, unscale)
     average_update((0.5,), flat * 0, flat)
     average_update(Table(np.full((1, 1), 0.5, FLOAT), counters), flat * 0, flat)
     with Recording(Arena(target), counters):

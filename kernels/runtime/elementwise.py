@@ -35,6 +35,7 @@ class Elementwise:
         Name of the kernel.
     inputs, outputs : str
         Declarations such as ``"T x, T y"``. T is the dtype of the call. Outputs may be read too.
+        The last input may be ``"raw A x"``, an array of another shape that the expression indexes.
     scalars : str
         Declarations of inputs that are numbers. A is the type to calculate in: double where T is,
         else float.
@@ -42,6 +43,8 @@ class Elementwise:
         C++ statements that assign the outputs.
     table : bool
         Whether a call may give a `Table` in place of the scalars.
+    rare : bool
+        As of `Source`.
     **types
         Element types of other names than T in the declarations.
     """
@@ -54,6 +57,7 @@ class Elementwise:
         operation: str,
         scalars: str = "",
         table: bool = False,
+        rare: bool = False,
         **types: Any,
     ) -> None:
         self.name = name
@@ -63,7 +67,7 @@ class Elementwise:
         lines += _loop(name, inputs, outputs, scalars, operation)
         if table:
             lines += _loop(_of_table(name), inputs, outputs, scalars, operation, table=True)
-        self._source = Source(f"elementwise/{name}", "\n".join(lines), **types)
+        self._source = Source(f"elementwise/{name}", "\n".join(lines), rare=rare, **types)
         self._cuda: dict[str, Any] = {}
 
     def __call__(self, target: Target, dtype: Any, *arguments: Any, **types: Any) -> None:
@@ -89,15 +93,15 @@ class Elementwise:
 
         inputs, scalars, outputs, operation = self._declared
         numbers = [f"{wide if kind == 'A' else kind} {name}" for kind, name in _names(scalars)]
-        declared = ", ".join([inputs, *numbers])
+        declared = ", ".join([inputs.replace("raw A ", f"raw {wide} "), *numbers])
         preamble = f"using A = {C_TYPES[wide][0]};"
         return cupy.ElementwiseKernel(declared, outputs, operation, self.name, preamble=preamble)
 
 
 def _names(declarations: str) -> list[tuple[str, str]]:
     """Return the (type, name) pairs of "T x, T y"."""
-    parts = [declaration.split() for declaration in declarations.split(",") if declaration]
-    return [(c_type, name) for c_type, name in parts]
+    parts = [declaration.rsplit(maxsplit=1) for declaration in declarations.split(",")]
+    return [(part[0].strip(), part[1]) for part in parts if part]
 
 
 def _of_table(name: str) -> str:
@@ -109,8 +113,10 @@ def _loop(
 ) -> list[str]:
     """Return the CUDA C++ lines of a grid-stride loop around the expression."""
     numbers = _names(scalars)
+    arrays = [(kind, name) for kind, name in _names(inputs) if kind != "raw A"]
     parameters = ["int64 count"]
-    parameters += [f"const {t} *__restrict__ {n}_" for t, n in _names(inputs)]
+    parameters += [f"const {t} *__restrict__ {n}_" for t, n in arrays]
+    parameters += [f"const acc_t *__restrict__ {n}" for t, n in _names(inputs) if t == "raw A"]
     if table:
         parameters += ["const acc_t *__restrict__ rows", "const int64 *__restrict__ step"]
     else:
@@ -118,7 +124,7 @@ def _loop(
     parameters += [f"{t} *__restrict__ {n}_" for t, n in _names(outputs)]
     of_row = f"rows[step[0] * {len(numbers)} + "
     values = [f"const {t} {n} = {t}({of_row}{i}]);" for i, (t, n) in enumerate(numbers) if table]
-    elements = [f"const {t} {n} = {n}_[i];" for t, n in _names(inputs)]
+    elements = [f"const {t} {n} = {n}_[i];" for t, n in arrays]
     elements += [f"{t} &{n} = {n}_[i];" for t, n in _names(outputs)]
     return [
         f"KERNEL {name}({', '.join(parameters)}) {{",

@@ -75,19 +75,28 @@ class Source:
     text : str, optional
         The text, where it is not a file.
     ahead : bool
-        Whether `prepare` compiles it.
+        Whether it is one of the package's, in `Source.all`.
+    rare : bool
+        Whether `prepare` leaves it to its first use, for few trainings come to it.
     **defaults
         Constants of the common specialisation: an int becomes ``#define NAME value``, a dtype
         ``#define TYPE_NAME ctype``.
     """
 
-    #: Every source, in order of definition: what `prepare` compiles ahead.
+    #: Every source, in order of definition: `prepare` compiles ahead those that are not rare.
     all: list[Source] = []
 
     def __init__(
-        self, name: str, text: str | None = None, *, ahead: bool = True, **defaults: Any
+        self,
+        name: str,
+        text: str | None = None,
+        *,
+        ahead: bool = True,
+        rare: bool = False,
+        **defaults: Any,
     ) -> None:
         self.name = name
+        self.rare = rare
         self._text = text
         self.defaults = defaults
         self._kernels: dict[Any, Kernel] = {}

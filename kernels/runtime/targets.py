@@ -122,5 +122,6 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
 
 
 def prepare(target: Target, dtype: Any) -> None:
-    """Compile every source of the package in its common specialisation, where not cached."""
-    target.prepare([(source, source.constants(target, dtype)) for source in Source.all])
+    """Compile what trainings use of the package in its common specialisation, where not cached."""
+    used = [source for source in Source.all if not source.rare]
+    target.prepare([(source, source.constants(target, dtype)) for source in used])
