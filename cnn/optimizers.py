@@ -27,18 +27,34 @@ class Optimizer(ABC):
     state: dict[str, Array] = field(default_factory=dict, init=False, repr=False)
     steps: int = field(default=0, init=False, repr=False)
 
-    def step(self, parameters: Array, gradients: Array, factor: float = 1.0) -> None:
-        """Update `parameters` in place with the learning rate lr * factor."""
+    def step(
+        self,
+        parameters: Array,
+        gradients: Array,
+        factor: float = 1.0,
+        unscale: Array | None = None,
+    ) -> None:
+        """Update `parameters` in place with the learning rate lr * factor; see `update`."""
         self.steps += 1
-        self.update(parameters, gradients, self.scalars(self.steps, factor))
+        self.update(parameters, gradients, self.scalars(self.steps, factor), unscale)
 
     @abstractmethod
     def scalars(self, step: int, factor: float) -> tuple[float, ...]:
         """Return the numbers that `update` takes at a step, from 1, of the rate lr * factor."""
 
     @abstractmethod
-    def update(self, parameters: Array, gradients: Array, scalars: Scalars) -> None:
-        """Launch the update of `parameters` by these numbers, or by a table of every step's."""
+    def update(
+        self,
+        parameters: Array,
+        gradients: Array,
+        scalars: Scalars,
+        unscale: Array | None = None,
+    ) -> None:
+        """Launch the update of `parameters` by these numbers, or by a table of every step's.
+
+        `unscale` (1,), on the device, is what to multiply scaled gradients by, and 0 for a step to
+        leave out.
+        """
 
     def _state(self, name: str, parameters: Array) -> Array:
         if name not in self.state:
@@ -60,10 +76,16 @@ class SGD(Optimizer):
         """Return the numbers that `update` takes at a step, from 1, of the rate lr * factor."""
         return sgd_scalars(self.lr * factor, self.momentum, self.nesterov, self.weight_decay)
 
-    def update(self, parameters: Array, gradients: Array, scalars: Scalars) -> None:
+    def update(
+        self,
+        parameters: Array,
+        gradients: Array,
+        scalars: Scalars,
+        unscale: Array | None = None,
+    ) -> None:
         """Launch the update of `parameters` by these numbers, or by a table of every step's."""
         velocity = self._state("velocity", parameters) if self.momentum else None
-        sgd_update(scalars, parameters, gradients, velocity)
+        sgd_update(scalars, parameters, gradients, velocity, unscale)
 
 
 @dataclass
@@ -84,10 +106,16 @@ class Adam(Optimizer):
             step, self.lr * factor, self.betas, self.eps, self.weight_decay, self.decoupled
         )
 
-    def update(self, parameters: Array, gradients: Array, scalars: Scalars) -> None:
+    def update(
+        self,
+        parameters: Array,
+        gradients: Array,
+        scalars: Scalars,
+        unscale: Array | None = None,
+    ) -> None:
         """Launch the update of `parameters` by these numbers, or by a table of every step's."""
         m, v = self._state("m", parameters), self._state("v", parameters)
-        adam_update(scalars, parameters, gradients, m, v)
+        adam_update(scalars, parameters, gradients, m, v, unscale)
 
 
 @dataclass

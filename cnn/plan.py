@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kernels import gemm, loss_scale
 from kernels.batch import Augmentation, Progress, advance, count_batch, gather_batch
 from kernels.reduce import accumulator
 from kernels.runtime import Array
@@ -138,7 +139,7 @@ class Plan:
         )
         layers = {id(layer): layer for layer in (*model.layers, *self._layers)}
         before = {key: dict(vars(layer)) for key, layer in layers.items()}
-        with forward:
+        with gemm.precision(trainer.precision), forward:
             x, labels = self._batch(rows)
             for layer in self._layers:
                 x = layer.forward(x, training=True)
@@ -151,12 +152,15 @@ class Plan:
             before[id(layer)]["draws"] = layer.draws
         check()
         trained = [index for index, layer in enumerate(self._layers) if layer.parameters]
-        with backward:
+        with gemm.precision(trainer.precision), backward:
+            loss_scale.scale_gradient(dy, trainer.loss_scale)
             for layer in reversed(self._layers[min(trained, default=len(self._layers)) :]):
                 dy = layer.backward(dy)
                 # Without what forward kept, its memory serves the layers still to come.
                 _restore(layer, before[id(layer)])
-            trainer.optimizer.update(model.parameter_buffer, model.gradient_buffer, self._rates)
+            buffers = model.parameter_buffer, model.gradient_buffer
+            unscale = loss_scale.update(model.gradient_buffer, trainer.loss_scale)
+            trainer.optimizer.update(*buffers, self._rates, unscale)
             if trainer.ema is not None:
                 trainer.ema.move(model.parameter_buffer, self._shares)
             advance(target, model.dtype, rows, self.progress)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from kernels import gemm, loss_scale
 from kernels.runtime import Array, prepare
 
 from . import training_state
@@ -45,8 +46,10 @@ class Trainer:
         Of the learning rate, over all epochs of one `fit`; `Constant` where not given.
     augment : Augment, optional
         Applied to each batch of training images.
-    precision : {"fp32"}
-        Of the arithmetic on the model's float32 arrays.
+    precision : {"fp32", "tf32", "bf16", "fp16"}
+        Of the products of training steps, on a float32 model, where its device has it; see
+        `kernels.gemm.precision`. Parameters, sums and everything else stay float32. With "fp16",
+        gradients are scaled, and steps whose gradients overflow are left out.
     seed : int
         Of the epochs' order and the augmentation.
     ema : EMA, optional
@@ -73,11 +76,13 @@ class Trainer:
         Training images and batches taken so far.
     course : Course or None
         How far the last `fit` came.
+    loss_scale : array (3,) or None
+        With "fp16", the state of `kernels.loss_scale`, on the device.
 
     Raises
     ------
     ValueError
-        If the precision is none of these.
+        If the model's device and type do not have the precision.
     KernelError
         If the kernels cannot be compiled.
 
@@ -99,8 +104,7 @@ class Trainer:
         plan: bool = True,
         run: Run | None = None,
     ) -> None:
-        if precision != "fp32":
-            raise ValueError(f"precision: got {precision!r}, expected 'fp32'")
+        gemm.check_precision(precision, model.target, model.dtype)
         self.model = model
         self.optimizer = optimizer
         self.loss: Loss = loss or default_loss(model)
@@ -119,6 +123,8 @@ class Trainer:
         self.images_seen = 0
         self.steps = 0
         self._restored = False
+        scaled = precision == "fp16"
+        self.loss_scale = loss_scale.new_state(model.target, model.dtype) if scaled else None
         self._loss_sum: Array = None
         self._loss_count = 0
         prepare(model.target, model.dtype)
@@ -202,7 +208,8 @@ class Trainer:
                     factor = self.schedule(epoch * steps_per_epoch + step, course.steps)
                     with self._counted_time():
                         if plan is None:
-                            self._step(images, labels, chosen, factor)
+                            with gemm.precision(self.precision):
+                                self._step(images, labels, chosen, factor)
                         else:
                             look = partial(self._look, self._loss_sum, images, chosen)
                             plan.step(len(chosen), look)
@@ -275,8 +282,10 @@ class Trainer:
         outputs = model.forward(self._batch(images, chosen, self.steps), training=True)
         loss, gradient = self.loss(outputs, expected)
         self._look(loss, images, chosen)
+        loss_scale.scale_gradient(gradient, self.loss_scale)
         model.backward(gradient)
-        self.optimizer.step(model.parameter_buffer, model.gradient_buffer, factor)
+        unscale = loss_scale.update(model.gradient_buffer, self.loss_scale)
+        self.optimizer.step(model.parameter_buffer, model.gradient_buffer, factor, unscale)
         if self.ema is not None:
             self.ema.update(model.parameter_buffer)
         self._loss_sum += loss * len(expected)

@@ -31,7 +31,8 @@ def precision(name: str) -> Iterator[None]:
     name : {"fp32", "tf32", "bf16", "fp16"}
         "fp32" does not round. The others do, to nearest, and multiply on tensor cores: tf32 keeps
         10 bits after the point, bf16 7, both with the exponents of float32; fp16 keeps 10 and has
-        no number above 65504. Sums are taken in float32, results stay float32.
+        no number above 65504. Sums are taken in float32, results stay float32. The gradients of
+        conv2d_pool.py do not come under it: they are no GEMM.
 
     Raises
     ------

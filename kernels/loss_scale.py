@@ -20,27 +20,28 @@ def new_state(target: Target, dtype: Any, scale: float = 2.0**16) -> Array:
     return target.array([scale, 1 / scale, 0], accumulator(dtype))
 
 
-def scale_gradient(gradient: Array, state: Array) -> None:
-    """Multiply the loss's gradient in place by the scale."""
-    multiply_by(gradient, state[:1])
+def scale_gradient(gradient: Array, state: Array | None) -> None:
+    """Multiply the loss's gradient in place by the scale, if there is one."""
+    if state is not None:
+        multiply_by(gradient, state[:1])
 
 
 def update(
     grad: Array,
-    state: Array,
+    state: Array | None,
     *,
     growth: float = 2.0,
     backoff: float = 0.5,
     interval: int = 2000,
-) -> Array:
+) -> Array | None:
     """Look for infinities and NaN in a scaled gradient, and update the state for the next step.
 
     Parameters
     ----------
     grad : array
         All of the parameters' gradients, contiguous, floating.
-    state : array (3,)
-        Of `new_state`; updated in place.
+    state : array (3,) or None
+        Of `new_state`, updated in place; None where nothing is scaled.
     growth, backoff : float
         What the scale is multiplied by after `interval` finite gradients, and after one that is
         not; powers of two. Both 1 make the scale a constant.
@@ -49,10 +50,12 @@ def update(
 
     Returns
     -------
-    array (1,)
+    array (1,) or None
         What `sgd_update` and `adam_update` multiply the gradient by: 1 / scale, or 0 for a step to
         leave out. A view of the state.
     """
+    if state is None:
+        return None
     target, _ = as_array("grad", grad)
     grid = target.stride_grid(grad.size)
     overflow = target.empty((grid[0],), "int32")
