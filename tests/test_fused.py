@@ -1,0 +1,132 @@
+"""Which layers a planned step fuses, and that they compute and leave behind what those did."""
+
+import numpy as np
+import pytest
+
+from cnn import AvgPool2D, Conv2D, Dense, Flatten, MaxPool2D, ReLU, Sequential
+from cnn.fused import ConvPool, WithReLU, fuse
+from comparison import assert_close
+from support import RTOL, device_of, host, normal
+
+SHAPE = (8, 9, 2)
+
+
+class Doubled(Conv2D):
+    """Derived from a layer that is fused."""
+
+    recordable = True
+
+    def forward(self, x, training=False, relu=False):
+        return 2 * super().forward(x, training, relu)
+
+
+class Cubed(ReLU):
+    """Another one."""
+
+    recordable = True
+
+    def forward(self, x, training=False):
+        return super().forward(x, training) ** 3
+
+
+class Least(MaxPool2D):
+    """Another one."""
+
+    recordable = True
+
+    def forward(self, x, training=False):
+        return -super().forward(-x, training)
+
+
+FUSED = {
+    "conv, pool, ReLU": lambda: [Conv2D(3, 3), MaxPool2D(2), ReLU()],
+    "conv, ReLU, pool": lambda: [Conv2D(3, 3), ReLU(), MaxPool2D(2)],
+    "no bias": lambda: [Conv2D(3, 3, bias=False), MaxPool2D(2), ReLU()],
+    "stride of the pool": lambda: [Conv2D(3, 3), MaxPool2D((1, 4), (1, 4)), ReLU()],
+    "stride of the convolution": lambda: [Conv2D(3, 3, stride=2, padding=1), MaxPool2D(2), ReLU()],
+    "dilated rows": lambda: [Conv2D(3, 3, dilation=(2, 1)), MaxPool2D((2, 1)), ReLU()],
+}
+# What a pool of ConvPool does not do, or its convolution: only the ReLU next to it is taken up.
+APART = {
+    "overlapping pool": lambda: [Conv2D(3, 3), MaxPool2D(2, 1), ReLU()],
+    "pool with gaps": lambda: [Conv2D(3, 3), MaxPool2D(2, 3), ReLU()],
+    "padded pool": lambda: [Conv2D(3, 3), MaxPool2D(2, padding=1), ReLU()],
+    "dilated pool": lambda: [Conv2D(3, 3), MaxPool2D(2, dilation=2), ReLU()],
+    "hanging pool": lambda: [Conv2D(3, 3), MaxPool2D(2, ceil_mode=True), ReLU()],
+    "pool of nine": lambda: [Conv2D(3, 3), MaxPool2D(3), ReLU()],
+    "groups": lambda: [Conv2D(4, 3, groups=2), MaxPool2D(2), ReLU()],
+    "dilated columns": lambda: [Conv2D(3, 3, dilation=(1, 2)), MaxPool2D(2), ReLU()],
+    "another pool": lambda: [Conv2D(3, 3), AvgPool2D(2), ReLU()],
+    "a third layer that is no ReLU": lambda: [Conv2D(3, 3), MaxPool2D(2), Flatten()],
+    "no third layer": lambda: [Conv2D(3, 3), MaxPool2D(2)],
+    "derived convolution": lambda: [Doubled(3, 3), MaxPool2D(2), ReLU()],
+    "derived pool": lambda: [Conv2D(3, 3), Least(2), ReLU()],
+    "derived ReLU": lambda: [Conv2D(3, 3), Cubed(), MaxPool2D(2)],
+}
+
+
+def model_of(target, layers, dtype="float32"):
+    return Sequential(layers, SHAPE, device_of(target), dtype, seed=1)
+
+
+def run(layers, model, x, dy):
+    """Return y, dx and the gradients of the parameters, which are poisoned before."""
+    model.gradient_buffer[...] = np.nan
+    for layer in layers:
+        x = layer.forward(x, training=True)
+    for layer in reversed(layers):
+        dy = layer.backward(dy)
+    return x, dy, *(host(gradient).copy() for gradient in model.gradients.values())
+
+
+def assert_same(target, model, layers, rtol):
+    x = target.array(normal(0, 3, *SHAPE, dtype=model.dtype))
+    dy = target.array(normal(1, 3, *model.output_shape, dtype=model.dtype))
+    for layer in model.layers:
+        layer.need_dx = True  # also of the first one
+    expected = run(model.layers, model, x, dy)
+    for found, by_layers in zip(run(layers, model, x, dy), expected, strict=True):
+        assert_close(found, by_layers, rtol=rtol)
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_convolution_pool_and_relu_become_one(target, dtype, name):
+    # Layers on both sides stay as they are.
+    model = model_of(target, [MaxPool2D(1), *FUSED[name](), Flatten()], dtype)
+    layers = fuse(model)
+    assert [type(layer) for layer in layers] == [MaxPool2D, ConvPool, Flatten]
+    assert_same(target, model, layers, RTOL[dtype.name])
+
+
+@pytest.mark.parametrize("layer", [lambda: Conv2D(3, 3), lambda: Dense(5)])
+def test_convolutions_and_dense_layers_take_up_a_relu(target, dtype, layer):
+    layers = [layer(), ReLU()]
+    model = model_of(target, layers if isinstance(layers[0], Conv2D) else [Flatten(), *layers])
+    fused = fuse(model)
+    assert type(fused[-1]) is WithReLU and len(fused) == len(model.layers) - 1
+    assert_same(target, model, fused, 1e-30)  # to the bit
+
+
+@pytest.mark.parametrize("name", APART)
+def test_what_a_fused_layer_does_not_do_stays_apart(target, name):
+    model = model_of(target, APART[name]())
+    assert fuse(model) == list(model.layers)
+
+
+def test_what_is_left_of_a_pattern_is_fused(target):
+    layers = [Conv2D(3, 3), ReLU(), MaxPool2D(2, 1), ReLU(), Conv2D(3, 2), MaxPool2D(2), ReLU()]
+    fused = fuse(model_of(target, [*layers, ReLU()]))
+    assert [type(layer) for layer in fused] == [WithReLU, MaxPool2D, ReLU, ConvPool, ReLU]
+
+
+def test_an_image_too_large_for_shared_memory_stays_apart(target):
+    layers = [Conv2D(2, 3), MaxPool2D(2), ReLU()]
+    model = Sequential(layers, (400, 400, 1), device_of(target), seed=1)
+    assert fuse(model) == list(model.layers)
+
+
+def test_fused_layers_train_the_models_own_parameters(target):
+    model = model_of(target, [*FUSED["conv, pool, ReLU"](), Flatten(), Dense(4), ReLU()])
+    (conv, _, dense) = fuse(model)
+    assert conv.parameters is model.layers[0].parameters
+    assert dense.parameters is model.layers[4].parameters
