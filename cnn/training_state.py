@@ -72,6 +72,8 @@ def save(trainer: Trainer, path: str | Path) -> None:
     arrays = {f"optimizer.{name}": array for name, array in trainer.optimizer.state.items()}
     if trainer.ema is not None and trainer.ema.average is not None:
         arrays["weights"] = trainer.ema.average  # between two `fit`, the model has the average
+    if trainer.loss_scale is not None:
+        arrays["loss_scale"] = trainer.loss_scale
     # An epoch that was interrupted cannot go on: what there is is a start for another training.
     between_epochs = trainer.course is not None and trainer.course.reached == trainer.steps
     training = {
@@ -118,6 +120,8 @@ def restore(trainer: Trainer, path: str | Path) -> None:
         if trainer.ema.average is None:
             trainer.ema.average = model.parameter_buffer.copy()
         trainer.ema.average[...] = arrays.pop("weights", model.parameter_buffer)
+    if trainer.loss_scale is not None:
+        trainer.loss_scale[...] = arrays.pop("loss_scale")
     optimizer = trainer.optimizer
     optimizer.steps = training["optimizer_steps"]
     for array in optimizer.state.values():

@@ -28,6 +28,7 @@ from cnn import (
     Trainer,
 )
 from fresh_python import output
+from kernels.runtime import numpy_arrays_on, simt_target
 
 RANDOM = np.random.default_rng(0)
 # Three batches an epoch, the last of them smaller.
@@ -126,6 +127,21 @@ def test_two_epochs_and_two_more_are_four(name, plan, tmp_path):
         assert len(resumed.history) == epochs and resumed.course.done == epochs
         fit(resumed)
         assert held(resumed) == held(whole)
+
+
+def test_the_loss_scale_goes_on_too(tmp_path):
+    with numpy_arrays_on(simt_target()):
+        trainers = [make(precision="fp16") for _ in range(2)]
+        for trainer in trainers:
+            trainer.loss_scale[0] = 2.0**20
+            fit(trainer, 1)
+        trainers[0].save(tmp_path / "whole.safetensors")
+        trainers[1] = make(model_seed=99, precision="fp16")
+        trainers[1].restore(tmp_path / "whole.safetensors")
+        assert trainers[1].loss_scale.tobytes() == trainers[0].loss_scale.tobytes()
+        for trainer in trainers:
+            fit(trainer, 1)
+        assert held(trainers[1]) == held(trainers[0])
 
 
 def test_resumed_twice_and_from_the_first_checkpoint(tmp_path):
