@@ -81,6 +81,7 @@ KERNEL batch_norm_apply(const T *__restrict__ x, const T *__restrict__ gamma,
                         int relu) {
     for_pixels_and_channels(rows, C, [=](int64 row) {
         return [=](int c, auto width) {
+            fetch_ahead(x + row * C + c);
             LANE_LOOP(v, decltype(width)::value) {
                 // Centred before scaling: folding the mean into beta would cancel for large means.
                 const acc_t centred = acc_t(x[row * C + c + v]) - mean[c + v];
@@ -103,13 +104,17 @@ KERNEL batch_norm_gradient_chunks(const T *__restrict__ dy, const T *__restrict_
     for_channels(C, [&](int c, auto width) {
         constexpr int V = decltype(width)::value;
         acc_t sum[V] = {}, product[V] = {};
-        for (int64 r = begin; r < end; ++r)
+        for (int64 r = begin; r < end; ++r) {
+            fetch_ahead(dy + r * C + c);
+            fetch_ahead(x + r * C + c);
+            if (y) fetch_ahead(y + r * C + c);
             LANE_LOOP(v, V) {
                 const int64 i = r * C + c + v;
                 const acc_t masked = y && acc_t(y[i]) <= 0 ? acc_t(0) : acc_t(dy[i]);
                 sum[v] += masked;
                 product[v] += masked * (acc_t(x[i]) - mean[c + v]);
             }
+        }
         LANE_LOOP(v, V) {
             sums[(int64)blockIdx.x * C + c + v] = sum[v];
             products[(int64)blockIdx.x * C + c + v] = product[v] * inv_std[c + v];
@@ -126,6 +131,10 @@ KERNEL batch_norm_input_gradient(const T *__restrict__ dy, const T *__restrict__
     const acc_t share = acc_t(1) / acc_t(rows);
     for_pixels_and_channels(rows, C, [=](int64 row) {
         return [=](int c, auto width) {
+            fetch_ahead(dy + row * C + c);
+            fetch_ahead(x + row * C + c);
+            if (y) fetch_ahead(y + row * C + c);
+            fetch_ahead(dx + row * C + c);
             LANE_LOOP(v, decltype(width)::value) {
                 const int64 i = row * C + c + v;
                 const acc_t masked = y && acc_t(y[i]) <= 0 ? acc_t(0) : acc_t(dy[i]);

@@ -22,6 +22,9 @@ __device__ inline void store_first_bytes(unsigned char *p, int value, int count)
     if (count > 0) *p = (unsigned char)value;
 }
 
+// Other threads hide the time that memory takes.
+template <typename E> __device__ inline void fetch_ahead(const E *) {}
+
 // A loop over a fixed number of neighbouring elements, held in registers.
 #define LANE_LOOP(v, V) _Pragma("unroll") for (int v = 0; v < (V); ++v)
 // The first `count` of them: still a fixed number of turns, or registers would become memory.

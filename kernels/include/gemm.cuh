@@ -66,6 +66,7 @@ struct Matrix {
     __device__ const T *row(int r) const { return data + r * stride; }
     __device__ int column(int c) const { return c; }
     template <class Out> __device__ void load(const T *row, int column, int count, Out out) const {
+        fetch_ahead(row + column);
         out.run(row + column, 0, count, count);
     }
 

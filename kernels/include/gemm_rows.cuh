@@ -143,6 +143,7 @@ static void multiply_rows(const A &a, const B &b, Part m, Part n, int k_begin, i
                     for (int i = 0; i < rows; ++i) {
                         start[i] = walk.next();
                         direct[i] = start[i];
+                        fetch_ahead(start[i]);
                         whole &= direct[i];
                         if (direct[i]) continue;
                         load<1>(a, row + i, k0, depth, gathered[i]);
@@ -233,6 +234,7 @@ static void multiply_bands(const A &a, const B &b, Part m, Part n, int k_begin, 
             int order[BAND], direct = 0, others = 0;
             for (int k = 0; k < depth; ++k) {
                 const acc_t *row = walk.next();
+                fetch_ahead(row);
                 if (row)
                     start[direct] = row, order[direct++] = k;
                 else
