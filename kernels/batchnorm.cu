@@ -5,16 +5,18 @@
 //   dx = gamma * inv_std * dy                                            running statistics
 //   dgamma = sum(dy * xhat), dbeta = sum(dy); with ReLU, dy is dropped where y <= 0
 //
-// The variance is taken in one reading of x: each chunk of rows by Welford's update, the chunks
-// merged in order by Chan's (Chan, Golub, LeVeque 1983), so a mean of 1e4 with a deviation of 1
-// survives in float32. Both count from a pivot, their first value, so that the many updates of a
-// large mean round small numbers, and the mean itself once.
+// The variance is taken in one reading of x: groups of rows about their own mean, merged in order
+// to chunks and those to the whole by the update of Chan, Golub and LeVeque (1983), so a mean of
+// 1e4 with a deviation of 1 survives in float32. Both count from a pivot, their first value, so
+// that the many updates of a large mean round small numbers, and the mean itself once.
 //
 // shapes   x, y, dy, dx (rows, C); gamma, beta, mean, inv_std (C); partials (chunks, C)
 // bytes    forward reads x twice and writes y; backward reads dy and x twice and writes dx
 // geometry statistics: a block a chunk, its threads share the channels; merge: any grid, a thread a
 //          channel; the rest: any grid, a thread a (row, channel), on cpu CHANNELS channels
 #include "channels.cuh"
+
+constexpr int GROUP = 8;  // rows that stay in the nearest cache until they are read again
 
 KERNEL batch_norm_chunks(const T *__restrict__ x, acc_t *__restrict__ means,
                          acc_t *__restrict__ squares, int64 rows, int C, int rows_per_chunk) {
@@ -24,12 +26,25 @@ KERNEL batch_norm_chunks(const T *__restrict__ x, acc_t *__restrict__ means,
         constexpr int V = decltype(width)::value;
         acc_t pivot[V], mean[V] = {}, square[V] = {};
         LANE_LOOP(v, V) pivot[v] = acc_t(x[begin * C + c + v]);
-        for (int64 r = begin; r < end; ++r) {
-            const acc_t share = acc_t(1) / acc_t(r - begin + 1);
+        for (int64 r = begin; r < end; r += GROUP) {
+            const T *group = x + r * C + c;
+            const int count = int(smaller(end - r, (int64)GROUP));
+            acc_t own[V] = {}, spread[V] = {};  // the group's mean, and its sum of squares from it
+            for (int i = 0; i < count; ++i) {
+                fetch_ahead(group + (int64)i * C);
+                LANE_LOOP(v, V) own[v] += acc_t(group[(int64)i * C + v]) - pivot[v];
+            }
+            LANE_LOOP(v, V) own[v] /= acc_t(count);
+            for (int i = 0; i < count; ++i)
+                LANE_LOOP(v, V) {
+                    const acc_t deviation = acc_t(group[(int64)i * C + v]) - pivot[v] - own[v];
+                    spread[v] += deviation * deviation;
+                }
+            const acc_t before = acc_t(r - begin), share = acc_t(count) / (before + acc_t(count));
             LANE_LOOP(v, V) {
-                const acc_t value = acc_t(x[r * C + c + v]) - pivot[v], delta = value - mean[v];
+                const acc_t delta = own[v] - mean[v];
                 mean[v] += delta * share;
-                square[v] += delta * (value - mean[v]);
+                square[v] += spread[v] + delta * delta * (before * share);
             }
         }
         LANE_LOOP(v, V) {
