@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import kernels
-from kernels import conv2d_pool
+from kernels import batchnorm_pool, conv2d_pool
 from kernels.conv2d_pool import Pool
-from kernels.geometry import pair
+from kernels.geometry import Window, pair, window
 from kernels.runtime import Array
 
-from .layers import Conv2D, Dense, Layer, MaxPool2D, ReLU
+from .layers import BatchNorm, Conv2D, Dense, Layer, MaxPool2D, ReLU
 
 if TYPE_CHECKING:
     from .model import Sequential
@@ -21,7 +21,7 @@ def fuse(model: Sequential) -> list[Layer]:
     """Return layers that compute what a model's do, on the same parameters.
 
     Convolution, max-pooling and ReLU, the latter two in either order, become one; a convolution or
-    dense layer takes up a ReLU.
+    dense layer takes up a ReLU, and so does a batch normalisation, which takes up max-pooling too.
     """
     fused: list[Layer] = []
     left = list(model.layers)
@@ -34,6 +34,9 @@ def fuse(model: Sequential) -> list[Layer]:
         elif type(layer) in (Conv2D, Dense) and _are(left[:1], ReLU):
             fused.append(WithReLU(layer))
             del left[:1]
+        elif type(layer) is BatchNorm and (norm := _norm(layer, left[:2])) is not None:
+            fused.append(norm)
+            del left[: norm.taken]
         else:
             fused.append(layer)
     return fused
@@ -90,6 +93,86 @@ class ConvPool(Layer):
         return conv2d_pool.input_gradient(*saved, weight, self._x.shape, *geometry)
 
 
+class Norm(Layer):
+    """A batch normalisation followed by a ReLU or max-pooling, or by both in either order.
+
+    Parameters
+    ----------
+    norm : BatchNorm
+        Its parameters and state are used.
+    relu : bool
+        Whether there is a ReLU.
+    pool : MaxPool2D, optional
+        Its windows touch and do not overlap.
+    """
+
+    recordable = True
+
+    def __init__(self, norm: BatchNorm, relu: bool, pool: MaxPool2D | None) -> None:
+        self.norm = norm
+        self.relu = relu
+        self.pool = pool
+        self.taken = relu + (pool is not None)  # layers after it
+        self.parameters = norm.parameters
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """Return y (N, H, W, C), or (N, PH, PW, C) where it is pooled."""
+        norm = self.norm
+        self._x = x
+        gamma, beta = norm.parameters.values()
+        arrays = (x, gamma, beta, norm.state["running_mean"], norm.state["running_var"])
+        if self.pool is None:
+            self._y, self._saved = kernels.batch_norm(
+                *arrays, training=training, momentum=norm.momentum, eps=norm.eps, relu=self.relu
+            )
+        else:
+            self._y, self._argmax, self._saved = batchnorm_pool.forward(
+                *arrays,
+                window=self._windows(x),
+                training=training,
+                momentum=norm.momentum,
+                eps=norm.eps,
+                relu=self.relu,
+            )
+        return self._y
+
+    def backward(self, dy: Array) -> Array:
+        """Return dx of x's shape."""
+        gamma = self.norm.parameters["gamma"]
+        dgamma, dbeta = (self.norm.gradients[name] for name in ("gamma", "beta"))
+        if self.pool is None:
+            options = {"relu": self.relu, "y": self._y, "out_dgamma": dgamma, "out_dbeta": dbeta}
+            return kernels.batch_norm_backward(dy, self._x, gamma, self._saved, **options)[0]
+        arrays = (dy, self._x, self._y, self._argmax, gamma, self._saved, dgamma, dbeta)
+        return batchnorm_pool.backward(*arrays, self._windows(self._x), self.relu)
+
+    def _windows(self, x: Array) -> Window:
+        assert self.pool is not None
+        kernel = self.pool.kernel
+        size = x.shape[1:3]
+        return window(size, kernel, stride=kernel, padding=0, dilation=1, pool=True)[0]
+
+
+def _norm(norm: BatchNorm, after: Sequence[Layer]) -> Norm | None:
+    """Return a batch normalisation and the layers after it as one, as many as `Norm` takes."""
+    relu, pool = False, None
+    for layer in after:
+        if type(layer) is ReLU and not relu:
+            relu = True
+        elif type(layer) is MaxPool2D and pool is None and _touching(layer):
+            pool = layer
+        else:
+            break
+    return Norm(norm, relu, pool) if relu or pool is not None else None
+
+
+def _touching(pool: MaxPool2D) -> bool:
+    """Whether the windows touch, do not overlap, lie in the image and have up to 16 pixels."""
+    kernel, stride = pair("kernel", pool.kernel, 1), pair("stride", pool.stride or pool.kernel, 1)
+    plain = kernel == stride and pool.padding in (0, "valid") and pool.dilation == 1
+    return plain and not pool.ceil_mode and kernel[0] * kernel[1] <= 16
+
+
 def pooling_of(model: Sequential, conv: Conv2D, after: Sequence[Layer]) -> Pool | None:
     """Return the pool of the two layers after a convolution, if it is one that can be fused.
 
@@ -98,10 +181,9 @@ def pooling_of(model: Sequential, conv: Conv2D, after: Sequence[Layer]) -> Pool 
     if not (_are(after, MaxPool2D, ReLU) or _are(after, ReLU, MaxPool2D)):
         return None
     pool = next(layer for layer in after if isinstance(layer, MaxPool2D))
-    kernel, stride = pair("kernel", pool.kernel, 1), pair("stride", pool.stride or pool.kernel, 1)
-    plain = kernel == stride and pool.padding in (0, "valid") and pool.dilation == 1
-    if not plain or pool.ceil_mode or conv.groups != 1:
+    if not _touching(pool) or conv.groups != 1:
         return None
+    kernel = pair("kernel", pool.kernel, 1)
     filters = conv.parameters["weight"].shape
     return conv2d_pool.windows(model.target, model.dtype, filters, conv.window, kernel)
 

@@ -91,6 +91,28 @@ def batch_norm(
     ):
         checks.shape(name, array, (C,), "one value per channel")
 
+    saved = statistics(
+        target, x, running_mean, running_var, training=training, momentum=momentum, eps=eps
+    )
+    y = target.empty(x.shape, x.dtype)
+    kernel = _SOURCE.kernel("batch_norm_apply", target, x.dtype)
+    arrays = (x, gamma, beta, saved.mean, saved.inv_std, y)
+    kernel(target.stride_grid(x.size), target.threads, *arrays, rows, C, int(bool(relu)))
+    return y, saved
+
+
+def statistics(
+    target: Target,
+    x: Array,
+    running_mean: Array,
+    running_var: Array,
+    *,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> BatchNormSaved:
+    """Return what x (..., C) is normalised by; with `training`, move the running statistics."""
+    rows, C = _rows(x)
     wide = accumulator(x.dtype)
     mean, inv_std = target.empty((C,), wide), target.empty((C,), wide)
     grid, threads = target.stride_grid(C), target.threads
@@ -106,11 +128,7 @@ def batch_norm(
     else:
         kernel = _SOURCE.kernel("batch_norm_running", target, x.dtype)
         kernel(grid, threads, running_mean, running_var, mean, inv_std, C, eps)
-    y = target.empty(x.shape, x.dtype)
-    kernel = _SOURCE.kernel("batch_norm_apply", target, x.dtype)
-    grid = target.stride_grid(x.size)
-    kernel(grid, threads, x, gamma, beta, mean, inv_std, y, rows, C, int(bool(relu)))
-    return y, BatchNormSaved(mean, inv_std, bool(training))
+    return BatchNormSaved(mean, inv_std, bool(training))
 
 
 def batch_norm_backward(

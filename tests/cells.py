@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import kernels.batch
+import kernels.batchnorm_pool
 import kernels.conv2d_pool
 import kernels.fold
 import kernels.loss_scale  # noqa: F401  (they define sources that `kernels` alone leaves out)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import kernels.batch
+import kernels.batchnorm_pool
 import kernels.conv2d_pool
 import kernels.fold
 import kernels.loss_scale  # noqa: F401  (they define sources that `kernels` alone leaves out)

@@ -12,7 +12,7 @@ import pytest
 
 import kernels
 from calls import CALLS
-from kernels import conv2d_pool, gemm, loss_scale
+from kernels import batchnorm_pool, conv2d_pool, gemm, loss_scale
 from kernels.batch import Augmentation, Progress, advance, count_batch, gather_batch
 from kernels.elementwise import adam_update, average_update, sgd_update
 from kernels.geometry import window
@@ -62,6 +62,7 @@ def take_the_other_paths():
 
 def take_a_planned_step():
     """What only the steps of a training do."""
+    take_a_fused_batch_norm()
     target, counters, totals = numpy_target(), np.zeros(2, np.int64), np.zeros(2)
     images, labels = np.ones((3, 5, 4, 2), np.uint8), np.arange(3)
     for augmentation in (None, Augmentation(9, 1, 0.1, 1, 1)):
@@ -118,6 +119,16 @@ def take_the_paths_of_products(target):
     few, weights = normal(3, 3, 2000).astype(FLOAT), normal(4, 5, 2000).astype(FLOAT)
     kernels.dense(few, weights, relu=True)  # rows that do not fill a micro-tile
     kernels.dense_backward(few[:, :5], few, weights)
+
+
+def take_a_fused_batch_norm():
+    x, channel = normal(0, 2, 5, 5, 3).astype(FLOAT), np.ones((6, 3), FLOAT)
+    g = window(x.shape[1:3], 2, stride=2, padding=0, dilation=1)[0]
+    for relu in (True, False):
+        y, argmax, saved = batchnorm_pool.forward(
+            x, *channel[:4], window=g, training=True, momentum=0.1, eps=1e-5, relu=relu
+        )
+        batchnorm_pool.backward(y, x, y, argmax, channel[0], saved, *channel[4:], g, relu)
 
 
 def call_sites(library):

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "dialect.cuh"
+#include "window.cuh"
 
 template <int V> struct Width { static constexpr int value = V; };
 
@@ -29,6 +30,16 @@ __device__ void for_pixels_and_channels(int64 pixels, int C, const Body &body) {
     }
 }
 
+// body(pixel, place, c) for all pixels of images of height x width, and all channels in vectors.
+template <class Body>
+__device__ void for_places_and_vectors(int64 pixels, int height, int width, int C,
+                                       const Body &body) {
+    GRID_STRIDE(i, pixels * C) {
+        const int64 pixel = i / C;
+        body(pixel, place(pixel, height, width), int(i - pixel * C));
+    }
+}
+
 #else
 
 constexpr int CHANNELS = 64 / sizeof(acc_t);  // a cache line of them
@@ -43,6 +54,17 @@ template <class Body> static inline void for_channels(int C, const Body &body) {
 template <class Body>
 static inline void for_pixels_and_channels(int64 pixels, int C, const Body &body) {
     GRID_STRIDE(pixel, pixels) for_channels(C, body(pixel));
+}
+
+template <class Body>
+static inline void for_places_and_vectors(int64 pixels, int height, int width, int C,
+                                          const Body &body) {
+    Place at = {-1, 0, 0};
+    GRID_STRIDE(pixel, pixels) {
+        if (at.n < 0) at = place(pixel, height, width);
+        for (int c = 0; c < C; c += Simd<acc_t>::LANES) body(pixel, at, c);
+        at.advance(height, width);
+    }
 }
 
 #endif

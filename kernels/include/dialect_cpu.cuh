@@ -33,7 +33,8 @@ template <typename E> static inline void store_lanes(E *p, typename Simd<E>::typ
     memcpy(p, &value, sizeof value);
 }
 // The first `count` lanes, if that many; none if it is not positive. The others are zero. As bytes,
-// lanes are whole numbers below 256.
+// lanes are whole numbers below 256; load_first_bytes gives as many as there are of its last
+// argument's type.
 #ifdef __AVX512BW__
 static inline unsigned first_bits(int count) {
     return count >= 16 ? 0xffff : count > 0 ? (1u << count) - 1 : 0;
@@ -57,6 +58,14 @@ static inline void store_first_bytes(unsigned char *p, Simd<double>::index value
     _mm_mask_storeu_epi8(p, __mmask16(first_bits(count < 8 ? count : 8)),
                          _mm512_cvtepi64_epi8((__m512i)value));
 }
+static inline Simd<float>::index load_first_bytes(const unsigned char *p, int count, float) {
+    return (Simd<float>::index)_mm512_cvtepu8_epi32(
+        _mm_maskz_loadu_epi8(__mmask16(first_bits(count)), p));
+}
+static inline Simd<double>::index load_first_bytes(const unsigned char *p, int count, double) {
+    return (Simd<double>::index)_mm512_cvtepu8_epi64(
+        _mm_maskz_loadu_epi8(__mmask16(first_bits(count < 8 ? count : 8)), p));
+}
 #else
 template <typename E> static inline typename Simd<E>::type load_first(const E *p, int count) {
     if (count >= Simd<E>::LANES) return load_lanes(p);
@@ -72,6 +81,12 @@ static inline void store_first(E *p, typename Simd<E>::type value, int count) {
 template <typename V> static inline void store_first_bytes(unsigned char *p, V value, int count) {
     constexpr int LANES = sizeof(V) / sizeof(value[0]);
     for (int i = 0; i < (count < LANES ? count : LANES); ++i) p[i] = (unsigned char)value[i];
+}
+template <typename E>
+static inline typename Simd<E>::index load_first_bytes(const unsigned char *p, int count, E) {
+    typename Simd<E>::index value = {};
+    for (int i = 0; i < (count < Simd<E>::LANES ? count : Simd<E>::LANES); ++i) value[i] = p[i];
+    return value;
 }
 #endif
 

@@ -21,6 +21,9 @@ template <typename E, typename V> __device__ inline void store_first(E *p, V val
 __device__ inline void store_first_bytes(unsigned char *p, int value, int count) {
     if (count > 0) *p = (unsigned char)value;
 }
+template <typename E> __device__ inline int load_first_bytes(const unsigned char *p, int count, E) {
+    return count > 0 ? *p : 0;
+}
 
 // Other threads hide the time that memory takes.
 template <typename E> __device__ inline void fetch_ahead(const E *) {}

@@ -21,11 +21,7 @@ struct ByPixel {
         Place at;
         int OH, OW;
 
-        void advance() {
-            if (++at.column < OW) return;
-            at.column = 0;
-            if (++at.row == OH) at.row = 0, ++at.n;
-        }
+        void advance() { at.advance(OH, OW); }
     };
     Walk walk(int row) const { return {place(row), OH, OW}; }
 };

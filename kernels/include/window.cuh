@@ -50,6 +50,12 @@ __device__ inline Cover cover_columns(const Window &g, int w) {
 struct Place {
     int64 n;
     int row, column;
+
+    __device__ void advance(int height, int width) {
+        if (++column < width) return;
+        column = 0;
+        if (++row == height) row = 0, ++n;
+    }
 };
 __device__ inline Place place(int64 pixel, int height, int width) {
     const int64 n = pixel / (height * width);
