@@ -43,4 +43,16 @@ __device__ inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 // NaN has no value of its own in a comparison with itself; CuPy compiles without -ffast-math.
 template <typename E> __device__ inline bool is_nan(E value) { return value != value; }
 
+// Copies elements `begin` to `end` of `length`, STEP apart in `out`, with zeros around them.
+template <int STEP, typename To, typename From>
+__device__ __forceinline__ void copy_between(To *out, const From *source, int begin, int end,
+                                             int length) {
+#ifdef __AVX512BW__
+    if constexpr (STEP == 1) return copy_lanes_between(out, source, begin, end, length);
+#endif
+    for (int i = 0; i < begin; ++i) out[i * STEP] = 0;
+    for (int i = begin; i < end; ++i) out[i * STEP] = To(source[i]);
+    for (int i = end; i < length; ++i) out[i * STEP] = 0;
+}
+
 #define KERNEL extern "C" __global__ void

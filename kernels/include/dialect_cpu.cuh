@@ -51,6 +51,19 @@ static inline void store_first(float *p, Simd<float>::type value, int count) {
 static inline void store_first(double *p, Simd<double>::type value, int count) {
     _mm512_mask_storeu_pd(p, __mmask8(first_bits(count)), value);
 }
+static inline void copy_lanes_between(float *out, const float *p, int begin, int end, int length) {
+    for (int i = 0; i < length; i += 16) {
+        const unsigned inside = first_bits(end - i) & ~first_bits(begin - i);
+        store_first(out + i, _mm512_maskz_loadu_ps(__mmask16(inside), p + i), length - i);
+    }
+}
+static inline void copy_lanes_between(double *out, const double *p, int begin, int end,
+                                      int length) {
+    for (int i = 0; i < length; i += 8) {
+        const unsigned inside = first_bits(end - i) & ~first_bits(begin - i);
+        store_first(out + i, _mm512_maskz_loadu_pd(__mmask8(inside), p + i), length - i);
+    }
+}
 static inline void store_first_bytes(unsigned char *p, Simd<float>::index value, int count) {
     _mm_mask_storeu_epi8(p, __mmask16(first_bits(count)), _mm512_cvtepi32_epi8((__m512i)value));
 }

@@ -35,9 +35,7 @@ template <int STEP> struct Converted {
 
     // The next `length` elements: the source's from `begin` to `end`, and zeros around them.
     __device__ __forceinline__ void run(const T *source, int begin, int end, int length) {
-        for (int i = 0; i < begin; ++i) out[i * STEP] = 0;
-        for (int i = begin; i < end; ++i) out[i * STEP] = acc_t(source[i]);
-        for (int i = end; i < length; ++i) out[i * STEP] = 0;
+        copy_between<STEP>(out, source, begin, end, length);
         out += length * STEP;
     }
 };

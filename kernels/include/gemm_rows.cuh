@@ -80,14 +80,23 @@ static inline void transpose(lanes_t (&row)[LANES]) {
     }
 }
 
+// Takes a row of B, which is one run without padding, with zeros up to `width`.
+struct Padded {
+    acc_t *out;
+    int width;
+
+    void run(const acc_t *source, int, int end, int) const {
+        for (int n = 0; n < width; n += LANES)
+            store_lanes(out + n, load_first(source + n, end - n));
+    }
+};
+
 // Packs rows [k0, k0 + depth) and columns [n0, n0 + columns) of B, with zeros up to `width`.
 template <Rows ROWS, class B>
 static void pack(acc_t *tile, const B &b, int k0, int depth, int n0, int columns, int width) {
     if (ROWS == Rows::ALONG_K) {
-        for (int k = 0; k < depth; ++k) {
-            load<1>(b, k0 + k, n0, columns, tile + k * width);
-            for (int n = columns; n < width; ++n) tile[k * width + n] = 0;
-        }
+        for (int k = 0; k < depth; ++k)
+            b.load(b.row(k0 + k), b.column(n0), columns, Padded{tile + k * width, width});
         return;
     }
     for (int n = 0; n < width; n += LANES)
