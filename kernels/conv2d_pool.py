@@ -16,7 +16,7 @@ from .runtime import Array, Source, Target, checks
 from .runtime.target import Shape
 
 _FORWARD = Source("conv2d.cu")
-_SOURCE = Source("conv2d_pool.cu")
+_SOURCE = Source("conv2d_pool.cu", FILTERS=1, ROWS=1, VECTORS=1)
 _BLOCKS = {"cpu": 16}  # each with partial gradients of its own; 64 elsewhere
 _MOST_SHARED = 48 * 1024  # bytes a block may have without asking
 _MOST_ON_CPU = 512 * 1024  # bytes that stay in the second-level cache
