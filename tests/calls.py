@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 
 import kernels
+from kernels import conv2d_pool
+from kernels.geometry import window
+from kernels.runtime import checks
 from support import host, normal
 
 N, H, W, C, F = 5, 15, 13, 9, 10
@@ -56,6 +59,26 @@ def flat(results):
 def batch_norm_backward(mean, inv_std, **arguments):
     saved = kernels.BatchNormSaved(mean, inv_std, training=True)
     return kernels.batch_norm_backward(saved=saved, **arguments)
+
+
+def conv2d_pool_and_gradients(x, w, b, dy, *, kernel=(2, 2)):
+    """Call what a planned step does with a convolution, a pool and a ReLU; b may be None."""
+    target, _ = checks.arrays(x=x)
+    g, _ = window(x.shape[1:3], w.shape[1:3], stride=1, padding=1, dilation=1)
+    pool = conv2d_pool.windows(target, x.dtype, w.shape, g, kernel)
+    y, argmax = conv2d_pool.forward(x, w, b, g, pool)
+    dw = target.empty(w.shape, w.dtype)
+    db = None if b is None else target.empty(b.shape, b.dtype)
+    conv2d_pool.filter_gradient(dy, y, argmax, x, dw, db, g, pool)
+    dx = conv2d_pool.input_gradient(dy, y, argmax, w, x.shape, g, pool)
+    return y, argmax, dx, dw, db
+
+
+def _planned():
+    # More images than the 64 blocks of a GPU, so that a block takes two; a row is left over.
+    x, w = normal(0, 66, 5, 4, 3), normal(1, 5, 3, 3, 3)
+    arrays = {"x": x, "w": w, "b": normal(2, 5), "dy": normal(3, 66, 2, 2, 5)}
+    return {"conv2d_pool": Call(conv2d_pool_and_gradients, arrays)}
 
 
 def _calls():
@@ -140,6 +163,9 @@ def _calls():
 
 
 CALLS = _calls()
+
+#: What only planned steps do: no public function, whose arguments would be checked.
+PLANNED = _planned()
 
 #: Each (function, array argument).
 ARGUMENTS = [(name, argument) for name, call in CALLS.items() for argument in call.arrays]

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
-from calls import CALLS
+from calls import CALLS, PLANNED
 from kernels.runtime import numpy_arrays_on
 from kernels.runtime.simt import SimtTarget
 
+EVERY = CALLS | PLANNED
 
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+
+@pytest.mark.parametrize("call", EVERY.values(), ids=EVERY.keys())
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_every_function_gives_the_same_bits_in_every_order(call, dtype):
     results = []

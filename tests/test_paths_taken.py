@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import kernels
-from calls import CALLS
+from calls import CALLS, PLANNED, conv2d_pool_and_gradients
 from kernels import batchnorm_pool, conv2d_pool, gemm, loss_scale
 from kernels.batch import Augmentation, Progress, advance, count_batch, gather_batch
 from kernels.elementwise import adam_update, average_update, sgd_update
@@ -33,7 +33,7 @@ def target():
     target = SimtTarget()
     target.visited = {}
     with numpy_arrays_on(target):
-        for call in CALLS.values():
+        for call in (CALLS | PLANNED).values():
             call(call.arguments(target, FLOAT))
         take_the_other_paths()
         for precision in target.precisions:
@@ -45,6 +45,13 @@ def target():
 def take_the_other_paths():
     """What one call of every function leaves out."""
     x = normal(0, 2, 6, 5, 4).astype(FLOAT)
+    odd = normal(7, 1, 5, 5, 5).astype(FLOAT)
+    for kernel in ((1, 2), (2, 2)):  # both, with and without a bias, on filters in a tail
+        for bias in (None, odd[0, 0, 0]):
+            shape = (1, 5 // kernel[0], 2, 5)
+            conv2d_pool_and_gradients(
+                odd, np.ones((5, 3, 3, 5), FLOAT), bias, np.ones(shape, FLOAT), kernel=kernel
+            )
     channel = np.ones((4, 4), FLOAT)
     kernels.batch_norm(x, *channel, training=False, relu=True)
     logits, labels = normal(3, 40, 2000).astype(FLOAT), np.arange(40) - 2
@@ -158,7 +165,7 @@ def test_every_load_and_store_is_executed(target):
         never = [site for site in sites if not marks[site]]
         if never:
             missed += source_lines(library, never)
-    assert missed == []
+    assert missed == [], "\n".join(missed)
 
 
 def test_a_path_not_taken_is_noticed():
