@@ -9,7 +9,7 @@ from . import gemm
 from .geometry import Padding, Pair, Window, window
 from .reduce import accumulator, column_sum, sum_columns
 from .runtime import Array, Source, Target, checks
-from .runtime.target import Shape
+from .runtime.target import INT32_MAX, Shape
 
 _SOURCE = Source("conv2d.cu")
 _IM2COL = Source("im2col.cu")
@@ -130,7 +130,9 @@ def conv2d_backward(
 
 def _input_gradient(target: Target, dy: Array, x: Array, w: Array, s: _Sizes, groups: int) -> Array:
     g = s.window
-    if g.SH == g.SW == 1:
+    # Elements of dy's padded row, which the turned window indexes in 32 bits.
+    row = (g.OW + 2 * (g.KW - 1) * g.DW) * s.F
+    if g.SH == g.SW == 1 and row <= INT32_MAX:
         entry = "conv2d_input_gradient"
         pads = (g.KH - 1) * g.DH - g.PH, (g.KW - 1) * g.DW - g.PW
         g = Window(g.OH, g.OW, g.H, g.W, g.KH, g.KW, 1, 1, *pads, g.DH, g.DW)

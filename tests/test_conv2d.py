@@ -175,3 +175,12 @@ def test_a_row_with_padding_of_over_two_to_the_31_elements_is_refused(target):
     x, w = np.ones((1, 1, 1, 4096), np.float32), np.ones((1, 1, 1, 4096), np.float32)
     with pytest.raises(ValueError, match="x: elements of a padded row: got 8589938688"):
         kernels.conv2d(target.array(x), target.array(w), padding=(0, 2**20), stride=2**20)
+
+
+def test_a_gradient_whose_padded_row_has_over_two_to_the_31_elements(target):
+    # The filters' two taps lie so far apart that the pixel is under neither.
+    options = {"padding": ((0, 0), (2**19, 2**19)), "dilation": (1, 2**20)}
+    x, w, dy = (
+        np.ones(shape, np.float32) for shape in [(1, 1, 1, 1), (8192, 1, 2, 1), (1, 1, 1, 8192)]
+    )
+    check_backward(target, dy, x, w, **options)
