@@ -8,6 +8,7 @@ import numpy as np
 
 from .reduce import accumulator, one_block
 from .runtime import Array, Source, Target, checks
+from .runtime.target import Grid
 
 _SOURCE = Source("softmax.cu")
 
@@ -29,7 +30,7 @@ def softmax(x: Array) -> Array:
     rows, C = _rows("x", x)
     y = target.empty(x.shape, x.dtype)
     kernel = _SOURCE.kernel("softmax_forward", target, x.dtype)
-    kernel((rows, 1, 1), _threads(target, C), x, y, C)
+    kernel(_grid(target, rows, C), _threads(target, C), x, y, rows, C)
     return y
 
 
@@ -46,7 +47,7 @@ def softmax_backward(dy: Array, y: Array) -> Array:
     checks.shape("y", y, dy.shape, "the shape of dy")
     dx = target.empty(y.shape, y.dtype)
     kernel = _SOURCE.kernel("softmax_backward", target, y.dtype)
-    kernel((rows, 1, 1), _threads(target, C), dy, y, dx, C)
+    kernel(_grid(target, rows, C), _threads(target, C), dy, y, dx, rows, C)
     return dx
 
 
@@ -114,7 +115,7 @@ def softmax_cross_entropy(
     dlogits = target.empty((N, C), logits.dtype) if grad else None
     kernel = _SOURCE.kernel("softmax_cross_entropy_rows", target, logits.dtype)
     arrays = (logits, labels, weight, divisor, losses, dlogits)
-    kernel((N, 1, 1), _threads(target, C), *arrays, C, ignore_index, smoothing)
+    kernel(_grid(target, N, C), _threads(target, C), *arrays, N, C, ignore_index, smoothing)
     if reduction == "none":
         return losses.astype(logits.dtype, copy=False), dlogits
     return _sum(target, losses, logits.dtype, divisor), dlogits
@@ -169,6 +170,11 @@ def _labels(target: Target, labels: Any, N: int) -> Array:
     if labels.dtype.kind == "u" and labels.dtype.itemsize == 8:
         labels = labels.clip(0, 2**63 - 1)  # so that none turns negative
     return labels.astype(np.int64, copy=False)
+
+
+def _grid(target: Target, rows: int, C: int) -> Grid:
+    """One block a row; on cpu, where a block costs more than a short row, several rows a block."""
+    return (min(rows, target.stride_grid(rows * C)[0]) if target.name == "cpu" else rows, 1, 1)
 
 
 def _threads(target: Target, C: int) -> int:

@@ -32,18 +32,18 @@ template <typename E> static inline typename Simd<E>::type load_lanes(const E *p
 template <typename E> static inline void store_lanes(E *p, typename Simd<E>::type value) {
     memcpy(p, &value, sizeof value);
 }
-// The first `count` lanes, if that many; none if it is not positive. The others are zero. As bytes,
-// lanes are whole numbers below 256; load_first_bytes gives as many as there are of its last
-// argument's type.
+// The first `count` lanes, if that many; none if it is not positive. The others are zero, or
+// `otherwise`. As bytes, lanes are whole numbers below 256; load_first_bytes gives as many as there
+// are of its last argument's type.
 #ifdef __AVX512BW__
 static inline unsigned first_bits(int count) {
     return count >= 16 ? 0xffff : count > 0 ? (1u << count) - 1 : 0;
 }
-static inline Simd<float>::type load_first(const float *p, int count) {
-    return _mm512_maskz_loadu_ps(__mmask16(first_bits(count)), p);
+static inline Simd<float>::type load_first(const float *p, int count, float otherwise = 0) {
+    return _mm512_mask_loadu_ps(_mm512_set1_ps(otherwise), __mmask16(first_bits(count)), p);
 }
-static inline Simd<double>::type load_first(const double *p, int count) {
-    return _mm512_maskz_loadu_pd(__mmask8(first_bits(count)), p);
+static inline Simd<double>::type load_first(const double *p, int count, double otherwise = 0) {
+    return _mm512_mask_loadu_pd(_mm512_set1_pd(otherwise), __mmask8(first_bits(count)), p);
 }
 static inline void store_first(float *p, Simd<float>::type value, int count) {
     _mm512_mask_storeu_ps(p, __mmask16(first_bits(count)), value);
@@ -80,9 +80,10 @@ static inline Simd<double>::index load_first_bytes(const unsigned char *p, int c
         _mm_maskz_loadu_epi8(__mmask16(first_bits(count < 8 ? count : 8)), p));
 }
 #else
-template <typename E> static inline typename Simd<E>::type load_first(const E *p, int count) {
+template <typename E>
+static inline typename Simd<E>::type load_first(const E *p, int count, E otherwise = 0) {
     if (count >= Simd<E>::LANES) return load_lanes(p);
-    typename Simd<E>::type value = {};
+    typename Simd<E>::type value = otherwise - typename Simd<E>::type{};
     for (int i = 0; i < count; ++i) value[i] = p[i];
     return value;
 }
@@ -109,6 +110,15 @@ template <typename E> static inline void fetch_ahead(const E *p) {
     __builtin_prefetch(reinterpret_cast<const char *>(p) + 8192);
 }
 
+// 0, 1, 2, ...
+template <typename E> static inline typename Simd<E>::index lane_numbers() {
+    typename Simd<E>::index number;
+    UNROLL for (int i = 0; i < Simd<E>::LANES; ++i) number[i] = i;
+    return number;
+}
+
+#include "exp_cpu.cuh"
+
 // Blocks run on several cores at once.
 template <typename E> static inline E atomicAdd(E *p, E value) {
     E before;
@@ -133,7 +143,22 @@ template <typename E> static inline E atomicAdd(E *p, E value) {
          i < i##_end; ++i)
 #define BLOCK_STRIDE(i, n) for (int i = 0, i##_end = (n); i < i##_end; ++i)
 
+// A block takes some of the rows, neighbours.
+#define BLOCK_ROWS(row, rows) GRID_STRIDE(row, rows)
+
 template <typename E, typename Op> static inline E block_reduce(E value, Op) { return value; }
+// Over the lanes, too: by halves, for another order would wait for one lane after the other.
+template <typename E, int COUNT = Simd<E>::LANES, typename V, typename Op>
+static inline E reduce_lanes(V value, Op op) {
+    if constexpr (COUNT == 2)
+        return op(value[0], value[1]);
+    else {
+        typedef E half_t __attribute__((vector_size(COUNT / 2 * sizeof(E))));
+        half_t half[2];
+        memcpy(half, &value, sizeof value);
+        return reduce_lanes<E, COUNT / 2>(op(half[0], half[1]), op);
+    }
+}
 
 // ---- launching ---------------------------------------------------------------------------------
 

@@ -11,9 +11,10 @@ template <typename E> struct Simd {
 };
 template <typename E> __device__ inline E load_lanes(const E *p) { return *p; }
 template <typename E> __device__ inline void store_lanes(E *p, E value) { *p = value; }
-// The first `count` lanes, if that many; none if it is not positive. The others are zero.
-template <typename E> __device__ inline E load_first(const E *p, int count) {
-    return count > 0 ? *p : E(0);
+// The first `count` lanes, if that many; none if it is not positive. The others are zero, or
+// `otherwise`.
+template <typename E> __device__ inline E load_first(const E *p, int count, E otherwise = E(0)) {
+    return count > 0 ? *p : otherwise;
 }
 template <typename E, typename V> __device__ inline void store_first(E *p, V value, int count) {
     if (count > 0) *p = E(value);
@@ -27,6 +28,8 @@ template <typename E> __device__ inline int load_first_bytes(const unsigned char
 
 // Other threads hide the time that memory takes.
 template <typename E> __device__ inline void fetch_ahead(const E *) {}
+template <typename E> __device__ inline int lane_numbers() { return 0; }
+template <typename E> __device__ inline E exp_lanes(E x) { return exp(x); }
 
 // A loop over a fixed number of neighbouring elements, held in registers.
 #define LANE_LOOP(v, V) _Pragma("unroll") for (int v = 0; v < (V); ++v)
@@ -40,6 +43,8 @@ template <typename E> __device__ inline void fetch_ahead(const E *) {}
     for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x, i##_end = (n); \
          i < i##_end; i += (long long)gridDim.x * blockDim.x)
 #define BLOCK_STRIDE(i, n) for (int i = threadIdx.x; i < (n); i += blockDim.x)
+// Blocks take the rows in turn; a grid of as many takes one each.
+#define BLOCK_ROWS(row, rows) for (long long row = blockIdx.x; row < (rows); row += gridDim.x)
 
 // Reduces over the block and gives every thread the result; every thread must call it. The order
 // is fixed (butterfly inside warps, then over warps), so the result is bitwise repeatable.
@@ -54,4 +59,7 @@ template <typename E, typename Op> __device__ E block_reduce(E value, Op op) {
     for (int i = 1; i < warps; ++i) value = op(value, partial[i]);
     __syncthreads();  // partial may be written by the next reduction
     return value;
+}
+template <typename E, typename Op> __device__ E reduce_lanes(E value, Op op) {
+    return block_reduce(value, op);
 }
