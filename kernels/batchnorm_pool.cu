@@ -89,7 +89,7 @@ KERNEL batch_norm_pool_sums(const T *__restrict__ dy, const T *__restrict__ x,
         lanes_t sum = {}, product = {};
         Place at = place(begin, g.OH, g.OW);
         for (int64 window = begin; window < end; ++window, at.advance(g.OH, g.OW)) {
-            const index_t index = load_first_bytes(argmax + window * C + c, count, acc_t());
+            const index_t index = load_first_whole<acc_t>(argmax + window * C + c, count);
             const T *source = x + pixel_at(g, at) * C + c;
             lanes_t maximum = {};
             UNROLL for (int kh = 0; kh < ROWS; ++kh) UNROLL for (int kw = 0; kw < COLUMNS; ++kw) {
@@ -123,7 +123,7 @@ KERNEL batch_norm_pool_input_gradient(const T *__restrict__ dy, const T *__restr
         const bool whole = at.row < g.OH && at.column < g.OW;
         const int64 window = window_at(g, at) * C + c;
         const int used = whole ? count : 0;
-        const index_t index = load_first_bytes(argmax + window, used, acc_t());
+        const index_t index = load_first_whole<acc_t>(argmax + window, used);
         const lanes_t gradient = masked(dy, y, window, used, relu);
         const lanes_t centre = take(mean + c, count), deviation = take(inv_std + c, count);
         const lanes_t scale = take(gamma + c, count) * deviation;

@@ -62,7 +62,7 @@ def max_pool2d(
     argmax = target.empty(y.shape, _argmax_dtype(g))
     launch = _max_kernel("max_pool2d_forward", target, x.dtype, g)
     grid = target.stride_grid(y.size)
-    launch(grid, target.threads, x, y, argmax, g, N * g.OH * g.OW, C)
+    launch(grid, target.threads, x, y, argmax, g, N * g.OH, C)
     return y, argmax
 
 
@@ -93,7 +93,7 @@ def max_pool2d_backward(
     argmax = _argmax(target, argmax, g, dy.shape)
     dx = target.empty((N, H, W, C), dy.dtype)
     launch = _max_kernel("max_pool2d_backward", target, dy.dtype, g)
-    launch(target.stride_grid(dx.size), target.threads, dy, argmax, dx, g, N * H * W, C)
+    launch(target.stride_grid(dx.size), target.threads, dy, argmax, dx, g, N * H, C)
     return dx
 
 
@@ -161,7 +161,7 @@ def avg_pool2d(
     launch = _SOURCE.kernel("avg_pool2d_forward", target, x.dtype)
     padded = (int(bool(count_include_pad)), pads[0][1], pads[1][1])
     grid = target.stride_grid(y.size)
-    launch(grid, target.threads, x, y, g, N * g.OH * g.OW, C, *padded)
+    launch(grid, target.threads, x, y, g, N * g.OH, C, *padded)
     return y
 
 
@@ -190,7 +190,7 @@ def avg_pool2d_backward(
     dx = target.empty((N, H, W, C), dy.dtype)
     launch = _SOURCE.kernel("avg_pool2d_backward", target, dy.dtype)
     padded = (int(bool(count_include_pad)), pads[0][1], pads[1][1])
-    launch(target.stride_grid(dx.size), target.threads, dy, dx, g, N * H * W, C, *padded)
+    launch(target.stride_grid(dx.size), target.threads, dy, dx, g, N * H, C, *padded)
     return dx
 
 

@@ -7,6 +7,9 @@
 // that does channels c to c + V - 1 in LANE_LOOPs, which the compiler turns into SIMD code. For a
 // loop over pixels too it is returned by a lambda of the pixel, whose index arithmetic is then done
 // once for all channels on `cpu`.
+//
+// for_images does the same for the pixels of images, in lanes: its body is a lambda of an image's
+// row that returns one of the column that returns one of the first channel and a count of them.
 #pragma once
 
 #include "dialect.cuh"
@@ -40,6 +43,15 @@ __device__ void for_places_and_vectors(int64 pixels, int height, int width, int 
     }
 }
 
+// The grid's threads share all (row, column, channel) triples, the rows being those of all images.
+template <class Body>
+__device__ void for_images(int64 rows, int H, int W, int C, const Body &body) {
+    GRID_STRIDE(i, rows * W * C) {
+        const int64 pixel = i / C, row = pixel / W, n = row / H;
+        body(n, int(row - n * H))(int(pixel - row * W))(int(i - pixel * C), 1);
+    }
+}
+
 #else
 
 constexpr int CHANNELS = 64 / sizeof(acc_t);  // a cache line of them
@@ -64,6 +76,20 @@ static inline void for_places_and_vectors(int64 pixels, int height, int width, i
         if (at.n < 0) at = place(pixel, height, width);
         for (int c = 0; c < C; c += Simd<acc_t>::LANES) body(pixel, at, c);
         at.advance(height, width);
+    }
+}
+
+template <class Body>
+static inline void for_images(int64 rows, int H, int W, int C, const Body &body) {
+    constexpr int LANES = Simd<acc_t>::LANES;
+    GRID_STRIDE(row, rows) {
+        auto columns = body(row / H, int(row % H));
+        for (int column = 0; column < W; ++column) {
+            const auto channels = columns(column);
+            int c = 0;
+            for (; c + LANES <= C; c += LANES) channels(c, LANES);
+            if (c < C) channels(c, C - c);
+        }
     }
 }
 

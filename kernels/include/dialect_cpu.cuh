@@ -33,8 +33,7 @@ template <typename E> static inline void store_lanes(E *p, typename Simd<E>::typ
     memcpy(p, &value, sizeof value);
 }
 // The first `count` lanes, if that many; none if it is not positive. The others are zero, or
-// `otherwise`. As bytes, lanes are whole numbers below 256; load_first_bytes gives as many as there
-// are of its last argument's type.
+// `otherwise`. As bytes, lanes are whole numbers below 256.
 #ifdef __AVX512BW__
 static inline unsigned first_bits(int count) {
     return count >= 16 ? 0xffff : count > 0 ? (1u << count) - 1 : 0;
@@ -71,14 +70,6 @@ static inline void store_first_bytes(unsigned char *p, Simd<double>::index value
     _mm_mask_storeu_epi8(p, __mmask16(first_bits(count < 8 ? count : 8)),
                          _mm512_cvtepi64_epi8((__m512i)value));
 }
-static inline Simd<float>::index load_first_bytes(const unsigned char *p, int count, float) {
-    return (Simd<float>::index)_mm512_cvtepu8_epi32(
-        _mm_maskz_loadu_epi8(__mmask16(first_bits(count)), p));
-}
-static inline Simd<double>::index load_first_bytes(const unsigned char *p, int count, double) {
-    return (Simd<double>::index)_mm512_cvtepu8_epi64(
-        _mm_maskz_loadu_epi8(__mmask16(first_bits(count < 8 ? count : 8)), p));
-}
 #else
 template <typename E>
 static inline typename Simd<E>::type load_first(const E *p, int count, E otherwise = 0) {
@@ -96,12 +87,6 @@ template <typename V> static inline void store_first_bytes(unsigned char *p, V v
     constexpr int LANES = sizeof(V) / sizeof(value[0]);
     for (int i = 0; i < (count < LANES ? count : LANES); ++i) p[i] = (unsigned char)value[i];
 }
-template <typename E>
-static inline typename Simd<E>::index load_first_bytes(const unsigned char *p, int count, E) {
-    typename Simd<E>::index value = {};
-    for (int i = 0; i < (count < Simd<E>::LANES ? count : Simd<E>::LANES); ++i) value[i] = p[i];
-    return value;
-}
 #endif
 
 // Asks for what a loop over neighbours comes to in 8 KB. The processor itself looks ahead along few
@@ -109,6 +94,31 @@ static inline typename Simd<E>::index load_first_bytes(const unsigned char *p, i
 template <typename E> static inline void fetch_ahead(const E *p) {
     __builtin_prefetch(reinterpret_cast<const char *>(p) + 8192);
 }
+
+// Whole numbers of another type, the first `count` of them; the others are anything.
+template <typename E, typename Whole>
+static inline typename Simd<E>::index load_first_whole(const Whole *p, int count) {
+    typename Simd<E>::index value = {};
+    for (int i = 0; i < count; ++i) value[i] = p[i];
+    return value;
+}
+template <typename E, typename Whole>
+static inline void store_first_whole(Whole *p, typename Simd<E>::index value, int count) {
+    if constexpr (sizeof(Whole) == 1)
+        store_first_bytes(p, value, count);
+    else
+        for (int i = 0; i < count; ++i) p[i] = Whole(value[i]);
+}
+#ifdef __AVX512BW__
+template <> inline Simd<float>::index load_first_whole<float>(const unsigned char *p, int count) {
+    const __m128i bytes = _mm_maskz_loadu_epi8(__mmask16(first_bits(count)), p);
+    return (Simd<float>::index)_mm512_cvtepu8_epi32(bytes);
+}
+template <> inline Simd<double>::index load_first_whole<double>(const unsigned char *p, int count) {
+    const __m128i bytes = _mm_maskz_loadu_epi8(__mmask16(first_bits(count < 8 ? count : 8)), p);
+    return (Simd<double>::index)_mm512_cvtepu8_epi64(bytes);
+}
+#endif
 
 // 0, 1, 2, ...
 template <typename E> static inline typename Simd<E>::index lane_numbers() {

@@ -22,12 +22,18 @@ template <typename E, typename V> __device__ inline void store_first(E *p, V val
 __device__ inline void store_first_bytes(unsigned char *p, int value, int count) {
     if (count > 0) *p = (unsigned char)value;
 }
-template <typename E> __device__ inline int load_first_bytes(const unsigned char *p, int count, E) {
-    return count > 0 ? *p : 0;
-}
-
 // Other threads hide the time that memory takes.
 template <typename E> __device__ inline void fetch_ahead(const E *) {}
+
+// Whole numbers of another type, the first `count` of them; the others are anything.
+template <typename E, typename Whole>
+__device__ inline int load_first_whole(const Whole *p, int count) {
+    return count > 0 ? int(*p) : 0;
+}
+template <typename E, typename Whole>
+__device__ inline void store_first_whole(Whole *p, int value, int count) {
+    if (count > 0) *p = Whole(value);
+}
 template <typename E> __device__ inline int lane_numbers() { return 0; }
 template <typename E> __device__ inline E exp_lanes(E x) { return exp(x); }
 
