@@ -6,7 +6,7 @@
 //
 // shapes   images, out (N, H, W, C), element type pixel_t; matrix (N, 2, 3) of T
 // bytes    images once (its neighbours from cache), out once
-// geometry any grid; warp: a thread an output pixel; matrices: a thread an image
+// geometry any grid; warp: a thread LANES pixels of a row; matrices: a thread an image
 #include "warp.cuh"
 
 #ifndef TYPE_pixel_t
@@ -14,14 +14,21 @@
 #endif
 using pixel_t = TYPE_pixel_t;
 
+constexpr int LANES = Simd<acc_t>::LANES;
+
 KERNEL warp_images(const pixel_t *__restrict__ images, const T *__restrict__ matrix,
-                   pixel_t *__restrict__ out, int64 pixels, int H, int W, int C, double fill) {
-    GRID_STRIDE(pixel, pixels) {
-        const int64 n = pixel / (H * W);
-        const int rest = int(pixel - n * H * W);
-        const auto at = mapped<acc_t>(matrix + n * 6, rest % W, rest / W, H, W);
-        const pixel_t *image = images + n * H * W * C;
-        for (int c = 0; c < C; ++c) out[pixel * C + c] = bilinear(image, at, H, W, C, c, fill);
+                   pixel_t *__restrict__ out, int64 count, int H, int W, int C, double fill) {
+    const int parts = ceil_div(W, LANES);  // of a row
+    GRID_STRIDE(part, count * H * parts) {
+        const int64 row = part / parts, n = row / H;
+        const int y = int(row - n * H), x = int(part - row * parts) * LANES;
+        pixel_t *target = out + (row * W + x) * C;
+        const int pixels = smaller(LANES, W - x);
+        const auto store = [=](int c, const pixel_t(&values)[LANES]) {
+            FIRST_LANES(l, LANES, pixels) target[l * C + c] = values[l];
+        };
+        warp_pixels<acc_t, LANES>(images + n * H * W * C, matrix + n * 6, x, y, H, W, C, fill,
+                                  store);
     }
 }
 

@@ -104,5 +104,5 @@ def _warp(target: Target, images: Array, matrix: Array, fill: float) -> Array:
     out = target.empty(images.shape, images.dtype)
     kernel = _SOURCE.kernel("warp_images", target, matrix.dtype, pixel_t=images.dtype)
     grid = target.stride_grid(out.size)
-    kernel(grid, target.threads, images, matrix, out, N * H * W, H, W, C, fill)
+    kernel(grid, target.threads, images, matrix, out, N, H, W, C, fill)
     return out

@@ -20,6 +20,8 @@
 #endif
 using pixel_t = TYPE_pixel_t;
 
+constexpr int LANES = Simd<acc_t>::LANES;
+
 struct Sum {
     __device__ double operator()(double a, double b) const { return a + b; }
 };
@@ -51,12 +53,15 @@ KERNEL gather_augmented_batch(const pixel_t *__restrict__ images, const int64 *_
         out_labels[n] = labels[i];
     }
     __syncthreads();
-    BLOCK_STRIDE(pixel, H * W) {
-        const auto at = mapped<float>(m, pixel % W, pixel / W, H, W);
-        for (int c = 0; c < C; ++c) {
-            const pixel_t value = bilinear(image, at, H, W, C, c, 0);
-            y[pixel * C + c] = T((acc_t(value) - middle) * scale);
-        }
+    const int parts = ceil_div(W, LANES);  // of a row
+    BLOCK_STRIDE(part, H * parts) {
+        const int row = part / parts, x = (part - row * parts) * LANES;
+        const int pixels = smaller(LANES, W - x);
+        const auto store = [&](int c, const pixel_t(&values)[LANES]) {
+            FIRST_LANES(l, LANES, pixels)
+                y[(row * W + x + l) * C + c] = T((acc_t(values[l]) - middle) * scale);
+        };
+        warp_pixels<float, LANES>(image, m, x, row, H, W, C, 0, store);
     }
 }
 

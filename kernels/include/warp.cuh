@@ -24,24 +24,6 @@ __device__ inline void random_map(M *m, int H, int W, double rotate, double shif
     m[3] = M(-sine), m[4] = M(cosine), m[5] = M(centre_y + sine * from_x - cosine * from_y);
 }
 
-// A position in the input: its top left neighbour, and the weights of the right and lower ones.
-template <typename E> struct Position {
-    int left, top;
-    E right_share, low_share;
-};
-
-template <typename E, typename M>
-__device__ inline Position<E> mapped(const M *m, int output_x, int output_y, int H, int W) {
-    const E x = E(output_x), y = E(output_y);
-    const E u = E(m[0]) * x + E(m[1]) * y + E(m[2]);
-    const E v = E(m[3]) * x + E(m[4]) * y + E(m[5]);
-    // Far outside or NaN: no neighbour is in the image, and the conversion to int is not
-    // defined. Negated so that NaN takes this way too.
-    const bool near = u > -1 && u < W && v > -1 && v < H;
-    const int left = near ? int(floor(u)) : -2, top = near ? int(floor(v)) : -2;
-    return {left, top, near ? u - left : E(0), near ? v - top : E(0)};
-}
-
 template <typename P> struct Pixel {
     static __device__ P from(typename Accumulator<P>::type value) { return P(value); }
 };
@@ -51,19 +33,38 @@ template <> struct Pixel<uint8> {  // to nearest; weights sum to 1, so only fill
     }
 };
 
-// Channel c of an image (H, W, C) there, interpolated bilinearly; `fill` outside of the image.
-template <typename P, typename E>
-__device__ inline P bilinear(const P *image, const Position<E> &at, int H, int W, int C, int c,
-                             double fill) {
+// Output pixels (x, y) to (x + LANES - 1, y) of an image (H, W, C), each interpolated bilinearly at
+// its position (u, v)^T = m (x, y, 1)^T; `fill` outside of the image. store(c, values) takes
+// channel c of them all; those past the end of the row mean nothing.
+template <typename E, int LANES, typename P, typename M, class Store>
+__device__ __forceinline__ void warp_pixels(const P *image, const M *m, int x, int y, int H, int W,
+                                            int C, double fill, const Store &store) {
     using value_t = typename Accumulator<P>::type;  // positions may be taken in another precision
-    value_t sum = 0;
-    for (int j = 0; j < 4; ++j) {
-        const int column = at.left + (j & 1), row = at.top + (j >> 1);
-        const E share = (j & 1 ? at.right_share : E(1) - at.right_share) *
-                        (j >> 1 ? at.low_share : E(1) - at.low_share);
-        const bool inside = column >= 0 && column < W && row >= 0 && row < H;
-        const int64 neighbour = ((int64)row * W + column) * C + c;
-        sum += value_t(share) * (inside ? value_t(image[neighbour]) : value_t(fill));
+    int left[LANES], top[LANES];                    // of the top left neighbour
+    value_t share[4][LANES];
+    LANE_LOOP(l, LANES) {
+        const E u = E(m[0]) * E(x + l) + (E(m[1]) * E(y) + E(m[2]));
+        const E v = E(m[3]) * E(x + l) + (E(m[4]) * E(y) + E(m[5]));
+        // Far outside or NaN: no neighbour is in the image, and the conversion to int is not
+        // defined. Negated so that NaN takes this way too.
+        const bool near = (u > -1) & (u < W) & (v > -1) & (v < H);
+        const E column = near ? floor(u) : E(-2), row = near ? floor(v) : E(-2);
+        left[l] = int(column), top[l] = int(row);
+        const E right = near ? u - column : E(0), low = near ? v - row : E(0);
+        share[0][l] = value_t((1 - right) * (1 - low)), share[1][l] = value_t(right * (1 - low));
+        share[2][l] = value_t((1 - right) * low), share[3][l] = value_t(right * low);
     }
-    return Pixel<P>::from(sum);
+    for (int c = 0; c < C; ++c) {
+        value_t sum[LANES] = {};
+        UNROLL for (int j = 0; j < 4; ++j) LANE_LOOP(l, LANES) {
+            const int column = left[l] + (j & 1), row = top[l] + (j >> 1);
+            const bool inside = (column >= 0) & (column < W) & (row >= 0) & (row < H);
+            // Read always: without a branch lanes go together.
+            const value_t value = value_t(image[inside ? (row * W + column) * C + c : 0]);
+            sum[l] += share[j][l] * (inside ? value : value_t(fill));
+        }
+        P values[LANES];
+        LANE_LOOP(l, LANES) values[l] = Pixel<P>::from(sum[l]);
+        store(c, values);
+    }
 }
