@@ -351,9 +351,9 @@ class Doubled(Conv2D):
 class PlainSGD(SGD):
     """Clips gradients by an operation that is no kernel."""
 
-    def step(self, parameters, gradients, factor=1.0):
+    def step(self, parameters, gradients, *others):
         gradients.clip(-1e-3, 1e-3, out=gradients)
-        super().step(parameters, gradients, factor)
+        super().step(parameters, gradients, *others)
 
 
 def loss_of_ones_own(outputs, labels, grad=True):

@@ -194,8 +194,8 @@ def test_the_step_and_the_layer_are_named(run):
     weights = []
 
     class Watched(SGD):
-        def step(self, parameters, gradients, factor=1.0):
-            super().step(parameters, gradients, factor)
+        def step(self, parameters, *others):
+            super().step(parameters, *others)
             weights.append(parameters.copy())
 
     trainer.optimizer = Watched(0.05)
