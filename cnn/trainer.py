@@ -305,7 +305,8 @@ class Trainer:
     def _check(self, loss: Array, images: Array, chosen: Array, step: int) -> None:
         """Raise TrainingDivergedError if a loss, up to that of a step, from 0, is no number."""
         if not math.isfinite(loss):
-            found = origin(self.model, self._batch(images, chosen, step))
+            with gemm.precision(self.precision):
+                found = origin(self.model, self._batch(images, chosen, step))
             last = None if self.run is None else self.run.latest
             raise TrainingDivergedError(float(loss), step + 1, found, last)
 
