@@ -7,21 +7,30 @@
 //
 // shapes   x, y, mask, dy, dx: any, equal; mask uint8
 // bytes    x once, y and mask once
-// geometry any grid; a thread takes four elements, one Philox block, at a time
+// geometry any grid; a thread takes LANES Philox blocks of four elements at a time
 #include "random.cuh"
+
+constexpr int LANES = Simd<float>::LANES, ELEMENTS = 4 * LANES;
 
 KERNEL dropout_forward(const T *__restrict__ x, T *__restrict__ y, uint8 *__restrict__ mask,
                        int64 count, double p, uint64 seed, uint64 offset,
                        const int64 *__restrict__ counter) {
     const acc_t scale = acc_t(1 / (1 - p));
     if (counter) offset += uint64(counter[0]);
-    GRID_STRIDE(block, (count + 3) / 4) {
-        const Random4 random = philox(seed, block, offset);
-        const int64 first = block * 4, left = count - first;
-        for (int j = 0; j < smaller(left, (int64)4); ++j) {
-            const bool kept = random.uniform(j) >= float(p);
-            mask[first + j] = kept;
-            y[first + j] = kept ? T(acc_t(x[first + j]) * scale) : T(0);
+    GRID_STRIDE(group, (count + ELEMENTS - 1) / ELEMENTS) {
+        uint32 words[ELEMENTS];
+        const uint64 block = group * LANES;
+        LANE_LOOP(l, LANES) {  // without an inner loop, or it would not become SIMD code
+            const Random4 random = philox(seed, block + uint64(l), offset);
+            words[l * 4] = random.word[0], words[l * 4 + 1] = random.word[1];
+            words[l * 4 + 2] = random.word[2], words[l * 4 + 3] = random.word[3];
+        }
+        const int64 first = group * ELEMENTS;
+        const int left = int(smaller(count - first, (int64)ELEMENTS));
+        FIRST_LANES(i, ELEMENTS, left) {
+            const bool kept = uniform(words[i]) >= float(p);
+            mask[first + i] = kept;
+            y[first + i] = kept ? T(acc_t(x[first + i]) * scale) : T(0);
         }
     }
 }

@@ -5,21 +5,24 @@
 
 #include "dialect.cuh"
 
+// Uniform in [0, 1) with 24 bits.
+__device__ inline float uniform(uint32 word) { return (word >> 8) * (1.0f / 16777216.0f); }
+
 struct Random4 {
     uint32 word[4];
-    // Uniform in [0, 1) with 24 bits.
-    __device__ float uniform(int i) const { return (word[i] >> 8) * (1.0f / 16777216.0f); }
+    __device__ float uniform(int i) const { return ::uniform(word[i]); }
 };
 
-__device__ inline Random4 philox(uint64 seed, uint64 index, uint64 offset) {
+__device__ __forceinline__ Random4 philox(uint64 seed, uint64 index, uint64 offset) {
     uint32 key0 = uint32(seed), key1 = uint32(seed >> 32);
-    Random4 r{{uint32(index), uint32(index >> 32), uint32(offset), uint32(offset >> 32)}};
-    for (int round = 0; round < 10; ++round) {
-        const uint64 a = (uint64)0xD2511F53u * r.word[0], b = (uint64)0xCD9E8D57u * r.word[2];
-        r = {{uint32(b >> 32) ^ r.word[1] ^ key0, uint32(b), uint32(a >> 32) ^ r.word[3] ^ key1,
-              uint32(a)}};
+    uint32 w0 = uint32(index), w1 = uint32(index >> 32);
+    uint32 w2 = uint32(offset), w3 = uint32(offset >> 32);
+    UNROLL for (int round = 0; round < 10; ++round) {
+        const uint64 a = (uint64)0xD2511F53u * w0, b = (uint64)0xCD9E8D57u * w2;
+        w0 = uint32(b >> 32) ^ w1 ^ key0, w1 = uint32(b);
+        w2 = uint32(a >> 32) ^ w3 ^ key1, w3 = uint32(a);
         key0 += 0x9E3779B9u;  // the golden ratio and sqrt(3) - 1, Weyl sequences of the key
         key1 += 0xBB67AE85u;
     }
-    return r;
+    return {{w0, w1, w2, w3}};
 }
