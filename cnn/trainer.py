@@ -285,7 +285,8 @@ class Trainer:
         loss_scale.scale_gradient(gradient, self.loss_scale)
         model.backward(gradient)
         unscale = loss_scale.update(model.gradient_buffer, self.loss_scale)
-        self.optimizer.step(model.parameter_buffer, model.gradient_buffer, factor, unscale)
+        scaled = () if unscale is None else (unscale,)  # which only fp16 asks of an optimizer
+        self.optimizer.step(model.parameter_buffer, model.gradient_buffer, factor, *scaled)
         if self.ema is not None:
             self.ema.update(model.parameter_buffer)
         self._loss_sum += loss * len(expected)
