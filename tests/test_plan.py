@@ -1,6 +1,6 @@
 """The planned step against the layer-by-layer one: the same values, without its Python code.
 
-The same bits, but where a convolution is fused with a pool, whose gradients are summed up in
+The same bits, but where convolution or batch-norm is fused with a pool, and sums are taken in
 another order: there the same values to rounding.
 """
 
@@ -33,7 +33,7 @@ from cnn import (
     SoftmaxCrossEntropy,
     Trainer,
 )
-from cnn.fused import ConvPool, fuse
+from cnn.fused import ConvPool, Norm, fuse
 from cnn.plan import Plan
 from comparison import assert_close
 from kernels.runtime.memory import Arena
@@ -93,7 +93,7 @@ def bits(model):
 
 def to_the_bit(model):
     """Whether planned steps sum up as the others do."""
-    return not any(isinstance(layer, ConvPool) for layer in fuse(model))
+    return not any(isinstance(layer, (ConvPool, Norm)) for layer in fuse(model))
 
 
 def pair(

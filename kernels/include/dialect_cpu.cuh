@@ -4,7 +4,7 @@
 #include "dialect_host.cuh"
 #include "registers.cuh"
 
-#ifdef __AVX512BW__
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
 #include <immintrin.h>
 #endif
 
@@ -34,7 +34,7 @@ template <typename E> static inline void store_lanes(E *p, typename Simd<E>::typ
 }
 // The first `count` lanes, if that many; none if it is not positive. The others are zero, or
 // `otherwise`. As bytes, lanes are whole numbers below 256.
-#ifdef __AVX512BW__
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
 static inline unsigned first_bits(int count) {
     return count >= 16 ? 0xffff : count > 0 ? (1u << count) - 1 : 0;
 }
@@ -109,7 +109,7 @@ static inline void store_first_whole(Whole *p, typename Simd<E>::index value, in
     else
         for (int i = 0; i < count; ++i) p[i] = Whole(value[i]);
 }
-#ifdef __AVX512BW__
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
 template <> inline Simd<float>::index load_first_whole<float>(const unsigned char *p, int count) {
     const __m128i bytes = _mm_maskz_loadu_epi8(__mmask16(first_bits(count)), p);
     return (Simd<float>::index)_mm512_cvtepu8_epi32(bytes);

@@ -22,7 +22,7 @@ template <> struct ExpConstants<double> {
 };
 
 // value * 2^n, where n + ROUND was rounded to `shifted`.
-#ifdef __AVX512BW__
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
 template <typename E> static inline __m512 scaled(__m512 value, __m512 shifted) {
     return _mm512_scalef_ps(value, shifted - ExpConstants<float>::ROUND);
 }
