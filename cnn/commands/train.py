@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the recipe, what differs from it, and what is written."""
     parser.add_argument(
         "--recipe",
-        choices=("speedrun", "default"),
+        choices=("speedrun", "default", "accurate"),
         default="speedrun",
         help="speedrun: one epoch of a small network; default: up to 10 epochs with batch-norm "
         "and augmentation (default: %(default)s)",

@@ -69,6 +69,7 @@ struct Matrix {
     }
 
     // What gemm_rows.cuh asks: a row is one run.
+    static constexpr bool PLAIN = true;
     struct Walk {
         const T *row;
         int64 stride;

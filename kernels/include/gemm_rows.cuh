@@ -8,6 +8,7 @@
 //   reaches
 //                     into padding, which is copied together by load()
 //   offset(column)    where a column lies from there; columns come in runs() of neighbours
+//   PLAIN             whether every row is one run, none of it padding
 //
 //   geometry grid (parts of M, parts of N, any): any number of parts gives the same bits
 #pragma once
@@ -292,8 +293,8 @@ template <Rows A_ROWS, Rows B_ROWS, class A, class B, class Epilogue>
 static void gemm(const A &a, const B &b, int M, int N, int k_begin, int k_end,
                  const Epilogue &epilogue) {
     const int V = vectors(N);
-    if constexpr (A_ROWS == Rows::ALONG_OUTPUT && B_ROWS == Rows::ALONG_OUTPUT)
-        if (M <= TM && a.run() >= k_end) {  // one block along m
+    if constexpr (A::PLAIN && A_ROWS == Rows::ALONG_OUTPUT && B_ROWS == Rows::ALONG_OUTPUT)
+        if (M <= TM) {  // one block along m
             const Part n(N, LANES, blockIdx.y, gridDim.y);
             return multiply_dots(a, b, M, n, k_end, epilogue);
         }

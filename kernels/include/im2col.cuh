@@ -107,6 +107,7 @@ template <class Order> struct Im2col {
     }
 
     // What gemm_rows.cuh asks: where windows that lie in the image as a whole have their pixels.
+    static constexpr bool PLAIN = false;
     struct Walk {
         const Im2col &a;
         typename Order::Walk row;
@@ -166,6 +167,7 @@ struct Col2im {
     }
 
     // What gemm_rows.cuh asks: no row lies in one piece.
+    static constexpr bool PLAIN = false;
     struct Walk {
         const T *next() { return nullptr; }
     };
