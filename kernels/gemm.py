@@ -11,8 +11,9 @@ from .runtime import Kernel, Source, Target
 from .runtime.target import Grid
 
 _SPLIT_BLOCKS = 128  # blocks that a split reduction aims at: some for every core or multiprocessor
-_CPU_SPLITS = 16  # the same on cpu, where a partial result is as large as the result
-_CPU_ROWS, _CPU_BLOCKS = 256, 64  # rows of a block there, and blocks: each packs operand B anew
+#: How `cpu` shares a product out, by ``bench/tune.py``: the rows of a block, which packs operand B
+#: anew, and the most blocks; the partial results of a split reduction.
+ON_CPU = {"rows": 256, "blocks": 64, "splits": 16}
 #: Tiles for tensor cores (gemm_mma.cuh), in place of the target's; 32 KB of shared memory.
 _TILES = {
     "tf32": {"BM": 64, "BN": 64, "BK": 32, "WARP_M": 32, "WARP_N": 32, "STAGES": 2},
@@ -72,7 +73,7 @@ def constants(name: str) -> dict[str, Any]:
 def tiles(target: Target, M: int, N: int, depth: int = 1) -> Grid:
     """Return the grid of an M x N product, `depth` times over."""
     if target.name == "cpu":
-        blocks = min(-(-M // _CPU_ROWS), _CPU_BLOCKS)
+        blocks = min(-(-M // ON_CPU["rows"]), ON_CPU["blocks"])
         return blocks, -(-N // target.constants["BN"]), depth
     tile = _tile(target)
     return -(-M // tile["BM"]), -(-N // tile["BN"]), depth
@@ -98,7 +99,7 @@ def split(target: Target, M: int, N: int, K: int, depth: int = 1) -> tuple[int, 
     across, down, _ = tiles(target, M, N)
     blocks, step = _SPLIT_BLOCKS, _tile(target)["BK"]
     if target.name == "cpu":
-        blocks, step = _CPU_SPLITS, 256
+        blocks, step = ON_CPU["splits"], 256
     wanted = max(1, blocks // max(1, across * down * depth))
     steps = -(-K // step)
     share = max(1, -(-steps // wanted)) * step
