@@ -133,6 +133,7 @@ def block_pool() -> str:
     for name, flags in (("raced", ["-DPLANTED_RACE"]), ("stress", [])):
         programs.append(str(BUILD / name))
         options = f"-std=c++17 -O1 -g -pthread {THREAD.flags}".split() + flags
+        options.append(f"-I{PACKAGE / 'include'}")
         compiled = [*shlex.split(gcc()), *options, *map(str, texts), "-o", programs[-1]]
         succeeds(run(compiled, {}))
     environment = {name: THREAD.environment()[name] for name in THREAD.options}

@@ -81,11 +81,14 @@ def check_red_zones():
     poisoned = ctypes.CDLL(None).__asan_address_is_poisoned
     poisoned.argtypes = [ctypes.c_void_p]
     for _ in range(3):
-        arrays = [np.empty(size, np.uint8) for size in range(1, 2000) for _ in range(8)]
-        for array in arrays:
-            first = array.ctypes.data
-            ends = poisoned(first - 1), poisoned(first), poisoned(first + array.size)
-            assert ends == (1, 0, 1), f"an array of {array.size} bytes has no red zones: {ends}"
+        for size in range(1, 2000):
+            arrays = [np.empty(size, np.uint8) for _ in range(8)]
+            starts = [array.ctypes.data for array in arrays]
+            ends = [(poisoned(s - 1), poisoned(s), poisoned(s + size)) for s in starts]
+            # One may be the last block of a mapping: behind it there is no memory at all.
+            bare = ends.count((1, 0, 0))
+            whole = ends.count((1, 0, 1))
+            assert bare <= 1 and bare + whole == 8, f"{size} bytes have no red zones: {ends}"
     freed = np.empty(100).ctypes.data
     assert poisoned(freed) == 1, "an array that was freed is not poisoned"
 
