@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -137,10 +138,20 @@ class CpuTarget:
         """Compile what the cache lacks, one compiler per core at a time."""
         from concurrent.futures import ThreadPoolExecutor
 
+        failed = threading.Event()
+
+        def build(compile: Callable[..., Any], *job: Any) -> None:
+            try:
+                if not failed.is_set():
+                    compile(*job)
+            except BaseException:
+                failed.set()  # by the thread that would take the next job
+                raise
+
         executor = ThreadPoolExecutor(thread_count())
         try:
-            pool = executor.submit(self._pool)
-            for result in [executor.submit(self._library, *job) for job in jobs] + [pool]:
+            pool = executor.submit(build, self._pool)
+            for result in [executor.submit(build, self._library, *job) for job in jobs] + [pool]:
                 result.result()
         finally:  # after an error, or an interrupt, the compilers not yet started stay so
             executor.shutdown(cancel_futures=True)
