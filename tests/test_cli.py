@@ -17,6 +17,8 @@ import cnn.synthetic
 import tiny_mnist
 from cnn import Dataset, Dense, Flatten, Sequential, commands
 from cnn.__main__ import main
+from cnn.commands import options
+from cnn.recipes import RECIPES
 from kernels.runtime import cache, cuda
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -137,6 +139,10 @@ def test_evaluating_the_saved_model_gives_the_same(real, tmp_path, capsys):
 
 
 # Trainings on few images
+
+
+def test_every_recipe_can_be_chosen():
+    assert set(options.RECIPES) == set(RECIPES)
 
 
 @pytest.mark.parametrize("recipe", ["speedrun", "default"])

@@ -7,7 +7,16 @@ import statistics
 import time
 from typing import TYPE_CHECKING, Any
 
-from .options import add_device, add_json, check_writable, device, positive, say, write_json
+from .options import (
+    RECIPES,
+    add_device,
+    add_json,
+    check_writable,
+    device,
+    positive,
+    say,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from ..model import Sequential
@@ -30,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the recipe, its batch size and the device."""
     parser.add_argument(
         "--recipe",
-        choices=("speedrun", "default", "accurate"),
+        choices=RECIPES,
         default="speedrun",
         help="(default: %(default)s)",
     )

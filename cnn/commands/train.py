@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import settings
 from .options import (
+    RECIPES,
     UsageError,
     add_data,
     add_device,
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the recipe, what differs from it, and what is written."""
     parser.add_argument(
         "--recipe",
-        choices=("speedrun", "default", "accurate"),
+        choices=RECIPES,
         default="speedrun",
         help="speedrun: one epoch of a small network; default: 10 epochs with batch-norm and "
         "augmentation; accurate: 30 of a wider one (default: %(default)s)",
