@@ -71,7 +71,7 @@ KERNEL batch_norm_pool_forward(const T *__restrict__ x, const T *__restrict__ ga
         }
         if (relu) best = best < 0 ? lanes_t{} : best;
         store_first(y + window * C + c, best, count);
-        store_first_bytes(argmax + window * C + c, index, count);
+        store_first_whole<acc_t>(argmax + window * C + c, index, count);
     });
 }
 

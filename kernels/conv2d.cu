@@ -32,11 +32,11 @@ conv2d_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__rest
 KERNEL __launch_bounds__(THREADS, BLOCKS)
 conv2d_pool_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__restrict__ b,
                     T *__restrict__ y, uint8 *__restrict__ argmax, Window window, int rows, int C,
-                    int F, int OH, int OW, int KH, int KW, int relu) {
+                    int F, int OH, int OW, int KH, int KW) {
     const int K = window.KH * window.KW * C;
     const Im2col<ByWindow> a{x, window, C, C, {OH, OW, KH, KW}};
     gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(a, Matrix{w, K}, rows, F, 0, K,
-                                                 BiasPoolRelu{y, argmax, b, F, KH * KW, relu});
+                                                 BiasPoolRelu{y, argmax, b, F, KH * KW});
 }
 
 // `window` slides over dy here, at stride 1, and its outputs are the pixels of dx.

@@ -12,11 +12,12 @@
 //
 // shapes   x, dx (N, H, W, C); y, dy, argmax (N, PH, PW, F). In shared memory lies one image, with
 //          its padding and every pixel rounded up to whole vectors, so that no load crosses a cache
-//          line: height x width pixels of `depth` channels. Filters and their gradients there are
-//          rows of KH * run columns, run = KW * depth
+//          line: height x width pixels of `depth` channels. Filters and their gradients are
+//          (F, KH, run), a row of `run` columns being KW * depth rounded up to whole vectors
 // bytes    x, y, dy, argmax and dx once; filters and partial gradients from cache
 // geometry a block takes a share of the images, a thread FILTERS x ROWS x VECTORS vectors of filter
-//          columns. Partial sums (blocks, F, KH * run + 1) are added up in order afterwards
+//          columns. Partial sums, a block's (F, KH, run) and then its biases (F), are added up in
+//          order afterwards
 #include "dialect.cuh"
 #include "window.cuh"
 
@@ -54,13 +55,11 @@ struct Canvas {
         BLOCK_STRIDE(i, size()) pixels[i] = 0;
     }
 
-    // body(element of the image, element here, length) for the pixels that are in both; pixels that
-    // are neighbours in both go together, a row of them.
+    // body(element of the image, element here, length) for every pixel of the image; pixels that
+    // are neighbours here, too, go together, a row of them.
     template <class Body> __device__ void for_pixels(const Body &body) const {
-        const int height = smaller(g.H, pool.height - g.PH);
-        const int width = smaller(g.W, pool.width - g.PW);
-        const int pieces = pool.depth == C ? 1 : width, length = width / pieces * C;
-        BLOCK_STRIDE(i, height * pieces) {
+        const int pieces = pool.depth == C ? 1 : g.W, length = g.W / pieces * C;
+        BLOCK_STRIDE(i, g.H * pieces) {
             const int h = i / pieces, w = i - h * pieces;
             body((h * g.W + w) * C, (h + g.PH) * pitch() + (w + g.PW) * pool.depth, length);
         }

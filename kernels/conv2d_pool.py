@@ -78,7 +78,7 @@ def forward(x: Array, w: Array, b: Array | None, window: Window, pool: Pool) -> 
         gemm.tiles(target, rows, F),
         gemm.threads(target),
         *(x, w, b, y, argmax, window, rows, C, F),
-        *(pool.PH, pool.PW, pool.KH, pool.KW, 1),
+        *(pool.PH, pool.PW, pool.KH, pool.KW),
     )
     return y, argmax
 

@@ -19,9 +19,6 @@ template <typename E> __device__ inline E load_first(const E *p, int count, E ot
 template <typename E, typename V> __device__ inline void store_first(E *p, V value, int count) {
     if (count > 0) *p = E(value);
 }
-__device__ inline void store_first_bytes(unsigned char *p, int value, int count) {
-    if (count > 0) *p = (unsigned char)value;
-}
 // Other threads hide the time that memory takes.
 template <typename E> __device__ inline void fetch_ahead(const E *) {}
 

@@ -103,14 +103,14 @@ struct BiasRelu {
     }
 };
 
-// y[window, n] = the maximum over the window's pixels of value + bias[n], clipped below at zero
-// when relu is set; argmax is where it lies. The rows m are pixels in the order of their windows.
+// y[window, n] = the maximum over the window's pixels of value + bias[n], clipped below at zero;
+// argmax is where it lies. The rows m are pixels in the order of their windows.
 struct BiasPoolRelu {
     T *y;
     uint8 *argmax;
     const T *bias;
     int64 stride;
-    int taps, relu;  // taps: pixels of a window, 2 or 4
+    int taps;  // pixels of a window, 2 or 4
 
     template <int V>
     __device__ void store(int m, int n, const lanes_t (&tile)[TM][V], int rows, int columns) const {
@@ -138,10 +138,10 @@ struct BiasPoolRelu {
                     best = wins ? value : best;
                     index = wins ? index_t{} + tap : index;
                 }
-                if (relu) best = best < 0 ? lanes_t{} : best;
+                best = best < 0 ? lanes_t{} : best;
                 const int64 out = (int64)(window + i) * stride + n + v * LANES;
                 store_first(y + out, best, count);
-                store_first_bytes(argmax + out, index, count);
+                store_first_whole<acc_t>(argmax + out, index, count);
             }
         }
     }
