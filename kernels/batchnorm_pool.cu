@@ -16,6 +16,7 @@
 // geometry sums: a block a chunk of windows, its threads share the channels; the rest: any grid, a
 //          thread a (window, channel), on cpu a vector of channels
 #include "channels.cuh"
+#include "maximum.cuh"
 
 // The pixels of a window; the runtime passes them, editors get these.
 #ifndef ROWS
@@ -55,23 +56,15 @@ KERNEL batch_norm_pool_forward(const T *__restrict__ x, const T *__restrict__ ga
         const lanes_t centre = take(mean + c, count), shift = take(beta + c, count);
         const lanes_t scale = take(gamma + c, count) * take(inv_std + c, count);
         const T *source = x + pixel_at(g, at) * C + c;
-        lanes_t best = {};
-        index_t index = {};
-        UNROLL for (int kh = 0; kh < ROWS; ++kh) UNROLL for (int kw = 0; kw < COLUMNS; ++kw) {
-            const int tap = kh * COLUMNS + kw;
-            const T *p = source + ((int64)kh * g.W + kw) * C;
+        const auto value = [=](int tap) {
+            const T *p = source + ((int64)(tap / COLUMNS) * g.W + tap % COLUMNS) * C;
             fetch_ahead(p);
-            const lanes_t pixel = take(p, count);
             // Centred before scaling: folding the mean into beta would cancel for large means.
-            const lanes_t value = (pixel - centre) * scale + shift;
-            // Negated so that a NaN wins; a NaN that already won stays.
-            const auto wins = !(value <= best) & (best == best);
-            best = tap ? (wins ? value : best) : value;
-            index = tap ? (wins ? index_t{} + tap : index) : index;
-        }
-        if (relu) best = best < 0 ? lanes_t{} : best;
-        store_first(y + window * C + c, best, count);
-        store_first_whole<acc_t>(argmax + window * C + c, index, count);
+            return (take(p, count) - centre) * scale + shift;
+        };
+        Maximum maximum(value(0));
+        UNROLL for (int tap = 1; tap < ROWS * COLUMNS; ++tap) maximum.meet(value(tap), tap);
+        maximum.store(y + window * C + c, argmax + window * C + c, count, relu);
     });
 }
 

@@ -15,6 +15,7 @@
 #pragma once
 
 #include "dialect.cuh"
+#include "maximum.cuh"
 
 // The tile of a block; the runtime passes its table's figures, editors get these.
 #ifndef BM
@@ -26,7 +27,6 @@
 enum class Rows { ALONG_OUTPUT, ALONG_K };
 
 using lanes_t = Simd<acc_t>::type;
-using index_t = Simd<acc_t>::index;
 constexpr int LANES = Simd<acc_t>::LANES;
 
 // Puts what a loader copies to elements STEP apart.
@@ -129,19 +129,11 @@ struct BiasPoolRelu {
                 bias ? lanes_t(load_first(bias + n + v * LANES, count)) : lanes_t{};
             UNROLL for (int i = 0; i < TM / TAPS; ++i) {
                 if (i > 0 && i >= windows) break;  // a tile has at least one
-                lanes_t best = tile[i * TAPS][v] + shift;
-                index_t index = {};
-                UNROLL for (int tap = 1; tap < TAPS; ++tap) {
-                    const lanes_t value = tile[i * TAPS + tap][v] + shift;
-                    // Negated so that a NaN wins; a NaN that already won stays.
-                    const auto wins = !(value <= best) & (best == best);
-                    best = wins ? value : best;
-                    index = wins ? index_t{} + tap : index;
-                }
-                best = best < 0 ? lanes_t{} : best;
+                Maximum maximum(tile[i * TAPS][v] + shift);
+                UNROLL for (int tap = 1; tap < TAPS; ++tap)
+                    maximum.meet(tile[i * TAPS + tap][v] + shift, tap);
                 const int64 out = (int64)(window + i) * stride + n + v * LANES;
-                store_first(y + out, best, count);
-                store_first_whole<acc_t>(argmax + out, index, count);
+                maximum.store(y + out, argmax + out, count, true);
             }
         }
     }

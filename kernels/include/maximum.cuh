@@ -1,0 +1,26 @@
+// The maximum of values met one after the other, and which one it was.
+#pragma once
+
+#include "dialect.cuh"
+
+struct Maximum {
+    using lanes_t = Simd<acc_t>::type;
+    using index_t = Simd<acc_t>::index;
+
+    lanes_t best;
+    index_t index;
+
+    __device__ __forceinline__ Maximum(lanes_t first) : best(first), index() {}
+
+    __device__ __forceinline__ void meet(lanes_t value, int number) {
+        // Negated so that a NaN wins; a NaN that already won stays, like the first of equals.
+        const auto wins = !(value <= best) & (best == best);
+        best = wins ? value : best;
+        index = wins ? index_t{} + number : index;
+    }
+    // The first `count` lanes of both, the maximum clipped below at zero when relu is set.
+    __device__ __forceinline__ void store(T *y, uint8 *argmax, int count, bool relu) const {
+        store_first(y, relu ? (best < 0 ? lanes_t{} : best) : best, count);
+        store_first_whole<acc_t>(argmax, index, count);
+    }
+};
