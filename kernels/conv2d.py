@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from . import gemm
+from . import gemm, winograd
 from .geometry import Padding, Pair, Window, window
 from .reduce import accumulator, column_sum, sum_columns
 from .runtime import Array, Source, Target, checks
@@ -39,6 +39,11 @@ def conv2d(
 ) -> Array:
     """Return the 2-D convolution (cross-correlation, as in every CNN) of x with w, plus b.
 
+    On `cpu`, filters of 3 x 3 at stride 1 with 16 channels and filters or more are multiplied by
+    Winograd's algorithm (winograd.py). There a value that is not finite reaches all outputs of the
+    2 x 2 tiles that any of its windows is in, elsewhere its own windows alone, and gradients
+    likewise.
+
     Parameters
     ----------
     x : array (N, H, W, C)
@@ -71,10 +76,14 @@ def conv2d(
     if b is not None:
         checks.shape("b", b, (s.F,), "one bias per filter")
     y = target.empty(s.output, x.dtype)
+    if winograd.suits(target, x.dtype, s.N, s.window, s.C, s.F, groups):
+        winograd.forward(x, w, b, y, s.window, relu=relu, target=target)
+        return y
+    x, g = padded(target, x, s.window)
     rows = y.size // s.F
     grid, threads = gemm.tiles(target, rows, s.F // groups, groups), gemm.threads(target)
     kernel = gemm.kernel(_SOURCE, "conv2d_forward", target, x.dtype)
-    kernel(grid, threads, x, w, b, y, s.window, rows, s.C, s.F, groups, int(relu))
+    kernel(grid, threads, x, w, b, y, g, rows, s.C, s.F, groups, int(relu))
     return y
 
 
@@ -115,30 +124,43 @@ def conv2d_backward(
     target, (dy, x, w) = checks.arrays(dy=dy, x=x, w=w)
     s = _sizes(x, w, stride, padding, dilation, groups)
     checks.shape("dy", dy, s.output, "the shape of the result")
-    threads, rows = gemm.threads(target), dy.size // s.F
     dx = _input_gradient(target, dy, x, w, s, groups) if need_dx else None
+    dw = target.empty(w.shape, x.dtype) if out_dw is None else out_dw
+    _filter_gradient(target, dy, x, dw, s, groups)
+    db = column_sum(target, dy.reshape(dy.size // s.F, s.F), out_db) if need_db else None
+    return dx, dw, db
+
+
+def _filter_gradient(
+    target: Target, dy: Array, x: Array, dw: Array, s: _Sizes, groups: int
+) -> None:
+    if winograd.suits(target, x.dtype, s.N, s.window, s.C, s.F, groups):
+        return winograd.filter_gradient(dy, x, dw, s.window, target=target)
+    x, g = padded(target, x, s.window)
+    threads, rows = gemm.threads(target), dy.size // s.F
     splits, share = gemm.split(target, s.K, s.F // groups, rows, groups)
     partial = target.empty((splits, s.K, s.F), accumulator(x.dtype))
     grid = gemm.tiles(target, s.K, s.F // groups, groups * splits)
     kernel = gemm.kernel(_SOURCE, "conv2d_filter_gradient", target, x.dtype)
-    kernel(grid, threads, dy, x, partial, s.window, rows, s.C, s.F, groups, splits, share)
-    dw = target.empty(w.shape, x.dtype) if out_dw is None else out_dw
+    kernel(grid, threads, dy, x, partial, g, rows, s.C, s.F, groups, splits, share)
     sum_columns(target, partial, dw)
-    db = column_sum(target, dy.reshape(rows, s.F), out_db) if need_db else None
-    return dx, dw, db
 
 
 def _input_gradient(target: Target, dy: Array, x: Array, w: Array, s: _Sizes, groups: int) -> Array:
     g = s.window
+    dx = target.empty(x.shape, x.dtype)
+    if winograd.suits(target, x.dtype, s.N, g, s.F, s.C, groups):
+        winograd.input_gradient(dy, w, dx, g, target=target)
+        return dx
     # Elements of dy's padded row, which the turned window indexes in 32 bits.
     row = (g.OW + 2 * (g.KW - 1) * g.DW) * s.F
     if g.SH == g.SW == 1 and row <= INT32_MAX:
         entry = "conv2d_input_gradient"
         pads = (g.KH - 1) * g.DH - g.PH, (g.KW - 1) * g.DW - g.PW
         g = Window(g.OH, g.OW, g.H, g.W, g.KH, g.KW, 1, 1, *pads, g.DH, g.DW)
+        dy, g = padded(target, dy, g)
     else:
         entry = "conv2d_strided_input_gradient"
-    dx = target.empty(x.shape, x.dtype)
     pixels = x.size // s.C
     kernel = gemm.kernel(_SOURCE, entry, target, x.dtype)
     grid = gemm.tiles(target, pixels, s.C // groups, groups)
@@ -213,6 +235,34 @@ def image_shape(name: str, shape: Shape) -> tuple[int, int, int, int]:
         raise ValueError(f"{name}: got {tuple(shape)}, expected (N, H, W, C)")
     N, H, W, C = (checks.whole(name, length, 0) for length in shape)
     return N, H, W, C
+
+
+def padded(target: Target, x: Array, g: Window) -> tuple[Array, Window]:
+    """Return images x (N, H, W, C) and the window over them, on `cpu` with their padding.
+
+    Its GEMM reads x where it lies, and rows that reach into padding take several times as long.
+    """
+    rows, columns = _reach(g)
+    inside = 0 == g.PH == g.PW and rows <= g.H and columns <= g.W
+    if target.name != "cpu" or inside or rows * columns > 2 * g.H * g.W:
+        return x, g
+    return with_padding(target, x, g)
+
+
+def with_padding(target: Target, x: Array, g: Window) -> tuple[Array, Window]:
+    """Return all that windows reach of images and their padding, and the window over it."""
+    rows, columns = _reach(g)
+    N, H, W, C = x.shape
+    y = target.empty((N, rows, columns, C), x.dtype)
+    kernel = _IM2COL.kernel("pad_images", target, x.dtype)
+    grid = target.stride_grid(y.size)
+    kernel(grid, target.threads, x, y, N, H, W, C, g.PH, g.PW, rows, columns)
+    return y, Window(rows, columns, g.OH, g.OW, g.KH, g.KW, g.SH, g.SW, 0, 0, g.DH, g.DW)
+
+
+def _reach(g: Window) -> tuple[int, int]:
+    """Return the rows and columns from the first tap of the first window to the last's last."""
+    return (g.OH - 1) * g.SH + (g.KH - 1) * g.DH + 1, (g.OW - 1) * g.SW + (g.KW - 1) * g.DW + 1
 
 
 def _sizes(

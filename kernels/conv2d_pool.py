@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-from . import gemm
+from . import gemm, winograd
+from .conv2d import padded
 from .geometry import Window
 from .reduce import accumulator
 from .runtime import Array, Source, Target, checks
@@ -72,7 +73,11 @@ def forward(x: Array, w: Array, b: Array | None, window: Window, pool: Pool) -> 
     F = w.shape[0]
     shape = (N, pool.PH, pool.PW, F)
     y, argmax = target.empty(shape, x.dtype), target.empty(shape, "uint8")
+    if (pool.KH, pool.KW) == (2, 2) and winograd.suits(target, x.dtype, N, window, C, F):
+        winograd.pool_forward(x, w, b, y, argmax, window, target=target)
+        return y, argmax
     rows = checks.count("x: pixels", N * pool.PH * pool.PW * pool.KH * pool.KW)
+    x, window = padded(target, x, window)
     kernel = gemm.kernel(_FORWARD, "conv2d_pool_forward", target, x.dtype)
     kernel(
         gemm.tiles(target, rows, F),

@@ -47,6 +47,11 @@ def precision(name: str) -> Iterator[None]:
         _precision.reset(token)
 
 
+def rounds() -> bool:
+    """Return whether operands are rounded here and now."""
+    return _precision.get() != "fp32"
+
+
 def check_precision(name: str, target: Target, dtype: Any) -> None:
     """Raise ValueError unless arrays of a dtype can be multiplied in a precision on a target."""
     known = target.precisions if dtype == "float32" else ("fp32",)
@@ -60,7 +65,7 @@ def check_precision(name: str, target: Target, dtype: Any) -> None:
 def kernel(source: Source, entry: str, target: Target, dtype: Any) -> Kernel:
     """Return an entry point that multiplies in the chosen precision."""
     name = _precision.get()
-    if name != "fp32":
+    if rounds():
         check_precision(name, target, dtype)
     return source.kernel(entry, target, dtype, **constants(name))
 

@@ -1,4 +1,5 @@
-// im2col and its adjoint col2im, written out: the simple path beside the implicit GEMM.
+// im2col and its adjoint col2im, written out: the simple path beside the implicit GEMM; and
+// padding.
 //
 //   im2col  cols[(n, oh, ow), (kh, kw, c)] = x[n, oh*SH - PH + kh*DH, ow*SW - PW + kw*DW, c],
 //           zero outside the image
@@ -48,4 +49,18 @@ KERNEL col2im_sum(const T *__restrict__ cols, T *__restrict__ x, Window g, int64
             LANE_LOOP(v, V) x[pixel * C + c + v] = T(sum[v]);
         };
     });
+}
+
+// Images x (N, H, W, C) with their padding: padded (N, rows, columns, C), zero outside x.
+KERNEL pad_images(const T *__restrict__ x, T *__restrict__ padded, int64 N, int H, int W, int C,
+                  int top, int left, int rows, int columns) {
+    const int begin = smaller(larger(left, 0), columns);
+    const int end = smaller(larger(left + W, begin), columns);
+    GRID_STRIDE(row, N * rows) {
+        const int64 n = row / rows;
+        const int h = int(row - n * rows) - top;
+        const T *source = x + (n * H + h) * W * C;
+        copy_between<1>(padded + row * columns * C, source - left * C, begin * C,
+                        (h >= 0 && h < H ? end : begin) * C, columns * C);
+    }
 }

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import kernels
-from kernels import conv2d_pool
+from kernels import conv2d_pool, winograd
 from kernels.geometry import window
 from kernels.runtime import checks
 from support import host, normal
@@ -74,11 +74,31 @@ def conv2d_pool_and_gradients(x, w, b, dy, *, kernel=(2, 2)):
     return y, argmax, dx, dw, db
 
 
+def winograd_and_gradients(x, w, b, dy, *, padding=1):
+    """Call what `conv2d` and its gradients are on `cpu` for filters of 3 x 3; b may be None."""
+    target, _ = checks.arrays(x=x)
+    g, _ = window(x.shape[1:3], 3, stride=1, padding=padding, dilation=1)
+    y, dx, dw = (target.empty(array.shape, x.dtype) for array in (dy, x, w))
+    maxima = (len(x), g.OH // 2, g.OW // 2, len(w))
+    pooled, argmax = target.empty(maxima, x.dtype), target.empty(maxima, "uint8")
+    winograd.forward(x, w, b, y, g, relu=b is None, target=target)
+    winograd.pool_forward(x, w, b, pooled, argmax, g, target=target)
+    winograd.input_gradient(dy, w, dx, g, target=target)
+    winograd.filter_gradient(dy, x, dw, g, target=target)
+    return y, pooled, argmax, dx, dw
+
+
 def _planned():
     # More images than the 64 blocks of a GPU, so that a block takes two; a row is left over.
     x, w = normal(0, 66, 5, 4, 3), normal(1, 5, 3, 3, 3)
     arrays = {"x": x, "w": w, "b": normal(2, 5), "dy": normal(3, 66, 2, 2, 5)}
-    return {"conv2d_pool": Call(conv2d_pool_and_gradients, arrays)}
+    # Over 32 tiles of three micro-tiles each, so that the last chunk is not whole; an odd height.
+    x, w = normal(4, 7, 5, 4, 17), normal(5, 9, 3, 3, 17)
+    tiles = {"x": x, "w": w, "b": normal(6, 9), "dy": normal(7, 7, 5, 4, 9)}
+    return {
+        "conv2d_pool": Call(conv2d_pool_and_gradients, arrays),
+        "winograd": Call(winograd_and_gradients, tiles),
+    }
 
 
 def _calls():

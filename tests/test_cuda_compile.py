@@ -16,6 +16,7 @@ from kernels.geometry import Window
 from kernels.runtime import Source
 from kernels.runtime.cpu import CpuTarget
 from kernels.runtime.source import Parameter
+from kernels.winograd import Tiles
 
 
 def test_every_source_is_compiled() -> None:
@@ -39,7 +40,9 @@ def test_message_names_the_kernels_file_and_line() -> None:
 
 # --- what Python passes is what the kernels take
 
-STRUCTS = {"Window": Window, "Pool": Pool}
+# The structs, by a source that declares them.
+DECLARED = {"conv2d_pool.cu": {"Window": Window, "Pool": Pool}, "winograd.cu": {"Tiles": Tiles}}
+STRUCTS = {name: struct for structs in DECLARED.values() for name, struct in structs.items()}
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -53,7 +56,7 @@ def test_every_entry_and_type_is_known(name: str) -> None:
             assert (known is None) == (parameter.type in STRUCTS), (entry, parameter)
 
 
-def layout_checks() -> Source:
+def layout_checks(declaring: str) -> Source:
     """A text that compiles only where sizes and orders are those that Python packs."""
     types = {
         parameter.type
@@ -65,7 +68,7 @@ def layout_checks() -> Source:
     assert {*STRUCTS, "int", "int64", "double"} <= types
     # By order and size, since NVRTC 12 has no offsetof.
     numbered, checks = [], []
-    for kind, struct in STRUCTS.items():
+    for kind, struct in DECLARED[declaring].items():
         fields = [name for name, _ in struct._fields_]
         of_kind = f"numbered_{kind}"
         numbered.append(f"constexpr {kind} {of_kind}{{{', '.join(map(str, range(len(fields))))}}};")
@@ -79,17 +82,19 @@ def layout_checks() -> Source:
         checks.append(f"sizeof({name}) == {dtype.itemsize}")
         checks.append(f"({name}(-1) < {name}(0)) == {str(dtype.kind != 'u').lower()}")
     lines = [f'static_assert({check}, "{check}");' for check in checks]
-    declared = SOURCES["conv2d_pool.cu"].text  # with window.cuh in it
-    text = "\n".join([declared, *numbered, *lines])
+    text = "\n".join([SOURCES[declaring].text, *numbered, *lines])
     return Source("layout.cu", text, ahead=False)
 
 
-def test_layout_on_cuda() -> None:
-    source = layout_checks()
+@pytest.mark.parametrize("declaring", DECLARED)
+def test_layout_on_cuda(declaring: str) -> None:
+    source = layout_checks(declaring)
     report = nvrtc.compiled(nvrtc.specialised(source, "float64"), source.name, "sm_90").report
-    assert set(nvrtc.resources(report)) == set(SOURCES["conv2d_pool.cu"].entries)
+    assert set(nvrtc.resources(report)) == set(SOURCES[declaring].entries)
 
 
-def test_layout_on_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("declaring", DECLARED)
+def test_layout_on_cpu(declaring: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KERNELS_CACHE_DIR", str(tmp_path))
-    layout_checks().kernel("pad_filters", CpuTarget(), np.dtype(np.float64))
+    source = layout_checks(declaring)
+    source.kernel(next(iter(source.entries)), CpuTarget(), np.dtype(np.float64))

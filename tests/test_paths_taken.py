@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import kernels
-from calls import CALLS, PLANNED, conv2d_pool_and_gradients
+from calls import CALLS, PLANNED, conv2d_pool_and_gradients, winograd_and_gradients
 from kernels import batchnorm_pool, conv2d_pool, gemm, loss_scale
 from kernels.batch import Augmentation, Progress, advance, count_batch, gather_batch
+from kernels.conv2d import with_padding
 from kernels.elementwise import adam_update, average_update, sgd_update
 from kernels.geometry import window
 from kernels.runtime import numpy_arrays_on
@@ -52,6 +53,10 @@ def take_the_other_paths():
             conv2d_pool_and_gradients(
                 odd, np.ones((5, 3, 3, 5), FLOAT), bias, np.ones(shape, FLOAT), kernel=kernel
             )
+    with_padding(numpy_target(), x, window((6, 5), 3, stride=1, padding=1, dilation=1)[0])
+    for F in (1, 2, 9):  # panels of one to three registers
+        dy, w = normal(8, 4, 6, 5, F).astype(FLOAT), normal(9, F, 3, 3, 4).astype(FLOAT)
+        winograd_and_gradients(np.concatenate([x, x]), w, None, dy)  # two chunks of tiles
     channel = np.ones((4, 4), FLOAT)
     kernels.batch_norm(x, *channel, training=False, relu=True)
     logits, labels = normal(3, 40, 2000).astype(FLOAT), np.arange(40) - 2

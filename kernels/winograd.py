@@ -1,0 +1,150 @@
+"""Convolution with 3 x 3 filters at stride 1 by Winograd's minimal filtering, and its gradients.
+
+What `conv2d` and conv2d_pool.py run on `cpu` where it takes less time than the GEMM.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+from . import gemm
+from .geometry import Window
+from .reduce import accumulator
+from .runtime import Array, Source, Target
+from .runtime.target import Grid, Shape
+
+_SOURCE = Source("winograd.cu")
+_POINTS = 16
+_LINE = 16  # elements more than it has between one point's matrix and the next one's
+_LEAST_CHANNELS = 16  # below it much of a register would be zeros
+_LEAST_TILES = 64  # fewer do not repay the transform of the filters
+_MOST_TILES = 32  # in shared memory at a time; more take no less time
+_MOST_SHARED = {"cpu": 512 * 1024}  # bytes a block may have; 48 KB elsewhere
+_TILES_A_SPLIT, _MOST_SPLITS = 256, 16  # of the filter gradient
+
+
+class Tiles(ctypes.Structure):
+    """The struct of ``winograd.cu``, field for field."""
+
+    _fields_ = [(name, ctypes.c_int) for name in ("rows", "columns", "chunk", "depth", "width")]
+    rows: int
+    columns: int
+    chunk: int
+    depth: int
+    width: int
+
+
+def suits(
+    target: Target, dtype: Any, images: int, window: Window, C: int, F: int, groups: int = 1
+) -> bool:
+    """Return whether a convolution from C channels to F filters is to be done this way."""
+    g = window
+    if target.name != "cpu" or gemm.rounds() or min(C, F) < _LEAST_CHANNELS:
+        return False
+    if (g.KH, g.KW, g.SH, g.SW, g.DH, g.DW, groups) != (3, 3, 1, 1, 1, 1, 1):
+        return False
+    tiles = _tiles(target, dtype, (g.OH, g.OW), C, F)
+    return tiles.chunk > 0 and images * tiles.rows * tiles.columns >= _LEAST_TILES
+
+
+def forward(
+    x: Array, w: Array, b: Array | None, y: Array, window: Window, *, relu: bool, target: Target
+) -> None:
+    """Write the convolution of x (N, H, W, C) with w (F, 3, 3, C), plus b, to y (N, OH, OW, F)."""
+    _convolve(target, "winograd_forward", x, w, y.shape[1:3], window, (b, y), (int(relu),))
+
+
+def pool_forward(
+    x: Array,
+    w: Array,
+    b: Array | None,
+    y: Array,
+    argmax: Array,
+    window: Window,
+    *,
+    target: Target,
+) -> None:
+    """Write the maxima over 2 x 2 outputs, clipped below at zero, and where they lie.
+
+    y and argmax are (N, OH // 2, OW // 2, F).
+    """
+    _, PH, PW, _ = y.shape
+    _convolve(target, "winograd_pool_forward", x, w, (2 * PH, 2 * PW), window, (b, y, argmax))
+
+
+def input_gradient(dy: Array, w: Array, dx: Array, window: Window, *, target: Target) -> None:
+    """Write dx (N, H, W, C) for the gradient dy of the result: dy under the filters turned over."""
+    g = window
+    turned = Window(g.OH, g.OW, g.H, g.W, 3, 3, 1, 1, 2 - g.PH, 2 - g.PW, 1, 1)
+    rest = (None, dx)
+    _convolve(target, "winograd_forward", dy, w, (g.H, g.W), turned, rest, (0,), turned=True)
+
+
+def filter_gradient(dy: Array, x: Array, dw: Array, window: Window, *, target: Target) -> None:
+    """Write dw (F, 3, 3, C) for the gradient dy of the result."""
+    (N, _, _, C), F = x.shape, dy.shape[3]
+    tiles = _tiles(target, x.dtype, (window.OH, window.OW), C, F)
+    count = N * tiles.rows * tiles.columns
+    splits = min(-(-count // _TILES_A_SPLIT), _MOST_SPLITS)
+    size = (splits, _POINTS, tiles.depth * tiles.width + _LINE)
+    partial = target.empty(size, accumulator(dy.dtype))
+    _launch(
+        target,
+        "winograd_filter_gradient",
+        (splits, 1, 1),
+        tiles,
+        *(dy, x, partial, window, tiles, count, C, F),
+    )
+    kernel = _SOURCE.kernel("winograd_sum_filters", target, x.dtype)
+    grid = target.stride_grid(C * tiles.width)
+    kernel(grid, target.threads, partial, dw, F, C, tiles.depth, tiles.width, splits)
+
+
+def _convolve(
+    target: Target,
+    entry: str,
+    x: Array,
+    w: Array,
+    outputs: tuple[int, int],
+    window: Window,
+    arrays: tuple[Array | None, ...],
+    options: tuple[int, ...] = (),
+    *,
+    turned: bool = False,
+) -> None:
+    (N, _, _, C), F = x.shape, w.shape[3 if turned else 0]
+    tiles = _tiles(target, x.dtype, outputs, C, F)
+    u = target.empty((_POINTS, C * tiles.width + _LINE), accumulator(w.dtype))
+    kernel = _SOURCE.kernel("winograd_filters", target, w.dtype)
+    grid = target.stride_grid(C * tiles.width)
+    kernel(grid, target.threads, w, u, w.shape[0], w.shape[3], tiles.width, int(turned))
+    count = N * tiles.rows * tiles.columns
+    grid = (-(-count // tiles.chunk), 1, 1)
+    _launch(target, entry, grid, tiles, x, u, *arrays, window, tiles, count, C, F, *options)
+
+
+def _launch(target: Target, entry: str, grid: Grid, tiles: Tiles, *arguments: Any) -> None:
+    x = arguments[0]
+    shared = _shared(tiles, 8 if accumulator(x.dtype) == "float64" else 4)
+    kernel = _SOURCE.kernel(entry, target, x.dtype)
+    kernel(grid, target.threads, *arguments, shared=shared)
+
+
+def _tiles(target: Target, dtype: Any, outputs: Shape, C: int, F: int) -> Tiles:
+    """Return the tiles over the outputs (OH, OW); a chunk of none if they do not fit."""
+    itemsize = 8 if accumulator(dtype) == "float64" else 4
+    lanes = target.lanes(itemsize)
+    micro_tile = 8 if lanes * itemsize == 64 else 4  # ROWS of the source
+    unit = max(lanes, micro_tile)
+    depth, width = -(-C // unit) * unit, -(-F // lanes) * lanes
+    tiles = Tiles(-(-outputs[0] // 2), -(-outputs[1] // 2), 0, depth, width)
+    room = _MOST_SHARED.get(target.name, 48 * 1024) - _shared(tiles, itemsize)
+    fitting = room // (_POINTS * (depth + width) * itemsize)
+    tiles.chunk = max(min(fitting, _MOST_TILES) // micro_tile * micro_tile, 0)
+    return tiles
+
+
+def _shared(tiles: Tiles, itemsize: int) -> int:
+    """Return the bytes of shared memory, Tiles::pitch of the source for both operands."""
+    return _POINTS * (tiles.chunk * (tiles.depth + tiles.width) + 2 * _LINE) * itemsize
