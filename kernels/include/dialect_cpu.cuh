@@ -95,11 +95,11 @@ template <typename E> static inline void fetch_ahead(const E *p) {
     __builtin_prefetch(reinterpret_cast<const char *>(p) + 8192);
 }
 
-// Whole numbers of another type, the first `count` of them; the others are anything.
+// Whole numbers of another type, the first `count` of them, if that many; the others are anything.
 template <typename E, typename Whole>
 static inline typename Simd<E>::index load_first_whole(const Whole *p, int count) {
     typename Simd<E>::index value = {};
-    for (int i = 0; i < count; ++i) value[i] = p[i];
+    for (int i = 0; i < (count < Simd<E>::LANES ? count : Simd<E>::LANES); ++i) value[i] = p[i];
     return value;
 }
 template <typename E, typename Whole>
@@ -107,7 +107,8 @@ static inline void store_first_whole(Whole *p, typename Simd<E>::index value, in
     if constexpr (sizeof(Whole) == 1)
         store_first_bytes(p, value, count);
     else
-        for (int i = 0; i < count; ++i) p[i] = Whole(value[i]);
+        for (int i = 0; i < (count < Simd<E>::LANES ? count : Simd<E>::LANES); ++i)
+            p[i] = Whole(value[i]);
 }
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
 template <> inline Simd<float>::index load_first_whole<float>(const unsigned char *p, int count) {
