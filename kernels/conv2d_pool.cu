@@ -10,73 +10,85 @@
 //   That is a quarter of the dense products for windows of 2 x 2, and the gradient of the
 //   convolution's own output is never written.
 //
-// shapes   x, dx (N, H, W, C); y, dy, argmax (N, PH, PW, F). In shared memory lies one image, with
-//          its padding and every pixel rounded up to whole vectors, so that no load crosses a cache
-//          line: height x width pixels of `depth` channels. Filters and their gradients are
-//          (F, KH, run), a row of `run` columns being KW * depth rounded up to whole vectors
+// shapes   x, dx (N, H, W, C); y, dy, argmax (N, PH, PW, F). In shared memory lies one image with
+// its
+//          padding. Filters and their gradients are (F, rows, run), a row of `run` columns being
+//          the KW * C of a row of taps rounded up to whole vectors, or all taps where they are one
+//          run
 // bytes    x, y, dy, argmax and dx once; filters and partial gradients from cache
-// geometry a block takes a share of the images, a thread FILTERS x ROWS x VECTORS vectors of filter
-//          columns. Partial sums, a block's (F, KH, run) and then its biases (F), are added up in
-//          order afterwards
+// geometry a block takes a share of the images, a thread ROWS x VECTORS vectors of filter columns.
+//          Partial sums, a block's (F, rows, run) and then its biases (F), are added up in order
+//          afterwards
 #include "dialect.cuh"
 #include "window.cuh"
 
 // What a thread sums up in registers; the runtime passes what fits the filter, editors get these.
 #ifndef ROWS
-#define FILTERS 1
 #define ROWS 1
 #define VECTORS 1
 #endif
 
 using lanes_t = Simd<acc_t>::type;
+using index_t = Simd<acc_t>::index;
 constexpr int LANES = Simd<acc_t>::LANES;
+constexpr int BITS = 31;  // of an int that stand for a window each, all but the sign
 
 // A pooling window of KH x KW pixels of the convolution's output, PH x PW of them in an image; the
-// image in shared memory; and the columns of a row of taps.
-struct Pool { int PH, PW, KH, KW, height, width, depth, run; };
+// image in shared memory, and the size of its strips there, 0 if it has none; the rows of taps of a
+// filter, and their columns.
+struct Pool { int PH, PW, KH, KW, height, width, strips, rows, run; };
 
+// An image with its padding, and what vectors reach past it.
 struct Canvas {
     acc_t *pixels;
     const Window &g;
     const Pool &pool;
     int C;
 
-    __device__ int pitch() const { return pool.width * pool.depth; }
+    __device__ int pitch() const { return pool.width * C; }
     __device__ int tap_pitch() const { return g.DH * pitch(); }  // from a row of taps to the next
-    __device__ int size() const { return pool.height * pitch() + pool.run; }
+    __device__ int size() const { return pool.height * pitch() + LANES; }
 
-    // Where the taps of place q of pooling window p begin.
-    __device__ int place(int p, int q) const {
-        const int oh = p / pool.PW * pool.KH + q / pool.KW;
-        const int ow = p % pool.PW * pool.KW + q % pool.KW;
-        return oh * g.SH * pitch() + ow * g.SW * pool.depth;
-    }
     __device__ void clear() const {
         BLOCK_STRIDE(i, size()) pixels[i] = 0;
     }
-
-    // body(element of the image, element here, length) for every pixel of the image; pixels that
-    // are neighbours here, too, go together, a row of them.
-    template <class Body> __device__ void for_pixels(const Body &body) const {
-        const int pieces = pool.depth == C ? 1 : g.W, length = g.W / pieces * C;
-        BLOCK_STRIDE(i, g.H * pieces) {
-            const int h = i / pieces, w = i - h * pieces;
-            body((h * g.W + w) * C, (h + g.PH) * pitch() + (w + g.PW) * pool.depth, length);
-        }
+    // body(element of the image, element here, elements) for every row of the image.
+    template <class Body> __device__ void for_rows(const Body &body) const {
+        BLOCK_STRIDE(h, g.H) body(h * g.W * C, (h + g.PH) * pitch() + g.PW * C, g.W * C);
     }
-    // What vectors hold past the end is padding, or overwritten by the next row.
     __device__ void take(const T *image) const {
-        for_pixels([&](int element, int place, int length) {
+        for_rows([&](int element, int place, int length) {
             for (int c = 0; c < length; c += LANES)
-                store_lanes(pixels + place + c,
-                            lanes_t(load_first(image + element + c, length - c)));
+                store_first(pixels + place + c,
+                            lanes_t(load_first(image + element + c, length - c)), length - c);
         });
     }
     __device__ void give(T *image) const {
-        for_pixels([&](int element, int place, int length) {
+        for_rows([&](int element, int place, int length) {
             for (int c = 0; c < length; c += LANES)
                 store_first(image + element + c, load_lanes(pixels + place + c), length - c);
         });
+    }
+
+    // A strip (height, KW, C) for every column of outputs: all taps of a place are one run there.
+    // What a vector writes past its row, the next one overwrites.
+    __device__ void cut(acc_t *strips) const {
+        const int length = g.KW * C;
+        BLOCK_STRIDE(ow, pool.PW * pool.KW) {
+            const acc_t *source = pixels + ow * g.SW * C;
+            acc_t *strip = strips + ow * pool.height * length;
+            for (int h = 0; h < pool.height; ++h, source += pitch(), strip += length)
+                for (int c = 0; c < length; c += LANES)
+                    store_lanes(strip + c, load_lanes(source + c));
+        }
+    }
+
+    // Where the taps of place q of pooling window p begin, in the strips if there are any.
+    __device__ int place(int p, int q) const {
+        const int oh = p / pool.PW * pool.KH + q / pool.KW;
+        const int ow = p % pool.PW * pool.KW + q % pool.KW;
+        if (pool.strips) return (ow * pool.height + oh * g.SH) * g.KW * C;
+        return oh * g.SH * pitch() + ow * g.SW * C;
     }
 };
 
@@ -84,9 +96,8 @@ struct Canvas {
 struct Parts {
     int run, across, count;  // columns of a row of taps, parts of it, parts in all
 
-    __device__ Parts(const Canvas &canvas)
-        : run(canvas.pool.run), across(run / (VECTORS * LANES)),
-          count(canvas.g.KH / ROWS * across) {}
+    __device__ Parts(const Pool &pool)
+        : run(pool.run), across(run / (VECTORS * LANES)), count(pool.rows / ROWS * across) {}
     __device__ int row(int part) const { return part / across * ROWS; }
     __device__ int column(int part) const { return part % across * VECTORS * LANES; }
 };
@@ -118,41 +129,58 @@ KERNEL conv2d_pool_filter_gradient(const T *__restrict__ dy, const T *__restrict
                                    int C, int F) {
     DYNAMIC_SHARED(acc_t, memory);
     const Canvas canvas{memory, g, pool, C};
-    const Parts parts(canvas);
+    const Parts parts(pool);
     const int windows = pool.PH * pool.PW, places = pool.KH * pool.KW, pitch = canvas.tap_pitch();
-    const int run = parts.run, columns = g.KH * run;
-    acc_t *gradient = memory + canvas.size();                      // g (windows, F)
-    int *place = reinterpret_cast<int *>(gradient + windows * F);  // (windows, places)
-    BLOCK_STRIDE(i, windows * places) place[i] = canvas.place(i / places, i % places);
+    const int words = ceil_div(windows, 2 * BITS) * 2, columns = pool.rows * pool.run;
+    acc_t *strips = memory + canvas.size();
+    int *begin = reinterpret_cast<int *>(strips + pool.strips);  // (windows, places)
+    int *passed = begin + windows * places;  // (words, F): the windows with y > 0, a bit for each
+    BLOCK_STRIDE(i, windows * places) begin[i] = canvas.place(i / places, i % places);
     canvas.clear();
     partial += (int64)blockIdx.x * F * (columns + 1);
     acc_t *bias = partial + F * columns;
     BLOCK_STRIDE(i, F * (columns + 1)) partial[i] = 0;
     for (int n = share(images, blockIdx.x); n < share(images, blockIdx.x + 1); ++n) {
+        const int64 first = (int64)n * windows * F;
         __syncthreads();  // the canvas is clear, or no longer read
         canvas.take(x + (int64)n * g.H * g.W * C);
-        const int64 first = (int64)n * windows * F;
-        BLOCK_STRIDE(i, windows * F)
-            gradient[i] = acc_t(y[first + i]) > 0 ? acc_t(dy[first + i]) : acc_t(0);
-        __syncthreads();  // canvas and gradient are whole
-        BLOCK_STRIDE(item, F / FILTERS * parts.count) {
-            const int f0 = item / parts.count * FILTERS, part = item % parts.count;
-            const int row = parts.row(part), column = parts.column(part);
-            const acc_t *source = canvas.pixels + row * pitch + column;
-            const acc_t *value = gradient + f0;
-            const uint8 *index = argmax + first + f0;
-            acc_t *target = partial + (int64)f0 * columns + row * run + column;
-            Registers sums[FILTERS] = {};
-            for (int p = 0; p < windows; ++p, value += F, index += F)
-                UNROLL for (int f = 0; f < FILTERS; ++f) sums[f].add(
-                    value[f], source + place[p * places + index[f]], pitch);
-            UNROLL for (int f = 0; f < FILTERS; ++f) sums[f].add_to(target + f * columns, run);
-        }
         BLOCK_STRIDE(i, ceil_div(F, LANES)) {
             const int f = i * LANES;
             lanes_t sum = load_first(bias + f, F - f);
-            for (int p = 0; p < windows; ++p) sum += load_first(gradient + p * F + f, F - f);
+            for (int word = 0; word < words; ++word) {
+                index_t bits = {};
+                for (int b = 0; b < smaller(BITS, windows - word * BITS); ++b) {
+                    const int64 at = first + (word * BITS + b) * F + f;
+                    const lanes_t output = lanes_t(load_first(y + at, F - f));
+                    const lanes_t gradient = lanes_t(load_first(dy + at, F - f));
+                    bits |= output > 0 ? index_t{} + (1 << b) : index_t{};
+                    sum += output > 0 ? gradient : lanes_t{};
+                }
+                store_first_whole<acc_t>(passed + word * F + f, bits, F - f);
+            }
             store_first(bias + f, sum, F - f);
+        }
+        __syncthreads();          // canvas and bits are whole
+        if constexpr (LANES > 1)  // with the one thread that a block has then
+            if (pool.strips) canvas.cut(strips);
+        const acc_t *pixels = pool.strips ? strips : memory;
+        BLOCK_STRIDE(item, F * parts.count) {
+            const int f = item / parts.count, part = item % parts.count;
+            const int row = parts.row(part), column = parts.column(part);
+            const acc_t *source = pixels + row * pitch + column;
+            const T *value = dy + first + f;
+            const uint8 *index = argmax + first + f;
+            Registers sums = {};
+            // Bit by bit, for a branch on each could not be predicted; the fewer words the better,
+            // for neither can the end of one.
+            for (int word = 0; word < words; word += 2) {
+                const int *half = passed + word * F + f;
+                for (uint64 bits = half[0] | (uint64)half[F] << BITS; bits; bits &= bits - 1) {
+                    const int64 p = word * BITS + first_bit(bits);
+                    sums.add(acc_t(value[p * F]), source + begin[p * places + index[p * F]], pitch);
+                }
+            }
+            sums.add_to(partial + f * columns + row * pool.run + column, pool.run);
         }
     }
 }
@@ -163,38 +191,34 @@ KERNEL conv2d_pool_input_gradient(const T *__restrict__ dy, const T *__restrict_
                                   int F) {
     DYNAMIC_SHARED(acc_t, memory);
     const Canvas canvas{memory, g, pool, C};
-    const Parts parts(canvas);
+    const Parts parts(pool);
     const int windows = pool.PH * pool.PW, places = pool.KH * pool.KW, pitch = canvas.tap_pitch();
-    // The filters of one window by the place of their maximum, and their gradients.
-    acc_t *value = memory + canvas.size();                      // (places, F)
-    int *filter = reinterpret_cast<int *>(value + places * F);  // (places, F)
-    int *count = filter + places * F;                           // (places)
+    const int columns = pool.rows * pool.run;
     for (int n = share(images, blockIdx.x); n < share(images, blockIdx.x + 1); ++n) {
         canvas.clear();
         for (int p = 0; p < windows; ++p) {
-            __syncthreads();  // the canvas is clear, the last window's filters no longer read
-            // One thread sorts, so that sums keep the order of the filters; without a branch on the
-            // data, which none could predict.
-            if (threadIdx.x == 0) {
-                const int64 first = ((int64)n * windows + p) * F;
-                for (int q = 0; q < places; ++q) count[q] = 0;
-                for (int f = 0; f < F; ++f) {
-                    const int q = argmax[first + f], at = q * F + count[q];
-                    filter[at] = f * g.KH * parts.run;
-                    value[at] = acc_t(dy[first + f]);
-                    count[q] += acc_t(y[first + f]) > 0;
-                }
-            }
+            const int64 first = ((int64)n * windows + p) * F;
             for (int q = 0; q < places; ++q) {
-                __syncthreads();  // filters are sorted; the last place met the same pixels
+                __syncthreads();  // the canvas is clear; the last place met the same pixels
+                acc_t *target = canvas.pixels + canvas.place(p, q);
                 BLOCK_STRIDE(part, parts.count) {
                     const int row = parts.row(part), column = parts.column(part);
-                    const acc_t *source = w + row * parts.run + column;
-                    acc_t *target = canvas.pixels + canvas.place(p, q) + row * pitch + column;
+                    const acc_t *source = w + row * pool.run + column;
                     Registers sums = {};
-                    for (int a = q * F; a < q * F + count[q]; ++a)
-                        sums.add(value[a], source + filter[a], parts.run);
-                    sums.add_to(target, pitch);
+                    for (int f0 = 0; f0 < F; f0 += 64) {
+                        uint64 bits = 0;  // the filters whose maximum is here and above 0
+                        for (int f = f0; f < smaller(f0 + 64, F); f += LANES) {
+                            const lanes_t output = lanes_t(load_first(y + first + f, F - f));
+                            const index_t index =
+                                load_first_whole<acc_t>(argmax + first + f, F - f);
+                            bits |= lane_bits<acc_t>((index == q) & (output > 0)) << (f - f0);
+                        }
+                        for (; bits; bits &= bits - 1) {
+                            const int64 f = f0 + first_bit(bits);
+                            sums.add(acc_t(dy[first + f]), source + f * columns, pool.run);
+                        }
+                    }
+                    sums.add_to(target + row * pitch + column, pitch);
                 }
             }
         }
@@ -204,30 +228,28 @@ KERNEL conv2d_pool_input_gradient(const T *__restrict__ dy, const T *__restrict_
     }
 }
 
-// The filters (F, KH, KW, C) as they lie in shared memory: (F, KH, run), zero between.
-KERNEL pad_filters(const T *__restrict__ w, acc_t *__restrict__ padded, int rows, int KW, int C,
-                   int depth, int run) {
+// Filters (rows, length) as rows of `run` columns, with zeros.
+KERNEL pad_filters(const T *__restrict__ w, acc_t *__restrict__ padded, int rows, int length,
+                   int run) {
     GRID_STRIDE(row, rows) {
-        for (int k = 0; k < run; ++k) padded[row * run + k] = 0;
-        for (int kw = 0; kw < KW; ++kw)
-            for (int c = 0; c < C; ++c)
-                padded[row * run + kw * depth + c] = acc_t(w[(row * KW + kw) * C + c]);
+        for (int k = 0; k < run; ++k)
+            padded[row * run + k] = k < length ? acc_t(w[row * length + k]) : acc_t(0);
     }
 }
 
-// dw (F, KH, KW, C) and, unless it is null, db (F): the partial sums added up in order.
+// dw (F, rows * length) and, unless it is null, db (F): the partial sums added up in order.
 KERNEL sum_filters(const acc_t *__restrict__ partial, T *__restrict__ dw, T *__restrict__ db, int F,
-                   int KH, int KW, int C, int depth, int run, int blocks) {
-    const int taps = KH * KW, columns = KH * run;
-    GRID_STRIDE(item, (int64)F * (taps * C + 1)) {
-        const int f = int(item / (taps * C + 1)), k = int(item - (int64)f * (taps * C + 1));
-        const int tap = k / C, kh = tap / KW, kw = tap - kh * KW;
-        const int64 from = tap == taps ? (int64)F * columns + f
-                                       : (int64)f * columns + kh * run + kw * depth + k - tap * C;
+                   int rows, int length, int run, int blocks) {
+    const int taps = rows * length, columns = rows * run;
+    GRID_STRIDE(item, (int64)F * (taps + 1)) {
+        const int f = int(item / (taps + 1)), k = int(item - (int64)f * (taps + 1));
+        const int row = k / length;
+        const int64 from =
+            k == taps ? (int64)F * columns + f : (int64)f * columns + row * run + k - row * length;
         acc_t sum = 0;
         for (int s = 0; s < blocks; ++s) sum += partial[(int64)s * F * (columns + 1) + from];
-        if (tap < taps)
-            dw[(int64)f * taps * C + k] = T(sum);
+        if (k < taps)
+            dw[(int64)f * taps + k] = T(sum);
         else if (db)
             db[f] = T(sum);
     }

@@ -7,7 +7,7 @@ overlap and have two or four pixels.
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import gemm, winograd
 from .conv2d import padded
@@ -17,18 +17,21 @@ from .runtime import Array, Source, Target, checks
 from .runtime.target import Shape
 
 _FORWARD = Source("conv2d.cu")
-_SOURCE = Source("conv2d_pool.cu", FILTERS=1, ROWS=1, VECTORS=1)
+_SOURCE = Source("conv2d_pool.cu", ROWS=1, VECTORS=1)
 _BLOCKS = {"cpu": 16}  # each with partial gradients of its own; 64 elsewhere
 _MOST_SHARED = 48 * 1024  # bytes a block may have without asking
 _MOST_ON_CPU = 512 * 1024  # bytes that stay in the second-level cache
+_MOST_STRIPS = 32 * 1024  # bytes of strips that stay in the first-level cache
 _REGISTERS = 20  # vectors of filters that a thread sums up at a time
+_BITS = 31  # windows to a word, as in the source
 
 
 class Pool(ctypes.Structure):
     """The struct of ``conv2d_pool.cu``, field for field."""
 
     _fields_ = [
-        (name, ctypes.c_int) for name in ("PH", "PW", "KH", "KW", "height", "width", "depth", "run")
+        (name, ctypes.c_int)
+        for name in ("PH", "PW", "KH", "KW", "height", "width", "strips", "rows", "run")
     ]
     PH: int
     PW: int
@@ -36,7 +39,8 @@ class Pool(ctypes.Structure):
     KW: int
     height: int
     width: int
-    depth: int
+    strips: int
+    rows: int
     run: int
 
 
@@ -60,10 +64,9 @@ def windows(
     pool = Pool(window.OH // kernel[0], window.OW // kernel[1], *kernel)
     if taps not in (2, 4) or window.DW != 1 or pool.PH * pool.PW == 0:
         return None
-    canvas, _, itemsize = _canvas(target, window, pool, filters[3], dtype)
-    shared = _shared(canvas, filters[0], itemsize)
+    layouts = _layouts(target, window, pool, filters, dtype)
     limit = _MOST_ON_CPU if target.name == "cpu" else _MOST_SHARED
-    return pool if shared <= limit else None
+    return pool if all(layout.shared <= limit for layout in layouts) else None
 
 
 def forward(x: Array, w: Array, b: Array | None, window: Window, pool: Pool) -> tuple[Array, Array]:
@@ -100,17 +103,15 @@ def input_gradient(
     """Return dx (N, H, W, C) for the gradient dy of y."""
     target, (dy, y, w) = checks.arrays(dy=dy, y=y, w=w)
     (N, _, _, C), F = x_shape, w.shape[0]
-    canvas, constants, itemsize = _canvas(target, window, pool, C, dy.dtype)
-    rows = F * window.KH
-    padded = target.empty((rows, canvas.run), accumulator(dy.dtype))
+    _, layout = _layouts(target, window, pool, w.shape, dy.dtype)
+    rows, length, run = F * window.KH, window.KW * C, layout.pool.run
+    padded = target.empty((rows, run), accumulator(dy.dtype))
     kernel = _SOURCE.kernel("pad_filters", target, dy.dtype)
-    sizes = (rows, window.KW, C, canvas.depth, canvas.run)
-    kernel(target.stride_grid(padded.size), target.threads, w, padded, *sizes)
+    kernel(target.stride_grid(padded.size), target.threads, w, padded, rows, length, run)
     dx = target.empty(x_shape, dy.dtype)
-    kernel = _SOURCE.kernel("conv2d_pool_input_gradient", target, dy.dtype, **constants)
-    shared = _shared(canvas, F, itemsize)
-    arguments = (dy, y, argmax, padded, dx, window, canvas, N, C, F)
-    kernel((_blocks(target, N), 1, 1), target.threads, *arguments, shared=shared)
+    kernel = _SOURCE.kernel("conv2d_pool_input_gradient", target, dy.dtype, **layout.constants)
+    arguments = (dy, y, argmax, padded, dx, window, layout.pool, N, C, F)
+    kernel((_blocks(target, N), 1, 1), target.threads, *arguments, shared=layout.shared)
     return dx
 
 
@@ -127,52 +128,65 @@ def filter_gradient(
     """Write dw (F, KH, KW, C) and, unless it is None, db (F,), for the gradient dy of y."""
     target, (dy, y, x) = checks.arrays(dy=dy, y=y, x=x)
     (N, _, _, C), F = x.shape, dw.shape[0]
-    canvas, constants, itemsize = _canvas(target, window, pool, C, dy.dtype, F)
+    layout, _ = _layouts(target, window, pool, dw.shape, dy.dtype)
+    rows, run = layout.pool.rows, layout.pool.run
     blocks = _blocks(target, N)
-    partial = target.empty((blocks, F, window.KH * canvas.run + 1), accumulator(dy.dtype))
-    kernel = _SOURCE.kernel("conv2d_pool_filter_gradient", target, dy.dtype, **constants)
-    shared = _shared(canvas, F, itemsize)
-    arguments = (dy, y, argmax, x, partial, window, canvas, N, C, F)
-    kernel((blocks, 1, 1), target.threads, *arguments, shared=shared)
+    partial = target.empty((blocks, F, rows * run + 1), accumulator(dy.dtype))
+    kernel = _SOURCE.kernel("conv2d_pool_filter_gradient", target, dy.dtype, **layout.constants)
+    arguments = (dy, y, argmax, x, partial, window, layout.pool, N, C, F)
+    kernel((blocks, 1, 1), target.threads, *arguments, shared=layout.shared)
     kernel = _SOURCE.kernel("sum_filters", target, dy.dtype)
     grid = target.stride_grid(dw.size + F)
-    sizes = (F, window.KH, window.KW, C, canvas.depth, canvas.run, blocks)
-    kernel(grid, target.threads, partial, dw, db, *sizes)
+    length = window.KH * window.KW * C // rows
+    kernel(grid, target.threads, partial, dw, db, F, rows, length, run, blocks)
 
 
-def _canvas(
-    target: Target, g: Window, pool: Pool, C: int, dtype: Any, F: int = 1
-) -> tuple[Pool, dict[str, int], int]:
-    """Return what lies in shared memory, the registers of a thread, and the bytes of an element."""
+class _Layout(NamedTuple):
+    """How a gradient's image and filters lie in memory."""
+
+    pool: Pool
+    constants: dict[str, int]
+    shared: int  # bytes a block takes
+
+
+def _layouts(
+    target: Target, g: Window, pool: Pool, filters: Shape, dtype: Any
+) -> tuple[_Layout, _Layout]:
+    """Return the layouts for the gradients of filters (F, KH, KW, C) and of the input.
+
+    Few channels do not fill the vectors of a row of taps: strips, in which all rows are one run,
+    take fewer, though none of them lies within a line of the cache.
+    """
+    F, KH, KW, C = filters
     itemsize = 8 if accumulator(dtype) == "float64" else 4
     lanes = target.lanes(itemsize)
     limit = _REGISTERS if lanes > 1 else 1
-    depth = C if lanes // 2 > C else -(-C // lanes) * lanes
-    across = -(-g.KW * depth // lanes)
-    height = max((pool.PH * pool.KH - 1) * g.SH + (g.KH - 1) * g.DH + 1, g.PH + g.H)
-    width = max((pool.PW * pool.KW - 1) * g.SW + g.KW, g.PW + g.W)
-    vectors = _divisor(across, limit)
-    rows = _divisor(g.KH, limit // vectors) if vectors == across else 1
-    filters = _divisor(F, limit // (vectors * rows)) if rows == g.KH else 1
-    sizes = (pool.PH, pool.PW, pool.KH, pool.KW, height, width, depth, across * lanes)
-    return Pool(*sizes), {"FILTERS": filters, "ROWS": rows, "VECTORS": vectors}, itemsize
+    windows, places = pool.PH * pool.PW, pool.KH * pool.KW
+    height = max((pool.PH * pool.KH - 1) * g.SH + (KH - 1) * g.DH + 1, g.PH + g.H)
+    width = max((pool.PW * pool.KW - 1) * g.SW + KW, g.PW + g.W)
+    image = height * width * C + lanes
+
+    def layout(rows: int, length: int, strips: int, integers: int) -> _Layout:
+        across = -(-length // lanes)
+        sizes = (pool.PH, pool.PW, pool.KH, pool.KW, height, width, strips, rows, across * lanes)
+        vectors = _divisor(across, limit)
+        fitting = _divisor(rows, limit // vectors) if vectors == across else 1
+        shared = (image + strips) * itemsize + integers * 4
+        return _Layout(Pool(*sizes), {"ROWS": fitting, "VECTORS": vectors}, shared)
+
+    strips = pool.PW * pool.KW * height * KW * C + lanes
+    fewer = 2 * -(-KH * KW * C // lanes) < KH * -(-KW * C // lanes)
+    integers = windows * places + -(-windows // (2 * _BITS)) * 2 * F
+    if lanes > 1 and g.DH == 1 and fewer and strips * itemsize <= _MOST_STRIPS:
+        of_filters = layout(1, KH * KW * C, strips, integers)
+    else:
+        of_filters = layout(KH, KW * C, 0, integers)
+    return of_filters, layout(KH, KW * C, 0, 0)
 
 
 def _divisor(number: int, limit: int) -> int:
     """Return the largest divisor up to a limit."""
     return max(d for d in range(1, max(limit, 1) + 1) if number % d == 0)
-
-
-def _shared(canvas: Pool, F: int, itemsize: int) -> int:
-    """Return the bytes of shared memory that both gradients fit in.
-
-    The canvas; for one its gradients by window and the places of the windows, for the other the
-    filters of one window by place.
-    """
-    windows, places = canvas.PH * canvas.PW, canvas.KH * canvas.KW
-    elements = canvas.height * canvas.width * canvas.depth + canvas.run
-    gradients = max(windows, places) * F
-    return (elements + gradients) * itemsize + 4 * places * max(windows, F + 1)
 
 
 def _blocks(target: Target, images: int) -> int:

@@ -113,6 +113,13 @@ def test_equals_the_oracle(target, dtype, drawn, pool, more, N, C, F, bias):
         ((70, 3, 3, 1), (2, 2, 2, 1), (2, 1), {}),  # the same with the 64 blocks of cuda
         ((1, 3, 60, 1), (97, 2, 2, 1), (2, 2), {}),  # more filters than a panel of cpu holds
         ((1, 4, 4, 115), (3, 3, 3, 115), (2, 2), {"padding": 1}),  # more taps than one panel
+        ((2, 10, 10, 1), (3, 4, 4, 1), (2, 2), {}),  # taps fill a vector, or two
+        ((2, 10, 14, 1), (3, 5, 5, 1), (1, 2), {"stride": (2, 3), "padding": 2}),  # strips apart
+        ((2, 14, 10, 1), (3, 5, 5, 1), (2, 1), {"dilation": (2, 1)}),  # rows apart, so no strips
+        ((1, 60, 60, 1), (2, 5, 5, 1), (2, 2), {}),  # strips beyond the first-level cache
+        ((1, 2, 62, 1), (3, 1, 1, 1), (2, 2), {}),  # as many windows as a word has bits
+        ((1, 2, 126, 1), (3, 1, 1, 1), (2, 2), {}),  # one more than two words have
+        ((1, 2, 2, 2), (129, 1, 1, 2), (2, 2), {}),  # one filter more than two words have
     ],
 )
 def test_shapes(target, dtype, x_shape, w_shape, pool, options):
@@ -199,6 +206,18 @@ def test_the_first_nan_of_a_window_wins_and_has_no_gradient(target, dtype):
     dx, _, db = fused.gradients(np.array([3, 7], dtype).reshape(y.shape), y, argmax)
     np.testing.assert_array_equal(host(dx)[0, ..., 0], [[0, 0, 0, 0], [0, 0, 7, 0]])
     np.testing.assert_array_equal(host(db), [7])
+
+
+def test_what_the_relu_clips_meets_no_nan(target, dtype):
+    """Windows without a gradient are left out, not multiplied by zero."""
+    x, w, b = arrays(dtype, (2, 6, 6, 1), (3, 3, 3, 1))
+    y, argmax = (host(array) for array in Fused(target, x, w, b).forward())
+    x[:, :2] = NAN  # under the upper two of the four windows
+    w[1] = NAN
+    y[:, 0], y[..., 1] = 0, 0
+    saved = [target.array(array) for array in (y, argmax)]
+    for gradient in Fused(target, x, w, b).gradients(np.ones(y.shape, dtype), *saved):
+        assert np.isfinite(host(gradient)).all()
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF])

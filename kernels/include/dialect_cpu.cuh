@@ -121,6 +121,20 @@ template <> inline Simd<double>::index load_first_whole<double>(const unsigned c
 }
 #endif
 
+// The lanes that a comparison holds for, one bit each.
+template <typename E> static inline unsigned long long lane_bits(typename Simd<E>::index holds) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    if constexpr (sizeof(E) == 4)
+        return _mm512_test_epi32_mask((__m512i)holds, (__m512i)holds);
+    else
+        return _mm512_test_epi64_mask((__m512i)holds, (__m512i)holds);
+#else
+    unsigned long long bits = 0;
+    for (int i = 0; i < Simd<E>::LANES; ++i) bits |= (unsigned long long)(holds[i] != 0) << i;
+    return bits;
+#endif
+}
+
 // 0, 1, 2, ...
 template <typename E> static inline typename Simd<E>::index lane_numbers() {
     typename Simd<E>::index number;

@@ -15,3 +15,6 @@ template <typename E> __device__ inline E cos_pi(E x) { return cospi(x); }
 #define DYNAMIC_SHARED(type, name)                                        \
     extern __shared__ __align__(16) unsigned char dynamic_shared_bytes[]; \
     type *name = reinterpret_cast<type *>(dynamic_shared_bytes)
+
+// The lowest bit that is set; one must be.
+__device__ inline int first_bit(unsigned long long bits) { return __ffsll(bits) - 1; }

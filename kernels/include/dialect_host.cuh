@@ -16,6 +16,9 @@
 static inline float infinity() { return __builtin_inff(); }
 static inline float not_a_number() { return __builtin_nanf(""); }
 
+// The lowest bit that is set; one must be.
+static inline int first_bit(unsigned long long bits) { return __builtin_ctzll(bits); }
+
 template <typename E> static inline E sin_pi(E x) { return sin(E(3.141592653589793) * x); }
 template <typename E> static inline E cos_pi(E x) { return cos(E(3.141592653589793) * x); }
 

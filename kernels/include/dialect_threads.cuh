@@ -31,6 +31,8 @@ template <typename E, typename Whole>
 __device__ inline void store_first_whole(Whole *p, int value, int count) {
     if (count > 0) *p = Whole(value);
 }
+// The lanes that a comparison holds for, one bit each.
+template <typename E> __device__ inline unsigned long long lane_bits(bool holds) { return holds; }
 template <typename E> __device__ inline int lane_numbers() { return 0; }
 template <typename E> __device__ inline E exp_lanes(E x) { return exp(x); }
 
