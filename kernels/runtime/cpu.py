@@ -80,6 +80,7 @@ class CpuTarget:
         self._parallel_for: Any = None
         self._replay: Any = None
         self._register_bytes = 0
+        self._reserve = memory.Reserve()
 
     def __repr__(self) -> str:
         """Return the name that messages use."""
@@ -97,7 +98,7 @@ class CpuTarget:
 
     def fresh(self, shape: Shape, dtype: Any) -> Array:
         """Return an uninitialised C-contiguous array with memory of its own."""
-        return np.empty(shape, dtype)
+        return self._reserve.array(shape, dtype)
 
     def empty(self, shape: Shape, dtype: Any) -> Array:
         """Return an uninitialised C-contiguous array; of a recording's arena while there is one."""

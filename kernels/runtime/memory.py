@@ -1,8 +1,10 @@
-"""Arrays of a target, and the arena that a recording's arrays come from."""
+"""Arrays of a target: large ones from memory kept for them, a recording's from an arena."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,8 @@ from .recording import current
 from .target import Array, Shape, Target
 
 _ALIGNMENT = 64  # bytes: a cache line, so a vector register too
-_LEAST_CHUNK = 2**20  # bytes: small arrays share one allocation
+_LEAST_CHUNK = 2**20  # bytes: smaller arrays share one allocation, or are the C library's
+_MOST_KEPT = 2**27  # bytes of large arrays that are gone
 
 _ZERO = Elementwise("fill_zeros", "", "T y", "y = T(0);")
 
@@ -63,7 +66,8 @@ class Arena:
         dtype = np.dtype(dtype)
         count = math.prod(shape) * dtype.itemsize
         size = max(1, -(-count // _ALIGNMENT)) * _ALIGNMENT
-        block = _Block(self, self._take(size), size)
+        address = self._take(size)
+        block = _Block(address, size, partial(self.give_back, address, size))
         return self.target.array(block)[:count].view(dtype).reshape(shape)
 
     def owns(self, array: Array) -> bool:
@@ -116,14 +120,53 @@ class Arena:
         self._free = joined
 
 
-class _Block:
-    """The memory of one array, which holds it as its base."""
+class Reserve:
+    """Keeps the memory of large NumPy arrays that are gone for later ones of the same size.
 
-    def __init__(self, arena: Arena, address: int, size: int) -> None:
-        self._arena, self._address, self._size = arena, address, size
+    The C library would give it back to the system at once, and the first touch of what the system
+    gives anew takes longer than most kernels do. Of what is kept, the oldest goes first.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[int, Array] = {}  # id -> memory, in the order in which it came
+
+    def array(self, shape: Shape, dtype: Any) -> Array:
+        """Return an uninitialised array; the memory of a large one is kept after its last use."""
+        dtype = np.dtype(dtype)
+        count = math.prod(shape) * dtype.itemsize
+        if count < _LEAST_CHUNK:
+            return np.empty(shape, dtype)
+        memory = self._take(count + _ALIGNMENT)
+        address = -(-memory.ctypes.data // _ALIGNMENT) * _ALIGNMENT
+        block = _Block(address, count, partial(self._keep, memory))
+        return np.asarray(block).view(dtype).reshape(shape)
+
+    # The garbage collector may call `_keep` at any moment, also in the middle of these two: they
+    # only use what a dict does in one go.
+    def _take(self, size: int) -> Array:
+        for memory in list(self._kept.values()):
+            if memory.size == size and self._kept.pop(id(memory), None) is not None:
+                return memory
+        return np.empty(size, np.uint8)
+
+    def _keep(self, memory: Array) -> None:
+        self._kept[id(memory)] = memory
+        kept = list(self._kept.values())
+        excess = sum(memory.size for memory in kept) - _MOST_KEPT
+        for oldest in kept:
+            if excess > 0:
+                self._kept.pop(id(oldest), None)
+                excess -= oldest.size
+
+
+class _Block:
+    """The memory of one array, which holds it as its base, and what is done when that is gone."""
+
+    def __init__(self, address: int, size: int, give_back: Callable[[], None]) -> None:
+        self._address, self._size, self._give_back = address, size, give_back
 
     def __del__(self) -> None:
-        self._arena.give_back(self._address, self._size)
+        self._give_back()
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
