@@ -13,7 +13,7 @@
 // shapes   x, y, dy, dx (rows, C); gamma, beta, mean, inv_std (C); partials (chunks, C)
 // bytes    forward reads x twice and writes y; backward reads dy and x twice and writes dx
 // geometry statistics: a block a chunk, its threads share the channels; merge: any grid, a thread a
-//          channel; the rest: any grid, a thread a (row, channel), on cpu CHANNELS channels
+//          channel; the rest: any grid, a thread a (row, channel), on cpu a vector of channels
 #include "channels.cuh"
 
 constexpr int GROUP = 8;  // rows that stay in the nearest cache until they are read again
@@ -31,7 +31,7 @@ KERNEL batch_norm_chunks(const T *__restrict__ x, acc_t *__restrict__ means,
             const int count = int(smaller(end - r, (int64)GROUP));
             acc_t own[V] = {}, spread[V] = {};  // the group's mean, and its sum of squares from it
             for (int i = 0; i < count; ++i) {
-                fetch_ahead(group + (int64)i * C);
+                fetch_ahead(group + (int64)i * C, V);
                 LANE_LOOP(v, V) own[v] += acc_t(group[(int64)i * C + v]) - pivot[v];
             }
             LANE_LOOP(v, V) own[v] /= acc_t(count);
@@ -96,8 +96,9 @@ KERNEL batch_norm_apply(const T *__restrict__ x, const T *__restrict__ gamma,
                         int relu) {
     for_pixels_and_channels(rows, C, [=](int64 row) {
         return [=](int c, auto width) {
-            fetch_ahead(x + row * C + c);
-            LANE_LOOP(v, decltype(width)::value) {
+            constexpr int V = decltype(width)::value;
+            fetch_ahead(x + row * C + c, V);
+            LANE_LOOP(v, V) {
                 // Centred before scaling: folding the mean into beta would cancel for large means.
                 const acc_t centred = acc_t(x[row * C + c + v]) - mean[c + v];
                 const acc_t scale = acc_t(gamma[c + v]) * inv_std[c + v];
@@ -120,9 +121,9 @@ KERNEL batch_norm_gradient_chunks(const T *__restrict__ dy, const T *__restrict_
         constexpr int V = decltype(width)::value;
         acc_t sum[V] = {}, product[V] = {};
         for (int64 r = begin; r < end; ++r) {
-            fetch_ahead(dy + r * C + c);
-            fetch_ahead(x + r * C + c);
-            if (y) fetch_ahead(y + r * C + c);
+            fetch_ahead(dy + r * C + c, V);
+            fetch_ahead(x + r * C + c, V);
+            if (y) fetch_ahead(y + r * C + c, V);
             LANE_LOOP(v, V) {
                 const int64 i = r * C + c + v;
                 const acc_t masked = y && acc_t(y[i]) <= 0 ? acc_t(0) : acc_t(dy[i]);
@@ -146,11 +147,12 @@ KERNEL batch_norm_input_gradient(const T *__restrict__ dy, const T *__restrict__
     const acc_t share = acc_t(1) / acc_t(rows);
     for_pixels_and_channels(rows, C, [=](int64 row) {
         return [=](int c, auto width) {
-            fetch_ahead(dy + row * C + c);
-            fetch_ahead(x + row * C + c);
-            if (y) fetch_ahead(y + row * C + c);
-            fetch_ahead(dx + row * C + c);
-            LANE_LOOP(v, decltype(width)::value) {
+            constexpr int V = decltype(width)::value;
+            fetch_ahead(dy + row * C + c, V);
+            fetch_ahead(x + row * C + c, V);
+            if (y) fetch_ahead(y + row * C + c, V);
+            fetch_ahead(dx + row * C + c, V);
+            LANE_LOOP(v, V) {
                 const int64 i = row * C + c + v;
                 const acc_t masked = y && acc_t(y[i]) <= 0 ? acc_t(0) : acc_t(dy[i]);
                 const acc_t scaled = (acc_t(x[i]) - mean[c + v]) * inv_std[c + v];

@@ -17,7 +17,7 @@ KERNEL column_sum(const T *__restrict__ x, acc_t *__restrict__ partial, int64 ro
         constexpr int V = decltype(width)::value;
         acc_t sum[V] = {};
         for (int64 r = begin; r < end; ++r) {
-            fetch_ahead(x + r * C + c);
+            fetch_ahead(x + r * C + c, V);
             LANE_LOOP(v, V) sum[v] += acc_t(x[r * C + c + v]);
         }
         LANE_LOOP(v, V) partial[(int64)blockIdx.x * C + c + v] = sum[v];

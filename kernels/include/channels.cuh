@@ -1,6 +1,6 @@
 // Loops over the channels of NHWC arrays: neighbours in memory, so neighbouring threads take
 // neighbouring channels on `cuda` (width 1), and one thread takes a SIMD register of them on `cpu`
-// (width CHANNELS, half of it, then 1 for the rest). The body is a generic lambda
+// (width 4 * CHANNELS, CHANNELS, half of it, then 1 for the rest). The body is a generic lambda
 //
 //   [=](int c, auto width) { constexpr int V = decltype(width)::value; ... }
 //
@@ -58,6 +58,7 @@ constexpr int CHANNELS = 64 / sizeof(acc_t);  // a cache line of them
 
 template <class Body> static inline void for_channels(int C, const Body &body) {
     int c = 0;
+    for (; c + 4 * CHANNELS <= C; c += 4 * CHANNELS) body(c, Width<4 * CHANNELS>());
     for (; c + CHANNELS <= C; c += CHANNELS) body(c, Width<CHANNELS>());
     for (; c + CHANNELS / 2 <= C; c += CHANNELS / 2) body(c, Width<CHANNELS / 2>());
     for (; c < C; ++c) body(c, Width<1>());

@@ -89,10 +89,13 @@ template <typename V> static inline void store_first_bytes(unsigned char *p, V v
 }
 #endif
 
-// Asks for what a loop over neighbours comes to in 8 KB. The processor itself looks ahead along few
-// runs at a time, and not past the end of a page of 4 KB.
-template <typename E> static inline void fetch_ahead(const E *p) {
-    __builtin_prefetch(reinterpret_cast<const char *>(p) + 8192);
+// Asks for `count` elements of what a loop over neighbours comes to in 8 KB, or in `distance`
+// elements. The processor itself looks ahead along few runs at a time, and not past the end of a
+// page of 4 KB.
+template <typename E>
+static inline void fetch_ahead(const E *p, int count = 1, int distance = 8192 / sizeof(E)) {
+    constexpr int LINE = 64 / sizeof(E);
+    UNROLL for (int i = 0; i < count; i += LINE) __builtin_prefetch(p + distance + i);
 }
 
 // Whole numbers of another type, the first `count` of them, if that many; the others are anything.

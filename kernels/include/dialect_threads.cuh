@@ -20,7 +20,7 @@ template <typename E, typename V> __device__ inline void store_first(E *p, V val
     if (count > 0) *p = E(value);
 }
 // Other threads hide the time that memory takes.
-template <typename E> __device__ inline void fetch_ahead(const E *) {}
+template <typename E> __device__ inline void fetch_ahead(const E *, int = 1, int = 0) {}
 
 // Whole numbers of another type, the first `count` of them; the others are anything.
 template <typename E, typename Whole>
