@@ -11,8 +11,9 @@
 //
 // shapes   x, dx (N, H, W, C); y, dy, argmax (N, OH, OW, C); argmax uint8, uint16 past 256 taps
 // bytes    forward reads x KH*KW/(SH*SW) times (mostly from cache), writes y and argmax once
-// geometry any grid; a thread takes one (pixel, channel) at a time, on cpu LANES channels. What
-//          depends on the row or the column alone is done once for all channels on cpu
+// geometry any grid; a thread takes one (pixel, channel) at a time, on cpu up to four SIMD
+// registers
+//          of channels. What depends on the row or the column alone is done once for all of them
 #include "channels.cuh"
 #include "window.cuh"
 
@@ -21,82 +22,85 @@
 #endif
 using argmax_t = TYPE_argmax_t;
 using lanes_t = Simd<acc_t>::type;
-constexpr int LANES = Simd<acc_t>::LANES;
 using index_t = Simd<acc_t>::index;
-
-// body(row, column) for all of [row, row_end) x [column, column_end), in order. On cpu the counts
-// that are common go without a loop, which would take longer than its body does.
-template <int COUNT, class Body>
-__device__ __forceinline__ void for_square(int row, int column, const Body &body) {
-    UNROLL for (int i = 0; i < COUNT; ++i) UNROLL for (int j = 0; j < COUNT; ++j)
-        body(row + i, column + j);
-}
-template <class Body>
-__device__ __forceinline__ void for_pairs(int row, int row_end, int column, int column_end,
-                                          const Body &body) {
-    if (LANES > 1 && row_end - row == column_end - column) {
-        if (row_end - row == 1) return for_square<1>(row, column, body);
-        if (row_end - row == 2) return for_square<2>(row, column, body);
-        if (row_end - row == 3) return for_square<3>(row, column, body);
-    }
-    for (int i = row; i < row_end; ++i)
-        for (int j = column; j < column_end; ++j) body(i, j);
-}
 
 KERNEL max_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, argmax_t *__restrict__ argmax,
                           Window g, int64 rows, int C) {
-    for_images(rows, g.OH, g.OW, C, [=](int64 n, int oh) {
+    const int ahead = row_ahead(g.SH * g.W * C);
+    for_images(rows, g.OH, g.OW, C, [&](int64 n, int oh, const auto &columns) {
         const Taps down(vertical(g), oh);
         const T *image = x + n * g.H * g.W * C;
         const int64 row = (n * g.OH + oh) * g.OW;
-        return [=](int ow) {
+        columns([&](int ow, const auto &channels) {
             const Taps across(horizontal(g), ow);
             const int top = oh * g.SH - g.PH, left = ow * g.SW - g.PW;
             const bool empty = down.count() == 0 || across.count() == 0;
             const int first = empty ? 0 : down.first * g.KW + across.first;
-            return [=](int c, int count) {
-                // The first cell in the image wins whatever it holds.
-                lanes_t best = acc_t(-infinity()) - lanes_t{};
-                index_t offset = first - index_t{};
-                const auto cell = [&](int kh, int kw) {
-                    const int pixel = (top + kh * g.DH) * g.W + left + kw * g.DW;
-                    const lanes_t value = lanes_t(load_first(image + pixel * C + c, count));
-                    // Negated so that a NaN wins; a NaN that already won stays.
-                    const auto wins = !(value <= best) & (best == best);
-                    best = wins ? value : best;
-                    offset = wins ? kh * g.KW + kw - index_t{} : offset;
-                };
-                for_pairs(down.first, down.end, across.first, across.end, cell);
-                const int64 target = (row + ow) * C + c;
-                store_first(y + target, best, count);
-                store_first_whole<acc_t>(argmax + target, offset, count);
-            };
-        };
+            const int64 window = (row + ow) * C;
+            channels([&](auto at) {
+                constexpr int V = decltype(at)::REGISTERS;
+                lanes_t best[V];
+                index_t offset[V];
+                UNROLL for (int v = 0; v < V; ++v) {
+                    // The first cell in the image wins whatever it holds.
+                    best[v] = acc_t(-infinity()) - lanes_t{};
+                    offset[v] = first - index_t{};
+                }
+                for (int kh = down.first; kh < down.end; ++kh)
+                    for (int kw = across.first; kw < across.end; ++kw) {
+                        const int pixel = (top + kh * g.DH) * g.W + left + kw * g.DW;
+                        const T *cell = image + pixel * C + at.first;
+                        const int tap = kh * g.KW + kw;
+                        UNROLL for (int v = 0; v < V; ++v) {
+                            at.fetch(cell, v, ahead);
+                            const lanes_t value = at.load(cell, v);
+                            // A NaN does not lose; what meets a NaN that already won does.
+                            const auto loses = (value <= best[v]) | (best[v] != best[v]);
+                            best[v] = loses ? best[v] : value;
+                            offset[v] = loses ? offset[v] : tap - index_t{};
+                        }
+                    }
+                const int64 target = window + at.first;
+                UNROLL for (int v = 0; v < V; ++v) {
+                    at.store(y + target, v, best[v]);
+                    at.store_whole(argmax + target, v, offset[v]);
+                }
+            });
+        });
     });
 }
 
 KERNEL max_pool2d_backward(const T *__restrict__ dy, const argmax_t *__restrict__ argmax,
                            T *__restrict__ dx, Window g, int64 rows, int C) {
-    for_images(rows, g.H, g.W, C, [=](int64 n, int h) {
+    for_images(rows, g.H, g.W, C, [&](int64 n, int h, const auto &columns) {
         const Cover down(vertical(g), h);
+        Cover across(horizontal(g));
         const int64 row = (n * g.H + h) * g.W;
-        return [=, across = Cover(horizontal(g))](int w) mutable {
+        columns([&](int w, const auto &channels) {
             across.to(w);
-            return [=](int c, int count) {
-                lanes_t sum = {};
-                const auto window = [&](int oh, int ow) {
-                    // Taps of -1, from holes between dilated ones, must match no offset.
-                    const int kh = down.tap(oh), kw = across.tap(ow);
-                    const int tap = kh < 0 || kw < 0 ? -1 : kh * g.KW + kw;
-                    const int64 i = ((n * g.OH + oh) * g.OW + ow) * C + c;
-                    const lanes_t value = lanes_t(load_first(dy + i, count));
-                    const auto taken = load_first_whole<acc_t>(argmax + i, count) == tap;
-                    sum += taken ? value : lanes_t{};
-                };
-                for_pairs(down.first, down.last + 1, across.first, across.last + 1, window);
-                store_first(dx + (row + w) * C + c, sum, count);
-            };
-        };
+            channels([&](auto at) {
+                constexpr int V = decltype(at)::REGISTERS;
+                lanes_t sum[V] = {};
+                for (int oh = down.first; oh <= down.last; ++oh) {
+                    const int kh = down.tap(oh);
+                    if (kh < 0) continue;
+                    for (int ow = across.first; ow <= across.last; ++ow) {
+                        const int kw = across.tap(ow);
+                        if (kw < 0) continue;
+                        const int64 window = ((n * g.OH + oh) * g.OW + ow) * C + at.first;
+                        const int tap = kh * g.KW + kw;
+                        UNROLL for (int v = 0; v < V; ++v) {
+                            at.fetch(dy + window, v);
+                            const lanes_t value = at.load(dy + window, v);
+                            const auto taken = at.load_whole(argmax + window, v) == tap;
+                            sum[v] += taken ? value : lanes_t{};
+                        }
+                    }
+                }
+                UNROLL for (int v = 0; v < V; ++v)
+                    at.store(dx + (row + w) * C + at.first, v, sum[v]);
+            });
+        });
     });
 }
 
@@ -140,45 +144,60 @@ struct Average {
 KERNEL avg_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, Window g, int64 rows, int C,
                           int padded, int bottom, int right) {
     const Average average(g, padded, bottom, right);
-    for_images(rows, g.OH, g.OW, C, [=](int64 n, int oh) {
+    const int ahead = row_ahead(g.SH * g.W * C);
+    for_images(rows, g.OH, g.OW, C, [&](int64 n, int oh, const auto &columns) {
         const Taps down(vertical(g), oh);
         const T *image = x + n * g.H * g.W * C;
         const int64 row = (n * g.OH + oh) * g.OW;
-        return [=](int ow) {
+        columns([&](int ow, const auto &channels) {
             const Taps across(horizontal(g), ow);
             const int top = oh * g.SH - g.PH, left = ow * g.SW - g.PW;
             const acc_t share = average.share(g, oh, ow);
-            return [=](int c, int count) {
-                lanes_t sum = {};
-                const auto cell = [&](int kh, int kw) {
-                    const int pixel = (top + kh * g.DH) * g.W + left + kw * g.DW;
-                    sum += lanes_t(load_first(image + pixel * C + c, count));
-                };
-                for_pairs(down.first, down.end, across.first, across.end, cell);
-                store_first(y + (row + ow) * C + c, sum * share, count);
-            };
-        };
+            channels([&](auto at) {
+                constexpr int V = decltype(at)::REGISTERS;
+                lanes_t sum[V] = {};
+                for (int kh = down.first; kh < down.end; ++kh)
+                    for (int kw = across.first; kw < across.end; ++kw) {
+                        const int pixel = (top + kh * g.DH) * g.W + left + kw * g.DW;
+                        const T *cell = image + pixel * C + at.first;
+                        UNROLL for (int v = 0; v < V; ++v) {
+                            at.fetch(cell, v, ahead);
+                            sum[v] += at.load(cell, v);
+                        }
+                    }
+                UNROLL for (int v = 0; v < V; ++v)
+                    at.store(y + (row + ow) * C + at.first, v, sum[v] * share);
+            });
+        });
     });
 }
 
 KERNEL avg_pool2d_backward(const T *__restrict__ dy, T *__restrict__ dx, Window g, int64 rows,
                            int C, int padded, int bottom, int right) {
     const Average average(g, padded, bottom, right);
-    for_images(rows, g.H, g.W, C, [=](int64 n, int h) {
+    for_images(rows, g.H, g.W, C, [&](int64 n, int h, const auto &columns) {
         const Cover down(vertical(g), h);
+        Cover across(horizontal(g));
         const int64 row = (n * g.H + h) * g.W;
-        return [=, across = Cover(horizontal(g))](int w) mutable {
+        columns([&](int w, const auto &channels) {
             across.to(w);
-            return [=](int c, int count) {
-                lanes_t sum = {};
-                const auto window = [&](int oh, int ow) {
-                    if (down.tap(oh) < 0 || across.tap(ow) < 0) return;
-                    const int64 i = ((n * g.OH + oh) * g.OW + ow) * C + c;
-                    sum += lanes_t(load_first(dy + i, count)) * average.share(g, oh, ow);
-                };
-                for_pairs(down.first, down.last + 1, across.first, across.last + 1, window);
-                store_first(dx + (row + w) * C + c, sum, count);
-            };
-        };
+            channels([&](auto at) {
+                constexpr int V = decltype(at)::REGISTERS;
+                lanes_t sum[V] = {};
+                for (int oh = down.first; oh <= down.last; ++oh) {
+                    if (down.tap(oh) < 0) continue;
+                    for (int ow = across.first; ow <= across.last; ++ow) {
+                        if (across.tap(ow) < 0) continue;
+                        const int64 window = ((n * g.OH + oh) * g.OW + ow) * C + at.first;
+                        const acc_t share = average.share(g, oh, ow);
+                        UNROLL for (int v = 0; v < V; ++v) {
+                            sum[v] += at.load(dy + window, v) * share;
+                        }
+                    }
+                }
+                UNROLL for (int v = 0; v < V; ++v)
+                    at.store(dx + (row + w) * C + at.first, v, sum[v]);
+            });
+        });
     });
 }

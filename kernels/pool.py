@@ -9,7 +9,7 @@ import numpy as np
 from .conv2d import image_shape
 from .geometry import Padding, Pads, Pair, Window, window
 from .runtime import Array, Kernel, Source, Target, as_array, checks
-from .runtime.target import Shape
+from .runtime.target import Grid, Shape
 
 _SOURCE = Source("pool.cu", argmax_t=np.uint8)
 
@@ -61,8 +61,7 @@ def max_pool2d(
     y = target.empty((N, g.OH, g.OW, C), x.dtype)
     argmax = target.empty(y.shape, _argmax_dtype(g))
     launch = _max_kernel("max_pool2d_forward", target, x.dtype, g)
-    grid = target.stride_grid(y.size)
-    launch(grid, target.threads, x, y, argmax, g, N * g.OH, C)
+    launch(_grid(target, x, y), target.threads, x, y, argmax, g, N * g.OH, C)
     return y, argmax
 
 
@@ -160,8 +159,7 @@ def avg_pool2d(
     y = target.empty((N, g.OH, g.OW, C), x.dtype)
     launch = _SOURCE.kernel("avg_pool2d_forward", target, x.dtype)
     padded = (int(bool(count_include_pad)), pads[0][1], pads[1][1])
-    grid = target.stride_grid(y.size)
-    launch(grid, target.threads, x, y, g, N * g.OH, C, *padded)
+    launch(_grid(target, x, y), target.threads, x, y, g, N * g.OH, C, *padded)
     return y
 
 
@@ -222,6 +220,11 @@ def global_avg_pool2d_backward(dy: Array, x_shape: Shape) -> Array:
     N, H, W, C = image_shape("x_shape", x_shape)
     checks.shape("dy", dy, (N, C), "(N, C) for x_shape's (N, H, W, C)")
     return avg_pool2d_backward(dy.reshape(N, 1, 1, C), x_shape, (H, W))
+
+
+def _grid(target: Target, x: Array, y: Array) -> Grid:
+    """Return the grid of a forward kernel: few results may be made of many pixels."""
+    return target.stride_grid(max(x.size, y.size))
 
 
 def _window(

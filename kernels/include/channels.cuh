@@ -8,14 +8,56 @@
 // loop over pixels too it is returned by a lambda of the pixel, whose index arithmetic is then done
 // once for all channels on `cpu`.
 //
-// for_images does the same for the pixels of images, in lanes: its body is a lambda of an image's
-// row that returns one of the column that returns one of the first channel and a count of them.
+// for_images walks over the pixels of images, row by row, and their channels in SIMD registers:
+//
+//   for_images(N * H, H, W, C, [&](int64 n, int row, const auto &columns) {
+//       columns([&](int column, const auto &channels) {
+//           channels([&](auto at) { for (int v = 0; v < at.REGISTERS; ++v) ... at.load(p, v) ...
+//           });
+//       });
+//   });
+//
+// where p is at channel at.first of a pixel; what depends on the row or the pixel alone is done
+// once for all channels on `cpu`.
 #pragma once
 
 #include "dialect.cuh"
 #include "window.cuh"
 
 template <int V> struct Width { static constexpr int value = V; };
+
+// SIMD registers of neighbouring channels, all of them full but the last.
+template <int COUNT> struct Channels {
+    using lanes_t = Simd<acc_t>::type;
+    using index_t = Simd<acc_t>::index;
+    static constexpr int REGISTERS = COUNT, LANES = Simd<acc_t>::LANES;
+    int first, last;  // the first channel, and how many the last register has
+
+    __device__ int count(int v) const { return v < REGISTERS - 1 ? LANES : last; }
+    template <typename E> __device__ lanes_t load(const E *p, int v) const {
+        return lanes_t(load_first(p + v * LANES, count(v)));
+    }
+    template <typename E> __device__ void store(E *p, int v, lanes_t value) const {
+        store_first(p + v * LANES, value, count(v));
+    }
+    template <typename E>
+    __device__ void fetch(const E *p, int v, int ahead = 8192 / int(sizeof(E))) const {
+        fetch_ahead(p + v * LANES, 1, ahead);
+    }
+    template <typename Whole> __device__ index_t load_whole(const Whole *p, int v) const {
+        return load_first_whole<acc_t>(p + v * LANES, count(v));
+    }
+    template <typename Whole> __device__ void store_whole(Whole *p, int v, index_t value) const {
+        store_first_whole<acc_t>(p + v * LANES, value, count(v));
+    }
+};
+
+// How far ahead a loop over windows asks for an image's pixels, in elements, given those from one
+// row of windows to the next: by as many, for a window's rows are far apart and each must be there
+// in time; but not less than a loop over neighbours, nor more than the caches hold.
+__device__ inline int row_ahead(int row) {
+    return larger(smaller(row, 65536 / int(sizeof(T))), 8192 / int(sizeof(T)));
+}
 
 #ifdef FULL_BLOCKS
 
@@ -48,7 +90,12 @@ template <class Body>
 __device__ void for_images(int64 rows, int H, int W, int C, const Body &body) {
     GRID_STRIDE(i, rows * W * C) {
         const int64 pixel = i / C, row = pixel / W, n = row / H;
-        body(n, int(row - n * H))(int(pixel - row * W))(int(i - pixel * C), 1);
+        const auto columns = [&](const auto &of_column) {
+            of_column(int(pixel - row * W), [&](const auto &of_channels) {
+                of_channels(Channels<1>{int(i - pixel * C), 1});
+            });
+        };
+        body(n, int(row - n * H), columns);
     }
 }
 
@@ -81,17 +128,22 @@ static inline void for_places_and_vectors(int64 pixels, int height, int width, i
 }
 
 template <class Body>
-static inline void for_images(int64 rows, int H, int W, int C, const Body &body) {
+static __forceinline__ void for_images(int64 rows, int H, int W, int C, const Body &body) {
     constexpr int LANES = Simd<acc_t>::LANES;
-    GRID_STRIDE(row, rows) {
-        auto columns = body(row / H, int(row % H));
-        for (int column = 0; column < W; ++column) {
-            const auto channels = columns(column);
-            int c = 0;
-            for (; c + LANES <= C; c += LANES) channels(c, LANES);
-            if (c < C) channels(c, C - c);
-        }
-    }
+    const int rest = C % (4 * LANES), registers = ceil_div(rest, LANES);
+    const int last = rest - (registers - 1) * LANES;
+    const auto channels = [=](const auto &of_channels) {
+        const int end = C - rest;
+        for (int c = 0; c < end; c += 4 * LANES) of_channels(Channels<4>{c, LANES});
+        if (registers == 1) of_channels(Channels<1>{end, last});
+        if (registers == 2) of_channels(Channels<2>{end, last});
+        if (registers == 3) of_channels(Channels<3>{end, last});
+        if (registers == 4) of_channels(Channels<4>{end, last});
+    };
+    const auto columns = [&](const auto &of_column) {
+        for (int column = 0; column < W; ++column) of_column(column, channels);
+    };
+    GRID_STRIDE(row, rows) body(row / H, int(row % H), columns);
 }
 
 #endif
