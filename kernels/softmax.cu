@@ -45,6 +45,8 @@ struct Exponentials {
         });
         maximum = reduce_lanes<acc_t>(maxima, Maximum());
         for_columns(C, [&](int c, int count) {
+            fetch_ahead(x + c, 1, C);  // the next row, while this one is calculated
+            if (kept) fetch_ahead(kept + c, 1, C);
             const lanes_t e = exp_lanes(lanes_t(load_first(x + c, count, least)) - maximum);
             if (kept) store_first(kept + c, e, count);
             sums += e;

@@ -21,8 +21,17 @@ template <> struct ExpConstants<double> {
     static constexpr double LOG2_LOW = 1.90821492927058770002e-10;
 };
 
-// value * 2^n, where n + ROUND was rounded to `shifted`.
+// clamped: x between LEAST and MOST; NaN, as the second operand, stays.
+// scaled: value * 2^n, where n + ROUND was rounded to `shifted`.
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
+template <typename E> static inline __m512 clamped(__m512 x) {
+    using K = ExpConstants<float>;
+    return _mm512_min_ps(_mm512_set1_ps(K::MOST), _mm512_max_ps(_mm512_set1_ps(K::LEAST), x));
+}
+template <typename E> static inline __m512d clamped(__m512d x) {
+    using K = ExpConstants<double>;
+    return _mm512_min_pd(_mm512_set1_pd(K::MOST), _mm512_max_pd(_mm512_set1_pd(K::LEAST), x));
+}
 template <typename E> static inline __m512 scaled(__m512 value, __m512 shifted) {
     return _mm512_scalef_ps(value, shifted - ExpConstants<float>::ROUND);
 }
@@ -30,6 +39,10 @@ template <typename E> static inline __m512d scaled(__m512d value, __m512d shifte
     return _mm512_scalef_pd(value, shifted - ExpConstants<double>::ROUND);
 }
 #else
+template <typename E, typename V> static inline V clamped(V x) {
+    using K = ExpConstants<E>;
+    return x < K::LEAST ? K::LEAST - V{} : x > K::MOST ? K::MOST - V{} : x;
+}
 template <typename E, typename V> static inline V scaled(V value, V shifted) {
     using K = ExpConstants<E>;
     using N = decltype(value < value);
@@ -43,7 +56,7 @@ template <typename E, typename V> static inline V scaled(V value, V shifted) {
 
 template <typename E, typename V> static inline V exp_register(V x) {
     using K = ExpConstants<E>;
-    x = x < K::LEAST ? K::LEAST - V{} : x > K::MOST ? K::MOST - V{} : x;
+    x = clamped<E>(x);
     const V shifted = x * E(1.4426950408889634) + K::ROUND, n = shifted - K::ROUND;
     const V r = (x - n * K::LOG2_HIGH) - n * K::LOG2_LOW;
     E factor[K::TERMS + 1] = {1};
