@@ -10,11 +10,10 @@
 //   That is a quarter of the dense products for windows of 2 x 2, and the gradient of the
 //   convolution's own output is never written.
 //
-// shapes   x, dx (N, H, W, C); y, dy, argmax (N, PH, PW, F). In shared memory lies one image with
-// its
-//          padding. Filters and their gradients are (F, rows, run), a row of `run` columns being
-//          the KW * C of a row of taps rounded up to whole vectors, or all taps where they are one
-//          run
+// shapes   x, dx (N, H, W, C); y, dy, argmax (N, PH, PW, F). One image with its padding lies in
+//          shared memory. Filters and their gradients are (F, rows, run), a row of `run` columns
+//          being the KW * C of a row of taps rounded up to whole vectors, or all taps where they
+//          are one run
 // bytes    x, y, dy, argmax and dx once; filters and partial gradients from cache
 // geometry a block takes a share of the images, a thread ROWS x VECTORS vectors of filter columns.
 //          Partial sums, a block's (F, rows, run) and then its biases (F), are added up in order

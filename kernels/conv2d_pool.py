@@ -105,12 +105,12 @@ def input_gradient(
     (N, _, _, C), F = x_shape, w.shape[0]
     _, layout = _layouts(target, window, pool, w.shape, dy.dtype)
     rows, length, run = F * window.KH, window.KW * C, layout.pool.run
-    padded = target.empty((rows, run), accumulator(dy.dtype))
+    filters = target.empty((rows, run), accumulator(dy.dtype))
     kernel = _SOURCE.kernel("pad_filters", target, dy.dtype)
-    kernel(target.stride_grid(padded.size), target.threads, w, padded, rows, length, run)
+    kernel(target.stride_grid(filters.size), target.threads, w, filters, rows, length, run)
     dx = target.empty(x_shape, dy.dtype)
     kernel = _SOURCE.kernel("conv2d_pool_input_gradient", target, dy.dtype, **layout.constants)
-    arguments = (dy, y, argmax, padded, dx, window, layout.pool, N, C, F)
+    arguments = (dy, y, argmax, filters, dx, window, layout.pool, N, C, F)
     kernel((_blocks(target, N), 1, 1), target.threads, *arguments, shared=layout.shared)
     return dx
 
