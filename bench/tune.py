@@ -1,10 +1,11 @@
-"""Time the GEMM's tiles on `cpu` and print what each choice gives, the present one first.
+"""Time the tiles of products on `cpu` and print what each choice gives, the present one first.
 
 python bench/tune.py            all choices, on one thread
 python bench/tune.py BN rows    some of them
 
-The tables are `CpuTarget.constants` (BN, BK: the panel of operand B) and `gemm.ON_CPU`. Figures are
-geometric means over the shapes, as fast as the present choice; samples alternate.
+The tables are `CpuTarget.constants` (BN, BK: the panel of operand B), `gemm.ON_CPU` and, for
+convolutions of 3 x 3, `winograd.ON_CPU`. Figures are geometric means over the shapes, as fast as
+the present choice; samples alternate.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ os.environ.setdefault("KERNELS_THREADS", "1")
 import numpy as np
 
 import kernels
-from kernels import gemm
+from kernels import gemm, winograd
 from kernels.runtime import numpy_arrays_on
 from kernels.runtime.cpu import CpuTarget
 
@@ -31,6 +32,8 @@ CHOICES = {
     "rows": [128, 256, 512, 1024],
     "blocks": [16, 64, 256],
     "splits": [4, 8, 16, 32],
+    "tiles": [8, 16, 32, 64],
+    "tiles_a_split": [64, 256, 1024],
 }
 #: N, H, C, F, K of convolutions with padding, and rows, inputs, outputs of dense layers.
 CONVOLUTIONS = [
@@ -39,8 +42,11 @@ CONVOLUTIONS = [
     (64, 14, 48, 48, 3),
     (16, 28, 64, 64, 3),
     (8, 14, 256, 256, 3),
+    (64, 14, 24, 48, 5),
+    (16, 28, 64, 64, 5),
 ]
 DENSE = [(256, 800, 256), (256, 2048, 512)]
+TABLES = gemm.ON_CPU, winograd.ON_CPU
 ROUNDS = 9
 
 
@@ -65,15 +71,16 @@ def calls() -> list[Callable[[], object]]:
 
 def timed(target: CpuTarget, table: dict[str, int], call: Callable[[], object]) -> float:
     """Return the seconds of one call under a choice."""
-    present = dict(gemm.ON_CPU)
-    gemm.ON_CPU.update(table)
+    chosen = TABLES[0] if table.keys() <= TABLES[0].keys() else TABLES[1]
+    present = dict(chosen)
+    chosen.update(table)
     try:
         with numpy_arrays_on(target):
             start = time.process_time()
             call()
             return time.process_time() - start
     finally:
-        gemm.ON_CPU.update(present)
+        chosen.update(present)
 
 
 def main() -> None:
@@ -85,8 +92,8 @@ def main() -> None:
             if name in target.constants:
                 target.constants = target.constants | {name: value}
             targets[value] = target
-            tables[value] = {name: value} if name in gemm.ON_CPU else {}
-        present = CpuTarget.constants.get(name, gemm.ON_CPU.get(name))
+            tables[value] = {} if name in target.constants else {name: value}
+        present = (CpuTarget.constants | TABLES[0] | TABLES[1])[name]
         logs: dict[int, list[float]] = {value: [] for value in CHOICES[name]}
         for call in calls():
             samples: dict[int, list[float]] = {value: [] for value in CHOICES[name]}

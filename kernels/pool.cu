@@ -11,7 +11,7 @@
 //
 // shapes   x, dx (N, H, W, C); y, dy, argmax (N, OH, OW, C); argmax uint8, uint16 past 256 taps
 // bytes    forward reads x KH*KW/(SH*SW) times (mostly from cache), writes y and argmax once
-// geometry any grid; a thread takes one (pixel, channel) at a time, on cpu up to four SIMD registers
+// geometry any grid; a thread takes a (pixel, channel) at a time, on cpu up to four SIMD registers
 //          of channels. What depends on the row or the column alone is done once for all of them
 #include "channels.cuh"
 #include "window.cuh"

@@ -19,9 +19,11 @@ _POINTS = 16
 _LINE = 16  # elements more than it has between one point's matrix and the next one's
 _LEAST_CHANNELS = 16  # below it much of a register would be zeros
 _LEAST_TILES = 64  # fewer do not repay the transform of the filters
-_MOST_TILES = 32  # in shared memory at a time; more take no less time
+#: By ``bench/tune.py``: the most tiles in shared memory at a time, and how many at least the filter
+#: gradient gives a partial result of its own.
+ON_CPU = {"tiles": 32, "tiles_a_split": 256}
 _MOST_SHARED = {"cpu": 512 * 1024}  # bytes a block may have; 48 KB elsewhere
-_TILES_A_SPLIT, _MOST_SPLITS = 256, 16  # of the filter gradient
+_MOST_SPLITS = 16  # of the filter gradient
 
 
 class Tiles(ctypes.Structure):
@@ -86,7 +88,7 @@ def filter_gradient(dy: Array, x: Array, dw: Array, window: Window, *, target: T
     (N, _, _, C), F = x.shape, dy.shape[3]
     tiles = _tiles(target, x.dtype, (window.OH, window.OW), C, F)
     count = N * tiles.rows * tiles.columns
-    splits = min(-(-count // _TILES_A_SPLIT), _MOST_SPLITS)
+    splits = min(-(-count // ON_CPU["tiles_a_split"]), _MOST_SPLITS)
     size = (splits, _POINTS, tiles.depth * tiles.width + _LINE)
     partial = target.empty(size, accumulator(dy.dtype))
     _launch(
@@ -141,7 +143,7 @@ def _tiles(target: Target, dtype: Any, outputs: Shape, C: int, F: int) -> Tiles:
     tiles = Tiles(-(-outputs[0] // 2), -(-outputs[1] // 2), 0, depth, width)
     room = _MOST_SHARED.get(target.name, 48 * 1024) - _shared(tiles, itemsize)
     fitting = room // (_POINTS * (depth + width) * itemsize)
-    tiles.chunk = max(min(fitting, _MOST_TILES) // micro_tile * micro_tile, 0)
+    tiles.chunk = max(min(fitting, ON_CPU["tiles"]) // micro_tile * micro_tile, 0)
     return tiles
 
 
