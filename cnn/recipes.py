@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .augment import Augment
 from .ema import EMA
-from .layers import BatchNorm, Conv2D, Dense, Flatten, Layer, MaxPool2D, ReLU
+from .layers import BatchNorm, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool2D, ReLU
 from .losses import Loss, SoftmaxCrossEntropy
 from .optimizers import SGD, Optimizer
 from .schedules import OneCycle, Schedule
@@ -61,16 +61,23 @@ def _speedrun() -> list[Layer]:
     ]
 
 
-def _normalised(filters: tuple[int, int, int]) -> list[Layer]:
-    """Return three convolutions with batch-norm, ReLU and pooling, and two dense layers."""
-
-    def block(count: int, kernel: int) -> list[Layer]:
+def _stage(filters: int, *kernels: int) -> list[Layer]:
+    """Return a convolution with batch-norm and ReLU for every size of kernel, and a pool."""
+    layers: list[Layer] = []
+    for kernel in kernels:
         # BatchNorm has a shift of its own, so the convolution needs no bias.
-        conv = Conv2D(count, kernel, padding="same", bias=False)
-        return [conv, BatchNorm(), ReLU(), MaxPool2D(2)]
+        layers += [Conv2D(filters, kernel, padding="same", bias=False), BatchNorm(), ReLU()]
+    return [*layers, MaxPool2D(2)]
 
-    blocks = [*block(filters[0], 5), *block(filters[1], 3), *block(filters[2], 3)]
-    return [*blocks, Flatten(), Dense(128), ReLU(), Dense(10)]
+
+def _default() -> list[Layer]:
+    stages = [*_stage(24, 5), *_stage(48, 3), *_stage(64, 3)]
+    return [*stages, Flatten(), Dense(128), ReLU(), Dense(10)]
+
+
+def _accurate() -> list[Layer]:
+    stages = [*_stage(32, 5), *_stage(64, 3, 3), *_stage(96, 3, 3)]
+    return [*stages, Flatten(), Dropout(0.4), Dense(128), ReLU(), Dense(10)]
 
 
 RECIPES: dict[str, Recipe] = {
@@ -83,7 +90,7 @@ RECIPES: dict[str, Recipe] = {
         loss=SoftmaxCrossEntropy(label_smoothing=0.1),
     ),
     "default": Recipe(
-        lambda: _normalised((24, 48, 64)),
+        _default,
         lambda lr: SGD(lr, momentum=0.9, nesterov=True, weight_decay=5e-4),
         lr=0.1,
         epochs=10,
@@ -91,10 +98,10 @@ RECIPES: dict[str, Recipe] = {
         augment=Augment(rotate=10, shift=2, zoom=0.1),
     ),
     "accurate": Recipe(
-        lambda: _normalised((32, 64, 96)),
+        _accurate,
         lambda lr: SGD(lr, momentum=0.9, nesterov=True, weight_decay=5e-4),
         lr=0.1,
-        epochs=30,
+        epochs=20,
         batch_size=128,
         loss=SoftmaxCrossEntropy(label_smoothing=0.1),
         augment=Augment(rotate=10, shift=2, zoom=0.1),
