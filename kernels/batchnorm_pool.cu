@@ -51,7 +51,7 @@ KERNEL batch_norm_pool_forward(const T *__restrict__ x, const T *__restrict__ ga
                                const acc_t *__restrict__ inv_std, T *__restrict__ y,
                                uint8 *__restrict__ argmax, Window g, int64 windows, int C,
                                int relu) {
-    const int ahead = row_ahead(ROWS * g.W * C);
+    const int ahead = row_ahead((int64)ROWS * g.W * C);
     for_places_and_vectors(windows, g.OH, g.OW, C, [=](int64 window, Place at, int c) {
         const int count = C - c;
         const lanes_t centre = take(mean + c, count), shift = take(beta + c, count);

@@ -25,7 +25,7 @@ using index_t = Simd<acc_t>::index;
 
 KERNEL max_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, argmax_t *__restrict__ argmax,
                           Window g, int64 rows, int C) {
-    const int ahead = row_ahead(g.SH * g.W * C);
+    const int ahead = row_ahead((int64)g.SH * g.W * C);
     for_images(rows, g.OH, g.OW, C, [&](int64 n, int oh, const auto &columns) {
         const Taps down(vertical(g), oh);
         const T *image = x + n * g.H * g.W * C;
@@ -143,7 +143,7 @@ struct Average {
 KERNEL avg_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, Window g, int64 rows, int C,
                           int padded, int bottom, int right) {
     const Average average(g, padded, bottom, right);
-    const int ahead = row_ahead(g.SH * g.W * C);
+    const int ahead = row_ahead((int64)g.SH * g.W * C);
     for_images(rows, g.OH, g.OW, C, [&](int64 n, int oh, const auto &columns) {
         const Taps down(vertical(g), oh);
         const T *image = x + n * g.H * g.W * C;

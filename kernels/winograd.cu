@@ -22,7 +22,7 @@
 //          rounded up to whole micro-tiles, width F to whole registers
 // bytes    x up to four times, from cache; y once; u once a chunk
 // geometry a block takes a chunk of tiles (the filter gradient: chunk after chunk of its share), a
-//          thread micro-tiles of ROWS x up to VECTORS registers of one point's product
+//          thread micro-tiles of ROWS x up to 3 registers of one point's product
 #include "dialect.cuh"
 #include "maximum.cuh"
 #include "window.cuh"
@@ -30,8 +30,8 @@
 using lanes_t = Simd<acc_t>::type;
 constexpr int LANES = Simd<acc_t>::LANES;
 constexpr int POINTS = 16;
-// The sums of a micro-tile fit the registers: 24 of AVX-512's 32, 12 of AVX2's 16.
-constexpr int ROWS = sizeof(lanes_t) == 64 ? 8 : 4, VECTORS = 3;
+// Of a micro-tile. With 3 vectors its sums take 24 of AVX-512's 32 registers, 12 of AVX2's 16.
+constexpr int ROWS = sizeof(lanes_t) == 64 ? 8 : 4;
 
 // An image's tiles, how many of them a block takes at a time, and the rounded C and F.
 struct Tiles { int rows, columns, chunk, depth, width; };
@@ -95,7 +95,8 @@ struct Tile {
 };
 
 // Writes the points (16, chunk, length) of `count` tiles of images (N, H, W, C): the Transform of
-// the EXTENT x EXTENT pixels from (-top, -left) of a tile on, zero outside the image.
+// the EXTENT x EXTENT pixels from (-top, -left) of a tile's first output on, zero outside the
+// image.
 template <int EXTENT, class Transform>
 __device__ void transform(const T *images, int H, int W, int C, int top, int left, Tiles tiles,
                           int first, int count, int length, acc_t *points) {
@@ -105,7 +106,7 @@ __device__ void transform(const T *images, int H, int W, int C, int top, int lef
         const int h = tile.h - top, w = tile.w - left;
         const T *source = images + ((tile.n * H + h) * W + w) * C;
         for (int c = 0; c < length; c += LANES) {
-            lanes_t p[4][4];
+            lanes_t p[4][4] = {};
             int count[EXTENT];  // of channels, none outside the image
             UNROLL for (int j = 0; j < EXTENT; ++j) count[j] =
                 unsigned(w + j) < unsigned(W) ? C - c : 0;

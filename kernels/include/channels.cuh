@@ -55,8 +55,9 @@ template <int COUNT> struct Channels {
 // How far ahead a loop over windows asks for an image's pixels, in elements, given those from one
 // row of windows to the next: by as many, for a window's rows are far apart and each must be there
 // in time; but not less than a loop over neighbours, nor more than the caches hold.
-__device__ inline int row_ahead(int row) {
-    return larger(smaller(row, 65536 / int(sizeof(T))), 8192 / int(sizeof(T)));
+__device__ inline int row_ahead(int64 row) {
+    constexpr int64 LEAST = 8192 / sizeof(T), MOST = 65536 / sizeof(T);
+    return int(larger(smaller(row, MOST), LEAST));
 }
 
 #ifdef FULL_BLOCKS
