@@ -9,6 +9,8 @@ import comparison
 import kernels
 import reference
 import support
+from kernels.conv2d import with_padding
+from kernels.geometry import window
 from support import RTOL, host, normal
 
 
@@ -79,3 +81,25 @@ def test_special_values_are_copied(target, dtype):
     # A NaN stays in the pixels that it is summed to.
     summed = host(kernels.col2im(target.array(cols.reshape(9, 4)), x.shape, 2, padding=1))
     np.testing.assert_array_equal(summed, 4 * x)
+
+
+@pytest.mark.parametrize(
+    "kernel, options",
+    [
+        (3, {"padding": 1}),
+        ((2, 3), {"padding": ((2, 1), (0, 3)), "dilation": (1, 2)}),  # every side otherwise
+        (2, {"padding": 1, "stride": 4}),  # pixels on the right that no window reaches
+        ((1, 2), {"padding": ((0, 0), (0, 5))}),  # padding on one side alone
+        (1, {"padding": 3, "stride": 16}),  # one window, in the padding
+    ],
+)
+def test_padding_written_out_changes_no_window(target, dtype, kernel, options):
+    x = normal(0, 2, 7, 5, 3, dtype=dtype)
+    options = {"stride": 1, "padding": 0, "dilation": 1} | options
+    g, _ = window((7, 5), kernel, **options)
+    padded, inside = with_padding(target, target.array(x), g)
+    assert padded.shape == (2, inside.H, inside.W, 3) and inside.PH == inside.PW == 0
+    plain = {name: options[name] for name in ("stride", "dilation")}
+    np.testing.assert_array_equal(
+        reference.im2col(host(padded), kernel, **plain), reference.im2col(x, kernel, **options)
+    )
