@@ -51,6 +51,13 @@ def test_no_more_is_kept_than_128_mib(cpu):
     assert max(kept) == 4 * LARGE + 99 + 64  # the oldest went first
 
 
+def test_no_more_than_64_arrays_are_kept(cpu):
+    for i in range(100):  # each of another size, and all of them together small
+        cpu.empty((LARGE // 4 + i,), np.uint8)
+    kept = [memory.nbytes for memory in cpu._reserve._kept.values()]
+    assert kept == [LARGE // 4 + i + 64 for i in range(36, 100)]
+
+
 def test_calls_of_one_shape_touch_no_fresh_pages():
     x = normal(0, 40 * LARGE // 4, dtype=np.float32)  # past what the C library keeps by itself
     kernels.relu(x)

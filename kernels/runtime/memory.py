@@ -14,8 +14,10 @@ from .recording import current
 from .target import Array, Shape, Target
 
 _ALIGNMENT = 64  # bytes: a cache line, so a vector register too
-_LEAST_CHUNK = 2**20  # bytes: smaller arrays share one allocation, or are the C library's
+_LEAST_CHUNK = 2**20  # bytes: smaller arrays of an arena share one allocation
+_LEAST_KEPT = 2**17  # bytes: for more, the C library asks the system
 _MOST_KEPT = 2**27  # bytes of large arrays that are gone
+_MOST_ARRAYS_KEPT = 64  # which are looked through for every new one
 
 _ZERO = Elementwise("fill_zeros", "", "T y", "y = T(0);")
 
@@ -134,7 +136,7 @@ class Reserve:
         """Return an uninitialised array; the memory of a large one is kept after its last use."""
         dtype = np.dtype(dtype)
         count = math.prod(shape) * dtype.itemsize
-        if count < _LEAST_CHUNK:
+        if count < _LEAST_KEPT:
             return np.empty(shape, dtype)
         memory = self._take(count + _ALIGNMENT)
         address = -(-memory.ctypes.data // _ALIGNMENT) * _ALIGNMENT
@@ -153,8 +155,8 @@ class Reserve:
         self._kept[id(memory)] = memory
         kept = list(self._kept.values())
         excess = sum(memory.size for memory in kept) - _MOST_KEPT
-        for oldest in kept:
-            if excess > 0:
+        for position, oldest in enumerate(kept):
+            if excess > 0 or len(kept) - position > _MOST_ARRAYS_KEPT:
                 self._kept.pop(id(oldest), None)
                 excess -= oldest.size
 
