@@ -32,8 +32,8 @@ CHOICES = {
     "rows": [128, 256, 512, 1024],
     "blocks": [16, 64, 256],
     "splits": [4, 8, 16, 32],
-    "tiles": [8, 16, 32, 64],
-    "tiles_a_split": [64, 256, 1024],
+    "tiles": [16, 32, 48, 64],
+    "tiles_a_split": [48, 96, 192],
 }
 #: N, H, C, F, K of convolutions with padding, and rows, inputs, outputs of dense layers.
 CONVOLUTIONS = [

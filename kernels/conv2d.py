@@ -41,8 +41,8 @@ def conv2d(
 
     On `cpu`, filters of 3 x 3 at stride 1 with 16 channels and filters or more are multiplied by
     Winograd's algorithm (winograd.py). There a value that is not finite reaches all outputs of the
-    2 x 2 tiles that any of its windows is in, elsewhere its own windows alone, and gradients
-    likewise.
+    4 x 4 tiles that any of its windows is in, elsewhere its own windows alone, and gradients
+    likewise; and sums of whole numbers are rounded, too.
 
     Parameters
     ----------

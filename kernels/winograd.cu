@@ -1,26 +1,35 @@
 // Convolution with 3 x 3 filters at stride 1 by Winograd's minimal filtering, and its gradients.
 //
-//   A tile of 2 x 2 outputs needs 16 products a channel and filter where its windows have 36 taps.
-//   With d the 4 x 4 pixels under the tile's windows, g a filter of one channel, and
+//   A tile of 4 x 4 outputs needs 36 products a channel and filter where its windows have 144 taps:
+//   both are taken as polynomials, which are multiplied by their values at some points. With d the
+//   6 x 6 pixels under the tile's windows, g a filter of one channel, and B^T, G, A^T from the
+//   points 0, +-a, +-b and infinity, where a = 3/4, b = 3/2 and q = a^2 b^2,
 //
-//         1  0 -1  0         1    0    0
-//   B^T = 0  1  1  0    G = 1/2  1/2  1/2    A^T = 1  1  1  0
-//         0 -1  1  0        1/2 -1/2  1/2          0  1 -1 -1
-//         0  1  0 -1         0    0    1
+//         q   0  -a^2-b^2   0     1  0         1/q   0    0           1  1  1  1  1  0
+//         0 -ab^2  -b^2     a     1  0         k     ka   ka^2        0  a -a  b -b  0
+//   B^T = 0  ab^2  -b^2    -a     1  0     G = k    -ka   ka^2  A^T = 0 a^2 a^2 b^2 b^2 0
+//         0 -a^2b  -a^2     b     1  0         l     lb   lb^2        0 a^3 -a^3 b^3 -b^3 1
+//         0  a^2b  -a^2    -b     1  0         l    -lb   lb^2
+//         0   q     0   -a^2-b^2  0  1         0     0    1
+//
+//   with k = 1 / (2 a^2 (a^2 - b^2)) and l = 1 / (2 b^2 (b^2 - a^2)):
 //
 //   forward          y  = A^T (sum over c of u . v) A      u = G g G^T, v = B^T d B
 //   filter gradient  dg = G^T (sum over tiles of v . (A dy A^T)) G
 //
-//   where . multiplies point by point: for each of the 16 points a GEMM over tiles, channels and
+//   where . multiplies point by point: for each of the 36 points a GEMM over tiles, channels and
 //   filters. The input gradient is the forward convolution of dy with the filters turned over.
-//   A value that is not finite reaches every output of the tiles that it is under.
+//   Errors are about twice those of the plain sum; with the usual points 0, +-1, +-2 it would be
+//   eight times. A value that is not finite reaches every output of the tiles that it is under.
 //
 //   A. Lavin, S. Gray: Fast Algorithms for Convolutional Neural Networks, 2015.
+//   B. Barabasz et al.: Error Analysis and Improving the Accuracy of Winograd Convolution for Deep
+//   Neural Networks, 2020.
 //
-// shapes   x (N, H, W, C), y (N, OH, OW, F), transformed filters u (16, C, width); in shared memory
-//          v (16, chunk, depth) and products (16, chunk, width) of a chunk of tiles; depth is C
+// shapes   x (N, H, W, C), y (N, OH, OW, F), transformed filters u (36, C, width); in shared memory
+//          v (36, chunk, depth) and products (36, chunk, width) of a chunk of tiles; depth is C
 //          rounded up to whole micro-tiles, width F to whole registers
-// bytes    x up to four times, from cache; y once; u once a chunk
+// bytes    x 2.25 times, from cache; y once; u once a chunk
 // geometry a block takes a chunk of tiles (the filter gradient: chunk after chunk of its share), a
 //          thread micro-tiles of ROWS x up to 3 registers of one point's product
 #include "dialect.cuh"
@@ -29,9 +38,11 @@
 
 using lanes_t = Simd<acc_t>::type;
 constexpr int LANES = Simd<acc_t>::LANES;
-constexpr int POINTS = 16;
-// Of a micro-tile. With 3 vectors its sums take 24 of AVX-512's 32 registers, 12 of AVX2's 16.
-constexpr int ROWS = sizeof(lanes_t) == 64 ? 8 : 4;
+constexpr int TILE = 4, SIDE = 6, POINTS = SIDE * SIDE;  // of a tile: outputs, points
+// Of a micro-tile. With 3 vectors its sums take 24 of AVX-512's 32 registers, 12 of AVX2's 16. With
+// one it is taller: a sum waits some cycles for the one before it, and others must fill them.
+constexpr int ROWS = sizeof(lanes_t) == 64 ? 8 : LANES > 1 ? 4 : 2;
+constexpr int TALL = LANES > 1 ? 2 * ROWS : ROWS;
 
 // An image's tiles, how many of them a block takes at a time, and the rounded C and F.
 struct Tiles { int rows, columns, chunk, depth, width; };
@@ -40,47 +51,91 @@ struct Tiles { int rows, columns, chunk, depth, width; };
 // two apart would fall into the same few lines of a cache.
 __device__ inline int64 pitch(int rows, int columns) { return (int64)rows * columns + 16; }
 
-// ---- transforms of 4 x 4 points, one axis at a time ---------------------------------------------
+// ---- transforms along one axis ------------------------------------------------------------------
 
-template <class Axis> __device__ __forceinline__ void along_both(lanes_t (&p)[4][4], Axis axis) {
-    UNROLL for (int j = 0; j < 4; ++j) axis(p[0][j], p[1][j], p[2][j], p[3][j]);
-    UNROLL for (int i = 0; i < 4; ++i) axis(p[i][0], p[i][1], p[i][2], p[i][3]);
-}
-// B^T: of four pixels.
+// Powers of a and b, and the other constants of the matrices.
+constexpr acc_t A1 = 0.75, A2 = A1 * A1, A3 = A1 * A2, B1 = 1.5, B2 = B1 * B1, B3 = B1 * B2;
+constexpr acc_t SUM = A2 + B2, Q = A2 * B2;
+constexpr acc_t KA = 1 / (2 * A2 * (A2 - B2)), KB = 1 / (2 * B2 * (B2 - A2));
+
+// B^T: of pixels.
 struct OfPixels {
-    __device__ void operator()(lanes_t &a, lanes_t &b, lanes_t &c, lanes_t &d) const {
-        const lanes_t sum = b + c, difference = c - b;
-        a = a - c, d = b - d, b = sum, c = difference;
+    static constexpr int FROM = 6, TO = 6;
+    __device__ static void apply(lanes_t (&p)[SIDE]) {
+        const lanes_t zero = p[0] * Q - p[2] * SUM + p[4];
+        const lanes_t infinity = p[1] * Q - p[3] * SUM + p[5];
+        const lanes_t even_a = p[4] - p[2] * B2, odd_a = p[3] - p[1] * B2;
+        const lanes_t even_b = p[4] - p[2] * A2, odd_b = p[3] - p[1] * A2;
+        p[0] = zero, p[5] = infinity;
+        p[1] = even_a + odd_a * A1, p[2] = even_a - odd_a * A1;
+        p[3] = even_b + odd_b * B1, p[4] = even_b - odd_b * B1;
     }
 };
-// G: of three taps.
+// G: of taps.
 struct OfTaps {
-    __device__ void operator()(lanes_t &a, lanes_t &b, lanes_t &c, lanes_t &d) const {
-        const lanes_t even = (a + c) * acc_t(0.5), odd = b * acc_t(0.5);
-        d = c, b = even + odd, c = even - odd;
+    static constexpr int FROM = 3, TO = 6;
+    __device__ static void apply(lanes_t (&p)[SIDE]) {
+        const lanes_t even_a = (p[0] + p[2] * A2) * KA, odd_a = p[1] * (A1 * KA);
+        const lanes_t even_b = (p[0] + p[2] * B2) * KB, odd_b = p[1] * (B1 * KB);
+        p[0] = p[0] * (1 / Q), p[5] = p[2];
+        p[1] = even_a + odd_a, p[2] = even_a - odd_a;
+        p[3] = even_b + odd_b, p[4] = even_b - odd_b;
     }
 };
-// A^T: to two outputs.
+// A^T: to outputs.
 struct ToOutputs {
-    __device__ void operator()(lanes_t &a, lanes_t &b, lanes_t &c, lanes_t &d) const {
-        a = a + b + c, b = b - c - d;
+    static constexpr int FROM = 6, TO = 4;
+    __device__ static void apply(lanes_t (&p)[SIDE]) {
+        const lanes_t even_a = p[1] + p[2], odd_a = p[1] - p[2];
+        const lanes_t even_b = p[3] + p[4], odd_b = p[3] - p[4];
+        p[0] = p[0] + even_a + even_b;
+        p[1] = odd_a * A1 + odd_b * B1;
+        p[2] = even_a * A2 + even_b * B2;
+        p[3] = p[5] + odd_a * A3 + odd_b * B3;
     }
 };
-// A: of two outputs' gradients.
+// A: of outputs' gradients.
 struct OfGradients {
-    __device__ void operator()(lanes_t &a, lanes_t &b, lanes_t &c, lanes_t &d) const {
-        d = -b, c = a - b, b = a + b;
+    static constexpr int FROM = 4, TO = 6;
+    __device__ static void apply(lanes_t (&p)[SIDE]) {
+        const lanes_t even_a = p[0] + p[2] * A2, odd_a = p[1] + p[3] * A2;
+        const lanes_t even_b = p[0] + p[2] * B2, odd_b = p[1] + p[3] * B2;
+        p[5] = p[3];
+        p[1] = even_a + odd_a * A1, p[2] = even_a - odd_a * A1;
+        p[3] = even_b + odd_b * B1, p[4] = even_b - odd_b * B1;
     }
 };
-// G^T: to three taps' gradients.
+// G^T: to taps' gradients.
 struct ToTaps {
-    __device__ void operator()(lanes_t &a, lanes_t &b, lanes_t &c, lanes_t &d) const {
-        const lanes_t even = (b + c) * acc_t(0.5), odd = (b - c) * acc_t(0.5);
-        a = a + even, b = odd, c = even + d;
+    static constexpr int FROM = 6, TO = 3;
+    __device__ static void apply(lanes_t (&p)[SIDE]) {
+        const lanes_t even_a = (p[1] + p[2]) * KA, odd_a = (p[1] - p[2]) * (A1 * KA);
+        const lanes_t even_b = (p[3] + p[4]) * KB, odd_b = (p[3] - p[4]) * (B1 * KB);
+        p[0] = p[0] * (1 / Q) + even_a + even_b;
+        p[1] = odd_a + odd_b;
+        p[2] = p[5] + even_a * A2 + even_b * B2;
     }
 };
 
 // ---- transforms of tiles ------------------------------------------------------------------------
+
+// Gives put(i, j, value) what becomes of value = get(i, j) along both axes, by columns first.
+template <class Axis, class Get, class Put>
+__device__ __forceinline__ void along_both(const Get &get, const Put &put) {
+    lanes_t p[Axis::TO][Axis::FROM];
+    UNROLL for (int j = 0; j < Axis::FROM; ++j) {
+        lanes_t column[SIDE];
+        UNROLL for (int i = 0; i < Axis::FROM; ++i) column[i] = get(i, j);
+        Axis::apply(column);
+        UNROLL for (int i = 0; i < Axis::TO; ++i) p[i][j] = column[i];
+    }
+    UNROLL for (int i = 0; i < Axis::TO; ++i) {
+        lanes_t row[SIDE];
+        UNROLL for (int j = 0; j < Axis::FROM; ++j) row[j] = p[i][j];
+        Axis::apply(row);
+        UNROLL for (int j = 0; j < Axis::TO; ++j) put(i, j, row[j]);
+    }
+}
 
 // A tile, by the place of its first output.
 struct Tile {
@@ -90,39 +145,37 @@ struct Tile {
     __device__ Tile(Tiles tiles, int number) {
         const int across = tiles.columns, image = number / (tiles.rows * across);
         const int rest = number - image * tiles.rows * across, row = rest / across;
-        n = image, h = row * 2, w = (rest - row * across) * 2;
+        n = image, h = row * TILE, w = (rest - row * across) * TILE;
     }
 };
 
-// Writes the points (16, chunk, length) of `count` tiles of images (N, H, W, C): the Transform of
-// the EXTENT x EXTENT pixels from (-top, -left) of a tile's first output on, zero outside the
-// image.
-template <int EXTENT, class Transform>
+// Writes the points (36, chunk, length) of `count` tiles of images (N, H, W, C): what an axis'
+// transform makes of the pixels from (-top, -left) of a tile's first output on, zero outside the
+// image. Rows of the last micro-tile that have no tile become zero.
+template <class Axis>
 __device__ void transform(const T *images, int H, int W, int C, int top, int left, Tiles tiles,
                           int first, int count, int length, acc_t *points) {
-    const int64 step = pitch(tiles.chunk, length);
-    BLOCK_STRIDE(t, count) {
-        const Tile tile(tiles, first + t);
+    constexpr int NEW = Axis::FROM - TILE;  // the pixels from here on are new to the tiles around
+    const int64 step = pitch(tiles.chunk, length), line = (int64)W * C;
+    BLOCK_STRIDE(t, ceil_div(count, TALL) * TALL) {
+        const Tile tile(tiles, first + smaller(t, count - 1));
         const int h = tile.h - top, w = tile.w - left;
         const T *source = images + ((tile.n * H + h) * W + w) * C;
         for (int c = 0; c < length; c += LANES) {
-            lanes_t p[4][4] = {};
-            int count[EXTENT];  // of channels, none outside the image
-            UNROLL for (int j = 0; j < EXTENT; ++j) count[j] =
-                unsigned(w + j) < unsigned(W) ? C - c : 0;
-            const T *row = source + c;
-            UNROLL for (int i = 0; i < EXTENT; ++i, row += W * C) {
-                const bool inside = unsigned(h + i) < unsigned(H);
-                UNROLL for (int j = 0; j < EXTENT; ++j) {
-                    p[i][j] = inside ? lanes_t(load_first(row + j * C, count[j])) : lanes_t{};
-                    // The last two rows and columns are new to the tiles around.
-                    if (i >= EXTENT - 2 && j >= EXTENT - 2) fetch_ahead(row + j * C);
-                }
-            }
-            along_both(p, Transform());
-            acc_t *to = points + t * length + c;
-            UNROLL for (int i = 0; i < 4; ++i) UNROLL for (int j = 0; j < 4; ++j, to += step)
-                store_lanes(to, p[i][j]);
+            int channels[Axis::FROM];  // of a column of pixels, none outside the image
+            UNROLL for (int j = 0; j < Axis::FROM; ++j) channels[j] =
+                t < count && unsigned(w + j) < unsigned(W) ? C - c : 0;
+            acc_t *const to = points + t * length + c;
+            along_both<Axis>(
+                [&](int i, int j) {
+                    const T *pixel = source + i * line + j * C + c;
+                    if (i >= NEW && j >= NEW) fetch_ahead(pixel);
+                    const bool inside = unsigned(h + i) < unsigned(H);
+                    return inside ? lanes_t(load_first(pixel, channels[j])) : lanes_t{};
+                },
+                [&](int i, int j, lanes_t value) {
+                    store_lanes(to + (i * SIDE + j) * step, value);
+                });
         }
     }
 }
@@ -132,26 +185,26 @@ __device__ void transform(const T *images, int H, int W, int C, int top, int lef
 // Which index of operand A has its neighbours in memory.
 enum class Neighbours { ROWS, K };
 
-// c (ROWS, V vectors) = or += sum over k of a[row, k] * b[k, :], for so many rows; the others are
-// any.
-template <Neighbours NEIGHBOURS, int V>
+// c (R, V vectors) = or += sum over k of a[row, k] * b[k, :].
+template <Neighbours NEIGHBOURS, int R, int V>
 __device__ __forceinline__ void multiply(const acc_t *a, int length, const acc_t *b, int width,
-                                         int rows, int K, acc_t *c, bool add) {
+                                         int K, acc_t *c, bool add) {
     constexpr bool BY_ROW = NEIGHBOURS == Neighbours::K;
-    const acc_t *row[ROWS];
-    lanes_t sum[ROWS][V] = {};
-    UNROLL for (int i = 0; i < ROWS; ++i) row[i] = a + (BY_ROW ? smaller(i, rows - 1) * length : i);
+    lanes_t sum[R][V] = {};
     if (!BY_ROW && add)  // only sums over tiles go on
-        UNROLL for (int i = 0; i < ROWS; ++i) UNROLL for (int v = 0; v < V; ++v) sum[i][v] =
+        UNROLL for (int i = 0; i < R; ++i) UNROLL for (int v = 0; v < V; ++v) sum[i][v] =
             load_lanes(c + i * width + v * LANES);
+    // Four rows share a pointer: there are fewer registers for addresses than rows.
+    const acc_t *row[(R + 3) / 4];
+    UNROLL for (int i = 0; i < R; i += 4) row[i / 4] = a + i * (BY_ROW ? length : 1);
     for (int k = 0; k < K; ++k, b += width) {
         lanes_t column[V];
         UNROLL for (int v = 0; v < V; ++v) column[v] = load_lanes(b + v * LANES);
-        UNROLL for (int i = 0; i < ROWS; ++i) UNROLL for (int v = 0; v < V; ++v) sum[i][v] +=
-            (BY_ROW ? row[i][k] : a[i]) * column[v];
+        UNROLL for (int i = 0; i < R; ++i) UNROLL for (int v = 0; v < V; ++v) sum[i][v] +=
+            (BY_ROW ? row[i / 4][i % 4 * length + k] : a[i]) * column[v];
         if (!BY_ROW) a += length;
     }
-    UNROLL for (int i = 0; i < ROWS; ++i) UNROLL for (int v = 0; v < V; ++v)
+    UNROLL for (int i = 0; i < R; ++i) UNROLL for (int v = 0; v < V; ++v)
         store_lanes(c + i * width + v * LANES, sum[i][v]);
 }
 
@@ -165,15 +218,16 @@ template <typename E> struct Matrices {
         : data(data), length(length), step(pitch(rows, length)) {}
 };
 
-// c (16, rows, width) = or += a (16, rows, K) times b (16, K, width)
+// c (36, rows, width) = or += a (36, rows, K) times b (36, K, width); rows are rounded up.
 template <Neighbours NEIGHBOURS>
 __device__ void multiply(Matrices<const acc_t> a, Matrices<const acc_t> b, Matrices<acc_t> c,
                          int rows, int K, bool add) {
-    const int width = c.length, needed = width / LANES, blocks = ceil_div(rows, ROWS);
+    const int width = c.length, needed = width / LANES;
     const bool by_three = needed == 3 || ceil_div(needed, 3) * 3 <= ceil_div(needed, 2) * 2;
-    const int most = by_three ? 3 : 2, panels = ceil_div(needed, most);
+    const int most = needed == 1 ? 1 : by_three ? 3 : 2, panels = ceil_div(needed, most);
+    const int height = most == 1 ? TALL : ROWS, blocks = ceil_div(rows, height);
     BLOCK_STRIDE(item, POINTS * panels * blocks) {
-        const int panel = item / blocks, row = (item - panel * blocks) * ROWS;
+        const int panel = item / blocks, row = (item - panel * blocks) * height;
         const int point = panel / panels, v = (panel - point * panels) * most;
         const acc_t *left =
             a.data + point * a.step + row * (NEIGHBOURS == Neighbours::K ? a.length : 1);
@@ -181,23 +235,25 @@ __device__ void multiply(Matrices<const acc_t> a, Matrices<const acc_t> b, Matri
         acc_t *to = c.data + point * c.step + (int64)row * width + v * LANES;
         const int count = smaller(most, needed - v);
         if (count == 3)
-            multiply<NEIGHBOURS, 3>(left, a.length, right, width, rows - row, K, to, add);
+            multiply<NEIGHBOURS, ROWS, 3>(left, a.length, right, width, K, to, add);
         else if (count == 2)
-            multiply<NEIGHBOURS, 2>(left, a.length, right, width, rows - row, K, to, add);
+            multiply<NEIGHBOURS, ROWS, 2>(left, a.length, right, width, K, to, add);
+        else if (most == 1)
+            multiply<NEIGHBOURS, TALL, 1>(left, a.length, right, width, K, to, add);
         else
-            multiply<NEIGHBOURS, 1>(left, a.length, right, width, rows - row, K, to, add);
+            multiply<NEIGHBOURS, ROWS, 1>(left, a.length, right, width, K, to, add);
     }
 }
 
 // ---- kernels ------------------------------------------------------------------------------------
 
-// Gives take(tile, f, its 2 x 2 outputs) the convolution, a vector of filters from f on at a time.
+// Gives take(tile, f, its 4 x 4 outputs) the convolution, a vector of filters from f on at a time.
 template <class Take>
 __device__ __forceinline__ void convolve(acc_t *points, const T *x, const acc_t *u, Window g,
                                          Tiles tiles, int count, int C, const Take &take) {
     acc_t *products = points + POINTS * pitch(tiles.chunk, tiles.depth);
     const int first = blockIdx.x * tiles.chunk, here = smaller(tiles.chunk, count - first);
-    transform<4, OfPixels>(x, g.H, g.W, C, g.PH, g.PW, tiles, first, here, tiles.depth, points);
+    transform<OfPixels>(x, g.H, g.W, C, g.PH, g.PW, tiles, first, here, tiles.depth, points);
     __syncthreads();
     multiply<Neighbours::K>({points, tiles.chunk, tiles.depth}, {u, C, tiles.width},
                             {products, tiles.chunk, tiles.width}, here, C, false);
@@ -205,19 +261,17 @@ __device__ __forceinline__ void convolve(acc_t *points, const T *x, const acc_t 
     const int64 step = pitch(tiles.chunk, tiles.width);
     BLOCK_STRIDE(t, here) {
         for (int f = 0; f < tiles.width; f += LANES) {
-            const acc_t *from = products + t * tiles.width + f;
-            lanes_t p[4][4], value[2][2];
-            UNROLL for (int i = 0; i < 4; ++i) UNROLL for (int j = 0; j < 4; ++j, from += step)
-                p[i][j] = load_lanes(from);
-            along_both(p, ToOutputs());
-            UNROLL for (int i = 0; i < 2; ++i) UNROLL for (int j = 0; j < 2; ++j) value[i][j] =
-                p[i][j];
+            const acc_t *const from = products + t * tiles.width + f;
+            lanes_t value[TILE][TILE];
+            along_both<ToOutputs>(
+                [&](int i, int j) { return load_lanes(from + (i * SIDE + j) * step); },
+                [&](int i, int j, lanes_t output) { value[i][j] = output; });
             take(first + t, f, value);
         }
     }
 }
 
-// u (16, rows, width): of the filters (F, 3, 3, C), row c and column f, or, TURNED over for the
+// u (36, rows, width): of the filters (F, 3, 3, C), row c and column f, or, TURNED over for the
 // input gradient, row f and column c; zero from the last column on.
 KERNEL winograd_filters(const T *__restrict__ w, acc_t *__restrict__ u, int F, int C, int width,
                         int turned) {
@@ -225,23 +279,21 @@ KERNEL winograd_filters(const T *__restrict__ w, acc_t *__restrict__ u, int F, i
     GRID_STRIDE(item, (int64)rows * (width / LANES)) {
         const int panel = int(item / rows), row = int(item - (int64)panel * rows);
         const int column = panel * LANES;
-        lanes_t p[4][4] = {};
-        UNROLL for (int i = 0; i < 3; ++i) UNROLL for (int j = 0; j < 3; ++j) {
-            const int tap = turned ? 8 - i * 3 - j : i * 3 + j;
-            if (turned) {
-                p[i][j] =
-                    lanes_t(load_first(w + ((int64)row * 9 + tap) * C + column, columns - column));
-            } else {
+        const int64 step = pitch(rows, width);
+        acc_t *const to = u + (int64)row * width + column;
+        along_both<OfTaps>(
+            [&](int i, int j) {
+                const int tap = turned ? 8 - i * 3 - j : i * 3 + j;
+                if (turned)
+                    return lanes_t(
+                        load_first(w + ((int64)row * 9 + tap) * C + column, columns - column));
                 acc_t line[LANES];
                 for (int l = 0; l < LANES; ++l)
                     line[l] = column + l < F ? acc_t(w[((int64)(column + l) * 9 + tap) * C + row])
                                              : acc_t(0);
-                p[i][j] = load_lanes(line);
-            }
-        }
-        along_both(p, OfTaps());
-        UNROLL for (int i = 0; i < 4; ++i) UNROLL for (int j = 0; j < 4; ++j) store_lanes(
-            u + (i * 4 + j) * pitch(rows, width) + (int64)row * width + column, p[i][j]);
+                return load_lanes(line);
+            },
+            [&](int i, int j, lanes_t value) { store_lanes(to + (i * SIDE + j) * step, value); });
     }
 }
 
@@ -250,11 +302,11 @@ KERNEL winograd_forward(const T *__restrict__ x, const acc_t *__restrict__ u,
                         const T *__restrict__ b, T *__restrict__ y, Window g, Tiles tiles,
                         int count, int C, int F, int relu) {
     DYNAMIC_SHARED(acc_t, memory);
-    convolve(memory, x, u, g, tiles, count, C, [=](int tile, int f, lanes_t(&value)[2][2]) {
+    convolve(memory, x, u, g, tiles, count, C, [=](int tile, int f, lanes_t(&value)[TILE][TILE]) {
         const Tile at(tiles, tile);
         const lanes_t shift = b ? lanes_t(load_first(b + f, F - f)) : lanes_t{};
         T *to = y + ((at.n * g.OH + at.h) * g.OW + at.w) * F + f;
-        UNROLL for (int i = 0; i < 2; ++i) UNROLL for (int j = 0; j < 2; ++j) {
+        UNROLL for (int i = 0; i < TILE; ++i) UNROLL for (int j = 0; j < TILE; ++j) {
             lanes_t sum = value[i][j] + shift;
             if (relu) sum = sum < 0 ? lanes_t{} : sum;
             fetch_ahead(to + (i * g.OW + j) * F);
@@ -264,22 +316,28 @@ KERNEL winograd_forward(const T *__restrict__ x, const acc_t *__restrict__ u,
     });
 }
 
-// y, argmax (N, OH / 2, OW / 2, F) = the maximum over a tile of the convolution plus b, clipped
-// below at zero, and where it lies.
+// y, argmax (N, OH / 2, OW / 2, F) = the maxima over 2 x 2 outputs of the convolution plus b,
+// clipped below at zero, and where they lie.
 KERNEL winograd_pool_forward(const T *__restrict__ x, const acc_t *__restrict__ u,
                              const T *__restrict__ b, T *__restrict__ y, uint8 *__restrict__ argmax,
                              Window g, Tiles tiles, int count, int C, int F) {
     DYNAMIC_SHARED(acc_t, memory);
-    convolve(memory, x, u, g, tiles, count, C, [=](int tile, int f, lanes_t(&value)[2][2]) {
+    convolve(memory, x, u, g, tiles, count, C, [=](int tile, int f, lanes_t(&value)[TILE][TILE]) {
         const lanes_t shift = b ? lanes_t(load_first(b + f, F - f)) : lanes_t{};
-        Maximum maximum(value[0][0] + shift);
-        UNROLL for (int tap = 1; tap < 4; ++tap) maximum.meet(value[tap / 2][tap % 2] + shift, tap);
-        const int64 out = (int64)tile * F + f;
-        maximum.store(y + out, argmax + out, F - f, true);
+        const Tile at(tiles, tile);
+        const int PH = g.OH / 2, PW = g.OW / 2, h = at.h / 2, w = at.w / 2;
+        UNROLL for (int i = 0; i < TILE; i += 2) UNROLL for (int j = 0; j < TILE; j += 2) {
+            if (h + i / 2 >= PH || w + j / 2 >= PW) continue;
+            Maximum maximum(value[i][j] + shift);
+            UNROLL for (int tap = 1; tap < 4; ++tap)
+                maximum.meet(value[i + tap / 2][j + tap % 2] + shift, tap);
+            const int64 out = ((at.n * PH + h + i / 2) * PW + w + j / 2) * F + f;
+            maximum.store(y + out, argmax + out, F - f, true);
+        }
     });
 }
 
-// Partial sums (blocks, 16, depth, width) over a block's share of the tiles.
+// Partial sums (blocks, 36, depth, width) over a block's share of the tiles.
 KERNEL winograd_filter_gradient(const T *__restrict__ dy, const T *__restrict__ x,
                                 acc_t *__restrict__ partial, Window g, Tiles tiles, int count,
                                 int C, int F) {
@@ -291,9 +349,8 @@ KERNEL winograd_filter_gradient(const T *__restrict__ dy, const T *__restrict__ 
     for (int first = begin; first < end; first += tiles.chunk) {
         const int here = smaller(tiles.chunk, end - first);
         __syncthreads();  // the last chunk is no longer read
-        transform<4, OfPixels>(x, g.H, g.W, C, g.PH, g.PW, tiles, first, here, tiles.depth, points);
-        transform<2, OfGradients>(dy, g.OH, g.OW, F, 0, 0, tiles, first, here, tiles.width,
-                                  gradients);
+        transform<OfPixels>(x, g.H, g.W, C, g.PH, g.PW, tiles, first, here, tiles.depth, points);
+        transform<OfGradients>(dy, g.OH, g.OW, F, 0, 0, tiles, first, here, tiles.width, gradients);
         __syncthreads();
         multiply<Neighbours::ROWS>({points, tiles.chunk, tiles.depth},
                                    {gradients, tiles.chunk, tiles.width},
@@ -308,16 +365,19 @@ KERNEL winograd_sum_filters(const acc_t *__restrict__ partial, T *__restrict__ d
     GRID_STRIDE(item, (int64)C * (width / LANES)) {
         const int c = int(item / (width / LANES));
         const int f = int(item - (int64)c * (width / LANES)) * LANES;
-        lanes_t p[4][4] = {};
-        for (int s = 0; s < blocks; ++s)
-            UNROLL for (int i = 0; i < 4; ++i) UNROLL for (int j = 0; j < 4; ++j) p[i][j] +=
-                load_lanes(partial + (s * POINTS + i * 4 + j) * size + (int64)c * width + f);
-        along_both(p, ToTaps());
-        UNROLL for (int i = 0; i < 3; ++i) UNROLL for (int j = 0; j < 3; ++j) {
-            acc_t line[LANES];
-            store_lanes(line, p[i][j]);
-            for (int l = 0; l < smaller(LANES, F - f); ++l)
-                dw[((int64)(f + l) * 9 + i * 3 + j) * C + c] = T(line[l]);
-        }
+        along_both<ToTaps>(
+            [&](int i, int j) {
+                lanes_t sum = {};
+                for (int s = 0; s < blocks; ++s)
+                    sum += load_lanes(partial + (s * POINTS + i * SIDE + j) * size +
+                                      (int64)c * width + f);
+                return sum;
+            },
+            [&](int i, int j, lanes_t value) {
+                acc_t line[LANES];
+                store_lanes(line, value);
+                for (int l = 0; l < smaller(LANES, F - f); ++l)
+                    dw[((int64)(f + l) * 9 + i * 3 + j) * C + c] = T(line[l]);
+            });
     }
 }

@@ -15,14 +15,16 @@ from .runtime import Array, Source, Target
 from .runtime.target import Grid, Shape
 
 _SOURCE = Source("winograd.cu")
-_POINTS = 16
+_TILE = 4  # outputs a side
+_POINTS = 36
 _LINE = 16  # elements more than it has between one point's matrix and the next one's
 _LEAST_CHANNELS = 16  # below it much of a register would be zeros
-_LEAST_TILES = 64  # fewer do not repay the transform of the filters
+_LEAST_TILES = 16  # fewer do not repay the transform of the filters
+_LEAST_OUTPUTS = 6  # of a tile in the mean: fewer do not repay its 36 products
 #: By ``bench/tune.py``: the most tiles in shared memory at a time, and how many at least the filter
 #: gradient gives a partial result of its own.
-ON_CPU = {"tiles": 32, "tiles_a_split": 256}
-_MOST_SHARED = {"cpu": 512 * 1024}  # bytes a block may have; 48 KB elsewhere
+ON_CPU = {"tiles": 32, "tiles_a_split": 96}
+_MOST_SHARED = {"cpu": 2**21}  # bytes a block may have; 48 KB elsewhere
 _MOST_SPLITS = 16  # of the filter gradient
 
 
@@ -47,7 +49,9 @@ def suits(
     if (g.KH, g.KW, g.SH, g.SW, g.DH, g.DW, groups) != (3, 3, 1, 1, 1, 1, 1):
         return False
     tiles = _tiles(target, dtype, (g.OH, g.OW), C, F)
-    return tiles.chunk > 0 and images * tiles.rows * tiles.columns >= _LEAST_TILES
+    count = tiles.rows * tiles.columns
+    worth = images * count >= _LEAST_TILES and _LEAST_OUTPUTS * count <= g.OH * g.OW
+    return worth and tiles.chunk > 0
 
 
 def forward(
@@ -137,10 +141,10 @@ def _tiles(target: Target, dtype: Any, outputs: Shape, C: int, F: int) -> Tiles:
     """Return the tiles over the outputs (OH, OW); a chunk of none if they do not fit."""
     itemsize = 8 if accumulator(dtype) == "float64" else 4
     lanes = target.lanes(itemsize)
-    micro_tile = 8 if lanes * itemsize == 64 else 4  # ROWS of the source
+    micro_tile = 16 if lanes * itemsize == 64 else 8 if lanes > 1 else 2  # TALL of the source
     unit = max(lanes, micro_tile)
     depth, width = -(-C // unit) * unit, -(-F // lanes) * lanes
-    tiles = Tiles(-(-outputs[0] // 2), -(-outputs[1] // 2), 0, depth, width)
+    tiles = Tiles(-(-outputs[0] // _TILE), -(-outputs[1] // _TILE), 0, depth, width)
     room = _MOST_SHARED.get(target.name, 48 * 1024) - _shared(tiles, itemsize)
     fitting = room // (_POINTS * (depth + width) * itemsize)
     tiles.chunk = max(min(fitting, ON_CPU["tiles"]) // micro_tile * micro_tile, 0)

@@ -38,20 +38,30 @@ def check(target, dtype, N, size, C, F, padding=1, *, bias=True):
     ):
         assert gradient.dtype == dtype
         comparison.assert_close(gradient, expected, rtol=rtol)
-    # The pool does not overlap, and has every output of a tile before it: the same, bit by bit.
     if bias and pooled.size:
-        maximum, index = kernels.max_pool2d(target.array(y), 2)
-        np.testing.assert_array_equal(pooled, host(kernels.relu(maximum)))
-        np.testing.assert_array_equal(argmax, host(index))
+        maximum, index = map(host, kernels.max_pool2d(target.array(y), 2))
+        comparison.assert_close(pooled, np.maximum(maximum, 0), rtol=rtol)
+        # Two outputs that are equal but for their rounding may change places.
+        clear = clear_maximum(y, 2 * rtol * abs(y).max())
+        np.testing.assert_array_equal(argmax[clear], index[clear])
+
+
+def clear_maximum(y, margin):
+    """Return where the largest of 2 x 2 outputs is larger than the others by more than a margin."""
+    N, OH, OW, F = y.shape
+    windows = y[:, : OH // 2 * 2, : OW // 2 * 2].reshape(N, OH // 2, 2, OW // 2, 2, F)
+    ordered = np.sort(windows.transpose(0, 1, 3, 5, 2, 4).reshape(N, OH // 2, OW // 2, F, 4))
+    return ordered[..., 3] - ordered[..., 2] > margin
 
 
 @pytest.mark.parametrize(
     "N, size, C, F, padding",
     [
-        (1, (3, 3), 1, 1, 0),  # one window: a quarter of a tile
+        (1, (3, 3), 1, 1, 0),  # one window: a sixteenth of a tile
         (1, (1, 1), 2, 3, 1),  # one pixel, eight taps of nine in the padding
-        (1, (4, 4), 8, 8, 0),  # exactly one tile and micro-tile
+        (1, (6, 6), 8, 8, 0),  # exactly one tile, and one micro-tile of some register
         (33, (4, 4), 3, 5, 0),  # a chunk of 32 tiles, and one of one
+        (2, (8, 9), 2, 3, 0),  # tiles cut off at either side, pools of two outputs a side at one
         (2, (7, 13), 11, 19, 1),  # primes
         (3, (2, 9), 4, 4, 1),  # two rows: every tile reaches above and below
         (1, (5, 6), 3, 7, ((2, 1), (0, 3))),  # every side padded otherwise
@@ -68,7 +78,7 @@ def test_equals_the_oracle(target, dtype, N, size, C, F, padding):
 @pytest.mark.parametrize(
     "C, F",
     # Up to five registers of filters, with few channels so that shared memory holds a micro-tile.
-    [*itertools.product(CHANNELS, CHANNELS), (1, 40), (3, 49), (3, 64), (4, 65)],
+    [*itertools.product(CHANNELS, CHANNELS), (1, 40), (3, 49), (3, 64), (2, 65)],
 )
 def test_channel_counts(target, dtype, C, F):
     check(target, dtype, 2, (5, 4), C, F)
@@ -87,24 +97,24 @@ def test_any_size_equals_the_oracle(target, dtype, N, size, sides, C, F, bias):
     check(target, dtype, N, size, C, F, sides, bias=bias)
 
 
-def test_whole_numbers_are_exact(target, dtype):
-    # Transformed filters are whole quarters: products of small numbers have no rounding errors.
-    integers = np.random.default_rng(0).integers
-    x, w = integers(-4, 5, (2, 7, 6, 18)), integers(-4, 5, (17, 3, 3, 18))
-    b, dy = integers(-4, 5, 17), integers(-4, 5, (2, 7, 6, 17))
-    arrays = [target.array(array.astype(dtype)) for array in (x, w, b, dy)]
-    y, _, _, dx, dw = map(host, winograd_and_gradients(*arrays))
-    np.testing.assert_array_equal(y, reference.conv2d(x, w, b, padding=1))
-    expected = reference.conv2d_backward(dy, x, w, padding=1)[:2]
-    for found, gradient in zip((dx, dw), expected, strict=True):
-        np.testing.assert_array_equal(found, gradient)
+@pytest.mark.parametrize("values", ["normal", "positive"])  # as behind a ReLU
+def test_rounding_errors_are_about_those_of_the_plain_sum(values):
+    x, w = normal(0, 2, 12, 12, 64, dtype="float32"), normal(1, 32, 3, 3, 64, dtype="float32")
+    b, dy = np.zeros(32, "float32"), normal(2, 2, 12, 12, 32, dtype="float32")
+    if values == "positive":
+        x, dy = abs(x), abs(dy)
+    y, _, _, dx, dw = map(host, winograd_and_gradients(x, w, b, dy))
+    expected = reference.conv2d(x, w, b, padding=1), *reference.conv2d_backward(dy, x, w, padding=1)
+    for found, right in zip((y, dx, dw), expected, strict=False):
+        comparison.assert_close(found, right, rtol=2e-6)  # of the largest
 
 
 def test_the_first_of_equal_maxima_is_kept(target, dtype):
-    x, w = np.ones((1, 4, 6, 2), dtype), np.ones((3, 3, 3, 2), dtype)
+    # Of an empty part of an image, whose sums are exactly zero.
+    x, w = np.zeros((1, 4, 6, 2), dtype), np.ones((3, 3, 3, 2), dtype)
     dy = np.zeros((1, 2, 4, 3), dtype)
     _, pooled, argmax, _, _ = winograd_and_gradients(
-        *map(target.array, (x, w, -np.ones(3, dtype), dy)), padding=0
+        *map(target.array, (x, w, np.full(3, 17, dtype), dy)), padding=0
     )
     assert (host(pooled) == 17).all() and not host(argmax).any()
 
@@ -117,7 +127,7 @@ def test_a_special_value_reaches_no_more_than_its_tiles(target, dtype, value):
     y, pooled, _, dx, dw = map(host, winograd_and_gradients(*map(target.array, (x, w, b, dy))))
     reached = ~np.isfinite(y[0]).all(axis=-1)
     assert reached[3:6, 4:7].all()  # the windows over it
-    reached[2:6, 4:8] = False  # and the tiles that these are in
+    reached[0:8, 4:8] = False  # and the tiles that these are in
     assert not reached.any()
     assert np.isfinite(dx).all()
     assert not np.isfinite(dw[..., 1]).any() and np.isfinite(dw[..., (0, 2)]).all()
