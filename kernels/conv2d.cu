@@ -5,8 +5,8 @@
 //   C and F into equal parts that meet only each other
 //
 //   forward          (N*OH*OW, F)   = im2col(x)   @ w^T            k = (kh, kw, c)
-//   input gradient   (N*H*W, C)     = im2col(dy)  @ w turned over  k = (kh, kw, f), stride 1
-//                                   = col2im(dy)  @ w by tap       other strides
+//   input gradient   (N*H*W, C)     = im2col(dy)  @ w turned over  k = (kh, kw, f); with strides,
+//                                     for the pixels that the same taps reach, one after the other
 //   filter gradient  (KH*KW*C, F)   = im2col(x)^T @ dy             k = (n, oh, ow), split in parts
 //
 // shapes   x (N, H, W, C), w (F, KH, KW, C/groups), b (F), y and dy (N, OH, OW, F)
@@ -39,29 +39,19 @@ conv2d_pool_forward(const T *__restrict__ x, const T *__restrict__ w, const T *_
                                                  BiasPoolRelu{y, argmax, b, F, KH * KW});
 }
 
-// `window` slides over dy here, at stride 1, and its outputs are the pixels of dx.
+// `window` slides over dy here, at stride 1, and its outputs are the pixels of dx in the lattice;
+// their gradients come through the taps of the other.
 KERNEL __launch_bounds__(THREADS, BLOCKS)
 conv2d_input_gradient(const T *__restrict__ dy, const T *__restrict__ w, T *__restrict__ dx,
-                      Window window, int rows, int C, int F, int groups) {
+                      Window window, Lattice pixels, Lattice taps, int rows, int H, int W, int KH,
+                      int KW, int C, int F, int groups) {
     const int group = blockIdx.z, channels = C / groups, filters = F / groups;
-    const int taps = window.KH * window.KW;
     const Im2col<ByPixel> a{dy + group * filters, window, F, filters, {window.OH, window.OW}};
-    const FiltersByTap<true> b{w + (int64)group * filters * taps * channels, taps, filters,
-                               channels};
-    const Plain<T> epilogue{dx + group * channels, C};
-    gemm<Rows::ALONG_OUTPUT, Rows::ALONG_K>(a, b, rows, channels, 0, taps * filters, epilogue);
-}
-
-KERNEL __launch_bounds__(THREADS, BLOCKS)
-conv2d_strided_input_gradient(const T *__restrict__ dy, const T *__restrict__ w, T *__restrict__ dx,
-                              Window window, int rows, int C, int F, int groups) {
-    const int group = blockIdx.z, channels = C / groups, filters = F / groups;
-    const int taps = window.KH * window.KW;
-    const Col2im a{dy + group * filters, window, F, filters};
-    const FiltersByTap<false> b{w + (int64)group * filters * taps * channels, taps, filters,
-                                channels};
-    const Plain<T> epilogue{dx + group * channels, C};
-    gemm<Rows::ALONG_OUTPUT, Rows::ALONG_K>(a, b, rows, channels, 0, taps * filters, epilogue);
+    const TurnedFilters b{
+        w + (int64)group * filters * KH * KW * channels, taps, KH, KW, filters, channels};
+    gemm<Rows::ALONG_OUTPUT, Rows::ALONG_K>(a, b, rows, channels, 0,
+                                            taps.rows * taps.columns * filters,
+                                            AtPixels{dx + group * channels, pixels, H, W, C});
 }
 
 // Partial sums (splits, KH*KW*C/groups, F); split s takes output pixels [s*share, (s+1)*share).

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from . import gemm, winograd
-from .geometry import Padding, Pair, Window, window
+from .geometry import Lattice, Padding, Pair, Window, window
 from .reduce import accumulator, column_sum, sum_columns
 from .runtime import Array, Source, Target, checks
-from .runtime.target import INT32_MAX, Shape
+from .runtime.target import Shape
 
 _SOURCE = Source("conv2d.cu")
 _IM2COL = Source("im2col.cu")
@@ -152,20 +153,56 @@ def _input_gradient(target: Target, dy: Array, x: Array, w: Array, s: _Sizes, gr
     if winograd.suits(target, x.dtype, s.N, g, s.F, s.C, groups):
         winograd.input_gradient(dy, w, dx, g, target=target)
         return dx
-    # Elements of dy's padded row, which the turned window indexes in 32 bits.
-    row = (g.OW + 2 * (g.KW - 1) * g.DW) * s.F
-    if g.SH == g.SW == 1 and row <= INT32_MAX:
-        entry = "conv2d_input_gradient"
-        pads = (g.KH - 1) * g.DH - g.PH, (g.KW - 1) * g.DW - g.PW
-        g = Window(g.OH, g.OW, g.H, g.W, g.KH, g.KW, 1, 1, *pads, g.DH, g.DW)
-        dy, g = padded(target, dy, g)
-    else:
-        entry = "conv2d_strided_input_gradient"
-    pixels = x.size // s.C
-    kernel = gemm.kernel(_SOURCE, entry, target, x.dtype)
-    grid = gemm.tiles(target, pixels, s.C // groups, groups)
-    kernel(grid, gemm.threads(target), dy, w, dx, g, pixels, s.C, s.F, groups)
+    parts = [(down, across) for down in _parts(g, 0) for across in _parts(g, 1)]
+    if sum(down.pixels * across.pixels for down, across in parts) < g.H * g.W:
+        dx = target.zeros(x.shape, x.dtype)  # some pixels are under no tap
+    kernel = gemm.kernel(_SOURCE, "conv2d_input_gradient", target, x.dtype)
+    for down, across in parts:
+        rows = s.N * down.pixels * across.pixels
+        over = Window(
+            *(g.OH, g.OW, down.pixels, across.pixels, down.taps, across.taps, 1, 1),
+            *(down.padding, across.padding, down.dilation, across.dilation),
+        )
+        source, over = padded(target, dy, over)
+        pixels = Lattice(down.pixel, across.pixel, down.pixels, across.pixels, g.SH, g.SW)
+        taps = Lattice(down.tap, across.tap, down.taps, across.taps, down.step, across.step)
+        grid = gemm.tiles(target, rows, s.C // groups, groups)
+        sizes = (rows, g.H, g.W, g.KH, g.KW, s.C, s.F, groups)
+        kernel(grid, gemm.threads(target), source, w, dx, over, pixels, taps, *sizes)
     return dx
+
+
+class _Part(NamedTuple):
+    """Pixels of an axis that the same taps reach: from the first on, every `stride`, every `step`.
+
+    Their gradients are the convolution of dy, at stride 1, with these taps turned over.
+    """
+
+    pixel: int
+    pixels: int
+    tap: int
+    taps: int
+    step: int
+    padding: int
+    dilation: int
+
+
+def _parts(g: Window, axis: int) -> list[_Part]:
+    """Return the parts of an axis, 0 or 1, that have pixels and taps."""
+    size, taps, stride, padding, dilation = (
+        (g.H, g.KH, g.SH, g.PH, g.DH),
+        (g.W, g.KW, g.SW, g.PW, g.DW),
+    )[axis]
+    step = stride // math.gcd(stride, dilation)  # taps apart that reach the same pixels
+    parts = []
+    for tap in range(min(step, taps)):
+        pixel = (tap * dilation - padding) % stride
+        count, used = -(-max(size - pixel, 0) // stride), -(-(taps - tap) // step)
+        if count:
+            apart = step * dilation // stride  # outputs between what two of the taps reach
+            last = (pixel + padding - (tap + (used - 1) * step) * dilation) // stride
+            parts.append(_Part(pixel, count, tap, used, step, -last, apart))
+    return parts
 
 
 def im2col(
@@ -283,4 +320,5 @@ def _sizes(
     checks.count("x: elements of a padded row", (W + sum(sides)) * C)
     checks.count("x: windows of the batch", N * g.OH * g.OW)
     checks.count("w: elements of a filter", KH * KW * C)
+    checks.count("w: taps of all filters", KH * KW * F)
     return _Sizes(g, N, C, F, KH * KW * C // groups, (N, g.OH, g.OW, F))

@@ -35,6 +35,15 @@ class Window(ctypes.Structure):
     DW: int
 
 
+class Lattice(ctypes.Structure):
+    """The struct of ``include/im2col.cuh``, field for field."""
+
+    _fields_ = [
+        (name, ctypes.c_int)
+        for name in ("row", "column", "rows", "columns", "row_step", "column_step")
+    ]
+
+
 def pair(name: str, value: Pair, least: int) -> tuple[int, int]:
     """Return an int or (h, w) as a pair of whole numbers of at least `least`."""
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -12,7 +12,7 @@ import kernels
 import nvrtc
 from kernel_resources import SOURCES
 from kernels.conv2d_pool import Pool
-from kernels.geometry import Window
+from kernels.geometry import Lattice, Window
 from kernels.runtime import Source
 from kernels.runtime.cpu import CpuTarget
 from kernels.runtime.source import Parameter
@@ -41,7 +41,11 @@ def test_message_names_the_kernels_file_and_line() -> None:
 # --- what Python passes is what the kernels take
 
 # The structs, by a source that declares them.
-DECLARED = {"conv2d_pool.cu": {"Window": Window, "Pool": Pool}, "winograd.cu": {"Tiles": Tiles}}
+DECLARED = {
+    "conv2d.cu": {"Lattice": Lattice},
+    "conv2d_pool.cu": {"Window": Window, "Pool": Pool},
+    "winograd.cu": {"Tiles": Tiles},
+}
 STRUCTS = {name: struct for structs in DECLARED.values() for name, struct in structs.items()}
 
 

@@ -54,9 +54,9 @@ def take_the_other_paths():
                 odd, np.ones((5, 3, 3, 5), FLOAT), bias, np.ones(shape, FLOAT), kernel=kernel
             )
     with_padding(numpy_target(), x, window((6, 5), 3, stride=1, padding=1, dilation=1)[0])
-    for F in (1, 2, 9):  # panels of one to three registers
-        dy, w = normal(8, 4, 6, 5, F).astype(FLOAT), normal(9, F, 3, 3, 4).astype(FLOAT)
-        winograd_and_gradients(np.concatenate([x, x]), w, None, dy)  # two chunks of tiles
+    for F in (1, 2, 7, 9):  # panels of one to three registers, and one of less than the others
+        dy, w = normal(8, 10, 6, 5, F).astype(FLOAT), normal(9, F, 3, 3, 4).astype(FLOAT)
+        winograd_and_gradients(np.concatenate([x] * 5), w, None, dy)  # two chunks of tiles
     channel = np.ones((4, 4), FLOAT)
     kernels.batch_norm(x, *channel, training=False, relu=True)
     logits, labels = normal(3, 40, 2000).astype(FLOAT), np.arange(40) - 2

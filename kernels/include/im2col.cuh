@@ -1,9 +1,8 @@
 // Loaders that present a convolution's operands as matrices without writing them out.
 //
 //   im2col(x)   row (n, oh, ow), column (kh, kw, c): the pixel under tap (kh, kw), zero in padding
-//   col2im(dy)  row (n, h, w),   column (kh, kw, f): the output that pixel (h, w) reached through
-//               tap (kh, kw), zero where there is none; times the filters it is the input gradient
 //
+// and what the input gradient needs besides: the filters turned over, and places for its results.
 // One group's channels at a time. Rows number fewer than 2^31, checked on the host.
 #pragma once
 
@@ -98,8 +97,10 @@ template <class Order> struct Im2col {
             const int length = smaller(run - j, count - done);
             // Elements of the run before `begin` and from `end` on lie in the padding.
             const bool inside = ih >= 0 && ih < g.H;
-            const int begin = smaller(larger((iw < 0 ? -iw * C : 0) - j, 0), length);
-            const int end = inside ? larger(smaller((g.W - iw) * C - j, length), begin) : begin;
+            const int before = larger(smaller(-iw, g.KW), 0);
+            const int until = larger(smaller(g.W - iw, g.KW), 0);
+            const int begin = smaller(larger(before * C - j, 0), length);
+            const int end = inside ? larger(smaller(until * C - j, length), begin) : begin;
             out.run(row.image + ((int64)ih * g.W + iw) * C + j, begin, end, length);
             done += length;
             if (++kw == runs) kw = 0, ++kh;
@@ -129,66 +130,47 @@ template <class Order> struct Im2col {
     }
 };
 
-// For strides above 1; at stride 1 it is the im2col of dy with the filters turned over.
-struct Col2im {
-    const T *dy;  // at the group's first filter
-    Window window;
-    int F, filters;  // of the output, of the group
+// Some rows and columns of pixels or taps: from the first on, every so many.
+struct Lattice { int row, column, rows, columns, row_step, column_step; };
 
-    // A gradient's image, and a pixel of the input's.
-    struct Row {
-        const T *image;
-        int h, w;
-    };
-    __device__ Row row(int r) const {
-        const Window &g = window;
-        const Place at = place(r, g.H, g.W);
-        return {dy + at.n * g.OH * g.OW * F, at.row, at.column};
-    }
-
-    struct Column { int kh, kw, f; };
-    __device__ Column column(int c) const {
-        const int tap = c / filters, kh = tap / window.KW;
-        return {kh, tap - kh * window.KW, c - tap * filters};
-    }
-
-    template <class Out> __device__ void load(Row row, Column column, int count, Out out) const {
-        const Window &g = window;
-        int kh = column.kh, kw = column.kw, f = column.f;
-        for (int done = 0; done < count; f = 0) {
-            const int oh = g.output_row(row.h, kh), ow = g.output_column(row.w, kw);
-            const int length = smaller(filters - f, count - done);
-            const T *source = row.image + ((int64)oh * g.OW + ow) * F + f;
-            const bool reached = oh >= 0 && ow >= 0;
-            out.run(source, 0, reached ? length : 0, length);
-            done += length;
-            if (++kw == g.KW) kw = 0, ++kh;
-        }
-    }
-
-    // What gemm_rows.cuh asks: no row lies in one piece.
-    static constexpr bool PLAIN = false;
-    struct Walk {
-        const T *next() { return nullptr; }
-    };
-    Walk walk(int) const { return {}; }
-    int run() const { return filters; }
-    int64 offset(int column) const { return column; }
-};
-
-// The filters (F, KH, KW, channels) as a matrix with row (kh, kw, f) and column c; TURNED counts
-// the taps from the last.
-template <bool TURNED> struct FiltersByTap {
+// Of filters (F, KH, KW, channels) the taps of a lattice, counted from the last, as a matrix with
+// row (tap, f) and column c.
+struct TurnedFilters {
     const T *w;  // at the group's first filter
-    int taps, filters, channels;
+    Lattice taps;
+    int KH, KW, filters, channels;
 
     __device__ const T *row(int r) const {
-        const int tap = r / filters, f = r - tap * filters;
-        const int from = TURNED ? taps - 1 - tap : tap;
-        return w + ((int64)f * taps + from) * channels;
+        const int tap = taps.rows * taps.columns - 1 - r / filters, f = r % filters;
+        const int kh = taps.row + tap / taps.columns * taps.row_step;
+        const int kw = taps.column + tap % taps.columns * taps.column_step;
+        return w + (((int64)f * KH + kh) * KW + kw) * channels;
     }
     __device__ int column(int c) const { return c; }
     template <class Out> __device__ void load(const T *row, int column, int count, Out out) const {
         out.run(row + column, 0, count, count);
+    }
+};
+
+// y[n, the pixels of a lattice, c] = value, of images (N, H, W, stride) at the group's first
+// channel.
+struct AtPixels {
+    T *y;
+    Lattice pixels;
+    int H, W, stride;
+
+    template <int V>
+    __device__ __forceinline__ void store(int m, int n, const lanes_t (&tile)[TM][V], int rows,
+                                          int columns) const {
+        Place at = place(m, pixels.rows, pixels.columns);
+        UNROLL for (int i = 0; i < TM; ++i) {
+            if (i >= rows) break;
+            const int64 h = at.n * H + pixels.row + at.row * pixels.row_step;
+            const int w = pixels.column + at.column * pixels.column_step;
+            T *const to = y + (h * W + w) * stride + n;
+            UNROLL for (int v = 0; v < V; ++v)
+                store_first(to + v * LANES, tile[i][v], columns - v * LANES);
+            at.advance(pixels.rows, pixels.columns);
+        }
     }
 };

@@ -8,19 +8,7 @@
 
 #include "dialect.cuh"
 
-struct Window {
-    int H, W, OH, OW, KH, KW, SH, SW, PH, PW, DH, DW;
-
-    // The output row that input row h reaches through tap kh, or -1.
-    __device__ int output_row(int h, int kh) const {
-        const int reach = h + PH - kh * DH;
-        return reach >= 0 && reach % SH == 0 && reach / SH < OH ? reach / SH : -1;
-    }
-    __device__ int output_column(int w, int kw) const {
-        const int reach = w + PW - kw * DW;
-        return reach >= 0 && reach % SW == 0 && reach / SW < OW ? reach / SW : -1;
-    }
-};
+struct Window { int H, W, OH, OW, KH, KW, SH, SW, PH, PW, DH, DW; };
 
 // One axis of a window, over `inputs` pixels.
 struct Axis {

@@ -3,12 +3,11 @@
 #include "gemm.cuh"
 #include "im2col.cuh"
 
-// What the three loaders copy from one row of `count` elements, one after the other.
+// What the two loaders copy from one row of `count` elements, one after the other.
 KERNEL far_rows(const T *__restrict__ x, T *__restrict__ out, Window g, int row, int count) {
     if (threadIdx.x > 0) return;
     load<1>(Matrix{x, count}, row, 0, count, out);
     load<1>(Im2col<ByPixel>{x, g, count, count, {g.OH, g.OW}}, row, 0, count, out + count);
-    load<1>(Col2im{x, g, count, count}, row, 0, count, out + 2 * count);
 }
 
 // The pixel and channel that thread 0 of the last block comes to first, and a pixel's place.
