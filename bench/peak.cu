@@ -4,7 +4,7 @@
 //               elements: more chains than a core needs to hide the latency of one (4 cycles of 2
 //               a cycle), and few enough for the 16 registers of AVX2. It reports how many
 //               operations it did, two for a multiply-add.
-//   copy        y = x: 2 * n * sizeof(T) bytes
+//   copy        y = x, around the caches: 2 * n * sizeof(T) bytes
 #include "dialect.cuh"
 
 using lanes_t = Simd<T>::type;
@@ -25,5 +25,5 @@ KERNEL fma_peak(T *__restrict__ y, int64 *__restrict__ operations, int turns, T 
 }
 
 KERNEL copy(const T *__restrict__ x, T *__restrict__ y, int64 n) {
-    GRID_STRIDE(i, n) y[i] = x[i];
+    write_each<1>(y, n, [=](int64 i) { return x[i]; });
 }

@@ -16,6 +16,8 @@
 //          channel; the rest: any grid, a thread a (row, channel), on cpu a vector of channels
 #include "channels.cuh"
 
+using lanes_t = Simd<acc_t>::type;
+
 constexpr int GROUP = 8;  // rows that stay in the nearest cache until they are read again
 
 KERNEL batch_norm_chunks(const T *__restrict__ x, acc_t *__restrict__ means,
@@ -94,18 +96,17 @@ KERNEL batch_norm_apply(const T *__restrict__ x, const T *__restrict__ gamma,
                         const T *__restrict__ beta, const acc_t *__restrict__ mean,
                         const acc_t *__restrict__ inv_std, T *__restrict__ y, int64 rows, int C,
                         int relu) {
-    for_pixels_and_channels(rows, C, [=](int64 row) {
-        return [=](int c, auto width) {
-            constexpr int V = decltype(width)::value;
-            fetch_ahead(x + row * C + c, V);
-            LANE_LOOP(v, V) {
-                // Centred before scaling: folding the mean into beta would cancel for large means.
-                const acc_t centred = acc_t(x[row * C + c + v]) - mean[c + v];
-                const acc_t scale = acc_t(gamma[c + v]) * inv_std[c + v];
-                const acc_t value = centred * scale + acc_t(beta[c + v]);
-                y[row * C + c + v] = T(relu && value < 0 ? acc_t(0) : value);
-            }
-        };
+    const bool past = past_caches<T>(rows * C);
+    for_rows(rows, C, [=](int64 row, auto at) {
+        const int64 first = row * C + at.first;
+        UNROLL for (int v = 0; v < at.REGISTERS; ++v) {
+            at.fetch(x + first, v);
+            // Centred before scaling: folding the mean into beta would cancel for large means.
+            const lanes_t centred = at.load(x + first, v) - at.load(mean + at.first, v);
+            const lanes_t scale = at.load(gamma + at.first, v) * at.load(inv_std + at.first, v);
+            const lanes_t value = centred * scale + at.load(beta + at.first, v);
+            at.write(y + first, v, relu ? (value < 0 ? lanes_t{} : value) : value, past);
+        }
     });
 }
 
@@ -145,20 +146,25 @@ KERNEL batch_norm_input_gradient(const T *__restrict__ dy, const T *__restrict__
                                  const acc_t *__restrict__ sum, const acc_t *__restrict__ product,
                                  T *__restrict__ dx, int64 rows, int C, int batch) {
     const acc_t share = acc_t(1) / acc_t(rows);
-    for_pixels_and_channels(rows, C, [=](int64 row) {
-        return [=](int c, auto width) {
-            constexpr int V = decltype(width)::value;
-            fetch_ahead(dy + row * C + c, V);
-            fetch_ahead(x + row * C + c, V);
-            if (y) fetch_ahead(y + row * C + c, V);
-            fetch_ahead(dx + row * C + c, V);
-            LANE_LOOP(v, V) {
-                const int64 i = row * C + c + v;
-                const acc_t masked = y && acc_t(y[i]) <= 0 ? acc_t(0) : acc_t(dy[i]);
-                const acc_t scaled = (acc_t(x[i]) - mean[c + v]) * inv_std[c + v];
-                const acc_t centred = masked - (sum[c + v] + scaled * product[c + v]) * share;
-                dx[i] = T(acc_t(gamma[c + v]) * inv_std[c + v] * (batch ? centred : masked));
+    const bool past = past_caches<T>(rows * C);
+    for_rows(rows, C, [=](int64 row, auto at) {
+        const int64 first = row * C + at.first;
+        UNROLL for (int v = 0; v < at.REGISTERS; ++v) {
+            at.fetch(dy + first, v);
+            at.fetch(x + first, v);
+            const lanes_t gradient = at.load(dy + first, v);
+            lanes_t masked = gradient;
+            if (y) {
+                at.fetch(y + first, v);
+                masked = at.load(y + first, v) <= 0 ? lanes_t{} : gradient;
             }
-        };
+            const lanes_t deviation = at.load(inv_std + at.first, v);
+            const lanes_t scaled =
+                (at.load(x + first, v) - at.load(mean + at.first, v)) * deviation;
+            const lanes_t sums =
+                at.load(sum + at.first, v) + scaled * at.load(product + at.first, v);
+            const lanes_t centred = batch ? masked - sums * share : masked;
+            at.write(dx + first, v, at.load(gamma + at.first, v) * deviation * centred, past);
+        }
     });
 }

@@ -112,6 +112,7 @@ KERNEL batch_norm_pool_input_gradient(const T *__restrict__ dy, const T *__restr
                                       Window g, int64 images, int C, int relu) {
     const int rows = ceil_div(g.H, ROWS), columns = ceil_div(g.W, COLUMNS);
     const acc_t share = acc_t(1) / (acc_t(images) * acc_t(g.H) * acc_t(g.W));
+    const bool past = past_caches<T>(images * g.H * g.W * C);
     for_places_and_vectors(images * rows * columns, rows, columns, C, [=](int64, Place at, int c) {
         const int count = C - c;
         const bool whole = at.row < g.OH && at.column < g.OW;
@@ -129,10 +130,9 @@ KERNEL batch_norm_pool_input_gradient(const T *__restrict__ dy, const T *__restr
             if (kh >= bottom || kw >= right) continue;
             const int64 i = first + ((int64)kh * g.W + kw) * C;
             fetch_ahead(x + i);
-            fetch_ahead(dx + i);
             const lanes_t own = index == kh * COLUMNS + kw ? gradient : lanes_t{};
             const lanes_t centred = own - base - (take(x + i, count) - centre) * slope;
-            store_first(dx + i, scale * centred, count);
+            write_first(dx + i, scale * centred, count, past);
         }
     });
 }

@@ -22,7 +22,8 @@ conv2d_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__rest
     const int K = window.KH * window.KW * channels;
     const Im2col<ByPixel> a{x + group * channels, window, C, channels, {window.OH, window.OW}};
     const Matrix weights{w + (int64)group * filters * K, K};
-    const BiasRelu epilogue{y + group * filters, b ? b + group * filters : nullptr, F, relu};
+    const BiasRelu epilogue{y + group * filters, b ? b + group * filters : nullptr, F, relu,
+                            past_caches<T>((int64)rows * F)};
     gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(a, weights, rows, filters, 0, K, epilogue);
 }
 

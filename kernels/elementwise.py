@@ -11,14 +11,17 @@ import numpy as np
 from .runtime import Array, Target, as_array, checks
 from .runtime.elementwise import Elementwise, Table
 
-_RELU = Elementwise("relu_forward", "T x", "T y", "y = x < T(0) ? T(0) : x;")
-_RELU_BACKWARD = Elementwise("relu_backward", "T dy, T y", "T dx", "dx = y <= T(0) ? T(0) : dy;")
+_RELU = Elementwise("relu_forward", "T x", "T y", "x < T(0) ? T(0) : x", new=True)
+_RELU_BACKWARD = Elementwise(
+    "relu_backward", "T dy, T y", "T dx", "y <= T(0) ? T(0) : dy", new=True
+)
 _NORMALIZE = Elementwise(
     "normalize",
     "U image",
     "T y",
-    "y = T((A(image) - mean) * inv_std);",
+    "(A(image) - mean) * inv_std",
     scalars="A mean, A inv_std",
+    new=True,
     U=np.uint8,
 )
 _MULTIPLY_BY = Elementwise(

@@ -26,6 +26,7 @@ using index_t = Simd<acc_t>::index;
 KERNEL max_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, argmax_t *__restrict__ argmax,
                           Window g, int64 rows, int C) {
     const int ahead = row_ahead((int64)g.SH * g.W * C);
+    const bool past = past_caches<T>(rows * g.OW * C);
     for_images(rows, g.OH, g.OW, C, [&](int64 n, int oh, const auto &columns) {
         const Taps down(vertical(g), oh);
         const T *image = x + n * g.H * g.W * C;
@@ -61,7 +62,7 @@ KERNEL max_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, argmax_t *
                     }
                 const int64 target = window + at.first;
                 UNROLL for (int v = 0; v < V; ++v) {
-                    at.store(y + target, v, best[v]);
+                    at.write(y + target, v, best[v], past);
                     at.store_whole(argmax + target, v, offset[v]);
                 }
             });
@@ -71,6 +72,7 @@ KERNEL max_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, argmax_t *
 
 KERNEL max_pool2d_backward(const T *__restrict__ dy, const argmax_t *__restrict__ argmax,
                            T *__restrict__ dx, Window g, int64 rows, int C) {
+    const bool past = past_caches<T>(rows * g.W * C);
     for_images(rows, g.H, g.W, C, [&](int64 n, int h, const auto &columns) {
         const Cover down(vertical(g), h);
         Cover across(horizontal(g));
@@ -97,7 +99,7 @@ KERNEL max_pool2d_backward(const T *__restrict__ dy, const argmax_t *__restrict_
                     }
                 }
                 UNROLL for (int v = 0; v < V; ++v)
-                    at.store(dx + (row + w) * C + at.first, v, sum[v]);
+                    at.write(dx + (row + w) * C + at.first, v, sum[v], past);
             });
         });
     });
@@ -144,6 +146,7 @@ KERNEL avg_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, Window g, 
                           int padded, int bottom, int right) {
     const Average average(g, padded, bottom, right);
     const int ahead = row_ahead((int64)g.SH * g.W * C);
+    const bool past = past_caches<T>(rows * g.OW * C);
     for_images(rows, g.OH, g.OW, C, [&](int64 n, int oh, const auto &columns) {
         const Taps down(vertical(g), oh);
         const T *image = x + n * g.H * g.W * C;
@@ -165,7 +168,7 @@ KERNEL avg_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, Window g, 
                         }
                     }
                 UNROLL for (int v = 0; v < V; ++v)
-                    at.store(y + (row + ow) * C + at.first, v, sum[v] * share);
+                    at.write(y + (row + ow) * C + at.first, v, sum[v] * share, past);
             });
         });
     });
@@ -174,6 +177,7 @@ KERNEL avg_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, Window g, 
 KERNEL avg_pool2d_backward(const T *__restrict__ dy, T *__restrict__ dx, Window g, int64 rows,
                            int C, int padded, int bottom, int right) {
     const Average average(g, padded, bottom, right);
+    const bool past = past_caches<T>(rows * g.W * C);
     for_images(rows, g.H, g.W, C, [&](int64 n, int h, const auto &columns) {
         const Cover down(vertical(g), h);
         Cover across(horizontal(g));
@@ -195,7 +199,7 @@ KERNEL avg_pool2d_backward(const T *__restrict__ dy, T *__restrict__ dx, Window 
                     }
                 }
                 UNROLL for (int v = 0; v < V; ++v)
-                    at.store(dx + (row + w) * C + at.first, v, sum[v]);
+                    at.write(dx + (row + w) * C + at.first, v, sum[v], past);
             });
         });
     });

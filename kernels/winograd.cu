@@ -302,6 +302,7 @@ KERNEL winograd_forward(const T *__restrict__ x, const acc_t *__restrict__ u,
                         const T *__restrict__ b, T *__restrict__ y, Window g, Tiles tiles,
                         int count, int C, int F, int relu) {
     DYNAMIC_SHARED(acc_t, memory);
+    const bool past = past_caches<T>((int64)count * TILE * TILE * F);
     convolve(memory, x, u, g, tiles, count, C, [=](int tile, int f, lanes_t(&value)[TILE][TILE]) {
         const Tile at(tiles, tile);
         const lanes_t shift = b ? lanes_t(load_first(b + f, F - f)) : lanes_t{};
@@ -309,9 +310,8 @@ KERNEL winograd_forward(const T *__restrict__ x, const acc_t *__restrict__ u,
         UNROLL for (int i = 0; i < TILE; ++i) UNROLL for (int j = 0; j < TILE; ++j) {
             lanes_t sum = value[i][j] + shift;
             if (relu) sum = sum < 0 ? lanes_t{} : sum;
-            fetch_ahead(to + (i * g.OW + j) * F);
             if (at.h + i < g.OH && at.w + j < g.OW)
-                store_first(to + (i * g.OW + j) * F, sum, F - f);
+                write_first(to + (i * g.OW + j) * F, sum, F - f, past);
         }
     });
 }

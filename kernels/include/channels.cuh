@@ -40,6 +40,9 @@ template <int COUNT> struct Channels {
     template <typename E> __device__ void store(E *p, int v, lanes_t value) const {
         store_first(p + v * LANES, value, count(v));
     }
+    template <typename E> __device__ void write(E *p, int v, lanes_t value, bool past) const {
+        write_first(p + v * LANES, value, count(v), past);
+    }
     template <typename E>
     __device__ void fetch(const E *p, int v, int ahead = 8192 / int(sizeof(E))) const {
         fetch_ahead(p + v * LANES, 1, ahead);
@@ -73,6 +76,14 @@ __device__ void for_pixels_and_channels(int64 pixels, int C, const Body &body) {
     GRID_STRIDE(i, pixels * C) {
         const int64 pixel = i / C;
         body(pixel)(int(i - pixel * C), Width<1>());
+    }
+}
+
+// body(row, at) for all rows, and all their channels in registers.
+template <class Body> __device__ void for_rows(int64 rows, int C, const Body &body) {
+    GRID_STRIDE(i, rows * C) {
+        const int64 row = i / C;
+        body(row, Channels<1>{int(i - row * C), 1});
     }
 }
 
@@ -128,19 +139,31 @@ static inline void for_places_and_vectors(int64 pixels, int height, int width, i
     }
 }
 
+// C channels in registers, four at a time; what of_channels does is compiled for up to four.
+struct InRegisters {
+    static constexpr int LANES = Simd<acc_t>::LANES;
+    int end, registers, last;  // where the rest begins, its registers, and channels of the last
+
+    InRegisters(int C) : end(C - C % (4 * LANES)), registers(ceil_div(C - end, LANES)) {
+        last = C - end - (registers - 1) * LANES;
+    }
+    template <class OfChannels> __forceinline__ void operator()(const OfChannels &of) const {
+        for (int c = 0; c < end; c += 4 * LANES) of(Channels<4>{c, LANES});
+        if (registers == 1) of(Channels<1>{end, last});
+        if (registers == 2) of(Channels<2>{end, last});
+        if (registers == 3) of(Channels<3>{end, last});
+        if (registers == 4) of(Channels<4>{end, last});
+    }
+};
+
+template <class Body> static __forceinline__ void for_rows(int64 rows, int C, const Body &body) {
+    const InRegisters channels(C);
+    GRID_STRIDE(row, rows) channels([&](auto at) { body(row, at); });
+}
+
 template <class Body>
 static __forceinline__ void for_images(int64 rows, int H, int W, int C, const Body &body) {
-    constexpr int LANES = Simd<acc_t>::LANES;
-    const int rest = C % (4 * LANES), registers = ceil_div(rest, LANES);
-    const int last = rest - (registers - 1) * LANES;
-    const auto channels = [=](const auto &of_channels) {
-        const int end = C - rest;
-        for (int c = 0; c < end; c += 4 * LANES) of_channels(Channels<4>{c, LANES});
-        if (registers == 1) of_channels(Channels<1>{end, last});
-        if (registers == 2) of_channels(Channels<2>{end, last});
-        if (registers == 3) of_channels(Channels<3>{end, last});
-        if (registers == 4) of_channels(Channels<4>{end, last});
-    };
+    const InRegisters channels(C);
     const auto columns = [&](const auto &of_column) {
         for (int column = 0; column < W; ++column) of_column(column, channels);
     };

@@ -98,6 +98,47 @@ static inline void fetch_ahead(const E *p, int count = 1, int distance = 8192 / 
     UNROLL for (int i = 0; i < count; i += LINE) __builtin_prefetch(p + distance + i);
 }
 
+// Whether an array of so many elements, with what is read beside it, is past the caches.
+template <typename E> static inline bool past_caches(long long count) {
+    return count * (long long)sizeof(E) >= 1 << 24;
+}
+// As store_first, in a loop over neighbours of an array of which nothing is read. Past the caches,
+// whole lines go around them to memory, which else would first fetch what is overwritten.
+template <typename E>
+static inline void write_first(E *p, typename Simd<E>::type value, int count, bool past) {
+#if defined(__AVX512F__)
+    if (past && count >= Simd<E>::LANES && reinterpret_cast<uintptr_t>(p) % 64 == 0)
+        return _mm512_stream_si512(reinterpret_cast<__m512i *>(p), (__m512i)value);
+#endif
+    fetch_ahead(p);
+    store_first(p, value, count);
+}
+// The same for V neighbours.
+template <int V, typename E> static inline void write_all(E *p, const E (&values)[V], bool past) {
+    constexpr int LANES = Simd<E>::LANES;
+    if constexpr (V % LANES == 0)
+        UNROLL for (int v = 0; v < V; v += LANES)
+            write_first(p + v, load_lanes(values + v), LANES, past);
+    else
+        for (int v = 0; v < V; ++v) p[v] = values[v];
+}
+// And for a whole array: element i is of(i), which reads neighbours that are NARROWER times as
+// narrow. A register of those makes as many of E's.
+template <int NARROWER, typename E, class Of>
+static inline void write_each(E *p, long long count, const Of &of) {
+    constexpr int STEP = NARROWER * Simd<E>::LANES;
+    const bool past = past_caches<E>(count);
+    long long i = count * blockIdx.x / gridDim.x;
+    const long long end = count * (blockIdx.x + 1LL) / gridDim.x;
+    for (; i < end && reinterpret_cast<uintptr_t>(p + i) % REGISTER_BYTES > 0; ++i) p[i] = of(i);
+    for (; i + STEP <= end; i += STEP) {
+        E values[STEP];
+        _Pragma("omp simd") for (int l = 0; l < STEP; ++l) values[l] = of(i + l);
+        write_all(p + i, values, past);
+    }
+    for (; i < end; ++i) p[i] = of(i);
+}
+
 // Whole numbers of another type, the first `count` of them, if that many; the others are anything.
 template <typename E, typename Whole>
 static inline typename Simd<E>::index load_first_whole(const Whole *p, int count) {
@@ -212,6 +253,9 @@ template <typename... P> struct Launch {
             call();
         }
         delete[] memory;
+#if defined(__AVX512F__)
+        _mm_sfence();  // what went around the caches is there when the launch is over
+#endif
     }
     static void body(void *self, long long begin, long long end) {
         static_cast<Launch *>(self)->blocks(begin, end);

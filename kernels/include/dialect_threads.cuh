@@ -22,6 +22,17 @@ template <typename E, typename V> __device__ inline void store_first(E *p, V val
 // Other threads hide the time that memory takes.
 template <typename E> __device__ inline void fetch_ahead(const E *, int = 1, int = 0) {}
 
+// Writing an array of which nothing is read; the caches take care of themselves here.
+template <typename E> __device__ inline bool past_caches(long long) { return false; }
+template <typename E, typename V>
+__device__ inline void write_first(E *p, V value, int count, bool) {
+    store_first(p, value, count);
+}
+template <int V, typename E, typename A>
+__device__ inline void write_all(E *p, const A (&values)[V], bool) {
+    _Pragma("unroll") for (int v = 0; v < V; ++v) p[v] = E(values[v]);
+}
+
 // Whole numbers of another type, the first `count` of them; the others are anything.
 template <typename E, typename Whole>
 __device__ inline int load_first_whole(const Whole *p, int count) {
@@ -50,6 +61,12 @@ template <typename E> __device__ inline E exp_lanes(E x) { return exp(x); }
 #define BLOCK_STRIDE(i, n) for (int i = threadIdx.x; i < (n); i += blockDim.x)
 // Blocks take the rows in turn; a grid of as many takes one each.
 #define BLOCK_ROWS(row, rows) for (long long row = blockIdx.x; row < (rows); row += gridDim.x)
+
+// Writes a whole array: element i is of(i).
+template <int, typename E, class Of>
+__device__ inline void write_each(E *p, long long count, const Of &of) {
+    GRID_STRIDE(i, count) p[i] = of(i);
+}
 
 // Reduces over the block and gives every thread the result; every thread must call it. The order
 // is fixed (butterfly inside warps, then over warps), so the result is bitwise repeatable.

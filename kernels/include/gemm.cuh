@@ -86,6 +86,7 @@ struct BiasRelu {
     const T *bias;
     int64 stride;
     int relu;
+    bool past;  // past_caches of y
 
     template <int V>
     __device__ __forceinline__ void store(int m, int n, const lanes_t (&tile)[TM][V], int rows,
@@ -97,7 +98,7 @@ struct BiasRelu {
             UNROLL for (int i = 0; i < TM; ++i) {
                 lanes_t value = tile[i][v] + shift;
                 if (relu) value = value < 0 ? lanes_t{} : value;
-                if (i < rows) store_first(y + (m + i) * stride + n + v * LANES, value, count);
+                if (i < rows) write_first(y + (m + i) * stride + n + v * LANES, value, count, past);
             }
         }
     }

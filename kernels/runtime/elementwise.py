@@ -43,6 +43,8 @@ class Elementwise:
         C++ statements that assign the outputs.
     table : bool
         Whether a call may give a `Table` in place of the scalars.
+    new : bool
+        Whether the one output is only written, by an expression in place of statements.
     rare : bool
         As of `Source`.
     **types
@@ -57,14 +59,16 @@ class Elementwise:
         operation: str,
         scalars: str = "",
         table: bool = False,
+        new: bool = False,
         rare: bool = False,
         **types: Any,
     ) -> None:
         self.name = name
-        self._declared = (inputs, scalars, outputs, operation)
+        statement = f"{_names(outputs)[0][1]} = {operation};" if new else operation
+        self._declared = (inputs, scalars, outputs, statement)
         lines = ['#include "dialect.cuh"', "using A = acc_t;"]
         lines += [f"using {t} = TYPE_{t};" for t in types]
-        lines += _loop(name, inputs, outputs, scalars, operation)
+        lines += _loop(name, inputs, outputs, scalars, operation, new=new)
         if table:
             lines += _loop(_of_table(name), inputs, outputs, scalars, operation, table=True)
         self._source = Source(f"elementwise/{name}", "\n".join(lines), rare=rare, **types)
@@ -109,7 +113,14 @@ def _of_table(name: str) -> str:
 
 
 def _loop(
-    name: str, inputs: str, outputs: str, scalars: str, operation: str, table: bool = False
+    name: str,
+    inputs: str,
+    outputs: str,
+    scalars: str,
+    operation: str,
+    *,
+    table: bool = False,
+    new: bool = False,
 ) -> list[str]:
     """Return the CUDA C++ lines of a grid-stride loop around the expression."""
     numbers = _names(scalars)
@@ -125,12 +136,23 @@ def _loop(
     of_row = f"rows[step[0] * {len(numbers)} + "
     values = [f"const {t} {n} = {t}({of_row}{i}]);" for i, (t, n) in enumerate(numbers) if table]
     elements = [f"const {t} {n} = {n}_[i];" for t, n in arrays]
-    elements += [f"{t} &{n} = {n}_[i];" for t, n in _names(outputs)]
+    if new:
+        kind, result = _names(outputs)[0]
+        narrower = (
+            "(sizeof(T) > sizeof(U) ? sizeof(T) / sizeof(U) : 1)"
+            if "U" in {kind for kind, _ in arrays}
+            else "1"
+        )
+        begin, end = f"write_each<{narrower}>({result}_, count, [=](int64 i) {{", "});"
+        operation = f"return {kind}({operation});"
+    else:
+        begin, end = "GRID_STRIDE(i, count) {", "}"
+        elements += [f"{t} &{n} = {n}_[i];" for t, n in _names(outputs)]
     return [
         f"KERNEL {name}({', '.join(parameters)}) {{",
         *(f"    {line}" for line in values),
-        "    GRID_STRIDE(i, count) {",
+        f"    {begin}",
         *(f"        {line}" for line in [*elements, operation]),
-        "    }",
+        f"    {end}",
         "}",
     ]

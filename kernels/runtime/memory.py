@@ -19,7 +19,7 @@ _LEAST_KEPT = 2**17  # bytes: for more, the C library asks the system
 _MOST_KEPT = 2**27  # bytes of large arrays that are gone
 _MOST_ARRAYS_KEPT = 64  # which are looked through for every new one
 
-_ZERO = Elementwise("fill_zeros", "", "T y", "y = T(0);")
+_ZERO = Elementwise("fill_zeros", "", "T y", "0", new=True)
 
 
 def empty(target: Target, shape: Shape, dtype: Any) -> Array:
