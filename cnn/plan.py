@@ -1,8 +1,9 @@
-"""The planned step: recorded once per batch size, then replayed without its Python code."""
+"""Planned steps: recorded once per batch size, then replayed without their Python code."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,13 +14,16 @@ from kernels.reduce import accumulator
 from kernels.runtime import Array
 from kernels.runtime.elementwise import Table
 from kernels.runtime.memory import Arena
-from kernels.runtime.recording import Recording
+from kernels.runtime.recording import Launch, Recording
 
 from .fused import fuse
 
 if TYPE_CHECKING:
     from .layers import Layer
     from .trainer import Trainer
+    from .training_state import Course
+
+_MOST_STEPS = 1024  # taken at once: a CUDA graph of them has some ten thousand launches
 
 
 def obstacle(trainer: Trainer, images: Array) -> str | None:
@@ -42,12 +46,26 @@ def recordable(part: Any) -> bool:
     return bool(type(part).__dict__.get("recordable", False))
 
 
+def strides(course: Course, every: int) -> Iterator[range]:
+    """Yield the steps of an epoch, from 0, in ranges to be taken at once.
+
+    One ends with every `every` steps. The first step is one of its own, for it may be the one to be
+    recorded; so is a smaller last one. All other ranges, of few lengths, come again every epoch.
+    """
+    steps = course.steps_per_epoch
+    whole = course.images // course.batch_size
+    for begin, end in pairwise(sorted({0, 1, *range(every, steps, every), whole, steps})):
+        for first in range(begin, end, _MOST_STEPS):
+            yield range(first, min(first + _MOST_STEPS, end))
+
+
 class Plan:
     """The steps of one `Trainer.fit`.
 
     What changes from step to step is on the device before the first of them: order, counters, the
     optimizer's numbers. A step is recorded while it is taken, and replayed for every later batch of
-    its size, in two parts: up to the loss, and from there.
+    its size, in two parts: up to the loss, and from there. Where nobody looks at the loss, many
+    are replayed as one: on `cuda` that is one launch of a graph.
 
     Parameters
     ----------
@@ -76,6 +94,7 @@ class Plan:
         self._order = target.zeros((len(labels),), np.int64)
         self._layers = fuse(trainer.model)
         self._recordings: dict[int, tuple[Recording, Recording]] = {}
+        self._strides: dict[tuple[int, int], Launch] = {}  # by rows and steps
         self._drawing: list[Layer] = []
         self._steps = self._taken = 0
         optimizer, ema = trainer.optimizer, trainer.ema
@@ -109,27 +128,57 @@ class Plan:
         Raises
         ------
         ValueError
-            If the order has fewer left, or every step that has a factor was taken.
+            If the order has fewer left, or if every step that has a factor was taken.
         """
-        left = len(self._labels) - self._taken
-        if not 1 <= rows <= left:  # the kernel that gathers them does not look
-            raise ValueError(f"rows: got {rows}, expected 1 to {left}, what the order has left")
-        if self._steps == len(self._rates.rows):
-            raise ValueError(f"step: {self._steps} were taken, expected no more")
+        self._check_left(rows, 1)
         if rows in self._recordings:
             forward, backward = self._recordings[rows]
             forward.replay()
-            for layer in self._drawing:
-                layer.draws += 1
+            self._count_draws(1)
             check()
             backward.replay()
         else:
             self._recordings[rows] = self._record(rows, check)
-        self._steps += 1
-        self._taken += rows
-        self._trainer.optimizer.steps += 1
+        self._count(rows, 1)
+
+    def stride(self, rows: int, steps: int) -> None:
+        """Train on the next `steps` batches of `rows` images each, all at once.
+
+        A batch of that size must have been taken by `step`.
+
+        Raises
+        ------
+        ValueError
+            If the order has fewer left, or if there are fewer steps that have a factor.
+        """
+        self._check_left(rows, steps)
+        if (rows, steps) not in self._strides:
+            forward, backward = self._recordings[rows]
+            launches = [*forward.launches, *backward.launches]
+            self._strides[rows, steps] = self._target.replayer(launches * steps)
+        self._strides[rows, steps]()
+        self._count_draws(steps)
+        self._count(rows, steps)
+
+    def _check_left(self, rows: int, steps: int) -> None:
+        left = (len(self._labels) - self._taken) // steps
+        if not 1 <= rows <= left:  # the kernel that gathers them does not look
+            raise ValueError(f"rows: got {rows}, expected 1 to {left}, what the order has left")
+        if self._steps + steps > len(self._rates.rows):
+            raise ValueError(
+                f"steps: got {steps} after {self._steps}, expected {len(self._rates.rows)} in all"
+            )
+
+    def _count_draws(self, steps: int) -> None:
+        for layer in self._drawing:
+            layer.draws += steps
+
+    def _count(self, rows: int, steps: int) -> None:
+        self._steps += steps
+        self._taken += rows * steps
+        self._trainer.optimizer.steps += steps
         if self._trainer.ema is not None:
-            self._trainer.ema.steps += 1
+            self._trainer.ema.steps += steps
 
     def _record(self, rows: int, check: Callable[[], None]) -> tuple[Recording, Recording]:
         """Take a step by its Python code; return it up to the loss, and from there."""

@@ -29,6 +29,11 @@ _LINES_PER_EPOCH = 50
 _CHECKPOINT = re.compile(r"epoch-(\d+)\.safetensors")
 
 
+def interval(steps_per_epoch: int) -> int:
+    """Return the number of steps from one line of the loss curve to the next."""
+    return -(-steps_per_epoch // _LINES_PER_EPOCH)
+
+
 class Run:
     """The folder of a training; a `Trainer` writes its curve and checkpoints there.
 
@@ -95,7 +100,7 @@ class Run:
         assert trainer.course is not None
         steps = trainer.steps - self._first[0]
         of_epoch = trainer.course.steps_per_epoch
-        if steps % -(-of_epoch // _LINES_PER_EPOCH) and steps != of_epoch:
+        if steps % interval(of_epoch) and steps != of_epoch:
             return
         images = trainer.images_seen - self._first[1]
         total = trainer.running_loss * images

@@ -24,9 +24,9 @@ from .evaluation import checked, default_loss, evaluate
 from .losses import Loss
 from .model import Sequential
 from .optimizers import Optimizer
-from .plan import Plan, obstacle
+from .plan import Plan, obstacle, strides
 from .progress import Bar
-from .runs import Run
+from .runs import Run, interval
 from .schedules import Constant, Schedule
 from .training_state import Course
 
@@ -170,7 +170,8 @@ class Trainer:
         TrainingDivergedError
             If the loss is not finite. On a GPU that is looked at at the end of an epoch.
         KeyboardInterrupt
-            If interrupted; model, `history` and `train_seconds` hold what was reached.
+            If interrupted; model, `history` and `train_seconds` hold what was reached. On a GPU
+            that may be at the end of an epoch.
 
         Notes
         -----
@@ -184,12 +185,13 @@ class Trainer:
                 raise ValueError(f"{name}: got {value!r}, expected a whole number of at least 1")
         asked = Course(int(epochs), int(batch_size), dataset.name, len(dataset), 0, self.steps)
         course = self._begin(asked)
-        target, steps_per_epoch = self.model.target, course.steps_per_epoch
+        target = self.model.target
         if dataset.images.dtype.kind == "u" and not self.model.has_pixel_statistics:
             self.model.pixel_mean, self.model.pixel_std = pixel_statistics(dataset.images)
         images = target.array(dataset.images)
         labels = target.array(dataset.labels, np.int64)
         plan = self._plan(images, labels, course)
+        every = self._stride(course, watched=progress or self.run is not None)
         if self.run is not None:
             self.run.begin(self)
 
@@ -203,23 +205,26 @@ class Trainer:
                 if plan is not None:
                     plan.begin_epoch(order)
                     self._loss_sum = plan.progress.totals[0, ...]
-                for step in range(steps_per_epoch):
-                    chosen = order[step * batch_size : (step + 1) * batch_size]
-                    factor = self.schedule(epoch * steps_per_epoch + step, course.steps)
+                for steps in strides(course, every):
+                    chosen = order[steps.start * batch_size : steps.stop * batch_size]
+                    step = epoch * course.steps_per_epoch + steps[-1]
+                    factor = self.schedule(step, course.steps)
                     with self._counted_time():
                         if plan is None:
                             with gemm.precision(self.precision):
                                 self._step(images, labels, chosen, factor)
+                        elif len(steps) > 1:
+                            plan.stride(batch_size, len(steps))
                         else:
                             look = partial(self._look, self._loss_sum, images, chosen)
                             plan.step(len(chosen), look)
-                        self._count(len(chosen))
+                        self._count(len(steps), len(chosen))
                     bar.advance(len(chosen), f"epoch {epoch + 1}/{epochs}", self)
                     if self.run is not None:
                         self.run.step(self, self.optimizer.lr * factor)
                 with self._counted_time():
                     loss = self.running_loss  # waits for the device
-                self._check(loss, images, chosen, self.steps - 1)
+                self._check(loss, images, chosen[-batch_size:], self.steps - 1)
                 seconds = time.perf_counter() - start
                 course.done, course.reached = course.done + 1, self.steps
                 with self._swapped_average():
@@ -311,10 +316,10 @@ class Trainer:
             last = None if self.run is None else self.run.latest
             raise TrainingDivergedError(float(loss), step + 1, found, last)
 
-    def _count(self, images: int) -> None:
+    def _count(self, steps: int, images: int) -> None:
         self._loss_count += images
         self.images_seen += images
-        self.steps += 1
+        self.steps += steps
 
     def _plan(self, images: Array, labels: Array, course: Course) -> Plan | None:
         """Return the plan of the steps that a course has left, unless there is an obstacle."""
@@ -324,6 +329,15 @@ class Trainer:
             return None
         left = range(course.done * course.steps_per_epoch, course.steps)
         return Plan(self, images, labels, [self.schedule(step, course.steps) for step in left])
+
+    def _stride(self, course: Course, watched: bool) -> int:
+        """Return how many steps may pass unseen: their losses, and an interrupt between them."""
+        if not self.planned or self.model.target.name != "cuda":
+            return 1
+        steps = course.steps_per_epoch
+        # To make the graph of an epoch is to launch each of its kernels once, so that it must serve
+        # another epoch to be of use; the graph of a few steps serves this one many times.
+        return interval(steps) if watched or course.epochs == course.done + 1 else steps
 
     def _record(
         self, loss: float, seconds: float, images: int, factor: float, validation: Dataset | None

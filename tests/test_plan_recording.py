@@ -108,7 +108,7 @@ def test_steps_beyond_the_order_or_the_schedule_are_refused(target):
     plan.step(4)
     plan.step(1)
     plan.begin_epoch(target.array(np.arange(9)))
-    with pytest.raises(ValueError, match="step: 3 were taken, expected no more"):
+    with pytest.raises(ValueError, match="steps: got 1 after 3, expected 3 in all"):
         plan.step(4)
 
 

@@ -34,13 +34,18 @@ class Recording:
         Counts the steps on the device; see `stepped`.
     step : int
         What the counter holds while the code is recorded.
+
+    Attributes
+    ----------
+    launches : list of Launch
+        What a replay runs, valid while the recording lives: it keeps the arrays.
     """
 
     def __init__(self, arena: Arena, counter: Array | None = None, step: int = 0) -> None:
         self.arena = arena
         self.counter = counter
         self.step = step
-        self._launches: list[Launch] = []
+        self.launches: list[Launch] = []
         self._held: list[Array] = []  # what the launches use and the arena does not keep
         self._replay: Launch | None = None
 
@@ -60,15 +65,15 @@ class Recording:
         """Stop; after an error there is nothing to replay."""
         _local.recording = None
         if error is None:
-            self._replay = self.arena.target.replayer(self._launches)
+            self._replay = self.arena.target.replayer(self.launches)
 
     def __len__(self) -> int:
         """Return the number of launches."""
-        return len(self._launches)
+        return len(self.launches)
 
     def add(self, launch: Launch, arguments: list[Any]) -> None:
         """Append a launch that has just run."""
-        self._launches.append(launch)
+        self.launches.append(launch)
         self._held += [
             value for value in arguments if hasattr(value, "dtype") and not self.arena.owns(value)
         ]
