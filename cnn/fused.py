@@ -7,21 +7,25 @@ from typing import TYPE_CHECKING
 
 import kernels
 from kernels import batchnorm_pool, conv2d_pool
+from kernels.batch import Progress, count_losses
 from kernels.conv2d_pool import Pool
+from kernels.dense_loss import dense_cross_entropy, fits
 from kernels.geometry import Window, pair, window
-from kernels.runtime import Array
+from kernels.runtime import Array, as_array
 
 from .layers import BatchNorm, Conv2D, Dense, Layer, MaxPool2D, ReLU
+from .losses import Loss, SoftmaxCrossEntropy
 
 if TYPE_CHECKING:
     from .model import Sequential
 
 
-def fuse(model: Sequential) -> list[Layer]:
+def fuse(model: Sequential, loss: Loss | None = None) -> list[Layer]:
     """Return layers that compute what a model's do, on the same parameters.
 
     Convolution, max-pooling and ReLU, the latter two in either order, become one; a convolution or
     dense layer takes up a ReLU, and so does a batch normalisation, which takes up max-pooling too.
+    A dense layer that is the last takes up the loss.
     """
     fused: list[Layer] = []
     left = list(model.layers)
@@ -39,7 +43,29 @@ def fuse(model: Sequential) -> list[Layer]:
             del left[: norm.taken]
         else:
             fused.append(layer)
+    last = fused[-1] if fused else None
+    if type(last) is Dense and type(loss) is SoftmaxCrossEntropy and fits(model.target, last.units):
+        fused[-1] = DenseLoss(last, loss)
     return fused
+
+
+class DenseLoss(Dense):
+    """A dense layer, the last one, followed by softmax and cross-entropy."""
+
+    recordable = True
+
+    def __init__(self, dense: Dense, loss: SoftmaxCrossEntropy) -> None:
+        vars(self).update(vars(dense))
+        self.loss = loss
+
+    def loss_gradient(self, x: Array, labels: Array, progress: Progress) -> Array:
+        """Return the gradient of the loss by the logits (N, units); count losses and hits."""
+        self._x = x
+        weight, bias = self.parameters["weight"], self.parameters.get("bias")
+        smoothing = self.loss.label_smoothing
+        logits, losses, dlogits = dense_cross_entropy(x, weight, bias, labels, smoothing)
+        count_losses(as_array("x", x)[0], losses, logits, labels, progress)
+        return dlogits
 
 
 class WithReLU(Layer):

@@ -16,7 +16,7 @@ from kernels.runtime.elementwise import Table
 from kernels.runtime.memory import Arena
 from kernels.runtime.recording import Launch, Recording
 
-from .fused import fuse
+from .fused import DenseLoss, fuse
 
 if TYPE_CHECKING:
     from .layers import Layer
@@ -92,7 +92,7 @@ class Plan:
         self.progress = Progress(target.zeros((2,), np.int64), target.zeros((2,), np.float64))
         self.arena = Arena(target)
         self._order = target.zeros((len(labels),), np.int64)
-        self._layers = fuse(trainer.model)
+        self._layers = fuse(trainer.model, trainer.loss)
         self._recordings: dict[int, tuple[Recording, Recording]] = {}
         self._strides: dict[tuple[int, int], Launch] = {}  # by rows and steps
         self._drawing: list[Layer] = []
@@ -190,10 +190,7 @@ class Plan:
         before = {key: dict(vars(layer)) for key, layer in layers.items()}
         with gemm.precision(trainer.precision), forward:
             x, labels = self._batch(rows)
-            for layer in self._layers:
-                x = layer.forward(x, training=True)
-            loss, dy = trainer.loss(x, labels)
-            count_batch(target, loss, x, labels, self.progress)
+            dy = self._loss_gradient(x, labels)
         self._drawing = [
             layer for key, layer in layers.items() if layer.draws > before[key].get("draws", 0)
         ]
@@ -233,6 +230,19 @@ class Plan:
             model.pixel_std if scaled else 1.0,
             self._augmentation,
         )
+
+    def _loss_gradient(self, x: Array, labels: Array) -> Array:
+        """Pass a batch through the layers, count losses and hits, and return the loss's gradient.
+
+        It is that by the outputs, or by the logits where the last layer has taken up the loss.
+        """
+        for layer in self._layers:
+            if isinstance(layer, DenseLoss):
+                return layer.loss_gradient(x, labels, self.progress)
+            x = layer.forward(x, training=True)
+        loss, dy = self._trainer.loss(x, labels)
+        count_batch(self._target, loss, x, labels, self.progress)
+        return dy
 
     def _table(self, rows: list[tuple[float, ...]]) -> Table:
         wide = accumulator(self._trainer.model.dtype)

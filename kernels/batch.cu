@@ -4,7 +4,8 @@
 //   gather            out[n] = (image - mean) / std
 //   gather, augmented the same of the image warped by a random map of its own; see warp.cuh
 //   count             totals[0] += rows * loss,  totals[1] += rows whose largest output is the
-//                     label's
+//                     label's; the loss is given, or the mean of row losses, of which those with
+//                     no class for a label are not counted
 //   advance           counters[0] += 1,  counters[1] += rows
 //
 // counters = {steps done, images taken of `order`}: where a replayed step finds its batch.
@@ -65,23 +66,47 @@ KERNEL gather_augmented_batch(const pixel_t *__restrict__ images, const int64 *_
     }
 }
 
+// Whether the largest of a row's outputs is the label's, which is a class.
+__device__ inline bool is_hit(const T *y, int64 label, int classes) {
+    bool hit = true;
+    const acc_t best = acc_t(y[label]);
+    // The first of equals is the largest, as in argmax; a NaN never is.
+    for (int c = 0; c < classes; ++c) hit &= c < label ? acc_t(y[c]) < best : acc_t(y[c]) <= best;
+    return hit;
+}
+
 KERNEL count_batch(const T *__restrict__ loss, const T *__restrict__ outputs,
                    const int64 *__restrict__ labels, double *__restrict__ totals, int64 rows,
                    int classes) {
     double hits = 0;
     BLOCK_STRIDE(row, rows) {
-        const T *y = outputs + (int64)row * classes;
         const int64 label = labels[row];
-        bool hit = label >= 0 && label < classes;  // a label outside reads nothing
-        const acc_t best = hit ? acc_t(y[label]) : acc_t(0);
-        // The first of equals is the largest, as in argmax; a NaN never is.
-        for (int c = 0; c < classes; ++c)
-            hit &= c < label ? acc_t(y[c]) < best : acc_t(y[c]) <= best;
-        hits += hit;
+        if (label >= 0 && label < classes)
+            hits += is_hit(outputs + (int64)row * classes, label, classes);
     }
     hits = block_reduce(hits, Sum());
     if (threadIdx.x == 0) {
         totals[0] += double(loss[0]) * double(rows);
+        totals[1] += hits;
+    }
+}
+
+KERNEL count_losses(const acc_t *__restrict__ losses, const T *__restrict__ outputs,
+                    const int64 *__restrict__ labels, double *__restrict__ totals, int64 rows,
+                    int classes) {
+    double sum = 0, counted = 0, hits = 0;
+    BLOCK_STRIDE(row, rows) {
+        const int64 label = labels[row];
+        sum += losses[row];
+        if (label < 0 || label >= classes) continue;
+        counted += 1;
+        hits += is_hit(outputs + (int64)row * classes, label, classes);
+    }
+    sum = block_reduce(sum, Sum());
+    counted = block_reduce(counted, Sum());
+    hits = block_reduce(hits, Sum());
+    if (threadIdx.x == 0) {
+        totals[0] += sum / counted * double(rows);
         totals[1] += hits;
     }
 }

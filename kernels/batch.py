@@ -92,6 +92,18 @@ def count_batch(
     kernel((1, 1, 1), one_block(target), *arrays, *outputs.shape)
 
 
+def count_losses(
+    target: Target, losses: Array, outputs: Array, labels: Array, progress: Progress
+) -> None:
+    """Add a batch's mean loss and hits to the totals, as `count_batch` does, from its row losses.
+
+    The losses (rows,) are those of `dense_cross_entropy`.
+    """
+    kernel = _SOURCE.kernel("count_losses", target, outputs.dtype)
+    arrays = (losses, outputs, labels, progress.totals)
+    kernel((1, 1, 1), one_block(target), *arrays, *outputs.shape)
+
+
 def advance(target: Target, dtype: Any, rows: int, progress: Progress) -> None:
     """Count a step on `rows` images; the dtype is that of its other kernels."""
     kernel = _SOURCE.kernel("advance", target, dtype)

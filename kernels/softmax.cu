@@ -13,62 +13,14 @@
 // shapes   x, y, logits, dlogits (rows, C); labels, losses (rows); weight (C) or null
 // bytes    a row is read from memory once (again from cache) and its gradient written once
 // geometry a block takes whole rows, one after the other; its threads share the columns
-#include "dialect.cuh"
-
-using lanes_t = Simd<acc_t>::type;
-constexpr int LANES = Simd<acc_t>::LANES;
-
-struct Sum {
-    template <typename V> __device__ V operator()(V a, V b) const { return a + b; }
-};
-struct Maximum {  // whether NaN wins does not matter: it makes the sum NaN
-    template <typename V> __device__ V operator()(V a, V b) const { return a > b ? a : b; }
-};
-
-// body(c, count) for every LANES columns from c on; the last may be fewer.
-template <class Body> __device__ __forceinline__ void for_columns(int C, const Body &body) {
-    BLOCK_STRIDE(i, C / LANES) body(i * LANES, LANES);
-    if (LANES > 1 && C % LANES > 0) body(C - C % LANES, C % LANES);
-}
-
-// A row's exp(x - maximum) over their sum. An all -inf row gives NaN, as it must.
-struct Exponentials {
-    const T *x;
-    T *kept;  // where they are kept until the sum is known, unless null
-    acc_t maximum, sum;
-
-    __device__ __forceinline__ Exponentials(const T *x, T *kept, int C) : x(x), kept(kept) {
-        const T least = T(-infinity());  // beside the row: adds nothing
-        lanes_t maxima = acc_t(-infinity()) - lanes_t{}, sums = {};
-        for_columns(C, [&](int c, int count) {
-            maxima = Maximum()(maxima, lanes_t(load_first(x + c, count, least)));
-        });
-        maximum = reduce_lanes<acc_t>(maxima, Maximum());
-        for_columns(C, [&](int c, int count) {
-            fetch_ahead(x + c, 1, C);  // the next row, while this one is calculated
-            if (kept) fetch_ahead(kept + c, 1, C);
-            const lanes_t e = exp_lanes(lanes_t(load_first(x + c, count, least)) - maximum);
-            if (kept) store_first(kept + c, e, count);
-            sums += e;
-        });
-        sum = reduce_lanes<acc_t>(sums, Sum());
-    }
-    __device__ __forceinline__ lanes_t load(int c, int count) const {
-        if (kept) return lanes_t(load_first(kept + c, count));
-        return exp_lanes(lanes_t(load_first(x + c, count)) - maximum);
-    }
-};
-
-// Whether a second look at what was stored, in cache, costs less than a second exp: on cpu, unless
-// the row is so short that the store would have to be waited for.
-__device__ inline bool keep(int C) { return LANES > 1 && C > 8 * LANES; }
+#include "softmax.cuh"
 
 KERNEL softmax_forward(const T *__restrict__ x, T *__restrict__ y, int64 rows, int C) {
     BLOCK_ROWS(row, rows) {
         T *target = y + row * C;
-        const Exponentials e(x + row * C, keep(C) ? target : nullptr, C);
+        const Exponentials<OfBlock> e(x + row * C, keep(C) ? target : nullptr, C);
         const acc_t share = acc_t(1) / e.sum;
-        for_columns(
+        for_columns<OfBlock>(
             C, [&](int c, int count) { store_first(target + c, e.load(c, count) * share, count); });
     }
 }
@@ -78,12 +30,12 @@ KERNEL softmax_backward(const T *__restrict__ dy, const T *__restrict__ y, T *__
     BLOCK_ROWS(row, rows) {
         const int64 first = row * C;
         lanes_t sums = {};
-        for_columns(C, [&](int c, int count) {
+        for_columns<OfBlock>(C, [&](int c, int count) {
             sums += lanes_t(load_first(dy + first + c, count)) *
                     lanes_t(load_first(y + first + c, count));
         });
         const acc_t sum = reduce_lanes<acc_t>(sums, Sum());
-        for_columns(C, [&](int c, int count) {
+        for_columns<OfBlock>(C, [&](int c, int count) {
             const lanes_t value = lanes_t(load_first(dy + first + c, count)) - sum;
             store_first(dx + first + c, lanes_t(load_first(y + first + c, count)) * value, count);
         });
@@ -97,7 +49,7 @@ KERNEL loss_divisor(const int64 *__restrict__ labels, const T *__restrict__ weig
     double sum = 0;
     BLOCK_STRIDE(row, rows) {
         const int64 label = labels[row];
-        if (label == ignored || label < 0 || label >= C) continue;
+        if (!counts(label, C, ignored)) continue;
         sum += weight ? acc_t(weight[label]) : acc_t(1);
     }
     sum = block_reduce(sum, Sum());
@@ -109,50 +61,12 @@ KERNEL softmax_cross_entropy_rows(const T *__restrict__ logits, const int64 *__r
                                   const T *__restrict__ weight, const acc_t *__restrict__ divisor,
                                   acc_t *__restrict__ losses, T *__restrict__ dlogits, int64 rows,
                                   int C, int64 ignored, double smoothing) {
-    const acc_t spread = acc_t(smoothing) / acc_t(C);
     const acc_t scale = divisor ? acc_t(1) / divisor[0] : acc_t(1);
-    const auto weights = [&](int c, int count) {
-        return weight ? lanes_t(load_first(weight + c, count)) : acc_t(1) - lanes_t{};
-    };
     BLOCK_ROWS(row, rows) {
-        const T *z = logits + row * C;
         T *dz = dlogits ? dlogits + row * C : nullptr;
-        const int64 label = labels[row];
-        if (label == ignored || label < 0 || label >= C) {
-            const acc_t value = label == ignored ? acc_t(0) : acc_t(not_a_number());
-            if (threadIdx.x == 0) losses[row] = value;
-            if (dz)
-                BLOCK_STRIDE(c, C) dz[c] = T(value);
-            continue;
-        }
-        const Exponentials e(z, keep(C) ? dz : nullptr, C);
-        const acc_t maximum = e.maximum, log_sum = log(e.sum);
-        const acc_t hit =
-            (acc_t(1) - acc_t(smoothing)) * (weight ? acc_t(weight[label]) : acc_t(1));
-        acc_t loss = hit == 0 ? acc_t(0) : hit * (log_sum - (acc_t(z[label]) - maximum));
-        acc_t mass = hit;
-        if (spread != 0) {  // what the other classes have of the target
-            lanes_t distances = {}, shares = {};
-            for_columns(C, [&](int c, int count) {
-                const lanes_t w = weights(c, count);
-                const lanes_t value = lanes_t(load_first(z + c, C - c, T(maximum))) - maximum;
-                distances += w == 0 ? lanes_t{} : w * value;
-                shares += w;
-            });
-            const acc_t distance = reduce_lanes<acc_t>(distances, Sum());
-            const acc_t share = reduce_lanes<acc_t>(shares, Sum());
-            const acc_t total = weight ? share : acc_t(C);  // lanes past the end have weight 1, too
-            loss += spread * (total * log_sum - distance);
-            mass += spread * total;
-        }
+        const acc_t loss = cross_entropy_row<OfBlock>(logits + row * C, dz, labels[row], weight,
+                                                      scale, C, ignored, acc_t(smoothing));
         if (threadIdx.x == 0) losses[row] = loss;
-        if (!dz) continue;
-        const acc_t factor = mass / e.sum * scale;
-        for_columns(C, [&](int c, int count) {
-            const auto here = lane_numbers<acc_t>() == int(label) - c;
-            const lanes_t q = (here ? hit - lanes_t{} : lanes_t{}) + spread * weights(c, count);
-            store_first(dz + c, e.load(c, count) * factor - q * scale, count);
-        });
     }
 }
 

@@ -11,6 +11,7 @@ from .runtime import Array, Source, Target, checks
 from .runtime.target import Grid
 
 _SOURCE = Source("softmax.cu")
+IGNORE_INDEX = -100  #: the label, no class, of rows that count nothing; PyTorch's
 
 
 def softmax(x: Array) -> Array:
@@ -56,7 +57,7 @@ def softmax_cross_entropy(
     labels: Array,
     *,
     weight: Array | None = None,
-    ignore_index: int = -100,
+    ignore_index: int = IGNORE_INDEX,
     label_smoothing: float = 0.0,
     reduction: str = "mean",
     grad: bool = True,

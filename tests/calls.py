@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import kernels
-from kernels import conv2d_pool, winograd
+from kernels import conv2d_pool, dense_loss, winograd
 from kernels.geometry import window
 from kernels.runtime import checks
 from support import host, normal
@@ -95,8 +95,14 @@ def _planned():
     # Over 32 tiles of three micro-tiles each, so that the last chunk is not whole; an odd height.
     x, w = normal(4, 7, 5, 4, 17), normal(5, 9, 3, 3, 17)
     tiles = {"x": x, "w": w, "b": normal(6, 9), "dy": normal(7, 7, 5, 4, 9)}
+    dense = {"x": normal(8, 300, 70), "w": normal(9, 10, 70), "b": normal(10, 10)}
     return {
         "conv2d_pool": Call(conv2d_pool_and_gradients, arrays),
+        "dense_cross_entropy": Call(
+            dense_loss.dense_cross_entropy,
+            {**dense, "labels": np.arange(300) % 10},
+            {"label_smoothing": 0.1},
+        ),
         "winograd": Call(winograd_and_gradients, tiles),
     }
 

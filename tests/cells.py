@@ -15,6 +15,7 @@ import pytest
 import kernels.batch
 import kernels.batchnorm_pool
 import kernels.conv2d_pool
+import kernels.dense_loss
 import kernels.fold
 import kernels.loss_scale  # noqa: F401  (they define sources that `kernels` alone leaves out)
 from kernels.runtime.source import Source

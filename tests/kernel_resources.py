@@ -17,6 +17,7 @@ from typing import NamedTuple
 import kernels.batch
 import kernels.batchnorm_pool
 import kernels.conv2d_pool
+import kernels.dense_loss
 import kernels.fold
 import kernels.loss_scale  # noqa: F401  (they define sources that `kernels` alone leaves out)
 import nvrtc
@@ -91,7 +92,7 @@ def matrix() -> list[Build]:
     ]
     tensor_cores = [
         Build(source, "float32", arch, (("PRECISION", precision),))
-        for source in ("conv2d.cu", "dense.cu")
+        for source in ("conv2d.cu", "dense.cu", "dense_loss.cu")
         for precision, machines in PRECISIONS.items()
         for arch in machines
     ]

@@ -32,7 +32,7 @@ LOGS = BUILD / "reports"  # a file for every process that a sanitizer complains 
 # Those that start no Python of their own, which would lack the sanitizer.
 KERNEL_TESTS = [
     *(f"tests/test_{name}.py" for name in "conv2d conv2d_pool winograd im2col".split()),
-    *(f"tests/test_{name}.py" for name in "pool batchnorm dense softmax".split()),
+    *(f"tests/test_{name}.py" for name in "pool batchnorm dense dense_loss softmax".split()),
     *(f"tests/test_{name}.py" for name in "elementwise dropout augment batch".split()),
     "tests/test_tensor_cores.py",
     "tests/test_repeatability.py::test_twice_gives_the_same_bits",

@@ -5,7 +5,7 @@ import pytest
 
 import kernels
 from comparison import assert_close
-from kernels.batch import Augmentation, Progress, advance, count_batch, gather_batch
+from kernels.batch import Augmentation, Progress, advance, count_batch, count_losses, gather_batch
 from support import host, normal
 
 N = 11
@@ -75,3 +75,23 @@ def test_a_batch_is_counted(target, dtype):
     advance(target, dtype, 300, progress)
     assert host(progress.counters).tolist() == [4, 304]
     assert host(progress.totals).tolist() == [1.5 + 300 * 0.25, 2 + hits]
+
+
+def test_row_losses_are_counted_as_their_mean_is(target, dtype):
+    outputs = np.round(3 * normal(0, 300, 5, dtype=dtype))
+    labels = np.random.default_rng(0).integers(5, size=300)
+    labels[:2] = -100, -100  # ignored: their losses are 0, and the mean is over the others
+    losses = abs(normal(1, 300, dtype=dtype))
+    losses[:2] = 0
+    arrays = [target.array(value) for value in (outputs, labels)]
+    totals = []
+    for count, loss in ((count_batch, losses.sum(dtype="f8") / 298), (count_losses, losses)):
+        progress = Progress(target.array(np.array([3, 4])), target.array(np.array([1.5, 2.0])))
+        count(target, target.array(np.asarray(loss, dtype)), *arrays, progress)
+        totals.append(host(progress.totals))
+    assert_close(totals[1], totals[0], rtol=1e-7)
+    assert totals[1][1] == totals[0][1]
+    losses[7], labels[7] = np.nan, 5  # no class of these
+    arrays = [target.array(value) for value in (losses, outputs, labels)]
+    count_losses(target, *arrays, progress)
+    assert np.isnan(host(progress.totals)[0]) and host(progress.totals)[1] >= totals[1][1]

@@ -3,8 +3,18 @@
 import numpy as np
 import pytest
 
-from cnn import AvgPool2D, Conv2D, Dense, Flatten, MaxPool2D, ReLU, Sequential
-from cnn.fused import ConvPool, WithReLU, fuse
+from cnn import (
+    AvgPool2D,
+    Conv2D,
+    CrossEntropy,
+    Dense,
+    Flatten,
+    MaxPool2D,
+    ReLU,
+    Sequential,
+    SoftmaxCrossEntropy,
+)
+from cnn.fused import ConvPool, DenseLoss, WithReLU, fuse
 from comparison import assert_close
 from support import RTOL, device_of, host, normal
 
@@ -130,3 +140,35 @@ def test_fused_layers_train_the_models_own_parameters(target):
     (conv, _, dense) = fuse(model)
     assert conv.parameters is model.layers[0].parameters
     assert dense.parameters is model.layers[4].parameters
+
+
+class Halved(Dense):
+    """Derived from a layer that takes up a loss."""
+
+
+class Steeper(SoftmaxCrossEntropy):
+    """Derived from a loss that is taken up."""
+
+
+@pytest.mark.parametrize(
+    ("layers", "loss", "taken"),
+    [
+        (lambda: [Dense(4)], SoftmaxCrossEntropy(0.1), True),
+        (lambda: [Dense(5), ReLU(), Dense(4, bias=False)], SoftmaxCrossEntropy(), True),
+        (lambda: [Dense(4), ReLU()], SoftmaxCrossEntropy(), False),  # not the last
+        (lambda: [Dense(4)], CrossEntropy(), False),
+        (lambda: [Dense(4)], None, False),
+        (lambda: [Halved(4)], SoftmaxCrossEntropy(), False),
+        (lambda: [Dense(4)], Steeper(), False),
+        (
+            lambda: [Dense(97)],
+            SoftmaxCrossEntropy(),
+            False,
+        ),  # more classes than a block takes anywhere
+    ],
+)
+def test_the_last_dense_layer_takes_up_the_loss(target, layers, loss, taken):
+    model = model_of(target, [Flatten(), *layers()])
+    last = fuse(model, loss)[-1]
+    assert (type(last) is DenseLoss) == taken
+    assert last.parameters is model.layers[-2 if type(last) is WithReLU else -1].parameters

@@ -67,7 +67,8 @@ def test_products_run_on_tensor_cores(build):
     assert set(found) == set(SOURCES[build.source].entries)
     for entry, opcodes in found.items():
         assert has(opcodes, "HMMA"), entry
-        assert not has(opcodes, "FFMA"), entry
+        softmax = build.source == "dense_loss.cu"  # its exponentials are no product
+        assert has(opcodes, "FFMA") == softmax, entry
         if build.arch == "sm_75":
             assert not has(opcodes, "LDGSTS") and has(opcodes, "LDG.E.128"), entry
         else:

@@ -13,8 +13,9 @@ import pytest
 import kernels
 from calls import CALLS, PLANNED, conv2d_pool_and_gradients, winograd_and_gradients
 from kernels import batchnorm_pool, conv2d_pool, gemm, loss_scale
-from kernels.batch import Augmentation, Progress, advance, count_batch, gather_batch
+from kernels.batch import Augmentation, Progress, advance, count_batch, count_losses, gather_batch
 from kernels.conv2d import with_padding
+from kernels.dense_loss import dense_cross_entropy
 from kernels.elementwise import adam_update, average_update, sgd_update
 from kernels.geometry import window
 from kernels.runtime import numpy_arrays_on
@@ -82,6 +83,7 @@ def take_a_planned_step():
         x, chosen = gather_batch(*data, 0.5, 2.0, augmentation)
     outputs = x.reshape(3, -1)
     count_batch(target, np.ones((), FLOAT), outputs, chosen, Progress(counters, totals))
+    count_losses(target, np.ones(3, FLOAT), outputs, chosen, Progress(counters, totals))
     advance(target, FLOAT, 3, Progress(counters, totals))
     flat = outputs.ravel()
     counters[0] = 0
@@ -128,6 +130,9 @@ def take_the_paths_of_products(target):
         filters = w[:, : kernel[0], : kernel[1]].copy()
         for bias in (None, w[:, 0, 0, 0].copy()):
             conv2d_pool.forward(x, filters, bias, geometry, windows)
+    PLANNED["dense_cross_entropy"](PLANNED["dense_cross_entropy"].arguments(target, FLOAT))
+    labels = np.array([0, 9, -100])  # one that is no class, and one that is ignored
+    dense_cross_entropy(x[:3, 0, 0], w[:, 0, 0], None, labels, 0.0)
     few, weights = normal(3, 3, 2000).astype(FLOAT), normal(4, 5, 2000).astype(FLOAT)
     kernels.dense(few, weights, relu=True)  # rows that do not fill a micro-tile
     kernels.dense_backward(few[:, :5], few, weights)

@@ -20,9 +20,9 @@ from support import host
 
 def test_python_runs_once_per_batch_size(target, monkeypatch):
     calls = []
-    forward = Dense.forward
+    forward = Flatten.forward
     monkeypatch.setattr(
-        Dense, "forward", lambda self, x, training: calls.append(len(x)) or forward(self, x)
+        Flatten, "forward", lambda self, x, training: calls.append(len(x)) or forward(self, x)
     )
     planned, _ = pair(target)
     planned.fit(noise(14), epochs=3, batch_size=4)

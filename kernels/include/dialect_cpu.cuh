@@ -215,6 +215,8 @@ template <typename E> static inline E atomicAdd(E *p, E value) {
 // A block takes some of the rows, neighbours.
 #define BLOCK_ROWS(row, rows) GRID_STRIDE(row, rows)
 
+constexpr int WARP = 1;  // threads of one
+
 template <typename E, typename Op> static inline E block_reduce(E value, Op) { return value; }
 // Over the lanes, too: by halves, for another order would wait for one lane after the other.
 template <typename E, int COUNT = Simd<E>::LANES, typename V, typename Op>
@@ -227,6 +229,9 @@ static inline E reduce_lanes(V value, Op op) {
         memcpy(half, &value, sizeof value);
         return reduce_lanes<E, COUNT / 2>(op(half[0], half[1]), op);
     }
+}
+template <typename E, typename V, typename Op> static inline E reduce_warp_lanes(V value, Op op) {
+    return reduce_lanes<E>(value, op);
 }
 
 // ---- launching ---------------------------------------------------------------------------------

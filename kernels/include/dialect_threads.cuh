@@ -68,14 +68,21 @@ __device__ inline void write_each(E *p, long long count, const Of &of) {
     GRID_STRIDE(i, count) p[i] = of(i);
 }
 
-// Reduces over the block and gives every thread the result; every thread must call it. The order
-// is fixed (butterfly inside warps, then over warps), so the result is bitwise repeatable.
+constexpr int WARP = 32;  // threads of one
+
+// Reduces over a warp, or over the block, and gives every thread of it the result; every thread of
+// it must call it. The order is fixed (butterfly inside warps, then over warps), so the result is
+// bitwise repeatable.
+template <typename E, typename Op> __device__ E warp_reduce(E value, Op op) {
+    for (int offset = WARP / 2; offset > 0; offset /= 2)
+        value = op(value, __shfl_xor_sync(0xffffffffu, value, offset));
+    return value;
+}
 template <typename E, typename Op> __device__ E block_reduce(E value, Op op) {
     __shared__ E partial[32];
-    const int warp = threadIdx.x / 32, warps = (blockDim.x + 31) / 32;
-    for (int offset = 16; offset > 0; offset /= 2)
-        value = op(value, __shfl_xor_sync(0xffffffffu, value, offset));
-    if (threadIdx.x % 32 == 0) partial[warp] = value;
+    const int warp = threadIdx.x / WARP, warps = (blockDim.x + WARP - 1) / WARP;
+    value = warp_reduce(value, op);
+    if (threadIdx.x % WARP == 0) partial[warp] = value;
     __syncthreads();
     value = partial[0];
     for (int i = 1; i < warps; ++i) value = op(value, partial[i]);
@@ -84,4 +91,7 @@ template <typename E, typename Op> __device__ E block_reduce(E value, Op op) {
 }
 template <typename E, typename Op> __device__ E reduce_lanes(E value, Op op) {
     return block_reduce(value, op);
+}
+template <typename E, typename Op> __device__ E reduce_warp_lanes(E value, Op op) {
+    return warp_reduce(value, op);
 }

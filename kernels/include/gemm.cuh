@@ -14,7 +14,7 @@
 //   cpu          gemm_rows.cuh: operand A read where it lies, SIMD registers along n
 #pragma once
 
-#include "dialect.cuh"
+#include "lanes.cuh"
 #include "maximum.cuh"
 
 // The tile of a block; the runtime passes its table's figures, editors get these.
@@ -25,9 +25,6 @@
 #endif
 
 enum class Rows { ALONG_OUTPUT, ALONG_K };
-
-using lanes_t = Simd<acc_t>::type;
-constexpr int LANES = Simd<acc_t>::LANES;
 
 // Puts what a loader copies to elements STEP apart.
 template <int STEP> struct Converted {
@@ -45,6 +42,14 @@ template <int STEP, class Loader>
 __device__ inline void load(const Loader &loader, int row, int column, int count, acc_t *out) {
     loader.load(loader.row(row), loader.column(column), count, Converted<STEP>{out});
 }
+
+#if defined(FULL_BLOCKS)
+// The rows of an M x N product that fall to this block: of all columns, where gridDim.y is 1.
+struct BlockRows {
+    int begin, end;
+    __device__ explicit BlockRows(int M) : begin(blockIdx.x * BM), end(smaller(begin + BM, M)) {}
+};
+#endif
 
 #if defined(TYPE_PRECISION)
 #include "gemm_mma.cuh"

@@ -34,6 +34,11 @@ struct Part {
     }
 };
 
+// The rows of an M x N product that fall to this block: of all columns, where gridDim.y is 1.
+struct BlockRows : Part {
+    explicit BlockRows(int M) : Part(M, TM, blockIdx.x, gridDim.x) {}
+};
+
 // The registers of a micro-tile for N columns: fewest lanes unused, then most work a broadcast.
 static inline int vectors(int N) {
     const int needed = ceil_div(N, LANES);
@@ -298,7 +303,8 @@ static void gemm(const A &a, const B &b, int M, int N, int k_begin, int k_end,
             const Part n(N, LANES, blockIdx.y, gridDim.y);
             return multiply_dots(a, b, M, n, k_end, epilogue);
         }
-    const Part m(M, TM, blockIdx.x, gridDim.x), n(N, V * LANES, blockIdx.y, gridDim.y);
+    const BlockRows m(M);
+    const Part n(N, V * LANES, blockIdx.y, gridDim.y);
     const auto run = [&](auto width) {
         if constexpr (A_ROWS == Rows::ALONG_OUTPUT)
             multiply_rows<width.value, B_ROWS>(a, b, m, n, k_begin, k_end, epilogue);
