@@ -30,7 +30,8 @@
 //          v (36, chunk, depth) and products (36, chunk, width) of a chunk of tiles; depth is C
 //          rounded up to whole micro-tiles, width F to whole registers
 // bytes    x 2.25 times, from cache; y once; u once a chunk
-// geometry a block takes a chunk of tiles (the filter gradient: chunk after chunk of its share), a
+// geometry a block takes a chunk of tiles, and of few a part of the filters (the filter gradient:
+// chunk after chunk of its share), a
 //          thread micro-tiles of ROWS x up to 3 registers of one point's product
 #include "dialect.cuh"
 #include "maximum.cuh"
@@ -43,6 +44,11 @@ constexpr int TILE = 4, SIDE = 6, POINTS = SIDE * SIDE;  // of a tile: outputs, 
 // one it is taller: a sum waits some cycles for the one before it, and others must fill them.
 constexpr int ROWS = sizeof(lanes_t) == 64 ? 8 : LANES > 1 ? 4 : 2;
 constexpr int TALL = LANES > 1 ? 2 * ROWS : ROWS;
+
+template <int N> struct Number { static constexpr int value = N; };
+
+// The rows of the micro-tiles of matrices so wide.
+__device__ inline int height(int width) { return width == LANES ? TALL : ROWS; }
 
 // An image's tiles, how many of them a block takes at a time, and the rounded C and F.
 struct Tiles { int rows, columns, chunk, depth, width; };
@@ -151,13 +157,13 @@ struct Tile {
 
 // Writes the points (36, chunk, length) of `count` tiles of images (N, H, W, C): what an axis'
 // transform makes of the pixels from (-top, -left) of a tile's first output on, zero outside the
-// image. Rows of the last micro-tile that have no tile become zero.
+// image. Rows from `count` to `rounded` become zero.
 template <class Axis>
 __device__ void transform(const T *images, int H, int W, int C, int top, int left, Tiles tiles,
-                          int first, int count, int length, acc_t *points) {
+                          int first, int count, int rounded, int length, acc_t *points) {
     constexpr int NEW = Axis::FROM - TILE;  // the pixels from here on are new to the tiles around
     const int64 step = pitch(tiles.chunk, length), line = (int64)W * C;
-    BLOCK_STRIDE(t, ceil_div(count, TALL) * TALL) {
+    BLOCK_STRIDE(t, rounded) {
         const Tile tile(tiles, first + smaller(t, count - 1));
         const int h = tile.h - top, w = tile.w - left;
         const T *source = images + ((tile.n * H + h) * W + w) * C;
@@ -218,30 +224,41 @@ template <typename E> struct Matrices {
         : data(data), length(length), step(pitch(rows, length)) {}
 };
 
-// c (36, rows, width) = or += a (36, rows, K) times b (36, K, width); rows are rounded up.
+// c (36, rows, width) = or += a (36, rows, K) times b (36, K, width), from the `first` register of
+// columns up to `end`. Rows are rounded up to whole micro-tiles, a few to half of one.
 template <Neighbours NEIGHBOURS>
 __device__ void multiply(Matrices<const acc_t> a, Matrices<const acc_t> b, Matrices<acc_t> c,
-                         int rows, int K, bool add) {
-    const int width = c.length, needed = width / LANES;
+                         int rows, int K, int first, int end, bool add) {
+    const int width = c.length, needed = end - first, tall = height(width);
     const bool by_three = needed == 3 || ceil_div(needed, 3) * 3 <= ceil_div(needed, 2) * 2;
-    const int most = needed == 1 ? 1 : by_three ? 3 : 2, panels = ceil_div(needed, most);
-    const int height = most == 1 ? TALL : ROWS, blocks = ceil_div(rows, height);
+    const int most = by_three ? 3 : 2, panels = ceil_div(needed, most);
+    const int blocks = ceil_div(rows, tall);
     BLOCK_STRIDE(item, POINTS * panels * blocks) {
-        const int panel = item / blocks, row = (item - panel * blocks) * height;
-        const int point = panel / panels, v = (panel - point * panels) * most;
+        const int panel = item / blocks, row = (item - panel * blocks) * tall;
+        const int point = panel / panels, v = first + (panel - point * panels) * most;
         const acc_t *left =
             a.data + point * a.step + row * (NEIGHBOURS == Neighbours::K ? a.length : 1);
         const acc_t *right = b.data + point * b.step + v * LANES;
         acc_t *to = c.data + point * c.step + (int64)row * width + v * LANES;
-        const int count = smaller(most, needed - v);
+        const auto product = [&](auto height, auto registers) {
+            multiply<NEIGHBOURS, decltype(height)::value, decltype(registers)::value>(
+                left, a.length, right, width, K, to, add);
+        };
+        const auto by = [&](auto registers) {
+            if (NEIGHBOURS == Neighbours::K && rows - row <= ROWS / 2)
+                product(Number<ROWS / 2>(), registers);
+            else
+                product(Number<ROWS>(), registers);
+        };
+        const int count = smaller(most, end - v);
         if (count == 3)
-            multiply<NEIGHBOURS, ROWS, 3>(left, a.length, right, width, K, to, add);
+            by(Number<3>());
         else if (count == 2)
-            multiply<NEIGHBOURS, ROWS, 2>(left, a.length, right, width, K, to, add);
-        else if (most == 1)
-            multiply<NEIGHBOURS, TALL, 1>(left, a.length, right, width, K, to, add);
+            by(Number<2>());
+        else if (tall == ROWS)
+            by(Number<1>());
         else
-            multiply<NEIGHBOURS, ROWS, 1>(left, a.length, right, width, K, to, add);
+            product(Number<TALL>(), Number<1>());
     }
 }
 
@@ -253,14 +270,18 @@ __device__ __forceinline__ void convolve(acc_t *points, const T *x, const acc_t 
                                          Tiles tiles, int count, int C, const Take &take) {
     acc_t *products = points + POINTS * pitch(tiles.chunk, tiles.depth);
     const int first = blockIdx.x * tiles.chunk, here = smaller(tiles.chunk, count - first);
-    transform<OfPixels>(x, g.H, g.W, C, g.PH, g.PW, tiles, first, here, tiles.depth, points);
+    const int tall = height(tiles.width), vectors = tiles.width / LANES;
+    const int begin = vectors * blockIdx.y / gridDim.y;
+    const int end = vectors * (blockIdx.y + 1) / gridDim.y;
+    transform<OfPixels>(x, g.H, g.W, C, g.PH, g.PW, tiles, first, here, ceil_div(here, tall) * tall,
+                        tiles.depth, points);
     __syncthreads();
     multiply<Neighbours::K>({points, tiles.chunk, tiles.depth}, {u, C, tiles.width},
-                            {products, tiles.chunk, tiles.width}, here, C, false);
+                            {products, tiles.chunk, tiles.width}, here, C, begin, end, false);
     __syncthreads();
     const int64 step = pitch(tiles.chunk, tiles.width);
     BLOCK_STRIDE(t, here) {
-        for (int f = 0; f < tiles.width; f += LANES) {
+        for (int f = begin * LANES; f < end * LANES; f += LANES) {
             const acc_t *const from = products + t * tiles.width + f;
             lanes_t value[TILE][TILE];
             along_both<ToOutputs>(
@@ -349,12 +370,14 @@ KERNEL winograd_filter_gradient(const T *__restrict__ dy, const T *__restrict__ 
     for (int first = begin; first < end; first += tiles.chunk) {
         const int here = smaller(tiles.chunk, end - first);
         __syncthreads();  // the last chunk is no longer read
-        transform<OfPixels>(x, g.H, g.W, C, g.PH, g.PW, tiles, first, here, tiles.depth, points);
-        transform<OfGradients>(dy, g.OH, g.OW, F, 0, 0, tiles, first, here, tiles.width, gradients);
+        transform<OfPixels>(x, g.H, g.W, C, g.PH, g.PW, tiles, first, here, here, tiles.depth,
+                            points);
+        transform<OfGradients>(dy, g.OH, g.OW, F, 0, 0, tiles, first, here, here, tiles.width,
+                               gradients);
         __syncthreads();
-        multiply<Neighbours::ROWS>({points, tiles.chunk, tiles.depth},
-                                   {gradients, tiles.chunk, tiles.width},
-                                   {sum, tiles.depth, tiles.width}, C, here, first > begin);
+        multiply<Neighbours::ROWS>(
+            {points, tiles.chunk, tiles.depth}, {gradients, tiles.chunk, tiles.width},
+            {sum, tiles.depth, tiles.width}, C, here, 0, tiles.width / LANES, first > begin);
     }
 }
 

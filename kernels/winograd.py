@@ -21,6 +21,8 @@ _LINE = 16  # elements more than it has between one point's matrix and the next 
 _LEAST_CHANNELS = 16  # below it much of a register would be zeros
 _LEAST_TILES = 16  # fewer do not repay the transform of the filters
 _LEAST_OUTPUTS = 6  # of a tile in the mean: fewer do not repay its 36 products
+_FEW_CHUNKS = 4  # so many blocks would leave cores idle
+_BLOCKS = 16  # that few tiles are shared out over, so that there are some for every core
 #: By ``bench/tune.py``: the most tiles in shared memory at a time, and how many at least the filter
 #: gradient gives a partial result of its own.
 ON_CPU = {"tiles": 32, "tiles_a_split": 96}
@@ -126,7 +128,12 @@ def _convolve(
     grid = target.stride_grid(C * tiles.width)
     kernel(grid, target.threads, w, u, w.shape[0], w.shape[3], tiles.width, int(turned))
     count = N * tiles.rows * tiles.columns
-    grid = (-(-count // tiles.chunk), 1, 1)
+    unit = _height(target, u.itemsize, tiles.width)
+    tiles.chunk = min(tiles.chunk, max(count // _BLOCKS // unit, 1) * unit)
+    chunks, registers = -(-count // tiles.chunk), tiles.width // target.lanes(u.itemsize)
+    # Every part of the filters transforms the tiles anew.
+    parts = -(-registers // 3) if chunks < _FEW_CHUNKS else 1
+    grid = (chunks, parts, 1)
     _launch(target, entry, grid, tiles, x, u, *arrays, window, tiles, count, C, F, *options)
 
 
@@ -141,14 +148,22 @@ def _tiles(target: Target, dtype: Any, outputs: Shape, C: int, F: int) -> Tiles:
     """Return the tiles over the outputs (OH, OW); a chunk of none if they do not fit."""
     itemsize = 8 if accumulator(dtype) == "float64" else 4
     lanes = target.lanes(itemsize)
-    micro_tile = 16 if lanes * itemsize == 64 else 8 if lanes > 1 else 2  # TALL of the source
-    unit = max(lanes, micro_tile)
-    depth, width = -(-C // unit) * unit, -(-F // lanes) * lanes
+    width = -(-F // lanes) * lanes
+    height = _height(target, itemsize, width)
+    unit = max(lanes, height)
+    depth = -(-C // unit) * unit
     tiles = Tiles(-(-outputs[0] // _TILE), -(-outputs[1] // _TILE), 0, depth, width)
     room = _MOST_SHARED.get(target.name, 48 * 1024) - _shared(tiles, itemsize)
     fitting = room // (_POINTS * (depth + width) * itemsize)
-    tiles.chunk = max(min(fitting, ON_CPU["tiles"]) // micro_tile * micro_tile, 0)
+    tiles.chunk = max(min(fitting, ON_CPU["tiles"]) // height * height, 0)
     return tiles
+
+
+def _height(target: Target, itemsize: int, width: int) -> int:
+    """Return the rows of the source's micro-tiles: ROWS, of filters in one register TALL."""
+    lanes = target.lanes(itemsize)
+    rows = 8 if lanes * itemsize == 64 else 4 if lanes > 1 else 2
+    return 2 * rows if 1 < lanes == width else rows
 
 
 def _shared(tiles: Tiles, itemsize: int) -> int:

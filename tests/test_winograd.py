@@ -60,7 +60,8 @@ def clear_maximum(y, margin):
         (1, (3, 3), 1, 1, 0),  # one window: a sixteenth of a tile
         (1, (1, 1), 2, 3, 1),  # one pixel, eight taps of nine in the padding
         (1, (6, 6), 8, 8, 0),  # exactly one tile, and one micro-tile of some register
-        (33, (4, 4), 3, 5, 0),  # a chunk of 32 tiles, and one of one
+        (49, (4, 4), 3, 5, 0),  # chunks of one micro-tile, and one of a single tile
+        (520, (4, 4), 1, 2, 0),  # chunks of 32 tiles, and a last one that is not whole
         (2, (8, 9), 2, 3, 0),  # tiles cut off at either side, pools of two outputs a side at one
         (2, (7, 13), 11, 19, 1),  # primes
         (3, (2, 9), 4, 4, 1),  # two rows: every tile reaches above and below
