@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import kernels
-from kernels import conv2d_pool
+from kernels import conv2d_pool, winograd
 from kernels.fold import fold_norm
 from kernels.runtime import Array
 from kernels.runtime.memory import Arena
@@ -29,7 +29,8 @@ class Inference:
 
     A convolution takes up the batch-norm, ReLU and max-pool after it, a dense layer its ReLU. The
     launches of a pass are recorded and replayed for every batch of the same size; they read the
-    model's own parameters, whatever these have become.
+    model's own parameters, whatever these have become. What is made of the weights alone stays
+    from pass to pass: each compares them with what it was made of.
 
     Parameters
     ----------
@@ -102,20 +103,35 @@ def _convolution(model: Sequential, conv: Conv2D, left: list[Layer]) -> Step:
     following = left[0] if left else None
     norm = following if type(following) is BatchNorm else None
     del left[: int(norm is not None)]
-
-    def arrays() -> tuple[Array, Array | None]:
-        weight, bias = conv.parameters["weight"], conv.parameters.get("bias")
-        if norm is None:
-            return weight, bias
-        gamma, beta = norm.parameters["gamma"], norm.parameters["beta"]
-        mean, variance = norm.state["running_mean"], norm.state["running_var"]
-        return fold_norm(weight, bias, gamma, beta, mean, variance, norm.eps)
-
     pool = pooling_of(model, conv, left[:2])
-    if pool is not None:
-        del left[:2]
-        return lambda x: conv2d_pool.forward(x, *arrays(), conv.window, pool)[0]
-    relu = bool(left) and type(left[0]) is ReLU
-    del left[: int(relu)]
+    relu = pool is None and bool(left) and type(left[0]) is ReLU
+    del left[: 2 if pool is not None else int(relu)]
     options = {name: getattr(conv, name) for name in ("stride", "padding", "dilation", "groups")}
-    return lambda x: kernels.conv2d(x, *arrays(), relu=relu, **options)
+
+    def convolve(x: Array, weight: Array, bias: Array | None) -> Array:
+        if pool is not None:
+            return conv2d_pool.forward(x, weight, bias, conv.window, pool)[0]
+        return kernels.conv2d(x, weight, bias, relu=relu, **options)
+
+    def step(x: Array) -> Array:
+        weight, bias = conv.parameters["weight"], conv.parameters.get("bias")
+        if norm is not None:
+            gamma, beta = norm.parameters["gamma"], norm.parameters["beta"]
+            mean, variance = norm.state["running_mean"], norm.state["running_var"]
+            folded = fold_norm(weight, bias, gamma, beta, mean, variance, norm.eps)
+        elif _transforms(model, conv):
+            folded = fold_norm(weight, bias)
+        else:
+            return convolve(x, weight, bias)
+        *arrays, changed = folded
+        with winograd.keeping(changed):
+            return convolve(x, *arrays)
+
+    return step
+
+
+def _transforms(model: Sequential, conv: Conv2D) -> bool:
+    """Whether a convolution transforms its filters, at least for many images."""
+    F, _, _, C = conv.parameters["weight"].shape
+    sizes = (2**20, conv.window, C * conv.groups, F, conv.groups)
+    return winograd.suits(model.target, model.dtype, *sizes)

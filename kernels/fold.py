@@ -10,20 +10,28 @@ _SOURCE = Source("fold.cu")
 def fold_norm(
     w: Array,
     b: Array | None,
-    gamma: Array,
-    beta: Array,
-    mean: Array,
-    variance: Array,
-    eps: float,
-) -> tuple[Array, Array]:
+    gamma: Array | None = None,
+    beta: Array | None = None,
+    mean: Array | None = None,
+    variance: Array | None = None,
+    eps: float = 0.0,
+) -> tuple[Array, Array, Array]:
     """Return filters of w's shape (F, KH, KW, C) and biases (F,) that do the batch-norm's work.
 
-    The others are (F,) each, b may be None; mean and variance are the running statistics.
+    The third array (F,) of int32 tells which filters are others, in any bit, than at the last
+    replay of the recording that this is part of; outside of one, or at first, all are. The results
+    stay where they are from replay to replay.
+
+    The others are (F,) each; b may be None, and so may all after it, without a batch-norm. mean and
+    variance are the running statistics.
     """
     arrays = {"w": w, "b": b, "gamma": gamma, "beta": beta, "mean": mean, "variance": variance}
-    target, taken = checks.arrays(**arrays, optional=("b",))
+    target, taken = checks.arrays(**arrays, optional=("b", "gamma", "beta", "mean", "variance"))
     F, K = w.shape[0], w[0].size
-    folded, shift = target.empty(w.shape, w.dtype), target.empty((F,), w.dtype)
+    folded, shift = target.fresh(w.shape, w.dtype), target.fresh((F,), w.dtype)
+    changed = target.fresh((F,), "int32")
+    changed.fill(-1)
     kernel = _SOURCE.kernel("fold_norm", target, w.dtype)
-    kernel(target.stride_grid(w.size), target.threads, *taken, folded, shift, F, K, eps)
-    return folded, shift
+    grid = target.stride_grid(w.size)
+    kernel(grid, target.threads, *taken, folded, shift, changed, F, K, eps)
+    return folded, shift, changed

@@ -293,9 +293,14 @@ __device__ __forceinline__ void convolve(acc_t *points, const T *x, const acc_t 
 }
 
 // u (36, rows, width): of the filters (F, 3, 3, C), row c and column f, or, TURNED over for the
-// input gradient, row f and column c; zero from the last column on.
-KERNEL winograd_filters(const T *__restrict__ w, acc_t *__restrict__ u, int F, int C, int width,
-                        int turned) {
+// input gradient, row f and column c; zero from the last column on. Where `changed` (F) is given
+// and zero for all filters, u is theirs already.
+KERNEL winograd_filters(const T *__restrict__ w, const int *__restrict__ changed,
+                        acc_t *__restrict__ u, int F, int C, int width, int turned) {
+    int stale = !changed;
+    if (changed)
+        for (int f = 0; f < F; ++f) stale |= changed[f];
+    if (!stale) return;
     const int rows = turned ? F : C, columns = turned ? C : F;
     GRID_STRIDE(item, (int64)rows * (width / LANES)) {
         const int panel = int(item / rows), row = int(item - (int64)panel * rows);

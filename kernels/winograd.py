@@ -6,12 +6,16 @@ What `conv2d` and conv2d_pool.py run on `cpu` where it takes less time than the 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from . import gemm
 from .geometry import Window
 from .reduce import accumulator
 from .runtime import Array, Source, Target
+from .runtime.recording import current
 from .runtime.target import Grid, Shape
 
 _SOURCE = Source("winograd.cu")
@@ -28,6 +32,7 @@ _BLOCKS = 16  # that few tiles are shared out over, so that there are some for e
 ON_CPU = {"tiles": 32, "tiles_a_split": 96}
 _MOST_SHARED = {"cpu": 2**21}  # bytes a block may have; 48 KB elsewhere
 _MOST_SPLITS = 16  # of the filter gradient
+_changed: ContextVar[Array | None] = ContextVar("changed", default=None)
 
 
 class Tiles(ctypes.Structure):
@@ -41,6 +46,24 @@ class Tiles(ctypes.Structure):
     width: int
 
 
+@contextmanager
+def keeping(changed: Array) -> Iterator[None]:
+    """Keep the transformed filters of convolutions that are recorded meanwhile, in this thread.
+
+    Replays transform them again only when they are others, so few tiles repay it, too.
+
+    Parameters
+    ----------
+    changed : array (F,) of int32
+        Not zero where a filter is other than at the last replay; see `fold_norm`.
+    """
+    token = _changed.set(None if current() is None else changed)
+    try:
+        yield
+    finally:
+        _changed.reset(token)
+
+
 def suits(
     target: Target, dtype: Any, images: int, window: Window, C: int, F: int, groups: int = 1
 ) -> bool:
@@ -52,7 +75,8 @@ def suits(
         return False
     tiles = _tiles(target, dtype, (g.OH, g.OW), C, F)
     count = tiles.rows * tiles.columns
-    worth = images * count >= _LEAST_TILES and _LEAST_OUTPUTS * count <= g.OH * g.OW
+    least = _LEAST_TILES if _changed.get() is None else 1
+    worth = images * count >= least and _LEAST_OUTPUTS * count <= g.OH * g.OW
     return worth and tiles.chunk > 0
 
 
@@ -123,10 +147,13 @@ def _convolve(
 ) -> None:
     (N, _, _, C), F = x.shape, w.shape[3 if turned else 0]
     tiles = _tiles(target, x.dtype, outputs, C, F)
-    u = target.empty((_POINTS, C * tiles.width + _LINE), accumulator(w.dtype))
+    changed = _changed.get()
+    # Kept in memory of their own: an arena's serves other arrays before the next replay.
+    new = target.empty if changed is None else target.fresh
+    u = new((_POINTS, C * tiles.width + _LINE), accumulator(w.dtype))
     kernel = _SOURCE.kernel("winograd_filters", target, w.dtype)
     grid = target.stride_grid(C * tiles.width)
-    kernel(grid, target.threads, w, u, w.shape[0], w.shape[3], tiles.width, int(turned))
+    kernel(grid, target.threads, w, changed, u, w.shape[0], w.shape[3], tiles.width, int(turned))
     count = N * tiles.rows * tiles.columns
     unit = _height(target, u.itemsize, tiles.width)
     tiles.chunk = min(tiles.chunk, max(count // _BLOCKS // unit, 1) * unit)

@@ -19,8 +19,13 @@ from cnn import (
     Softmax,
     Trainer,
 )
+from cnn.inference import Inference
 from comparison import assert_close
+from kernels import winograd
 from kernels.fold import fold_norm
+from kernels.runtime import cpu_target
+from kernels.runtime.memory import Arena
+from kernels.runtime.recording import Recording
 from reference import batch_norm, relu
 from reference_windows import conv2d
 from support import RTOL, device_of, host, normal
@@ -49,6 +54,12 @@ NETWORKS = {
     "overlapping": lambda: [convolution(), MaxPool2D(3, stride=2), ReLU()],
     "grouped": lambda: [Conv2D(4, 3, groups=2), BatchNorm(), MaxPool2D(2), ReLU()],
     "alone": lambda: [BatchNorm(), ReLU(), MaxPool2D(2), BatchNorm(), AvgPool2D(2)],
+    # On `cpu` all but the first keep transformed filters.
+    "wide": lambda: [
+        *(Conv2D(16, 3, bias=False), BatchNorm(), Conv2D(17, 3, padding="same"), ReLU()),
+        *(Conv2D(16, 3, padding="same"), MaxPool2D(2), ReLU()),
+        *(Conv2D(18, 3, padding="same"), BatchNorm(), ReLU(), GlobalAvgPool2D()),
+    ],
     "dense": lambda: [Flatten(), Dropout(0.5), Dense(33), ReLU(), Dense(3), Softmax()],
     "global": lambda: [convolution(), GlobalAvgPool2D(), Dense(3, bias=False), ReLU()],
     "one's own layer": lambda: [convolution(), ReLU(), Doubled(), Flatten(), Dense(3)],
@@ -74,10 +85,9 @@ def test_predictions_equal_the_forward_pass(target, dtype, network):
         assert_close(model.predict(x, batch_size), expected, rtol=RTOL[np.dtype(dtype).name])
 
 
-def test_predictions_follow_the_weights_and_the_pixel_statistics(target):
-    model = Sequential(
-        NETWORKS["normalised and pooled"]() + [Flatten(), Dense(3)], SHAPE, device_of(target)
-    )
+@pytest.mark.parametrize("network", ["normalised and pooled", "wide"])
+def test_predictions_follow_training_and_the_pixel_statistics(target, network):
+    model = Sequential(NETWORKS[network]() + [Flatten(), Dense(3)], SHAPE, device_of(target))
     random = np.random.default_rng(0)
     images = random.integers(256, size=(8, *SHAPE), dtype=np.uint8)
     before = host(model.predict(images)).copy()
@@ -86,6 +96,36 @@ def test_predictions_follow_the_weights_and_the_pixel_statistics(target):
     assert abs(after - before).max() > 1e-3
     expected = model.forward(model.prepare(images))
     assert_close(after, host(expected).astype(np.float64), rtol=RTOL["float32"])
+
+
+def test_predictions_follow_every_write(target, dtype):
+    model = trained(target, "wide", dtype)
+    x = target.array(normal(0, 1, *SHAPE, dtype=dtype))
+    views = {**model.parameters, **model.state}
+    for name, array in views.items():
+        for factor in (2, np.nan, 1):
+            before = host(model.predict(x)).copy()
+            kept = array.copy()
+            array.reshape(-1)[-1] *= factor  # in place, a single one
+            after, anew = host(model.predict(x)), target.empty((1, 18), dtype)
+            Inference(model)(x, anew)
+            np.testing.assert_array_equal(after, host(anew), err_msg=name)
+            same = np.array_equal(after, before, equal_nan=True)
+            assert same == (factor == 1), (name, factor)
+            array[...] = kept
+
+
+def test_few_tiles_are_multiplied_by_winograd(monkeypatch):
+    counts, convolve = [], winograd._convolve
+
+    def count(target, entry, x, *arguments, **options):
+        counts.append(len(x))
+        convolve(target, entry, x, *arguments, **options)
+
+    monkeypatch.setattr(winograd, "_convolve", count)
+    model = trained(cpu_target(), "wide")
+    model.predict(normal(0, 1, *SHAPE, dtype=np.float32))
+    assert counts == [1, 1, 1]
 
 
 def test_many_sizes_and_none(target):
@@ -107,6 +147,39 @@ def test_folded_filters_do_the_norm(target, dtype):
         expected, *_ = batch_norm(plain, gamma, beta, mean, variance, training=False, eps=1e-3)
         given = [w, bias, gamma, beta, mean, variance]
         taken = [None if a is None else target.array(a.astype(dtype)) for a in given]
-        folded, shift = fold_norm(*taken, 1e-3)
+        folded, shift, changed = fold_norm(*taken, 1e-3)
+        assert host(changed).all()
         assert_close(conv2d(x, host(folded), host(shift)), expected, rtol=RTOL[dtype.name])
         assert not np.array_equal(relu(expected), expected)
+
+
+def test_which_folded_filters_are_others(target, dtype):
+    w, norm = np.ones((5, 3, 3, 2), dtype), [abs(normal(i, 5, dtype=dtype)) for i in range(4)]
+    w[0, 0, 0, 0], w[1, 2, 2, 1] = np.nan, 0.0
+    w, b, *norm = map(target.array, (w, normal(4, 5, dtype=dtype), *norm))
+    _, beta, _, variance = norm
+    with Recording(Arena(target)) as recording:
+        folded, shift, changed = fold_norm(w, b, *norm, 1e-3)
+        kept, same, unlike = fold_norm(w, b)  # without a norm
+        lasting = fold_norm(w, b)[2]
+        target.zeros(w.shape, dtype)  # would have the filters' memory, were that free again
+
+    def others():
+        recording.replay()
+        return [np.flatnonzero(host(array)).tolist() for array in (changed, unlike)]
+
+    assert host(changed).all() and host(unlike).all()
+    assert others() == [[], []]  # NaN is itself
+    assert not host(lasting).any()
+    w[1, 2, 2, 1] = -0.0  # which is not 0
+    assert others() == [[1], [1]]
+    assert np.signbit(host(folded)[1, 2, 2, 1]) and np.signbit(host(kept)[1, 2, 2, 1])
+    variance[3] *= 2
+    assert others() == [[3], []]
+    before = host(shift).copy()
+    beta[2] += 1
+    b[4] += 1
+    assert others() == [[], []]  # the filters are what they were, the biases are not
+    assert np.flatnonzero(host(shift) != before).tolist() == [2, 4]
+    np.testing.assert_array_equal(host(kept), host(w))
+    np.testing.assert_array_equal(host(same), host(b))

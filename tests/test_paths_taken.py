@@ -12,11 +12,12 @@ import pytest
 
 import kernels
 from calls import CALLS, PLANNED, conv2d_pool_and_gradients, winograd_and_gradients
-from kernels import batchnorm_pool, conv2d_pool, gemm, loss_scale
+from kernels import batchnorm_pool, conv2d_pool, gemm, loss_scale, winograd
 from kernels.batch import Augmentation, Progress, advance, count_batch, count_losses, gather_batch
 from kernels.conv2d import with_padding
 from kernels.dense_loss import dense_cross_entropy
 from kernels.elementwise import adam_update, average_update, sgd_update
+from kernels.fold import fold_norm
 from kernels.geometry import window
 from kernels.runtime import numpy_arrays_on
 from kernels.runtime.elementwise import Table
@@ -58,6 +59,9 @@ def take_the_other_paths():
     for F in (1, 2, 7, 9):  # panels of one to three registers, and one of less than the others
         dy, w = normal(8, 10, 6, 5, F).astype(FLOAT), normal(9, F, 3, 3, 4).astype(FLOAT)
         winograd_and_gradients(np.concatenate([x] * 5), w, None, dy)  # two chunks of tiles
+        tile = np.s_[:1, :2, :2]  # a single one
+        winograd_and_gradients(x[tile].copy(), w, None, dy[tile].copy())
+    keep_filters(x, w, dy[:2].copy())
     channel = np.ones((4, 4), FLOAT)
     kernels.batch_norm(x, *channel, training=False, relu=True)
     logits, labels = normal(3, 40, 2000).astype(FLOAT), np.arange(40) - 2
@@ -71,6 +75,17 @@ def take_the_other_paths():
     kernels.sgd_step(param, grad, lr=0.1)
     kernels.augment(x, rotate=5, seed=1)
     take_a_planned_step()
+
+
+def keep_filters(x, w, y):
+    """Fold and transform filters once, and find them unchanged in a replay."""
+    target, g = numpy_target(), window(x.shape[1:3], 3, stride=1, padding=1, dilation=1)[0]
+    for bias_and_norm in ((None,), np.ones((5, len(w)), FLOAT)):
+        with Recording(Arena(target)) as recording:
+            folded, shift, changed = fold_norm(w, *bias_and_norm)
+            with winograd.keeping(changed):
+                winograd.forward(x, folded, shift, y, g, relu=False, target=target)
+        recording.replay()
 
 
 def take_a_planned_step():

@@ -14,6 +14,8 @@ from calls import winograd_and_gradients
 from kernels import gemm, winograd
 from kernels.geometry import window
 from kernels.runtime import cpu_target
+from kernels.runtime.memory import Arena
+from kernels.runtime.recording import Recording
 from support import CHANNELS, RTOL, host, normal
 
 
@@ -146,6 +148,11 @@ def suits(target, dtype="float32", *, N, size, C, F, kernel=3, groups=1, **optio
 def test_what_it_is_used_for():
     cpu = cpu_target()
     assert suits(cpu, **WIDE) and suits(cpu, "float64", **WIDE)
+    changed, tile = np.zeros(16, np.int32), WIDE | {"N": 1, "size": (2, 2)}
+    with Recording(Arena(cpu)), winograd.keeping(changed):
+        assert suits(cpu, **tile)
+    with winograd.keeping(changed):  # but nothing is recorded, so nothing kept
+        assert not suits(cpu, **tile)
     other = [
         {"kernel": 5},
         {"kernel": (3, 1)},
@@ -160,6 +167,23 @@ def test_what_it_is_used_for():
     assert not any(suits(cpu, **WIDE | change) for change in other)
     with gemm.precision("tf32"):  # which `cpu` does not have, and says so
         assert not suits(cpu, **WIDE)
+
+
+def test_kept_filters_are_transformed_only_when_told(target, dtype):
+    x, w = normal(0, 1, 5, 4, 3, dtype=dtype), normal(1, 5, 3, 3, 3, dtype=dtype)
+    others, g = normal(2, *w.shape, dtype=dtype), geometry((5, 4), 1)
+    images, filters = target.array(x), target.array(w.copy())
+    changed, y = target.array(np.ones(5, np.int32)), target.empty((1, 5, 4, 5), dtype)
+    with Recording(Arena(target)) as recording, winograd.keeping(changed):
+        winograd.forward(images, filters, None, y, g, relu=False, target=target)
+    filters[...] = target.array(others)
+    # Of one changed filter all are transformed: they share registers.
+    for told, used in ((np.zeros(5), w), (np.arange(5) == 4, others), (np.zeros(5), others)):
+        changed[...] = target.array(told.astype(np.int32))
+        y.fill(np.nan)
+        recording.replay()
+        expected = reference.conv2d(x, used, None, padding=1)
+        comparison.assert_close(host(y), expected, rtol=RTOL[dtype.name])
 
 
 def test_conv2d_uses_it(monkeypatch):
