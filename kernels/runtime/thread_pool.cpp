@@ -107,9 +107,12 @@ class Pool {
     std::mutex caller, mutex;
     std::condition_variable wake, finished;
     Job job{};
-    std::atomic<long long> next{0}, generation{0};
-    std::atomic<int> active{0};  // workers in the job; changed under the mutex, as all below
-    bool open = false;           // whether workers may still join
+    // Each on a cache line of its own: the others are written while a worker looks at one.
+    alignas(64) std::atomic<long long> next{0};
+    alignas(64) std::atomic<long long> generation{0};
+    // Changed under the mutex.
+    alignas(64) std::atomic<int> active{0};  // workers in the job
+    bool open = false;                       // whether workers may still join
     int sleeping = 0;
 };
 
