@@ -148,7 +148,7 @@ def suits(target, dtype="float32", *, N, size, C, F, kernel=3, groups=1, **optio
 def test_what_it_is_used_for():
     cpu = cpu_target()
     assert suits(cpu, **WIDE) and suits(cpu, "float64", **WIDE)
-    changed, tile = np.zeros(16, np.int32), WIDE | {"N": 1, "size": (2, 2)}
+    changed, tile = np.zeros(16, np.int32), WIDE | {"N": 1, "size": (4, 4)}
     with Recording(Arena(cpu)), winograd.keeping(changed):
         assert suits(cpu, **tile)
     with winograd.keeping(changed):  # but nothing is recorded, so nothing kept
@@ -162,6 +162,7 @@ def test_what_it_is_used_for():
         {"C": 15},
         {"F": 15},
         {"N": 1},  # too few tiles to repay the transform of the filters
+        {"N": 100, "size": (5, 1)},  # too few outputs of a tile
         {"C": 100_000},  # a chunk of tiles does not fit
     ]
     assert not any(suits(cpu, **WIDE | change) for change in other)
