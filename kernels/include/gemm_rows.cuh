@@ -92,8 +92,10 @@ struct Padded {
     int width;
 
     void run(const acc_t *source, int, int end, int) const {
-        for (int n = 0; n < width; n += LANES)
+        for (int n = 0; n < width; n += LANES) {
+            fetch_ahead(source + n);
             store_lanes(out + n, load_first(source + n, end - n));
+        }
     }
 };
 
@@ -124,6 +126,19 @@ static void pack(acc_t *tile, const B &b, int k0, int depth, int n0, int columns
         }
 }
 
+// Takes the addresses of the next rows, the last one's for those past it, and returns whether none
+// is null. Not inlined: in the midst of a product there are no registers left for it.
+template <class Walk>
+__attribute__((noinline)) static bool next_rows(Walk &walk, int rows, const T *(&start)[TM]) {
+    bool whole = true;
+    for (int i = 0; i < TM; ++i) {
+        start[i] = i < rows ? walk.next() : start[i - 1];
+        fetch_ahead(start[i]);
+        whole &= start[i] != nullptr;
+    }
+    return whole;
+}
+
 // ---- rows along the output ---------------------------------------------------------------------
 
 template <int V, Rows B_ROWS, class A, class B, class Epilogue>
@@ -152,19 +167,15 @@ static void multiply_rows(const A &a, const B &b, Part m, Part n, int k_begin, i
                 auto walk = a.walk(m0);
                 for (int row = m0; row < m1; row += TM) {
                     const int rows = smaller(TM, m1 - row);
-                    bool whole = true;
                     const acc_t *start[TM];
-                    bool direct[TM];
-                    for (int i = 0; i < rows; ++i) {
-                        start[i] = walk.next();
+                    const bool whole = next_rows(walk, rows, start);
+                    bool direct[TM];  // unless all are
+                    for (int i = 0; !whole && i < TM; ++i) {
                         direct[i] = start[i];
-                        fetch_ahead(start[i]);
-                        whole &= direct[i];
                         if (direct[i]) continue;
-                        load<1>(a, row + i, k0, depth, gathered[i]);
+                        load<1>(a, row + smaller(i, rows - 1), k0, depth, gathered[i]);
                         start[i] = gathered[i];
                     }
-                    for (int i = rows; i < TM; ++i) start[i] = start[0], direct[i] = direct[0];
                     for (int j = 0; j < columns; j += WIDTH) {
                         MicroTile<V> c = {};
                         acc_t *kept = waiting + (row - m0) * BN + j * TM;
@@ -178,7 +189,7 @@ static void multiply_rows(const A &a, const B &b, Part m, Part n, int k_begin, i
                                 const int64 offset = a.offset(k0 + k);
                                 const acc_t *p[TM];
                                 UNROLL for (int i = 0; i < TM; ++i) p[i] =
-                                    start[i] + (direct[i] ? offset : k);
+                                    start[i] + (whole || direct[i] ? offset : k);
                                 const int length = smaller(run, depth - k);
                                 for (int l = 0; l < length; ++l, packed += width)
                                     c.add(packed, [&](int i) { return p[i][l]; });

@@ -20,7 +20,11 @@ struct ByPixel {
         Place at;
         int OH, OW;
 
-        void advance() { at.advance(OH, OW); }
+        // Whether the next one is to the right of this one.
+        bool advance() {
+            at.advance(OH, OW);
+            return at.column > 0;
+        }
     };
     Walk walk(int row) const { return {place(row), OH, OW}; }
 };
@@ -37,18 +41,19 @@ struct ByWindow {
         Place at;
         int kh, kw, OH, OW, KH, KW;
 
-        void advance() {
+        bool advance() {
             ++at.column;
-            if (++kw < KW) return;
+            if (++kw < KW) return true;
             kw = 0;
             if (++kh < KH) {
                 at.column -= KW, ++at.row;
-                return;
+                return false;
             }
             kh = 0, at.row -= KH - 1;
-            if (at.column < OW) return;
+            if (at.column < OW) return false;
             at.column = 0, at.row += KH;
             if (at.row == OH) at.row = 0, ++at.n;
+            return false;
         }
     };
     Walk walk(int row) const {
@@ -112,18 +117,33 @@ template <class Order> struct Im2col {
     struct Walk {
         const Im2col &a;
         typename Order::Walk row;
+        bool padded;       // some windows reach into padding
+        const T *current;  // the next window's first pixel
 
-        const T *next() {
+        Walk(const Im2col &a, int first) : a(a), row(a.order.walk(first)) {
             const Window &g = a.window;
-            const Place at = row.at;
-            row.advance();
-            const int h = at.row * g.SH - g.PH, w = at.column * g.SW - g.PW;
-            const int last_h = h + (g.KH - 1) * g.DH, last_w = w + (g.KW - 1) * g.DW;
-            if ((h < 0) | (w < 0) | (last_h >= g.H) | (last_w >= g.W)) return nullptr;
-            return a.x + ((at.n * g.H + h) * g.W + w) * a.C;
+            const int last_h = (g.OH - 1) * g.SH - g.PH + (g.KH - 1) * g.DH;
+            const int last_w = (g.OW - 1) * g.SW - g.PW + (g.KW - 1) * g.DW;
+            padded = (g.PH > 0) | (g.PW > 0) | (last_h >= g.H) | (last_w >= g.W);
+            current = pixel();
+        }
+        const T *pixel() const {
+            const Window &g = a.window;
+            const int h = row.at.row * g.SH - g.PH, w = row.at.column * g.SW - g.PW;
+            if (padded) {
+                const int last_h = h + (g.KH - 1) * g.DH, last_w = w + (g.KW - 1) * g.DW;
+                if ((h < 0) | (w < 0) | (last_h >= g.H) | (last_w >= g.W)) return nullptr;
+            }
+            return a.x + ((row.at.n * g.H + h) * g.W + w) * a.C;
+        }
+        const T *next() {
+            const T *const found = current;
+            const bool right = row.advance();
+            current = right && !padded ? current + a.window.SW * a.C : pixel();
+            return found;
         }
     };
-    Walk walk(int row) const { return {*this, order.walk(row)}; }
+    Walk walk(int row) const { return {*this, row}; }
     int64 offset(int column) const {
         const int tap = column / channels, kh = tap / window.KW, kw = tap - kh * window.KW;
         return ((int64)kh * window.DH * window.W + kw * window.DW) * C + column - tap * channels;
