@@ -161,7 +161,8 @@ struct Tile {
 template <class Axis>
 __device__ void transform(const T *images, int H, int W, int C, int top, int left, Tiles tiles,
                           int first, int count, int rounded, int length, acc_t *points) {
-    constexpr int NEW = Axis::FROM - TILE;  // the pixels from here on are new to the tiles around
+    constexpr int NEW = Axis::FROM - TILE;    // the pixels from here on are new to the tiles around
+    constexpr int AHEAD = 16384 / sizeof(T);  // twice as far as usual: a product comes in between
     const int64 step = pitch(tiles.chunk, length), line = (int64)W * C;
     BLOCK_STRIDE(t, rounded) {
         const Tile tile(tiles, first + smaller(t, count - 1));
@@ -175,7 +176,7 @@ __device__ void transform(const T *images, int H, int W, int C, int top, int lef
             along_both<Axis>(
                 [&](int i, int j) {
                     const T *pixel = source + i * line + j * C + c;
-                    if (i >= NEW && j >= NEW) fetch_ahead(pixel);
+                    if (i >= NEW && j >= NEW) fetch_ahead(pixel, 1, AHEAD);
                     const bool inside = unsigned(h + i) < unsigned(H);
                     return inside ? lanes_t(load_first(pixel, channels[j])) : lanes_t{};
                 },
