@@ -77,29 +77,33 @@ KERNEL batch_norm_pool_sums(const T *__restrict__ dy, const T *__restrict__ x,
                             int64 windows, int C, int relu, int windows_per_chunk) {
     const int64 begin = (int64)blockIdx.x * windows_per_chunk;
     const int64 end = smaller(begin + windows_per_chunk, windows);
-    BLOCK_STRIDE(vector, ceil_div(C, LANES)) {
-        const int c = vector * LANES, count = C - c;
-        const lanes_t centre = take(mean + c, count);
-        lanes_t sum = {}, product = {};
-        Place at = place(begin, g.OH, g.OW);
-        for (int64 window = begin; window < end; ++window, at.advance(g.OH, g.OW)) {
-            const index_t index = load_first_whole<acc_t>(argmax + window * C + c, count);
-            const T *source = x + pixel_at(g, at) * C + c;
-            lanes_t maximum = {};
-            UNROLL for (int kh = 0; kh < ROWS; ++kh) UNROLL for (int kw = 0; kw < COLUMNS; ++kw) {
-                const T *p = source + ((int64)kh * g.W + kw) * C;
-                fetch_ahead(p);
-                const lanes_t pixel = take(p, count);
-                maximum = index == kh * COLUMNS + kw ? pixel : maximum;
+    for_registers(C, [&](auto at) {
+        constexpr int V = decltype(at)::REGISTERS;
+        lanes_t sum[V] = {}, product[V] = {};
+        Place where = place(begin, g.OH, g.OW);
+        for (int64 window = begin; window < end; ++window, where.advance(g.OH, g.OW)) {
+            const T *source = x + pixel_at(g, where) * C + at.first;
+            const int64 i = window * C + at.first;
+            UNROLL for (int v = 0; v < V; ++v) {
+                const index_t index = at.load_whole(argmax + i, v);
+                lanes_t maximum = {};
+                UNROLL for (int tap = 0; tap < ROWS * COLUMNS; ++tap) {
+                    const T *p = source + ((int64)(tap / COLUMNS) * g.W + tap % COLUMNS) * C;
+                    at.fetch(p, v);
+                    maximum = index == tap ? at.load(p, v) : maximum;
+                }
+                at.fetch(dy + i, v);
+                const lanes_t gradient = masked(dy, y, i + v * LANES, at.count(v), relu);
+                sum[v] += gradient;
+                product[v] += gradient * (maximum - at.load(mean + at.first, v));
             }
-            const lanes_t gradient = masked(dy, y, window * C + c, count, relu);
-            sum += gradient;
-            product += gradient * (maximum - centre);
         }
-        product *= take(inv_std + c, count);
-        store_first(sums + (int64)blockIdx.x * C + c, sum, count);
-        store_first(products + (int64)blockIdx.x * C + c, product, count);
-    }
+        UNROLL for (int v = 0; v < V; ++v) {
+            const int64 own = (int64)blockIdx.x * C + at.first;
+            at.store(sums + own, v, sum[v]);
+            at.store(products + own, v, product[v] * at.load(inv_std + at.first, v));
+        }
+    });
 }
 
 // dx from the summed dbeta and dgamma. The windows at the bottom and right may be cut off.

@@ -79,6 +79,11 @@ __device__ void for_pixels_and_channels(int64 pixels, int C, const Body &body) {
     }
 }
 
+// body(at) for all channels in registers, which the block's threads share.
+template <class Body> __device__ void for_registers(int C, const Body &body) {
+    BLOCK_STRIDE(c, C) body(Channels<1>{c, 1});
+}
+
 // body(row, at) for all rows, and all their channels in registers.
 template <class Body> __device__ void for_rows(int64 rows, int C, const Body &body) {
     GRID_STRIDE(i, rows * C) {
@@ -155,6 +160,11 @@ struct InRegisters {
         if (registers == 4) of(Channels<4>{end, last});
     }
 };
+
+template <class Body> static __forceinline__ void for_registers(int C, const Body &body) {
+    InRegisters channels(C);
+    channels(body);
+}
 
 template <class Body> static __forceinline__ void for_rows(int64 rows, int C, const Body &body) {
     const InRegisters channels(C);
