@@ -5,80 +5,76 @@
 //   dx = gamma * inv_std * dy                                            running statistics
 //   dgamma = sum(dy * xhat), dbeta = sum(dy); with ReLU, dy is dropped where y <= 0
 //
-// The variance is taken in one reading of x: groups of rows about their own mean, merged in order
-// to chunks and those to the whole by the update of Chan, Golub and LeVeque (1983), so a mean of
-// 1e4 with a deviation of 1 survives in float32. Both count from a pivot, their first value, so
-// that the many updates of a large mean round small numbers, and the mean itself once.
+// The variance is taken in one reading of x, or as a convolution wrote x: see moments.cuh.
 //
 // shapes   x, y, dy, dx (rows, C); gamma, beta, mean, inv_std (C); partials (chunks, C)
 // bytes    forward reads x twice and writes y; backward reads dy and x twice and writes dx
-// geometry statistics: a block a chunk, its threads share the channels; merge: any grid, a thread a
-//          channel; the rest: any grid, a thread a (row, channel), on cpu a vector of channels
-#include "channels.cuh"
+// geometry statistics: a block a chunk, its threads share the channels; merge: a block a channel,
+//          on cpu a vector of them, its threads share the chunks; the rest: any grid, a thread a
+//          (row, channel), on cpu a vector of channels
+#include "moments.cuh"
 
 using lanes_t = Simd<acc_t>::type;
-
-constexpr int GROUP = 8;  // rows that stay in the nearest cache until they are read again
+constexpr int LANES = Simd<acc_t>::LANES;
+#ifdef FULL_BLOCKS
+constexpr int MERGING = 256;  // threads of batch_norm_merge: one_block of reduce.py
+#else
+constexpr int MERGING = 1;
+#endif
 
 KERNEL batch_norm_chunks(const T *__restrict__ x, acc_t *__restrict__ means,
-                         acc_t *__restrict__ squares, int64 rows, int C, int rows_per_chunk) {
+                         acc_t *__restrict__ squares, int *__restrict__ counts, int64 rows, int C,
+                         int rows_per_chunk) {
     const int64 begin = (int64)blockIdx.x * rows_per_chunk;
     const int64 end = smaller(begin + rows_per_chunk, rows);
     for_channels(C, [&](int c, auto width) {
-        constexpr int V = decltype(width)::value;
-        acc_t pivot[V], mean[V] = {}, square[V] = {};
-        LANE_LOOP(v, V) pivot[v] = acc_t(x[begin * C + c + v]);
-        for (int64 r = begin; r < end; r += GROUP) {
-            const T *group = x + r * C + c;
-            const int count = int(smaller(end - r, (int64)GROUP));
-            acc_t own[V] = {}, spread[V] = {};  // the group's mean, and its sum of squares from it
-            for (int i = 0; i < count; ++i) {
-                fetch_ahead(group + (int64)i * C, V);
-                LANE_LOOP(v, V) own[v] += acc_t(group[(int64)i * C + v]) - pivot[v];
-            }
-            LANE_LOOP(v, V) own[v] /= acc_t(count);
-            for (int i = 0; i < count; ++i)
-                LANE_LOOP(v, V) {
-                    const acc_t deviation = acc_t(group[(int64)i * C + v]) - pivot[v] - own[v];
-                    spread[v] += deviation * deviation;
-                }
-            const acc_t before = acc_t(r - begin), share = acc_t(count) / (before + acc_t(count));
-            LANE_LOOP(v, V) {
-                const acc_t delta = own[v] - mean[v];
-                mean[v] += delta * share;
-                square[v] += spread[v] + delta * delta * (before * share);
-            }
-        }
-        LANE_LOOP(v, V) {
-            means[(int64)blockIdx.x * C + c + v] = pivot[v] + mean[v];
-            squares[(int64)blockIdx.x * C + c + v] = square[v];
-        }
+        const T *first = x + begin * C + c;
+        Moments<decltype(width)::value> moments(first);
+        moments.add_rows(first, C, end - begin);
+        moments.store(means, squares, counts, blockIdx.x, C, c);
     });
 }
 
-// Merges the chunks and moves the running statistics, the variance by its unbiased estimate.
+// Merges the chunks, those of each thread and then two threads' at a time, and moves the running
+// statistics, the variance by its unbiased estimate.
 KERNEL batch_norm_merge(const acc_t *__restrict__ means, const acc_t *__restrict__ squares,
-                        acc_t *__restrict__ mean, acc_t *__restrict__ inv_std,
-                        T *__restrict__ running_mean, T *__restrict__ running_var, int64 rows,
-                        int C, int rows_per_chunk, int chunks, double momentum, double eps) {
-    GRID_STRIDE(c, C) {
-        const acc_t pivot = means[c];
-        acc_t total = 0, centre = 0, square = 0;
-        for (int i = 0; i < chunks; ++i) {
-            const int64 left = rows - (int64)i * rows_per_chunk;
-            const acc_t count = acc_t(left < rows_per_chunk ? left : rows_per_chunk);
-            const acc_t delta = means[(int64)i * C + c] - pivot - centre;
-            total += count;
-            centre += delta * (count / total);
-            square += squares[(int64)i * C + c] + delta * delta * (count * (total - count) / total);
+                        const int *__restrict__ counts, acc_t *__restrict__ mean,
+                        acc_t *__restrict__ inv_std, T *__restrict__ running_mean,
+                        T *__restrict__ running_var, int64 rows, int C, int chunks, double momentum,
+                        double eps) {
+    __shared__ acc_t others[MERGING][LANES], spreads[MERGING][LANES];
+    __shared__ int64 counted[MERGING];
+    const int c = blockIdx.x * LANES, used = C - c, thread = threadIdx.x;
+    const lanes_t pivot = load_first(means + c, used);
+    acc_t own[LANES], spread[LANES];
+    store_lanes(own, pivot);
+    Moments<LANES> merged(own);
+    BLOCK_STRIDE(i, chunks) {
+        store_lanes(own, load_first(means + (int64)i * C + c, used) - pivot);
+        store_lanes(spread, lanes_t(load_first(squares + (int64)i * C + c, used)));
+        merged.merge(counts[i], own, spread);
+    }
+    for (int apart = MERGING / 2; apart > 0; apart /= 2) {
+        if (thread < 2 * apart) {
+            LANE_LOOP(v, LANES) {
+                others[thread][v] = merged.mean[v];
+                spreads[thread][v] = merged.square[v];
+            }
+            counted[thread] = merged.count;
         }
-        centre += pivot;
+        __syncthreads();
+        const int other = thread + apart;
+        if (thread < apart) merged.merge(counted[other], others[other], spreads[other]);
+    }
+    if (thread > 0) return;
+    const acc_t keep = acc_t(1 - momentum), take = acc_t(momentum);
+    FIRST_LANES(v, LANES, smaller(used, LANES)) {
+        const acc_t centre = merged.pivot[v] + merged.mean[v], square = merged.square[v];
         const acc_t unbiased = square / acc_t(rows > 1 ? rows - 1 : 1);
-        mean[c] = centre;
-        inv_std[c] = acc_t(1) / sqrt(square / acc_t(rows) + acc_t(eps));
-        const acc_t keep = acc_t(1 - momentum), take = acc_t(momentum);
-        running_mean[c] = T(keep * acc_t(running_mean[c]) + take * centre);
-        running_var[c] = T(keep * acc_t(running_var[c]) + take * unbiased);
+        mean[c + v] = centre;
+        inv_std[c + v] = acc_t(1) / sqrt(square / acc_t(rows) + acc_t(eps));
+        running_mean[c + v] = T(keep * acc_t(running_mean[c + v]) + take * centre);
+        running_var[c + v] = T(keep * acc_t(running_var[c + v]) + take * unbiased);
     }
 }
 

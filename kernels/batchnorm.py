@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .reduce import accumulator, channel_threads, chunks, sum_partials
+from .reduce import Moments, accumulator, channel_threads, chunks, one_block, sum_partials
 from .runtime import Array, Source, Target, checks
 
 _SOURCE = Source("batchnorm.cu")
@@ -85,14 +85,39 @@ def batch_norm(
     if momentum > 1:
         raise ValueError(f"momentum: got {momentum}, expected at most 1")
     eps = checks.number("eps", eps, least=0)
-    rows, C = _rows(x)
+    _, C = _rows(x)
     for name, array in zip(
         ("gamma", "beta", "running_mean", "running_var"), taken[1:], strict=True
     ):
         checks.shape(name, array, (C,), "one value per channel")
+    return forward(*taken, training=training, momentum=momentum, eps=eps, relu=relu)
 
+
+def forward(
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    running_mean: Array,
+    running_var: Array,
+    *,
+    training: bool,
+    momentum: float,
+    eps: float,
+    relu: bool,
+    moments: Moments | None = None,
+) -> tuple[Array, BatchNormSaved]:
+    """Do what `batch_norm` does, without reading x for its `moments` if they are known."""
+    target, (x,) = checks.arrays(x=x)
+    rows, C = _rows(x)
     saved = statistics(
-        target, x, running_mean, running_var, training=training, momentum=momentum, eps=eps
+        target,
+        x,
+        running_mean,
+        running_var,
+        training=training,
+        momentum=momentum,
+        eps=eps,
+        moments=moments,
     )
     y = target.empty(x.shape, x.dtype)
     kernel = _SOURCE.kernel("batch_norm_apply", target, x.dtype)
@@ -110,25 +135,36 @@ def statistics(
     training: bool,
     momentum: float,
     eps: float,
+    moments: Moments | None = None,
 ) -> BatchNormSaved:
-    """Return what x (..., C) is normalised by; with `training`, move the running statistics."""
+    """Return what x (..., C) is normalised by; with `training`, move the running statistics.
+
+    x is read for that unless its `moments` are known.
+    """
     rows, C = _rows(x)
     wide = accumulator(x.dtype)
     mean, inv_std = target.empty((C,), wide), target.empty((C,), wide)
-    grid, threads = target.stride_grid(C), target.threads
     if training and rows:
-        rows_per_chunk, count = chunks(target, rows)
-        means, squares = target.empty((count, C), wide), target.empty((count, C), wide)
-        kernel = _SOURCE.kernel("batch_norm_chunks", target, x.dtype)
-        sharing = channel_threads(target, C)
-        kernel((count, 1, 1), sharing, x, means, squares, rows, C, rows_per_chunk)
+        moments = _moments(target, x) if moments is None else moments
         kernel = _SOURCE.kernel("batch_norm_merge", target, x.dtype)
-        sizes = (rows, C, rows_per_chunk, count, momentum, eps)
-        kernel(grid, threads, means, squares, mean, inv_std, running_mean, running_var, *sizes)
+        grid = (-(-C // target.lanes(8 if wide == "float64" else 4)), 1, 1)
+        arrays = (*moments, mean, inv_std, running_mean, running_var)
+        sizes = (rows, C, len(moments.counts))
+        kernel(grid, one_block(target), *arrays, *sizes, momentum, eps)
     else:
         kernel = _SOURCE.kernel("batch_norm_running", target, x.dtype)
-        kernel(grid, threads, running_mean, running_var, mean, inv_std, C, eps)
+        grid = target.stride_grid(C)
+        kernel(grid, target.threads, running_mean, running_var, mean, inv_std, C, eps)
     return BatchNormSaved(mean, inv_std, bool(training))
+
+
+def _moments(target: Target, x: Array) -> Moments:
+    rows, C = _rows(x)
+    rows_per_chunk, count = chunks(target, rows)
+    moments = Moments.empty(target, count, C, x.dtype)
+    kernel = _SOURCE.kernel("batch_norm_chunks", target, x.dtype)
+    kernel((count, 1, 1), channel_threads(target, C), x, *moments, rows, C, rows_per_chunk)
+    return moments
 
 
 def batch_norm_backward(

@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from .runtime import Array, Source, Target, checks
 
 _SOURCE = Source("reduce.cu")
+
+
+class Moments(NamedTuple):
+    """What the kernels of ``moments.cuh`` write of the chunks that values are taken in.
+
+    Attributes
+    ----------
+    means, squares : array (chunks, C)
+        Of each channel: the mean of a chunk's values and the sum of squares about it.
+    counts : array (chunks,)
+        Values of a chunk in each channel.
+    """
+
+    means: Array
+    squares: Array
+    counts: Array
+
+    @classmethod
+    def empty(cls, target: Target, chunks: int, C: int, dtype: Any) -> Moments:
+        """Return arrays to write those of values of a dtype to."""
+        wide = accumulator(dtype)
+        means, squares = target.empty((chunks, C), wide), target.empty((chunks, C), wide)
+        return cls(means, squares, target.empty((chunks,), "int32"))
 
 
 def chunks(target: Target, rows: int) -> tuple[int, int]:

@@ -68,6 +68,10 @@ def test_rows_around_a_chunk(target, dtype, rows, C):
     check(target, normal(0, rows, C, dtype=dtype), training=True)
 
 
+def test_more_chunks_than_threads_merge_them(target, dtype):
+    check(target, normal(0, 257 * 128, 1, dtype=dtype), training=True)
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("C", support.CHANNELS)
 def test_channel_counts(target, dtype, C, training):
