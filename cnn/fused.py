@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import kernels
-from kernels import batchnorm_pool, conv2d_pool
+from kernels import batchnorm, batchnorm_pool, conv2d_pool
 from kernels.batch import Progress, count_losses
+from kernels.conv2d import forward_with_moments
 from kernels.conv2d_pool import Pool
 from kernels.dense_loss import dense_cross_entropy, fits
 from kernels.geometry import Window, pair, window
+from kernels.reduce import Moments
 from kernels.runtime import Array, as_array
 
 from .layers import BatchNorm, Conv2D, Dense, Layer, MaxPool2D, ReLU
@@ -24,8 +26,8 @@ def fuse(model: Sequential, loss: Loss | None = None) -> list[Layer]:
     """Return layers that compute what a model's do, on the same parameters.
 
     Convolution, max-pooling and ReLU, the latter two in either order, become one; a convolution or
-    dense layer takes up a ReLU, and so does a batch normalisation, which takes up max-pooling too.
-    A dense layer that is the last takes up the loss.
+    dense layer takes up a ReLU, and so does a batch normalisation, which takes up max-pooling and
+    the convolution before it, too. A dense layer that is the last takes up the loss.
     """
     fused: list[Layer] = []
     left = list(model.layers)
@@ -35,10 +37,14 @@ def fuse(model: Sequential, loss: Loss | None = None) -> list[Layer]:
         if isinstance(layer, Conv2D) and pool is not None:
             fused.append(ConvPool(layer, pool))
             del left[:2]
+        elif type(layer) is Conv2D and left and type(following := left[0]) is BatchNorm:
+            norm = _norm(following, left[1:3])
+            fused.append(ConvNorm(layer, norm))
+            del left[: 1 + norm.taken]
         elif type(layer) in (Conv2D, Dense) and _are(left[:1], ReLU):
             fused.append(WithReLU(layer))
             del left[:1]
-        elif type(layer) is BatchNorm and (norm := _norm(layer, left[:2])) is not None:
+        elif type(layer) is BatchNorm and (norm := _norm(layer, left[:2])).taken:
             fused.append(norm)
             del left[: norm.taken]
         else:
@@ -143,23 +149,25 @@ class Norm(Layer):
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return y (N, H, W, C), or (N, PH, PW, C) where it is pooled."""
+        return self._forward(x, None, training)
+
+    def _forward(self, x: Array, moments: Moments | None, training: bool) -> Array:
         norm = self.norm
         self._x = x
         gamma, beta = norm.parameters.values()
         arrays = (x, gamma, beta, norm.state["running_mean"], norm.state["running_var"])
+        options: dict[str, Any] = {
+            "training": training,
+            "momentum": norm.momentum,
+            "eps": norm.eps,
+            "relu": self.relu,
+            "moments": moments,
+        }
         if self.pool is None:
-            self._y, self._saved = kernels.batch_norm(
-                *arrays, training=training, momentum=norm.momentum, eps=norm.eps, relu=self.relu
-            )
+            self._y, self._saved = batchnorm.forward(*arrays, **options)
         else:
-            self._y, self._argmax, self._saved = batchnorm_pool.forward(
-                *arrays,
-                window=self._windows(x),
-                training=training,
-                momentum=norm.momentum,
-                eps=norm.eps,
-                relu=self.relu,
-            )
+            options["window"] = self._windows(x)
+            self._y, self._argmax, self._saved = batchnorm_pool.forward(*arrays, **options)
         return self._y
 
     def backward(self, dy: Array) -> Array:
@@ -179,7 +187,43 @@ class Norm(Layer):
         return window(size, kernel, stride=kernel, padding=0, dilation=1, pool=True)[0]
 
 
-def _norm(norm: BatchNorm, after: Sequence[Layer]) -> Norm | None:
+class ConvNorm(Norm):
+    """A convolution followed by what `Norm` is, for which its kernels leave the statistics."""
+
+    recordable = True
+
+    def __init__(self, conv: Conv2D, norm: Norm) -> None:
+        super().__init__(norm.norm, norm.relu, norm.pool)
+        self.conv = conv
+        self.parameters = conv.parameters | norm.parameters
+        names = ("stride", "padding", "dilation", "groups")
+        self._options = {name: getattr(conv, name) for name in names}
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """Return y (N, OH, OW, F), or (N, PH, PW, F) where it is pooled."""
+        weight, bias = self.conv.parameters["weight"], self.conv.parameters.get("bias")
+        self._images = x
+        return self._forward(*forward_with_moments(x, weight, bias, **self._options), training)
+
+    def backward(self, dy: Array) -> Array:
+        """Return dx (N, H, W, C)."""
+        conv = self.conv
+        dy = super().backward(dy)
+        del self._x, self._y  # a planned step takes their memory for dx
+        dx, _, _ = kernels.conv2d_backward(
+            dy,
+            self._images,
+            conv.parameters["weight"],
+            need_dx=conv.need_dx,
+            out_dw=conv.gradients["weight"],
+            need_db=conv.bias,
+            out_db=conv.gradients.get("bias"),
+            **self._options,
+        )
+        return dx
+
+
+def _norm(norm: BatchNorm, after: Sequence[Layer]) -> Norm:
     """Return a batch normalisation and the layers after it as one, as many as `Norm` takes."""
     relu, pool = False, None
     for layer in after:
@@ -189,7 +233,7 @@ def _norm(norm: BatchNorm, after: Sequence[Layer]) -> Norm | None:
             pool = layer
         else:
             break
-    return Norm(norm, relu, pool) if relu or pool is not None else None
+    return Norm(norm, relu, pool)
 
 
 def _touching(pool: MaxPool2D) -> bool:

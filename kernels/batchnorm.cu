@@ -12,10 +12,9 @@
 // geometry statistics: a block a chunk, its threads share the channels; merge: a block a channel,
 //          on cpu a vector of them, its threads share the chunks; the rest: any grid, a thread a
 //          (row, channel), on cpu a vector of channels
+#include "lanes.cuh"
 #include "moments.cuh"
 
-using lanes_t = Simd<acc_t>::type;
-constexpr int LANES = Simd<acc_t>::LANES;
 #ifdef FULL_BLOCKS
 constexpr int MERGING = 256;  // threads of batch_norm_merge: one_block of reduce.py
 #else

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .batchnorm import BatchNormSaved, statistics
 from .geometry import Window
-from .reduce import accumulator, channel_threads, chunks, sum_partials
+from .reduce import Moments, accumulator, channel_threads, chunks, sum_partials
 from .runtime import Array, Source, checks
 
 _SOURCE = Source("batchnorm_pool.cu")
@@ -25,16 +25,25 @@ def forward(
     momentum: float,
     eps: float,
     relu: bool,
+    moments: Moments | None = None,
 ) -> tuple[Array, Array, BatchNormSaved]:
     """Return y and argmax (N, OH, OW, C) of x (N, H, W, C), and what the gradient needs.
 
-    With `training` the running statistics (C,) are moved in place, as `kernels.batch_norm` does.
+    With `training` the running statistics (C,) are moved in place, as `kernels.batch_norm` does;
+    x is not read for its `moments` if they are known.
     """
     target, (x, gamma, beta, running_mean, running_var) = checks.arrays(
         x=x, gamma=gamma, beta=beta, running_mean=running_mean, running_var=running_var
     )
     saved = statistics(
-        target, x, running_mean, running_var, training=training, momentum=momentum, eps=eps
+        target,
+        x,
+        running_mean,
+        running_var,
+        training=training,
+        momentum=momentum,
+        eps=eps,
+        moments=moments,
     )
     N, _, _, C = x.shape
     shape = (N, window.OH, window.OW, C)

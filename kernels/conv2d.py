@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from . import gemm, winograd
 from .geometry import Lattice, Padding, Pair, Window, window
-from .reduce import accumulator, column_sum, sum_columns
+from .reduce import Moments, accumulator, column_sum, sum_columns
 from .runtime import Array, Source, Target, checks
 from .runtime.target import Shape
 
@@ -76,16 +76,55 @@ def conv2d(
     s = _sizes(x, w, stride, padding, dilation, groups)
     if b is not None:
         checks.shape("b", b, (s.F,), "one bias per filter")
+    return _forward(target, x, w, b, s, groups, relu=relu)[0]
+
+
+def forward_with_moments(
+    x: Array,
+    w: Array,
+    b: Array | None,
+    *,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+) -> tuple[Array, Moments]:
+    """Return what `conv2d` does, and its moments: what a batch normalisation after it needs."""
+    target, (x, w, b) = checks.arrays(x=x, w=w, b=b, optional=("b",))
+    s = _sizes(x, w, stride, padding, dilation, groups)
+    y, moments = _forward(target, x, w, b, s, groups, with_moments=True)
+    assert moments is not None
+    return y, moments
+
+
+def _forward(
+    target: Target,
+    x: Array,
+    w: Array,
+    b: Array | None,
+    s: _Sizes,
+    groups: int,
+    *,
+    relu: bool = False,
+    with_moments: bool = False,
+) -> tuple[Array, Moments | None]:
     y = target.empty(s.output, x.dtype)
+    moments: Moments | None = None
     if winograd.suits(target, x.dtype, s.N, s.window, s.C, s.F, groups):
-        winograd.forward(x, w, b, y, s.window, relu=relu, target=target)
-        return y
+        if with_moments:
+            moments = Moments.empty(target, winograd.chunks(target, y, s.C), s.F, x.dtype)
+        winograd.forward(x, w, b, y, s.window, relu=relu, target=target, moments=moments)
+        return y, moments
     x, g = padded(target, x, s.window)
     rows = y.size // s.F
     grid, threads = gemm.tiles(target, rows, s.F // groups, groups), gemm.threads(target)
+    parts = 1 if target.name == "cpu" else 4  # of a block's rows, for its threads to share
+    if with_moments:
+        moments = Moments.empty(target, grid[0] * parts, s.F, x.dtype)
     kernel = gemm.kernel(_SOURCE, "conv2d_forward", target, x.dtype)
-    kernel(grid, threads, x, w, b, y, g, rows, s.C, s.F, groups, int(relu))
-    return y
+    arrays = (x, w, b, y, *(moments or (None,) * 3))
+    kernel(grid, threads, *arrays, g, rows, s.C, s.F, groups, int(relu), parts)
+    return y, moments
 
 
 def conv2d_backward(

@@ -35,6 +35,7 @@
 //          thread micro-tiles of ROWS x up to 3 registers of one point's product
 #include "dialect.cuh"
 #include "maximum.cuh"
+#include "moments.cuh"
 #include "window.cuh"
 #include "winograd_axes.cuh"
 
@@ -58,24 +59,6 @@ __device__ inline int64 pitch(int rows, int columns) { return (int64)rows * colu
 
 // ---- transforms of tiles ------------------------------------------------------------------------
 
-// Gives put(i, j, value) what becomes of value = get(i, j) along both axes, by columns first.
-template <class Axis, class Get, class Put>
-__device__ __forceinline__ void along_both(const Get &get, const Put &put) {
-    lanes_t p[Axis::TO][Axis::FROM];
-    UNROLL for (int j = 0; j < Axis::FROM; ++j) {
-        lanes_t column[SIDE];
-        UNROLL for (int i = 0; i < Axis::FROM; ++i) column[i] = get(i, j);
-        Axis::apply(column);
-        UNROLL for (int i = 0; i < Axis::TO; ++i) p[i][j] = column[i];
-    }
-    UNROLL for (int i = 0; i < Axis::TO; ++i) {
-        lanes_t row[SIDE];
-        UNROLL for (int j = 0; j < Axis::FROM; ++j) row[j] = p[i][j];
-        Axis::apply(row);
-        UNROLL for (int j = 0; j < Axis::TO; ++j) put(i, j, row[j]);
-    }
-}
-
 // A tile, by the place of its first output.
 struct Tile {
     int64 n;
@@ -85,6 +68,15 @@ struct Tile {
         const int across = tiles.columns, image = number / (tiles.rows * across);
         const int rest = number - image * tiles.rows * across, row = rest / across;
         n = image, h = row * TILE, w = (rest - row * across) * TILE;
+    }
+    // Makes it the next one.
+    __device__ void advance(Tiles tiles) {
+        if ((w += TILE) == tiles.columns * TILE) w = 0, h += TILE;
+        if (h == tiles.rows * TILE) h = 0, ++n;
+    }
+    // How many of its outputs are in the image.
+    __device__ int outputs(const Window &g) const {
+        return smaller(TILE, g.OH - h) * smaller(TILE, g.OW - w);
     }
 };
 
@@ -198,24 +190,34 @@ __device__ void multiply(Matrices<const acc_t> a, Matrices<const acc_t> b, Matri
 
 // ---- kernels ------------------------------------------------------------------------------------
 
+// Where the products lie, behind the points.
+__device__ inline acc_t *products_of(acc_t *points, const Tiles &tiles) {
+    return points + POINTS * pitch(tiles.chunk, tiles.depth);
+}
+
+// Where the filters begin that the block's neighbours along y take, whole registers of them.
+__device__ inline int first_filter(const Tiles &tiles, unsigned block) {
+    return tiles.width / LANES * block / gridDim.y * LANES;
+}
+
 // Gives take(tile, f, its 4 x 4 outputs) the convolution, a vector of filters from f on at a time.
 template <class Take>
 __device__ __forceinline__ void convolve(acc_t *points, const T *x, const acc_t *u, Window g,
                                          Tiles tiles, int count, int C, const Take &take) {
-    acc_t *products = points + POINTS * pitch(tiles.chunk, tiles.depth);
+    acc_t *products = products_of(points, tiles);
     const int first = blockIdx.x * tiles.chunk, here = smaller(tiles.chunk, count - first);
-    const int tall = height(tiles.width), vectors = tiles.width / LANES;
-    const int begin = vectors * blockIdx.y / gridDim.y;
-    const int end = vectors * (blockIdx.y + 1) / gridDim.y;
+    const int tall = height(tiles.width);
+    const int begin = first_filter(tiles, blockIdx.y), end = first_filter(tiles, blockIdx.y + 1);
     transform<OfPixels>(x, g.H, g.W, C, g.PH, g.PW, tiles, first, here, ceil_div(here, tall) * tall,
                         tiles.depth, points);
     __syncthreads();
     multiply<Neighbours::K>({points, tiles.chunk, tiles.depth}, {u, C, tiles.width},
-                            {products, tiles.chunk, tiles.width}, here, C, begin, end, false);
+                            {products, tiles.chunk, tiles.width}, here, C, begin / LANES,
+                            end / LANES, false);
     __syncthreads();
     const int64 step = pitch(tiles.chunk, tiles.width);
     BLOCK_STRIDE(t, here) {
-        for (int f = begin * LANES; f < end * LANES; f += LANES) {
+        for (int f = begin; f < end; f += LANES) {
             const acc_t *const from = products + t * tiles.width + f;
             lanes_t value[TILE][TILE];
             along_both<ToOutputs>(
@@ -257,22 +259,71 @@ KERNEL winograd_filters(const T *__restrict__ w, const int *__restrict__ changed
     }
 }
 
-// y = the convolution, plus b unless it is null, clipped below at zero when relu is set.
+// y = the convolution, plus b unless it is null, clipped below at zero when relu is set; and unless
+// they are null the moments of y, each block's tiles a chunk.
 KERNEL winograd_forward(const T *__restrict__ x, const acc_t *__restrict__ u,
-                        const T *__restrict__ b, T *__restrict__ y, Window g, Tiles tiles,
-                        int count, int C, int F, int relu) {
+                        const T *__restrict__ b, T *__restrict__ y, acc_t *__restrict__ means,
+                        acc_t *__restrict__ squares, int *__restrict__ counts, Window g,
+                        Tiles tiles, int count, int C, int F, int relu) {
     DYNAMIC_SHARED(acc_t, memory);
     const bool past = past_caches<T>((int64)count * TILE * TILE * F);
+    // A tile's pivot, mean from it and squares replace its first products, no longer needed.
+    const int64 step = pitch(tiles.chunk, tiles.width);
+    acc_t *const pivots = products_of(memory, tiles), *own = pivots + step, *spread = own + step;
+    const int first = blockIdx.x * tiles.chunk;
     convolve(memory, x, u, g, tiles, count, C, [=](int tile, int f, lanes_t(&value)[TILE][TILE]) {
         const Tile at(tiles, tile);
         const lanes_t shift = b ? lanes_t(load_first(b + f, F - f)) : lanes_t{};
         T *to = y + ((at.n * g.OH + at.h) * g.OW + at.w) * F + f;
         UNROLL for (int i = 0; i < TILE; ++i) UNROLL for (int j = 0; j < TILE; ++j) {
-            lanes_t sum = value[i][j] + shift;
+            lanes_t &sum = value[i][j];
+            sum += shift;
             if (relu) sum = sum < 0 ? lanes_t{} : sum;
             if (at.h + i < g.OH && at.w + j < g.OW)
                 write_first(to + (i * g.OW + j) * F, sum, F - f, past);
         }
+        if (!means) return;
+        const lanes_t pivot = value[0][0];
+        const int outputs = at.outputs(g);
+        // Row by row, for a sum waits for the one before it.
+        const auto sum = [&](auto whole, const auto &of) {
+            lanes_t sums[TILE] = {};
+            UNROLL for (int i = 0; i < TILE; ++i) UNROLL for (int j = 0; j < TILE; ++j) {
+                const bool inside = at.h + i < g.OH && at.w + j < g.OW;
+                if (decltype(whole)::value || inside) sums[i] += of(value[i][j] - pivot);
+            }
+            return sums[0] + sums[1] + (sums[2] + sums[3]);
+        };
+        lanes_t mean, square;
+        const auto both = [&](auto whole) {
+            mean = sum(whole, [](lanes_t d) { return d; }) / acc_t(outputs);
+            square = sum(whole, [&](lanes_t d) { return (d - mean) * (d - mean); });
+        };
+        if (outputs == TILE * TILE)
+            both(Number<1>());
+        else
+            both(Number<0>());
+        const int64 place = (int64)(tile - first) * tiles.width + f;
+        store_lanes(pivots + place, pivot);
+        store_lanes(own + place, mean);
+        store_lanes(spread + place, square);
+    });
+    if (!means) return;
+    __syncthreads();  // the moments of all tiles are there
+    const int begin = first_filter(tiles, blockIdx.y), here = smaller(tiles.chunk, count - first);
+    const int end = smaller(first_filter(tiles, blockIdx.y + 1), F);
+    for_channels(end - begin, [&](int channel, auto width) {
+        constexpr int V = decltype(width)::value;
+        const int f = begin + channel;
+        Moments<V> moments(pivots + f);
+        Tile at(tiles, first);
+        for (int t = 0; t < here; ++t, at.advance(tiles)) {
+            const int64 place = (int64)t * tiles.width + f;
+            acc_t mean[V];
+            LANE_LOOP(v, V) mean[v] = pivots[place + v] - moments.pivot[v] + own[place + v];
+            moments.merge(at.outputs(g), mean, spread + place);
+        }
+        moments.store(means, squares, counts, blockIdx.x, F, f);
     });
 }
 

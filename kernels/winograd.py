@@ -13,7 +13,7 @@ from typing import Any
 
 from . import gemm
 from .geometry import Window
-from .reduce import accumulator
+from .reduce import Moments, accumulator
 from .runtime import Array, Source, Target
 from .runtime.recording import current
 from .runtime.target import Grid, Shape
@@ -81,10 +81,29 @@ def suits(
 
 
 def forward(
-    x: Array, w: Array, b: Array | None, y: Array, window: Window, *, relu: bool, target: Target
+    x: Array,
+    w: Array,
+    b: Array | None,
+    y: Array,
+    window: Window,
+    *,
+    relu: bool,
+    target: Target,
+    moments: Moments | None = None,
 ) -> None:
-    """Write the convolution of x (N, H, W, C) with w (F, 3, 3, C), plus b, to y (N, OH, OW, F)."""
-    _convolve(target, "winograd_forward", x, w, y.shape[1:3], window, (b, y), (int(relu),))
+    """Write the convolution of x (N, H, W, C) with w (F, 3, 3, C), plus b, to y (N, OH, OW, F).
+
+    And y's moments, of each of its `chunks`.
+    """
+    arrays = (b, y, *(moments or (None,) * 3))
+    _convolve(target, "winograd_forward", x, w, y.shape[1:3], window, arrays, (int(relu),))
+
+
+def chunks(target: Target, y: Array, C: int) -> int:
+    """Return how many chunks of tiles a convolution's result y (N, OH, OW, F) is written in."""
+    N, OH, OW, F = y.shape
+    tiles, count = _chunks(target, y.dtype, N, (OH, OW), C, F)
+    return -(-count // tiles.chunk)
 
 
 def pool_forward(
@@ -109,7 +128,7 @@ def input_gradient(dy: Array, w: Array, dx: Array, window: Window, *, target: Ta
     """Write dx (N, H, W, C) for the gradient dy of the result: dy under the filters turned over."""
     g = window
     turned = Window(g.OH, g.OW, g.H, g.W, 3, 3, 1, 1, 2 - g.PH, 2 - g.PW, 1, 1)
-    rest = (None, dx)
+    rest = (None, dx, None, None, None)
     _convolve(target, "winograd_forward", dy, w, (g.H, g.W), turned, rest, (0,), turned=True)
 
 
@@ -146,7 +165,7 @@ def _convolve(
     turned: bool = False,
 ) -> None:
     (N, _, _, C), F = x.shape, w.shape[3 if turned else 0]
-    tiles = _tiles(target, x.dtype, outputs, C, F)
+    tiles, count = _chunks(target, x.dtype, N, outputs, C, F)
     changed = _changed.get()
     # Kept in memory of their own: an arena's serves other arrays before the next replay.
     new = target.empty if changed is None else target.fresh
@@ -154,13 +173,10 @@ def _convolve(
     kernel = _SOURCE.kernel("winograd_filters", target, w.dtype)
     grid = target.stride_grid(C * tiles.width)
     kernel(grid, target.threads, w, changed, u, w.shape[0], w.shape[3], tiles.width, int(turned))
-    count = N * tiles.rows * tiles.columns
-    unit = _height(target, u.itemsize, tiles.width)
-    tiles.chunk = min(tiles.chunk, max(count // _BLOCKS // unit, 1) * unit)
-    chunks, registers = -(-count // tiles.chunk), tiles.width // target.lanes(u.itemsize)
+    blocks, registers = -(-count // tiles.chunk), tiles.width // target.lanes(u.itemsize)
     # Every part of the filters transforms the tiles anew.
-    parts = -(-registers // 3) if chunks < _FEW_CHUNKS else 1
-    grid = (chunks, parts, 1)
+    parts = -(-registers // 3) if blocks < _FEW_CHUNKS else 1
+    grid = (blocks, parts, 1)
     _launch(target, entry, grid, tiles, x, u, *arrays, window, tiles, count, C, F, *options)
 
 
@@ -184,6 +200,17 @@ def _tiles(target: Target, dtype: Any, outputs: Shape, C: int, F: int) -> Tiles:
     fitting = room // (_POINTS * (depth + width) * itemsize)
     tiles.chunk = max(min(fitting, ON_CPU["tiles"]) // height * height, 0)
     return tiles
+
+
+def _chunks(
+    target: Target, dtype: Any, images: int, outputs: Shape, C: int, F: int
+) -> tuple[Tiles, int]:
+    """Return the tiles in chunks small enough for several blocks, and how many tiles there are."""
+    tiles = _tiles(target, dtype, outputs, C, F)
+    count = images * tiles.rows * tiles.columns
+    unit = _height(target, 8 if accumulator(dtype) == "float64" else 4, tiles.width)
+    tiles.chunk = min(tiles.chunk, max(count // _BLOCKS // unit, 1) * unit)
+    return tiles, count
 
 
 def _height(target: Target, itemsize: int, width: int) -> int:

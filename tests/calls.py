@@ -11,7 +11,9 @@ import numpy as np
 
 import kernels
 from kernels import conv2d_pool, dense_loss, winograd
+from kernels.conv2d import forward_with_moments
 from kernels.geometry import window
+from kernels.reduce import Moments
 from kernels.runtime import checks
 from support import host, normal
 
@@ -88,6 +90,17 @@ def winograd_and_gradients(x, w, b, dy, *, padding=1):
     return y, pooled, argmax, dx, dw
 
 
+def winograd_with_moments(x, w, b, *, padding=1):
+    """Call what `forward_with_moments` does on `cpu` for filters of 3 x 3; b may be None."""
+    target, _ = checks.arrays(x=x)
+    g, _ = window(x.shape[1:3], 3, stride=1, padding=padding, dilation=1)
+    (N, _, _, C), F = x.shape, len(w)
+    y = target.empty((N, g.OH, g.OW, F), x.dtype)
+    moments = Moments.empty(target, winograd.chunks(target, y, C), F, x.dtype)
+    winograd.forward(x, w, b, y, g, relu=False, target=target, moments=moments)
+    return y, moments
+
+
 def _planned():
     # More images than the 64 blocks of a GPU, so that a block takes two; a row is left over.
     x, w = normal(0, 66, 5, 4, 3), normal(1, 5, 3, 3, 3)
@@ -96,6 +109,7 @@ def _planned():
     x, w = normal(4, 7, 5, 4, 17), normal(5, 9, 3, 3, 17)
     tiles = {"x": x, "w": w, "b": normal(6, 9), "dy": normal(7, 7, 5, 4, 9)}
     dense = {"x": normal(8, 300, 70), "w": normal(9, 10, 70), "b": normal(10, 10)}
+    filtered = {name: tiles[name] for name in ("x", "w", "b")}
     return {
         "conv2d_pool": Call(conv2d_pool_and_gradients, arrays),
         "dense_cross_entropy": Call(
@@ -104,6 +118,8 @@ def _planned():
             {"label_smoothing": 0.1},
         ),
         "winograd": Call(winograd_and_gradients, tiles),
+        "conv2d_moments": Call(forward_with_moments, filtered, {"padding": 1}),
+        "winograd_moments": Call(winograd_with_moments, filtered),
     }
 
 

@@ -20,7 +20,7 @@ from cnn import (
     Sequential,
     Trainer,
 )
-from cnn.fused import Norm, fuse
+from cnn.fused import ConvNorm, Norm, fuse
 from kernels import batchnorm_pool
 from kernels.geometry import window
 from support import RTOL, device_of, host, normal
@@ -155,9 +155,12 @@ TAILS = {
 }
 
 
-@pytest.mark.parametrize("groups", [1, 2])
+# With a layer between them, the normalisation takes its statistics itself.
+@pytest.mark.parametrize(
+    ("groups", "between", "kind"), [(1, [], ConvNorm), (2, [], ConvNorm)] + [(1, [ReLU], Norm)]
+)
 @pytest.mark.parametrize("tail", TAILS)
-def test_planned_training_equals_that_of_the_layers(target, dtype, groups, tail):
+def test_planned_training_equals_that_of_the_layers(target, dtype, groups, between, kind, tail):
     random = np.random.default_rng(0)
     images = random.integers(256, size=(9, 7, 9, 2), dtype=np.uint8)
     labels = random.integers(3, size=9)
@@ -165,10 +168,11 @@ def test_planned_training_equals_that_of_the_layers(target, dtype, groups, tail)
     for plan in (True, False):
         # Without biases, whose gradient ahead of a batch-norm is but rounding.
         layers = [Conv2D(4, 3, padding="same", bias=False), *TAILS["ReLU"]()]
-        layers += [Conv2D(18, 3, groups=groups, bias=False), *TAILS[tail]()]
+        layers += [Conv2D(18, 3, groups=groups, bias=False)]
+        layers += [layer() for layer in between] + TAILS[tail]()
         layers += [GlobalAvgPool2D(), Flatten(), Dense(3)]
         model = Sequential(layers, images.shape[1:], device_of(target), dtype, seed=1)
-        assert [type(layer) for layer in fuse(model)].count(Norm) == 2
+        assert [type(layer) for layer in fuse(model) if isinstance(layer, Norm)] == [ConvNorm, kind]
         trainer = Trainer(model, SGD(0.05, momentum=0.9), seed=2, plan=plan)
         trainer.fit((images, labels), epochs=1, batch_size=4)  # the last batch is of one
         assert trainer.planned == plan

@@ -5,6 +5,7 @@ import pytest
 
 from cnn import (
     AvgPool2D,
+    BatchNorm,
     Conv2D,
     CrossEntropy,
     Dense,
@@ -14,7 +15,7 @@ from cnn import (
     Sequential,
     SoftmaxCrossEntropy,
 )
-from cnn.fused import ConvPool, DenseLoss, WithReLU, fuse
+from cnn.fused import ConvNorm, ConvPool, DenseLoss, WithReLU, fuse
 from comparison import assert_close
 from support import RTOL, device_of, host, normal
 
@@ -37,6 +38,12 @@ class Cubed(ReLU):
 
     def forward(self, x, training=False):
         return super().forward(x, training) ** 3
+
+
+class Norm(BatchNorm):
+    """Another one."""
+
+    recordable = True
 
 
 class Least(MaxPool2D):
@@ -72,6 +79,8 @@ APART = {
     "derived convolution": lambda: [Doubled(3, 3), MaxPool2D(2), ReLU()],
     "derived pool": lambda: [Conv2D(3, 3), Least(2), ReLU()],
     "derived ReLU": lambda: [Conv2D(3, 3), Cubed(), MaxPool2D(2)],
+    "derived batch-norm": lambda: [Conv2D(3, 3), Norm()],
+    "derived convolution ahead of batch-norm": lambda: [Doubled(3, 3), BatchNorm()],
 }
 
 
@@ -106,6 +115,40 @@ def test_convolution_pool_and_relu_become_one(target, dtype, name):
     layers = fuse(model)
     assert [type(layer) for layer in layers] == [MaxPool2D, ConvPool, Flatten]
     assert_same(target, model, layers, RTOL[dtype.name])
+
+
+NORMALISED = {
+    "nothing after it": lambda: [],
+    "ReLU": lambda: [ReLU()],
+    "pool and ReLU": lambda: [MaxPool2D(2), ReLU()],
+}
+CONVOLUTIONS = {
+    "GEMM": lambda: Conv2D(3, 3, bias=False),
+    "stride, groups": lambda: Conv2D(4, (3, 2), stride=2, padding=1, groups=2, bias=False),
+    "one output": lambda: Conv2D(3, (7, 8), bias=False),
+}
+
+
+@pytest.mark.parametrize("after", NORMALISED)
+@pytest.mark.parametrize("conv", CONVOLUTIONS)
+def test_convolution_and_batch_norm_become_one(target, dtype, conv, after):
+    # Layers on both sides stay as they are.
+    layers = [MaxPool2D(1), CONVOLUTIONS[conv](), BatchNorm(), *NORMALISED[after](), Flatten()]
+    model = model_of(target, layers, dtype)
+    layers = fuse(model)
+    assert [type(layer) for layer in layers] == [MaxPool2D, ConvNorm, Flatten]
+    assert_same(target, model, layers, 10 * RTOL[dtype.name])
+
+
+def test_a_bias_ahead_of_batch_norm_gets_its_gradient(target, dtype):
+    model = model_of(target, [Conv2D(3, 3), BatchNorm()], dtype)
+    model.gradient_buffer[...] = np.nan
+    [layer] = fuse(model)
+    y = layer.forward(target.array(normal(0, 3, *SHAPE, dtype=dtype)), training=True)
+    layer.backward(target.array(normal(1, *y.shape, dtype=dtype)))
+    # The normalisation takes its effect away again: what is left is rounding.
+    db, dw = (abs(host(model.layers[0].gradients[name])).max() for name in ("bias", "weight"))
+    assert db < 100 * RTOL[dtype.name] * dw
 
 
 @pytest.mark.parametrize("layer", [lambda: Conv2D(3, 3), lambda: Dense(5)])

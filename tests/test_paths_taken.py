@@ -14,7 +14,7 @@ import kernels
 from calls import CALLS, PLANNED, conv2d_pool_and_gradients, winograd_and_gradients
 from kernels import batchnorm_pool, conv2d_pool, gemm, loss_scale, winograd
 from kernels.batch import Augmentation, Progress, advance, count_batch, count_losses, gather_batch
-from kernels.conv2d import with_padding
+from kernels.conv2d import forward_with_moments, with_padding
 from kernels.dense_loss import dense_cross_entropy
 from kernels.elementwise import adam_update, average_update, sgd_update
 from kernels.fold import fold_norm
@@ -133,6 +133,7 @@ def take_the_paths_of_products(target):
     x, w, dy = x.astype(FLOAT), w.astype(FLOAT), dy.astype(FLOAT)
     grouped = {"padding": 1, "groups": 2}  # im2col runs of one tap, not of a row of taps
     kernels.conv2d(x, w, **grouped, relu=True)
+    forward_with_moments(x, w, None, **grouped)
     kernels.conv2d_backward(dy, x, w, **grouped)
     kernels.conv2d(x[..., :2], w, dilation=2)  # and of taps apart
     grey, filters = x[..., :1], w[..., :1]  # one channel, in runs of neighbours and with a stride

@@ -26,6 +26,9 @@
 
 enum class Rows { ALONG_OUTPUT, ALONG_K };
 
+// The rows and columns of C that a block has computed.
+struct Block { int m0, m1, n0, n1; };
+
 // Puts what a loader copies to elements STEP apart.
 template <int STEP> struct Converted {
     acc_t *out;

@@ -201,8 +201,8 @@ __device__ inline void multiply(Sums &sum, const float *tile_a, const float *til
 
 // Tile (blockIdx.x, blockIdx.y) of the M x N product over k in [k_begin, k_end).
 template <Rows A_ROWS, Rows B_ROWS, class A, class B, class Epilogue>
-__device__ void gemm(const A &a, const B &b, int M, int N, int k_begin, int k_end,
-                     const Epilogue &epilogue) {
+__device__ Block gemm(const A &a, const B &b, int M, int N, int k_begin, int k_end,
+                      const Epilogue &epilogue) {
     using TileA = Tile<A_ROWS, BM>;
     using TileB = Tile<B_ROWS, BN>;
     alignas(16) __shared__ float tiles_a[STAGES][TileA::SIZE], tiles_b[STAGES][TileB::SIZE];
@@ -244,4 +244,5 @@ __device__ void gemm(const A &a, const B &b, int M, int N, int k_begin, int k_en
                 for (int c = 0; c < TN; ++c) tile[r][c] = sum[i * 2 + r / 2][j][r % 2 * 2 + c];
             epilogue.store(m, n, tile, smaller(TM, M - m), smaller(TN, N - n));
         }
+    return {m0, smaller(m0 + BM, M), n0, smaller(n0 + BN, N)};
 }

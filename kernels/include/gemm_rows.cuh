@@ -306,13 +306,14 @@ static void multiply_bands(const A &a, const B &b, Part m, Part n, int k_begin, 
 
 // The part of the M x N product over k in [k_begin, k_end) that falls to this block.
 template <Rows A_ROWS, Rows B_ROWS, class A, class B, class Epilogue>
-static void gemm(const A &a, const B &b, int M, int N, int k_begin, int k_end,
-                 const Epilogue &epilogue) {
+static Block gemm(const A &a, const B &b, int M, int N, int k_begin, int k_end,
+                  const Epilogue &epilogue) {
     const int V = vectors(N);
     if constexpr (A::PLAIN && A_ROWS == Rows::ALONG_OUTPUT && B_ROWS == Rows::ALONG_OUTPUT)
         if (M <= TM) {  // one block along m
             const Part n(N, LANES, blockIdx.y, gridDim.y);
-            return multiply_dots(a, b, M, n, k_end, epilogue);
+            multiply_dots(a, b, M, n, k_end, epilogue);
+            return {0, M, n.begin, n.end};
         }
     const BlockRows m(M);
     const Part n(N, V * LANES, blockIdx.y, gridDim.y);
@@ -328,4 +329,5 @@ static void gemm(const A &a, const B &b, int M, int N, int k_begin, int k_end,
         run(Width<2>());
     else
         run(Width<3>());
+    return {m.begin, m.end, n.begin, n.end};
 }

@@ -63,8 +63,8 @@ __device__ inline void multiply(acc_t (&sum)[TM][TN], const acc_t *a, const acc_
 
 // Tile (blockIdx.x, blockIdx.y) of the M x N product over k in [k_begin, k_end).
 template <Rows A_ROWS, Rows B_ROWS, class A, class B, class Epilogue>
-__device__ void gemm(const A &a, const B &b, int M, int N, int k_begin, int k_end,
-                     const Epilogue &epilogue) {
+__device__ Block gemm(const A &a, const B &b, int M, int N, int k_begin, int k_end,
+                      const Epilogue &epilogue) {
     constexpr bool A_BY_OUTPUT = A_ROWS == Rows::ALONG_OUTPUT;
     constexpr int A_OUTPUT_STEP = A_BY_OUTPUT ? BK + PAD : 1;
     constexpr int A_K_STEP = A_BY_OUTPUT ? 1 : BM + PAD, B_K_STEP = BN + PAD;
@@ -89,4 +89,5 @@ __device__ void gemm(const A &a, const B &b, int M, int N, int k_begin, int k_en
         __syncthreads();  // before the next step overwrites them
     }
     if (used) epilogue.store(m0 + m, n0 + n, sum, smaller(TM, M - m0 - m), smaller(TN, N - n0 - n));
+    return {m0, smaller(m0 + BM, M), n0, smaller(n0 + BN, N)};
 }

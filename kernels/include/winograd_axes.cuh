@@ -1,10 +1,8 @@
-// The transforms of winograd.cu along one axis: each takes FROM numbers and leaves TO of them.
+// The transforms of winograd.cu: along an axis, each takes FROM numbers and leaves TO of them.
 #pragma once
 
-#include "dialect.cuh"
+#include "lanes.cuh"
 
-using lanes_t = Simd<acc_t>::type;
-constexpr int LANES = Simd<acc_t>::LANES;
 constexpr int TILE = 4, SIDE = 6;  // of a tile along an axis: outputs, points
 
 // Powers of a and b, and the other constants of the matrices.
@@ -70,3 +68,21 @@ struct ToTaps {
         p[2] = p[5] + even_a * A2 + even_b * B2;
     }
 };
+
+// Gives put(i, j, value) what becomes of value = get(i, j) along both axes, by columns first.
+template <class Axis, class Get, class Put>
+__device__ __forceinline__ void along_both(const Get &get, const Put &put) {
+    lanes_t p[Axis::TO][Axis::FROM];
+    UNROLL for (int j = 0; j < Axis::FROM; ++j) {
+        lanes_t column[SIDE];
+        UNROLL for (int i = 0; i < Axis::FROM; ++i) column[i] = get(i, j);
+        Axis::apply(column);
+        UNROLL for (int i = 0; i < Axis::TO; ++i) p[i][j] = column[i];
+    }
+    UNROLL for (int i = 0; i < Axis::TO; ++i) {
+        lanes_t row[SIDE];
+        UNROLL for (int j = 0; j < Axis::FROM; ++j) row[j] = p[i][j];
+        Axis::apply(row);
+        UNROLL for (int j = 0; j < Axis::TO; ++j) put(i, j, row[j]);
+    }
+}
