@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-#: Every public function once or twice, augmented batches and the moments of results, which are
-#: wrong alike where they are taken too early, on blocks of many threads.
+#: Every public function once or twice, augmented batches, and the moments of results, which are
+#: read from an array: that no race check looks at. On blocks of many threads.
 CHOSEN = ["tests/test_repeatability.py", "tests/test_batch.py", "tests/test_moments.py"]
 CHOSEN += ["-k", "simt and (float32 and (twice or augmented) or large_mean)"]
 

@@ -16,8 +16,9 @@ def test_every_barrier_is_needed_and_its_deletion_is_caught(cache):
     verdicts = try_all(REPOSITORY, cache)
     survivors = [str(verdict.barrier) for verdict in verdicts if verdict.test is None]
     assert verdicts and not survivors
-    for verdict in verdicts:  # by the race check, not by some other failure
-        assert "SimtError" in verdict.message, verdict
+    # By the race check, or of an array by the NaN that was there before: not by some other failure.
+    for verdict in verdicts:
+        assert "SimtError" in verdict.message or "float64(nan)" in verdict.message, verdict
 
 
 def test_a_barrier_that_is_not_needed_survives(cache, tmp_path):
