@@ -10,6 +10,8 @@ import numpy as np
 
 #: Lets the worker threads of the contender before, which spin for a while, fall asleep.
 PAUSE_SECONDS = 0.01
+#: The same for threads of ONNX Runtime and PyTorch in other processes, which do so for much longer.
+IDLE_SECONDS = 0.1
 
 Sample = Callable[[], float]  #: runs a contender once and returns its seconds
 

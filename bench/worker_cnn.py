@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import cnn
-from measure import PAUSE_SECONDS
+from measure import IDLE_SECONDS
 from networks import restore
 from worker import serve
 
@@ -62,7 +62,7 @@ def outputs(batch_size: int) -> list[list[float]]:
 def infer(batch_size: int, calls: int) -> float:
     """Return the seconds of a prediction, in the mean of some calls after an untimed one."""
     x, model = _inputs(batch_size), trainer.model
-    time.sleep(PAUSE_SECONDS)
+    time.sleep(IDLE_SECONDS)
     model.predict(x, batch_size)
     start = time.perf_counter()
     for _ in range(calls):

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 
 from cnn.export import to_onnx
-from measure import PAUSE_SECONDS
+from measure import IDLE_SECONDS
 from networks import restore
 from worker import serve
 
@@ -34,7 +34,7 @@ def outputs(batch_size: int) -> list[list[float]]:
 def infer(batch_size: int, calls: int) -> float:
     """Return the seconds of a prediction, in the mean of some calls after an untimed one."""
     inputs = {"images": _inputs(batch_size)}
-    time.sleep(PAUSE_SECONDS)
+    time.sleep(IDLE_SECONDS)
     session.run(None, inputs)
     start = time.perf_counter()
     for _ in range(calls):

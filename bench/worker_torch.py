@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from measure import PAUSE_SECONDS
+from measure import IDLE_SECONDS
 from worker import serve
 
 state: Any = None
@@ -249,7 +249,7 @@ def outputs(batch_size: int) -> list[list[float]]:
 def infer(batch_size: int, calls: int) -> float:
     """Return the seconds of a prediction, in the mean of some calls after an untimed one."""
     x = _inputs(batch_size)
-    time.sleep(PAUSE_SECONDS)
+    time.sleep(IDLE_SECONDS)
     state.predict(x)
     _wait()
     start = time.perf_counter()

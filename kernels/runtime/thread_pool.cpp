@@ -4,12 +4,16 @@
 // none is left. Which thread runs a block never changes a result, since blocks are independent.
 // Launches often follow each other closely, so a worker looks out for the next job for a while
 // before it sleeps; and a caller waits for the workers that have joined its job, not for those
-// that the system has not woken yet.
+// that the system has not woken yet. The system likes to wake a worker on the caller's own core,
+// where it looks out at the caller's expense, and leaves it there for long: it goes elsewhere.
 // A caller who finds the pool busy, or whose process was forked after the workers started, runs
 // its blocks alone. The pool is never destroyed: workers may outlive static destructors.
 #include "registers.cuh"
 
 #include <unistd.h>
+#ifdef __linux__
+#include <sched.h>
+#endif
 
 #include <atomic>
 #include <condition_variable>
@@ -24,6 +28,9 @@ namespace {
 class Pool {
   public:
     explicit Pool(int threads) : process(getpid()) {
+#ifdef __linux__
+        sched_getaffinity(0, sizeof allowed, &allowed);
+#endif
         try {
             for (; workers < threads - 1; ++workers) std::thread([this] { work(); }).detach();
         } catch (const std::system_error &) {
@@ -40,7 +47,7 @@ class Pool {
         bool asleep;
         {
             std::lock_guard<std::mutex> lock(mutex);
-            job = {body, context, count, count / (4LL * (workers + 1)) + 1};
+            job = {body, context, count, count / (4LL * (workers + 1)) + 1, core()};
             next = 0;
             open = true;
             ++generation;
@@ -61,6 +68,7 @@ class Pool {
         RangeBody body;
         void *context;
         long long count, chunk;
+        int core;  // the caller's
     };
 
     void take_chunks() {
@@ -76,23 +84,44 @@ class Pool {
         long long seen = 0;
         for (;;) {
             for (int turn = 0; turn < SPINS && generation == seen; ++turn) relax();
+            int busy;
+            bool joins;
             {
                 std::unique_lock<std::mutex> lock(mutex);
                 ++sleeping;
                 wake.wait(lock, [&] { return generation != seen; });
                 --sleeping;
                 seen = generation;
-                if (!open) continue;
-                ++active;
+                busy = job.core;
+                joins = open;
+                active += joins;
             }
+            leave(busy);
+            if (!joins) continue;
             take_chunks();
             std::lock_guard<std::mutex> lock(mutex);
             if (--active == 0) finished.notify_one();
         }
     }
 
-    // Some 20 microseconds of turns: about what waking a thread takes.
-    static constexpr int SPINS = 1000;
+    // The core that this thread runs on, and going to another one that the process may use.
+#ifdef __linux__
+    static int core() { return sched_getcpu(); }
+    void leave(int busy) const {
+        if (busy < 0 || busy >= CPU_SETSIZE || core() != busy || CPU_COUNT(&allowed) < 2) return;
+        cpu_set_t others = allowed;
+        CPU_CLR(busy, &others);
+        sched_setaffinity(0, sizeof others, &others);
+    }
+    cpu_set_t allowed{};  // when the pool was made
+#else
+    static int core() { return -1; }
+    void leave(int) const {}
+#endif
+
+    // Some 100 microseconds of turns: more than Python takes between two calls. To wake a thread
+    // takes up to half as long.
+    static constexpr int SPINS = 5000;
 
     static void relax() {
 #if defined(__x86_64__) || defined(__i386__)
