@@ -6,13 +6,15 @@ python -m pytest bench/test_inference.py -k "speedrun and batch-1-"
 from __future__ import annotations
 
 import contextlib
+import time
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 import pytest
 
 from machine import threads
-from measure import clock, measure, rounds_within, verify
+from measure import IDLE_SECONDS, clock, measure, rounds_within, verify
 from networks import NETWORKS, describe
 from worker import Worker, device_name
 
@@ -44,6 +46,13 @@ def commands(target: Any, smoke: bool) -> dict[str, list[str]]:
     return found
 
 
+def sample(worker: Worker, batch_size: int, calls: int) -> float:
+    """Return the seconds of a prediction, after a pause and an untimed one."""
+    time.sleep(IDLE_SECONDS)
+    worker.call("infer", batch_size=batch_size, calls=1)
+    return worker.call("infer", batch_size=batch_size, calls=calls)
+
+
 @pytest.mark.parametrize("batch_size", CALLS, ids=lambda size: f"batch-{size}-")
 @pytest.mark.parametrize("network", NETWORKS)
 def test_inference(network: str, batch_size: int, target, data_folder, smoke, benchmark):
@@ -61,10 +70,9 @@ def test_inference(network: str, batch_size: int, target, data_folder, smoke, be
             verify(name, [outputs], [expected], LOGITS_RTOL)
         calls = 2 if smoke else CALLS[batch_size]
         samples = {
-            name: lambda worker=worker: worker.call("infer", batch_size=batch_size, calls=calls)
-            for name, worker in workers.items()
+            name: partial(sample, worker, batch_size, calls) for name, worker in workers.items()
         }
-        one_round = calls * sum(sample() for sample in samples.values())
+        one_round = calls * sum(run() for run in samples.values())
         benchmark.extra_info |= {
             "row": f"inference {network}, batch {batch_size}",
             "network": network,

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 import cnn
-from measure import IDLE_SECONDS
 from networks import restore
 from worker import serve
 
@@ -60,10 +59,8 @@ def outputs(batch_size: int) -> list[list[float]]:
 
 
 def infer(batch_size: int, calls: int) -> float:
-    """Return the seconds of a prediction, in the mean of some calls after an untimed one."""
+    """Return the seconds of a prediction, in the mean of some calls."""
     x, model = _inputs(batch_size), trainer.model
-    time.sleep(IDLE_SECONDS)
-    model.predict(x, batch_size)
     start = time.perf_counter()
     for _ in range(calls):
         model.predict(x, batch_size)
