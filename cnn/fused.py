@@ -126,7 +126,7 @@ class ConvPool(Layer):
 
 
 class Norm(Layer):
-    """A batch normalisation followed by a ReLU or max-pooling, or by both in either order.
+    """A batch normalisation followed by a ReLU, max-pooling, both in either order, or neither.
 
     Parameters
     ----------
@@ -196,31 +196,19 @@ class ConvNorm(Norm):
         super().__init__(norm.norm, norm.relu, norm.pool)
         self.conv = conv
         self.parameters = conv.parameters | norm.parameters
-        names = ("stride", "padding", "dilation", "groups")
-        self._options = {name: getattr(conv, name) for name in names}
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return y (N, OH, OW, F), or (N, PH, PW, F) where it is pooled."""
-        weight, bias = self.conv.parameters["weight"], self.conv.parameters.get("bias")
+        conv = self.conv
+        weight, bias = conv.parameters["weight"], conv.parameters.get("bias")
         self._images = x
-        return self._forward(*forward_with_moments(x, weight, bias, **self._options), training)
+        return self._forward(*forward_with_moments(x, weight, bias, **conv.options), training)
 
     def backward(self, dy: Array) -> Array:
         """Return dx (N, H, W, C)."""
-        conv = self.conv
         dy = super().backward(dy)
         del self._x, self._y  # a planned step takes their memory for dx
-        dx, _, _ = kernels.conv2d_backward(
-            dy,
-            self._images,
-            conv.parameters["weight"],
-            need_dx=conv.need_dx,
-            out_dw=conv.gradients["weight"],
-            need_db=conv.bias,
-            out_db=conv.gradients.get("bias"),
-            **self._options,
-        )
-        return dx
+        return self.conv.backward_of(self._images, dy)
 
 
 def _norm(norm: BatchNorm, after: Sequence[Layer]) -> Norm:

@@ -106,12 +106,11 @@ def _convolution(model: Sequential, conv: Conv2D, left: list[Layer]) -> Step:
     pool = pooling_of(model, conv, left[:2])
     relu = pool is None and bool(left) and type(left[0]) is ReLU
     del left[: 2 if pool is not None else int(relu)]
-    options = {name: getattr(conv, name) for name in ("stride", "padding", "dilation", "groups")}
 
     def convolve(x: Array, weight: Array, bias: Array | None) -> Array:
         if pool is not None:
             return conv2d_pool.forward(x, weight, bias, conv.window, pool)[0]
-        return kernels.conv2d(x, weight, bias, relu=relu, **options)
+        return kernels.conv2d(x, weight, bias, relu=relu, **conv.options)
 
     def step(x: Array) -> Array:
         weight, bias = conv.parameters["weight"], conv.parameters.get("bias")

@@ -139,26 +139,30 @@ class Conv2D(Layer):
         self.declare("weight", (self.filters, g.KH, g.KW, C // self.groups), fan_in_uniform)
         if self.bias:
             self.declare("bias", (self.filters,), zeros)
-        self._options = {**geometry, "groups": self.groups}
+        self.options = {**geometry, "groups": self.groups}
         return g.OH, g.OW, self.filters
 
     def forward(self, x: Array, training: bool = False, relu: bool = False) -> Array:
         """Return y (N, OH, OW, F)."""
         self._x = self.ready(x)
         weight, bias = self.parameters["weight"], self.parameters.get("bias")
-        return kernels.conv2d(self._x, weight, bias, relu=relu, **self._options)
+        return kernels.conv2d(self._x, weight, bias, relu=relu, **self.options)
 
     def backward(self, dy: Array) -> Array:
         """Return dx (N, H, W, C)."""
+        return self.backward_of(self._x, dy)
+
+    def backward_of(self, x: Array, dy: Array) -> Array:
+        """Do what `backward` does, for the images x of another pass than the last `forward`."""
         dx, _, _ = kernels.conv2d_backward(
             dy,
-            self._x,
+            x,
             self.parameters["weight"],
             need_dx=self.need_dx,
             out_dw=self.gradients["weight"],
             need_db=self.bias,
             out_db=self.gradients.get("bias"),
-            **self._options,
+            **self.options,
         )
         return dx
 
