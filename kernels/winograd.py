@@ -25,7 +25,7 @@ _LINE = 16  # elements more than it has between one point's matrix and the next 
 _LEAST_CHANNELS = 16  # below it much of a register would be zeros
 _LEAST_TILES = 16  # fewer do not repay the transform of the filters
 _LEAST_OUTPUTS = 6  # of a tile in the mean: fewer do not repay its 36 products
-_FEW_CHUNKS = 4  # so many blocks would leave cores idle
+_FEW_CHUNKS = 4  # fewer blocks would leave cores idle
 _BLOCKS = 16  # that few tiles are shared out over, so that there are some for every core
 #: By ``bench/tune.py``: the most tiles in shared memory at a time, and how many at least the filter
 #: gradient gives a partial result of its own.
@@ -182,14 +182,14 @@ def _convolve(
 
 def _launch(target: Target, entry: str, grid: Grid, tiles: Tiles, *arguments: Any) -> None:
     x = arguments[0]
-    shared = _shared(tiles, 8 if accumulator(x.dtype) == "float64" else 4)
+    shared = _shared(tiles, _itemsize(x.dtype))
     kernel = _SOURCE.kernel(entry, target, x.dtype)
     kernel(grid, target.threads, *arguments, shared=shared)
 
 
 def _tiles(target: Target, dtype: Any, outputs: Shape, C: int, F: int) -> Tiles:
     """Return the tiles over the outputs (OH, OW); a chunk of none if they do not fit."""
-    itemsize = 8 if accumulator(dtype) == "float64" else 4
+    itemsize = _itemsize(dtype)
     lanes = target.lanes(itemsize)
     width = -(-F // lanes) * lanes
     height = _height(target, itemsize, width)
@@ -208,9 +208,14 @@ def _chunks(
     """Return the tiles in chunks small enough for several blocks, and how many tiles there are."""
     tiles = _tiles(target, dtype, outputs, C, F)
     count = images * tiles.rows * tiles.columns
-    unit = _height(target, 8 if accumulator(dtype) == "float64" else 4, tiles.width)
+    unit = _height(target, _itemsize(dtype), tiles.width)
     tiles.chunk = min(tiles.chunk, max(count // _BLOCKS // unit, 1) * unit)
     return tiles, count
+
+
+def _itemsize(dtype: Any) -> int:
+    """Return the bytes of a point: it is of the type that sums are taken in."""
+    return 8 if accumulator(dtype) == "float64" else 4
 
 
 def _height(target: Target, itemsize: int, width: int) -> int:

@@ -113,20 +113,11 @@ static inline void write_first(E *p, typename Simd<E>::type value, int count, bo
     fetch_ahead(p);
     store_first(p, value, count);
 }
-// The same for V neighbours.
-template <int V, typename E> static inline void write_all(E *p, const E (&values)[V], bool past) {
-    constexpr int LANES = Simd<E>::LANES;
-    if constexpr (V % LANES == 0)
-        UNROLL for (int v = 0; v < V; v += LANES)
-            write_first(p + v, load_lanes(values + v), LANES, past);
-    else
-        for (int v = 0; v < V; ++v) p[v] = values[v];
-}
-// And for a whole array: element i is of(i), which reads neighbours that are NARROWER times as
+// The same for a whole array: element i is of(i), which reads neighbours that are NARROWER times as
 // narrow. A register of those makes as many of E's.
 template <int NARROWER, typename E, class Of>
 static inline void write_each(E *p, long long count, const Of &of) {
-    constexpr int STEP = NARROWER * Simd<E>::LANES;
+    constexpr int LANES = Simd<E>::LANES, STEP = NARROWER * LANES;
     const bool past = past_caches<E>(count);
     long long i = count * blockIdx.x / gridDim.x;
     const long long end = count * (blockIdx.x + 1LL) / gridDim.x;
@@ -134,7 +125,8 @@ static inline void write_each(E *p, long long count, const Of &of) {
     for (; i + STEP <= end; i += STEP) {
         E values[STEP];
         _Pragma("omp simd") for (int l = 0; l < STEP; ++l) values[l] = of(i + l);
-        write_all(p + i, values, past);
+        UNROLL for (int l = 0; l < STEP; l += LANES)
+            write_first(p + i + l, load_lanes(values + l), LANES, past);
     }
     for (; i < end; ++i) p[i] = of(i);
 }

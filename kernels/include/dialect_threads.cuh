@@ -28,10 +28,6 @@ template <typename E, typename V>
 __device__ inline void write_first(E *p, V value, int count, bool) {
     store_first(p, value, count);
 }
-template <int V, typename E, typename A>
-__device__ inline void write_all(E *p, const A (&values)[V], bool) {
-    _Pragma("unroll") for (int v = 0; v < V; ++v) p[v] = E(values[v]);
-}
 
 // Whole numbers of another type, the first `count` of them; the others are anything.
 template <typename E, typename Whole>
