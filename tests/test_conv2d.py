@@ -56,7 +56,7 @@ def test_equals_the_oracle(target, dtype, drawn, N, groups, channels, filters, b
     check_backward(target, normal(3, *shape, dtype=dtype), x, w, **options)
 
 
-# The tile of a block is 256 rows x 64 filters x 256 of k on cpu, 64 x 64 x 16 on cuda.
+# On cpu a block has 256 rows and packs 96 filters x 1024 of k; on cuda its tile is 64 x 64 x 16.
 @pytest.mark.parametrize(
     "x_shape, w_shape, options",
     [
@@ -67,6 +67,7 @@ def test_equals_the_oracle(target, dtype, drawn, N, groups, channels, filters, b
         ((1, 15, 17, 255), (63, 1, 1, 255), {}),  # one less than a tile of rows, filters and k
         ((1, 16, 16, 4), (64, 8, 8, 4), {"padding": "same"}),  # exactly one tile of each
         ((1, 1, 257, 257), (65, 1, 1, 257), {}),  # one more: a tile of one row, column and k
+        ((1, 4, 5, 1025), (97, 1, 1, 1025), {}),  # one more than is packed
         ((2, 19, 23, 67), (13, 3, 3, 67), {"padding": 1}),  # primes; k of 603 takes three steps
         ((3, 7, 5, 33), (66, 3, 3, 1), {"groups": 33}),  # depthwise, two filters a channel
         ((2, 6, 6, 16), (16, 3, 3, 8), {"groups": 2, "padding": 1}),  # whole registers by group
@@ -76,6 +77,8 @@ def test_equals_the_oracle(target, dtype, drawn, N, groups, channels, filters, b
         ((1, 2, 3, 3), (2, 2, 2, 3), {"padding": 9, "dilation": 7}),  # mostly padding
         ((3, 19, 17, 1), (24, 5, 5, 1), {"padding": ((2, 1), (0, 3))}),  # one channel: by taps
         ((2, 23, 29, 1), (33, 4, 3, 1), {"stride": (2, 3), "dilation": (1, 2), "padding": 3}),
+        ((2, 11, 13, 1), (99, 3, 3, 1), {}),  # more filters than are packed, by few taps
+        ((1, 35, 33, 1), (3, 34, 31, 1), {}),  # more taps than are packed, in short runs
         ((2, 129, 128, 1), (2, 1, 1, 1), {}),  # over 128 steps of rows: splits of two steps each
     ],
 )

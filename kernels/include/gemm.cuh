@@ -26,6 +26,8 @@
 
 enum class Rows { ALONG_OUTPUT, ALONG_K };
 
+constexpr int SLACK = 8;  // addresses of rows that gemm_rows.cuh makes at a time
+
 // The rows and columns of C that a block has computed.
 struct Block { int m0, m1, n0, n1; };
 
@@ -81,9 +83,13 @@ struct Matrix {
     struct Walk {
         const T *row;
         int64 stride;
-        const T *next() { return (row += stride) - stride; }
+        bool next(int count, const T **start) {
+            for (int i = 0; i < count; ++i, row += stride) start[i] = row;
+            return true;
+        }
     };
     Walk walk(int row) const { return {data + row * stride, stride}; }
+    bool inside() const { return true; }
     int run() const { return 1 << 30; }
     int64 offset(int column) const { return column; }
 };
@@ -99,14 +105,22 @@ struct BiasRelu {
     template <int V>
     __device__ __forceinline__ void store(int m, int n, const lanes_t (&tile)[TM][V], int rows,
                                           int columns) const {
+        const bool past = this->past;
         UNROLL for (int v = 0; v < V; ++v) {
             const int count = columns - v * LANES;
             const lanes_t shift =
                 bias ? lanes_t(load_first(bias + n + v * LANES, count)) : lanes_t{};
-            UNROLL for (int i = 0; i < TM; ++i) {
+            T *to = y + m * stride + n + v * LANES;
+            const bool whole = rows == TM && count >= LANES;  // most are
+            UNROLL for (int i = 0; i < TM; ++i, to += stride) {
                 lanes_t value = tile[i][v] + shift;
                 if (relu) value = value < 0 ? lanes_t{} : value;
-                if (i < rows) write_first(y + (m + i) * stride + n + v * LANES, value, count, past);
+                if (whole && past)
+                    write_first(to, value, LANES, past);
+                else if (whole)
+                    store_first(to, value, LANES);
+                else if (i < rows)
+                    store_first(to, value, count);
             }
         }
     }
@@ -153,16 +167,16 @@ template <typename E> struct Plain {
     E *y;
     int64 stride;
 
-    template <int V>
-    __device__ __forceinline__ void store(int m, int n, const lanes_t (&tile)[TM][V], int rows,
+    template <int ROWS, int V>
+    __device__ __forceinline__ void store(int m, int n, const lanes_t (&tile)[ROWS][V], int rows,
                                           int columns) const {
-        UNROLL for (int i = 0; i < TM; ++i) UNROLL for (int v = 0; v < V; ++v) if (i < rows)
+        UNROLL for (int i = 0; i < ROWS; ++i) UNROLL for (int v = 0; v < V; ++v) if (i < rows)
             store_first(y + (m + i) * stride + n + v * LANES, tile[i][v], columns - v * LANES);
     }
-    template <int V>
-    __device__ __forceinline__ void load(int m, int n, lanes_t (&tile)[TM][V], int rows,
+    template <int ROWS, int V>
+    __device__ __forceinline__ void load(int m, int n, lanes_t (&tile)[ROWS][V], int rows,
                                          int columns) const {
-        UNROLL for (int i = 0; i < TM; ++i) UNROLL for (int v = 0; v < V; ++v) if (i < rows)
+        UNROLL for (int i = 0; i < ROWS; ++i) UNROLL for (int v = 0; v < V; ++v) if (i < rows)
             tile[i][v] = load_first(y + (m + i) * stride + n + v * LANES, columns - v * LANES);
     }
 };

@@ -4,11 +4,13 @@
 // TM * V multiply-adds. B is packed, a panel at a time; packing A as well would cost more than it
 // saves, since a row of A meets only N columns. A's loader tells where a row lies:
 //
-//   walk(row).next()  address of the row, then of the one after it, ...; null for a row that
-//   reaches
-//                     into padding, which is copied together by load()
+//   walk(row).next(count, start)
+//                     puts the addresses of the row and those after it, then of the next ones, ...;
+//                     null for a row that reaches into padding, which is copied together by load(),
+//                     and then returns false; up to SLACK more addresses may be written
 //   offset(column)    where a column lies from there; columns come in runs() of neighbours
-//   PLAIN             whether every row is one run, none of it padding
+//   inside()          whether no row reaches into padding
+//   PLAIN             whether moreover every row is one run
 //
 //   geometry grid (parts of M, parts of N, any): any number of parts gives the same bits
 #pragma once
@@ -17,8 +19,9 @@
 
 // TM * VECTORS sums fit the registers: 24 of AVX-512's 32, 12 of AVX2's 16.
 constexpr int TM = REGISTER_BYTES == 64 ? 8 : 4, VECTORS = 3;
-constexpr int BAND = 256;   // rows along k that are packed at a time
-constexpr int SHEET = 256;  // rows whose sums wait for the next panel
+constexpr int TALL = REGISTER_BYTES == 64 ? 9 : TM;  // fits, too: the taps of a 3 x 3 window
+constexpr int BAND = 256;                            // rows along k that are packed at a time
+constexpr int SHEET = 256;                           // rows whose sums wait for the next panel
 
 static_assert(BN >= VECTORS * LANES, "a panel must hold the columns of a micro-tile");
 static_assert(SHEET % TM == 0 && BK * BN >= BAND * TM, "sheets must hold whole micro-tiles");
@@ -47,11 +50,11 @@ static inline int vectors(int N) {
 }
 
 // The sums of a micro-tile, kept in registers as long as loops over them are unrolled.
-template <int V> struct MicroTile {
-    lanes_t sum[TM][V];
+template <int V, int ROWS = TM> struct MicroTile {
+    lanes_t sum[ROWS][V];
 
     template <class Body> __attribute__((always_inline)) void each(const Body &body) {
-        UNROLL for (int i = 0; i < TM; ++i) UNROLL for (int v = 0; v < V; ++v) body(i, v);
+        UNROLL for (int i = 0; i < ROWS; ++i) UNROLL for (int v = 0; v < V; ++v) body(i, v);
     }
     // Adds the product of A's elements p[i][offset[i]] with one packed row of B.
     template <class Element>
@@ -129,13 +132,11 @@ static void pack(acc_t *tile, const B &b, int k0, int depth, int n0, int columns
 // Takes the addresses of the next rows, the last one's for those past it, and returns whether none
 // is null. Not inlined: in the midst of a product there are no registers left for it.
 template <class Walk>
-__attribute__((noinline)) static bool next_rows(Walk &walk, int rows, const T *(&start)[TM]) {
-    bool whole = true;
-    for (int i = 0; i < TM; ++i) {
-        start[i] = i < rows ? walk.next() : start[i - 1];
-        fetch_ahead(start[i]);
-        whole &= start[i] != nullptr;
-    }
+__attribute__((noinline)) static bool next_rows(Walk &walk, int rows,
+                                                const T *(&start)[TM + SLACK]) {
+    const bool whole = walk.next(rows, start);
+    for (int i = rows; i < TM; ++i) start[i] = start[rows - 1];
+    UNROLL for (int i = 0; i < TM; ++i) fetch_ahead(start[i]);
     return whole;
 }
 
@@ -148,8 +149,6 @@ static void multiply_rows(const A &a, const B &b, Part m, Part n, int k_begin, i
     alignas(REGISTER_BYTES) acc_t tile[BK * BN], gathered[TM][BK], waiting[SHEET * BN];
     // A panel ends where a run ends, unless runs are longer than panels.
     const int run = a.run(), most = run < BK ? BK / run * run : BK;
-    const bool short_runs = run < 2 * LANES;
-    int64 offsets[BK];
     for (int n0 = n.begin; n0 < n.end; n0 += PANEL) {
         const int columns = smaller(PANEL, n.end - n0);
         const int width = ceil_div(columns, WIDTH) * WIDTH;
@@ -162,12 +161,10 @@ static void multiply_rows(const A &a, const B &b, Part m, Part n, int k_begin, i
                 const bool first = k0 == k_begin, last = k0 + depth == k_end;
                 if (!(first && last) || m0 == m.begin)
                     pack<B_ROWS>(tile, b, k0, depth, n0, columns, width);
-                if (short_runs)
-                    for (int k = 0; k < depth; ++k) offsets[k] = a.offset(k0 + k);
                 auto walk = a.walk(m0);
                 for (int row = m0; row < m1; row += TM) {
                     const int rows = smaller(TM, m1 - row);
-                    const acc_t *start[TM];
+                    const acc_t *start[TM + SLACK];
                     const bool whole = next_rows(walk, rows, start);
                     bool direct[TM];  // unless all are
                     for (int i = 0; !whole && i < TM; ++i) {
@@ -181,19 +178,14 @@ static void multiply_rows(const A &a, const B &b, Part m, Part n, int k_begin, i
                         acc_t *kept = waiting + (row - m0) * BN + j * TM;
                         if (!first) c.load(kept);
                         const acc_t *packed = tile + j;
-                        if (short_runs && whole) {
-                            for (int k = 0; k < depth; ++k, packed += width)
-                                c.add(packed, [&](int i) { return start[i][offsets[k]]; });
-                        } else {
-                            for (int k = 0; k < depth; k += run) {
-                                const int64 offset = a.offset(k0 + k);
-                                const acc_t *p[TM];
-                                UNROLL for (int i = 0; i < TM; ++i) p[i] =
-                                    start[i] + (whole || direct[i] ? offset : k);
-                                const int length = smaller(run, depth - k);
-                                for (int l = 0; l < length; ++l, packed += width)
-                                    c.add(packed, [&](int i) { return p[i][l]; });
-                            }
+                        for (int k = 0; k < depth; k += run) {
+                            const int64 offset = a.offset(k0 + k);
+                            const acc_t *p[TM];
+                            UNROLL for (int i = 0; i < TM; ++i) p[i] =
+                                start[i] + (whole || direct[i] ? offset : k);
+                            const int length = smaller(run, depth - k);
+                            for (int l = 0; l < length; ++l, packed += width)
+                                c.add(packed, [&](int i) { return p[i][l]; });
                         }
                         if (last)
                             epilogue.store(row, n0 + j, c.sum, rows, smaller(WIDTH, columns - j));
@@ -203,6 +195,40 @@ static void multiply_rows(const A &a, const B &b, Part m, Part n, int k_begin, i
                 }
                 k0 += depth;
             } while (k0 < k_end);
+        }
+    }
+}
+
+// ---- short rows --------------------------------------------------------------------------------
+
+// The same where a row has few columns, in short runs, and none in padding: windows over images of
+// few channels. Each column has an offset of its own, and all of B's panel stays packed.
+template <int V, Rows B_ROWS, class A, class B, class Epilogue>
+static void multiply_short_rows(const A &a, const B &b, Part m, Part n, int K,
+                                const Epilogue epilogue) {
+    constexpr int WIDTH = V * LANES, PANEL = BN / WIDTH * WIDTH, CHUNK = 8 * TM;
+    alignas(REGISTER_BYTES) acc_t tile[BK * BN];
+    int64 offsets[BK];
+    for (int k = 0; k < K; ++k) offsets[k] = a.offset(k);
+    for (int n0 = n.begin; n0 < n.end; n0 += PANEL) {
+        const int columns = smaller(PANEL, n.end - n0);
+        const int width = ceil_div(columns, WIDTH) * WIDTH;
+        pack<B_ROWS>(tile, b, 0, K, n0, columns, width);
+        auto walk = a.walk(m.begin);
+        for (int m0 = m.begin; m0 < m.end; m0 += CHUNK) {
+            const acc_t *start[CHUNK + SLACK];
+            const int rows = smaller(CHUNK, m.end - m0);
+            walk.next(rows, start);
+            for (int i = rows; i % TM > 0; ++i) start[i] = start[rows - 1];
+            for (int row = 0; row < rows; row += TM)
+                for (int j = 0; j < columns; j += WIDTH) {
+                    MicroTile<V> c = {};
+                    const acc_t *packed = tile + j;
+                    for (int k = 0; k < K; ++k, packed += width)
+                        c.add(packed, [&](int i) { return start[row + i][offsets[k]]; });
+                    epilogue.store(m0 + row, n0 + j, c.sum, smaller(TM, rows - row),
+                                   smaller(WIDTH, columns - j));
+                }
         }
     }
 }
@@ -217,20 +243,21 @@ static void multiply_dots(const A &a, const B &b, int M, Part n, int K, const Ep
     for (int n0 = n.begin; n0 < n.end; n0 += LANES) {
         const int columns = smaller(LANES, n.end - n0);
         lanes_t results[TM][1] = {};
-        auto rows = a.walk(0);
+        const acc_t *x[TM + SLACK];
+        a.walk(0).next(M, x);
         for (int i = 0; i < M; ++i) {
-            const acc_t *x = rows.next();
             for (int j = 0; j < columns; j += CHAINS) {
-                const acc_t *row[CHAINS];
-                auto walk = b.walk(n0 + j);
-                for (int c = 0; c < CHAINS; ++c) row[c] = j + c < columns ? walk.next() : row[0];
+                const acc_t *row[CHAINS + SLACK];
+                const int used = smaller(CHAINS, columns - j);
+                b.walk(n0 + j).next(used, row);
+                for (int c = used; c < CHAINS; ++c) row[c] = row[0];
                 lanes_t sum[CHAINS] = {};
                 for (int k = 0; k < K; k += LANES) {
-                    const lanes_t value = load_first(x + k, K - k);
+                    const lanes_t value = load_first(x[i] + k, K - k);
                     UNROLL for (int c = 0; c < CHAINS; ++c) sum[c] +=
                         value * load_first(row[c] + k, K - k);
                 }
-                for (int c = 0; c < smaller(CHAINS, columns - j); ++c) {
+                for (int c = 0; c < used; ++c) {
                     acc_t total = 0;
                     for (int l = 0; l < LANES; ++l) total += sum[c][l];
                     results[i][0][j + c] = total;
@@ -243,11 +270,11 @@ static void multiply_dots(const A &a, const B &b, int M, Part n, int K, const Ep
 
 // ---- rows along k ------------------------------------------------------------------------------
 
-template <int V, class A, class B, class Epilogue>
+template <int V, int ROWS, class A, class B, class Epilogue>
 static void multiply_bands(const A &a, const B &b, Part m, Part n, int k_begin, int k_end,
                            const Epilogue &epilogue) {
     constexpr int WIDTH = V * LANES, PANEL = BN / WIDTH * WIDTH;
-    constexpr int MOST = BK * BN / BAND / TM * TM;  // columns of A that are gathered at a time
+    constexpr int MOST = BK * BN / BAND / ROWS * ROWS;  // columns of A that are gathered at a time
     alignas(REGISTER_BYTES) acc_t tile[BAND * BN], gathered[BAND * MOST];
     for (int n0 = n.begin; n0 < n.end; n0 += PANEL) {
         const int columns = smaller(PANEL, n.end - n0);
@@ -256,43 +283,48 @@ static void multiply_bands(const A &a, const B &b, Part m, Part n, int k_begin, 
         for (int k0 = k_begin; k0 < k_end; k0 += BAND) {
             const int depth = smaller(BAND, k_end - k0);
             // Rows that lie in one piece come first, then the others.
-            const acc_t *start[BAND];
+            const acc_t *start[BAND + SLACK];
             int order[BAND], direct = 0, others = 0;
+            walk.next(depth, start);
             for (int k = 0; k < depth; ++k) {
-                const acc_t *row = walk.next();
-                fetch_ahead(row);
-                if (row)
-                    start[direct] = row, order[direct++] = k;
+                fetch_ahead(start[k]);
+                if (start[k])
+                    start[direct] = start[k], order[direct++] = k;
                 else
                     order[BAND - ++others] = k;
             }
-            for (int i = 0; i < direct; ++i)
-                pack<Rows::ALONG_K>(tile + i * width, b, k0 + order[i], 1, n0, columns, width);
-            for (int i = 0; i < others; ++i)
-                pack<Rows::ALONG_K>(tile + (direct + i) * width, b, k0 + order[BAND - 1 - i], 1, n0,
-                                    columns, width);
+            // Packed in this order, unless so few micro-tiles read B that it would not pay. Lanes
+            // past the last column then hold what comes after it.
+            const bool after = columns == width || k0 + depth < k_end;
+            const bool packed = others > 0 || !after || m.end - m.begin > 4 * ROWS;
+            const acc_t *const band = packed ? tile : b.row(k0) + n0;
+            const int64 step = packed ? width : b.stride;
+            for (int i = 0; packed && i < depth; ++i) {
+                const int k = i < direct ? order[i] : order[BAND - 1 - (i - direct)];
+                pack<Rows::ALONG_K>(tile + i * width, b, k0 + k, 1, n0, columns, width);
+            }
             for (int m0 = m.begin; m0 < m.end; m0 += MOST) {
                 const int m1 = smaller(m0 + MOST, m.end);
                 for (int i = 0; i < others; ++i)
                     load<1>(a, k0 + order[BAND - 1 - i], m0, m1 - m0, gathered + i * MOST);
-                for (int row = m0; row < m1; row += TM) {
-                    int64 offset[TM];
-                    int place[TM];
-                    for (int i = 0; i < TM; ++i) {
+                for (int row = m0; row < m1; row += ROWS) {
+                    int64 offset[ROWS];
+                    int place[ROWS];
+                    for (int i = 0; i < ROWS; ++i) {
                         place[i] = smaller(row + i, m1 - 1) - m0;
                         offset[i] = a.offset(m0 + place[i]);
                     }
                     for (int j = 0; j < columns; j += WIDTH) {
-                        const int rows = smaller(TM, m1 - row);
+                        const int rows = smaller(ROWS, m1 - row);
                         const int used = smaller(WIDTH, columns - j);
-                        MicroTile<V> c = {};
-                        const acc_t *packed = tile + j;
-                        for (int k = 0; k < direct; ++k, packed += width)
-                            c.add(packed, [&](int i) { return start[k][offset[i]]; });
-                        for (int k = 0; k < others; ++k, packed += width)
-                            c.add(packed, [&](int i) { return gathered[k * MOST + place[i]]; });
+                        MicroTile<V, ROWS> c = {};
+                        const acc_t *lanes = band + j;
+                        for (int k = 0; k < direct; ++k, lanes += step)
+                            c.add(lanes, [&](int i) { return start[k][offset[i]]; });
+                        for (int k = 0; k < others; ++k, lanes += step)
+                            c.add(lanes, [&](int i) { return gathered[k * MOST + place[i]]; });
                         if (k0 > k_begin) {  // band by band, so that rounding errors stay few
-                            MicroTile<V> before;
+                            MicroTile<V, ROWS> before;
                             epilogue.load(row, n0 + j, before.sum, rows, used);
                             c.each([&](int i, int v) { c.sum[i][v] += before.sum[i][v]; });
                         }
@@ -317,11 +349,20 @@ static Block gemm(const A &a, const B &b, int M, int N, int k_begin, int k_end,
         }
     const BlockRows m(M);
     const Part n(N, V * LANES, blockIdx.y, gridDim.y);
+    const auto whole = [](Part part, int unit) {
+        return ceil_div(part.end - part.begin, unit) * unit;
+    };
+    const bool short_rows = k_end <= BK && a.run() < 2 * LANES && a.inside();
     const auto run = [&](auto width) {
         if constexpr (A_ROWS == Rows::ALONG_OUTPUT)
-            multiply_rows<width.value, B_ROWS>(a, b, m, n, k_begin, k_end, epilogue);
+            if (short_rows)
+                multiply_short_rows<width.value, B_ROWS>(a, b, m, n, k_end, epilogue);
+            else
+                multiply_rows<width.value, B_ROWS>(a, b, m, n, k_begin, k_end, epilogue);
+        else if (whole(m, TALL) < whole(m, TM))
+            multiply_bands<width.value, TALL>(a, b, m, n, k_begin, k_end, epilogue);
         else
-            multiply_bands<width.value>(a, b, m, n, k_begin, k_end, epilogue);
+            multiply_bands<width.value, TM>(a, b, m, n, k_begin, k_end, epilogue);
     };
     if (V == 1)
         run(Width<1>());

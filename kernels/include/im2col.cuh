@@ -11,6 +11,7 @@
 
 // The order of im2col's rows: pixel after pixel, or window after window of a pool whose windows
 // touch and do not overlap, so that a micro-tile holds whole windows. Pixels outside are left out.
+// A Walk goes along: run() rows from here on each lie to the right of the one before.
 struct ByPixel {
     int OH, OW;
 
@@ -20,10 +21,10 @@ struct ByPixel {
         Place at;
         int OH, OW;
 
-        // Whether the next one is to the right of this one.
-        bool advance() {
+        int run() const { return OW - at.column; }
+        void advance(int count) {  // at most a run
+            at.column += count - 1;
             at.advance(OH, OW);
-            return at.column > 0;
         }
     };
     Walk walk(int row) const { return {place(row), OH, OW}; }
@@ -41,19 +42,19 @@ struct ByWindow {
         Place at;
         int kh, kw, OH, OW, KH, KW;
 
-        bool advance() {
-            ++at.column;
-            if (++kw < KW) return true;
+        int run() const { return KW - kw; }
+        void advance(int count) {
+            at.column += count, kw += count;
+            if (kw < KW) return;
             kw = 0;
             if (++kh < KH) {
                 at.column -= KW, ++at.row;
-                return false;
+                return;
             }
             kh = 0, at.row -= KH - 1;
-            if (at.column < OW) return false;
+            if (at.column < OW) return;
             at.column = 0, at.row += KH;
             if (at.row == OH) at.row = 0, ++at.n;
-            return false;
         }
     };
     Walk walk(int row) const {
@@ -114,36 +115,46 @@ template <class Order> struct Im2col {
 
     // What gemm_rows.cuh asks: where windows that lie in the image as a whole have their pixels.
     static constexpr bool PLAIN = false;
+    bool inside() const {
+        const Window &g = window;
+        const int last_h = (g.OH - 1) * g.SH - g.PH + (g.KH - 1) * g.DH;
+        const int last_w = (g.OW - 1) * g.SW - g.PW + (g.KW - 1) * g.DW;
+        return g.PH == 0 && g.PW == 0 && last_h < g.H && last_w < g.W;
+    }
     struct Walk {
         const Im2col &a;
         typename Order::Walk row;
-        bool padded;       // some windows reach into padding
-        const T *current;  // the next window's first pixel
+        bool inside;
 
-        Walk(const Im2col &a, int first) : a(a), row(a.order.walk(first)) {
-            const Window &g = a.window;
-            const int last_h = (g.OH - 1) * g.SH - g.PH + (g.KH - 1) * g.DH;
-            const int last_w = (g.OW - 1) * g.SW - g.PW + (g.KW - 1) * g.DW;
-            padded = (g.PH > 0) | (g.PW > 0) | (last_h >= g.H) | (last_w >= g.W);
-            current = pixel();
-        }
         const T *pixel() const {
             const Window &g = a.window;
             const int h = row.at.row * g.SH - g.PH, w = row.at.column * g.SW - g.PW;
-            if (padded) {
+            if (!inside) {
                 const int last_h = h + (g.KH - 1) * g.DH, last_w = w + (g.KW - 1) * g.DW;
                 if ((h < 0) | (w < 0) | (last_h >= g.H) | (last_w >= g.W)) return nullptr;
             }
             return a.x + ((row.at.n * g.H + h) * g.W + w) * a.C;
         }
-        const T *next() {
-            const T *const found = current;
-            const bool right = row.advance();
-            current = right && !padded ? current + a.window.SW * a.C : pixel();
-            return found;
+        bool next(int count, const T **start) {
+            bool whole = true;
+            if (!inside) {
+                for (int i = 0; i < count; ++i, row.advance(1))
+                    whole &= (start[i] = pixel()) != nullptr;
+                return whole;
+            }
+            const int step = a.window.SW * a.C;
+            while (count > 0) {
+                const int run = smaller(row.run(), count);
+                const T *const first = pixel();
+                for (int done = 0; done < run; done += SLACK)
+                    LANE_LOOP(i, SLACK) start[done + i] = first + (done + i) * step;
+                row.advance(run);
+                start += run, count -= run;
+            }
+            return true;
         }
     };
-    Walk walk(int row) const { return {*this, row}; }
+    Walk walk(int row) const { return {*this, order.walk(row), inside()}; }
     int64 offset(int column) const {
         const int tap = column / channels, kh = tap / window.KW, kw = tap - kh * window.KW;
         return ((int64)kh * window.DH * window.W + kw * window.DW) * C + column - tap * channels;
