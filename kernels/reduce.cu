@@ -8,19 +8,24 @@
 // bytes    x once; the partial sums are rows / chunk times smaller
 // geometry column_sum: a block a chunk; the others: any grid, one thread an element
 #include "channels.cuh"
+#include "lanes.cuh"
 
 KERNEL column_sum(const T *__restrict__ x, acc_t *__restrict__ partial, int64 rows, int C,
                   int rows_per_chunk) {
     const int64 begin = (int64)blockIdx.x * rows_per_chunk;
     const int64 end = smaller(begin + rows_per_chunk, rows);
-    for_channels(C, [&](int c, auto width) {
-        constexpr int V = decltype(width)::value;
-        acc_t sum[V] = {};
+    for_registers(C, [&](auto at) {
+        constexpr int V = decltype(at)::REGISTERS;
+        lanes_t sum[V] = {};
         for (int64 r = begin; r < end; ++r) {
-            fetch_ahead(x + r * C + c, V);
-            LANE_LOOP(v, V) sum[v] += acc_t(x[r * C + c + v]);
+            const T *row = x + r * C + at.first;
+            UNROLL for (int v = 0; v < V; ++v) {
+                at.fetch(row, v);
+                sum[v] += at.load(row, v);
+            }
         }
-        LANE_LOOP(v, V) partial[(int64)blockIdx.x * C + c + v] = sum[v];
+        UNROLL for (int v = 0; v < V; ++v)
+            at.store(partial + (int64)blockIdx.x * C + at.first, v, sum[v]);
     });
 }
 
