@@ -7,13 +7,15 @@
 //   global average: the window is the image
 //
 // The gradients gather: each input pixel looks at the windows that cover it, in a fixed order, so
-// there are no atomics and the result is bitwise repeatable.
+// there are no atomics and the result is bitwise repeatable. Where no pixel is in two windows, each
+// window writes its pixels instead, so that what is read of it is read once.
 //
 // shapes   x, dx (N, H, W, C); y, dy, argmax (N, OH, OW, C); argmax uint8, uint16 past 256 taps
 // bytes    forward reads x KH*KW/(SH*SW) times (mostly from cache), writes y and argmax once
 // geometry any grid; a thread takes a (pixel, channel) at a time, on cpu up to four SIMD registers
 //          of channels. What depends on the row or the column alone is done once for all of them
 #include "channels.cuh"
+#include "maximum.cuh"
 #include "window.cuh"
 
 #ifndef TYPE_argmax_t
@@ -27,6 +29,7 @@ KERNEL max_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, argmax_t *
                           Window g, int64 rows, int C) {
     const int ahead = row_ahead((int64)g.SH * g.W * C);
     const bool past = past_caches<T>(rows * g.OW * C);
+    const lanes_t lowest = acc_t(-infinity()) - lanes_t{};
     for_images(rows, g.OH, g.OW, C, [&](int64 n, int oh, const auto &columns) {
         const Taps down(vertical(g), oh);
         const T *image = x + n * g.H * g.W * C;
@@ -39,13 +42,8 @@ KERNEL max_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, argmax_t *
             const int64 window = (row + ow) * C;
             channels([&](auto at) {
                 constexpr int V = decltype(at)::REGISTERS;
-                lanes_t best[V];
-                index_t offset[V];
-                UNROLL for (int v = 0; v < V; ++v) {
-                    // The first cell in the image wins whatever it holds.
-                    best[v] = acc_t(-infinity()) - lanes_t{};
-                    offset[v] = first - index_t{};
-                }
+                Maximum maximum[V];  // the first cell in the image wins whatever it holds
+                UNROLL for (int v = 0; v < V; ++v) maximum[v] = Maximum(lowest, first);
                 for (int kh = down.first; kh < down.end; ++kh)
                     for (int kw = across.first; kw < across.end; ++kw) {
                         const int pixel = (top + kh * g.DH) * g.W + left + kw * g.DW;
@@ -53,26 +51,81 @@ KERNEL max_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, argmax_t *
                         const int tap = kh * g.KW + kw;
                         UNROLL for (int v = 0; v < V; ++v) {
                             at.fetch(cell, v, ahead);
-                            const lanes_t value = at.load(cell, v);
-                            // A NaN does not lose; what meets a NaN that already won does.
-                            const auto loses = (value <= best[v]) | (best[v] != best[v]);
-                            best[v] = loses ? best[v] : value;
-                            offset[v] = loses ? offset[v] : tap - index_t{};
+                            maximum[v].meet(at.load(cell, v), tap);
                         }
                     }
                 const int64 target = window + at.first;
                 UNROLL for (int v = 0; v < V; ++v) {
-                    at.write(y + target, v, best[v], past);
-                    at.store_whole(argmax + target, v, offset[v]);
+                    at.write(y + target, v, maximum[v].best, past);
+                    at.store_whole(argmax + target, v, maximum[v].index);
                 }
             });
         });
     });
 }
 
+// Whether windows touch and do not overlap, so that each pixel is in one of them at most, and are
+// so small that a thread may take one at a time.
+__device__ inline bool apart(const Window &g) {
+    return g.SH == g.KH && g.SW == g.KW && g.DH == 1 && g.DW == 1 && g.PH == 0 && g.PW == 0 &&
+           g.KH * g.KW <= 16;
+}
+
+// dx of such windows: of(at, window, oh, ow)(tap, v) is what a window's pixel gets, in register v
+// of its channels. Pixels past the last window get zero.
+template <class Of>
+__device__ __forceinline__ void write_apart(T *dx, const Window &g, int64 rows, int C, bool past,
+                                            const Of &of) {
+    const int down = ceil_div(g.H, g.KH), across = ceil_div(g.W, g.KW);
+    for_images(rows / g.H * down, down, across, C, [&](int64 n, int oh, const auto &columns) {
+        const int bottom = smaller(g.KH, g.H - oh * g.KH);
+        columns([&](int ow, const auto &channels) {
+            const int right = smaller(g.KW, g.W - ow * g.KW);
+            const bool covered = oh < g.OH && ow < g.OW;
+            const int64 window = ((n * g.OH + oh) * g.OW + ow) * C;
+            const int64 corner = ((n * g.H + oh * g.KH) * g.W + ow * g.KW) * C;
+            channels([&](auto at) {
+                constexpr int V = decltype(at)::REGISTERS;
+                const auto write = [&](const auto &value) {
+                    for (int kh = 0; kh < bottom; ++kh)
+                        for (int kw = 0; kw < right; ++kw) {
+                            T *pixel = dx + corner + ((int64)kh * g.W + kw) * C + at.first;
+                            UNROLL for (int v = 0; v < V; ++v)
+                                at.write(pixel, v, value(kh * g.KW + kw, v), past);
+                        }
+                };
+                if (covered)
+                    write(of(at, window + at.first, oh, ow));
+                else
+                    write([](int, int) { return lanes_t{}; });
+            });
+        });
+    });
+}
+
+// What a window's pixels get of its gradient: all, where the maximum was, or nothing.
+template <int V> struct Taken {
+    lanes_t value[V];
+    index_t at[V];
+
+    __device__ __forceinline__ lanes_t operator()(int tap, int v) const {
+        return at[v] == tap ? value[v] : lanes_t{};
+    }
+};
+
 KERNEL max_pool2d_backward(const T *__restrict__ dy, const argmax_t *__restrict__ argmax,
                            T *__restrict__ dx, Window g, int64 rows, int C) {
     const bool past = past_caches<T>(rows * g.W * C);
+    if (apart(g))
+        return write_apart(dx, g, rows, C, past, [&](auto at, int64 window, int, int) {
+            Taken<decltype(at)::REGISTERS> taken;
+            UNROLL for (int v = 0; v < at.REGISTERS; ++v) {
+                at.fetch(dy + window, v);
+                taken.value[v] = at.load(dy + window, v);
+                taken.at[v] = at.load_whole(argmax + window, v);
+            }
+            return taken;
+        });
     for_images(rows, g.H, g.W, C, [&](int64 n, int h, const auto &columns) {
         const Cover down(vertical(g), h);
         Cover across(horizontal(g));
@@ -174,10 +227,27 @@ KERNEL avg_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, Window g, 
     });
 }
 
+// What each of a window's pixels gets of its gradient.
+template <int V> struct Shared {
+    lanes_t value[V];
+
+    __device__ __forceinline__ lanes_t operator()(int, int v) const { return value[v]; }
+};
+
 KERNEL avg_pool2d_backward(const T *__restrict__ dy, T *__restrict__ dx, Window g, int64 rows,
                            int C, int padded, int bottom, int right) {
     const Average average(g, padded, bottom, right);
     const bool past = past_caches<T>(rows * g.W * C);
+    if (apart(g))
+        return write_apart(dx, g, rows, C, past, [&](auto at, int64 window, int oh, int ow) {
+            const acc_t share = average.share(g, oh, ow);
+            Shared<decltype(at)::REGISTERS> shared;
+            UNROLL for (int v = 0; v < at.REGISTERS; ++v) {
+                at.fetch(dy + window, v);
+                shared.value[v] = at.load(dy + window, v) * share;
+            }
+            return shared;
+        });
     for_images(rows, g.H, g.W, C, [&](int64 n, int h, const auto &columns) {
         const Cover down(vertical(g), h);
         Cover across(horizontal(g));

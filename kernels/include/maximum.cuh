@@ -10,7 +10,9 @@ struct Maximum {
     lanes_t best;
     index_t index;
 
-    __device__ __forceinline__ Maximum(lanes_t first) : best(first), index() {}
+    Maximum() = default;
+    __device__ __forceinline__ Maximum(lanes_t first, int number = 0)
+        : best(first), index(index_t{} + number) {}
 
     __device__ __forceinline__ void meet(lanes_t value, int number) {
         // Negated so that a NaN wins; a NaN that already won stays, like the first of equals.
