@@ -30,8 +30,8 @@ dense_cross_entropy(const T *__restrict__ x, const T *__restrict__ w, const T *_
     for (int row = block.begin + threadIdx.x / WARP; row < block.end; row += blockDim.x / WARP) {
         const int64 first = (int64)row * classes;
         const acc_t loss =
-            cross_entropy_row<OfWarp>(logits + first, dlogits + first, labels[row], nullptr, scale,
-                                      classes, ignored, acc_t(smoothing));
+            cross_entropy_row<OfWarp>(logits + first, dlogits + first, nullptr, false, labels[row],
+                                      nullptr, scale, classes, ignored, acc_t(smoothing));
         if (threadIdx.x % WARP == 0) losses[row] = loss;
     }
 }

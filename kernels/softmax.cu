@@ -12,16 +12,20 @@
 //
 // shapes   x, y, logits, dlogits (rows, C); labels, losses (rows); weight (C) or null
 // bytes    a row is read from memory once (again from cache) and its gradient written once
-// geometry a block takes whole rows, one after the other; its threads share the columns
+// geometry a block takes whole rows, one after the other; its threads share the columns. A `room`
+//          of C elements in shared memory, if there is one, keeps a row between two passes
 #include "softmax.cuh"
 
-KERNEL softmax_forward(const T *__restrict__ x, T *__restrict__ y, int64 rows, int C) {
+KERNEL softmax_forward(const T *__restrict__ x, T *__restrict__ y, int64 rows, int C, int room) {
+    DYNAMIC_SHARED(T, memory);
+    const bool past = past_caches<T>(rows * C);
     BLOCK_ROWS(row, rows) {
         T *target = y + row * C;
-        const Exponentials<OfBlock> e(x + row * C, keep(C) ? target : nullptr, C);
+        const Exponentials<OfBlock> e(x + row * C, keep(room ? memory : nullptr, target, C), C);
         const acc_t share = acc_t(1) / e.sum;
-        for_columns<OfBlock>(
-            C, [&](int c, int count) { store_first(target + c, e.load(c, count) * share, count); });
+        for_columns<OfBlock>(C, [&](int c, int count) {
+            write_first(target + c, e.load(c, count) * share, count, past);
+        });
     }
 }
 
@@ -60,12 +64,15 @@ KERNEL loss_divisor(const int64 *__restrict__ labels, const T *__restrict__ weig
 KERNEL softmax_cross_entropy_rows(const T *__restrict__ logits, const int64 *__restrict__ labels,
                                   const T *__restrict__ weight, const acc_t *__restrict__ divisor,
                                   acc_t *__restrict__ losses, T *__restrict__ dlogits, int64 rows,
-                                  int C, int64 ignored, double smoothing) {
+                                  int C, int64 ignored, double smoothing, int room) {
+    DYNAMIC_SHARED(T, memory);
+    const bool past = past_caches<T>(rows * C);
     const acc_t scale = divisor ? acc_t(1) / divisor[0] : acc_t(1);
     BLOCK_ROWS(row, rows) {
         T *dz = dlogits ? dlogits + row * C : nullptr;
-        const acc_t loss = cross_entropy_row<OfBlock>(logits + row * C, dz, labels[row], weight,
-                                                      scale, C, ignored, acc_t(smoothing));
+        const acc_t loss =
+            cross_entropy_row<OfBlock>(logits + row * C, dz, room ? memory : nullptr, past,
+                                       labels[row], weight, scale, C, ignored, acc_t(smoothing));
         if (threadIdx.x == 0) losses[row] = loss;
     }
 }

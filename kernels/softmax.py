@@ -11,6 +11,7 @@ from .runtime import Array, Source, Target, checks
 from .runtime.target import Grid
 
 _SOURCE = Source("softmax.cu")
+_LARGEST_ROW = 2**18  # bytes that a core's own caches keep beside what is read and written
 IGNORE_INDEX = -100  #: the label, no class, of rows that count nothing; PyTorch's
 
 
@@ -31,7 +32,9 @@ def softmax(x: Array) -> Array:
     rows, C = _rows("x", x)
     y = target.empty(x.shape, x.dtype)
     kernel = _SOURCE.kernel("softmax_forward", target, x.dtype)
-    kernel(_grid(target, rows, C), _threads(target, C), x, y, rows, C)
+    room = _room(target, y)
+    grid, threads = _grid(target, rows, C), _threads(target, C)
+    kernel(grid, threads, x, y, rows, C, room, shared=room * y.dtype.itemsize)
     return y
 
 
@@ -116,7 +119,10 @@ def softmax_cross_entropy(
     dlogits = target.empty((N, C), logits.dtype) if grad else None
     kernel = _SOURCE.kernel("softmax_cross_entropy_rows", target, logits.dtype)
     arrays = (logits, labels, weight, divisor, losses, dlogits)
-    kernel(_grid(target, N, C), _threads(target, C), *arrays, N, C, ignore_index, smoothing)
+    room = _room(target, logits)
+    sizes = (N, C, ignore_index, smoothing, room)
+    grid, threads = _grid(target, N, C), _threads(target, C)
+    kernel(grid, threads, *arrays, *sizes, shared=room * logits.dtype.itemsize)
     if reduction == "none":
         return losses.astype(logits.dtype, copy=False), dlogits
     return _sum(target, losses, logits.dtype, divisor), dlogits
@@ -181,6 +187,12 @@ def _grid(target: Target, rows: int, C: int) -> Grid:
 def _threads(target: Target, C: int) -> int:
     """One warp for up to 1024 columns, which suits small class counts; then more."""
     return 1 if target.name == "cpu" else 32 if C <= 1024 else 256
+
+
+def _room(target: Target, rows: Array) -> int:
+    """Return the elements of shared memory that keep a row of (..., C): on cpu, if caches do."""
+    C = rows.shape[-1]
+    return C if target.name == "cpu" and C * rows.dtype.itemsize <= _LARGEST_ROW else 0
 
 
 def _divisor(

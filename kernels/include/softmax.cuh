@@ -50,7 +50,6 @@ template <class Threads> struct Exponentials {
         maximum = Threads::reduce(maxima, Larger());
         for_columns<Threads>(C, [&](int c, int count) {
             fetch_ahead(x + c, 1, C);  // the next row, while this one is calculated
-            if (kept) fetch_ahead(kept + c, 1, C);
             const lanes_t e = exp_lanes(lanes_t(load_first(x + c, count, least)) - maximum);
             if (kept) store_first(kept + c, e, count);
             sums += e;
@@ -63,20 +62,25 @@ template <class Threads> struct Exponentials {
     }
 };
 
-// Whether a second look at what was stored, in cache, costs less than a second exp: on cpu, unless
-// the row is so short that the store would have to be waited for.
-__device__ inline bool keep(int C) { return LANES > 1 && C > 8 * LANES; }
+// Where a row's exponentials are kept: nowhere, unless a second look at what was stored, in cache,
+// costs less than a second exp. It does on cpu, except of rows so short that the store would have
+// to be waited for. Then in `memory`, or where that is null in place of the result.
+__device__ inline T *keep(T *memory, T *result, int C) {
+    if (LANES == 1 || C <= 8 * LANES) return nullptr;
+    return memory ? memory : result;
+}
 
 // Whether a row of this label is part of a mean.
 __device__ inline bool counts(int64 label, int C, int64 ignored) {
     return label != ignored && label >= 0 && label < C;
 }
 
-// Returns a row's loss and, unless dz is null, writes its gradient, times `scale`.
+// Returns a row's loss and, unless dz is null, writes its gradient, times `scale`. `memory` as
+// above; past_caches of all gradients.
 template <class Threads>
-__device__ __forceinline__ acc_t cross_entropy_row(const T *z, T *dz, int64 label, const T *weight,
-                                                   acc_t scale, int C, int64 ignored,
-                                                   acc_t smoothing) {
+__device__ __forceinline__ acc_t cross_entropy_row(const T *z, T *dz, T *memory, bool past,
+                                                   int64 label, const T *weight, acc_t scale, int C,
+                                                   int64 ignored, acc_t smoothing) {
     if (!counts(label, C, ignored)) {
         const acc_t value = label == ignored ? acc_t(0) : acc_t(not_a_number());
         if (dz)
@@ -87,7 +91,7 @@ __device__ __forceinline__ acc_t cross_entropy_row(const T *z, T *dz, int64 labe
     const auto weights = [&](int c, int count) {
         return weight ? lanes_t(load_first(weight + c, count)) : acc_t(1) - lanes_t{};
     };
-    const Exponentials<Threads> e(z, keep(C) ? dz : nullptr, C);
+    const Exponentials<Threads> e(z, keep(memory, dz, C), C);
     const acc_t maximum = e.maximum, log_sum = log(e.sum);
     const acc_t hit = (acc_t(1) - smoothing) * (weight ? acc_t(weight[label]) : acc_t(1));
     acc_t loss = hit == 0 ? acc_t(0) : hit * (log_sum - (acc_t(z[label]) - maximum));
@@ -111,7 +115,7 @@ __device__ __forceinline__ acc_t cross_entropy_row(const T *z, T *dz, int64 labe
     for_columns<Threads>(C, [&](int c, int count) {
         const auto here = lane_numbers<acc_t>() == int(label) - c;
         const lanes_t q = (here ? hit - lanes_t{} : lanes_t{}) + spread * weights(c, count);
-        store_first(dz + c, e.load(c, count) * factor - q * scale, count);
+        write_first(dz + c, e.load(c, count) * factor - q * scale, count, past);
     });
     return loss;
 }
