@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def arrays(*, optional: Collection[str] = (), **named: Any) -> tuple[Target, lis
         here, array = as_array(name, value)
         if first is None:
             first, target, dtype = name, here, array.dtype
-            if dtype.name not in here.dtypes or not dtype.isnative:
+            if dtype_name(dtype) not in here.dtypes or not dtype.isnative:
                 expected = ", ".join(here.dtypes[:-1]) + " or " + here.dtypes[-1]
                 raise TypeError(f"{name}: got {dtype} on {here}, expected {expected}")
         if here is not target:
@@ -46,6 +47,12 @@ def arrays(*, optional: Collection[str] = (), **named: Any) -> tuple[Target, lis
         taken.append(contiguous(target, array))
     assert target is not None
     return target, taken
+
+
+@cache
+def dtype_name(dtype: Any) -> str:
+    """Return a dtype's name, which NumPy puts together anew every time."""
+    return str(dtype.name)
 
 
 def of_type(
@@ -63,7 +70,7 @@ def of_type(
 def images(name: str, value: Any) -> tuple[Target, Array]:
     """Return the target and the contiguous array of images, uint8 or floating."""
     target, array = as_array(name, value)
-    if array.dtype.name not in ("uint8", *target.dtypes) or not array.dtype.isnative:
+    if dtype_name(array.dtype) not in ("uint8", *target.dtypes) or not array.dtype.isnative:
         expected = " or ".join((", ".join(("uint8", *target.dtypes[:-1])), target.dtypes[-1]))
         raise TypeError(f"{name}: got {array.dtype} on {target}, expected {expected}")
     return target, contiguous(target, array)

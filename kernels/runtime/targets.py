@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -43,8 +44,11 @@ def cuda_target(device: int = 0) -> Target:
 
 def numpy_target() -> Target:
     """Return the target that NumPy arrays run on: `cpu`, unless something else was chosen."""
-    if _chosen:
-        return _chosen[-1]
+    return _chosen[-1] if _chosen else _first_target()
+
+
+@cache
+def _first_target() -> Target:
     name = os.environ.get("KERNELS_TARGET") or "cpu"
     if name not in ("cpu", "simt"):
         raise KernelError(f"KERNELS_TARGET: got {name!r}, expected 'cpu' or 'simt'")
