@@ -12,12 +12,10 @@
 // shapes   x (N, H, W, C), w (F, KH, KW, C/groups), b (F), y and dy (N, OH, OW, F)
 // bytes    x, w and y once each per tile column; im2col is never written
 // geometry as in gemm.cuh; blockIdx.z is the group (filter gradient: group * splits + split)
-#include "gemm.cuh"
+#include "gemm_moments.cuh"
 #include "im2col.cuh"
-#include "moments.cuh"
 
-// y, and unless they are null the moments of y: those of a block's rows in `parts` chunks, from the
-// results in a near cache.
+// y, and unless they are null the moments of y: those of a block's rows in `parts` chunks.
 KERNEL __launch_bounds__(THREADS, BLOCKS)
 conv2d_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__restrict__ b,
                T *__restrict__ y, acc_t *__restrict__ means, acc_t *__restrict__ squares,
@@ -27,21 +25,16 @@ conv2d_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__rest
     const int K = window.KH * window.KW * channels;
     const Im2col<ByPixel> a{x + group * channels, window, C, channels, {window.OH, window.OW}};
     const Matrix weights{w + (int64)group * filters * K, K};
-    const BiasRelu epilogue{y + group * filters, b ? b + group * filters : nullptr, F, relu,
-                            !means && past_caches<T>((int64)rows * F)};
+    BlockMoments moments{means, squares, counts, y, F, parts};
+    const BiasRelu<BlockMoments::Taker> epilogue{y + group * filters,
+                                                 b ? b + group * filters : nullptr,
+                                                 F,
+                                                 relu,
+                                                 past_caches<T>((int64)rows * F),
+                                                 {&moments}};
     const Block block =
         gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(a, weights, rows, filters, 0, K, epilogue);
-    if (!means) return;
-    __syncthreads();  // the block's results are whole
-    const int share = ceil_div(block.m1 - block.m0, parts);
-    for_parts_and_channels(parts, block.n1 - block.n0, [&](int part, int channel, auto width) {
-        const int begin = block.m0 + part * share, end = smaller(begin + share, block.m1);
-        const int c = group * filters + block.n0 + channel;
-        const T *first = y + (int64)smaller(begin, block.m1 - 1) * F + c;
-        Moments<decltype(width)::value> moments(first);
-        moments.add_rows(first, F, end - begin);
-        moments.store(means, squares, counts, (int64)blockIdx.x * parts + part, F, c);
-    });
+    moments.finish(block, group * filters);
 }
 
 // Convolution, bias, max-pooling with argmax and ReLU in one. A pool window has KH x KW pixels,

@@ -21,7 +21,7 @@ dense_cross_entropy(const T *__restrict__ x, const T *__restrict__ w, const T *_
                     int classes, int64 ignored, double smoothing) {
     gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(Matrix{x, inputs}, Matrix{w, inputs}, rows,
                                                  classes, 0, inputs,
-                                                 BiasRelu{logits, b, classes, 0});
+                                                 BiasRelu<>{logits, b, classes, 0});
     int counted = 0;
     BLOCK_STRIDE(row, rows) counted += counts(labels[row], classes, ignored);
     counted = block_reduce(counted, Sum());  // its barriers also make the block's logits whole

@@ -70,11 +70,6 @@ template <class Body> __device__ void for_channels(int C, const Body &body) {
     BLOCK_STRIDE(c, C) body(c, Width<1>());
 }
 
-// They share the channels of several parts: body(part, c, width).
-template <class Body> __device__ void for_parts_and_channels(int parts, int C, const Body &body) {
-    BLOCK_STRIDE(i, parts * C) body(i / C, i % C, Width<1>());
-}
-
 // The grid's threads share all (pixel, channel) pairs.
 template <class Body>
 __device__ void for_pixels_and_channels(int64 pixels, int C, const Body &body) {
@@ -131,12 +126,6 @@ template <class Body> static inline void for_channels(int C, const Body &body) {
     for (; c + CHANNELS <= C; c += CHANNELS) body(c, Width<CHANNELS>());
     for (; c + CHANNELS / 2 <= C; c += CHANNELS / 2) body(c, Width<CHANNELS / 2>());
     for (; c < C; ++c) body(c, Width<1>());
-}
-
-template <class Body>
-static inline void for_parts_and_channels(int parts, int C, const Body &body) {
-    for (int part = 0; part < parts; ++part)
-        for_channels(C, [&](int c, auto width) { body(part, c, width); });
 }
 
 template <class Body>

@@ -94,13 +94,19 @@ struct Matrix {
     int64 offset(int column) const { return column; }
 };
 
+// What BiasRelu hands its values to, a register of columns at a time, from n on: nothing.
+struct Nothing {
+    __device__ void operator()(int, const lanes_t (&)[TM], int) const {}
+};
+
 // y[m, n] = value + bias[n], clipped below at zero when relu is set; bias may be null.
-struct BiasRelu {
+template <class Taker = Nothing> struct BiasRelu {
     T *y;
     const T *bias;
     int64 stride;
     int relu;
     bool past;  // past_caches of y
+    Taker take;
 
     template <int V>
     __device__ __forceinline__ void store(int m, int n, const lanes_t (&tile)[TM][V], int rows,
@@ -112,16 +118,18 @@ struct BiasRelu {
                 bias ? lanes_t(load_first(bias + n + v * LANES, count)) : lanes_t{};
             T *to = y + m * stride + n + v * LANES;
             const bool whole = rows == TM && count >= LANES;  // most are
+            lanes_t value[TM];
             UNROLL for (int i = 0; i < TM; ++i, to += stride) {
-                lanes_t value = tile[i][v] + shift;
-                if (relu) value = value < 0 ? lanes_t{} : value;
+                value[i] = tile[i][v] + shift;
+                if (relu) value[i] = value[i] < 0 ? lanes_t{} : value[i];
                 if (whole && past)
-                    write_first(to, value, LANES, past);
+                    write_first(to, value[i], LANES, past);
                 else if (whole)
-                    store_first(to, value, LANES);
+                    store_first(to, value[i], LANES);
                 else if (i < rows)
-                    store_first(to, value, count);
+                    store_first(to, value[i], count);
             }
+            take(n + v * LANES, value, rows);
         }
     }
 };

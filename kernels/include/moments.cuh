@@ -12,9 +12,10 @@
 
 // Of V neighbouring channels, `mean` from the pivot.
 template <int V> struct Moments {
-    acc_t pivot[V], mean[V] = {}, square[V] = {};
+    acc_t pivot[V] = {}, mean[V] = {}, square[V] = {};
     int64 count = 0;
 
+    Moments() = default;
     template <typename E> __device__ explicit Moments(const E *first) {
         LANE_LOOP(v, V) pivot[v] = acc_t(first[v]);
     }
@@ -51,10 +52,10 @@ template <int V> struct Moments {
         }
     }
 
-    // Writes them as those of channels c to c + V - 1 of C.
-    __device__ void store(acc_t *means, acc_t *squares, int *counts, int64 chunk, int C,
-                          int c) const {
-        LANE_LOOP(v, V) {
+    // Writes them as those of channels c to c + used - 1 of C.
+    __device__ void store(acc_t *means, acc_t *squares, int *counts, int64 chunk, int C, int c,
+                          int used = V) const {
+        FIRST_LANES(v, V, used) {
             means[chunk * C + c + v] = pivot[v] + mean[v];
             squares[chunk * C + c + v] = square[v];
         }
