@@ -91,7 +91,7 @@ KERNEL batch_norm_apply(const T *__restrict__ x, const T *__restrict__ gamma,
                         const T *__restrict__ beta, const acc_t *__restrict__ mean,
                         const acc_t *__restrict__ inv_std, T *__restrict__ y, int64 rows, int C,
                         int relu) {
-    const bool past = past_caches<T>(rows * C);
+    const bool past = past_caches<T>(rows, C);
     for_rows(rows, C, [=](int64 row, auto at) {
         const int64 first = row * C + at.first;
         UNROLL for (int v = 0; v < at.REGISTERS; ++v) {
@@ -141,7 +141,7 @@ KERNEL batch_norm_input_gradient(const T *__restrict__ dy, const T *__restrict__
                                  const acc_t *__restrict__ sum, const acc_t *__restrict__ product,
                                  T *__restrict__ dx, int64 rows, int C, int batch) {
     const acc_t share = acc_t(1) / acc_t(rows);
-    const bool past = past_caches<T>(rows * C);
+    const bool past = past_caches<T>(rows, C);
     for_rows(rows, C, [=](int64 row, auto at) {
         const int64 first = row * C + at.first;
         UNROLL for (int v = 0; v < at.REGISTERS; ++v) {

@@ -116,7 +116,7 @@ KERNEL batch_norm_pool_input_gradient(const T *__restrict__ dy, const T *__restr
                                       Window g, int64 images, int C, int relu) {
     const int rows = ceil_div(g.H, ROWS), columns = ceil_div(g.W, COLUMNS);
     const acc_t share = acc_t(1) / (acc_t(images) * acc_t(g.H) * acc_t(g.W));
-    const bool past = past_caches<T>(images * g.H * g.W * C);
+    const bool past = past_caches<T>(images * g.H * g.W, C);
     for_places_and_vectors(images * rows * columns, rows, columns, C, [=](int64, Place at, int c) {
         const int count = C - c;
         const bool whole = at.row < g.OH && at.column < g.OW;

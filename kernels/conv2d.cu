@@ -26,12 +26,9 @@ conv2d_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__rest
     const Im2col<ByPixel> a{x + group * channels, window, C, channels, {window.OH, window.OW}};
     const Matrix weights{w + (int64)group * filters * K, K};
     BlockMoments moments{means, squares, counts, y, F, parts};
-    const BiasRelu<BlockMoments::Taker> epilogue{y + group * filters,
-                                                 b ? b + group * filters : nullptr,
-                                                 F,
-                                                 relu,
-                                                 past_caches<T>((int64)rows * F),
-                                                 {&moments}};
+    const BiasRelu<BlockMoments::Taker> epilogue{
+        y + group * filters, b ? b + group * filters : nullptr, F, relu, past_caches<T>(rows, F),
+        {&moments}};
     const Block block =
         gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(a, weights, rows, filters, 0, K, epilogue);
     moments.finish(block, group * filters);

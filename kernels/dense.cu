@@ -14,7 +14,7 @@ dense_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__restr
               T *__restrict__ y, int rows, int inputs, int outputs, int relu) {
     gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(
         Matrix{x, inputs}, Matrix{w, inputs}, rows, outputs, 0, inputs,
-        BiasRelu<>{y, b, outputs, relu, past_caches<T>((int64)rows * outputs)});
+        BiasRelu<>{y, b, outputs, relu, past_caches<T>(rows, outputs)});
 }
 
 KERNEL __launch_bounds__(THREADS, BLOCKS)

@@ -28,7 +28,7 @@ using index_t = Simd<acc_t>::index;
 KERNEL max_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, argmax_t *__restrict__ argmax,
                           Window g, int64 rows, int C) {
     const int ahead = row_ahead((int64)g.SH * g.W * C);
-    const bool past = past_caches<T>(rows * g.OW * C);
+    const bool past = past_caches<T>(rows * g.OW, C);
     const lanes_t lowest = acc_t(-infinity()) - lanes_t{};
     for_images(rows, g.OH, g.OW, C, [&](int64 n, int oh, const auto &columns) {
         const Taps down(vertical(g), oh);
@@ -115,7 +115,7 @@ template <int V> struct Taken {
 
 KERNEL max_pool2d_backward(const T *__restrict__ dy, const argmax_t *__restrict__ argmax,
                            T *__restrict__ dx, Window g, int64 rows, int C) {
-    const bool past = past_caches<T>(rows * g.W * C);
+    const bool past = past_caches<T>(rows * g.W, C);
     if (apart(g))
         return write_apart(dx, g, rows, C, past, [&](auto at, int64 window, int, int) {
             Taken<decltype(at)::REGISTERS> taken;
@@ -199,7 +199,7 @@ KERNEL avg_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, Window g, 
                           int padded, int bottom, int right) {
     const Average average(g, padded, bottom, right);
     const int ahead = row_ahead((int64)g.SH * g.W * C);
-    const bool past = past_caches<T>(rows * g.OW * C);
+    const bool past = past_caches<T>(rows * g.OW, C);
     for_images(rows, g.OH, g.OW, C, [&](int64 n, int oh, const auto &columns) {
         const Taps down(vertical(g), oh);
         const T *image = x + n * g.H * g.W * C;
@@ -237,7 +237,7 @@ template <int V> struct Shared {
 KERNEL avg_pool2d_backward(const T *__restrict__ dy, T *__restrict__ dx, Window g, int64 rows,
                            int C, int padded, int bottom, int right) {
     const Average average(g, padded, bottom, right);
-    const bool past = past_caches<T>(rows * g.W * C);
+    const bool past = past_caches<T>(rows * g.W, C);
     if (apart(g))
         return write_apart(dx, g, rows, C, past, [&](auto at, int64 window, int oh, int ow) {
             const acc_t share = average.share(g, oh, ow);

@@ -98,9 +98,11 @@ static inline void fetch_ahead(const E *p, int count = 1, int distance = 8192 / 
     UNROLL for (int i = 0; i < count; i += LINE) __builtin_prefetch(p + distance + i);
 }
 
-// Whether an array of so many elements, with what is read beside it, is past the caches.
-template <typename E> static inline bool past_caches(long long count) {
-    return count * (long long)sizeof(E) >= 1 << 24;
+// Whether an array of so many rows, with what is read beside it, is past the caches, and may be
+// written around them: rows must be whole lines, for a line that is written both ways takes longer.
+template <typename E> static inline bool past_caches(long long rows, int columns) {
+    const long long bytes = columns * (long long)sizeof(E);
+    return rows * bytes >= 1 << 24 && bytes % 64 == 0;
 }
 // As store_first, in a loop over neighbours of an array of which nothing is read. Past the caches,
 // whole lines go around them to memory, which else would first fetch what is overwritten.
@@ -118,7 +120,7 @@ static inline void write_first(E *p, typename Simd<E>::type value, int count, bo
 template <int NARROWER, typename E, class Of>
 static inline void write_each(E *p, long long count, const Of &of) {
     constexpr int LANES = Simd<E>::LANES, STEP = NARROWER * LANES;
-    const bool past = past_caches<E>(count);
+    const bool past = past_caches<E>(count / LANES, LANES);
     long long i = count * blockIdx.x / gridDim.x;
     const long long end = count * (blockIdx.x + 1LL) / gridDim.x;
     for (; i < end && reinterpret_cast<uintptr_t>(p + i) % REGISTER_BYTES > 0; ++i) p[i] = of(i);

@@ -23,7 +23,7 @@ template <typename E, typename V> __device__ inline void store_first(E *p, V val
 template <typename E> __device__ inline void fetch_ahead(const E *, int = 1, int = 0) {}
 
 // Writing an array of which nothing is read; the caches take care of themselves here.
-template <typename E> __device__ inline bool past_caches(long long) { return false; }
+template <typename E> __device__ inline bool past_caches(long long, int) { return false; }
 template <typename E, typename V>
 __device__ inline void write_first(E *p, V value, int count, bool) {
     store_first(p, value, count);
