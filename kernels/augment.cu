@@ -6,7 +6,8 @@
 //
 // shapes   images, out (N, H, W, C), element type pixel_t; matrix (N, 2, 3) of T
 // bytes    images once (its neighbours from cache), out once
-// geometry any grid; warp: a thread LANES pixels of a row; matrices: a thread an image
+// geometry warp: a block an image, a thread LANES pixels of a row, with `room` in shared memory for
+//          the image in a frame or without; matrices: any grid, a thread an image
 #include "warp.cuh"
 
 #ifndef TYPE_pixel_t
@@ -17,19 +18,16 @@ using pixel_t = TYPE_pixel_t;
 constexpr int LANES = Simd<acc_t>::LANES;
 
 KERNEL warp_images(const pixel_t *__restrict__ images, const T *__restrict__ matrix,
-                   pixel_t *__restrict__ out, int64 count, int H, int W, int C, double fill) {
-    const int parts = ceil_div(W, LANES);  // of a row
-    GRID_STRIDE(part, count * H * parts) {
-        const int64 row = part / parts, n = row / H;
-        const int y = int(row - n * H), x = int(part - row * parts) * LANES;
-        pixel_t *target = out + (row * W + x) * C;
-        const int pixels = smaller(LANES, W - x);
-        const auto store = [=](int c, const pixel_t(&values)[LANES]) {
-            FIRST_LANES(l, LANES, pixels) target[l * C + c] = values[l];
-        };
-        warp_pixels<acc_t, LANES>(images + n * H * W * C, matrix + n * 6, x, y, H, W, C, fill,
-                                  store);
-    }
+                   pixel_t *__restrict__ out, int H, int W, int C, double fill, int room) {
+    using value_t = Accumulator<pixel_t>::type;
+    DYNAMIC_SHARED(value_t, memory);
+    const int64 n = blockIdx.x, first = n * H * W * C;
+    const Image<pixel_t> image{images + first, H, W, C, value_t(fill)};
+    const auto store = [&](int x, int y, int c, const pixel_t(&values)[LANES]) {
+        pixel_t *to = out + first + (y * W + x) * C + c;
+        FIRST_LANES(l, LANES, smaller(LANES, W - x)) to[l * C] = values[l];
+    };
+    warp_image<acc_t, LANES>(image, room ? memory : nullptr, matrix + n * 6, store);
 }
 
 KERNEL random_matrices(T *__restrict__ matrix, int64 count, int H, int W, double rotate,

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from .reduce import accumulator
 from .runtime import Array, Source, Target, checks
 
 _SOURCE = Source("augment.cu", pixel_t=np.uint8)
+_LARGEST_FRAME = 2**18  # bytes
 
 
 def affine_warp(images: Array, matrix: Array, *, fill: float = 0) -> Array:
@@ -103,6 +105,16 @@ def _warp(target: Target, images: Array, matrix: Array, fill: float) -> Array:
     checks.count("images: elements of an image", H * W * C)
     out = target.empty(images.shape, images.dtype)
     kernel = _SOURCE.kernel("warp_images", target, matrix.dtype, pixel_t=images.dtype)
-    grid = target.stride_grid(out.size)
-    kernel(grid, target.threads, images, matrix, out, N, H, W, C, fill)
+    room = frame_bytes(target, images)
+    arguments = (images, matrix, out, H, W, C, fill, int(room > 0))
+    kernel((N, 1, 1), target.threads, *arguments, shared=room)
     return out
+
+
+def frame_bytes(target: Target, images: Array) -> int:
+    """Return the shared memory for an image in a frame: on `cpu`, if it stays in a core's cache."""
+    if target.name != "cpu":
+        return 0
+    H, W, C = (*images.shape, 1)[1:4]
+    size = (H + 3) * (W + 3) * C * np.dtype(accumulator(images.dtype)).itemsize
+    return size if size <= _LARGEST_FRAME else 0

@@ -43,9 +43,11 @@ KERNEL gather_augmented_batch(const pixel_t *__restrict__ images, const int64 *_
                               const int64 *__restrict__ order, const int64 *__restrict__ counters,
                               T *__restrict__ out, int64 *__restrict__ out_labels, int H, int W,
                               int C, double mean, double inv_std, double rotate, double shift,
-                              double zoom, uint64 seed, uint64 offset) {
+                              double zoom, uint64 seed, uint64 offset, int room) {
+    using value_t = Accumulator<pixel_t>::type;
+    DYNAMIC_SHARED(value_t, memory);
     const int64 n = blockIdx.x, i = order[counters[1] + n];
-    const pixel_t *image = images + i * H * W * C;
+    const Image<pixel_t> image{images + i * H * W * C, H, W, C, value_t(0)};
     T *y = out + n * H * W * C;
     const acc_t middle = acc_t(mean), scale = acc_t(inv_std);
     __shared__ float m[6];  // float as in kernels.augment, whatever T is
@@ -54,16 +56,12 @@ KERNEL gather_augmented_batch(const pixel_t *__restrict__ images, const int64 *_
         out_labels[n] = labels[i];
     }
     __syncthreads();
-    const int parts = ceil_div(W, LANES);  // of a row
-    BLOCK_STRIDE(part, H * parts) {
-        const int row = part / parts, x = (part - row * parts) * LANES;
-        const int pixels = smaller(LANES, W - x);
-        const auto store = [&](int c, const pixel_t(&values)[LANES]) {
-            FIRST_LANES(l, LANES, pixels)
-                y[(row * W + x + l) * C + c] = T((acc_t(values[l]) - middle) * scale);
-        };
-        warp_pixels<float, LANES>(image, m, x, row, H, W, C, 0, store);
-    }
+    const auto store = [&](int x, int row, int c, const pixel_t(&values)[LANES]) {
+        T *to = y + (row * W + x) * C + c;
+        FIRST_LANES(l, LANES, smaller(LANES, W - x))
+            to[l * C] = T((acc_t(values[l]) - middle) * scale);
+    };
+    warp_image<float, LANES>(image, room ? memory : nullptr, m, store);
 }
 
 // Whether the largest of a row's outputs is the label's, which is a class.

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .augment import frame_bytes
 from .reduce import one_block
 from .runtime import Array, Source, Target, checks
 from .runtime.target import Shape
@@ -79,7 +80,9 @@ def gather_batch(
         kernel(grid, threads, *arrays, elements, mean, 1 / std)
         return x, chosen
     kernel = _SOURCE.kernel("gather_augmented_batch", target, dtype, pixel_t=images.dtype)
-    kernel(grid, threads, *arrays, H, W, C, mean, 1 / std, *augmentation)
+    room = frame_bytes(target, images)
+    settings = (H, W, C, mean, 1 / std, *augmentation, int(room > 0))
+    kernel(grid, threads, *arrays, *settings, shared=room)
     return x, chosen
 
 

@@ -33,12 +33,52 @@ template <> struct Pixel<uint8> {  // to nearest; weights sum to 1, so only fill
     }
 };
 
+// An image (H, W, C) where it lies: its values, and `fill` outside of it.
+template <typename P> struct Image {
+    using value_t = typename Accumulator<P>::type;
+    const P *pixels;
+    int H, W, C;
+    value_t fill;
+
+    __device__ __forceinline__ value_t operator()(int row, int column, int c) const {
+        const bool inside = (column >= 0) & (column < W) & (row >= 0) & (row < H);
+        // Read always: without a branch lanes go together.
+        const value_t value = value_t(pixels[inside ? (row * W + column) * C + c : 0]);
+        return inside ? value : fill;
+    }
+};
+
+// The same as numbers in a frame of `fill`, from row and column -2 to H and W, so that none of the
+// pixels that a position may ask for needs a test.
+template <typename P> struct Framed {
+    using value_t = typename Accumulator<P>::type;
+    static constexpr int MARGIN = 2;
+    value_t *values;
+    int pitch, C;
+
+    static __device__ int64 size(int H, int W, int C) {
+        return int64(H + MARGIN + 1) * (W + MARGIN + 1) * C;
+    }
+    __device__ Framed(value_t *values, const Image<P> &image)
+        : values(values), pitch(image.W + MARGIN + 1), C(image.C) {
+        const int length = image.W * C;
+        for (int64 i = 0; i < size(image.H, image.W, C); ++i) values[i] = image.fill;
+        for (int row = 0; row < image.H; ++row) {
+            value_t *to = values + ((row + MARGIN) * pitch + MARGIN) * C;
+            for (int i = 0; i < length; ++i) to[i] = value_t(image.pixels[row * length + i]);
+        }
+    }
+    __device__ __forceinline__ value_t operator()(int row, int column, int c) const {
+        return values[((row + MARGIN) * pitch + column + MARGIN) * C + c];
+    }
+};
+
 // Output pixels (x, y) to (x + LANES - 1, y) of an image (H, W, C), each interpolated bilinearly at
-// its position (u, v)^T = m (x, y, 1)^T; `fill` outside of the image. store(c, values) takes
-// channel c of them all; those past the end of the row mean nothing.
-template <typename E, int LANES, typename P, typename M, class Store>
-__device__ __forceinline__ void warp_pixels(const P *image, const M *m, int x, int y, int H, int W,
-                                            int C, double fill, const Store &store) {
+// its position (u, v)^T = m (x, y, 1)^T between the pixels at(row, column, c). store(c, values)
+// takes channel c of them all; those past the end of the row mean nothing.
+template <typename E, int LANES, typename P, typename M, class At, class Store>
+__device__ __forceinline__ void warp_pixels(const At &at, const M *m, int x, int y, int H, int W,
+                                            int C, const Store &store) {
     using value_t = typename Accumulator<P>::type;  // positions may be taken in another precision
     int left[LANES], top[LANES];                    // of the top left neighbour
     value_t share[4][LANES];
@@ -56,15 +96,31 @@ __device__ __forceinline__ void warp_pixels(const P *image, const M *m, int x, i
     }
     for (int c = 0; c < C; ++c) {
         value_t sum[LANES] = {};
-        UNROLL for (int j = 0; j < 4; ++j) LANE_LOOP(l, LANES) {
-            const int column = left[l] + (j & 1), row = top[l] + (j >> 1);
-            const bool inside = (column >= 0) & (column < W) & (row >= 0) & (row < H);
-            // Read always: without a branch lanes go together.
-            const value_t value = value_t(image[inside ? (row * W + column) * C + c : 0]);
-            sum[l] += share[j][l] * (inside ? value : value_t(fill));
-        }
+        UNROLL for (int j = 0; j < 4; ++j) LANE_LOOP(l, LANES) sum[l] +=
+            share[j][l] * at(top[l] + (j >> 1), left[l] + (j & 1), c);
         P values[LANES];
         LANE_LOOP(l, LANES) values[l] = Pixel<P>::from(sum[l]);
         store(c, values);
     }
+}
+
+// All pixels of an image, which the block's threads share: store(x, y, c, values) takes them. The
+// image is framed in `memory`, unless that is null.
+template <typename E, int LANES, typename P, typename M, class Store>
+__device__ __forceinline__ void warp_image(const Image<P> &image,
+                                           typename Accumulator<P>::type *memory, const M *m,
+                                           const Store &store) {
+    const int H = image.H, W = image.W, C = image.C;
+    const auto warp = [&](const auto &at) {
+        const int parts = ceil_div(W, LANES);  // of a row
+        BLOCK_STRIDE(part, H * parts) {
+            const int y = part / parts, x = (part - y * parts) * LANES;
+            const auto take = [&](int c, const P(&values)[LANES]) { store(x, y, c, values); };
+            warp_pixels<E, LANES, P>(at, m, x, y, H, W, C, take);
+        }
+    };
+    if (LANES > 1 && memory)
+        warp(Framed<P>(memory, image));
+    else
+        warp(image);
 }
