@@ -13,8 +13,9 @@ PAUSE_SECONDS = 0.01
 #: The same for threads of ONNX Runtime and PyTorch in other processes, which do so for much longer.
 IDLE_SECONDS = 0.1
 
-#: Calls before the one that is timed go on for as long: a core that slept is slow at first.
-WARM_SECONDS = 0.005
+#: How long calls go on that a sample is taken of, and before them, for a core that slept is slow at
+#: first, calls that are not timed.
+CALLS_SECONDS = 0.005
 
 Sample = Callable[[], float]  #: runs a contender once and returns its seconds
 
@@ -40,18 +41,21 @@ clock = Clock()
 
 
 def seconds_of_call(run: Callable[[], Any], synchronize: Callable[[], None]) -> float:
-    """Return the seconds of one call, right after others: caches, threads and cores are warm."""
+    """Return the median seconds of calls, after others: caches, threads and cores are warm."""
+
+    def calls() -> list[float]:
+        seconds: list[float] = []
+        end = time.perf_counter() + CALLS_SECONDS
+        while not seconds or time.perf_counter() < end:
+            start = time.perf_counter()
+            run()
+            synchronize()
+            seconds.append(time.perf_counter() - start)
+        return seconds
+
     time.sleep(PAUSE_SECONDS)
-    awake = time.perf_counter() + WARM_SECONDS
-    while True:
-        run()
-        synchronize()
-        start = time.perf_counter()
-        if start >= awake:
-            break
-    run()
-    synchronize()
-    return time.perf_counter() - start
+    calls()
+    return float(np.median(calls()))
 
 
 def seconds_of_rest(

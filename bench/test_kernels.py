@@ -10,6 +10,7 @@ import pytest
 from contenders import Arrays, Contender, Row
 from kernels.runtime import Target
 from measure import (
+    CALLS_SECONDS,
     PAUSE_SECONDS,
     clock,
     measure,
@@ -40,7 +41,7 @@ def test_kernel(row: Row, target: Target, peaks, synchronize, smoke, benchmark):
     }
     peak, done = peaks[row.bound]
     samples["peak"] = lambda: seconds_of_call(peak, synchronize)
-    one_round = sum(2 * sample() + PAUSE_SECONDS for sample in samples.values())
+    one_round = sum(2 * max(sample(), CALLS_SECONDS) + PAUSE_SECONDS for sample in samples.values())
     rounds = 2 if smoke else rounds_within(SECONDS_PER_ROW, one_round)
     benchmark.extra_info |= {
         "row": row.name,
