@@ -79,6 +79,7 @@ def test_equals_the_oracle(target, dtype, drawn, N, groups, channels, filters, b
         ((2, 23, 29, 1), (33, 4, 3, 1), {"stride": (2, 3), "dilation": (1, 2), "padding": 3}),
         ((2, 11, 13, 1), (99, 3, 3, 1), {}),  # more filters than are packed, by few taps
         ((1, 35, 33, 1), (3, 34, 31, 1), {}),  # more taps than are packed, in short runs
+        ((1, 1, 4353, 1), (1, 1, 1, 1), {}),  # a split that ends with one row past a band of 256
         ((2, 129, 128, 1), (2, 1, 1, 1), {}),  # over 128 steps of rows: splits of two steps each
     ],
 )

@@ -294,9 +294,9 @@ static void multiply_bands(const A &a, const B &b, Part m, Part n, int k_begin, 
                     order[BAND - ++others] = k;
             }
             // Packed in this order, unless so few micro-tiles read B that it would not pay. Lanes
-            // past the last column then hold what comes after it.
-            const bool after = columns == width || k0 + depth < k_end;
-            const bool packed = others > 0 || !after || m.end - m.begin > 4 * ROWS;
+            // past the last column then hold what comes after it, if that is enough.
+            const int64 after = (k_end - k0 - depth) * b.stride;
+            const bool packed = others > 0 || after < width - columns || m.end - m.begin > 4 * ROWS;
             const acc_t *const band = packed ? tile : b.row(k0) + n0;
             const int64 step = packed ? width : b.stride;
             for (int i = 0; packed && i < depth; ++i) {

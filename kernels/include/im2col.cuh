@@ -142,7 +142,7 @@ template <class Order> struct Im2col {
                     whole &= (start[i] = pixel()) != nullptr;
                 return whole;
             }
-            const int step = a.window.SW * a.C;
+            const int64 step = (int64)a.window.SW * a.C;
             while (count > 0) {
                 const int run = smaller(row.run(), count);
                 const T *const first = pixel();
