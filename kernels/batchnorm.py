@@ -211,6 +211,8 @@ def batch_norm_backward(
         checks.shape("y", y, x.shape, "the shape of x")
     mean = _saved(target, "saved.mean", saved.mean, x, C)
     inv_std = _saved(target, "saved.inv_std", saved.inv_std, x, C)
+    out_dgamma = checks.result(target, "out_dgamma", out_dgamma, (C,), x.dtype)
+    out_dbeta = checks.result(target, "out_dbeta", out_dbeta, (C,), x.dtype)
 
     wide = accumulator(x.dtype)
     rows_per_chunk, count = chunks(target, rows)

@@ -164,10 +164,12 @@ def conv2d_backward(
     target, (dy, x, w) = checks.arrays(dy=dy, x=x, w=w)
     s = _sizes(x, w, stride, padding, dilation, groups)
     checks.shape("dy", dy, s.output, "the shape of the result")
+    dw = checks.result(target, "out_dw", out_dw, w.shape, x.dtype)
+    db = checks.result(target, "out_db", out_db, (s.F,), x.dtype) if need_db else None
     dx = _input_gradient(target, dy, x, w, s, groups) if need_dx else None
-    dw = target.empty(w.shape, x.dtype) if out_dw is None else out_dw
     _filter_gradient(target, dy, x, dw, s, groups)
-    db = column_sum(target, dy.reshape(dy.size // s.F, s.F), out_db) if need_db else None
+    if db is not None:
+        column_sum(target, dy.reshape(dy.size // s.F, s.F), db)
     return dx, dw, db
 
 

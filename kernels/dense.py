@@ -76,6 +76,8 @@ def dense_backward(
     target, (dy, x, w) = checks.arrays(dy=dy, x=x, w=w)
     rows, inputs, outputs = _sizes(x, w)
     checks.shape("dy", dy, (rows, outputs), "the shape of the result")
+    dw = checks.result(target, "out_dw", out_dw, w.shape, x.dtype)
+    db = checks.result(target, "out_db", out_db, (outputs,), x.dtype) if need_db else None
     threads = gemm.threads(target)
     dx = None
     if need_dx:
@@ -84,8 +86,6 @@ def dense_backward(
         grid = gemm.tiles(target, rows, inputs)
         kernel(grid, threads, dy, w, dx, rows, inputs, outputs)
     splits, share = gemm.split(target, outputs, inputs, rows)
-    dw = target.empty(w.shape, x.dtype) if out_dw is None else out_dw
-    checks.shape("out_dw", dw, w.shape, "w's shape")
     whole = splits == 1 and accumulator(x.dtype) == x.dtype  # then there is nothing to add up
     partial = dw if whole else target.empty((splits, outputs, inputs), accumulator(x.dtype))
     kernel = gemm.kernel(_SOURCE, "dense_weight_gradient", target, x.dtype)
@@ -93,7 +93,9 @@ def dense_backward(
     kernel(grid, threads, dy, x, partial, rows, inputs, outputs, share)
     if not whole:
         sum_partials(target, partial, x.dtype, dw)
-    return dx, dw, column_sum(target, dy, out_db) if need_db else None
+    if db is not None:
+        column_sum(target, dy, db)
+    return dx, dw, db
 
 
 def _sizes(x: Array, w: Array) -> tuple[int, int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .runtime import Array, Source, Target, checks
+from .runtime import Array, Source, Target
 
 _SOURCE = Source("reduce.cu")
 
@@ -49,12 +49,11 @@ def one_block(target: Target) -> int:
 
 
 def column_sum(target: Target, x: Array, out: Array | None = None) -> Array:
-    """Sum x (rows, C) over its rows, giving (C,), written to `out` where given."""
+    """Sum x (rows, C) over its rows, giving (C,), written to `out` (see checks.result) if given."""
     rows, C = x.shape
     rows_per_chunk, count = chunks(target, rows)
     wide = accumulator(x.dtype)
     y = target.empty((C,), x.dtype) if out is None else out
-    checks.shape("out", y, (C,), "one sum a column")
     whole = count == 1 and wide == x.dtype  # then there is nothing to add up
     partial = y if whole else target.empty((count, C), wide)
     kernel = _SOURCE.kernel("column_sum", target, x.dtype)
@@ -65,10 +64,9 @@ def column_sum(target: Target, x: Array, out: Array | None = None) -> Array:
 def sum_partials(target: Target, partial: Array, dtype: Any, out: Array | None = None) -> Array:
     """Sum partial (splits, ...) over its first axis in order; zeros if it is empty.
 
-    Written to `out`, of this dtype and C-contiguous, where given.
+    Written to `out` (see checks.result), of this dtype, if given.
     """
     y = target.empty(partial.shape[1:], dtype) if out is None else out
-    checks.shape("out", y, partial.shape[1:], "the shape of what is written there")
     kernel = _SOURCE.kernel("sum_partials", target, dtype)
     kernel(target.stride_grid(y.size), target.threads, partial, y, y.size, partial.shape[0])
     return y

@@ -227,6 +227,29 @@ def test_parameters_of_a_wrong_type(target, name, changed, message):
     refuse(target, name, TypeError, f"^{message}", changed)
 
 
+@pytest.mark.parametrize(
+    "name, out, shape",
+    [
+        ("conv2d_backward", "out_dw", CALLS["conv2d_backward"].arrays["w"].shape),
+        ("conv2d_backward", "out_db", (F,)),
+        ("dense_backward", "out_dw", CALLS["dense_backward"].arrays["w"].shape),
+        ("dense_backward", "out_db", (65,)),
+        ("batch_norm_backward", "out_dgamma", (C,)),
+        ("batch_norm_backward", "out_dbeta", (C,)),
+    ],
+)
+def test_results_are_written_only_where_they_fit(target, name, out, shape):
+    right = zeros(*shape)
+    for wrong in (right[..., None], right[1:]):
+        refuse(target, name, ValueError, f"^{out}: got shape", {out: wrong})
+    refuse(target, name, TypeError, f"^{out}: got float64, expected", {out: right.astype("f8")})
+    apart = target.array(zeros(*shape[:-1], 2 * shape[-1]))[..., ::2]
+    message = f"^{out}: is updated in place, expected a C-contiguous array"
+    arguments = CALLS[name].arguments(target, np.float32)
+    with pytest.raises(ValueError, match=message):
+        CALLS[name]({**arguments, out: apart})
+
+
 def test_saved_must_come_from_batch_norm(target):
     arrays = [target.array(zeros(3, C)), target.array(zeros(3, C)), target.array(zeros(C))]
     with pytest.raises(TypeError, match="^saved: got NoneType, expected a BatchNormSaved"):

@@ -87,6 +87,26 @@ def in_place(name: str, value: Any) -> None:
         raise ValueError(f"{name}: is updated in place, expected a writeable array")
 
 
+def result(target: Target, name: str, out: Any, expected: Shape, dtype: Any) -> Array:
+    """Return what a result is written to: a new array, or `out`, which then must fit.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtype, device or shape do not fit, or the array cannot be written to as it lies.
+    """
+    if out is None:
+        return target.empty(expected, dtype)
+    here, array = as_array(name, out)
+    if here is not target:
+        raise ValueError(f"{name}: is on {here}, expected {target}")
+    if array.dtype != dtype:
+        raise TypeError(f"{name}: got {array.dtype}, expected {dtype}")
+    shape(name, array, expected, "the shape of what is written there")
+    in_place(name, array)
+    return array
+
+
 def contiguous(target: Target, array: Array) -> Array:
     """Return the array itself, or a copy where it is not C-contiguous or not aligned.
 
