@@ -6,8 +6,8 @@
 //
 // shapes   images, out (N, H, W, C), element type pixel_t; matrix (N, 2, 3) of T
 // bytes    images once (its neighbours from cache), out once
-// geometry warp: a block an image, a thread LANES pixels of a row, with `room` in shared memory for
-//          the image in a frame or without; matrices: any grid, a thread an image
+// geometry warp: grid (images, parts of their rows), a thread LANES pixels of a row; `framed` where
+//          shared memory has room for that; matrices: any grid, a thread an image
 #include "warp.cuh"
 
 #ifndef TYPE_pixel_t
@@ -18,7 +18,7 @@ using pixel_t = TYPE_pixel_t;
 constexpr int LANES = Simd<acc_t>::LANES;
 
 KERNEL warp_images(const pixel_t *__restrict__ images, const T *__restrict__ matrix,
-                   pixel_t *__restrict__ out, int H, int W, int C, double fill, int room) {
+                   pixel_t *__restrict__ out, int H, int W, int C, double fill, int framed) {
     using value_t = Accumulator<pixel_t>::type;
     DYNAMIC_SHARED(value_t, memory);
     const int64 n = blockIdx.x, first = n * H * W * C;
@@ -27,7 +27,7 @@ KERNEL warp_images(const pixel_t *__restrict__ images, const T *__restrict__ mat
         pixel_t *to = out + first + (y * W + x) * C + c;
         FIRST_LANES(l, LANES, smaller(LANES, W - x)) to[l * C] = values[l];
     };
-    warp_image<acc_t, LANES>(image, room ? memory : nullptr, matrix + n * 6, store);
+    warp_image<acc_t, LANES>(image, framed ? memory : nullptr, matrix + n * 6, store);
 }
 
 KERNEL random_matrices(T *__restrict__ matrix, int64 count, int H, int W, double rotate,

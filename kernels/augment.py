@@ -8,9 +8,9 @@ import numpy as np
 
 from .reduce import accumulator
 from .runtime import Array, Source, Target, checks
+from .runtime.target import GRID_YZ_MAX
 
 _SOURCE = Source("augment.cu", pixel_t=np.uint8)
-_LARGEST_FRAME = 2**18  # bytes
 
 
 def affine_warp(images: Array, matrix: Array, *, fill: float = 0) -> Array:
@@ -105,16 +105,15 @@ def _warp(target: Target, images: Array, matrix: Array, fill: float) -> Array:
     checks.count("images: elements of an image", H * W * C)
     out = target.empty(images.shape, images.dtype)
     kernel = _SOURCE.kernel("warp_images", target, matrix.dtype, pixel_t=images.dtype)
-    room = frame_bytes(target, images)
-    arguments = (images, matrix, out, H, W, C, fill, int(room > 0))
-    kernel((N, 1, 1), target.threads, *arguments, shared=room)
+    frame = frame_bytes(target, images)
+    parts = 1 if frame else min(target.stride_grid(H * W * C)[0], H, GRID_YZ_MAX)
+    arguments = (images, matrix, out, H, W, C, fill, int(frame > 0))
+    kernel((N, parts, 1), target.threads, *arguments, shared=frame)
     return out
 
 
 def frame_bytes(target: Target, images: Array) -> int:
-    """Return the shared memory for an image in a frame: on `cpu`, if it stays in a core's cache."""
-    if target.name != "cpu":
-        return 0
+    """Return the shared memory for Framed of ``warp.cuh``, 0 if an image is not to be framed."""
     H, W, C = (*images.shape, 1)[1:4]
     size = (H + 3) * (W + 3) * C * np.dtype(accumulator(images.dtype)).itemsize
-    return size if size <= _LARGEST_FRAME else 0
+    return size if size <= target.near_bytes else 0

@@ -13,7 +13,7 @@
 // shapes   images (N, H, W, C) of pixel_t; labels, order (N) int64, order within [0, N), which the
 //          caller guarantees; out (rows, H, W, C) of T; out_labels (rows); outputs (rows, classes)
 // bytes    a batch's images once, out once
-// geometry gather: a block a row; count: one block; advance: one thread
+// geometry gather: a block a row, `framed` as in augment.cu; count: one block; advance: one thread
 #include "warp.cuh"
 
 #ifndef TYPE_pixel_t
@@ -43,7 +43,7 @@ KERNEL gather_augmented_batch(const pixel_t *__restrict__ images, const int64 *_
                               const int64 *__restrict__ order, const int64 *__restrict__ counters,
                               T *__restrict__ out, int64 *__restrict__ out_labels, int H, int W,
                               int C, double mean, double inv_std, double rotate, double shift,
-                              double zoom, uint64 seed, uint64 offset, int room) {
+                              double zoom, uint64 seed, uint64 offset, int framed) {
     using value_t = Accumulator<pixel_t>::type;
     DYNAMIC_SHARED(value_t, memory);
     const int64 n = blockIdx.x, i = order[counters[1] + n];
@@ -61,7 +61,7 @@ KERNEL gather_augmented_batch(const pixel_t *__restrict__ images, const int64 *_
         FIRST_LANES(l, LANES, smaller(LANES, W - x))
             to[l * C] = T((acc_t(values[l]) - middle) * scale);
     };
-    warp_image<float, LANES>(image, room ? memory : nullptr, m, store);
+    warp_image<float, LANES>(image, framed ? memory : nullptr, m, store);
 }
 
 // Whether the largest of a row's outputs is the label's, which is a class.

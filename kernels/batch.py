@@ -80,9 +80,9 @@ def gather_batch(
         kernel(grid, threads, *arrays, elements, mean, 1 / std)
         return x, chosen
     kernel = _SOURCE.kernel("gather_augmented_batch", target, dtype, pixel_t=images.dtype)
-    room = frame_bytes(target, images)
-    settings = (H, W, C, mean, 1 / std, *augmentation, int(room > 0))
-    kernel(grid, threads, *arrays, *settings, shared=room)
+    frame = frame_bytes(target, images)
+    settings = (H, W, C, mean, 1 / std, *augmentation, int(frame > 0))
+    kernel(grid, threads, *arrays, *settings, shared=frame)
     return x, chosen
 
 

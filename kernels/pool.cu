@@ -7,13 +7,15 @@
 //   global average: the window is the image
 //
 // The gradients gather: each input pixel looks at the windows that cover it, in a fixed order, so
-// there are no atomics and the result is bitwise repeatable. Where no pixel is in two windows, each
-// window writes its pixels instead, so that what is read of it is read once.
+// there are no atomics and the result is bitwise repeatable. Small windows that touch and do not
+// overlap write their own pixels instead, so that what is read of a window is read once.
 //
 // shapes   x, dx (N, H, W, C); y, dy, argmax (N, OH, OW, C); argmax uint8, uint16 past 256 taps
-// bytes    forward reads x KH*KW/(SH*SW) times (mostly from cache), writes y and argmax once
-// geometry any grid; a thread takes a (pixel, channel) at a time, on cpu up to four SIMD registers
-//          of channels. What depends on the row or the column alone is done once for all of them
+// bytes    forward reads x KH*KW/(SH*SW) times (mostly from cache), writes y and argmax once; the
+//          gradients read as often (once where windows write), and write dx once
+// geometry any grid; a thread takes a channel of a pixel, or of a window that writes, at a time, on
+//          cpu up to four SIMD registers of channels. What depends on the row or the column alone
+//          is done once for all of them
 #include "channels.cuh"
 #include "maximum.cuh"
 #include "window.cuh"

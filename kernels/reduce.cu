@@ -1,4 +1,5 @@
-// Sums over rows, in two ordered passes, so that no result depends on timing.
+// Sums over rows, in two ordered passes, so that no result depends on timing. A single chunk needs
+// one.
 //
 //   column_sum    partial[chunk, c] = sum of x[r, c] over the rows r of one chunk
 //   sum_partials  y[i]              = sum of partial[s, i] over s, in order

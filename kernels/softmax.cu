@@ -18,7 +18,7 @@
 
 KERNEL softmax_forward(const T *__restrict__ x, T *__restrict__ y, int64 rows, int C, int room) {
     DYNAMIC_SHARED(T, memory);
-    const bool past = past_caches<T>(rows, C);
+    const bool past = room && past_caches<T>(rows, C);  // else the result keeps what is read again
     BLOCK_ROWS(row, rows) {
         T *target = y + row * C;
         const Exponentials<OfBlock> e(x + row * C, keep(room ? memory : nullptr, target, C), C);
@@ -66,7 +66,7 @@ KERNEL softmax_cross_entropy_rows(const T *__restrict__ logits, const int64 *__r
                                   acc_t *__restrict__ losses, T *__restrict__ dlogits, int64 rows,
                                   int C, int64 ignored, double smoothing, int room) {
     DYNAMIC_SHARED(T, memory);
-    const bool past = past_caches<T>(rows, C);
+    const bool past = room && past_caches<T>(rows, C);  // else the result keeps what is read again
     const acc_t scale = divisor ? acc_t(1) / divisor[0] : acc_t(1);
     BLOCK_ROWS(row, rows) {
         T *dz = dlogits ? dlogits + row * C : nullptr;

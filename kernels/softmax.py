@@ -11,7 +11,6 @@ from .runtime import Array, Source, Target, checks
 from .runtime.target import Grid
 
 _SOURCE = Source("softmax.cu")
-_LARGEST_ROW = 2**18  # bytes that a core's own caches keep beside what is read and written
 IGNORE_INDEX = -100  #: the label, no class, of rows that count nothing; PyTorch's
 
 
@@ -119,7 +118,7 @@ def softmax_cross_entropy(
     dlogits = target.empty((N, C), logits.dtype) if grad else None
     kernel = _SOURCE.kernel("softmax_cross_entropy_rows", target, logits.dtype)
     arrays = (logits, labels, weight, divisor, losses, dlogits)
-    room = _room(target, logits)
+    room = _room(target, logits) if grad else 0
     sizes = (N, C, ignore_index, smoothing, room)
     grid, threads = _grid(target, N, C), _threads(target, C)
     kernel(grid, threads, *arrays, *sizes, shared=room * logits.dtype.itemsize)
@@ -181,7 +180,8 @@ def _labels(target: Target, labels: Any, N: int) -> Array:
 
 def _grid(target: Target, rows: int, C: int) -> Grid:
     """One block a row; on cpu, where a block costs more than a short row, several rows a block."""
-    return (min(rows, target.stride_grid(rows * C)[0]) if target.name == "cpu" else rows, 1, 1)
+    blocks = target.stride_grid(rows * max(C, 1))[0] if target.name == "cpu" else rows
+    return min(rows, blocks), 1, 1
 
 
 def _threads(target: Target, C: int) -> int:
@@ -190,9 +190,9 @@ def _threads(target: Target, C: int) -> int:
 
 
 def _room(target: Target, rows: Array) -> int:
-    """Return the elements of shared memory that keep a row of (..., C): on cpu, if caches do."""
+    """Return the elements of shared memory that keep a row of (..., C), 0 if none is kept there."""
     C = rows.shape[-1]
-    return C if target.name == "cpu" and C * rows.dtype.itemsize <= _LARGEST_ROW else 0
+    return C if C * rows.dtype.itemsize <= target.near_bytes else 0
 
 
 def _divisor(

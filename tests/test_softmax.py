@@ -53,6 +53,7 @@ def check_softmax(target, x):
         (3, 1024),  # the last that one warp takes on cuda
         (3, 1025),
         (2001, 3),  # more rows than warps
+        (2, 65537),  # more than a core's own cache keeps
     ],
 )
 def test_softmax_shapes(target, dtype, shape):
@@ -103,7 +104,7 @@ def test_loss_equals_the_oracle(
     check_loss(target, logits, labels, weight, label_smoothing=smoothing, **options)
 
 
-@pytest.mark.parametrize("N, C", [(1, 1), (1, 10), (301, 10), (2, 1025), (3, 33)])
+@pytest.mark.parametrize("N, C", [(1, 1), (1, 10), (301, 10), (2, 1025), (3, 33), (2, 65537)])
 def test_loss_shapes(target, dtype, N, C):
     check_loss(target, normal(0, N, C, dtype=dtype), np.arange(N) % C)
 
@@ -186,6 +187,12 @@ def test_an_empty_batch(target, dtype, reduction, expected):
     assert dlogits.shape == (0, 3)
     loss, dprobabilities = kernels.cross_entropy(*arrays)
     assert np.isnan(host(loss)) and dprobabilities.shape == (0, 3)
+
+
+def test_no_classes_leave_every_label_out_of_range(target, dtype):
+    arrays = target.array(np.empty((3, 0), dtype)), target.array(np.zeros(3, int))
+    losses, dlogits = kernels.softmax_cross_entropy(*arrays, reduction="none")
+    assert np.isnan(host(losses)).all() and dlogits.shape == (3, 0)
 
 
 def test_extreme_logits_give_finite_losses(target, dtype):

@@ -26,7 +26,8 @@
 
 enum class Rows { ALONG_OUTPUT, ALONG_K };
 
-constexpr int SLACK = 8;  // addresses of rows that gemm_rows.cuh makes at a time
+// Addresses of rows are made so many at a time (gemm_rows.cuh): arrays of them have that to spare.
+constexpr int SLACK = 8;
 
 // The rows and columns of C that a block has computed.
 struct Block { int m0, m1, n0, n1; };

@@ -1,8 +1,9 @@
 // The GEMM of gemm.cuh on `cpu`: one thread a block, lanes along n, operand A read where it lies.
 //
 // A micro-tile is TM rows by V registers of C: each k takes V loads of B and TM broadcasts of A for
-// TM * V multiply-adds. B is packed, a panel at a time; packing A as well would cost more than it
-// saves, since a row of A meets only N columns. A's loader tells where a row lies:
+// TM * V multiply-adds. B is packed, a panel at a time, unless few micro-tiles read it; packing A
+// as well would cost more than it saves, since a row of A meets only N columns. A's loader tells
+// where a row lies:
 //
 //   walk(row).next(count, start)
 //                     puts the addresses of the row and those after it, then of the next ones, ...;
@@ -56,7 +57,7 @@ template <int V, int ROWS = TM> struct MicroTile {
     template <class Body> __attribute__((always_inline)) void each(const Body &body) {
         UNROLL for (int i = 0; i < ROWS; ++i) UNROLL for (int v = 0; v < V; ++v) body(i, v);
     }
-    // Adds the product of A's elements p[i][offset[i]] with one packed row of B.
+    // Adds the product of A's elements, element(i) of row i, with one row of B.
     template <class Element>
     __attribute__((always_inline)) void add(const acc_t *b, const Element &element) {
         lanes_t row[V];
@@ -336,7 +337,8 @@ static void multiply_bands(const A &a, const B &b, Part m, Part n, int k_begin, 
     }
 }
 
-// The part of the M x N product over k in [k_begin, k_end) that falls to this block.
+// The part of the M x N product over k in [k_begin, k_end) that falls to this block. Rows along the
+// output have all of k.
 template <Rows A_ROWS, Rows B_ROWS, class A, class B, class Epilogue>
 static Block gemm(const A &a, const B &b, int M, int N, int k_begin, int k_end,
                   const Epilogue &epilogue) {

@@ -76,7 +76,7 @@ __device__ inline bool counts(int64 label, int C, int64 ignored) {
 }
 
 // Returns a row's loss and, unless dz is null, writes its gradient, times `scale`. `memory` as
-// above; past_caches of all gradients.
+// above, null without dz; past_caches of all gradients.
 template <class Threads>
 __device__ __forceinline__ acc_t cross_entropy_row(const T *z, T *dz, T *memory, bool past,
                                                    int64 label, const T *weight, acc_t scale, int C,

@@ -49,20 +49,18 @@ template <typename P> struct Image {
 };
 
 // The same as numbers in a frame of `fill`, from row and column -2 to H and W, so that none of the
-// pixels that a position may ask for needs a test.
+// pixels that a position may ask for needs a test. One thread makes it, in memory for
+// (H + 3) * (W + 3) * C values, which the host provides.
 template <typename P> struct Framed {
     using value_t = typename Accumulator<P>::type;
     static constexpr int MARGIN = 2;
     value_t *values;
     int pitch, C;
 
-    static __device__ int64 size(int H, int W, int C) {
-        return int64(H + MARGIN + 1) * (W + MARGIN + 1) * C;
-    }
     __device__ Framed(value_t *values, const Image<P> &image)
         : values(values), pitch(image.W + MARGIN + 1), C(image.C) {
-        const int length = image.W * C;
-        for (int64 i = 0; i < size(image.H, image.W, C); ++i) values[i] = image.fill;
+        const int length = image.W * C, size = (image.H + MARGIN + 1) * pitch * C;
+        for (int i = 0; i < size; ++i) values[i] = image.fill;
         for (int row = 0; row < image.H; ++row) {
             value_t *to = values + ((row + MARGIN) * pitch + MARGIN) * C;
             for (int i = 0; i < length; ++i) to[i] = value_t(image.pixels[row * length + i]);
@@ -104,8 +102,8 @@ __device__ __forceinline__ void warp_pixels(const At &at, const M *m, int x, int
     }
 }
 
-// All pixels of an image, which the block's threads share: store(x, y, c, values) takes them. The
-// image is framed in `memory`, unless that is null.
+// All pixels of an image, whose rows the blocks along y share and then their threads:
+// store(x, y, c, values) takes them. The image is framed in `memory`, unless that is null.
 template <typename E, int LANES, typename P, typename M, class Store>
 __device__ __forceinline__ void warp_image(const Image<P> &image,
                                            typename Accumulator<P>::type *memory, const M *m,
@@ -113,14 +111,15 @@ __device__ __forceinline__ void warp_image(const Image<P> &image,
     const int H = image.H, W = image.W, C = image.C;
     const auto warp = [&](const auto &at) {
         const int parts = ceil_div(W, LANES);  // of a row
-        BLOCK_STRIDE(part, H * parts) {
-            const int y = part / parts, x = (part - y * parts) * LANES;
+        const int begin = int((int64)H * blockIdx.y / gridDim.y);
+        const int end = int((int64)H * (blockIdx.y + 1) / gridDim.y);
+        BLOCK_STRIDE(part, (end - begin) * parts) {
+            const int row = part / parts, y = begin + row, x = (part - row * parts) * LANES;
             const auto take = [&](int c, const P(&values)[LANES]) { store(x, y, c, values); };
             warp_pixels<E, LANES, P>(at, m, x, y, H, W, C, take);
         }
     };
-    if (LANES > 1 && memory)
-        warp(Framed<P>(memory, image));
-    else
-        warp(image);
+    if constexpr (LANES > 1)  // with the one thread that a block has then
+        if (memory) return warp(Framed<P>(memory, image));
+    warp(image);
 }

@@ -72,6 +72,7 @@ class CpuTarget:
     constants = {"BM": 1, "BN": 96, "BK": 1024}
     dtypes: tuple[str, ...] = ("float32", "float64")
     precisions: tuple[str, ...] = ("fp32",)
+    near_bytes = 2**18
     threads = 1
 
     def __init__(self) -> None:

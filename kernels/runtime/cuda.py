@@ -24,6 +24,7 @@ class CudaTarget:
     #: The GEMM's tile: 256 threads of 4 x 4 outputs, both panels within 48 KB even in float64.
     constants = {"BM": 64, "BN": 64, "BK": 16}
     dtypes: tuple[str, ...] = ("float32", "float64", "float16", "bfloat16")
+    near_bytes = 0
     threads = 256
 
     def __init__(self, device: int) -> None:

@@ -71,6 +71,7 @@ class SimtTarget:
     constants = CudaTarget.constants
     dtypes: tuple[str, ...] = ("float32", "float64")
     precisions: tuple[str, ...] = ("fp32", "tf32", "bf16", "fp16")
+    near_bytes = CudaTarget.near_bytes
     threads = CudaTarget.threads
 
     def __init__(self) -> None:

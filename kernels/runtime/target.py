@@ -19,7 +19,7 @@ Grid = tuple[int, int, int]
 Binder = Callable[[Grid, int, int, list[Any]], Launch]
 
 INT32_MAX = 2**31 - 1
-_GRID_YZ_MAX = 65535  # CUDA's limit, kept on every target
+GRID_YZ_MAX = 65535  # CUDA's limit, kept on every target
 
 
 class Target(Protocol):
@@ -28,6 +28,9 @@ class Target(Protocol):
     name: str
     constants: dict[str, int]
     dtypes: tuple[str, ...]  #: floating types that kernels take here
+    #: Shared memory for what a block would else read again from afar: what of it stays in a core's
+    #: own cache, 0 where other threads hide the time that takes.
+    near_bytes: int
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -108,9 +111,9 @@ class Kernel:
             )
         if 0 in grid:
             return None
-        if max(grid[1:]) > _GRID_YZ_MAX:
+        if max(grid[1:]) > GRID_YZ_MAX:
             raise ValueError(
-                f"{self.name}: got a grid of {grid} blocks, expected at most {_GRID_YZ_MAX} "
+                f"{self.name}: got a grid of {grid} blocks, expected at most {GRID_YZ_MAX} "
                 "along y and z; there are too many groups, filters or taps"
             )
         packed: list[Any] = []

@@ -44,11 +44,12 @@ def cuda_target(device: int = 0) -> Target:
 
 def numpy_target() -> Target:
     """Return the target that NumPy arrays run on: `cpu`, unless something else was chosen."""
-    return _chosen[-1] if _chosen else _first_target()
+    return _chosen[-1] if _chosen else _named_target()
 
 
 @cache
-def _first_target() -> Target:
+def _named_target() -> Target:
+    """Return the one that $KERNELS_TARGET names, which is read once."""
     name = os.environ.get("KERNELS_TARGET") or "cpu"
     if name not in ("cpu", "simt"):
         raise KernelError(f"KERNELS_TARGET: got {name!r}, expected 'cpu' or 'simt'")
