@@ -71,6 +71,12 @@ def take_the_other_paths():
     kernels.softmax_cross_entropy(logits, labels, reduction="none", grad=False)
     kernels.cross_entropy(kernels.softmax(logits), labels)
     kernels.avg_pool2d(x, 2, count_include_pad=False)
+    y, argmax = kernels.max_pool2d(x, 2)  # windows apart, and a column in none
+    kernels.max_pool2d_backward(y, argmax, x.shape, 2)
+    for padded in (True, False):
+        options = {"ceil_mode": True, "count_include_pad": padded}
+        kernels.avg_pool2d_backward(kernels.avg_pool2d(x, 2, **options), x.shape, 2, **options)
+    kernels.avg_pool2d_backward(y, x.shape, 2)
     y, argmax = kernels.max_pool2d(x, 2, stride=1, dilation=2)  # holes between taps
     kernels.max_pool2d_backward(y, argmax, x.shape, 2, stride=1, dilation=2)
     param, grad = normal(5, 300).astype(FLOAT), normal(6, 300).astype(FLOAT)

@@ -118,7 +118,7 @@ template <class Taker = Nothing> struct BiasRelu {
             const lanes_t shift =
                 bias ? lanes_t(load_first(bias + n + v * LANES, count)) : lanes_t{};
             T *to = y + m * stride + n + v * LANES;
-            const bool whole = rows == TM && count >= LANES;  // most are
+            const bool whole = LANES > 1 && rows == TM && count >= LANES;  // most are
             lanes_t value[TM];
             UNROLL for (int i = 0; i < TM; ++i, to += stride) {
                 value[i] = tile[i][v] + shift;
