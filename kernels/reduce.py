@@ -48,17 +48,17 @@ def one_block(target: Target) -> int:
     return 1 if target.name == "cpu" else 256
 
 
-def column_sum(target: Target, x: Array, out: Array | None = None) -> Array:
-    """Sum x (rows, C) over its rows, giving (C,), written to `out` (see checks.result) if given."""
+def column_sum(target: Target, x: Array, y: Array) -> None:
+    """Write the sum of x (rows, C) over its rows to y (C,)."""
     rows, C = x.shape
     rows_per_chunk, count = chunks(target, rows)
     wide = accumulator(x.dtype)
-    y = target.empty((C,), x.dtype) if out is None else out
     whole = count == 1 and wide == x.dtype  # then there is nothing to add up
     partial = y if whole else target.empty((count, C), wide)
     kernel = _SOURCE.kernel("column_sum", target, x.dtype)
     kernel((count, 1, 1), channel_threads(target, C), x, partial, rows, C, rows_per_chunk)
-    return y if whole else sum_partials(target, partial, x.dtype, y)
+    if not whole:
+        sum_partials(target, partial, x.dtype, y)
 
 
 def sum_partials(target: Target, partial: Array, dtype: Any, out: Array | None = None) -> Array:
