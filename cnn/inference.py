@@ -10,11 +10,11 @@ from kernels import conv2d_pool, winograd
 from kernels.fold import fold_norm
 from kernels.runtime import Array
 from kernels.runtime.memory import Arena
-from kernels.runtime.recording import Recording
+from kernels.runtime.recording import Proof, Recording
 
 from .fused import pooling_of
 from .layers import BatchNorm, Conv2D, Dense, Dropout, Layer, ReLU
-from .plan import recordable
+from .plan import arrays_of, recordable
 
 if TYPE_CHECKING:
     from .model import Sequential
@@ -46,28 +46,33 @@ class Inference:
 
     def __call__(self, images: Array, outputs: Array) -> None:
         """Write the outputs (N, ...) for images (N, ...), which `Sequential.prepare` takes."""
-        if not self._recordable:
-            outputs[...] = self._forward(images)
-            return
-        # The statistics are part of a launch, and so of its key.
-        statistics = self._model.pixel_mean, self._model.pixel_std
-        key = (images.shape, images.dtype, *statistics)
-        if key not in self._recordings:
-            while len(self._recordings) >= _MOST_RECORDINGS:
-                del self._recordings[next(iter(self._recordings))]
-            self._recordings[key] = self._record(images)
-        recording, source, result = self._recordings[key]
-        source[...] = images
-        recording.replay()
-        outputs[...] = result
+        with self._model.lock:  # the recordings' arrays, and what layers keep of a pass
+            if not self._recordable:
+                outputs[...] = self._forward(images)
+                return
+            # Floating images are cast on the way into the recording: a cast in it is no launch.
+            dtype = self._model.dtype if images.dtype.kind == "f" else images.dtype
+            # The statistics are part of a launch, and so of its key.
+            statistics = self._model.pixel_mean, self._model.pixel_std
+            key = (images.shape, dtype, *statistics)
+            if key not in self._recordings:
+                while len(self._recordings) >= _MOST_RECORDINGS:
+                    del self._recordings[next(iter(self._recordings))]
+                self._recordings[key] = self._record(images, dtype)
+            recording, source, result = self._recordings[key]
+            source[...] = images
+            recording.replay()
+            outputs[...] = result
 
-    def _record(self, images: Array) -> tuple[Recording, Array, Array]:
-        target = self._model.target
-        source = target.fresh(images.shape, images.dtype)
+    def _record(self, images: Array, dtype: Any) -> tuple[Recording, Array, Array]:
+        target, layers = self._model.target, self._model.layers
+        source = target.fresh(images.shape, dtype)
         source[...] = images
-        recording = Recording(Arena(target))
+        held = arrays_of([self._model, *layers], type(source))
+        recording = Recording(Arena(target), [source, *held])
         with recording:
             result = self._forward(source)
+        Proof([]).check([recording], [result])
         return recording, source, result
 
     def _forward(self, images: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -53,6 +54,8 @@ class Sequential:
         Shape of one output.
     output_shapes : list of tuple of int
         Shape of one output of each layer.
+    lock : RLock
+        Held by a pass that uses what the model keeps of passes: `predict`, a training's step.
 
     Raises
     ------
@@ -75,6 +78,7 @@ class Sequential:
         if self.dtype.name not in self.target.dtypes:
             expected = ", ".join(self.target.dtypes)
             raise TypeError(f"dtype: got {self.dtype} on {self.target}, expected one of {expected}")
+        self.lock = threading.RLock()
         self.layers = list(layers)
         self.input_shape: Shape = tuple(input_shape)
         self.pixel_mean, self.pixel_std = _NO_STATISTICS

@@ -14,7 +14,7 @@ from kernels.reduce import accumulator
 from kernels.runtime import Array
 from kernels.runtime.elementwise import Table
 from kernels.runtime.memory import Arena
-from kernels.runtime.recording import Launch, Recording
+from kernels.runtime.recording import Launch, Proof, Recording
 
 from .fused import DenseLoss, fuse
 
@@ -44,6 +44,13 @@ def recordable(part: Any) -> bool:
     A class that derives from one that says so has methods of its own, and must say so itself.
     """
     return bool(type(part).__dict__.get("recordable", False))
+
+
+def arrays_of(parts: Sequence[Any], kind: type) -> list[Array]:
+    """Return the arrays, of a target's class, that objects have as attributes or in dicts there."""
+    values = [value for part in parts for value in vars(part).values()]
+    values += [entry for value in values if isinstance(value, dict) for entry in value.values()]
+    return [value for value in values if isinstance(value, kind)]
 
 
 def strides(course: Course, every: int) -> Iterator[range]:
@@ -138,7 +145,8 @@ class Plan:
             check()
             backward.replay()
         else:
-            self._recordings[rows] = self._record(rows, check)
+            with self._trainer.model.lock:
+                self._recordings[rows] = self._record(rows, check)
         self._count(rows, 1)
 
     def stride(self, rows: int, steps: int) -> None:
@@ -183,10 +191,12 @@ class Plan:
     def _record(self, rows: int, check: Callable[[], None]) -> tuple[Recording, Recording]:
         """Take a step by its Python code; return it up to the loss, and from there."""
         trainer, model, target = self._trainer, self._trainer.model, self._target
-        forward, backward = (
-            Recording(self.arena, self.progress.counters, self._steps) for _ in range(2)
-        )
         layers = {id(layer): layer for layer in (*model.layers, *self._layers)}
+        state = self._state()
+        proof, inputs = Proof(state), [*state, *self._inputs(list(layers.values()))]
+        forward, backward = (
+            Recording(self.arena, inputs, self.progress.counters, self._steps) for _ in range(2)
+        )
         before = {key: dict(vars(layer)) for key, layer in layers.items()}
         with gemm.precision(trainer.precision), forward:
             x, labels = self._batch(rows)
@@ -212,7 +222,28 @@ class Plan:
             advance(target, model.dtype, rows, self.progress)
         for key, layer in layers.items():
             _restore(layer, before[key])
+        proof.check([forward, backward])
         return forward, backward
+
+    def _state(self) -> list[Array]:
+        """Return what a step changes; arrays that the first step would make are made before it."""
+        trainer, model = self._trainer, self._trainer.model
+        trainer.optimizer.begin(model.parameter_buffer)
+        arrays = [model.parameter_buffer, model.gradient_buffer, *self.progress]
+        arrays += [*model.state.values(), *trainer.optimizer.state.values()]
+        if trainer.ema is not None:
+            trainer.ema.begin(model.parameter_buffer)
+            arrays.append(trainer.ema.average)
+        return arrays if trainer.loss_scale is None else [*arrays, trainer.loss_scale]
+
+    def _inputs(self, layers: list[Layer]) -> list[Array]:
+        """Return what a step reads: the data, the tables, and what parts of the training hold."""
+        trainer = self._trainer
+        data = [self._images, self._labels, self._order, self._rates.rows]
+        if trainer.ema is not None:
+            data.append(self._shares.rows)
+        parts = [trainer.loss, trainer.optimizer, *layers]
+        return [*data, *arrays_of(parts, type(trainer.model.parameter_buffer))]
 
     def _batch(self, rows: int) -> tuple[Array, Array]:
         """Return the next images, as the model takes them, and their labels."""

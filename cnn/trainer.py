@@ -211,7 +211,7 @@ class Trainer:
                     factor = self.schedule(step, course.steps)
                     with self._counted_time():
                         if plan is None:
-                            with gemm.precision(self.precision):
+                            with gemm.precision(self.precision), self.model.lock:
                                 self._step(images, labels, chosen, factor)
                         elif len(steps) > 1:
                             plan.stride(batch_size, len(steps))

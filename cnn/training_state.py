@@ -128,7 +128,10 @@ def restore(trainer: Trainer, path: str | Path) -> None:
         array[...] = 0
     for name, array in arrays.items():
         state = name.removeprefix("optimizer.")
-        optimizer.state.setdefault(state, model.parameter_buffer * 0)[...] = array
+        if state in optimizer.state:
+            optimizer.state[state][...] = array
+        else:
+            optimizer.state[state] = array
     trainer.steps = training["steps"]
     trainer.images_seen = training["images_seen"]
     trainer.train_seconds = training["train_seconds"]

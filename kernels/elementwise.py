@@ -74,7 +74,7 @@ _EMA = Elementwise(
     "moving_average",
     "T value",
     "T average",
-    "const A a = A(average); average = T(a + share * (A(value) - a));",
+    "const A a = A(average); average = share < 1 ? T(a + share * (A(value) - a)) : value;",
     scalars="A share",
     table=True,
 )
@@ -281,7 +281,7 @@ def multiply_by(x: Array, factor: Array) -> None:
 
 
 def average_update(scalars: Scalars, average: Array, value: Array) -> None:
-    """Move an average towards a value, in place, by one number: the share of the way."""
+    """Move an average towards a value, in place, by one number: the share of the way, up to 1."""
     average, value = _updated(average, value)
     target, _ = as_array("average", average)
     _EMA(target, average.dtype, value, *_as_arguments(scalars), average)

@@ -81,7 +81,7 @@ def layout_checks(declaring: str) -> Source:
             checks.append(f"{of_kind}.{name} == {number}")
             checks.append(f"sizeof({of_kind}.{name}) == {getattr(struct, name).size}")
     for name in sorted(types - set(STRUCTS)):
-        dtype = Parameter("", name, pointer=False).dtype({"T": np.float64})
+        dtype = Parameter("", name, pointer=False, const=False).dtype({"T": np.float64})
         assert dtype is not None
         checks.append(f"sizeof({name}) == {dtype.itemsize}")
         checks.append(f"({name}(-1) < {name}(0)) == {str(dtype.kind != 'u').lower()}")

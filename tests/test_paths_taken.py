@@ -89,7 +89,8 @@ def keep_filters(x, w, y):
     """Fold and transform filters once, and find them unchanged in a replay."""
     target, g = numpy_target(), window(x.shape[1:3], 3, stride=1, padding=1, dilation=1)[0]
     for bias_and_norm in ((None,), np.ones((5, len(w)), FLOAT)):
-        with Recording(Arena(target)) as recording:
+        inputs = [array for array in (x, w, y, *bias_and_norm) if array is not None]
+        with Recording(Arena(target), inputs) as recording:
             folded, shift, changed = fold_norm(w, *bias_and_norm)
             with winograd.keeping(changed):
                 winograd.forward(x, folded, shift, y, g, relu=False, target=target)
@@ -126,7 +127,7 @@ def take_a_planned_step():
                 update(scalars, flat, grad, *arrays, unscale)
     average_update((0.5,), flat * 0, flat)
     average_update(Table(np.full((1, 1), 0.5, FLOAT), counters), flat * 0, flat)
-    with Recording(Arena(target), counters):
+    with Recording(Arena(target), [x], counters):
         target.zeros((5,), FLOAT)
         kernels.dropout(x, 0.5, seed=1)
 

@@ -27,7 +27,17 @@ def empty(target: Target, shape: Shape, dtype: Any) -> Array:
     recording = current()
     if recording is None:
         return target.fresh(shape, dtype)
-    return recording.arena.array(shape, dtype)
+    array = recording.arena.array(shape, dtype)
+    recording.made(array)
+    return array
+
+
+def kept(target: Target, shape: Shape, dtype: Any) -> Array:
+    """Return an uninitialised array whose values last from replay to replay of a recording."""
+    array, recording = target.fresh(shape, dtype), current()
+    if recording is not None:
+        recording.keep(array)
+    return array
 
 
 def zeros(target: Target, shape: Shape, dtype: Any) -> Array:
@@ -76,6 +86,11 @@ class Arena:
         """Whether an array's memory is the arena's."""
         address = self.target.address(array)
         return any(first <= address < last for first, last, _ in self._chunks)
+
+    def poison(self) -> None:
+        """Fill all of the memory with bytes 0xFF: NaN, or -1."""
+        for _, _, memory in self._chunks:
+            memory.fill(0xFF)
 
     def give_back(self, address: int, size: int) -> None:
         """Take back a block."""

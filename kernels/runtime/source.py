@@ -48,11 +48,12 @@ _ENTRY = re.compile(
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of an entry point: its name, C type, and whether it is a pointer."""
+    """One parameter of an entry point: its name, C type, whether it is a pointer, and to const."""
 
     name: str
     type: str
     pointer: bool
+    const: bool
 
     def dtype(self, constants: dict[str, Any]) -> np.dtype[Any] | None:
         """Return the element type under these constants, None for a struct."""
@@ -178,5 +179,6 @@ def _parameters(text: str) -> tuple[Parameter, ...]:
     for declaration in text.split(","):
         words = declaration.replace("*", " * ").split()
         kept = [word for word in words if word not in ("const", "*", "__restrict__")]
-        parameters.append(Parameter(name=kept[-1], type=kept[0], pointer="*" in words))
+        pointer = "*" in words
+        parameters.append(Parameter(kept[-1], kept[0], pointer, pointer and "const" in words))
     return tuple(parameters)

@@ -86,10 +86,7 @@ class Kernel:
         binder: Binder,
     ) -> None:
         self.name = name
-        self._parameters = [
-            (p.name, p.type, p.pointer, p.dtype(constants), _scalar_type(p, constants))
-            for p in parameters
-        ]
+        self._parameters = [(p, p.dtype(constants), _scalar_type(p, constants)) for p in parameters]
         self._binder = binder
 
     def __call__(self, grid: Grid, threads: int, *arguments: Any, shared: int = 0) -> None:
@@ -101,7 +98,11 @@ class Kernel:
         launch()
         recording = current()
         if recording is not None:
-            recording.add(launch, packed)
+            parameters = (parameter for parameter, _, _ in self._parameters)
+            pairs = zip(parameters, packed, strict=True)
+            recording.add(
+                launch, self.name, [(p, a) for p, a in pairs if p.pointer and a is not None]
+            )
 
     def _packed(self, grid: Grid, arguments: tuple[Any, ...]) -> list[Any] | None:
         """Return the arguments checked and scalars converted; None if there is nothing to do."""
@@ -117,10 +118,9 @@ class Kernel:
                 "along y and z; there are too many groups, filters or taps"
             )
         packed: list[Any] = []
-        for (name, c_type, pointer, dtype, scalar), value in zip(
-            self._parameters, arguments, strict=True
-        ):
-            if pointer:
+        for (parameter, dtype, scalar), value in zip(self._parameters, arguments, strict=True):
+            name = parameter.name
+            if parameter.pointer:
                 if value is not None and (value.dtype != dtype or not value.flags.c_contiguous):
                     raise TypeError(
                         f"{self.name}: {name}: got {value.dtype}, "
@@ -128,8 +128,10 @@ class Kernel:
                     )
                 packed.append(value)
             elif scalar is None:
-                if type(value).__name__ != c_type:
-                    raise TypeError(f"{self.name}: {name}: got {value!r}, expected a {c_type}")
+                if type(value).__name__ != parameter.type:
+                    raise TypeError(
+                        f"{self.name}: {name}: got {value!r}, expected a {parameter.type}"
+                    )
                 packed.append(value)
             else:
                 packed.append(_scalar(self.name, name, value, scalar))
