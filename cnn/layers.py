@@ -83,7 +83,11 @@ class Layer:
         return shape
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        """Return the layer's output for x (N, ...)."""
+        """Return the layer's output for x (N, ...).
+
+        What `backward` needs is kept in attributes, which another thread's forward overwrites: the
+        result must not be read back from them.
+        """
         raise NotImplementedError
 
     def backward(self, dy: Array) -> Array:
@@ -144,9 +148,9 @@ class Conv2D(Layer):
 
     def forward(self, x: Array, training: bool = False, relu: bool = False) -> Array:
         """Return y (N, OH, OW, F)."""
-        self._x = self.ready(x)
+        self._x = x = self.ready(x)
         weight, bias = self.parameters["weight"], self.parameters.get("bias")
-        return kernels.conv2d(self._x, weight, bias, relu=relu, **self.options)
+        return kernels.conv2d(x, weight, bias, relu=relu, **self.options)
 
     def backward(self, dy: Array) -> Array:
         """Return dx (N, H, W, C)."""
@@ -187,9 +191,9 @@ class Dense(Layer):
 
     def forward(self, x: Array, training: bool = False, relu: bool = False) -> Array:
         """Return y (N, units)."""
-        self._x = self.ready(x)
+        self._x = x = self.ready(x)
         weight, bias = self.parameters["weight"], self.parameters.get("bias")
-        return kernels.dense(self._x, weight, bias, relu=relu)
+        return kernels.dense(x, weight, bias, relu=relu)
 
     def backward(self, dy: Array) -> Array:
         """Return dx (N, in)."""
@@ -224,10 +228,10 @@ class BatchNorm(Layer):
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return y of x's shape; with `training`, by the batch's own statistics."""
-        self._x = self.ready(x)
+        self._x = x = self.ready(x)
         arrays = (*self.parameters.values(), *self.state.values())
         y, self._saved = kernels.batch_norm(
-            self._x, *arrays, training=training, momentum=self.momentum, eps=self.eps
+            x, *arrays, training=training, momentum=self.momentum, eps=self.eps
         )
         return y
 
@@ -252,8 +256,8 @@ class ReLU(Layer):
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return y of x's shape."""
-        self._y = kernels.relu(x)
-        return self._y
+        self._y = y = kernels.relu(x)
+        return y
 
     def backward(self, dy: Array) -> Array:
         """Return dx of x's shape."""
@@ -268,8 +272,8 @@ class Softmax(Layer):
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return y of x's shape."""
-        self._y = kernels.softmax(x)
-        return self._y
+        self._y = y = kernels.softmax(x)
+        return y
 
     def backward(self, dy: Array) -> Array:
         """Return the product of dy with the Jacobian of softmax."""
