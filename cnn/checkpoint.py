@@ -10,12 +10,14 @@ import hashlib
 import json
 import os
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.numpy import load as deserialize
 from safetensors.numpy import save as serialize
 
 from .layers import Layer
@@ -57,22 +59,52 @@ class Content:
 
 def save(model: Sequential, path: str | Path) -> None:
     """Write a model; the file appears whole or not at all."""
-    write(path, Content(architecture(model), to_numpy(arrays_of(model)), None, {}))
+    write_whole(Path(path), to_bytes(model))
 
 
 def load(path: str | Path, device: str) -> Sequential:
     """Return the model in a file."""
+    content = read(path)
+    kinds = [_kind(path, name) for name, _ in content.architecture["layers"]]
+    return _built(content, kinds, device, path)
+
+
+def to_bytes(model: Sequential) -> bytes:
+    """Return what `save` writes."""
+    return _serialized(Content(architecture(model), to_numpy(arrays_of(model)), None, {}))
+
+
+def copied(
+    content: bytes, kinds: Sequence[type[Layer]], draws: Sequence[tuple[int, int]], device: str
+) -> Sequential:
+    """Return a copy of the model that `to_bytes` gave: what copying and unpickling it calls.
+
+    `kinds` are its layers' classes, `draws` their `seed` and `draws`.
+    """
+    model = _built(_parsed(content, "the pickled model"), kinds, device, "the pickled model")
+    for layer, (seed, drawn) in zip(model.layers, draws, strict=True):
+        layer.seed, layer.draws = seed, drawn
+    return model
+
+
+def _built(
+    content: Content, kinds: Sequence[type[Layer]], device: str, source: str | Path
+) -> Sequential:
     from .model import Sequential  # a model saves and loads itself through this module
 
-    content = read(path)
     described = content.architecture
-    layers = [_layer(path, name, settings) for name, settings in described["layers"]]
+    layers = [
+        _layer(source, kind, settings)
+        for kind, (_, settings) in zip(kinds, described["layers"], strict=True)
+    ]
     shape, dtype = tuple(described["input_shape"]), described["dtype"]
     try:
         model = Sequential(layers, shape, device=device, dtype=dtype)
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} holds a model that cannot be built here: {error}") from error
-    fill(model, content, path)
+        raise CheckpointError(
+            f"{source} holds a model that cannot be built here: {error}"
+        ) from error
+    fill(model, content, source)
     return model
 
 
@@ -100,30 +132,37 @@ def fill(model: Sequential, content: Content, path: str | Path) -> None:
 
 def write(path: str | Path, content: Content) -> None:
     """Write a file; it appears whole or not at all."""
+    write_whole(Path(path), _serialized(content))
+
+
+def _serialized(content: Content) -> bytes:
     described = {"architecture": json.dumps(content.architecture)}
     if content.training is not None:
         described["training"] = json.dumps(content.training)
     arrays = content.arrays | {_PREFIX + k: v for k, v in content.training_arrays.items()}
     metadata = {"format": _FORMAT, **described, "sha256": _digest(described, arrays)}
-    write_whole(Path(path), serialize(arrays, metadata))
+    return serialize(arrays, metadata)
 
 
 def read(path: str | Path) -> Content:
     """Return what a file holds, once its SHA-256 has shown that it is what was written."""
-    with open(path, "rb"):
-        pass  # an OSError that names the file, where safetensors gives one that does not
+    return _parsed(Path(path).read_bytes(), path)
+
+
+def _parsed(content: bytes, source: str | Path) -> Content:
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        arrays = deserialize(content)
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
+        raise CheckpointError(f"{source} is damaged or no safetensors file: {error}") from error
+    # A sound file begins with the length of its header, which is JSON.
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    metadata = header.get("__metadata__", {})
     if metadata.get("format") != _FORMAT:
         found = metadata.get("format", "no format")
-        raise CheckpointError(f"{path} is not a model of this version: {found}, not {_FORMAT}")
+        raise CheckpointError(f"{source} is not a model of this version: {found}, not {_FORMAT}")
     described = {key: metadata[key] for key in ("architecture", "training") if key in metadata}
     if metadata.get("sha256") != _digest(described, arrays):
-        raise CheckpointError(f"{path} is damaged: its content is not what was saved")
+        raise CheckpointError(f"{source} is damaged: its content is not what was saved")
     training = {name for name in arrays if name.startswith(_PREFIX)}
     return Content(
         json.loads(described["architecture"]),
@@ -177,16 +216,22 @@ def _digest(described: dict[str, str], arrays: Arrays) -> str:
     return digest.hexdigest()
 
 
-def _layer(path: str | Path, name: str, settings: dict[str, Any]) -> Layer:
+def _kind(path: str | Path, name: str) -> type[Layer]:
     found = [kind for kind in _kinds(Layer) if kind.__name__ == name]
     if not found:
         raise CheckpointError(
             f"{path} has a layer {name}, which is not defined here; import the module that has it"
         )
+    return found[-1]
+
+
+def _layer(source: str | Path, kind: type[Layer], settings: dict[str, Any]) -> Layer:
     try:
-        return found[-1](**settings)
+        return kind(**settings)
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} has a layer {name} of other settings: {error}") from error
+        raise CheckpointError(
+            f"{source} has a layer {kind.__name__} of other settings: {error}"
+        ) from error
 
 
 def _kinds(kind: type[Layer]) -> list[type[Layer]]:

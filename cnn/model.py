@@ -171,6 +171,13 @@ class Sequential:
         """
         return checkpoint.load(path, device)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle as what `save` writes, with the state of the layers' random numbers."""
+        kinds = [type(layer) for layer in self.layers]
+        draws = [(layer.seed, layer.draws) for layer in self.layers]
+        device = "cuda" if self.target.name == "cuda" else "cpu"
+        return checkpoint.copied, (checkpoint.to_bytes(self), kinds, draws, device)
+
     @cached_property
     def _inference(self) -> Inference:
         return Inference(self)
