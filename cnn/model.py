@@ -118,10 +118,14 @@ class Sequential:
     def predict(self, x: Any, batch_size: int = 1024) -> Array:
         """Return the outputs for images or other inputs x (N, ...), on the model's device.
 
+        Several threads may call it at once: their passes take turns.
+
         Raises
         ------
         TypeError, ValueError
             If dtype or shape do not fit the model.
+        KernelError
+            If a layer says that it is `recordable` and does more than launch kernels.
         """
         x = self._images(x)
         outputs = self.target.empty((len(x), *self.output_shape), self.dtype)
