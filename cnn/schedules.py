@@ -57,18 +57,20 @@ class Cosine:
     warmup : float
         Fraction of the training spent warming up, in [0, 1).
     final : float
-        Factor at the end.
+        Factor of the last step, even where the warm-up would reach to it.
     """
 
     warmup: float = 0.0
     final: float = 0.0
 
     def __call__(self, step: int, steps: int) -> float:
-        """Return the factor."""
-        warm = self.warmup * steps
+        """Return the factor: 1 for a training of one step."""
+        last, warm = steps - 1, self.warmup * steps
+        if step == last:
+            return self.final if last > 0 else 1.0
         if step < warm:
             return (step + 1) / (warm + 1)
-        progress = (step - warm) / max(1.0, steps - 1 - warm)
+        progress = (step - warm) / (last - warm)
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2
 
 
@@ -81,7 +83,8 @@ class OneCycle:
     Parameters
     ----------
     peak : float
-        Fraction of the training at which the rate is highest, in [0, 1].
+        Fraction of the training at which the rate is highest, in [0, 1]. At 0 the first step has
+        the factor 1 in place of `start`; at 1 the last step has it in place of `final`.
     start, final : float
         Factors of the first and the last step.
     """
@@ -91,8 +94,11 @@ class OneCycle:
     final: float = 0.0
 
     def __call__(self, step: int, steps: int) -> float:
-        """Return the factor."""
-        top = self.peak * (steps - 1)
+        """Return the factor: 1 for a training of one step."""
+        last = steps - 1
+        top = self.peak * last
         if step < top:
             return self.start + (1 - self.start) * step / top
-        return 1 - (1 - self.final) * (step - top) / max(1.0, steps - 1 - top)
+        if step == last:
+            return self.final if top < last else 1.0
+        return 1 - (1 - self.final) * (step - top) / (last - top)
