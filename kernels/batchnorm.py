@@ -81,9 +81,7 @@ def batch_norm(
         x=x, gamma=gamma, beta=beta, running_mean=running_mean, running_var=running_var
     )
     x, gamma, beta, running_mean, running_var = taken
-    momentum = checks.number("momentum", momentum, least=0)
-    if momentum > 1:
-        raise ValueError(f"momentum: got {momentum}, expected at most 1")
+    momentum = checks.number("momentum", momentum, least=0, most=1)
     eps = checks.number("eps", eps, least=0)
     _, C = _rows(x)
     for name, array in zip(

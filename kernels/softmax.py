@@ -100,9 +100,7 @@ def softmax_cross_entropy(
     """
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction: got {reduction!r}, expected 'mean', 'sum' or 'none'")
-    smoothing = checks.number("label_smoothing", label_smoothing, least=0)
-    if smoothing > 1:
-        raise ValueError(f"label_smoothing: got {label_smoothing}, expected at most 1")
+    smoothing = checks.number("label_smoothing", label_smoothing, least=0, most=1)
     ignore_index = checks.whole("ignore_index", ignore_index, -(2**31))
     target, (logits, weight) = checks.arrays(logits=logits, weight=weight, optional=("weight",))
     checks.dimensions("logits", logits, "N, C")

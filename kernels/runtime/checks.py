@@ -148,8 +148,14 @@ def whole(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
-def number(name: str, value: Any, least: float = -np.inf, below: float = np.inf) -> float:
-    """Return a finite number in [least, below)."""
+def number(
+    name: str,
+    value: Any,
+    least: float = -np.inf,
+    below: float = np.inf,
+    most: float = np.inf,
+) -> float:
+    """Return a finite number in [least, below) and [least, most]."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(
         value, (int, float, np.integer, np.floating)
     ):
@@ -158,9 +164,10 @@ def number(name: str, value: Any, least: float = -np.inf, below: float = np.inf)
         result = float(value)
     except OverflowError:  # a whole number beyond every float
         result = math.inf
-    if not (math.isfinite(result) and least <= result < below):
+    if not (math.isfinite(result) and least <= result < below and result <= most):
         bounds = [f"at least {least:g}"] if least > -np.inf else []
         bounds += [f"below {below:g}"] if below < np.inf else []
+        bounds += [f"at most {most:g}"] if most < np.inf else []
         expected = " and ".join(bounds) or "a finite number"
         raise ValueError(f"{name}: got {value}, expected {expected}")
     return result
