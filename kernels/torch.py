@@ -178,7 +178,7 @@ def batch_norm(
     if input.ndim < 2:
         raise ValueError(f"input: got shape {tuple(input.shape)}, expected (N, C, ...)")
     C = input.shape[1]
-    if training and math.prod(input.shape) == C:
+    if training and math.prod((input.shape[0], *input.shape[2:])) == 1:
         raise ValueError(
             f"input: got shape {tuple(input.shape)}, "
             "expected more than one value per channel to train on"

@@ -1,12 +1,14 @@
 """`kernels.torch` against `torch.nn.functional`: values, gradients, refusals, memory."""
 
 import contextlib
+import math
 import sys
 import types
 
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
 import kernels.torch
@@ -161,6 +163,25 @@ def test_batch_norm_of_an_empty_batch_moves_nothing(device):
     y = kernels.torch.batch_norm(torch.empty(0, 3, 4, 4, device=device), *running, training=True)
     assert y.shape == (0, 3, 4, 4)
     assert (running[0] == 2).all() and (running[1] == 5).all()
+
+
+# One value per channel, two, none; no channel at all, of one image and of several.
+@pytest.mark.parametrize(
+    "shape", [(1, 3), (1, 3, 1, 1), (2, 3), (1, 3, 1, 2), (0, 3), (1, 3, 0, 4), (1, 0), (5, 0)]
+)
+@pytest.mark.parametrize("mode", [contextlib.nullcontext, FakeTensorMode], ids=["real", "fake"])
+def test_batch_norm_trains_on_what_pytorch_trains_on(device, shape, mode):
+    def outcome(function):
+        with mode():
+            x, mean = (torch.ones(lengths, device=device) for lengths in (shape, shape[1:2]))
+            try:
+                return function(x, mean, mean.clone(), training=True).shape
+            except ValueError:
+                return ValueError
+
+    expected = outcome(functional.batch_norm)
+    assert outcome(kernels.torch.batch_norm) == expected
+    assert (expected is ValueError) == (math.prod((shape[0], *shape[2:])) == 1)
 
 
 @pytest.mark.parametrize(
