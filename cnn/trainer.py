@@ -21,6 +21,7 @@ from .data import Dataset, pixel_statistics
 from .divergence import TrainingDivergedError, origin
 from .ema import EMA
 from .evaluation import checked, default_loss, evaluate
+from .layers import BatchNorm
 from .losses import Loss
 from .model import Sequential
 from .optimizers import Optimizer
@@ -166,7 +167,8 @@ class Trainer:
         Raises
         ------
         TypeError, ValueError
-            If data or parameters do not fit.
+            If data or parameters do not fit, or a step would leave a `BatchNorm` one value per
+            channel.
         TrainingDivergedError
             If the loss is not finite. On a GPU that is looked at at the end of an epoch.
         KeyboardInterrupt
@@ -184,6 +186,7 @@ class Trainer:
             if not isinstance(value, (int, np.integer)) or value < 1:
                 raise ValueError(f"{name}: got {value!r}, expected a whole number of at least 1")
         asked = Course(int(epochs), int(batch_size), dataset.name, len(dataset), 0, self.steps)
+        _check_statistics(self.model, asked)
         course = self._begin(asked)
         target = self.model.target
         if dataset.images.dtype.kind == "u" and not self.model.has_pixel_statistics:
@@ -376,3 +379,16 @@ class Trainer:
             yield
         finally:
             swap(self.model.parameter_buffer)
+
+
+def _check_statistics(model: Sequential, course: Course) -> None:
+    """Raise ValueError if a step would give a `BatchNorm` one value per channel to train on."""
+    shapes = [model.input_shape, *model.output_shapes]
+    for position, (layer, shape) in enumerate(zip(model.layers, shapes, strict=False)):
+        # A derived class may take its statistics elsewhere.
+        if type(layer) is BatchNorm and course.smallest_step * math.prod(shape[:-1]) == 1:
+            raise ValueError(
+                f"batch_size: got {course.batch_size} for {course.images} images, expected no step "
+                f"of one image, since layer {position} (BatchNorm) trains on more than one value "
+                "per channel"
+            )

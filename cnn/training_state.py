@@ -46,6 +46,11 @@ class Course:
         return -(-self.images // self.batch_size)
 
     @property
+    def smallest_step(self) -> int:
+        """Images of an epoch's last step."""
+        return self.images - (self.steps_per_epoch - 1) * self.batch_size
+
+    @property
     def steps(self) -> int:
         """Steps of all epochs."""
         return self.epochs * self.steps_per_epoch

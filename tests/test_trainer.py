@@ -1,6 +1,7 @@
 """The trainer: what a training does to a model, data it takes and refuses, interruption."""
 
 import hashlib
+import math
 import os
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from cnn import (
     Trainer,
     evaluate,
 )
+from cnn.fused import fuse
 from comparison import assert_close
 from kernels.runtime import numpy_arrays_on, simt_target
 from support import device_of, host
@@ -313,6 +315,49 @@ def test_bad_lengths(options, sentence):
     with pytest.raises(ValueError) as caught:
         Trainer(build(), SGD(0.1)).fit((IMAGES, LABELS), **options)
     assert str(caught.value).startswith(sentence)
+
+
+ONE_VALUE = {
+    "rows": lambda: [Flatten(), Dense(5), BatchNorm(), Dense(4)],
+    "images of one pixel": lambda: [Conv2D(3, 12), BatchNorm(), ReLU(), Flatten(), Dense(4)],
+    "taken up with a pool": lambda: [Conv2D(3, 12), BatchNorm(), MaxPool2D(1), Flatten(), Dense(4)],
+}
+
+
+@pytest.mark.parametrize("name", ONE_VALUE)
+@pytest.mark.parametrize(("images", "batch_size"), [(6, 5), (1, 5), (2, 1)])
+@pytest.mark.parametrize("plan", [True, False], ids=["planned", "layer by layer"])
+def test_a_step_of_one_value_per_channel(name, images, batch_size, plan):
+    model = build(ONE_VALUE[name])
+    before, trainer = bits(model), Trainer(model, SGD(0.1), plan=plan)
+    position = [type(layer) for layer in model.layers].index(BatchNorm)
+    sentence = (
+        f"batch_size: got {batch_size} for {images} images, expected no step of one image, since "
+        f"layer {position} (BatchNorm) trains on more than one value per channel"
+    )
+    with pytest.raises(ValueError) as caught:
+        trainer.fit((IMAGES[:images], LABELS[:images]), batch_size=batch_size)
+    assert str(caught.value) == sentence
+    assert bits(model) == before and not model.has_pixel_statistics
+    assert trainer.history == [] and trainer.course is None
+    # Neither the layers nor what a planned step runs in their place would have done it.
+    for layers in (model.layers, fuse(model)):
+        with pytest.raises(ValueError, match="expected more than one value per channel to train"):
+            run_through(layers, model.prepare(IMAGES[:1]))
+    assert bits(model) == before
+    assert np.isfinite(model.predict(IMAGES[:1])).all()
+    trainer.fit((IMAGES[:4], LABELS[:4]), batch_size=2)  # two values are enough
+    assert bits(model) != before and trainer.planned is plan
+
+
+def run_through(layers, x):
+    for layer in layers:
+        x = layer.forward(x, training=True)
+
+
+def test_images_of_several_pixels_may_come_alone():
+    trainer = Trainer(build(normalised), SGD(0.1))
+    assert math.isfinite(trainer.fit((IMAGES, LABELS), batch_size=5)[-1]["train_loss"])
 
 
 @pytest.mark.parametrize("precision", ["tf32", "fp12"])
