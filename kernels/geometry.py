@@ -83,7 +83,7 @@ def window(
     Raises
     ------
     TypeError, ValueError
-        If one is out of range, or the window is larger than the padded image.
+        If one is out of range, or no window fits the padded image.
     """
     kernels = pair("kernel", kernel, 1)
     strides = pair("stride", stride, 1)
@@ -99,20 +99,31 @@ def window(
                 f"padding: got {max(before, after)} for a window that extends over {extent}, "
                 f"expected at most {extent - 1}"
             )
-        room = length + before + after - extent
-        if room < 0:
-            raise ValueError(
-                f"kernel: extends over {extent}, larger than the padded input of {axis} "
-                f"{length + before + after}"
-            )
-        count = (-(-room // step) if ceil_mode else room // step) + 1
-        if ceil_mode and (count - 1) * step >= length + before:
-            count -= 1
-        outputs.append(count)
+        outputs.append(output_count(axis, length, before, after, extent, step, ceil_mode))
     if (size[0] + sum(pads[0])) * (size[1] + sum(pads[1])) > INT32_MAX:
         raise ValueError(f"padding: got {padding!r}, expected a padded image below 2**31 pixels")
     tops = (pads[0][0], pads[1][0])
     return Window(*size, *outputs, *kernels, *strides, *tops, *dilations), pads
+
+
+def output_count(
+    axis: str, length: int, before: int, after: int, extent: int, step: int, ceil_mode: bool
+) -> int:
+    """Return the number of windows along an axis, or raise ValueError where there is none.
+
+    Rounded up, a last window may hang over the end, even the only one: it must start in the image
+    or in the padding before it. PyTorch counts so.
+    """
+    room = length + before + after - extent
+    count = (-(-room // step) if ceil_mode else room // step) + 1
+    if ceil_mode and (count - 1) * step >= length + before:
+        count -= 1
+    if count < 1:
+        raise ValueError(
+            f"kernel: extends over {extent}, larger than the padded input of {axis} "
+            f"{length + before + after}"
+        )
+    return count
 
 
 def _pads(

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from .geometry import output_count
 from .reduce import accumulator
 
 NAMESPACE = "cnn_" + __package__.replace(".", "__")
@@ -115,8 +116,8 @@ def _fake_conv2d(
 ) -> Any:
     N, _, H, W = input.shape
     F, _, KH, KW = weight.shape
-    OH = (H + sides[0] + sides[1] - dilation[0] * (KH - 1) - 1) // stride[0] + 1
-    OW = (W + sides[2] + sides[3] - dilation[1] * (KW - 1) - 1) // stride[1] + 1
+    OH = output_count("height", H, sides[0], sides[1], dilation[0] * (KH - 1) + 1, stride[0], False)
+    OW = output_count("width", W, sides[2], sides[3], dilation[1] * (KW - 1) + 1, stride[1], False)
     return _empty(input, (N, F, OH, OW))
 
 
@@ -175,11 +176,11 @@ def _fake_max_pool2d(
     input: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
 ) -> Any:
     N, C, *size = input.shape
-    outputs = []
-    for length, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True):
-        room = length + 2 * p - d * (k - 1) - 1
-        count = (-(-room // s) if ceil_mode else room // s) + 1
-        outputs.append(count - 1 if ceil_mode and (count - 1) * s >= length + p else count)
+    axes = zip(("height", "width"), size, kernel, stride, padding, dilation, strict=True)
+    outputs = (
+        output_count(axis, length, p, p, d * (k - 1) + 1, s, ceil_mode)
+        for axis, length, k, s, p, d in axes
+    )
     shape = (N, C, *outputs)
     index = torch.uint8 if kernel[0] * kernel[1] <= 256 else torch.uint16
     return _empty(input, shape), _empty(input, shape, index)

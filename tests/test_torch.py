@@ -105,6 +105,7 @@ def test_conv2d(device, x_shape, w_shape, options, layout):
         ((2, 5, 10, 8), {"kernel_size": 2, "stride": 3, "dilation": 2, "ceil_mode": True}),
         ((1, 2, 20, 20), {"kernel_size": 17, "stride": 1}),  # offsets above 255: uint16
         ((0, 5, 9, 8), {"kernel_size": 2}),  # an empty batch
+        ((2, 5, 2, 1), {"kernel_size": 3, "stride": 2, "ceil_mode": True}),  # the only window
     ],
 )
 def test_max_pool2d(device, x_shape, options, layout):
