@@ -114,8 +114,8 @@ def architecture(model: Sequential) -> dict[str, Any]:
         "layers": [[type(layer).__name__, layer.settings()] for layer in model.layers],
         "input_shape": model.input_shape,
         "dtype": model.dtype.name,
-        "pixel_mean": model.pixel_mean,
-        "pixel_std": model.pixel_std,
+        "pixel_mean": float(model.pixel_mean),  # whoever set them
+        "pixel_std": float(model.pixel_std),
     }
 
 

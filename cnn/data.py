@@ -43,6 +43,8 @@ class Dataset:
 
     def __post_init__(self) -> None:
         _check_arrays(self.images, self.labels, "Dataset")
+        if not isinstance(self.name, str):
+            raise TypeError(f"Dataset: name must be a string, got {self.name!r}")
 
     def __len__(self) -> int:
         return int(self.images.shape[0])

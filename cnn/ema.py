@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from kernels.elementwise import Scalars, average_update
 from kernels.runtime import Array
 
+from . import checks
+
 
 @dataclass
 class EMA:
@@ -26,9 +28,8 @@ class EMA:
     recordable = True
 
     def __post_init__(self) -> None:
-        """Start without an average."""
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"decay: got {self.decay}, expected at least 0 and below 1")
+        """Check the settings, and start without an average."""
+        checks.settle(self, decay=checks.number(0, below=1))
         self.average: Array | None = None
         self.steps = 0
 

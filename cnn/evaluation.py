@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from . import checks
 from .data import Dataset, as_dataset
 from .layers import Softmax
 from .losses import CrossEntropy, Loss, SoftmaxCrossEntropy
@@ -38,10 +39,12 @@ def evaluate(
     Raises
     ------
     TypeError, ValueError
-        If the data do not fit.
+        If the data do not fit, or another argument.
     """
+    checks.instance("model", model, Sequential)
+    measure = default_loss(model) if loss is None else checks.function("loss", loss)
+    batch_size = checks.count("batch_size", batch_size)
     dataset = checked(model, "data", data)
-    measure = loss or default_loss(model)
     labels = model.target.array(dataset.labels, np.int64)
     loss_sum, hits = 0.0, 0
     for start in range(0, len(dataset), batch_size):

@@ -1,6 +1,7 @@
 """Layers: shapes, names and calls of `kernels`, nothing else.
 
 A layer of your own is one class: declare parameters in `build`, write `forward` and `backward`.
+The layers here check their settings when they are made, with a TypeError or a ValueError.
 """
 
 from __future__ import annotations
@@ -17,7 +18,16 @@ from kernels.geometry import Padding, Pair, window
 from kernels.runtime import Array, Target, as_array
 from kernels.runtime.target import Shape
 
+from . import checks
 from .initializers import Initializer, fan_in_uniform, ones, zeros
+
+_POOL: dict[str, checks.Rule] = {
+    "kernel": checks.pair,
+    "stride": checks.optional(checks.pair),
+    "padding": checks.padding,
+    "dilation": checks.pair,
+    "ceil_mode": checks.flag,
+}
 
 
 class Layer:
@@ -96,7 +106,7 @@ class Layer:
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that make this layer anew."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return {f.name: checks.plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
 
     def ready(self, x: Any) -> Array:
         """Return x as an array; a layer used without a model is built for it first."""
@@ -129,6 +139,19 @@ class Conv2D(Layer):
     dilation: Pair = 1
     groups: int = 1
     bias: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        checks.settle(
+            self,
+            filters=checks.count,
+            kernel=checks.pair,
+            stride=checks.pair,
+            padding=checks.padding,
+            dilation=checks.pair,
+            groups=checks.count,
+            bias=checks.flag,
+        )
 
     def build(self, shape: Shape) -> Shape:
         """Declare weight (F, KH, KW, C/groups) and bias (F,)."""
@@ -180,6 +203,10 @@ class Dense(Layer):
     units: int
     bias: bool = True
 
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        checks.settle(self, units=checks.count, bias=checks.flag)
+
     def build(self, shape: Shape) -> Shape:
         """Declare weight (units, in) and bias (units,)."""
         if len(shape) != 1:
@@ -217,6 +244,10 @@ class BatchNorm(Layer):
 
     momentum: float = 0.1
     eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        checks.settle(self, momentum=checks.fraction, eps=checks.number(0))
 
     def build(self, shape: Shape) -> Shape:
         """Declare gamma, beta and the running statistics, (C,) each."""
@@ -292,6 +323,10 @@ class MaxPool2D(Layer):
     dilation: Pair = 1
     ceil_mode: bool = False
 
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        checks.settle(self, **_POOL)
+
     def build(self, shape: Shape) -> Shape:
         """Return (OH, OW, C)."""
         return _pooled(self, shape)
@@ -319,6 +354,10 @@ class AvgPool2D(Layer):
     dilation: Pair = 1
     ceil_mode: bool = False
     count_include_pad: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        checks.settle(self, **_POOL, count_include_pad=checks.flag)
 
     def build(self, shape: Shape) -> Shape:
         """Return (OH, OW, C)."""
@@ -361,6 +400,10 @@ class Dropout(Layer):
     recordable = True
 
     p: float
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        checks.settle(self, p=checks.number(0, below=1))
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return y of x's shape; x itself without `training`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import kernels
 from kernels.runtime import Array, Target, choose_target
 from kernels.runtime.target import Shape
 
-from . import checkpoint
+from . import checkpoint, checks
 from .data import channels_last
 from .inference import Inference
 from .layers import Layer
@@ -39,7 +40,7 @@ class Sequential:
     dtype : str or dtype
         Of parameters and activations.
     seed : int
-        Of the initial parameters and of layers that draw random numbers.
+        Of the initial parameters and of layers that draw random numbers, in [0, 2**64).
 
     Attributes
     ----------
@@ -74,13 +75,12 @@ class Sequential:
         seed: int = 0,
     ) -> None:
         self.target: Target = choose_target(device)[0]
-        self.dtype = np.dtype(dtype)
-        if self.dtype.name not in self.target.dtypes:
-            expected = ", ".join(self.target.dtypes)
-            raise TypeError(f"dtype: got {self.dtype} on {self.target}, expected one of {expected}")
         self.lock = threading.RLock()
-        self.layers = list(layers)
-        self.input_shape: Shape = tuple(input_shape)
+        self.dtype = _dtype(dtype, self.target)
+        self.layers = checks.sequence("layers", layers, "of layers")
+        lengths = checks.sequence("input_shape", input_shape, "such as (28, 28, 1)")
+        self.input_shape: Shape = tuple(checks.count("input_shape", n) for n in lengths)
+        seed = checks.word("seed", seed)
         self.pixel_mean, self.pixel_std = _NO_STATISTICS
         self.parameters: dict[str, Array] = {}
         self.gradients: dict[str, Array] = {}
@@ -118,15 +118,17 @@ class Sequential:
     def predict(self, x: Any, batch_size: int = 1024) -> Array:
         """Return the outputs for images or other inputs x (N, ...), on the model's device.
 
-        Several threads may call it at once: their passes take turns.
+        They are taken `batch_size` at a time. Several threads may call it at once: their passes
+        take turns.
 
         Raises
         ------
         TypeError, ValueError
-            If dtype or shape do not fit the model.
+            If dtype or shape do not fit the model, or `batch_size` is no whole number above 0.
         KernelError
             If a layer says that it is `recordable` and does more than launch kernels.
         """
+        batch_size = checks.count("batch_size", batch_size)
         x = self._images(x)
         outputs = self.target.empty((len(x), *self.output_shape), self.dtype)
         for start in range(0, len(x), batch_size):
@@ -140,7 +142,7 @@ class Sequential:
         Below it, what the columns count, and the memory that a step of `batch_size` images takes:
         its activations, the parameters and their gradients. The optimizer adds its state.
         """
-        return summary(self, batch_size)
+        return summary(self, checks.count("batch_size", batch_size))
 
     @property
     def has_pixel_statistics(self) -> bool:
@@ -226,7 +228,7 @@ class Sequential:
         generator = np.random.default_rng(seed)
         values: dict[str, np.ndarray[Any, Any]] = {}
         for position, layer in enumerate(self.layers):
-            layer.seed = seed * len(self.layers) + position
+            layer.seed = (seed * len(self.layers) + position) % 2**64
             for name, (shape, initializer, trained) in layer.declared.items():
                 array = initializer(generator, shape).astype(self.dtype)
                 if trained:
@@ -252,3 +254,16 @@ class Sequential:
             layer = self.layers[int(position_text)]
             layer.parameters[key] = self.parameters[name]
             layer.gradients[key] = self.gradients[name]
+
+
+def _dtype(value: Any, target: Target) -> np.dtype[Any]:
+    """Return the dtype of a model on a target."""
+    dtype: np.dtype[Any] | None = None
+    if value is not None:  # for which NumPy takes float64
+        with contextlib.suppress(TypeError):
+            dtype = np.dtype(value)
+    if dtype is None or dtype.name not in target.dtypes or not dtype.isnative:
+        got = repr(value) if dtype is None else dtype
+        expected = ", ".join(target.dtypes)
+        raise TypeError(f"dtype: got {got} on {target}, expected one of {expected}")
+    return dtype

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from kernels.elementwise import Scalars, adam_scalars, adam_update, sgd_scalars, sgd_update
 from kernels.runtime import Array
 
+from . import checks
+
 
 @dataclass
 class Optimizer(ABC):
@@ -26,6 +28,10 @@ class Optimizer(ABC):
     lr: float
     state: dict[str, Array] = field(default_factory=dict, init=False, repr=False)
     steps: int = field(default=0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        checks.settle(self, lr=checks.number(0))
 
     def step(
         self,
@@ -79,6 +85,12 @@ class SGD(Optimizer):
 
     recordable = True
 
+    def __post_init__(self) -> None:
+        """Check the settings, most of them as the kernel does."""
+        super().__post_init__()
+        checks.settle(self, nesterov=checks.flag)
+        self.scalars(1, 1.0)
+
     def slots(self) -> tuple[str, ...]:
         """Return the names of the state's arrays."""
         return ("velocity",) if self.momentum else ()
@@ -110,6 +122,12 @@ class Adam(Optimizer):
 
     recordable = True
     decoupled = False
+
+    def __post_init__(self) -> None:
+        """Check the settings, most of them as the kernel does."""
+        super().__post_init__()
+        checks.settle(self, betas=checks.tuples)
+        self.scalars(1, 1.0)
 
     def slots(self) -> tuple[str, ...]:
         """Return the names of the state's arrays."""

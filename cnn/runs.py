@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import checks
 from .checkpoint import write_whole
 
 if TYPE_CHECKING:
@@ -46,10 +47,8 @@ class Run:
     """
 
     def __init__(self, folder: str | Path, keep: int = 3) -> None:
-        if keep < 1:
-            raise ValueError(f"keep: got {keep}, expected at least 1")
         self.folder = Path(folder)
-        self.keep = keep
+        self.keep = checks.count("keep", keep)
         self._written = (0, 0.0)  # images of the epoch and the sum of their losses, at a line
         self._first = (0, 0)  # steps and images seen at the epoch's start
 

@@ -15,7 +15,7 @@ import numpy as np
 from kernels import gemm, loss_scale
 from kernels.runtime import Array, prepare
 
-from . import training_state
+from . import checks, training_state
 from .augment import Augment
 from .data import Dataset, pixel_statistics
 from .divergence import TrainingDivergedError, origin
@@ -52,7 +52,7 @@ class Trainer:
         `kernels.gemm.precision`. Parameters, sums and everything else stay float32. With "fp16",
         gradients are scaled, and steps whose gradients overflow are left out.
     seed : int
-        Of the epochs' order and the augmentation.
+        Of the epochs' order and the augmentation, in [0, 2**64).
     ema : EMA, optional
         Moving average of the weights. It is what `evaluate` measures and what the model holds
         when `fit` returns.
@@ -82,8 +82,9 @@ class Trainer:
 
     Raises
     ------
-    ValueError
-        If the model's device and type do not have the precision.
+    TypeError, ValueError
+        If an argument is of another kind or out of range, or the model's device and type do not
+        have the precision.
     KernelError
         If the kernels cannot be compiled.
 
@@ -105,19 +106,21 @@ class Trainer:
         plan: bool = True,
         run: Run | None = None,
     ) -> None:
+        checks.instance("model", model, Sequential)
         gemm.check_precision(precision, model.target, model.dtype)
         self.model = model
-        self.optimizer = optimizer
-        self.loss: Loss = loss or default_loss(model)
-        self.schedule: Schedule = schedule or Constant()
-        self.augment = augment
+        self.optimizer = checks.instance("optimizer", optimizer, Optimizer)
+        self.loss: Loss = default_loss(model) if loss is None else checks.function("loss", loss)
+        schedule = Constant() if schedule is None else schedule
+        self.schedule: Schedule = checks.function("schedule", schedule)
+        self.augment = None if augment is None else checks.function("augment", augment)
         self.precision = precision
-        self.seed = seed
-        self.ema = ema
-        self.plan = plan
+        self.seed = checks.word("seed", seed)
+        self.ema = None if ema is None else checks.instance("ema", ema, EMA)
+        self.plan = checks.flag("plan", plan)
         self.planned = False
         self.obstacle: str | None = None
-        self.run = run
+        self.run = None if run is None else checks.instance("run", run, Run)
         self.course: Course | None = None
         self.history: list[dict[str, Any]] = []
         self.train_seconds = 0.0
@@ -182,10 +185,10 @@ class Trainer:
         """
         dataset = checked(self.model, "data", data)
         held_out = None if validation is None else checked(self.model, "validation", validation)
-        for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-            if not isinstance(value, (int, np.integer)) or value < 1:
-                raise ValueError(f"{name}: got {value!r}, expected a whole number of at least 1")
-        asked = Course(int(epochs), int(batch_size), dataset.name, len(dataset), 0, self.steps)
+        epochs = checks.count("epochs", epochs)
+        batch_size = checks.count("batch_size", batch_size)
+        progress = checks.flag("progress", progress)
+        asked = Course(epochs, batch_size, dataset.name, len(dataset), 0, self.steps)
         _check_statistics(self.model, asked)
         course = self._begin(asked)
         target = self.model.target
@@ -211,7 +214,7 @@ class Trainer:
                 for steps in strides(course, every):
                     chosen = order[steps.start * batch_size : steps.stop * batch_size]
                     step = epoch * course.steps_per_epoch + steps[-1]
-                    factor = self.schedule(step, course.steps)
+                    factor = self._factor(step, course)
                     with self._counted_time():
                         if plan is None:
                             with gemm.precision(self.precision), self.model.lock:
@@ -331,7 +334,11 @@ class Trainer:
         if not self.planned:
             return None
         left = range(course.done * course.steps_per_epoch, course.steps)
-        return Plan(self, images, labels, [self.schedule(step, course.steps) for step in left])
+        return Plan(self, images, labels, [self._factor(step, course) for step in left])
+
+    def _factor(self, step: int, course: Course) -> float:
+        """Return the schedule's factor, which may be one of NumPy's numbers."""
+        return float(checks.number(0)("schedule", self.schedule(step, course.steps)))
 
     def _stride(self, course: Course, watched: bool) -> int:
         """Return how many steps may pass unseen: their losses, and an interrupt between them."""

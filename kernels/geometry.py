@@ -129,24 +129,38 @@ def output_count(
 def _pads(
     padding: Padding, size: tuple[int, int], extents: list[int], strides: tuple[int, int]
 ) -> Pads:
+    pads = sides(padding)
+    if pads is not None:
+        return pads
+    rows, columns = (
+        max((-(-length // step) - 1) * step + extent - length, 0)
+        for length, extent, step in zip(size, extents, strides, strict=True)
+    )
+    return (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)
+
+
+def sides(padding: Padding) -> Pads | None:
+    """Return a padding as ((top, bottom), (left, right)), or None for "same": that is the image's.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no padding, or less than 0.
+    """
     if isinstance(padding, str) and padding == "valid":
         return (0, 0), (0, 0)
     if isinstance(padding, str) and padding == "same":
-        rows, columns = (
-            max((-(-length // step) - 1) * step + extent - length, 0)
-            for length, extent, step in zip(size, extents, strides, strict=True)
-        )
-        return (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)
+        return None
     expected = (
         f"padding: got {padding!r}, expected a whole number, (h, w), "
         "((top, bottom), (left, right)), 'valid' or 'same'"
     )
-    sides: Any = padding
+    both: Any = padding
     if isinstance(padding, str):
         raise ValueError(expected)
     if not isinstance(padding, Sequence):
-        sides = (padding, padding)
-    if len(sides) != 2:
+        both = (padding, padding)
+    if len(both) != 2:
         raise ValueError(expected)
-    (top, bottom), (left, right) = (pair("padding", side, 0) for side in sides)
+    (top, bottom), (left, right) = (pair("padding", side, 0) for side in both)
     return (top, bottom), (left, right)

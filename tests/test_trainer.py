@@ -303,16 +303,17 @@ def test_bad_data_is_one_sentence_and_leaves_the_model_alone(name, use):
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("options", "error", "sentence"),
     [
-        ({"epochs": 0}, "epochs: got 0, expected a whole number of at least 1"),
-        ({"epochs": 1.5}, "epochs: got 1.5, expected a whole number"),
-        ({"batch_size": 0}, "batch_size: got 0, expected a whole number of at least 1"),
-        ({"batch_size": "8"}, "batch_size: got '8', expected a whole number of at least 1"),
+        ({"epochs": 0}, ValueError, "epochs: got 0, expected at least 1"),
+        ({"epochs": 1.5}, TypeError, "epochs: got 1.5, expected a whole number"),
+        ({"epochs": True}, TypeError, "epochs: got True, expected a whole number"),
+        ({"batch_size": 0}, ValueError, "batch_size: got 0, expected at least 1"),
+        ({"batch_size": "8"}, TypeError, "batch_size: got '8', expected a whole number"),
     ],
 )
-def test_bad_lengths(options, sentence):
-    with pytest.raises(ValueError) as caught:
+def test_bad_lengths(options, error, sentence):
+    with pytest.raises(error) as caught:
         Trainer(build(), SGD(0.1)).fit((IMAGES, LABELS), **options)
     assert str(caught.value).startswith(sentence)
 
