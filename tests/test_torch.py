@@ -105,7 +105,7 @@ def test_conv2d(device, x_shape, w_shape, options, layout):
         ((2, 5, 10, 8), {"kernel_size": 2, "stride": 3, "dilation": 2, "ceil_mode": True}),
         ((1, 2, 20, 20), {"kernel_size": 17, "stride": 1}),  # offsets above 255: uint16
         ((0, 5, 9, 8), {"kernel_size": 2}),  # an empty batch
-        ((2, 5, 2, 1), {"kernel_size": 3, "stride": 2, "ceil_mode": True}),  # the only window
+        ((2, 5, 2, 2), {"kernel_size": 3, "stride": 2, "ceil_mode": True}),  # the only window
     ],
 )
 def test_max_pool2d(device, x_shape, options, layout):
@@ -282,10 +282,18 @@ def test_a_gpu_is_used_on_the_current_stream_of_pytorch(monkeypatch):
     assert events == [*entering, "launch", *leaving[::-1]]
 
 
+def test_a_negated_view_is_read_as_what_it_stands_for():
+    """The imaginary part of a conjugate: its memory holds the negative values."""
+    x, w = torch.randn(3, 4, dtype=torch.complex64).conj().imag, normal(1, 5, 4)
+    assert x.is_neg()
+    torch.testing.assert_close(kernels.torch.dense(x, w), functional.linear(x, w))
+
+
 # --- refusals
 
 X, W, V = torch.zeros(2, 4, 8, 8), torch.zeros(6, 4, 3, 3), torch.zeros(4)
 LOGITS, CLASSES = torch.zeros(5, 4), torch.zeros(5, dtype=torch.int64)
+NESTED = torch.nested.nested_tensor([LOGITS, LOGITS[:2]], layout=torch.jagged)
 
 
 @pytest.mark.parametrize(
@@ -311,6 +319,11 @@ LOGITS, CLASSES = torch.zeros(5, 4), torch.zeros(5, dtype=torch.int64)
             "weight: got torch.float64, expected torch.float32 like input",
         ),
         ("conv2d", (X.to("meta"), W), ValueError, "input: is on meta, expected cpu or cuda"),
+        ("conv2d", (X.to_sparse(), W), TypeError, "input: got a tensor of torch.sparse_coo, expec"),
+        ("dense", (X, LOGITS.to_sparse()), TypeError, "weight: got a tensor of torch.sparse_coo"),
+        ("conv2d", (X.to_mkldnn(), W), TypeError, "input: got a tensor of torch._mkldnn, expected"),
+        ("dense", (NESTED, LOGITS), TypeError, "input: got a nested tensor, expected a dense one"),
+        ("dense", (X.to(torch.complex64), W), TypeError, "input: got torch.complex64 on cpu, exp"),
         ("conv2d", (X, W.to("meta")), ValueError, "weight: is on meta, expected cpu like input"),
         (
             "conv2d",
