@@ -4,8 +4,8 @@
 #include "dialect_host.cuh"
 #include "registers.cuh"
 
-#if defined(__AVX512BW__) && defined(__AVX512VL__)
-#include <immintrin.h>
+#if defined(__AVX512F__)
+#include "avx512_cpu.cuh"
 #endif
 
 struct dim3 { unsigned x, y, z; };
