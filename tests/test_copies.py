@@ -15,7 +15,7 @@ SHAPE = (4, 3, 2)
 
 
 @dataclass(eq=False)
-class Scaled(Layer):
+class Shrunk(Layer):
     """A layer of the user's own, with a pair among its settings."""
 
     factors: tuple[int, int] = (2, 3)
@@ -28,7 +28,7 @@ class Scaled(Layer):
 
 
 def trained(target):
-    layers = [Flatten(), Dropout(0.5), Dense(5), BatchNorm(), Scaled((1, 2)), ReLU(), Dense(3)]
+    layers = [Flatten(), Dropout(0.5), Dense(5), BatchNorm(), Shrunk((1, 2)), ReLU(), Dense(3)]
     model = Sequential(layers, SHAPE, device_of(target), seed=3)
     images = np.random.default_rng(0).integers(256, size=(8, *SHAPE), dtype=np.uint8)
     Trainer(model, SGD(0.1)).fit((images, np.arange(8) % 3), batch_size=4)
