@@ -261,8 +261,9 @@ class Trainer:
         ------
         CheckpointError
             If the file is damaged or of another version, or if architecture, optimizer, loss,
-            schedule, augmentation, average, precision or seed are not what they were; nothing is
-            changed then.
+            schedule, augmentation, average, precision or seed are not, for sure, what they were;
+            nothing is changed then. Of your own they must be dataclasses of numbers and strings, or
+            functions that use no variables of other functions.
         OSError
             If it cannot be read.
         """
