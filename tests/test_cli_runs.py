@@ -270,13 +270,69 @@ def test_a_run_killed_by_an_error_goes_on_from_any_checkpoint(tmp_path, monkeypa
     assert digest(stopped / "model.safetensors") == digest(whole / "model.safetensors")
 
 
+def contents(folder):
+    """Every file of a folder, with its content and when it was written."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [(path, path.read_bytes(), path.stat().st_mtime_ns) for path in files]
+
+
 def test_a_finished_run_has_nothing_left_to_do(tmp_path, capsys):
     assert train("--run", "a") == 0
-    before = digest(tmp_path / "runs" / "a" / "model.safetensors")
-    assert main(["train", "--resume", "runs/a"]) == 0
+    printed = capsys.readouterr().out
+    before = contents(tmp_path / "runs" / "a")
+    written, saved = tmp_path / "again.json", tmp_path / "again.safetensors"
+    assert main(["train", "--resume", "runs/a", "--json", str(written), "--save", str(saved)]) == 0
     shown = capsys.readouterr()
-    assert "runs/a has finished its 1 epochs already" in shown.err
-    assert digest(tmp_path / "runs" / "a" / "model.safetensors") == before
+    assert "runs/a has finished its 1 epochs already" in shown.err and shown.out == printed
+    assert contents(tmp_path / "runs" / "a") == before
+    assert written.read_text() == (tmp_path / "runs" / "a" / "results.json").read_text()
+    assert digest(saved) == digest(tmp_path / "runs" / "a" / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("words", "images", "complaint"),
+    [
+        (["--epochs", 3], 300, "epochs: got 3, expected 2 as in the training restored"),
+        (["--batch-size", 64], 300, "batch_size: got 64, expected 128 as in the training restored"),
+        ([], 299, "the number of images: got 299, expected 300 as in the training restored"),
+        (["--dataset", "other"], 300, "data: got 'other', expected 'synthetic' as in the training"),
+        (["--lr", 1], 300, "was saved by a training with optimizer SGD(lr=0.15"),
+    ],
+)
+def test_a_finished_run_is_no_other_one(words, images, complaint, tmp_path, capsys, monkeypatch):
+    assert train("--epochs", 2, "--run", "a") == 0
+    before = contents(tmp_path / "runs")
+    if "other" in words:
+        words, data = [], Dataset(few(images, 0).images, few(images, 0).labels, "other")
+    else:
+        data = few(images, 0)
+    monkeypatch.setattr(cnn.data, "load", lambda *_, **__: (data, few(100, 1)))
+    capsys.readouterr()
+    assert train("--resume", "runs/a", "--json", "again.json", *words) == 1
+    shown = capsys.readouterr()
+    assert complaint in shown.err and len(shown.err.splitlines()) == 1 and shown.out == ""
+    assert contents(tmp_path / "runs") == before and not (tmp_path / "again.json").exists()
+
+
+def test_a_run_that_ended_before_its_results_gets_them(tmp_path, capsys):
+    assert train("--epochs", 2, "--run", "a") == 0
+    run = tmp_path / "runs" / "a"
+
+    def found():
+        results = json.loads((run / "results.json").read_text())
+        del results["setup_seconds"]
+        return results, digest(run / "model.safetensors")
+
+    before = found()
+    interrupted = json.loads((run / "results.json").read_text()) | {"epochs": 1}
+    for spoil in (
+        (run / "results.json").unlink,
+        (run / "model.safetensors").unlink,
+        lambda: (run / "results.json").write_text(json.dumps(interrupted)),
+    ):
+        spoil()
+        assert train("--resume", "runs/a") == 0
+        assert found() == before
 
 
 def test_what_cannot_be_resumed(tmp_path, capsys, monkeypatch):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from ..data import Dataset
     from ..runs import Run
     from ..trainer import Trainer
 
@@ -140,37 +142,42 @@ def run(options: argparse.Namespace) -> int:
         trainer.restore(checkpoint)
     trained_before = trainer.train_seconds
     trainer.run = folder = _run(options, checkpoint)
+    finished = _has_finished(trainer, train, options)
     tell(
-        f"{model.summary()}\ntraining on {train.name}, {len(train):,} images, on {options.device}; "
-        f"see {folder.folder}"
+        f"{folder.folder} has finished its {len(trainer.history)} epochs already"
+        if finished
+        else f"{model.summary()}\ntraining on {train.name}, {len(train):,} images, on "
+        f"{options.device}; see {folder.folder}"
     )
-    interrupted = _fit(trainer, train, test, options, tell)
-    train_loss = trainer.running_loss if trainer.images_seen else None
-    found = evaluate(model, test)  # its loss is no recipe's, so that runs can be compared
-    results = {
-        "dataset": train.name,
-        "device": options.device,
-        "recipe": options.recipe,
-        "epochs": len(trainer.history),
-        "batch_size": options.batch_size,
-        "seed": options.seed,
-        "parameters": model.parameter_count,
-        "setup_seconds": time.perf_counter() - start - (trainer.train_seconds - trained_before),
-        "train_seconds": trainer.train_seconds,
-        "images_per_second": trainer.images_seen / max(trainer.train_seconds, 1e-9),
-        "train_loss": train_loss,
-        "test_loss": found["loss"],
-        "test_accuracy": found["accuracy"],
-    }
-    for path in (folder.folder / "model.safetensors", options.save):
-        if path is not None:
-            model.save(path)
-    folder.write_json("results.json", results)
+    interrupted = not finished and _fit(trainer, train, test, options)
+    results = _written_results(folder, len(trainer.history)) if finished else None
+    if results is None:
+        train_loss = trainer.running_loss if trainer.images_seen else None
+        found = evaluate(model, test)  # its loss is no recipe's, so that runs can be compared
+        results = {
+            "dataset": train.name,
+            "device": options.device,
+            "recipe": options.recipe,
+            "epochs": len(trainer.history),
+            "batch_size": options.batch_size,
+            "seed": options.seed,
+            "parameters": model.parameter_count,
+            "setup_seconds": time.perf_counter() - start - (trainer.train_seconds - trained_before),
+            "train_seconds": trainer.train_seconds,
+            "images_per_second": trainer.images_seen / max(trainer.train_seconds, 1e-9),
+            "train_loss": train_loss,
+            "test_loss": found["loss"],
+            "test_accuracy": found["accuracy"],
+        }
+        model.save(folder.folder / "model.safetensors")
+        folder.write_json("results.json", results)
+    if options.save is not None:
+        model.save(options.save)
     write_json(options.json, results)
     print(
-        f"{train.name} test accuracy {found['accuracy']:.2%}, loss {found['loss']:.4f}; "
-        f"trained {trainer.train_seconds:.2f} s at {results['images_per_second']:,.0f} images/s, "
-        f"set up in {results['setup_seconds']:.2f} s"
+        f"{train.name} test accuracy {results['test_accuracy']:.2%}, "
+        f"loss {results['test_loss']:.4f}; trained {results['train_seconds']:.2f} s at "
+        f"{results['images_per_second']:,.0f} images/s, set up in {results['setup_seconds']:.2f} s"
     )
     return 130 if interrupted else 0
 
@@ -233,18 +240,34 @@ def _run(options: argparse.Namespace, checkpoint: Path | None) -> Run:
     return run
 
 
-def _fit(
-    trainer: Trainer,
-    train: Any,
-    test: Any,
-    options: argparse.Namespace,
-    tell: Callable[[str], None],
-) -> bool:
+def _has_finished(trainer: Trainer, train: Dataset, options: argparse.Namespace) -> bool:
+    """Whether nothing is left to do of the training; ValueError if it was another one."""
+    from ..training_state import Course, check_continues
+
+    if trainer.course is None or not trainer.course.finished:
+        return False
+    asked = Course(options.epochs, options.batch_size, train.name, len(train))
+    check_continues(trainer.course, asked)
+    return True
+
+
+def _written_results(run: Run, epochs: int) -> dict[str, Any] | None:
+    """Return the results of a training of so many epochs, unless it ended before they were written.
+
+    They say when and where it was trained, which is nothing that this process could tell.
+    """
+    model, file = run.folder / "model.safetensors", run.folder / "results.json"
+    if not (model.exists() and file.exists()):
+        return None
+    results: dict[str, Any] = json.loads(file.read_text())
+    if results["epochs"] != epochs:  # of an interruption before the last epoch
+        return None
+    return {name: math.nan if value is None else value for name, value in results.items()}
+
+
+def _fit(trainer: Trainer, train: Dataset, test: Dataset, options: argparse.Namespace) -> bool:
     """Train what is left to train; return whether the user interrupted it."""
     assert trainer.run is not None
-    if trainer.course is not None and trainer.course.finished:
-        tell(f"{trainer.run.folder} has finished its {trainer.course.epochs} epochs already")
-        return False
     try:
         trainer.fit(train, options.epochs, options.batch_size, test, progress=not options.quiet)
     except KeyboardInterrupt:
