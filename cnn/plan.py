@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -69,8 +69,9 @@ def strides(course: Course, every: int) -> Iterator[range]:
 class Plan:
     """The steps of one `Trainer.fit`.
 
-    What changes from step to step is on the device before the first of them: order, counters, the
-    optimizer's numbers. A step is recorded while it is taken, and replayed for every later batch of
+    What changes from step to step is on the device before an epoch: order, counters, the
+    optimizer's numbers. They are in the same places for every epoch, and take no more memory for
+    more of them. A step is recorded while it is taken, and replayed for every later batch of
     its size, in two parts: up to the loss, and from there. Where nobody looks at the loss, many
     are replayed as one: on `cuda` that is one launch of a graph.
 
@@ -80,8 +81,8 @@ class Plan:
         Its model is trained, by its loss, optimizer, augmentation and average; see `obstacle`.
     images, labels : array
         The data set on the model's device; labels of int64.
-    factors : sequence of float
-        Of the learning rate, one a step.
+    steps : int
+        Of an epoch, at most.
 
     Attributes
     ----------
@@ -91,12 +92,10 @@ class Plan:
         The memory of what does not outlive a step.
     """
 
-    def __init__(
-        self, trainer: Trainer, images: Array, labels: Array, factors: Sequence[float]
-    ) -> None:
+    def __init__(self, trainer: Trainer, images: Array, labels: Array, steps: int) -> None:
         self._trainer, self._images, self._labels = trainer, images, labels
         self._target = target = trainer.model.target
-        self.progress = Progress(target.zeros((2,), np.int64), target.zeros((2,), np.float64))
+        self.progress = Progress(target.zeros((3,), np.int64), target.zeros((2,), np.float64))
         self.arena = Arena(target)
         self._order = target.zeros((len(labels),), np.int64)
         self._layers = fuse(trainer.model, trainer.loss)
@@ -104,20 +103,28 @@ class Plan:
         self._strides: dict[tuple[int, int], Launch] = {}  # by rows and steps
         self._drawing: list[Layer] = []
         self._steps = self._taken = 0
+        self._row = self._rows = 0  # of the tables: that of the next step, and those there are
         optimizer, ema = trainer.optimizer, trainer.ema
         self._augmentation = None
         if trainer.augment is not None:
             ranges = trainer.augment.rotate, trainer.augment.shift, trainer.augment.zoom
             self._augmentation = Augmentation(*ranges, trainer.seed, trainer.steps)
-        steps = enumerate(factors, optimizer.steps + 1)
-        self._rates = self._table([optimizer.scalars(step, factor) for step, factor in steps])
+        self._rates = self._table(steps, optimizer.scalars(1, 1.0))
         if ema is not None:
-            shares = range(ema.steps + 1, ema.steps + len(factors) + 1)
-            self._shares = self._table([ema.scalars(step) for step in shares])
+            self._shares = self._table(steps, ema.scalars(1))
 
-    def begin_epoch(self, order: Array) -> None:
-        """Take images in this order (N,) from now on, and count anew."""
-        self._taken = 0
+    def begin_epoch(self, order: Array, factors: Iterable[float]) -> None:
+        """Take images in this order (N,) from now on, and count anew.
+
+        The learning rate's factors are those of the epoch's steps, one each.
+        """
+        optimizer, ema = self._trainer.optimizer, self._trainer.ema
+        steps = enumerate(factors, optimizer.steps + 1)
+        self._rows = self._fill(self._rates, (optimizer.scalars(*step) for step in steps))
+        if ema is not None:
+            shares = range(ema.steps + 1, ema.steps + self._rows + 1)
+            self._fill(self._shares, map(ema.scalars, shares))
+        self._taken = self._row = 0
         self._order[...] = order
         self.progress.counters[1:] = 0
         self.progress.totals[...] = 0
@@ -135,7 +142,7 @@ class Plan:
         Raises
         ------
         ValueError
-            If the order has fewer left, or if every step that has a factor was taken.
+            If the order has fewer left, or if every step of the epoch that has a factor was taken.
         """
         self._check_left(rows, 1)
         if rows in self._recordings:
@@ -172,10 +179,8 @@ class Plan:
         left = (len(self._labels) - self._taken) // steps
         if not 1 <= rows <= left:  # the kernel that gathers them does not look
             raise ValueError(f"rows: got {rows}, expected 1 to {left}, what the order has left")
-        if self._steps + steps > len(self._rates.rows):
-            raise ValueError(
-                f"steps: got {steps} after {self._steps}, expected {len(self._rates.rows)} in all"
-            )
+        if self._row + steps > self._rows:
+            raise ValueError(f"steps: got {steps} after {self._row}, expected {self._rows} in all")
 
     def _count_draws(self, steps: int) -> None:
         for layer in self._drawing:
@@ -183,6 +188,7 @@ class Plan:
 
     def _count(self, rows: int, steps: int) -> None:
         self._steps += steps
+        self._row += steps
         self._taken += rows * steps
         self._trainer.optimizer.steps += steps
         if self._trainer.ema is not None:
@@ -275,9 +281,17 @@ class Plan:
         count_batch(self._target, loss, x, labels, self.progress)
         return dy
 
-    def _table(self, rows: list[tuple[float, ...]]) -> Table:
+    def _table(self, steps: int, row: tuple[float, ...]) -> Table:
+        """Return a table whose rows are still to be filled with numbers such as these."""
         wide = accumulator(self._trainer.model.dtype)
-        return Table(self._target.array(np.array(rows, wide)), self.progress.counters)
+        return Table(self._target.zeros((steps, len(row)), wide), self.progress.counters[2:])
+
+    def _fill(self, table: Table, rows: Iterable[tuple[float, ...]]) -> int:
+        """Write a table's first rows where they are, and return how many."""
+        row_type = np.dtype((table.rows.dtype, table.rows.shape[1:]))
+        values = np.fromiter(rows, row_type)
+        table.rows[: len(values)] = self._target.array(values)
+        return len(values)
 
 
 def _restore(layer: Layer, attributes: dict[str, Any]) -> None:

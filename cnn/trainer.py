@@ -209,7 +209,10 @@ class Trainer:
                 order = self._order(len(dataset))
                 self._loss_sum, self._loss_count = target.zeros((), self.model.dtype), 0
                 if plan is not None:
-                    plan.begin_epoch(order)
+                    first = epoch * course.steps_per_epoch
+                    of_epoch = range(first, first + course.steps_per_epoch)
+                    factors = (self._factor(step, course) for step in of_epoch)
+                    plan.begin_epoch(order, factors)
                     self._loss_sum = plan.progress.totals[0, ...]
                 for steps in strides(course, every):
                     chosen = order[steps.start * batch_size : steps.stop * batch_size]
@@ -334,8 +337,7 @@ class Trainer:
         self.planned = self.obstacle is None
         if not self.planned:
             return None
-        left = range(course.done * course.steps_per_epoch, course.steps)
-        return Plan(self, images, labels, [self._factor(step, course) for step in left])
+        return Plan(self, images, labels, course.steps_per_epoch)
 
     def _factor(self, step: int, course: Course) -> float:
         """Return the schedule's factor, which may be one of NumPy's numbers."""

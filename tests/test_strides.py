@@ -165,8 +165,9 @@ def test_a_plan_takes_no_stride_beyond_the_order_or_the_schedule(target):
     with pytest.raises(ValueError, match="rows: got 4, expected 1 to 3, what the order has left"):
         plan.stride(4, 4)
     plan.stride(4, 3)
-    plan.begin_epoch(target.array(range(17)))
-    with pytest.raises(ValueError, match="steps: got 2 after 4, expected 5 in all"):
+    plan.begin_epoch(target.array(range(17)), [1.0, 1.0, 1.0])
+    plan.stride(4, 2)
+    with pytest.raises(ValueError, match="steps: got 2 after 2, expected 3 in all"):
         plan.stride(4, 2)
 
 

@@ -12,7 +12,7 @@ from .target import Array, Target
 
 
 class Table(NamedTuple):
-    """The scalars of every step of a training, on the device: a kernel takes the row of its step.
+    """The scalars of the next steps of a training, on the device: a kernel takes its step's row.
 
     Attributes
     ----------
