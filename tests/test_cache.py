@@ -31,16 +31,23 @@ def files(folder: Path) -> list[str]:
     return sorted(os.listdir(folder)) if folder.exists() else []
 
 
+@pytest.fixture(scope="module")
+def compiler(tmp_path_factory: pytest.TempPathFactory) -> CountedCompiler:
+    return CountedCompiler(tmp_path_factory.mktemp("compiler"))
+
+
 @pytest.fixture
-def counted(tmp_path: Path) -> CountedCompiler:
-    return CountedCompiler(tmp_path)
+def counted(compiler: CountedCompiler) -> CountedCompiler:
+    """The compiler of `built`, from now on."""
+    compiler.calls()
+    return compiler
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(compiler: CountedCompiler, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder that holds what RELU needs; not to be changed."""
     folder = tmp_path_factory.mktemp("built")
-    output(RELU, KERNELS_CACHE_DIR=folder)
+    output(RELU, KERNELS_CACHE_DIR=folder, CXX=compiler.path)
     return folder
 
 
@@ -180,12 +187,58 @@ def test_library_under_another_name_is_built_anew(cache: Path, counted: CountedC
     assert files(cache) == names
 
 
+# --- what cannot be loaded
+
+
+@pytest.fixture
+def half_linked(tmp_path: Path) -> Path:
+    """A compiler that links with no library of C++, as gcc does, while there is a file beside it.
+
+    Its macros are those of the real one.
+    """
+    (tmp_path / "without libraries").touch()
+    return program(
+        tmp_path / "gcc-like",
+        f'[ -e "{tmp_path}/without libraries" ] || exec c++ "$@"\nexec c++ -nodefaultlibs "$@"',
+    )
+
+
+def test_a_compiler_that_does_not_link_harms_no_other(half_linked: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    message = error(RELU, KERNELS_CACHE_DIR=cache, CXX=half_linked)
+    assert message.startswith(f"a compiled kernel cannot be loaded: {cache}/")
+    assert "undefined symbol" in message
+    assert f"the compiler ({half_linked}) must be one of C++ for this machine" in message
+    for _ in range(2):
+        assert output(RELU, KERNELS_CACHE_DIR=cache) == RELU_SAYS
+
+
+def test_a_library_that_cannot_be_loaded_is_built_anew(half_linked: Path, tmp_path: Path) -> None:
+    cache, counted = tmp_path / "cache", CountedCompiler(tmp_path, str(half_linked))
+    changes = {"KERNELS_CACHE_DIR": cache, "CXX": counted.path}
+    messages = []
+    for _ in range(2):
+        messages.append(error(RELU, **changes))
+        compilations, _ = counted.calls()
+        assert 1 <= compilations <= LIBRARIES  # none of them twice
+    assert messages[0] == messages[1]
+    (tmp_path / "without libraries").unlink()
+    assert output(RELU, **changes) == RELU_SAYS
+    assert counted.calls()[0] >= 1
+    assert output(RELU, **changes) == RELU_SAYS
+    assert counted.calls() == (0, 1)
+    assert len(files(cache)) == LIBRARIES
+
+
 # --- what is left behind
 
 
-def test_processes_that_build_at_once_leave_only_libraries(built: Path, tmp_path: Path) -> None:
+def test_processes_that_build_at_once_leave_only_libraries(
+    built: Path, compiler: CountedCompiler, tmp_path: Path
+) -> None:
     cache = tmp_path / "cache"
-    processes = [start("-c", RELU, KERNELS_CACHE_DIR=cache) for _ in range(3)]
+    changes = {"KERNELS_CACHE_DIR": cache, "CXX": compiler.path}
+    processes = [start("-c", RELU, **changes) for _ in range(3)]
     assert [process.communicate()[0] for process in processes] == [RELU_SAYS] * 3
     assert files(cache) == files(built)
 

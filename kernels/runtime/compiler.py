@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import hashlib
 import os
@@ -56,8 +58,18 @@ class Compiler:
         macro = next(line for line in self.identity.splitlines() if " __VERSION__ " in line)
         return macro.split('"')[1]
 
-    def library(self, name: str, text: str, flags: list[str], instrument: str = "") -> Path:
-        """Return the path of a text compiled to a shared library, from the cache or made anew.
+    def load(
+        self,
+        name: str,
+        text: str,
+        flags: list[str],
+        instrument: str = "",
+        mode: int = ctypes.DEFAULT_MODE,
+    ) -> ctypes.CDLL:
+        """Return a text compiled to a shared library and loaded, from the cache or made anew.
+
+        A library in the cache that cannot be loaded is replaced: what it was linked with may be
+        gone since.
 
         Parameters
         ----------
@@ -69,16 +81,33 @@ class Compiler:
             Of the compiler.
         instrument : str
             A flag for compiling that must not reach the linker.
+        mode : int
+            Of `ctypes.CDLL`.
 
         Raises
         ------
         KernelError
-            If the compiler fails or the cache folder cannot be written.
+            If the compiler fails, the cache folder cannot be written, or what was made cannot be
+            loaded.
         """
-        parts = [text, *_FLAGS, *flags, instrument, *self.command[1:], self.identity]
+        # The macros of gcc are those of g++, which links with the library of C++.
+        compiler = [str(shutil.which(self.command[0])), *self.command[1:], self.identity]
+        parts = [text, *_FLAGS, *flags, instrument, *compiler]
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
         key = f"{Path(name).stem}-{digest[:32]}"
-        return cache.find(key) or cache.store(key, self._compile(name, text, flags, instrument))
+        found = cache.find(key)
+        if found is not None:
+            with contextlib.suppress(OSError):
+                return ctypes.CDLL(str(found), mode)
+        made = cache.store(key, self._compile(name, text, flags, instrument))
+        try:
+            return ctypes.CDLL(str(made), mode)
+        except OSError as error:  # such as a cache folder mounted without the right to execute
+            raise KernelError(
+                f"a compiled kernel cannot be loaded: {error}; the compiler "
+                f"({' '.join(self.command)}) must be one of C++ for this machine, and the cache "
+                "folder one that may hold programs"
+            ) from error
 
     def _compile(self, name: str, text: str, flags: list[str], instrument: str) -> bytes:
         what = f"{PACKAGE.name}/{name}"

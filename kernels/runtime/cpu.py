@@ -174,11 +174,7 @@ class CpuTarget:
     def _load(self, name: str, text: str) -> ctypes.CDLL:
         library = self._libraries.get(text)
         if library is None:
-            path = compiler().library(name, text, FLAGS)
-            try:
-                library = self._libraries[text] = ctypes.CDLL(str(path))
-            except OSError as error:  # such as a cache folder mounted without the right to execute
-                raise KernelError(f"a compiled kernel cannot be loaded: {error}") from error
+            library = self._libraries[text] = compiler().load(name, text, FLAGS)
         return library
 
 

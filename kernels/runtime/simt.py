@@ -169,16 +169,18 @@ class SimtTarget:
     def _library(self, source: Source, constants: dict[str, Any]) -> tuple[Path, ctypes.CDLL]:
         if self._runtime is None:
             text = flattened("runtime/simt.cpp")
-            path = compiler().library("runtime/simt.cpp", text, ["-O2", "-fvisibility=default"])
-            self._runtime = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+            flags = ["-O2", "-fvisibility=default"]
+            self._runtime = compiler().load(
+                "runtime/simt.cpp", text, flags, mode=ctypes.RTLD_GLOBAL
+            )
         exports = "".join(f"EXPORT_LAUNCH({entry})\n" for entry in source.entries)
         text = source.specialised(constants) + exports
         found = self._libraries.get(text)
         if found is None:
             # With CXX="g++ -fsanitize=address" that sanitizer checks accesses, and not ours.
             sanitized = any(word.startswith("-fsanitize") for word in compiler().command)
-            path = compiler().library(source.name, text, _FLAGS, "" if sanitized else _INSTRUMENT)
-            found = self._libraries[text] = path, ctypes.CDLL(str(path))
+            library = compiler().load(source.name, text, _FLAGS, "" if sanitized else _INSTRUMENT)
+            found = self._libraries[text] = Path(library._name), library
         return found
 
 
