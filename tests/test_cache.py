@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from fresh_python import (
+    NO_HOME,
     RELU,
     RELU_SAYS,
     REPOSITORY,
@@ -291,6 +292,33 @@ def test_unwritable_folder_is_named_with_its_variable(tmp_path: Path) -> None:
     assert "set KERNELS_CACHE_DIR to a folder that can be written" in message
 
 
+# --- how the folder is named
+
+IN_FOLDER = f"""
+import os, sys
+os.chdir(sys.argv[1])
+{RELU}
+"""
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    changes = {"KERNELS_CACHE_DIR": "~/x", "HOME": tmp_path / "home"}
+    assert run("-c", IN_FOLDER, str(tmp_path), **changes).stdout == RELU_SAYS
+    assert len(files(tmp_path / "home" / "x")) == LIBRARIES and files(tmp_path) == ["home"]
+    message = error(RELU, KERNELS_CACHE_DIR="~nobody-of-this-name/x")
+    assert message == "KERNELS_CACHE_DIR: got '~nobody-of-this-name/x', and no such home folder"
+
+
+@pytest.mark.parametrize("name", [".", "x", "../x"])
+def test_a_relative_folder(name: str, tmp_path: Path) -> None:
+    (tmp_path / "current").mkdir()
+    for _ in range(2):
+        done = run("-c", IN_FOLDER, str(tmp_path / "current"), KERNELS_CACHE_DIR=name)
+        assert (done.stdout, done.stderr) == (RELU_SAYS, "")
+    assert len(files(tmp_path / "current" / name)) == LIBRARIES
+
+
 # --- a home that cannot be written
 
 FALLBACK = f"""
@@ -333,3 +361,22 @@ def test_what_a_read_only_cache_holds_is_used(
         path.chmod(0o555)
     assert output(RELU, XDG_CACHE_HOME=home, CXX=counted.path) == RELU_SAYS
     assert counted.calls() == (0, 1)
+
+
+def test_no_home_is_no_obstacle(tmp_path: Path) -> None:
+    """As in a container that runs as a number that has no name."""
+    script = NO_HOME + FALLBACK
+    done = run("-W", "ignore::DeprecationWarning", "-c", script, TMPDIR=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [RELU_SAYS.strip(), f"{LIBRARIES} [1.]"]
+    warned = [line for line in done.stderr.splitlines() if "RuntimeWarning" in line]
+    assert len(warned) == 1
+    assert warned[0].endswith(
+        "there is no home folder to keep compiled kernels in; set KERNELS_CACHE_DIR to a folder "
+        "that can be written; until then they last as long as this process"
+    )
+    assert files(tmp_path) == []
+    script = NO_HOME + "from cnn.__main__ import main; main(['info'])"
+    assert "cache folder  none: there is no home folder\n" in output(script)
+    script = NO_HOME + RELU
+    assert output(script, KERNELS_CACHE_DIR=tmp_path / "cache") == RELU_SAYS
