@@ -5,11 +5,8 @@ What a `Trainer` saves is such a file too, with the state of the training beside
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as deserialize
 from safetensors.numpy import save as serialize
 
+from .files import write_whole
 from .layers import Layer
 
 if TYPE_CHECKING:
@@ -170,28 +168,6 @@ def _parsed(content: bytes, source: str | Path) -> Content:
         json.loads(described["training"]) if "training" in described else None,
         {name.removeprefix(_PREFIX): arrays[name] for name in training},
     )
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it appears whole or not at all, even if the machine stops."""
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    try:
-        with open(temporary, "xb") as file:  # unlike tempfile's, readable by others
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # of the new name
-        finally:
-            os.close(folder)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, OSError) and error.filename is None:  # such as that of a full disk
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
 
 
 def arrays_of(model: Sequential) -> dict[str, Any]:

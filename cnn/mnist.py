@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import os
@@ -21,6 +20,7 @@ import platformdirs
 from numpy.typing import NDArray
 
 from .data import DataError, Dataset
+from .files import write_whole
 
 MIRRORS: tuple[str, ...] = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -296,7 +296,7 @@ def _download_missing(contents: dict[str, bytes], folder: Path) -> list[str]:
                 except ConnectionError as error:
                     failures.append(str(error))
                     break
-                _write_atomically(folder / file, content)
+                write_whole(folder / file, content)
                 contents[file] = content
             reasons.extend(failures[:1])
     except OSError as error:
@@ -340,18 +340,3 @@ def _fetch(url: str, file: str) -> bytes:
         cause = getattr(error, "reason", error)  # what a URLError wraps
         raise ConnectionError(f"{url}: {getattr(cause, 'strerror', None) or cause}") from error
     return _verified(content, file, url)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Write so that other processes, and a later start, see the whole file or none."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with open(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:  # KeyboardInterrupt too must leave nothing behind
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import checks
-from .checkpoint import write_whole
+from .files import UNFINISHED, write_whole
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -135,7 +135,7 @@ class Run:
             # What is later is of a training that was gone back on.
             if not epochs - self.keep < number <= epochs:
                 path.unlink()
-        for left_behind in folder.glob(".epoch-*"):  # by a process killed while saving
+        for left_behind in folder.glob(f"{UNFINISHED}*"):  # by a process killed while saving
             left_behind.unlink()
 
     def _numbered(self) -> list[tuple[int, Path]]:

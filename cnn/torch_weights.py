@@ -12,7 +12,8 @@ from safetensors.numpy import save as serialize
 from kernels.runtime import Array
 from kernels.runtime.target import Shape
 
-from .checkpoint import CheckpointError, write_whole
+from .checkpoint import CheckpointError
+from .files import write_whole
 from .layers import BatchNorm, Conv2D, Dense, Flatten
 from .model import Sequential
 

@@ -122,6 +122,24 @@ def test_a_folder_that_cannot_be_written(tmp_path, capsys):
     assert "Not a directory" in capsys.readouterr().err
 
 
+# A home folder that a shell has left for the command to find, on a line or in a file.
+@pytest.mark.parametrize("words", [["--runs", "~/r"], ["--config", "~/home.toml"]])
+def test_a_tilde_is_the_home_folder(words, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    write(home / "home.toml", 'runs = "~/r"')
+    files = ["--save", "~/m.safetensors", "--json", "~/m.json", "--run", "a"]
+    assert train(*words, *files) == 0
+    assert sorted(path.name for path in home.iterdir()) == [
+        *("home.toml", "m.json", "m.safetensors", "r")
+    ]
+    assert main(["evaluate", "~/m.safetensors", "--json", "~/e.json"]) == 0
+    assert main(["plot", "~/r/a", "--output", "~/pictures"]) == 0
+    assert main(["export", "~/m.safetensors", "~/m.onnx"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
 # Settings files
 
 
@@ -200,7 +218,8 @@ def test_a_file_that_is_no_settings_file(tmp_path, capsys):
 @pytest.mark.parametrize("name", ['a "b" \\c', "a\nb\tc\x01", "\u00e9\u4e2d\U0001f600"])
 def test_any_string_survives_a_settings_file(name, tmp_path):
     file = tmp_path / "a.toml"
-    settings.write(file, {"run": name, "lr": 1e-05, "seed": 3, "quiet": True, "data": None})
+    kept = {"run": name, "lr": 1e-05, "seed": 3, "quiet": True, "data": None}
+    file.write_text(settings.to_toml(kept), encoding="utf-8")
     assert tomllib.loads(file.read_text(encoding="utf-8")) == {
         "run": name,
         "lr": 1e-05,

@@ -37,8 +37,8 @@ def read(path: Path, add_arguments: Callable[[argparse.ArgumentParser], None]) -
     return [_flag(path, parser, key, value) for key, value in settings.items()]
 
 
-def write(path: Path, settings: dict[str, Any]) -> None:
-    """Write settings; those that are None are left out."""
+def to_toml(settings: dict[str, Any]) -> str:
+    """Return the text of a settings file; settings that are None are left out."""
     values = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in settings.items()
@@ -47,7 +47,7 @@ def write(path: Path, settings: dict[str, Any]) -> None:
     # JSON's strings, numbers, true and false are TOML's, if other letters than ASCII stay.
     lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]
     header = "# The settings of this run; cnn train --config takes them again.\n"
-    path.write_text(header + "".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return header + "".join(f"{line}\n" for line in lines)
 
 
 def _flag(path: Path, parser: argparse.ArgumentParser, key: str, value: Any) -> str:

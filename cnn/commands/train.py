@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files import write_whole
 from . import settings
 from .options import (
     RECIPES,
@@ -16,8 +17,9 @@ from .options import (
     add_data,
     add_device,
     add_json,
-    check_writable,
+    check_outputs,
     device,
+    path,
     positive,
     rate,
     say,
@@ -72,20 +74,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     earlier = parser.add_mutually_exclusive_group()
     earlier.add_argument(
         "--config",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="TOML file of settings, keys named like these flags; flags win",
     )
     earlier.add_argument(
         "--resume",
-        type=Path,
+        type=path,
         metavar="RUN",
         help="go on with an interrupted run: its folder, or one of its checkpoints",
     )
     parser.add_argument("--run", metavar="NAME", help="of the run (default: recipe and time)")
     parser.add_argument(
         "--runs",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="folder of the run's folder (default: runs)",
     )
@@ -97,7 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="checkpoints to keep, of one each epoch (default: %(default)s)",
     )
     parser.add_argument(
-        "--save", type=Path, metavar="FILE", help="write the trained model here too"
+        "--save", type=path, metavar="FILE", help="write the trained model here too"
     )
     add_json(parser)
     parser.add_argument(
@@ -118,7 +120,7 @@ def run(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     options, checkpoint = _with_earlier_settings(options)
     tell = silence if options.quiet else say
-    check_writable(options.save, options.json)
+    _check_outputs(options, checkpoint)
     recipe = recipes.RECIPES[options.recipe]
     options.epochs = options.epochs or recipe.epochs
     options.batch_size = options.batch_size or recipe.batch_size
@@ -212,6 +214,20 @@ def _checkpoint(resumed: Path) -> Path:
     return latest
 
 
+def _check_outputs(options: argparse.Namespace, checkpoint: Path | None) -> None:
+    """Raise OSError unless what is to be written can be, and harms no file of the run resumed."""
+    from ..runs import Run
+
+    outputs = [options.save, options.json]
+    inputs = [] if options.config is None else [options.config]
+    if checkpoint is not None:
+        run = Run(checkpoint.parent.parent)
+        names = "history.jsonl", "model.safetensors", "results.json"
+        outputs += [run.folder / name for name in names]
+        inputs += [run.folder / "settings.toml", checkpoint, *run.checkpoints]
+    check_outputs(options, outputs, inputs)
+
+
 def _run(options: argparse.Namespace, checkpoint: Path | None) -> Run:
     """Return the run that goes on, or a new one with its settings and versions."""
     from ..runs import Run, new_run, versions
@@ -234,8 +250,8 @@ def _run(options: argparse.Namespace, checkpoint: Path | None) -> Run:
     names = "recipe dataset data device epochs batch_size lr seed keep".split()
     resolved = {name: getattr(options, name) for name in names}
     if resolved["data"] is not None:
-        resolved["data"] = resolved["data"].expanduser().resolve()  # the same from any folder
-    settings.write(run.folder / "settings.toml", resolved)
+        resolved["data"] = resolved["data"].resolve()  # the same from any folder
+    write_whole(run.folder / "settings.toml", settings.to_toml(resolved).encode())
     run.write_json("versions.json", versions(options.device))
     return run
 
