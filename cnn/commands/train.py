@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
+import shlex
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,15 +148,16 @@ def run(options: argparse.Namespace) -> int:
     if checkpoint is not None:
         trainer.restore(checkpoint)
     trained_before = trainer.train_seconds
-    trainer.run = folder = _run(options, checkpoint)
-    finished = _has_finished(trainer, train, options)
-    tell(
-        f"{folder.folder} has finished its {len(trainer.history)} epochs already"
-        if finished
-        else f"{model.summary()}\ntraining on {train.name}, {len(train):,} images, on "
-        f"{options.device}; see {folder.folder}"
-    )
-    interrupted = not finished and _fit(trainer, train, test, options)
+    with _run(options, checkpoint) as folder:
+        trainer.run = folder
+        finished = _has_finished(trainer, train, options)
+        tell(
+            f"{folder.folder} has finished its {len(trainer.history)} epochs already"
+            if finished
+            else f"{model.summary()}\ntraining on {train.name}, {len(train):,} images, on "
+            f"{options.device}; see {folder.folder}"
+        )
+        interrupted = not finished and _fit(trainer, train, test, options)
     results = _written_results(folder, len(trainer.history)) if finished else None
     if results is None:
         train_loss = trainer.running_loss if trainer.images_seen else None
@@ -206,7 +212,14 @@ def _checkpoint(resumed: Path) -> Path:
     from ..runs import Run
 
     if resumed.is_file():
-        return resumed
+        # A link to a checkpoint, or a run whose checkpoints are a link to another disk.
+        for file in (Path(os.path.abspath(resumed)), resumed.resolve()):
+            if (file.parent.parent / "settings.toml").exists():
+                return file
+        raise UsageError(
+            f"--resume: {resumed} is no checkpoint in a run's folder: there is no "
+            f"{file.parent.parent / 'settings.toml'}"
+        )
     latest = Run(resumed).latest
     if latest is None:
         there = "has no checkpoint" if resumed.exists() else "is not there"
@@ -228,32 +241,52 @@ def _check_outputs(options: argparse.Namespace, checkpoint: Path | None) -> None
     check_outputs(options, outputs, inputs)
 
 
-def _run(options: argparse.Namespace, checkpoint: Path | None) -> Run:
-    """Return the run that goes on, or a new one with its settings and versions."""
-    from ..runs import Run, new_run, versions
+@contextmanager
+def _run(options: argparse.Namespace, checkpoint: Path | None) -> Iterator[Run]:
+    """Give the run that goes on, or a new one with its settings and versions.
+
+    A new one that comes to no checkpoint is removed: it could be neither resumed nor run again.
+    """
+    from ..runs import Run, versions
 
     if checkpoint is not None:
-        return Run(checkpoint.parent.parent, options.keep)
-    runs = options.runs or Path("runs")
-    if options.run is None:
-        run = new_run(runs, options.recipe, options.keep)
-    else:
-        if options.run in ("", "..") or options.run != Path(options.run).name:
-            raise UsageError(f"--run: got {options.run!r}, expected the name of a folder in {runs}")
-        try:
-            run = Run.create(runs / options.run, options.keep)
-        except FileExistsError as error:
-            raise UsageError(
-                f"--run: {runs / options.run} is there already; choose another name, or go on "
-                f"with it: --resume {runs / options.run}"
-            ) from error
+        yield Run(checkpoint.parent.parent, options.keep)
+        return
     names = "recipe dataset data device epochs batch_size lr seed keep".split()
     resolved = {name: getattr(options, name) for name in names}
     if resolved["data"] is not None:
         resolved["data"] = resolved["data"].resolve()  # the same from any folder
-    write_whole(run.folder / "settings.toml", settings.to_toml(resolved).encode())
-    run.write_json("versions.json", versions(options.device))
-    return run
+    text = settings.to_toml(resolved)
+    run = _new_run(options)
+    try:
+        write_whole(run.folder / "settings.toml", text.encode())
+        run.write_json("versions.json", versions(options.device))
+        yield run
+    except BaseException:
+        if run.latest is None:
+            shutil.rmtree(run.folder)
+        raise
+
+
+def _new_run(options: argparse.Namespace) -> Run:
+    """Return a run in a folder that was not there."""
+    from ..runs import Run, new_run
+
+    runs = options.runs or Path("runs")
+    if options.run is None:
+        return new_run(runs, options.recipe, options.keep)
+    if options.run in ("", "..") or options.run != Path(options.run).name:
+        raise UsageError(f"--run: got {options.run!r}, expected the name of a folder in {runs}")
+    folder = runs / options.run
+    try:
+        return Run.create(folder, options.keep)
+    except FileExistsError as error:
+        advice = f"go on with it: --resume {shlex.quote(str(folder))}"
+        if Run(folder).latest is None:
+            advice = "delete it: it has no checkpoint to go on from"
+        raise UsageError(
+            f"--run: {folder} is there already; choose another name, or {advice}"
+        ) from error
 
 
 def _has_finished(trainer: Trainer, train: Dataset, options: argparse.Namespace) -> bool:
@@ -287,9 +320,11 @@ def _fit(trainer: Trainer, train: Dataset, test: Dataset, options: argparse.Name
     try:
         trainer.fit(train, options.epochs, options.batch_size, test, progress=not options.quiet)
     except KeyboardInterrupt:
+        if trainer.run.latest is None:
+            raise
         say(
             f"interrupted after {trainer.images_seen:,} images; go on with\n"
-            f"  cnn train --resume {trainer.run.folder}\nwhat was reached:"
+            f"  cnn train --resume {shlex.quote(str(trainer.run.folder))}\nwhat was reached:"
         )
         return True
     return False
