@@ -66,8 +66,28 @@ def write_whole(path: Path, content: bytes) -> None:
             _replace(_target(path), content, there)
         else:
             _write_in_place(path, content, _stream(there))
-    except OSError as error:  # names a temporary file, or none where the disk is full
-        raise OSError(error.errno, error.strerror, str(path)) from error
+    except OSError as error:
+        raise _named(error, path) from error
+
+
+def append(path: Path, content: bytes) -> None:
+    """Write to the end of a file, a new one where there is none.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; a part may then be there.
+    """
+    try:
+        with open(path, "ab") as file:
+            file.write(content)
+    except OSError as error:
+        raise _named(error, path) from error
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """Return an error that names the file: not a temporary one, or none as of a full disk."""
+    return OSError(error.errno, error.strerror, str(path))
 
 
 def _check(path: Path) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import checks
-from .files import UNFINISHED, write_whole
+from .files import UNFINISHED, append, write_whole
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -123,8 +123,7 @@ class Run:
         write_whole(self.folder / name, (to_json(content, indent=2) + "\n").encode())
 
     def _event(self, event: str, **values: Any) -> None:
-        with open(self.history, "a") as file:
-            file.write(to_json({"event": event, **values}) + "\n")
+        append(self.history, (to_json({"event": event, **values}) + "\n").encode())
 
     def _save(self, trainer: Trainer) -> None:
         self._first, self._written = (trainer.steps, trainer.images_seen), (0, 0.0)

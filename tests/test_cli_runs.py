@@ -379,6 +379,8 @@ def contents(folder):
     """Every file of a folder, with its content and when it was written."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return [(path, path.read_bytes(), path.stat().st_mtime_ns) for path in files]
+
+
 # What is typed where, as --resume, to go on with runs/a.
 @pytest.mark.parametrize(
     ("folder", "resumed"),

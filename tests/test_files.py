@@ -192,6 +192,14 @@ def test_a_failure_names_the_file_and_leaves_nothing(folder, monkeypatch):
         assert os.listdir(folder) == ["file"] and file.read_bytes() == b"before"
 
 
+def test_a_full_disk_is_named_by_the_file(folder):
+    (folder / "full").symlink_to("/dev/full")
+    for write in (write_whole, files.append):
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            write(folder / "full", b"content")
+        assert caught.value.filename == str(folder / "full")
+
+
 # Standard output
 
 PRINTS = """
