@@ -173,15 +173,16 @@ def _replace(target: Path, content: bytes, there: os.stat_result | None) -> None
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    with contextlib.suppress(PermissionError):  # a folder may be written that may not be read
         folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)  # of the new name
         finally:
             os.close(folder)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def _write_in_place(path: Path, content: bytes, stream: int | None) -> None:

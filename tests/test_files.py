@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import cnn.data
+import permissions
 from cnn import SGD, Dataset, Dense, Flatten, Run, Sequential, Trainer, files, save_torch
 from cnn.__main__ import main
 from cnn.files import write_whole
@@ -198,6 +199,55 @@ def test_a_full_disk_is_named_by_the_file(folder):
         with pytest.raises(OSError, match="No space left on device") as caught:
             write(folder / "full", b"content")
         assert caught.value.filename == str(folder / "full")
+
+
+# Permissions
+
+
+@pytest.mark.parametrize("mode", [0o444, 0o644])
+def test_a_file_that_only_others_may_write(mode, capsys):
+    with permissions.folder() as reachable:
+        file = reachable / "file"
+        file.write_bytes(b"before")
+        file.chmod(mode if os.geteuid() == 0 else 0o444)
+        with permissions.held_back():
+            reason = "it is read-only" if file.stat().st_mode & 0o222 == 0 else "Permission denied"
+            assert refusal([file]) == f"{file} cannot be written: {reason}"
+            with pytest.raises(PermissionError):
+                write_whole(file, b"after")
+        assert file.read_bytes() == b"before" and os.listdir(reachable) == ["file"]
+
+
+def test_a_folder_that_only_others_may_write():
+    with permissions.folder() as reachable:
+        (reachable / "file").touch()
+        (reachable / "file").chmod(0o666)
+        reachable.chmod(0o555)
+        with permissions.held_back():
+            for name in ("file", "new"):
+                sentence = f"{reachable / name} cannot be written: Permission denied"
+                assert refusal([reachable / name]) == sentence
+
+
+def test_a_folder_that_is_written_unseen():
+    """It may be written and entered, but not listed, and so not opened."""
+    with permissions.folder() as reachable:
+        reachable.chmod(0o333)
+        with permissions.held_back():
+            files.check([reachable / "file"])
+            write_whole(reachable / "file", b"content")
+            assert (reachable / "file").read_bytes() == b"content"
+
+
+def test_standard_output_that_may_not_be_opened_anew(capfd):
+    """Such as a terminal of the user before `su`, or the file of a shell with more rights."""
+    os.fchmod(1, 0)
+    with permissions.held_back():
+        with pytest.raises(PermissionError):
+            os.open("/dev/stdout", os.O_WRONLY)
+        files.check([Path("/dev/stdout")])
+        write_whole(Path("/dev/stdout"), b"content")
+    assert capfd.readouterr().out == "content"
 
 
 # Standard output

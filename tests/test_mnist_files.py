@@ -8,14 +8,13 @@ from __future__ import annotations
 import gzip
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import permissions
 from cnn import data, mnist
 from cnn.data import DataError
 from tiny_mnist import (
@@ -162,30 +161,15 @@ def test_what_is_no_file_is_named(kind: str, complaint: str, file: str, tmp_path
     assert str(caught.value) == f"{folder / file} {complaint}"
 
 
-@pytest.fixture
-def reachable() -> Iterator[Path]:
-    """A folder for somebody whom permissions hold back, as who runs the test then is."""
-    folder = Path(tempfile.mkdtemp())  # tmp_path lets its owner in alone
-    folder.chmod(0o755)
-    administrator = os.geteuid() == 0
-    yield folder
-    if administrator:
-        os.seteuid(0)
-    for path in (folder, *folder.glob("**")):
-        path.chmod(0o755)
-    shutil.rmtree(folder)
-
-
 @pytest.mark.parametrize("closed", [f"above/named/{TRAIN_IMAGES}", "above/named", "above"])
 @pytest.mark.parametrize("readable", [True, False])
-def test_what_may_not_be_read_is_named(closed: str, readable: bool, reachable: Path) -> None:
-    folder = fill(reachable / "above" / "named", CONTENTS)
-    # A folder may be listed that may not be entered.
-    (reachable / closed).chmod(0o444 if readable and not closed.endswith("ubyte") else 0)
-    if os.geteuid() == 0:
-        os.seteuid(12345)
-    with pytest.raises(DataError) as caught:
-        mnist.load_mnist(folder)
+def test_what_may_not_be_read_is_named(closed: str, readable: bool) -> None:
+    with permissions.folder() as reachable:
+        folder = fill(reachable / "above" / "named", CONTENTS)
+        # A folder may be listed that may not be entered.
+        (reachable / closed).chmod(0o444 if readable and not closed.endswith("ubyte") else 0)
+        with permissions.held_back(), pytest.raises(DataError) as caught:
+            mnist.load_mnist(folder)
     assert str(caught.value) == f"{folder / TRAIN_IMAGES} cannot be read: Permission denied"
 
 
