@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
+from kernels.reduce import accumulator
+from kernels.runtime.checks import floating
+
 from . import checks
-from .data import Dataset, as_dataset
+from .data import Dataset, as_dataset, finite
 from .layers import Softmax
 from .losses import CrossEntropy, Loss, SoftmaxCrossEntropy
 from .model import Sequential
@@ -52,7 +54,9 @@ def evaluate(
         outputs = model.predict(dataset.images[start:stop], batch_size)
         expected = labels[start:stop]
         loss_sum += float(measure(outputs, expected, grad=False)[0]) * len(expected)
-        hits += int((outputs.argmax(axis=-1) == expected).sum())
+        # CuPy has no argmax of bfloat16.
+        widened = outputs.astype(accumulator(outputs.dtype), copy=False)
+        hits += int((widened.argmax(axis=-1) == expected).sum())
     return {"loss": loss_sum / len(dataset), "accuracy": hits / len(dataset)}
 
 
@@ -65,11 +69,8 @@ def checked(model: Sequential, name: str, data: Any) -> Dataset:
         model.prepare(dataset.images[:1])
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from error
-    if dataset.images.dtype.kind == "f":
-        # A NaN anywhere becomes both extremes.
-        extremes = float(dataset.images.min()), float(dataset.images.max())
-        if not all(map(math.isfinite, extremes)):
-            raise ValueError(f"{name}: images hold NaN or infinity, expected finite values")
+    if floating(dataset.images.dtype) and not finite(dataset.images):
+        raise ValueError(f"{name}: images hold NaN or infinity, expected finite values")
     if len(model.output_shape) == 1:
         dataset.check_labels(model.output_shape[0], name)
     return dataset

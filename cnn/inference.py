@@ -9,6 +9,7 @@ import kernels
 from kernels import conv2d_pool, winograd
 from kernels.fold import fold_norm
 from kernels.runtime import Array
+from kernels.runtime.checks import floating
 from kernels.runtime.memory import Arena
 from kernels.runtime.recording import Proof, Recording
 
@@ -51,7 +52,7 @@ class Inference:
                 outputs[...] = self._forward(images)
                 return
             # Floating images are cast on the way into the recording: a cast in it is no launch.
-            dtype = self._model.dtype if images.dtype.kind == "f" else images.dtype
+            dtype = self._model.dtype if floating(images.dtype) else images.dtype
             # The statistics are part of a launch, and so of its key.
             statistics = self._model.pixel_mean, self._model.pixel_std
             key = (images.shape, dtype, *statistics)

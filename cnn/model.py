@@ -14,6 +14,7 @@ import numpy as np
 
 import kernels
 from kernels.runtime import Array, Target, choose_target
+from kernels.runtime.checks import floating
 from kernels.runtime.target import Shape
 
 from . import checkpoint, checks
@@ -111,7 +112,7 @@ class Sequential:
             If dtype or shape do not fit the model.
         """
         images = self._images(images)
-        if images.dtype.kind == "f":
+        if floating(images.dtype):
             return images.astype(self.dtype, copy=False)
         return kernels.normalize(images, self.pixel_mean, self.pixel_std, self.dtype)
 

@@ -8,6 +8,7 @@ import pytest
 
 from cells import Cells
 from kernels import runtime
+from kernels.runtime import checks
 from kernels.runtime.cpu import CpuTarget
 from kernels.runtime.cuda import CudaTarget, unavailable
 from kernels.runtime.simt import SimtTarget
@@ -76,7 +77,7 @@ def poisoned_outputs():
 def _poisoned(empty):
     def poisoned_empty(self, shape, dtype):
         array = empty(self, shape, dtype)
-        if array.dtype.kind == "f":
+        if checks.floating(array.dtype):
             array.fill(np.nan)
         else:
             array.reshape(-1).view(np.uint8).fill(0xAB)

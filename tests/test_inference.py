@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -143,7 +144,9 @@ def test_many_sizes_and_none(target):
 
 
 @pytest.mark.parametrize("network", ["pooled", "wide", "dense", "one's own layer"])
-@pytest.mark.parametrize("kind", ["float16", "float32", "float64", ">f4", "uint8"])
+@pytest.mark.parametrize(
+    "kind", ["float16", "float32", "float64", ">f4", ml_dtypes.bfloat16, "uint8"]
+)
 def test_every_batch_of_images_of_any_type_is_its_own(target, dtype, network, kind):
     model = trained(target, network, dtype)
     x = abs(normal(0, 11, *SHAPE) * 50).astype(kind)  # three batches of one size, and a smaller one

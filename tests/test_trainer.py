@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 
 import network_reference
 from cnn import (
@@ -239,6 +240,32 @@ def test_float_images_are_taken_as_they_are():
     assert (same.pixel_mean, same.pixel_std) == held
 
 
+@pytest.mark.parametrize("kind", ["float16", bfloat16])
+def test_narrow_images_train_as_what_they_stand_for(kind):
+    images, labels = noise(20)
+    narrow = (images / 255).astype(kind)
+    wide = narrow.astype(np.float32), labels
+    assert trained_bits((narrow, labels)) == trained_bits(wide, plan=False)
+
+
+def test_outputs_of_a_type_without_argmax(monkeypatch):
+    """CuPy has none of bfloat16, the outputs of such a model on a GPU."""
+
+    class Outputs(np.ndarray):
+        def argmax(self, axis):
+            assert self.dtype != bfloat16
+            return super().argmax(axis)
+
+    images, labels = noise(4)
+    model = build()
+    rows = np.eye(4, dtype=bfloat16)[labels].view(Outputs)
+    monkeypatch.setattr(model, "predict", lambda *_: rows)
+    assert evaluate(model, (images, labels), lambda *_, grad: (0.5, None)) == {
+        "loss": 0.5,
+        "accuracy": 1.0,
+    }
+
+
 # Forms of data
 
 
@@ -275,6 +302,7 @@ BAD_DATA = {
     "negative": ((IMAGES, LABELS - np.int64(9)), ValueError, "labels must lie in 0 to 3 for 4 cl"),
     "empty": ((IMAGES[:0], LABELS[:0]), ValueError, "got no images, expected at least one"),
     "NaN": ((NAN, LABELS), ValueError, "images hold NaN or infinity, expected finite values"),
+    "NaN of bfloat16": ((NAN.astype(bfloat16), LABELS), ValueError, "images hold NaN or infinity"),
     "infinity": ((INFINITE, LABELS), ValueError, "images hold NaN or infinity, expected finite"),
     "size": ((IMAGES[:, :9], LABELS), ValueError, "got shape (1, 9, 12, 1), expected (N, 12, 1"),
 }

@@ -55,6 +55,11 @@ def dtype_name(dtype: Any) -> str:
     return str(dtype.name)
 
 
+def floating(dtype: Any) -> bool:
+    """Whether a dtype is floating; of bfloat16, which ml_dtypes adds, NumPy's kind is "V"."""
+    return dtype.kind == "f" or dtype_name(dtype) == "bfloat16"
+
+
 def of_type(
     target: Target, name: str, value: Any, expected: str, kinds: str, cast: Any = None
 ) -> Array:
