@@ -74,12 +74,11 @@ clean:  ## remove .venv, caches and builds
 	rm -rf .venv build dist *.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-comma := ,
 # A stamp per set of packages, out of date when pyproject.toml changes.
 .venv/train: EXTRAS = $(GPU)
 .venv/test: EXTRAS = test$(addprefix -,$(GPU))
 .venv/test-all: EXTRAS = test$(addprefix -,$(GPU)),browser
-.venv/bench: EXTRAS = bench$(if $(GPU),$(comma)$(GPU))
+.venv/bench: EXTRAS = bench$(addprefix -,$(GPU))
 .venv/check: EXTRAS = check
 .venv/train .venv/test .venv/test-all .venv/bench .venv/check: pyproject.toml | $(BIN)/python
 	@extras='$(EXTRAS)'; echo "Installing cnn-kernels$${extras:+[$$extras]} in .venv"; \
