@@ -473,6 +473,7 @@ def test_a_run_that_ended_before_its_results_gets_them(tmp_path, capsys):
     for spoil in (
         (run / "results.json").unlink,
         (run / "model.safetensors").unlink,
+        lambda: (run / "results.json").write_text("{"),
         lambda: (run / "results.json").write_text(json.dumps(interrupted)),
     ):
         spoil()

@@ -308,8 +308,11 @@ def _written_results(run: Run, epochs: int) -> dict[str, Any] | None:
     model, file = run.folder / "model.safetensors", run.folder / "results.json"
     if not (model.exists() and file.exists()):
         return None
-    results: dict[str, Any] = json.loads(file.read_text())
-    if results["epochs"] != epochs:  # of an interruption before the last epoch
+    try:
+        results: dict[str, Any] = json.loads(file.read_text())
+    except ValueError:  # somebody else has written there
+        return None
+    if results.get("epochs") != epochs:  # of an interruption before the last epoch
         return None
     return {name: math.nan if value is None else value for name, value in results.items()}
 
