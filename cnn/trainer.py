@@ -248,7 +248,8 @@ class Trainer:
         Everything random is a function of seeds and counters, so that a trainer that restores it
         goes on bit for bit, on the same device. What a `fit` leaves that was interrupted in the
         midst of an epoch does not go on, but starts another `fit`: see `Run` for checkpoints that
-        do. `Sequential.load` takes the model out of the file.
+        do. `Sequential.load` takes the model out of the file, even where `restore` will refuse a
+        loss or a schedule of your own.
 
         Raises
         ------
