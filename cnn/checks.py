@@ -130,4 +130,5 @@ def _named(value: Any) -> str:
     """Return a value as a sentence shows it, which some values would fill."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    return repr(value) if isinstance(value, (str, int, float)) else type(value).__name__
+    known = isinstance(value, (str, int, float, type(None)))
+    return repr(value) if known else type(value).__name__

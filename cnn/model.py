@@ -175,7 +175,10 @@ class Sequential:
             If the file is not such a one, or names a layer that is not there.
         OSError
             If it cannot be read.
+        ValueError, KernelError
+            If there is no such device, or it does not work.
         """
+        choose_target(device)  # what is wrong with it is not the file's fault
         return checkpoint.load(path, device)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ from safetensors.numpy import save as serialize
 from kernels.runtime import Array
 from kernels.runtime.target import Shape
 
+from . import checks
 from .checkpoint import CheckpointError
 from .files import write_whole
 from .layers import BatchNorm, Conv2D, Dense, Flatten
@@ -72,8 +73,8 @@ def save_torch(model: Sequential, path: str | Path) -> None:
 
     Raises
     ------
-    ValueError
-        If a layer with arrays is none of this package's.
+    TypeError, ValueError
+        If the model is none, or a layer with arrays is none of this package's.
     OSError
         If the file cannot be written; what stood there is then unharmed.
     """
@@ -103,8 +104,8 @@ def load_torch(model: Sequential, path: str | Path) -> None:
     CheckpointError
         If the file is damaged, or lacks an array of the model, or has one of another shape or type
         or one that the model has not; the model is then as before.
-    ValueError
-        If a layer with arrays is none of this package's.
+    TypeError, ValueError
+        If the model is none, or a layer with arrays is none of this package's.
     OSError
         If the file cannot be read.
     """
@@ -126,6 +127,7 @@ def load_torch(model: Sequential, path: str | Path) -> None:
 
 def _places(model: Sequential) -> dict[str, _Place]:
     """Return the arrays of a model by PyTorch's names for them."""
+    checks.instance("model", model, Sequential)
     places = {}
     shape = model.input_shape
     flattened: Shape = ()  # the image whose pixels lie in one row by now
