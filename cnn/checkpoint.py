@@ -178,7 +178,7 @@ def arrays_of(model: Sequential) -> dict[str, Any]:
 def to_numpy(arrays: dict[str, Any]) -> Arrays:
     """Return arrays of any device as NumPy's."""
     return {
-        name: np.ascontiguousarray(array.get() if hasattr(array, "get") else array)
+        name: np.asarray(array.get() if hasattr(array, "get") else array, order="C")
         for name, array in arrays.items()
     }
 

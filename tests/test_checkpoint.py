@@ -3,7 +3,7 @@
 import json
 import os
 import stat
-from dataclasses import make_dataclass
+from dataclasses import dataclass, make_dataclass
 
 import numpy as np
 import pytest
@@ -115,6 +115,22 @@ def test_a_loaded_model_trains_on(saved):
 def test_a_model_without_arrays(path):
     Sequential([GlobalAvgPool2D()], (4, 4, 2)).save(path)
     assert Sequential.load(path).output_shape == (2,)
+
+
+@dataclass(eq=False)
+class Gain(Layer):
+    """A layer of the user's own, with one number to learn."""
+
+    def build(self, shape):
+        self.declare("gain", (), lambda _, shape: np.full(shape, -0.0))
+        return shape
+
+
+def test_a_number_to_learn_comes_back(path, target):
+    model = Sequential([Gain()], (3,), device_of(target))
+    model.save(path)
+    again = Sequential.load(path, device_of(target)).parameters["0.gain"]
+    assert again.shape == () and host(again).tobytes() == np.float32(-0.0).tobytes()
 
 
 def test_the_file_is_plain_safetensors(saved):
