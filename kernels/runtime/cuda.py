@@ -14,6 +14,7 @@ from .recording import Launch, in_order
 from .source import Source
 from .target import Array, Grid, Kernel, Shape
 
+_NOTHING = 'extern "C" __global__ void nothing() {}'
 _BLOCKS = 32 * 132  # enough for every multiprocessor of the largest GPUs, several times over
 
 
@@ -124,11 +125,10 @@ class CudaTarget:
             try:
                 module = cupy.RawModule(code=text, options=("-std=c++17",))
                 module.compile()
-            except (
-                cupy.cuda.compiler.CompileException,
-                cupy.cuda.runtime.CUDARuntimeError,  # NVRTC is not installed
-            ) as error:
-                lines = str(error).strip().splitlines()
+            # CuPy raises RuntimeError of several classes where NVRTC or the headers of CUDA are not
+            # installed, or the driver does not take what NVRTC made.
+            except (cupy.cuda.compiler.CompileException, RuntimeError) as error:
+                lines = str(error).strip().splitlines() or [type(error).__name__]
                 first = next((line for line in lines if "error" in line), lines[0])
                 raise KernelError(f"NVRTC failed on {source.name}: {first.strip()}") from error
             self._modules[text] = module
@@ -157,12 +157,23 @@ def unavailable() -> str | None:
             return "CuPy is not installed"
         return f"CuPy cannot be imported ({_sentence(error)})"
     try:
-        count = cupy.cuda.runtime.getDeviceCount()
-        if count:
-            cupy.cuda.Device(0).compute_capability  # noqa: B018  the first real use of a driver
+        if not cupy.cuda.runtime.getDeviceCount():
+            return "CuPy finds no GPU"
+        cupy.cuda.Device(0).compute_capability  # noqa: B018  the first real use of a driver
+        driver = cupy.cuda.runtime.driverGetVersion() // 1000
     except cupy.cuda.runtime.CUDARuntimeError as error:
         return f"CuPy finds no working GPU ({_sentence(error)})"
-    return None if count else "CuPy finds no GPU"
+    try:
+        nvrtc, _ = cupy.cuda.nvrtc.getVersion()
+        if nvrtc > driver:  # another package has brought it
+            return (
+                f"CuPy finds NVRTC of CUDA {nvrtc}, whose code a driver of CUDA {driver} does not "
+                f"run; uninstall what has brought it, such as nvidia-cuda-nvrtc {nvrtc}"
+            )
+        cupy.RawModule(code=_NOTHING).compile()
+    except (cupy.cuda.compiler.CompileException, RuntimeError) as error:
+        return f"CuPy cannot compile for the GPU ({_sentence(error)})"
+    return None
 
 
 def describe() -> str:
