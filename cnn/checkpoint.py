@@ -122,8 +122,9 @@ def fill(model: Sequential, content: Content, path: str | Path) -> None:
     expected = {name: tuple(array.shape) for name, array in arrays_of(model).items()}
     if expected != {name: array.shape for name, array in content.arrays.items()}:
         raise CheckpointError(f"{path} holds other arrays than its architecture has")
-    for name, array in arrays_of(model).items():
-        array[...] = model.target.array(content.arrays[name])
+    with model.target.on():
+        for name, array in arrays_of(model).items():
+            array[...] = model.target.array(content.arrays[name])
     model.pixel_mean = content.architecture["pixel_mean"]
     model.pixel_std = content.architecture["pixel_std"]
 

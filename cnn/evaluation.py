@@ -47,16 +47,17 @@ def evaluate(
     measure = default_loss(model) if loss is None else checks.function("loss", loss)
     batch_size = checks.count("batch_size", batch_size)
     dataset = checked(model, "data", data)
-    labels = model.target.array(dataset.labels, np.int64)
     loss_sum, hits = 0.0, 0
-    for start in range(0, len(dataset), batch_size):
-        stop = start + batch_size
-        outputs = model.predict(dataset.images[start:stop], batch_size)
-        expected = labels[start:stop]
-        loss_sum += float(measure(outputs, expected, grad=False)[0]) * len(expected)
-        # CuPy has no argmax of bfloat16.
-        widened = outputs.astype(accumulator(outputs.dtype), copy=False)
-        hits += int((widened.argmax(axis=-1) == expected).sum())
+    with model.target.on():
+        labels = model.target.array(dataset.labels, np.int64)
+        for start in range(0, len(dataset), batch_size):
+            stop = start + batch_size
+            outputs = model.predict(dataset.images[start:stop], batch_size)
+            expected = labels[start:stop]
+            loss_sum += float(measure(outputs, expected, grad=False)[0]) * len(expected)
+            # CuPy has no argmax of bfloat16.
+            widened = outputs.astype(accumulator(outputs.dtype), copy=False)
+            hits += int((widened.argmax(axis=-1) == expected).sum())
     return {"loss": loss_sum / len(dataset), "accuracy": hits / len(dataset)}
 
 

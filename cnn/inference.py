@@ -47,7 +47,8 @@ class Inference:
 
     def __call__(self, images: Array, outputs: Array) -> None:
         """Write the outputs (N, ...) for images (N, ...), which `Sequential.prepare` takes."""
-        with self._model.lock:  # the recordings' arrays, and what layers keep of a pass
+        # The lock is for the recordings' arrays, and what layers keep of a pass.
+        with self._model.lock, self._model.target.on():
             if not self._recordable:
                 outputs[...] = self._forward(images)
                 return

@@ -37,7 +37,7 @@ class Sequential:
     input_shape : tuple of int
         Shape of one input, without the batch axis, such as (28, 28, 1).
     device : {"auto", "cpu", "cuda"}
-        "auto" is the GPU where one works.
+        "auto" is the GPU where one works; of several, CuPy's current one.
     dtype : str or dtype
         Of parameters and activations.
     seed : int

@@ -121,8 +121,9 @@ def load_torch(model: Sequential, path: str | Path) -> None:
             values = {key: places[key].from_torch(file.get_tensor(key)) for key in places}
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
-    for key, place in places.items():
-        place.array[...] = model.target.array(values[key], model.dtype)
+    with model.target.on():
+        for key, place in places.items():
+            place.array[...] = model.target.array(values[key], model.dtype)
 
 
 def _places(model: Sequential) -> dict[str, _Place]:

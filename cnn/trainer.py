@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from kernels import gemm, loss_scale
+from kernels.reduce import accumulator
 from kernels.runtime import Array, prepare
 
 from . import checks, training_state
@@ -203,11 +204,12 @@ class Trainer:
 
         shown = Bar(epochs * len(dataset), course.done * len(dataset), enabled=progress)
         # Between two `fit`, the model holds the average: the weights come back for training.
-        with shown as bar, self._swapped_average():
+        with target.on(), shown as bar, self._swapped_average():
             for epoch in range(course.done, epochs):
                 start = time.perf_counter()
                 order = self._order(len(dataset))
-                self._loss_sum, self._loss_count = target.zeros((), self.model.dtype), 0
+                self._loss_sum = target.zeros((), accumulator(self.model.dtype))
+                self._loss_count = 0
                 if plan is not None:
                     first = epoch * course.steps_per_epoch
                     of_epoch = range(first, first + course.steps_per_epoch)
@@ -271,7 +273,8 @@ class Trainer:
         OSError
             If it cannot be read.
         """
-        training_state.restore(self, path)
+        with self.model.target.on():
+            training_state.restore(self, path)
         self._restored = self.course is not None and not self.course.finished
         self._loss_count = 0
 
@@ -305,7 +308,7 @@ class Trainer:
         self.optimizer.step(model.parameter_buffer, model.gradient_buffer, factor, *scaled)
         if self.ema is not None:
             self.ema.update(model.parameter_buffer)
-        self._loss_sum += loss * len(expected)
+        self._loss_sum += loss.astype(self._loss_sum.dtype) * len(expected)
 
     def _batch(self, images: Array, chosen: Array, step: int) -> Array:
         """Return the chosen images as the model takes them at a step, from 0."""

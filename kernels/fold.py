@@ -31,7 +31,8 @@ def fold_norm(
     F, K = w.shape[0], w[0].size
     folded, shift = kept(target, w.shape, w.dtype), kept(target, (F,), w.dtype)
     changed = kept(target, (F,), "int32")
-    changed.fill(-1)
+    with target.on():
+        changed.fill(-1)
     kernel = _SOURCE.kernel("fold_norm", target, w.dtype)
     grid = target.stride_grid(w.size)
     kernel(grid, target.threads, *taken, folded, shift, changed, F, K, eps)

@@ -77,10 +77,11 @@ def poisoned_outputs():
 def _poisoned(empty):
     def poisoned_empty(self, shape, dtype):
         array = empty(self, shape, dtype)
-        if checks.floating(array.dtype):
-            array.fill(np.nan)
-        else:
-            array.reshape(-1).view(np.uint8).fill(0xAB)
+        with self.on():
+            if checks.floating(array.dtype):
+                array.fill(np.nan)
+            else:
+                array.reshape(-1).view(np.uint8).fill(0xAB)
         return array
 
     return poisoned_empty

@@ -35,7 +35,7 @@ class cuda:
         def getDeviceCount():
             return 1
     class Device:
-        def __init__(self, number):
+        def __init__(self):
             raise cuda.runtime.CUDARuntimeError("cudaErrorDevicesUnavailable: busy")
 """
 CUPY_WITHOUT_COMPILER = """
@@ -48,8 +48,7 @@ class cuda:
         getDeviceCount = lambda: 1
         driverGetVersion = lambda: 12080
     class Device:
-        def __init__(self, number):
-            self.compute_capability = "90"
+        compute_capability = "90"
     class nvrtc:
         def getVersion():
             VERSION

@@ -69,7 +69,10 @@ def of_type(
         raise ValueError(f"{name}: is on {here}, expected {target}")
     if array.dtype.kind not in kinds:
         raise TypeError(f"{name}: got {array.dtype}, expected {expected}")
-    return contiguous(target, array if cast is None else array.astype(cast, copy=False))
+    if cast is not None:
+        with target.on():
+            array = array.astype(cast, copy=False)
+    return contiguous(target, array)
 
 
 def images(name: str, value: Any) -> tuple[Target, Array]:

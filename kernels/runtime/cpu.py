@@ -6,6 +6,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -96,6 +97,10 @@ class CpuTarget:
             return _CpuLaunch(function, grid, shared, arguments, parallel_for)
 
         return Kernel(entry, source.entries[entry], constants, bind)
+
+    def on(self) -> AbstractContextManager[None]:
+        """Do nothing."""
+        return nullcontext()
 
     def fresh(self, shape: Shape, dtype: Any) -> Array:
         """Return an uninitialised C-contiguous array with memory of its own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 
@@ -50,7 +51,7 @@ class CudaTarget:
     def kernel(self, source: Source, entry: str, constants: dict[str, Any]) -> Kernel:
         """Compile, or load from CuPy's cache, one entry point."""
         cupy = self._cupy
-        with cupy.cuda.Device(self.device):
+        with self.on():
             function = self._module(source, constants).get_function(entry)
 
         def bind(grid: Grid, threads: int, shared: int, arguments: list[Any]) -> Launch:
@@ -63,6 +64,11 @@ class CudaTarget:
             return launch
 
         return Kernel(entry, source.entries[entry], constants, bind)
+
+    def on(self) -> AbstractContextManager[Any]:
+        """Make the device CuPy's current one for a while."""
+        device: AbstractContextManager[Any] = self._cupy.cuda.Device(self.device)
+        return device
 
     def fresh(self, shape: Shape, dtype: Any) -> Array:
         """Return an uninitialised C-contiguous array with memory of its own."""
@@ -79,8 +85,16 @@ class CudaTarget:
 
     def array(self, values: Any, dtype: Any = None) -> Array:
         """Return values as a C-contiguous array here, copied only where needed."""
-        with self._cupy.cuda.Device(self.device):
-            return self._cupy.ascontiguousarray(self._cupy.asarray(values, dtype))
+        cupy = self._cupy
+        with self.on():
+            if hasattr(values, "__cuda_array_interface__"):
+                # Not ascontiguousarray, which gives an array of no dimension one.
+                return cupy.asarray(values, dtype, order="C")
+            values = np.asarray(values)
+            # An array of no dimension would be filled, and a fill takes -0.0 for 0. Pinned memory
+            # would be read after this has returned.
+            flat = cupy.asarray(np.atleast_1d(values), dtype, order="C", blocking=True)
+            return flat.reshape(values.shape)
 
     def address(self, array: Array) -> int:
         """Return the address of an array's first element."""
@@ -89,7 +103,7 @@ class CudaTarget:
     def replayer(self, launches: list[Launch]) -> Launch:
         """Return what runs bound launches in order: they become one CUDA graph."""
         cupy = self._cupy
-        with cupy.cuda.Device(self.device):
+        with self.on():
             # The default stream cannot be captured; what is captured does not run.
             stream = cupy.cuda.Stream(non_blocking=True)
             with stream:
@@ -113,7 +127,7 @@ class CudaTarget:
 
     def prepare(self, jobs: list[tuple[Source, dict[str, Any]]]) -> None:
         """Compile what CuPy's cache lacks."""
-        with self._cupy.cuda.Device(self.device):
+        with self.on():
             for job in jobs:
                 self._module(*job)
 
@@ -159,7 +173,7 @@ def unavailable() -> str | None:
     try:
         if not cupy.cuda.runtime.getDeviceCount():
             return "CuPy finds no GPU"
-        cupy.cuda.Device(0).compute_capability  # noqa: B018  the first real use of a driver
+        cupy.cuda.Device().compute_capability  # noqa: B018  the first real use of a driver
         driver = cupy.cuda.runtime.driverGetVersion() // 1000
     except cupy.cuda.runtime.CUDARuntimeError as error:
         return f"CuPy finds no working GPU ({_sentence(error)})"
@@ -174,6 +188,13 @@ def unavailable() -> str | None:
     except (cupy.cuda.compiler.CompileException, RuntimeError) as error:
         return f"CuPy cannot compile for the GPU ({_sentence(error)})"
     return None
+
+
+def current_device() -> int:
+    """Return the number of CuPy's current device."""
+    import cupy
+
+    return int(cupy.cuda.Device().id)
 
 
 def describe() -> str:

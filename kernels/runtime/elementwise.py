@@ -77,9 +77,9 @@ class Elementwise:
     def __call__(self, target: Target, dtype: Any, *arguments: Any, **types: Any) -> None:
         """Run over inputs, scalars and outputs, given in the order of their declarations."""
         last: Array = arguments[-1]
-        # CuPy's own launches cannot be recorded.
-        if target.name != "cuda" or current() is not None:
-            table = any(isinstance(value, Table) for value in arguments)
+        table = any(isinstance(value, Table) for value in arguments)
+        # CuPy's own launches cannot be recorded, and have no tables.
+        if target.name != "cuda" or current() is not None or table:
             entry = _of_table(self.name) if table else self.name
             kernel = self._source.kernel(entry, target, dtype, **types)
             flat = [part for a in arguments for part in (a if isinstance(a, Table) else (a,))]

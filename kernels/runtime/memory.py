@@ -44,7 +44,8 @@ def zeros(target: Target, shape: Shape, dtype: Any) -> Array:
     """Return an array of zeros; in a recording, zeroed again by every replay."""
     array = target.empty(shape, dtype)
     if current() is None:
-        array.fill(0)
+        with target.on():
+            array.fill(0)
     else:
         _ZERO(target, array.dtype, array)
     return array

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,10 @@ class SimtTarget:
             return launch
 
         return Kernel(entry, source.entries[entry], constants, bind)
+
+    def on(self) -> AbstractContextManager[None]:
+        """Do nothing."""
+        return nullcontext()
 
     def fresh(self, shape: Shape, dtype: Any) -> Array:
         """Return an uninitialised C-contiguous array with memory of its own."""

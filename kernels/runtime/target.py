@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,6 +39,9 @@ class Target(Protocol):
 
     def kernel(self, source: Source, entry: str, constants: dict[str, Any]) -> Kernel:
         """Compile, or load from the cache, one entry point."""
+
+    def on(self) -> AbstractContextManager[Any]:
+        """Make the device the current one for a while."""
 
     def fresh(self, shape: Shape, dtype: Any) -> Array:
         """Return an uninitialised C-contiguous array with memory of its own."""

@@ -72,7 +72,7 @@ def choose_target(device: str = "auto") -> tuple[Target, str | None]:
     Parameters
     ----------
     device : {"auto", "cpu", "cuda"}
-        What the user asked for.
+        What the user asked for; of several GPUs, "cuda" is CuPy's current one.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def choose_target(device: str = "auto") -> tuple[Target, str | None]:
         return numpy_target(), None
     reason = cuda.unavailable()
     if reason is None:
-        return cuda_target(), None
+        return cuda_target(cuda.current_device()), None
     if device == "cuda":
         raise KernelError(f"device 'cuda' is not available: {reason}")
     return numpy_target(), reason
@@ -99,7 +99,7 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
     Raises
     ------
     TypeError
-        If the value is neither an array nor speaks DLPack, or not in terms that NumPy knows.
+        If the value is neither an array nor speaks DLPack, or not in terms that NumPy or CuPy know.
     """
     if isinstance(value, np.ndarray):
         return numpy_target(), value
@@ -122,7 +122,11 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
         raise KernelError(f"{name}: is on a GPU, but {reason}")
     import cupy
 
-    array = cupy.from_dlpack(value)
+    try:
+        array = cupy.from_dlpack(value)
+    # Such as a tensor that requires a gradient, or a dtype that CuPy lacks.
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise TypeError(f"{name}: CuPy cannot take it through DLPack: {error}") from error
     return cuda_target(array.device.id), array
 
 
