@@ -62,9 +62,10 @@ class Inference:
                     del self._recordings[next(iter(self._recordings))]
                 self._recordings[key] = self._record(images, dtype)
             recording, source, result = self._recordings[key]
-            source[...] = images
-            recording.replay()
-            outputs[...] = result
+            with self._model.target.on(recording.arena.stream):
+                source[...] = images
+                recording.replay()
+                outputs[...] = result
 
     def _record(self, images: Array, dtype: Any) -> tuple[Recording, Array, Array]:
         target, layers = self._model.target, self._model.layers

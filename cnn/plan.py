@@ -171,7 +171,8 @@ class Plan:
             forward, backward = self._recordings[rows]
             launches = [*forward.launches, *backward.launches]
             self._strides[rows, steps] = self._target.replayer(launches * steps)
-        self._strides[rows, steps]()
+        with self._target.on(self.arena.stream):
+            self._strides[rows, steps]()
         self._count_draws(steps)
         self._count(rows, steps)
 

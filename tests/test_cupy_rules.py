@@ -1,5 +1,8 @@
 """The host's side of the `cuda` target against what CuPy's sources say; see cupy_stand_in.py."""
 
+import sys
+import types
+
 import numpy as np
 import pytest
 
@@ -7,8 +10,10 @@ import cupy_stand_in as cupy
 import kernels
 from cnn import SGD, Flatten, Sequential, Trainer
 from kernels import KernelError, elementwise
-from kernels.runtime import Source, choose_target, cuda_target
+from kernels.runtime import Source, as_array, choose_target, cuda_target
 from kernels.runtime.elementwise import Table
+from kernels.runtime.memory import Arena
+from kernels.runtime.recording import Recording
 
 
 @pytest.fixture
@@ -21,6 +26,12 @@ def gpu(monkeypatch):
 def on_device(values, number=0):
     with cupy.Device(number):
         return cupy.asarray(values)
+
+
+def after(later, earlier):
+    """Whether a piece of work, by its place in the list, comes after another one."""
+    work = cupy.gpu.work
+    return work[earlier][0] in work[later][1]
 
 
 # --- arrays
@@ -148,3 +159,97 @@ def test_a_tensor_that_cupy_does_not_take_is_named(gpu, kind):
     sentence = "^x: CuPy cannot take it through DLPack: requires a gradient$"
     with pytest.raises(TypeError, match=sentence):
         kernels.relu(tensor)
+
+
+# --- streams
+
+
+@pytest.fixture
+def pytorch(monkeypatch, gpu):
+    """PyTorch with a current stream that is not CuPy's."""
+    stream = cupy.Stream()
+    monkeypatch.setattr(Tensor, "stream", stream)
+    current = types.SimpleNamespace(current_stream=lambda device: stream)
+    torch = types.SimpleNamespace(Tensor=Tensor, cuda=current)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    return stream
+
+
+def test_pytorch_waits_for_what_was_done_with_its_tensors(gpu, pytorch):
+    with pytorch:
+        cupy.work("before")
+    param, grad = (Tensor(on_device(np.ones(3, np.float32))) for _ in range(2))
+    kernels.sgd_step(param, grad, lr=0.1)
+    update = len(gpu.work) - 1
+    assert gpu.work[update][0][1] == "sgd" and after(update, 0)
+    with pytorch:
+        cupy.work("after")
+    assert after(update + 1, update)
+
+
+def test_views_of_a_tensor_keep_pytorch_waiting(gpu, pytorch):
+    _, array = as_array("x", Tensor(on_device(np.ones((3, 2), np.float32))))
+    view = array.reshape(6)
+    del array
+    cupy.work("with the view")
+    assert not pytorch.done & {gpu.work[-1][0]}
+    del view
+    assert gpu.work[-1][0] in pytorch.done
+
+
+def test_on_one_stream_nobody_waits(gpu, pytorch):
+    with pytorch:
+        values = on_device(np.ones(3, np.float32))
+        _, array = as_array("x", Tensor(values))
+    assert array is values
+
+
+def recorded(target, x):
+    with Recording(Arena(target), [x]) as recording:
+        kernels.relu(x)
+    return recording
+
+
+def test_a_replay_comes_after_its_recording_and_what_was_before_it(gpu):
+    """On whatever stream; what is launched later on that one comes after it."""
+    target, x = cuda_target(), on_device(np.ones(5, np.float32))
+    recording = recorded(target, x)
+    first = len(gpu.work) - 1
+    with cupy.Stream():
+        cupy.work("before")
+        recording.replay()
+        cupy.work("after")
+    before, replay, later = first + 1, first + 2, first + 3
+    assert gpu.work[replay][0][1] == "graph"
+    assert after(replay, first) and after(replay, before) and after(later, replay)
+    with cupy.Stream():
+        recording.replay()
+    assert after(later + 1, replay)
+
+
+def test_replays_where_they_were_recorded_wait_for_nothing(gpu, monkeypatch):
+    with cupy.Stream():
+        recording = recorded(cuda_target(), on_device(np.ones(5, np.float32)))
+        monkeypatch.setattr(cupy.Stream, "wait_event", None)
+        recording.replay()
+
+
+def test_predictions_on_several_streams_take_turns(gpu):
+    """They share the memory of a recording: its input, its arena, its result."""
+    model = Sequential([Flatten()], (2, 3, 1), "cuda")
+    x = on_device(np.arange(24, dtype=np.float32).reshape(4, 2, 3, 1))
+    model.predict(x)
+    ends = [len(gpu.work)]
+    for _ in range(2):
+        with cupy.Stream():
+            cupy.work("before")
+            np.testing.assert_array_equal(model.predict(x).get(), x.get().reshape(4, 6))
+            cupy.work("after")
+        ends.append(len(gpu.work))
+    for begin, end in zip(ends, ends[1:], strict=False):
+        shared = [place for place in range(end) if gpu.work[place][0][1] in ("copy", "graph")]
+        own = [place for place in shared if place >= begin]
+        assert [gpu.work[place][0][1] for place in own] == ["copy", "graph", "copy"]
+        previous = [begin, *(place for place in shared if place < begin)]
+        assert all(after(later, earlier) for later in own for earlier in previous)
+        assert all(after(end - 1, place) for place in own)

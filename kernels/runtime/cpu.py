@@ -98,7 +98,10 @@ class CpuTarget:
 
         return Kernel(entry, source.entries[entry], constants, bind)
 
-    def on(self) -> AbstractContextManager[None]:
+    def stream(self) -> None:
+        """Return None: there is one order of launches."""
+
+    def on(self, stream: None = None) -> AbstractContextManager[None]:
         """Do nothing."""
         return nullcontext()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from contextlib import AbstractContextManager
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -65,10 +67,29 @@ class CudaTarget:
 
         return Kernel(entry, source.entries[entry], constants, bind)
 
-    def on(self) -> AbstractContextManager[Any]:
-        """Make the device CuPy's current one for a while."""
-        device: AbstractContextManager[Any] = self._cupy.cuda.Device(self.device)
-        return device
+    def stream(self) -> Any:
+        """Return CuPy's current stream of this device."""
+        with self._cupy.cuda.Device(self.device):
+            return self._cupy.cuda.get_current_stream()
+
+    @contextmanager
+    def on(self, stream: Any = None) -> Iterator[None]:
+        """Make the device, and a stream of it, CuPy's current ones for a while.
+
+        What is launched meanwhile comes after all that the current stream was given before, and
+        ahead of all that it is given later.
+        """
+        with self._cupy.cuda.Device(self.device):
+            outer = self._cupy.cuda.get_current_stream()
+            if stream is None or stream == outer:
+                yield
+                return
+            stream.wait_event(outer.record())
+            try:
+                with stream:
+                    yield
+            finally:
+                outer.wait_event(stream.record())
 
     def fresh(self, shape: Shape, dtype: Any) -> Array:
         """Return an uninitialised C-contiguous array with memory of its own."""
@@ -195,6 +216,41 @@ def current_device() -> int:
     import cupy
 
     return int(cupy.cuda.Device().id)
+
+
+def borrowed(value: Any) -> Array:
+    """Return what speaks DLPack as a CuPy array, which comes after the lender's work on it.
+
+    The lender's later work comes after what CuPy's current stream did with the array, if it is
+    PyTorch: when the last view of the array is gone, PyTorch's current stream waits.
+    """
+    import cupy
+
+    array = cupy.from_dlpack(value)
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not isinstance(value, torch.Tensor):
+        return array
+    with array.device:
+        lender = cupy.cuda.Stream.from_external(torch.cuda.current_stream(array.device.id))
+        if lender == cupy.cuda.get_current_stream():
+            return array
+        loan = _Loan(array, lender)
+        memory = cupy.cuda.UnownedMemory(array.data.ptr, array.nbytes, loan, array.device.id)
+        pointer = cupy.cuda.MemoryPointer(memory, 0)
+        return cupy.ndarray(array.shape, array.dtype, pointer, array.strides)
+
+
+class _Loan:
+    """What the memory of a borrowed array belongs to, and what is done when that is given back."""
+
+    def __init__(self, array: Array, lender: Any) -> None:
+        self._array, self._lender = array, lender
+
+    def __del__(self) -> None:
+        import cupy
+
+        with self._array.device:
+            self._lender.wait_event(cupy.cuda.get_current_stream().record())
 
 
 def describe() -> str:

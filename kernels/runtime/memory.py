@@ -61,12 +61,15 @@ class Arena:
     ----------
     target : Target
         Whose memory it is.
+    stream : stream or None
+        Of a GPU, the current one when the arena was made; all that uses its memory runs there.
     bytes : int
         Memory taken so far.
     """
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        self.stream = target.stream()
         self.bytes = 0
         self._chunks: list[tuple[int, int, Array]] = []  # first and last address, memory
         self._free: dict[int, int] = {}  # address -> bytes

@@ -146,10 +146,11 @@ class Recording:
         return begin, begin + array.nbytes
 
     def replay(self) -> None:
-        """Run the launches again, in order."""
+        """Run the launches again, in order, on the stream of the arena."""
         if self._replay is None:
             raise KernelError("nothing was recorded to its end, so there is nothing to replay")
-        self._replay()
+        with self.arena.target.on(self.arena.stream):
+            self._replay()
 
 
 class Proof:

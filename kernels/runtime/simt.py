@@ -127,7 +127,10 @@ class SimtTarget:
 
         return Kernel(entry, source.entries[entry], constants, bind)
 
-    def on(self) -> AbstractContextManager[None]:
+    def stream(self) -> None:
+        """Return None: there is one order of launches."""
+
+    def on(self, stream: None = None) -> AbstractContextManager[None]:
         """Do nothing."""
         return nullcontext()
 

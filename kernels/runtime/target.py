@@ -40,8 +40,15 @@ class Target(Protocol):
     def kernel(self, source: Source, entry: str, constants: dict[str, Any]) -> Kernel:
         """Compile, or load from the cache, one entry point."""
 
-    def on(self) -> AbstractContextManager[Any]:
-        """Make the device the current one for a while."""
+    def stream(self) -> Any:
+        """Return the current stream, None where there are no streams."""
+
+    def on(self, stream: Any = None) -> AbstractContextManager[None]:
+        """Make the device, and a stream of it where given, the current ones for a while.
+
+        What is launched meanwhile comes after all that the current stream was given before, and
+        ahead of all that it is given later.
+        """
 
     def fresh(self, shape: Shape, dtype: Any) -> Array:
         """Return an uninitialised C-contiguous array with memory of its own."""

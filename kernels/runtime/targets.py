@@ -120,10 +120,8 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
     reason = cuda.unavailable()
     if reason is not None:
         raise KernelError(f"{name}: is on a GPU, but {reason}")
-    import cupy
-
     try:
-        array = cupy.from_dlpack(value)
+        array = cuda.borrowed(value)
     # Such as a tensor that requires a gradient, or a dtype that CuPy lacks.
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise TypeError(f"{name}: CuPy cannot take it through DLPack: {error}") from error
