@@ -15,6 +15,8 @@ from .layers import Softmax
 from .losses import CrossEntropy, Loss, SoftmaxCrossEntropy
 from .model import Sequential
 
+BATCH_SIZE = 1024  #: images taken at a time
+
 
 def default_loss(model: Sequential) -> Loss:
     """Return `CrossEntropy` for a model that ends with `Softmax`, else `SoftmaxCrossEntropy`."""
@@ -23,7 +25,7 @@ def default_loss(model: Sequential) -> Loss:
 
 
 def evaluate(
-    model: Sequential, data: Any, loss: Loss | None = None, batch_size: int = 1024
+    model: Sequential, data: Any, loss: Loss | None = None, batch_size: int = BATCH_SIZE
 ) -> dict[str, float]:
     """Return {"loss": mean loss, "accuracy": fraction classified right} of a model.
 

@@ -11,11 +11,11 @@ from kernels.fold import fold_norm
 from kernels.runtime import Array
 from kernels.runtime.checks import floating
 from kernels.runtime.memory import Arena
-from kernels.runtime.recording import Proof, Recording
+from kernels.runtime.recording import Proof, Recording, Rehearsal
 
 from .fused import pooling_of
 from .layers import BatchNorm, Conv2D, Dense, Dropout, Layer, ReLU
-from .plan import arrays_of, recordable
+from .plan import arrays_of, recordable, restore
 
 if TYPE_CHECKING:
     from .model import Sequential
@@ -52,8 +52,7 @@ class Inference:
             if not self._recordable:
                 outputs[...] = self._forward(images)
                 return
-            # Floating images are cast on the way into the recording: a cast in it is no launch.
-            dtype = self._model.dtype if floating(images.dtype) else images.dtype
+            dtype = self._dtype(images.dtype)
             # The statistics are part of a launch, and so of its key.
             statistics = self._model.pixel_mean, self._model.pixel_std
             key = (images.shape, dtype, *statistics)
@@ -67,12 +66,32 @@ class Inference:
                 recording.replay()
                 outputs[...] = result
 
+    def rehearse(self, rows: int, dtype: Any, rehearsal: Rehearsal) -> None:
+        """Pass images (rows, ...) of a dtype forward without launches, if passes are recorded."""
+        model = self._model
+        if not self._recordable:
+            return
+        before = [(layer, dict(vars(layer))) for layer in model.layers]
+        with rehearsal:
+            images = model.target.empty((rows, *model.input_shape), self._dtype(dtype))
+            self._forward(images)
+        for layer, attributes in before:
+            restore(layer, attributes)
+
+    def _dtype(self, dtype: Any) -> Any:
+        """Return the dtype of images in a recording: a cast of floating ones is no launch."""
+        return self._model.dtype if floating(dtype) else dtype
+
     def _record(self, images: Array, dtype: Any) -> tuple[Recording, Array, Array]:
         target, layers = self._model.target, self._model.layers
         source = target.fresh(images.shape, dtype)
         source[...] = images
+        arena = Arena(target)
+        rehearsal = Rehearsal(arena)
+        self.rehearse(len(images), dtype, rehearsal)
+        rehearsal.compile()
         held = arrays_of([self._model, *layers], type(source))
-        recording = Recording(Arena(target), [source, *held])
+        recording = Recording(arena, [source, *held])
         with recording:
             result = self._forward(source)
         Proof([]).check([recording], [result])

@@ -15,6 +15,7 @@ import numpy as np
 import kernels
 from kernels.runtime import Array, Target, choose_target
 from kernels.runtime.checks import floating
+from kernels.runtime.recording import Rehearsal
 from kernels.runtime.target import Shape
 
 from . import checkpoint, checks
@@ -136,6 +137,10 @@ class Sequential:
             stop = start + batch_size
             self._inference(x[start:stop], outputs[start:stop])
         return outputs
+
+    def rehearse(self, rows: int, dtype: Any, rehearsal: Rehearsal) -> None:
+        """Note the kernels that `predict` launches for images (rows, ...) of a dtype."""
+        self._inference.rehearse(rows, dtype, rehearsal)
 
     def summary(self, batch_size: int = 256) -> str:
         """Return a table of layers: output shapes, parameters, operations and memory.

@@ -14,7 +14,7 @@ from kernels.reduce import accumulator
 from kernels.runtime import Array
 from kernels.runtime.elementwise import Table
 from kernels.runtime.memory import Arena
-from kernels.runtime.recording import Launch, Proof, Recording
+from kernels.runtime.recording import Launch, Proof, Recording, Rehearsal
 
 from .fused import DenseLoss, fuse
 
@@ -197,13 +197,29 @@ class Plan:
 
     def _record(self, rows: int, check: Callable[[], None]) -> tuple[Recording, Recording]:
         """Take a step by its Python code; return it up to the loss, and from there."""
-        trainer, model, target = self._trainer, self._trainer.model, self._target
-        layers = {id(layer): layer for layer in (*model.layers, *self._layers)}
         state = self._state()
-        proof, inputs = Proof(state), [*state, *self._inputs(list(layers.values()))]
+        proof, inputs = Proof(state), [*state, *self._inputs()]
         forward, backward = (
             Recording(self.arena, inputs, self.progress.counters, self._steps) for _ in range(2)
         )
+        self._take(rows, check, forward, backward)
+        proof.check([forward, backward])
+        return forward, backward
+
+    def rehearse(self, rows: int, rehearsal: Rehearsal) -> None:
+        """Take a step on `rows` images without its launches; nothing changes."""
+        self._state()
+        before = [(layer, dict(vars(layer))) for layer in self._every_layer()]
+        self._take(rows, lambda: None, rehearsal, rehearsal)
+        for layer, attributes in before:
+            restore(layer, attributes)
+
+    def _take(
+        self, rows: int, check: Callable[[], None], forward: Recording, backward: Recording
+    ) -> None:
+        """Take a step by its Python code, recorded up to the loss and from there."""
+        trainer, model = self._trainer, self._trainer.model
+        layers = {id(layer): layer for layer in self._every_layer()}
         before = {key: dict(vars(layer)) for key, layer in layers.items()}
         with gemm.precision(trainer.precision), forward:
             x, labels = self._batch(rows)
@@ -220,17 +236,18 @@ class Plan:
             for layer in reversed(self._layers[min(trained, default=len(self._layers)) :]):
                 dy = layer.backward(dy)
                 # Without what forward kept, its memory serves the layers still to come.
-                _restore(layer, before[id(layer)])
+                restore(layer, before[id(layer)])
             buffers = model.parameter_buffer, model.gradient_buffer
             unscale = loss_scale.update(model.gradient_buffer, trainer.loss_scale)
             trainer.optimizer.update(*buffers, self._rates, unscale)
             if trainer.ema is not None:
                 trainer.ema.move(model.parameter_buffer, self._shares)
-            advance(target, model.dtype, rows, self.progress)
+            advance(self._target, model.dtype, rows, self.progress)
         for key, layer in layers.items():
-            _restore(layer, before[key])
-        proof.check([forward, backward])
-        return forward, backward
+            restore(layer, before[key])
+
+    def _every_layer(self) -> list[Layer]:
+        return [*self._trainer.model.layers, *self._layers]
 
     def _state(self) -> list[Array]:
         """Return what a step changes; arrays that the first step would make are made before it."""
@@ -243,13 +260,13 @@ class Plan:
             arrays.append(trainer.ema.average)
         return arrays if trainer.loss_scale is None else [*arrays, trainer.loss_scale]
 
-    def _inputs(self, layers: list[Layer]) -> list[Array]:
+    def _inputs(self) -> list[Array]:
         """Return what a step reads: the data, the tables, and what parts of the training hold."""
         trainer = self._trainer
         data = [self._images, self._labels, self._order, self._rates.rows]
         if trainer.ema is not None:
             data.append(self._shares.rows)
-        parts = [trainer.loss, trainer.optimizer, *layers]
+        parts = [trainer.loss, trainer.optimizer, *self._every_layer()]
         return [*data, *arrays_of(parts, type(trainer.model.parameter_buffer))]
 
     def _batch(self, rows: int) -> tuple[Array, Array]:
@@ -295,6 +312,7 @@ class Plan:
         return len(values)
 
 
-def _restore(layer: Layer, attributes: dict[str, Any]) -> None:
+def restore(layer: Layer, attributes: dict[str, Any]) -> None:
+    """Give a layer back the attributes that it had."""
     vars(layer).clear()
     vars(layer).update(attributes)

@@ -14,7 +14,7 @@ import numpy as np
 
 from kernels import gemm, loss_scale
 from kernels.reduce import accumulator
-from kernels.runtime import Array, prepare
+from kernels.runtime import Array
 
 from . import checks, training_state
 from .augment import Augment
@@ -28,6 +28,7 @@ from .model import Sequential
 from .optimizers import Optimizer
 from .plan import Plan, obstacle, strides
 from .progress import Bar
+from .rehearsal import prepare
 from .runs import Run, interval
 from .schedules import Constant, Schedule
 from .training_state import Course
@@ -86,8 +87,6 @@ class Trainer:
     TypeError, ValueError
         If an argument is of another kind or out of range, or the model's device and type do not
         have the precision.
-    KernelError
-        If the kernels cannot be compiled.
 
     Notes
     -----
@@ -132,7 +131,6 @@ class Trainer:
         self.loss_scale = loss_scale.new_state(model.target, model.dtype) if scaled else None
         self._loss_sum: Array = None
         self._loss_count = 0
-        prepare(model.target, model.dtype)
 
     @property
     def running_loss(self) -> float:
@@ -173,6 +171,8 @@ class Trainer:
         TypeError, ValueError
             If data or parameters do not fit, or a step would leave a `BatchNorm` one value per
             channel.
+        KernelError
+            If the kernels cannot be compiled.
         TrainingDivergedError
             If the loss is not finite. On a GPU that is looked at at the end of an epoch.
         KeyboardInterrupt
@@ -198,6 +198,7 @@ class Trainer:
         images = target.array(dataset.images)
         labels = target.array(dataset.labels, np.int64)
         plan = self._plan(images, labels, course)
+        prepare(self, plan, images, course.batch_size, held_out)
         every = self._stride(course, watched=progress or self.run is not None)
         if self.run is not None:
             self.run.begin(self)

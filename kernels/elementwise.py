@@ -24,9 +24,7 @@ _NORMALIZE = Elementwise(
     new=True,
     U=np.uint8,
 )
-_MULTIPLY_BY = Elementwise(
-    "multiply_by", "raw A factor", "T x", "x = T(A(x) * factor[0]);", rare=True
-)
+_MULTIPLY_BY = Elementwise("multiply_by", "raw A factor", "T x", "x = T(A(x) * factor[0]);")
 
 
 def _step(name: str, outputs: str, operation: str, scalars: str) -> tuple[Elementwise, Elementwise]:
@@ -41,7 +39,6 @@ def _step(name: str, outputs: str, operation: str, scalars: str) -> tuple[Elemen
             f"if (unscale[0] != 0) {{ {scaled} }}",
             scalars,
             table=True,
-            rare=True,
         ),
     )
 

@@ -267,7 +267,9 @@ def test_interrupted_compilation_leaves_nothing(tmp_path: Path) -> None:
     )
     script = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from kernels.runtime import *; prepare(cpu_target(), 'float32')"
+        "import numpy as np, cnn; from cnn import *; y = np.zeros(4, int)\n"
+        "model = Sequential([Flatten(), Dense(2)], (2, 2, 1), device='cpu')\n"
+        "Trainer(model, SGD(0.1)).fit((np.zeros((4, 2, 2), np.float32), y))"
     )
     changes = {"KERNELS_CACHE_DIR": cache, "KERNELS_THREADS": 2, "CXX": endless}
     process = start("-c", script, TMPDIR=temporary, **changes)

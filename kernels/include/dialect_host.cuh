@@ -4,7 +4,6 @@
 #include <stdint.h>
 #include <string.h>
 
-#define __global__ __attribute__((noinline))
 #define __device__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from . import cache
 from .errors import KernelError
-from .source import PACKAGE
+from .source import PACKAGE, flattened
 
 _FLAGS = "-std=c++17 -fPIC -fvisibility=hidden".split()
 
@@ -28,7 +28,8 @@ class Compiler:
     command : list of str
         ``$CXX``, or the first of c++, g++ and clang++ that is there.
     identity : str
-        Its predefined macros: they name its version and the instruction set it compiles for.
+        Its predefined macros: they name its version and the instruction set it compiles for. And
+        REGISTER_BYTES of the dialect, which follows from them.
     """
 
     def __init__(self) -> None:
@@ -46,7 +47,8 @@ class Compiler:
             )
         self.command = found[0]
         query = "-march=native -dM -E -x c++ -".split()
-        self.identity = self._run("a query of its macros", query, "")
+        text = flattened("include/registers.cuh")
+        self.identity = self._run("a query of its macros", query, text)
         if " __VERSION__ " not in self.identity:
             raise KernelError(
                 f"CXX: {self.command[0]} is not a C++ compiler: it defines no version"
@@ -55,8 +57,13 @@ class Compiler:
     @property
     def version(self) -> str:
         """What it calls itself, such as "12.2.0" or "Clang 18.1.8"."""
-        macro = next(line for line in self.identity.splitlines() if " __VERSION__ " in line)
-        return macro.split('"')[1]
+        return self.macro("__VERSION__").strip('"')
+
+    def macro(self, name: str) -> str:
+        """Return what a macro of its identity stands for."""
+        definition = f"#define {name} "
+        lines = self.identity.splitlines()
+        return next(line.removeprefix(definition) for line in lines if line.startswith(definition))
 
     def load(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -15,7 +15,7 @@ from . import memory
 from .errors import KernelError
 from .recording import Launch, in_order
 from .source import Source
-from .target import Array, Grid, Kernel, Shape
+from .target import Array, Binder, Grid, Kernel, Shape
 
 _NOTHING = 'extern "C" __global__ void nothing() {}'
 _BLOCKS = 32 * 132  # enough for every multiprocessor of the largest GPUs, several times over
@@ -50,8 +50,8 @@ class CudaTarget:
             return ("fp32", "tf32", "bf16", "fp16")
         return ("fp32", "fp16") if capability >= 75 else ("fp32",)
 
-    def kernel(self, source: Source, entry: str, constants: dict[str, Any]) -> Kernel:
-        """Compile, or load from CuPy's cache, one entry point."""
+    def binder(self, source: Source, entry: str, constants: dict[str, Any]) -> Binder:
+        """Compile, or load from CuPy's cache, one entry point; return what binds its launches."""
         cupy = self._cupy
         with self.on():
             function = self._module(source, constants).get_function(entry)
@@ -65,7 +65,7 @@ class CudaTarget:
 
             return launch
 
-        return Kernel(entry, source.entries[entry], constants, bind)
+        return bind
 
     def stream(self) -> Any:
         """Return CuPy's current stream of this device."""
@@ -146,11 +146,10 @@ class CudaTarget:
         """Return how many elements one thread treats as a unit: one."""
         return 1
 
-    def prepare(self, jobs: list[tuple[Source, dict[str, Any]]]) -> None:
-        """Compile what CuPy's cache lacks."""
-        with self.on():
-            for job in jobs:
-                self._module(*job)
+    def compile(self, kernels: Iterable[Kernel]) -> None:
+        """Compile what CuPy's cache lacks of these kernels."""
+        for kernel in kernels:
+            kernel.compile()
 
     def _module(self, source: Source, constants: dict[str, Any]) -> Any:
         text = source.specialised(constants)

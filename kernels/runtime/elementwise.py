@@ -45,8 +45,6 @@ class Elementwise:
         Whether a call may give a `Table` in place of the scalars.
     new : bool
         Whether the one output is only written, by an expression in place of statements.
-    rare : bool
-        As of `Source`.
     **types
         Element types of other names than T in the declarations.
     """
@@ -60,7 +58,6 @@ class Elementwise:
         scalars: str = "",
         table: bool = False,
         new: bool = False,
-        rare: bool = False,
         **types: Any,
     ) -> None:
         self.name = name
@@ -71,7 +68,7 @@ class Elementwise:
         lines += _loop(name, inputs, outputs, scalars, operation, new=new)
         if table:
             lines += _loop(_of_table(name), inputs, outputs, scalars, operation, table=True)
-        self._source = Source(f"elementwise/{name}", "\n".join(lines), rare=rare, **types)
+        self._source = Source(f"elementwise/{name}", "\n".join(lines), **types)
         self._cuda: dict[str, Any] = {}
 
     def __call__(self, target: Target, dtype: Any, *arguments: Any, **types: Any) -> None:

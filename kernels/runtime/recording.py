@@ -22,7 +22,7 @@ from .errors import KernelError
 if TYPE_CHECKING:
     from .memory import Arena
     from .source import Parameter
-    from .target import Array
+    from .target import Array, Kernel
 
 #: A launch whose arguments are checked and packed.
 Launch = Callable[[], None]
@@ -151,6 +151,47 @@ class Recording:
             raise KernelError("nothing was recorded to its end, so there is nothing to replay")
         with self.arena.target.on(self.arena.stream):
             self._replay()
+
+
+class Rehearsal(Recording):
+    """Runs the code of ``with`` blocks without its launches: only notes which kernels they are of.
+
+    What is in the arrays that the code makes and changes is undefined, so it must not look.
+
+    Parameters
+    ----------
+    arena : Arena
+        Of the recordings to come, or another.
+
+    Attributes
+    ----------
+    kernels : dict of Kernel to None
+        In order of their first launch.
+    """
+
+    def __init__(self, arena: Arena) -> None:
+        super().__init__(arena, ())
+        self.kernels: dict[Kernel, None] = {}
+
+    def __exit__(self, *error: object) -> None:
+        """Stop; another block may follow."""
+        _local.recording = None
+
+    def keep(self, array: Array) -> None:
+        """Do nothing: there will be no replay."""
+
+    def made(self, array: Array) -> None:
+        """Do nothing: there will be no replay."""
+
+    def compile(self) -> None:
+        """Compile the kernels, several at a time where that is faster.
+
+        Raises
+        ------
+        KernelError
+            If one cannot be compiled.
+        """
+        self.arena.target.compile(self.kernels)
 
 
 class Proof:

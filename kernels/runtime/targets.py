@@ -1,4 +1,4 @@
-"""Which target an array or a device name stands for, and compiling ahead for it."""
+"""Which target an array or a device name stands for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from . import cuda
 from .cpu import CpuTarget
 from .errors import KernelError
 from .simt import SimtTarget
-from .source import Source
 from .target import Array, Target
 
 _KDL_HOST = (1, 3)  # DLDeviceType of DLPack: kDLCPU and, pinned for a GPU, kDLCUDAHost
@@ -126,9 +125,3 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise TypeError(f"{name}: CuPy cannot take it through DLPack: {error}") from error
     return cuda_target(array.device.id), array
-
-
-def prepare(target: Target, dtype: Any) -> None:
-    """Compile what trainings use of the package in its common specialisation, where not cached."""
-    used = [source for source in Source.all if not source.rare]
-    target.prepare([(source, source.constants(target, dtype)) for source in used])
