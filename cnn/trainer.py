@@ -233,7 +233,7 @@ class Trainer:
                         self._count(len(steps), len(chosen))
                     bar.advance(len(chosen), f"epoch {epoch + 1}/{epochs}", self)
                     if self.run is not None:
-                        self.run.step(self, self.optimizer.lr * factor)
+                        self.run.step(self, float(self.optimizer.lr * factor))
                 with self._counted_time():
                     loss = self.running_loss  # waits for the device
                 self._check(loss, images, chosen[-batch_size:], self.steps - 1)
@@ -365,7 +365,7 @@ class Trainer:
             "train_loss": loss,
             "seconds": seconds,
             "images_per_second": images / seconds,
-            "learning_rate": self.optimizer.lr * factor,
+            "learning_rate": float(self.optimizer.lr * factor),
         }
         if validation is not None:
             found = evaluate(self.model, validation, self.loss)

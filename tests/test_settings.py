@@ -314,6 +314,8 @@ def test_a_training_in_numpys_numbers_is_saved_and_goes_on(plan, tmp_path):
 
     run = Run.create(tmp_path / "run", keep=np.int64(2))
     trained = make(np.int64, np.float32, run)
+    trained.optimizer.lr = np.float32(trained.optimizer.lr)  # attributes that anybody may set
+    trained.model.layers[-2].p = np.float32(trained.model.layers[-2].p)
     trained.fit(DATA, np.int64(2), np.int32(5), validation=DATA, progress=np.bool_(False))
     resumed = make(int, lambda value: float(np.float32(value)))
     resumed.restore(run.checkpoints[0])
@@ -324,7 +326,7 @@ def test_a_training_in_numpys_numbers_is_saved_and_goes_on(plan, tmp_path):
     assert ours.parameter_buffer.tobytes() == theirs.parameter_buffer.tobytes()
     assert ours.summary(np.int64(8)) == theirs.summary(8)
 
-    ours.pixel_mean = np.float32(ours.pixel_mean)  # an attribute that anybody may set
+    ours.pixel_mean = np.float32(ours.pixel_mean)
     ours.save(tmp_path / "model.safetensors")
     loaded = Sequential.load(tmp_path / "model.safetensors", "cpu")
     assert loaded.predict(IMAGES, 5).tobytes() == ours.predict(IMAGES, np.uint8(5)).tobytes()
