@@ -123,7 +123,7 @@ def test_what_keeps_from_compiling_is_a_kernel_error(gpu, monkeypatch, error):
     source = Source("x.cu", "KERNEL none(int n) {}", ahead=False)
     said = str(error).splitlines()[-1] if str(error) else "CUDADriverError"
     with pytest.raises(KernelError) as caught:
-        source.kernel("none", target, np.float32)
+        source.kernel("none", target, np.float32).compile()
     assert str(caught.value) == f"NVRTC failed on x.cu: {said}"
 
 

@@ -31,7 +31,7 @@ from kernels import KernelError, winograd
 from kernels.fold import fold_norm
 from kernels.runtime import cpu_target
 from kernels.runtime.memory import Arena
-from kernels.runtime.recording import Recording
+from kernels.runtime.recording import Recording, Rehearsal, current
 from reference import batch_norm, relu
 from reference_windows import conv2d
 from support import RTOL, device_of, host, normal
@@ -125,7 +125,8 @@ def test_few_tiles_are_multiplied_by_winograd(monkeypatch):
     counts, convolve = [], winograd._convolve
 
     def count(target, entry, x, *arguments, **options):
-        counts.append(len(x))
+        if not isinstance(current(), Rehearsal):
+            counts.append(len(x))
         convolve(target, entry, x, *arguments, **options)
 
     monkeypatch.setattr(winograd, "_convolve", count)

@@ -167,10 +167,10 @@ def test_each_epoch_finds_its_factors(target, epochs):
     for trainer, steps in ((planned, found), (plain, [])):
         asked.clear()
         trainer.fit(noise(13), epochs=epochs, batch_size=4)
-        steps += asked
+        steps += asked[-4 * epochs :]  # after those of compiling ahead
     assert_equal(planned, plain)
-    assert found[-4 * epochs :] == asked
-    assert [step for step, _ in asked] == list(range(1, 4 * epochs + 1))
+    assert found == asked[-4 * epochs :]
+    assert [step for step, _ in found] == list(range(1, 4 * epochs + 1))
 
 
 def test_layers_remember_nothing_of_a_planned_step(target):

@@ -38,7 +38,9 @@ def small_training(run=None, units=3):
 
 def save_for_ever(folder):
     run = Run(folder)
-    trainer, data = small_training(run, units=3000)  # so that writing takes a while
+    trainer, data = small_training(units=3000)  # so that writing takes a while
+    trainer.fit(data, batch_size=24)  # has the kernels loaded, or even compiled
+    trainer, data = small_training(run, units=3000)
     if run.checkpoints:
         trainer.restore(run.latest)
     print("ready", flush=True)
