@@ -110,6 +110,8 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
             f"{name}: got {type(value).__name__}, "
             "expected a NumPy or CuPy array or one that speaks DLPack"
         )
+    if hasattr(value, "is_neg") and value.is_neg():  # PyTorch exports the memory without its sign
+        raise TypeError(f"{name}: got a negated view, expected a tensor after resolve_neg()")
     try:
         if value.__dlpack_device__()[0] in _KDL_HOST:
             return numpy_target(), np.from_dlpack(value)
