@@ -68,12 +68,13 @@ def checked(model: Sequential, name: str, data: Any) -> Dataset:
     dataset = as_dataset(data, name)
     if len(dataset) == 0:
         raise ValueError(f"{name}: got no images, expected at least one")
-    try:
-        model.prepare(dataset.images[:1])
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{name}: {error}") from error
-    if floating(dataset.images.dtype) and not finite(dataset.images):
-        raise ValueError(f"{name}: images hold NaN or infinity, expected finite values")
-    if len(model.output_shape) == 1:
-        dataset.check_labels(model.output_shape[0], name)
+    with model.target.on():
+        try:
+            model.prepare(dataset.images[:1])
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name}: {error}") from error
+        if floating(dataset.images.dtype) and not finite(dataset.images):
+            raise ValueError(f"{name}: images hold NaN or infinity, expected finite values")
+        if len(model.output_shape) == 1:
+            dataset.check_labels(model.output_shape[0], name)
     return dataset

@@ -114,7 +114,7 @@ class Sequential:
         """
         images = self._images(images)
         if floating(images.dtype):
-            return images.astype(self.dtype, copy=False)
+            return self.target.array(images, self.dtype)
         return kernels.normalize(images, self.pixel_mean, self.pixel_std, self.dtype)
 
     def predict(self, x: Any, batch_size: int = 1024) -> Array:

@@ -194,7 +194,8 @@ class Trainer:
         course = self._begin(asked)
         target = self.model.target
         if dataset.images.dtype.kind == "u" and not self.model.has_pixel_statistics:
-            self.model.pixel_mean, self.model.pixel_std = pixel_statistics(dataset.images)
+            with target.on():
+                self.model.pixel_mean, self.model.pixel_std = pixel_statistics(dataset.images)
         images = target.array(dataset.images)
         labels = target.array(dataset.labels, np.int64)
         plan = self._plan(images, labels, course)

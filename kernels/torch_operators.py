@@ -16,6 +16,8 @@ from torch.autograd import forward_ad
 
 from .geometry import output_count
 from .reduce import accumulator
+from .runtime import KernelError
+from .runtime.cuda import unavailable
 
 NAMESPACE = "cnn_" + __package__.replace(".", "__")
 
@@ -114,6 +116,9 @@ def _on_current_stream(device: Any) -> AbstractContextManager[Any]:
     """Make PyTorch's current stream on a GPU CuPy's; on a CPU, do nothing."""
     if device.type != "cuda":
         return nullcontext()
+    reason = unavailable()
+    if reason is not None:
+        raise KernelError(f"the tensors are on a GPU, but {reason}")
     import cupy
 
     stack = ExitStack()

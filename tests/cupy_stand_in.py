@@ -164,11 +164,11 @@ class ndarray:  # noqa: N801  CuPy's name
             return self
         return self._launched("astype", dtype)
 
-    def _launched(self, name, *others):
+    def _launched(self, name, *others, **options):
         work(name, self.device.id)
         others = [other.values if isinstance(other, ndarray) else other for other in others]
         method = getattr(self.values, name, None) or getattr(operator, name)
-        return self.like(method(*others))
+        return self.like(method(*others, **options))
 
 
 for _name in ("reshape", "view", "__getitem__"):  # of fancy indices, one of an array is enough
@@ -179,8 +179,19 @@ for _name in ("reshape", "view", "__getitem__"):  # of fancy indices, one of an 
             getattr(self.values, _name)(*(o.values if isinstance(o, ndarray) else o for o in a))
         ),
     )
-for _name in ("copy", "clip", "all", "min", "max", "__mul__", "__eq__", "__iadd__"):
-    setattr(ndarray, _name, lambda self, *a, _name=_name: self._launched(_name, *a))
+for _name in (
+    "copy",
+    "clip",
+    "all",
+    "min",
+    "max",
+    "sum",
+    "argmax",
+    "__mul__",
+    "__eq__",
+    "__iadd__",
+):
+    setattr(ndarray, _name, lambda self, *a, _name=_name, **k: self._launched(_name, *a, **k))
 
 
 def asarray(values, dtype=None, order=None, blocking=False):

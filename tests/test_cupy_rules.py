@@ -91,7 +91,10 @@ def test_a_model_is_used_whatever_the_current_device(gpu):
     def loss(outputs, labels, grad=True):
         return on_device(np.float32(2), 1), outputs * 0
 
-    assert Trainer(model, SGD(0.1), loss).fit((x, labels))[-1]["train_loss"] == 2
+    for data in ((x, labels), (on_device(x.astype(np.float16), 1), on_device(labels, 1))):
+        trainer = Trainer(model, SGD(0.1), loss)
+        assert trainer.fit(data)[-1]["train_loss"] == 2
+        assert trainer.evaluate(data)["loss"] == 2
 
 
 def test_losses_of_a_narrow_type_add_up_in_a_wide_one(gpu):

@@ -274,6 +274,7 @@ def test_a_gpu_is_used_on_the_current_stream_of_pytorch(monkeypatch):
         Stream=types.SimpleNamespace(from_external=lambda stream: entered("stream", stream)),
     )
     monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(kernels.torch.operators, "unavailable", lambda: None)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"current of {device}")
     with kernels.torch.operators._on_current_stream(torch.device("cuda", 1)):
         events.append("launch")
@@ -287,6 +288,13 @@ def test_a_negated_view_is_read_as_what_it_stands_for():
     x, w = torch.randn(3, 4, dtype=torch.complex64).conj().imag, normal(1, 5, 4)
     assert x.is_neg()
     torch.testing.assert_close(kernels.torch.dense(x, w), functional.linear(x, w))
+
+
+def test_a_gpu_that_cupy_cannot_use_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(kernels.torch.operators, "unavailable", lambda: "CuPy is not installed")
+    sentence = "^the tensors are on a GPU, but CuPy is not installed$"
+    with pytest.raises(kernels.KernelError, match=sentence):
+        kernels.torch.operators._on_current_stream(torch.device("cuda", 0))
 
 
 # --- refusals
