@@ -15,6 +15,7 @@ import importlib.metadata
 import itertools
 import json
 import math
+import os
 import re
 import time
 from pathlib import Path
@@ -139,7 +140,11 @@ class Run:
 
     def _numbered(self) -> list[tuple[int, Path]]:
         folder = self.folder / "checkpoints"
-        named = [(_CHECKPOINT.fullmatch(path.name), path) for path in folder.glob("*")]
+        try:
+            names = os.listdir(folder)  # where that is not allowed, a glob finds nothing
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        named = [(_CHECKPOINT.fullmatch(name), folder / name) for name in names]
         return sorted((int(match[1]), path) for match, path in named if match)
 
 
