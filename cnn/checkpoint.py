@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as deserialize
+from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as serialize
 
 from .files import write_whole
@@ -25,6 +24,14 @@ if TYPE_CHECKING:
 
 _FORMAT = "cnn-kernels model 1"
 _PREFIX = "training."  # of the names of what is not the model's
+# What safetensors calls NumPy's types, and bfloat16, which its own functions for NumPy do not read.
+_DTYPES = {
+    **{
+        f"{letter}{8 * size}": f"{letter.lower()}{size}" for letter in "IU" for size in (1, 2, 4, 8)
+    },
+    **{"F16": "float16", "F32": "float32", "F64": "float64", "BF16": "bfloat16"},
+    **{"BOOL": "bool", "C64": "complex64"},
+}
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -150,7 +157,7 @@ def read(path: str | Path) -> Content:
 
 def _parsed(content: bytes, source: str | Path) -> Content:
     try:
-        arrays = deserialize(content)
+        views = deserialize(content)  # type: ignore[no-untyped-call]
     except SafetensorError as error:
         raise CheckpointError(f"{source} is damaged or no safetensors file: {error}") from error
     # A sound file begins with the length of its header, which is JSON.
@@ -159,6 +166,10 @@ def _parsed(content: bytes, source: str | Path) -> Content:
     if metadata.get("format") != _FORMAT:
         found = metadata.get("format", "no format")
         raise CheckpointError(f"{source} is not a model of this version: {found}, not {_FORMAT}")
+    try:
+        arrays = {name: _array(view) for name, view in views}
+    except (KeyError, TypeError) as error:  # without ml_dtypes, NumPy knows no bfloat16
+        raise CheckpointError(f"{source} holds arrays of a type unknown here: {error}") from error
     described = {key: metadata[key] for key in ("architecture", "training") if key in metadata}
     if metadata.get("sha256") != _digest(described, arrays):
         raise CheckpointError(f"{source} is damaged: its content is not what was saved")
@@ -169,6 +180,13 @@ def _parsed(content: bytes, source: str | Path) -> Content:
         json.loads(described["training"]) if "training" in described else None,
         {name.removeprefix(_PREFIX): arrays[name] for name in training},
     )
+
+
+def _array(view: dict[str, Any]) -> np.ndarray[Any, Any]:
+    """Return what safetensors gives of an array."""
+    dtype = np.dtype(_DTYPES[view["dtype"]])
+    array: np.ndarray[Any, Any] = np.frombuffer(view["data"], dtype).reshape(view["shape"])
+    return array
 
 
 def arrays_of(model: Sequential) -> dict[str, Any]:
