@@ -17,6 +17,9 @@ export MNIST_DIR := $(abspath ../shared/data/mnist)
 endif
 endif
 
+# The whole suite runs in a process per core; see tests/conftest.py.
+WORKERS := --numprocesses=auto --dist=worksteal --benchmark-disable
+
 .PHONY: help train test test-all cells resources sanitize gpu bench report bench-compare check \
     format clean
 .NOTPARALLEL:
@@ -29,13 +32,13 @@ train: .venv/train  ## train the speedrun network on MNIST
 	@$(BIN)/python -m cnn train --recipe speedrun $(ARGS)
 
 test: .venv/test  ## run the tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 test-all: .venv/test-all  ## run the slow tests too: soak, kills, a page in Chromium
-	@$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+	@$(BIN)/python -m pytest $(WORKERS) -m "slow or not slow" $(ARGS)
 
 cells: .venv/test  ## run the tests and write the table of what they cover
-	@$(BIN)/python -m pytest --write-cells
+	@$(BIN)/python -m pytest $(WORKERS) --write-cells
 
 resources: .venv/test  ## write the table of the kernels' registers and memory on each GPU
 	@PYTHONPATH=. $(BIN)/python tests/kernel_resources.py

@@ -1,12 +1,13 @@
 """Targets, element types and poisoned outputs for the tests of the kernels."""
 
 import importlib.util
+import os
 
 import hypothesis
 import numpy as np
 import pytest
 
-from cells import Cells
+from cells import Cells, is_whole
 from kernels import runtime
 from kernels.runtime import checks
 from kernels.runtime.cpu import CpuTarget
@@ -43,6 +44,12 @@ def pytest_configure(config):
     cells = Cells(write=config.getoption("--write-cells"))
     cells.start()
     config.pluginmanager.register(cells)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """A process per core for the whole suite; a part of it is sooner done in this one."""
+    return len(os.sched_getaffinity(0)) if is_whole(config) else 0
 
 
 @pytest.fixture(params=["cpu", "simt", "cuda"])
