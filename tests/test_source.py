@@ -54,3 +54,16 @@ INCLUDE = '#include "random.cuh"\n'
 )
 def test_a_header_counts_once_whatever_its_condition(text: str) -> None:
     assert preprocessed(text, "-DKERNELS_CPU").count("0x9E3779B9") == 1
+
+
+@pytest.mark.skipif("Clang" in compiler().version, reason="its builtins have other names")
+@pytest.mark.skipif("define __AVX512BW__" not in compiler().identity, reason="no AVX-512")
+@pytest.mark.parametrize("builtin", ["loadups512_mask", "ptestmd512", "sfence"])
+def test_a_compiler_that_lacks_a_builtin_reads_the_header(builtin: str) -> None:
+    text = flattened("every.cu", '#include "gemm.cuh"\n#include "warp.cuh"\n')
+    assert f"HAS({builtin})" in text
+    text = text.replace(f"HAS({builtin})", "HAS(nothing_of_that_name)")
+    command = [*compiler().command, *FLAGS, "-DBM=1", "-DBN=96", "-DBK=1024", "-std=c++17"]
+    command += ["-fsyntax-only", "-H", "-x", "c++", "-"]
+    read = subprocess.run(command, input=text, capture_output=True, text=True, check=True).stderr
+    assert "/immintrin.h" in read
