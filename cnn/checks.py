@@ -121,7 +121,8 @@ def function(name: str, value: Any) -> Any:
 
 def sequence(name: str, value: Any, of: str) -> list[Any]:
     """Return what a value holds, if it holds anything."""
-    if isinstance(value, str) or not isinstance(value, Iterable):
+    scalar = getattr(value, "ndim", 1) == 0  # an array of no dimension has the methods of others
+    if scalar or isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise TypeError(f"{name}: got {_named(value)}, expected a sequence {of}")
     return list(value)
 

@@ -167,6 +167,8 @@ KINDS = [
     (lambda: Sequential(Dense(3), (4,)), "layers: got Dense, expected a sequence of layers"),
     (lambda: Sequential([Dense(3)], 4), "input_shape: got 4, expected a sequence such as (28,"),
     (lambda: Sequential([Dense(3)], "4"), "input_shape: got '4', expected a sequence such as"),
+    (lambda: Sequential([Dense(3)], b"4"), "input_shape: got bytes, expected a sequence such as"),
+    (lambda: Sequential([Dense(3)], np.array(4)), "input_shape: got ndarray, expected a sequence"),
     (lambda: Sequential([Dense(3)], (4.0,)), "input_shape: got 4.0, expected a whole number"),
     (lambda: model().predict(IMAGES, 1.5), "batch_size: got 1.5, expected a whole number"),
     (lambda: model().summary("8"), "batch_size: got '8', expected a whole number"),
