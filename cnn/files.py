@@ -70,6 +70,12 @@ def write_whole(path: Path, content: bytes) -> None:
         raise _named(error, path) from error
 
 
+def is_standard_output(path: Path) -> bool:
+    """Whether a path leads to what standard output goes to; a path to no file does not."""
+    there = _status(path)
+    return there is not None and _stream(there) == 1
+
+
 def append(path: Path, content: bytes) -> None:
     """Write to the end of a file, a new one where there is none.
 

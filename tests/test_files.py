@@ -420,20 +420,24 @@ def test_pictures_harm_no_file_of_the_run(untouched, folder, capsys):
     )
 
 
-def test_results_on_standard_output(folder):
+@pytest.mark.parametrize(
+    "words", [["evaluate", "model", "--json"], ["export", "model"]], ids=["json", "onnx"]
+)
+def test_a_file_on_standard_output_has_it_alone(words, folder):
+    """What else would be printed there is printed on standard error."""
     model().save("model")
+    assert main([*words, "file"]) == 0
     script = "import sys, test_files; test_files.cnn.data.load = test_files.random_digits; "
     script += "sys.exit(test_files.main(sys.argv[1:]))"
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     done = subprocess.run(
-        [sys.executable, "-c", script, "evaluate", "model", "--json", "/dev/stdout"],
+        [sys.executable, "-c", script, *words, "/dev/stdout"],
         capture_output=True,
-        text=True,
         env=environment(PYTHONPATH=path),
     )
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert (lines[0], lines[-2]) == ("{", "}") and lines[-1].startswith("synthetic test accuracy ")
+    assert done.stdout == (folder / "file").read_bytes()
+    assert done.stderr.splitlines()[-1].startswith((b"synthetic test accuracy ", b"/dev/stdout: "))
 
 
 def test_a_name_that_is_no_text_is_written_and_shown(folder, capfd):

@@ -14,6 +14,7 @@ from .options import (
     check_outputs,
     device,
     positive,
+    report,
     say,
     write_json,
 )
@@ -91,11 +92,12 @@ def run(options: argparse.Namespace) -> int:
         seconds[f"inference, batch {size}"] = size, _seconds(model, batch, repetitions)
     results: dict[str, Any] = {"recipe": options.recipe, "device": chosen}
     title = f"{options.recipe} on {chosen}"
-    print(f"{title:<30}{'images/s':>12}{'ms per batch':>14}{'slowest':>9}")
+    report(f"{title:<30}{'images/s':>12}{'ms per batch':>14}{'slowest':>9}", options.json)
     for name, (size, times) in seconds.items():
         median = statistics.median(times)
         results[name] = {"images_per_second": size / median, "seconds": times}
-        print(f"{name:<30}{size / median:>12,.0f}{median * 1e3:>14.3f}{max(times) * 1e3:>9.3f}")
+        row = f"{size / median:>12,.0f}{median * 1e3:>14.3f}{max(times) * 1e3:>9.3f}"
+        report(f"{name:<30}{row}", options.json)
     write_json(options.json, results)
     return 0
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import argparse
 
-from .options import add_data, add_device, add_json, check_outputs, device, path, say, write_json
+from .options import (
+    add_data,
+    add_device,
+    add_json,
+    check_outputs,
+    device,
+    path,
+    report,
+    say,
+    write_json,
+)
 
 HELP = "measure a saved model"
 DESCRIPTION = "Measure a saved model on the test images."
@@ -41,5 +51,6 @@ def run(options: argparse.Namespace) -> int:
         "test_accuracy": found["accuracy"],
     }
     write_json(options.json, results)
-    print(f"{test.name} test accuracy {found['accuracy']:.2%}, loss {found['loss']:.4f}")
+    accuracy, loss = found["accuracy"], found["loss"]
+    report(f"{test.name} test accuracy {accuracy:.2%}, loss {loss:.4f}", options.json)
     return 0

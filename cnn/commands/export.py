@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .options import check_outputs, path, shown
+from .options import check_outputs, path, report, shown
 
 HELP = "write a model as ONNX"
 DESCRIPTION = """\
@@ -40,5 +40,6 @@ def run(options: argparse.Namespace) -> int:
     proto = to_onnx(model, options.input_type)
     write_whole(options.output, proto.SerializeToString(deterministic=True))
     described = {entry.key: entry.value for entry in proto.metadata_props}
-    print(f"{shown(options.output)}: {described['input']}; {described['output']}; opset {OPSET}")
+    graph = f"{described['input']}; {described['output']}; opset {OPSET}"
+    report(f"{shown(options.output)}: {graph}", options.output)
     return 0

@@ -81,6 +81,12 @@ def shown(path: Path | str) -> str:
     return str(path).encode(errors="backslashreplace").decode()
 
 
+def report(text: str, *outputs: Path | None) -> None:
+    """Print a line on standard output, unless that is one of the files written."""
+    taken = any(files.is_standard_output(path) for path in outputs if path is not None)
+    print(text, file=sys.stderr if taken else sys.stdout)
+
+
 def say(text: str) -> None:
     """Print a line on standard error."""
     print(text, file=sys.stderr)

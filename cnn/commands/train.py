@@ -27,6 +27,7 @@ from .options import (
     path,
     positive,
     rate,
+    report,
     say,
     seed,
     silence,
@@ -185,10 +186,12 @@ def run(options: argparse.Namespace) -> int:
     if options.save is not None:
         model.save(options.save)
     write_json(options.json, results)
-    print(
+    report(
         f"{train.name} test accuracy {results['test_accuracy']:.2%}, "
         f"loss {results['test_loss']:.4f}; trained {results['train_seconds']:.2f} s at "
-        f"{results['images_per_second']:,.0f} images/s, set up in {results['setup_seconds']:.2f} s"
+        f"{results['images_per_second']:,.0f} images/s, set up in {results['setup_seconds']:.2f} s",
+        options.json,
+        options.save,
     )
     return 130 if interrupted else 0
 
