@@ -1,7 +1,6 @@
 """Checks of settings where they are given, in the words of `kernels.runtime.checks`.
 
-What is accepted is kept as Python's numbers, whatever numbers came, so that files, sentences and
-comparisons know one kind.
+Numbers are kept as Python's, NumPy's too, so that files, messages and comparisons see one kind.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def settle(owner: Any, **rules: Rule) -> None:
 
 
 def number(least: float = -math.inf, *, below: float = math.inf, most: float = math.inf) -> Rule:
-    """Return the rule for a finite number in [least, below) and [least, most]."""
+    """Return the rule for a finite number of at least `least`, below `below`, at most `most`."""
 
     def check(name: str, value: Any) -> Any:
         checks.number(name, value, least, below, most)
@@ -113,7 +112,7 @@ def instance(name: str, value: Any, kind: type[Any]) -> Any:
 
 
 def function(name: str, value: Any) -> Any:
-    """Return a value that can be called; a class is not yet what calling it makes."""
+    """Return a value that can be called, but no class, whose objects were meant."""
     if isinstance(value, type) or not callable(value):
         raise TypeError(f"{name}: got {_named(value)}, expected an object that can be called")
     return value
@@ -128,7 +127,7 @@ def sequence(name: str, value: Any, of: str) -> list[Any]:
 
 
 def _named(value: Any) -> str:
-    """Return a value as a sentence shows it, which some values would fill."""
+    """Return what a message shows of a value: of one that may be long, its class."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
     known = isinstance(value, (str, int, float, type(None)))

@@ -1,7 +1,7 @@
-"""Writing files: whole or not at all, where the path leads, and nothing that is read meanwhile.
+"""Writing files: whole or not at all, and never over one that is read.
 
-A link is followed, so that it stays one. What is no regular file, such as a device or a pipe, is
-written in place; so is what standard output or standard error goes to, after what is there.
+A link is followed, so that it stays a link. What is no regular file, such as a device or a pipe, is
+written in place. So is a file that standard output or standard error goes to, after its content.
 """
 
 from __future__ import annotations

@@ -70,10 +70,10 @@ class Plan:
     """The steps of one `Trainer.fit`.
 
     What changes from step to step is on the device before an epoch: order, counters, the
-    optimizer's numbers. They are in the same places for every epoch, and take no more memory for
-    more of them. A step is recorded while it is taken, and replayed for every later batch of
-    its size, in two parts: up to the loss, and from there. Where nobody looks at the loss, many
-    are replayed as one: on `cuda` that is one launch of a graph.
+    optimizer's numbers. Every epoch has them in the same memory. A step is recorded while it is
+    taken, and replayed for every later batch of its size, in two parts: up to the loss, and from
+    there. Where nobody looks at the loss, many are replayed as one: on `cuda` that is one launch of
+    a graph.
 
     Parameters
     ----------

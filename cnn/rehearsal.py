@@ -1,7 +1,7 @@
 """Compiling the kernels of a training before it begins.
 
-Which kernels a step launches, its Python code alone knows. So that code runs once without its
-launches for every size of batch; then the kernels are compiled, several at a time.
+Only a step's Python code knows which kernels it launches. So that code runs once, without its
+launches, for every size of batch; then the kernels are compiled, several at a time.
 """
 
 from __future__ import annotations

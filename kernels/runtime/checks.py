@@ -163,7 +163,7 @@ def number(
     below: float = np.inf,
     most: float = np.inf,
 ) -> float:
-    """Return a finite number in [least, below) and [least, most]."""
+    """Return a finite number of at least `least`, below `below` and at most `most`."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(
         value, (int, float, np.integer, np.floating)
     ):

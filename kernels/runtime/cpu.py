@@ -157,7 +157,7 @@ class CpuTarget:
                 if not failed.is_set():
                     compile()
             except BaseException:
-                failed.set()  # by the thread that would take the next one
+                failed.set()  # at once: this thread takes the next job before the caller knows
                 raise
 
         executor = ThreadPoolExecutor(thread_count())

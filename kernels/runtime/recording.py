@@ -154,9 +154,9 @@ class Recording:
 
 
 class Rehearsal(Recording):
-    """Runs the code of ``with`` blocks without its launches: only notes which kernels they are of.
+    """Runs the code of ``with`` blocks without its launches, and notes their kernels.
 
-    What is in the arrays that the code makes and changes is undefined, so it must not look.
+    The arrays that the launches would fill hold undefined values: the code must not read them.
 
     Parameters
     ----------
@@ -200,7 +200,7 @@ class Proof:
     Parameters
     ----------
     state : sequence of array
-        What the code may change and find changed the next time, as it is before the code runs.
+        Arrays that the code changes and reads again the next time; given before it runs.
     """
 
     def __init__(self, state: Sequence[Array]) -> None:
