@@ -58,7 +58,7 @@ class Sequential:
     output_shapes : list of tuple of int
         Shape of one output of each layer.
     lock : RLock
-        Held by a pass that uses what the model keeps of passes: `predict`, a training's step.
+        Held by `predict` and by each step of a training, whose weights and layers these share.
 
     Raises
     ------

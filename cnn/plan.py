@@ -67,7 +67,7 @@ def strides(course: Course, every: int) -> Iterator[range]:
 
 
 class Plan:
-    """The steps of one `Trainer.fit`.
+    """The steps of one `Trainer.fit`, which holds the model's lock while it takes one.
 
     What changes from step to step is on the device before an epoch: order, counters, the
     optimizer's numbers. Every epoch has them in the same memory. A step is recorded while it is
@@ -152,8 +152,7 @@ class Plan:
             check()
             backward.replay()
         else:
-            with self._trainer.model.lock:
-                self._recordings[rows] = self._record(rows, check)
+            self._recordings[rows] = self._record(rows, check)
         self._count(rows, 1)
 
     def stride(self, rows: int, steps: int) -> None:

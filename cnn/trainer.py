@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -222,9 +222,9 @@ class Trainer:
                     chosen = order[steps.start * batch_size : steps.stop * batch_size]
                     step = epoch * course.steps_per_epoch + steps[-1]
                     factor = self._factor(step, course)
-                    with self._counted_time():
+                    with self.model.lock, self._counted_time():
                         if plan is None:
-                            with gemm.precision(self.precision), self.model.lock:
+                            with gemm.precision(self.precision):
                                 self._step(images, labels, chosen, factor)
                         elif len(steps) > 1:
                             plan.stride(batch_size, len(steps))
@@ -389,12 +389,16 @@ class Trainer:
     @contextmanager
     def _swapped_average(self) -> Iterator[None]:
         """Exchange weights and moving average, if there is one, for a while."""
-        swap: Callable[[Array], None] = self.ema.swap if self.ema is not None else lambda _: None
-        swap(self.model.parameter_buffer)
+        self._swap_average()
         try:
             yield
         finally:
-            swap(self.model.parameter_buffer)
+            self._swap_average()
+
+    def _swap_average(self) -> None:
+        if self.ema is not None:
+            with self.model.lock:
+                self.ema.swap(self.model.parameter_buffer)
 
 
 def _check_statistics(model: Sequential, course: Course) -> None:

@@ -1,5 +1,7 @@
 """Predicting: recorded passes over fused layers equal the layers' own forward."""
 
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -9,6 +11,7 @@ import pytest
 
 import kernels
 from cnn import (
+    EMA,
     SGD,
     AvgPool2D,
     BatchNorm,
@@ -171,6 +174,47 @@ def test_threads_get_their_own_predictions(target):
 
     with ThreadPoolExecutor(4) as threads:
         assert all(threads.map(ask, range(400)))
+
+
+@pytest.mark.parametrize("plan", [True, False])
+def test_no_step_is_taken_during_a_prediction(target, plan):
+    """It has the model's lock, as the test has it here; else its weights would change midway."""
+    model = Sequential([Flatten(), Dense(3)], SHAPE, device_of(target))
+    reached, locked = threading.Event(), threading.Event()
+
+    def schedule(step, steps):
+        if trainer.steps == 2:
+            reached.set()
+            assert locked.wait(60)
+        return 1.0
+
+    trainer = Trainer(model, SGD(0.1), schedule=schedule, plan=plan)
+    data = normal(0, 8, *SHAPE, dtype=np.float32), np.arange(8) % 3
+    with ThreadPoolExecutor(1) as threads:
+        training = threads.submit(trainer.fit, data, batch_size=2)
+        assert reached.wait(60)
+        with model.lock:
+            locked.set()
+            before = host(model.parameter_buffer).copy()
+            time.sleep(0.2)
+            assert trainer.steps == 2 and np.array_equal(host(model.parameter_buffer), before)
+        training.result()
+    assert trainer.steps == 4
+
+
+def test_weights_and_average_are_not_exchanged_during_a_prediction(target):
+    model = Sequential([Flatten(), Dense(3)], SHAPE, device_of(target))
+
+    class Watched(EMA):
+        recordable = True
+
+        def swap(self, weights):
+            assert not threads.submit(model.lock.acquire, False).result()
+            super().swap(weights)
+
+    data = normal(0, 8, *SHAPE, dtype=np.float32), np.arange(8) % 3
+    with ThreadPoolExecutor(1) as threads:
+        Trainer(model, SGD(0.1), ema=Watched(0.5)).fit(data, batch_size=2)
 
 
 @dataclass(eq=False)
