@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 
 #include "error.h"
 #include "flow.h"
@@ -23,6 +24,12 @@ const Selectors &selectors() {
         return s;
     }();
     return all;
+}
+
+// A file's name as seen from the current folder, where it is inside.
+std::string relative(const std::string &name) {
+    const std::string folder = std::filesystem::current_path().string() + "/";
+    return name.compare(0, folder.size(), folder) == 0 ? name.substr(folder.size()) : name;
 }
 
 constexpr char CARRY[] = "carry";  // no name of PTX's registers, which begin with %
@@ -74,7 +81,7 @@ class Compiler {
         : kernel_(kernel), scope_(scope), function_(function), program_(new Program),
           flat_(flattened(syntax, kernel)), blocks_(flow_of(flat_)) {
         program_->kernel = kernel.name;
-        program_->files = syntax.files;
+        for (const auto &[number, name] : syntax.files) program_->files[number] = relative(name);
     }
 
     void compile() {
@@ -486,7 +493,7 @@ void Selection::source(uint32_t Instruction::*field, const Operand &o, Type type
     Preset wanted{Preset::constant, Type::u32, wide, o.bits, 0};
     switch (o.kind) {
     case Operand::integer:
-        if (type == Type::pred) refuse("a predicate cannot be a number");
+        if (type == Type::pred) wanted.bits = o.bits ? ALL : 0;
         if (bytes_of(type) == 2) wanted.bits &= 0xffff;
         if (bytes_of(type) == 4) wanted.bits &= 0xffffffff;
         break;
