@@ -8,22 +8,8 @@
 namespace gpu {
 namespace {
 
-const char *verb(Access access) {
-    switch (access) {
-    case Access::read: return "read";
-    case Access::write: return "write";
-    case Access::atomic: return "atomic access";
-    default: return "asynchronous copy";
-    }
-}
-
-std::string attempt(const Warp &warp, const Instruction &at, uint32_t bytes, Access access) {
-    return std::string(verb(access)) + " of " + std::to_string(bytes) + " bytes at " +
-           place_of(warp.block->running.program, at);
-}
-
-[[noreturn]] void report_bounds(const Warp &warp, int lane, const Instruction &at,
-                                uint64_t address, uint32_t bytes, Access access) {
+[[noreturn]] void report_bounds(const Warp &warp, int lane, const Instruction &at, uint64_t address,
+                                uint32_t bytes, Access access) {
     const Running &running = warp.block->running;
     const std::string what = attempt(warp, at, bytes, access);
     const std::string where_to = address_of(running, address, bytes);
@@ -41,16 +27,20 @@ void check_global(Warp &warp, const Instruction &at, Addresses &addresses, uint3
     Block &block = *warp.block;
     Memory &memory = block.running.machine.memory;
     Bounds &bounds = block.bounds[at.site];
-    for (uint32_t rest = warp.active; rest; rest &= rest - 1) {
+    for (uint32_t rest = warp.active;;) {
+        const uint32_t inside =
+            rest & bits_where([&](int l) {
+                return (addresses.of[l] >= bounds.begin) & (addresses.of[l] + bytes <= bounds.end);
+            });
+        if (inside) note_global(warp, at, *bounds.array, inside, addresses, bytes, access);
+        rest &= ~inside;
+        if (!rest) return;
         const int lane = lowest(rest);
         const uint64_t address = addresses.of[lane];
-        if (address < bounds.begin || address + bytes > bounds.end) {
-            const Array *array = memory.array_at(reinterpret_cast<const void *>(address));
-            if (!array || address + bytes > array->end)
-                report_bounds(warp, lane, at, address, bytes, access);
-            bounds = {array->begin, array->end, array};
-        }
-        note_global_access(warp, lane, at, *bounds.array, address, bytes, access);
+        const Array *array = memory.array_at(reinterpret_cast<const void *>(address));
+        if (!array || address + bytes > array->end)
+            report_bounds(warp, lane, at, address, bytes, access);
+        bounds = {array->begin, array->end, array};
     }
 }
 
@@ -97,8 +87,8 @@ void check_parameter(Warp &warp, const Instruction &at, Addresses &addresses, ui
         if (addresses.of[lane] + bytes > size)
             fault(FaultKind::out_of_bounds, warp, lane,
                   attempt(warp, at, bytes, Access::read) + " is out of bounds: offset " +
-                      std::to_string(int64_t(addresses.of[lane])) + " of " +
-                      std::to_string(size) + " bytes of parameters");
+                      std::to_string(int64_t(addresses.of[lane])) + " of " + std::to_string(size) +
+                      " bytes of parameters");
         addresses.of[lane] += reinterpret_cast<uint64_t>(running.parameters.data());
     }
 }
@@ -162,12 +152,17 @@ void check_access(Warp &warp, const Instruction &at, Space space, Addresses &add
                           address_of(warp.block->running, addresses.of[lowest(rest)], bytes) +
                           " is no multiple of " + std::to_string(alignment));
     switch (space) {
-    case Space::global: case Space::constant:
+    case Space::global:
+    case Space::constant:
         return check_global(warp, at, addresses, bytes, access);
-    case Space::shared: return check_shared(warp, at, addresses, bytes, access);
-    case Space::local: return check_local(warp, at, addresses, bytes, access);
-    case Space::parameter: return check_parameter(warp, at, addresses, bytes);
-    case Space::generic: return check_generic(warp, at, addresses, bytes, alignment, access);
+    case Space::shared:
+        return check_shared(warp, at, addresses, bytes, access);
+    case Space::local:
+        return check_local(warp, at, addresses, bytes, access);
+    case Space::parameter:
+        return check_parameter(warp, at, addresses, bytes);
+    case Space::generic:
+        return check_generic(warp, at, addresses, bytes, alignment, access);
     }
 }
 

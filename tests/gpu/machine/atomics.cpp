@@ -11,8 +11,10 @@ namespace {
 
 struct Add {
     template <class T> T operator()(T a, T b) const {
-        if constexpr (std::is_floating_point_v<T>) return canonical(a + b);
-        else return T(std::make_unsigned_t<T>(a) + std::make_unsigned_t<T>(b));
+        if constexpr (std::is_floating_point_v<T>)
+            return canonical(a + b);
+        else
+            return T(std::make_unsigned_t<T>(a) + std::make_unsigned_t<T>(b));
     }
 };
 struct FlushedAdd {
@@ -110,24 +112,40 @@ Handler handler_of(Selection &s, const std::string &op, Type type, bool ftz) {
     using U64 = uint64_t;
     const bool wide = bytes_of(type) == 8;
     if (op == "add") switch (type) {
-        case Type::u32: case Type::s32: return handler<U32, Add>();
-        case Type::u64: case Type::s64: return handler<U64, Add>();
-        case Type::f32: return ftz ? handler<float, FlushedAdd>() : handler<float, Add>();
-        case Type::f64: return handler<double, Add>();
-        case Type::f16: return handler<uint16_t, NarrowAdd<Half>>();
-        case Type::bf16: return handler<uint16_t, NarrowAdd<Bfloat>>();
-        case Type::f16x2: return handler<U32, PackedAdd<Half>>();
-        case Type::bf16x2: return handler<U32, PackedAdd<Bfloat>>();
-        default: break;
+        case Type::u32:
+        case Type::s32:
+            return handler<U32, Add>();
+        case Type::u64:
+        case Type::s64:
+            return handler<U64, Add>();
+        case Type::f32:
+            return ftz ? handler<float, FlushedAdd>() : handler<float, Add>();
+        case Type::f64:
+            return handler<double, Add>();
+        case Type::f16:
+            return handler<uint16_t, NarrowAdd<Half>>();
+        case Type::bf16:
+            return handler<uint16_t, NarrowAdd<Bfloat>>();
+        case Type::f16x2:
+            return handler<U32, PackedAdd<Half>>();
+        case Type::bf16x2:
+            return handler<U32, PackedAdd<Bfloat>>();
+        default:
+            break;
         }
     if (op == "min" || op == "max") {
         const bool least = op == "min";
         switch (type) {
-        case Type::u32: return least ? handler<U32, Min>() : handler<U32, Max>();
-        case Type::s32: return least ? handler<int32_t, Min>() : handler<int32_t, Max>();
-        case Type::u64: return least ? handler<U64, Min>() : handler<U64, Max>();
-        case Type::s64: return least ? handler<int64_t, Min>() : handler<int64_t, Max>();
-        default: break;
+        case Type::u32:
+            return least ? handler<U32, Min>() : handler<U32, Max>();
+        case Type::s32:
+            return least ? handler<int32_t, Min>() : handler<int32_t, Max>();
+        case Type::u64:
+            return least ? handler<U64, Min>() : handler<U64, Max>();
+        case Type::s64:
+            return least ? handler<int64_t, Min>() : handler<int64_t, Max>();
+        default:
+            break;
         }
     }
     if (op == "and") return wide ? handler<U64, And>() : handler<U32, And>();
@@ -163,6 +181,7 @@ template <bool RESULT> void select(Selection &s) {
     s.source(&Instruction::b, first + 1, type);
     if (op == "cas") s.source(&Instruction::c, first + 2, type);
     if (i.space != Space::global) s.shared_access(bytes_of(type));
+    if (i.space != Space::shared) s.strong_access();
     // Sums of float in global memory flush subnormals: PTX ISA, "atom".
     const Handler chosen = handler_of(s, op, type, ftz && i.space == Space::global);
     s.run({chosen, chosen});

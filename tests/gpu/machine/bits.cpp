@@ -26,7 +26,8 @@ template <bool DISTANCE> struct Find {
 struct Reverse {
     template <class T> T operator()(T a) const {
         T result = 0;
-        for (size_t i = 0; i < sizeof(T) * 8; ++i) result |= (a >> i & 1) << (sizeof(T) * 8 - 1 - i);
+        for (size_t i = 0; i < sizeof(T) * 8; ++i)
+            result |= (a >> i & 1) << (sizeof(T) * 8 - 1 - i);
         return result;
     }
 };
@@ -175,13 +176,20 @@ void prmt(Selection &s) {
     const int mode = s.take_one({"f4e", "b4e", "rc8", "ecl", "ecr", "rc16"});
     operands(s, Type::b32, 3);
     switch (mode + 1) {
-    case F4E: return s.run(ternary_in<uint32_t, Permute<F4E>>());
-    case B4E: return s.run(ternary_in<uint32_t, Permute<B4E>>());
-    case RC8: return s.run(ternary_in<uint32_t, Permute<RC8>>());
-    case ECL: return s.run(ternary_in<uint32_t, Permute<ECL>>());
-    case ECR: return s.run(ternary_in<uint32_t, Permute<ECR>>());
-    case RC16: return s.run(ternary_in<uint32_t, Permute<RC16>>());
-    default: return s.run(ternary_in<uint32_t, Permute<GENERIC>>());
+    case F4E:
+        return s.run(ternary_in<uint32_t, Permute<F4E>>());
+    case B4E:
+        return s.run(ternary_in<uint32_t, Permute<B4E>>());
+    case RC8:
+        return s.run(ternary_in<uint32_t, Permute<RC8>>());
+    case ECL:
+        return s.run(ternary_in<uint32_t, Permute<ECL>>());
+    case ECR:
+        return s.run(ternary_in<uint32_t, Permute<ECR>>());
+    case RC16:
+        return s.run(ternary_in<uint32_t, Permute<RC16>>());
+    default:
+        return s.run(ternary_in<uint32_t, Permute<GENERIC>>());
     }
 }
 void szext(Selection &s) {

@@ -21,8 +21,12 @@ std::unique_ptr<char[]> aligned(size_t bytes, char *&begin) {
     return memory;
 }
 
-void fill_words(char *at, uint32_t value) { std::fill_n(reinterpret_cast<uint32_t *>(at), LANES, value); }
-void fill_pairs(char *at, uint64_t value) { std::fill_n(reinterpret_cast<uint64_t *>(at), LANES, value); }
+void fill_words(char *at, uint32_t value) {
+    std::fill_n(reinterpret_cast<uint32_t *>(at), LANES, value);
+}
+void fill_pairs(char *at, uint64_t value) {
+    std::fill_n(reinterpret_cast<uint64_t *>(at), LANES, value);
+}
 
 void run_warp(Warp &warp) {
     const Instruction *i = warp.fragments[size_t(warp.current)].next;
@@ -69,31 +73,67 @@ void Block::set_common() {
         char *at = warps[0].bases[1] + p.place;
         uint64_t value = p.bits;
         switch (p.kind) {
-        case Preset::constant: break;
+        case Preset::constant:
+            break;
         case Preset::parameter:
             value = 0;
             memcpy(&value, running.parameters.data() + p.bits, bytes_of(p.type));
             if (p.type == Type::s8) value = uint64_t(int8_t(value));
             if (p.type == Type::s16) value = uint64_t(int16_t(value));
             break;
-        case Preset::ntid_x: value = launch.block.x; break;
-        case Preset::ntid_y: value = launch.block.y; break;
-        case Preset::ntid_z: value = launch.block.z; break;
-        case Preset::nctaid_x: value = launch.grid.x; break;
-        case Preset::nctaid_y: value = launch.grid.y; break;
-        case Preset::nctaid_z: value = launch.grid.z; break;
-        case Preset::nwarpid: value = uint32_t(device.threads_per_multiprocessor / LANES); break;
-        case Preset::nsmid: value = uint32_t(device.multiprocessors); break;
-        case Preset::gridid: value = running.serial; break;
-        case Preset::dynamic_smem_size: value = launch.dynamic_shared; break;
-        case Preset::total_smem_size: value = shared.size(); break;
-        case Preset::laneid: lane_mask(p, [](int l) { return uint32_t(l); }); continue;
-        case Preset::lanemask_eq: lane_mask(p, [](int l) { return 1u << l; }); continue;
-        case Preset::lanemask_lt: lane_mask(p, [](int l) { return (1u << l) - 1; }); continue;
-        case Preset::lanemask_le: lane_mask(p, [](int l) { return (2u << l) - 1; }); continue;
-        case Preset::lanemask_gt: lane_mask(p, [](int l) { return ~((2u << l) - 1); }); continue;
-        case Preset::lanemask_ge: lane_mask(p, [](int l) { return ~((1u << l) - 1); }); continue;
-        default: continue;  // of a warp or block
+        case Preset::ntid_x:
+            value = launch.block.x;
+            break;
+        case Preset::ntid_y:
+            value = launch.block.y;
+            break;
+        case Preset::ntid_z:
+            value = launch.block.z;
+            break;
+        case Preset::nctaid_x:
+            value = launch.grid.x;
+            break;
+        case Preset::nctaid_y:
+            value = launch.grid.y;
+            break;
+        case Preset::nctaid_z:
+            value = launch.grid.z;
+            break;
+        case Preset::nwarpid:
+            value = uint32_t(device.threads_per_multiprocessor / LANES);
+            break;
+        case Preset::nsmid:
+            value = uint32_t(device.multiprocessors);
+            break;
+        case Preset::gridid:
+            value = running.serial;
+            break;
+        case Preset::dynamic_smem_size:
+            value = launch.dynamic_shared;
+            break;
+        case Preset::total_smem_size:
+            value = shared.size();
+            break;
+        case Preset::laneid:
+            lane_mask(p, [](int l) { return uint32_t(l); });
+            continue;
+        case Preset::lanemask_eq:
+            lane_mask(p, [](int l) { return 1u << l; });
+            continue;
+        case Preset::lanemask_lt:
+            lane_mask(p, [](int l) { return (1u << l) - 1; });
+            continue;
+        case Preset::lanemask_le:
+            lane_mask(p, [](int l) { return (2u << l) - 1; });
+            continue;
+        case Preset::lanemask_gt:
+            lane_mask(p, [](int l) { return ~((2u << l) - 1); });
+            continue;
+        case Preset::lanemask_ge:
+            lane_mask(p, [](int l) { return ~((1u << l) - 1); });
+            continue;
+        default:
+            continue;  // of a warp or block
         }
         if (p.wide)
             fill_pairs(at, value);
@@ -136,6 +176,7 @@ void Block::run(uint64_t which) {
     set_block_values();
     shared.begin_block();
     for (Barrier &barrier : barriers) barrier = Barrier();
+    fenced = false, acquired = 0;
     for (PendingCopies &pending : copies) pending = PendingCopies();
     for (Warp &warp : warps) {
         const uint32_t left = threads - warp.index * LANES;

@@ -24,13 +24,22 @@ constexpr uint64_t WINDOW_BYTES = uint64_t(1) << 32;
 
 // A launch while it runs.
 struct Running {
+    Running(Machine &on, const Launch &of)
+        : machine(on), launch(of), program(*of.function->program), serial(++on.launches) {}
+
     Machine &machine;
     const Launch &launch;
     const Program &program;
     std::vector<char> parameters;  // the arguments' bytes, as in parameter memory
-    uint32_t serial;               // of this launch, for the shadow of global memory
+    uint32_t serial;               // of this launch
     std::atomic<uint64_t> next_block{0};
     std::atomic<bool> stopped{false};  // a fault was found
+
+    // What races.h knows of the blocks.
+    bool several_blocks = false;
+    uint32_t stamp = 0;
+    std::atomic<uint32_t> synchronisations{0};  // strong accesses so far
+    std::vector<uint32_t> released;  // which of them released a block's writes, 0: none yet
 };
 
 // The bounds of the array that a memory instruction accessed last, which it mostly does again.
@@ -70,6 +79,8 @@ struct Block {
     uint32_t threads;
     SharedMemory shared;
     Barrier barriers[BARRIERS];
+    bool fenced = false;         // it has fenced
+    uint32_t acquired = 0;       // the last strong access of its own: Running::synchronisations
     std::vector<Bounds> bounds;  // by Instruction::site
     std::vector<PendingCopies> copies;  // by thread
 

@@ -24,8 +24,23 @@ template <class R, class F> R caught(R otherwise, F body) {
     return otherwise;
 }
 
-constexpr gpu::Device MODEL = {"machine for tests", 9, 0, 132, 2048, 32, 65536, 65536, 233472, 49152,
-                               232448, 1024, size_t(80) << 30, 50 << 20, 1980000, 2619000, 5120};
+constexpr gpu::Device MODEL = {"machine for tests",
+                               9,
+                               0,
+                               132,
+                               2048,
+                               32,
+                               65536,
+                               65536,
+                               233472,
+                               49152,
+                               232448,
+                               1024,
+                               size_t(80) << 30,
+                               50 << 20,
+                               1980000,
+                               2619000,
+                               5120};
 
 }  // namespace
 
@@ -53,8 +68,7 @@ int machine_written(gpu::Machine *machine, void *pointer, size_t bytes) {
 using Handle = std::shared_ptr<gpu::Module>;
 
 Handle *machine_parse(gpu::Machine *machine, const char *ptx) {
-    return caught<Handle *>(nullptr,
-                            [&] { return new Handle(gpu::Module::parse(*machine, ptx)); });
+    return caught<Handle *>(nullptr, [&] { return new Handle(gpu::Module::parse(*machine, ptx)); });
 }
 void machine_unload(Handle *module) { delete module; }
 const gpu::Function *machine_function(Handle *module, const char *name) {
@@ -74,8 +88,11 @@ uint32_t machine_parameter_bytes(const gpu::Function *function, size_t i) {
 int machine_run(gpu::Machine *machine, const gpu::Function *function, const uint32_t *grid,
                 const uint32_t *block, uint32_t shared, const void *const *arguments) {
     return caught<int>(1, [&] {
-        gpu::run(*machine, {function, {grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]},
-                            shared, arguments});
+        gpu::run(*machine, {function,
+                            {grid[0], grid[1], grid[2]},
+                            {block[0], block[1], block[2]},
+                            shared,
+                            arguments});
         return 0;
     });
 }

@@ -18,7 +18,8 @@ const Instruction *together(Warp &w, const Instruction &i, uint32_t members, Ope
     members &= w.present;
     if (w.active & ~members)
         fault(FaultKind::lanes, w, lowest(w.active & ~members),
-              "a warp operation at " + place_of(program, i) + " with a mask that its own lane is not in");
+              "a warp operation at " + place_of(program, i) +
+                  " with a mask that its own lane is not in");
     if (members & w.exited)
         fault(FaultKind::barrier, w, lowest(w.active),
               thread_list(w, w.active) + " wait in a warp operation at " + place_of(program, i) +

@@ -11,20 +11,34 @@ enum Comparison { EQ, NE, LT, LE, GT, GE, EQU, NEU, LTU, LEU, GTU, GEU, NUM, NAN
 template <int C> struct Compare {
     template <class T> bool operator()(T a, T b) const {
         switch (C) {
-        case EQ: return a == b;
-        case NE: return std::is_floating_point_v<T> ? a < b || a > b : a != b;
-        case LT: return a < b;
-        case LE: return a <= b;
-        case GT: return a > b;
-        case GE: return a >= b;
-        case EQU: return !(a < b || a > b);
-        case NEU: return a != b;
-        case LTU: return !(a >= b);
-        case LEU: return !(a > b);
-        case GTU: return !(a <= b);
-        case GEU: return !(a < b);
-        case NUM: return a == a && b == b;
-        default: return a != a || b != b;
+        case EQ:
+            return a == b;
+        case NE:
+            return std::is_floating_point_v<T> ? a < b || a > b : a != b;
+        case LT:
+            return a < b;
+        case LE:
+            return a <= b;
+        case GT:
+            return a > b;
+        case GE:
+            return a >= b;
+        case EQU:
+            return !(a < b || a > b);
+        case NEU:
+            return a != b;
+        case LTU:
+            return !(a >= b);
+        case LEU:
+            return !(a > b);
+        case GTU:
+            return !(a <= b);
+        case GEU:
+            return !(a < b);
+        case NUM:
+            return a == a && b == b;
+        default:
+            return a != a || b != b;
         }
     }
 };
@@ -75,7 +89,8 @@ template <class Read, int C> const Instruction *set(Warp &w, const Instruction &
     uint32_t bits = compared<Read, C>(w, i);
     if (i.count != alone) bits = combined(bits, w.bits(i.more[0]), i.count);
     const uint32_t yes = uint32_t(i.immediate);
-    write_lanes<false>(w.at<uint32_t>(i.d), w.active, [&](int l) { return bits >> l & 1 ? yes : 0; });
+    write_lanes<false>(w.at<uint32_t>(i.d), w.active,
+                       [&](int l) { return bits >> l & 1 ? yes : 0; });
     return &i + 1;
 }
 // Of both halves of a word.
@@ -96,50 +111,79 @@ template <class N, int C> const Instruction *setp_packed(Warp &w, const Instruct
 // Calls pick with the comparison as a constant.
 template <class Pick> Handlers for_comparison(int comparison, Pick pick) {
     switch (comparison) {
-    case EQ: return pick(std::integral_constant<int, EQ>());
-    case NE: return pick(std::integral_constant<int, NE>());
-    case LT: return pick(std::integral_constant<int, LT>());
-    case LE: return pick(std::integral_constant<int, LE>());
-    case GT: return pick(std::integral_constant<int, GT>());
-    case GE: return pick(std::integral_constant<int, GE>());
-    case EQU: return pick(std::integral_constant<int, EQU>());
-    case NEU: return pick(std::integral_constant<int, NEU>());
-    case LTU: return pick(std::integral_constant<int, LTU>());
-    case LEU: return pick(std::integral_constant<int, LEU>());
-    case GTU: return pick(std::integral_constant<int, GTU>());
-    case GEU: return pick(std::integral_constant<int, GEU>());
-    case NUM: return pick(std::integral_constant<int, NUM>());
-    default: return pick(std::integral_constant<int, NAN_>());
+    case EQ:
+        return pick(std::integral_constant<int, EQ>());
+    case NE:
+        return pick(std::integral_constant<int, NE>());
+    case LT:
+        return pick(std::integral_constant<int, LT>());
+    case LE:
+        return pick(std::integral_constant<int, LE>());
+    case GT:
+        return pick(std::integral_constant<int, GT>());
+    case GE:
+        return pick(std::integral_constant<int, GE>());
+    case EQU:
+        return pick(std::integral_constant<int, EQU>());
+    case NEU:
+        return pick(std::integral_constant<int, NEU>());
+    case LTU:
+        return pick(std::integral_constant<int, LTU>());
+    case LEU:
+        return pick(std::integral_constant<int, LEU>());
+    case GTU:
+        return pick(std::integral_constant<int, GTU>());
+    case GEU:
+        return pick(std::integral_constant<int, GEU>());
+    case NUM:
+        return pick(std::integral_constant<int, NUM>());
+    default:
+        return pick(std::integral_constant<int, NAN_>());
     }
 }
 
 template <bool SET, class Read> Handlers compare_as(int comparison) {
     return for_comparison(comparison, [](auto c) {
-        if constexpr (SET) return Handlers{set<Read, c()>, set<Read, c()>};
-        else return Handlers{setp<Read, c()>, setp<Read, c()>};
+        if constexpr (SET)
+            return Handlers{set<Read, c()>, set<Read, c()>};
+        else
+            return Handlers{setp<Read, c()>, setp<Read, c()>};
     });
 }
 template <bool SET, class N> Handlers compare_packed(int comparison) {
     return for_comparison(comparison, [](auto c) {
-        if constexpr (SET) return Handlers{set_packed<N, c()>, set_packed<N, c()>};
-        else return Handlers{setp_packed<N, c()>, setp_packed<N, c()>};
+        if constexpr (SET)
+            return Handlers{set_packed<N, c()>, set_packed<N, c()>};
+        else
+            return Handlers{setp_packed<N, c()>, setp_packed<N, c()>};
     });
 }
 
 template <bool SET> Handlers handlers(Selection &s, Type type, bool ftz, int comparison) {
     switch (type) {
-    case Type::f32: return ftz ? compare_as<SET, Flushed>(comparison) : compare_as<SET, Plain<float>>(comparison);
-    case Type::f64: return compare_as<SET, Plain<double>>(comparison);
-    case Type::f16: return compare_as<SET, Widened<Half, 0>>(comparison);
-    case Type::bf16: return compare_as<SET, Widened<Bfloat, 0>>(comparison);
-    case Type::f16x2: return compare_packed<SET, Half>(comparison);
-    case Type::bf16x2: return compare_packed<SET, Bfloat>(comparison);
-    default: break;
+    case Type::f32:
+        return ftz ? compare_as<SET, Flushed>(comparison)
+                   : compare_as<SET, Plain<float>>(comparison);
+    case Type::f64:
+        return compare_as<SET, Plain<double>>(comparison);
+    case Type::f16:
+        return compare_as<SET, Widened<Half, 0>>(comparison);
+    case Type::bf16:
+        return compare_as<SET, Widened<Bfloat, 0>>(comparison);
+    case Type::f16x2:
+        return compare_packed<SET, Half>(comparison);
+    case Type::bf16x2:
+        return compare_packed<SET, Bfloat>(comparison);
+    default:
+        break;
     }
-    return for_integer(s, type, [&](auto t) { return compare_as<SET, Plain<decltype(t)>>(comparison); });
+    return for_integer(s, type,
+                       [&](auto t) { return compare_as<SET, Plain<decltype(t)>>(comparison); });
 }
 
-bool unsigned_type(Type type) { return type == Type::u16 || type == Type::u32 || type == Type::u64; }
+bool unsigned_type(Type type) {
+    return type == Type::u16 || type == Type::u32 || type == Type::u64;
+}
 
 int take_comparison(Selection &s, Type type) {
     // lo, ls, hi and hs are the unsigned lt, le, gt and ge.
@@ -165,8 +209,7 @@ void select_setp(Selection &s) {
     const bool ftz = s.take("ftz");
     s.take_type();
     s.result(&Instruction::d, s.operand(0), Width::bit);
-    if (!s.operand(0).parts.empty())
-        s.result(&Instruction::c, s.operand(0).parts[0], Width::bit);
+    if (!s.operand(0).parts.empty()) s.result(&Instruction::c, s.operand(0).parts[0], Width::bit);
     s.source(&Instruction::a, 1, type);
     s.source(&Instruction::b, 2, type);
     if (s.instruction.count != alone) s.more_source(s.operand(3), Type::pred);
@@ -184,11 +227,11 @@ void select_set(Selection &s) {
     s.source(&Instruction::a, 1, type);
     s.source(&Instruction::b, 2, type);
     if (s.instruction.count != alone) s.more_source(s.operand(3), Type::pred);
-    s.instruction.immediate = to == Type::f32                            ? 0x3f800000
-                              : to == Type::f16 || to == Type::f16x2     ? 0x3c00
-                              : to == Type::bf16 || to == Type::bf16x2   ? 0x3f80
-                              : bytes_of(to) == 2                        ? 0xffff
-                                                                         : int64_t(ALL);
+    s.instruction.immediate = to == Type::f32                          ? 0x3f800000
+                              : to == Type::f16 || to == Type::f16x2   ? 0x3c00
+                              : to == Type::bf16 || to == Type::bf16x2 ? 0x3f80
+                              : bytes_of(to) == 2                      ? 0xffff
+                                                                       : int64_t(ALL);
     s.run(handlers<true>(s, type, ftz, comparison));
 }
 
@@ -198,12 +241,18 @@ template <class T, int C> const Instruction *testp(Warp &w, const Instruction &i
     w.set_bits(i.d, bits_where([&](int l) {
                    const int kind = std::fpclassify(a[l]);
                    switch (C) {
-                   case FINITE: return kind != FP_INFINITE && kind != FP_NAN;
-                   case INFINITE: return kind == FP_INFINITE;
-                   case NUMBER: return kind != FP_NAN;
-                   case NOT_A_NUMBER: return kind == FP_NAN;
-                   case NORMAL: return kind == FP_NORMAL;
-                   default: return kind == FP_SUBNORMAL;
+                   case FINITE:
+                       return kind != FP_INFINITE && kind != FP_NAN;
+                   case INFINITE:
+                       return kind == FP_INFINITE;
+                   case NUMBER:
+                       return kind != FP_NAN;
+                   case NOT_A_NUMBER:
+                       return kind == FP_NAN;
+                   case NORMAL:
+                       return kind == FP_NORMAL;
+                   default:
+                       return kind == FP_SUBNORMAL;
                    }
                }));
     return &i + 1;
@@ -211,12 +260,18 @@ template <class T, int C> const Instruction *testp(Warp &w, const Instruction &i
 template <class T> Handlers testp_of(int c) {
     const auto both = [](Handler h) { return Handlers{h, h}; };
     switch (c) {
-    case FINITE: return both(testp<T, FINITE>);
-    case INFINITE: return both(testp<T, INFINITE>);
-    case NUMBER: return both(testp<T, NUMBER>);
-    case NOT_A_NUMBER: return both(testp<T, NOT_A_NUMBER>);
-    case NORMAL: return both(testp<T, NORMAL>);
-    default: return both(testp<T, SUBNORMAL>);
+    case FINITE:
+        return both(testp<T, FINITE>);
+    case INFINITE:
+        return both(testp<T, INFINITE>);
+    case NUMBER:
+        return both(testp<T, NUMBER>);
+    case NOT_A_NUMBER:
+        return both(testp<T, NOT_A_NUMBER>);
+    case NORMAL:
+        return both(testp<T, NORMAL>);
+    default:
+        return both(testp<T, SUBNORMAL>);
     }
 }
 void select_testp(Selection &s) {

@@ -39,16 +39,30 @@ struct Special {
     Preset::Kind kind;
 };
 constexpr Special SPECIALS[] = {
-    {"%tid.x", Preset::tid_x}, {"%tid.y", Preset::tid_y}, {"%tid.z", Preset::tid_z},
-    {"%warpid", Preset::warpid}, {"%ctaid.x", Preset::ctaid_x}, {"%ctaid.y", Preset::ctaid_y},
-    {"%ctaid.z", Preset::ctaid_z}, {"%smid", Preset::smid}, {"%ntid.x", Preset::ntid_x},
-    {"%ntid.y", Preset::ntid_y}, {"%ntid.z", Preset::ntid_z}, {"%nctaid.x", Preset::nctaid_x},
-    {"%nctaid.y", Preset::nctaid_y}, {"%nctaid.z", Preset::nctaid_z},
-    {"%nwarpid", Preset::nwarpid}, {"%nsmid", Preset::nsmid}, {"%gridid", Preset::gridid},
+    {"%tid.x", Preset::tid_x},
+    {"%tid.y", Preset::tid_y},
+    {"%tid.z", Preset::tid_z},
+    {"%warpid", Preset::warpid},
+    {"%ctaid.x", Preset::ctaid_x},
+    {"%ctaid.y", Preset::ctaid_y},
+    {"%ctaid.z", Preset::ctaid_z},
+    {"%smid", Preset::smid},
+    {"%ntid.x", Preset::ntid_x},
+    {"%ntid.y", Preset::ntid_y},
+    {"%ntid.z", Preset::ntid_z},
+    {"%nctaid.x", Preset::nctaid_x},
+    {"%nctaid.y", Preset::nctaid_y},
+    {"%nctaid.z", Preset::nctaid_z},
+    {"%nwarpid", Preset::nwarpid},
+    {"%nsmid", Preset::nsmid},
+    {"%gridid", Preset::gridid},
     {"%dynamic_smem_size", Preset::dynamic_smem_size},
-    {"%total_smem_size", Preset::total_smem_size}, {"%laneid", Preset::laneid},
-    {"%lanemask_eq", Preset::lanemask_eq}, {"%lanemask_le", Preset::lanemask_le},
-    {"%lanemask_lt", Preset::lanemask_lt}, {"%lanemask_ge", Preset::lanemask_ge},
+    {"%total_smem_size", Preset::total_smem_size},
+    {"%laneid", Preset::laneid},
+    {"%lanemask_eq", Preset::lanemask_eq},
+    {"%lanemask_le", Preset::lanemask_le},
+    {"%lanemask_lt", Preset::lanemask_lt},
+    {"%lanemask_ge", Preset::lanemask_ge},
     {"%lanemask_gt", Preset::lanemask_gt},
 };
 
@@ -123,7 +137,7 @@ class Compiler {
         uint32_t instruction;
         uint32_t Instruction::*field;
         size_t more;
-        uint32_t reg;      // or the preset's index
+        uint32_t reg;  // or the preset's index
         bool preset, writes, negated;
     };
 
@@ -274,8 +288,7 @@ class Compiler {
         for (const Reference &r : references_)
             if (!r.preset) {
                 // A guarded write keeps what the other lanes have.
-                const bool keeps =
-                    r.writes && !program_->statements[r.instruction]->guard.empty();
+                const bool keeps = r.writes && !program_->statements[r.instruction]->guard.empty();
                 uses.push_back({r.instruction, r.reg, !r.writes || keeps, r.writes});
             }
         std::vector<Stretch> stretches;
@@ -320,7 +333,8 @@ void compile(const Syntax &syntax, const FunctionSyntax &kernel, const ModuleSco
     Compiler(syntax, kernel, scope, function).compile();
 }
 
-// ---- Selection -----------------------------------------------------------------------------------
+// ---- Selection
+// -----------------------------------------------------------------------------------
 
 Selection::Selection(Compiler &compiler, const Statement &s, Instruction &i)
     : statement(s), instruction(i), compiler_(compiler), taken_(s.modifiers.size()) {}
@@ -349,9 +363,7 @@ const std::string *Selection::next() const {
     return nullptr;
 }
 
-bool Selection::next_is_type() const {
-    return next() && type_named(*next()) != Type::none;
-}
+bool Selection::next_is_type() const { return next() && type_named(*next()) != Type::none; }
 
 Type Selection::take_type() {
     for (size_t i = 0; i < taken_.size(); ++i) {
@@ -427,6 +439,8 @@ void Selection::more_parameter(const Operand &address, uint32_t offset, Type typ
     compiler_.refer(nullptr, compiler_.more_.size() - 1, index, true, false, false);
 }
 
+void Selection::strong_access() { compiler_.program_->strong = instruction.strong = true; }
+
 void Selection::shared_access(uint32_t bytes) {
     uint32_t &smallest = compiler_.program_->smallest_shared_access;
     smallest = std::min(smallest, bytes);
@@ -497,7 +511,8 @@ void Selection::source(uint32_t Instruction::*field, const Operand &o, Type type
         if (bytes_of(type) == 2) wanted.bits &= 0xffff;
         if (bytes_of(type) == 4) wanted.bits &= 0xffffffff;
         break;
-    case Operand::float32: break;
+    case Operand::float32:
+        break;
     case Operand::float64:
         if (type == Type::f32) wanted.bits = bits_as<uint32_t>(float(bits_as<double>(o.bits)));
         break;
@@ -518,7 +533,8 @@ void Selection::source(uint32_t Instruction::*field, const Operand &o, Type type
         }
         break;
     }
-    default: refuse("an operand is of a kind that it does not take");
+    default:
+        refuse("an operand is of a kind that it does not take");
     }
     compiler_.refer(field, 0, compiler_.preset(wanted), true, false, false);
 }

@@ -42,8 +42,7 @@ const Instruction *branch_by_table(Warp &w, const Instruction &i) {
 const Instruction *leave(Warp &w, const Instruction &) { return exit_lanes(w); }
 
 const Instruction *trap(Warp &w, const Instruction &i) {
-    fault(FaultKind::trap, w, lowest(w.active),
-          "trap at " + place_of(w.block->running.program, i));
+    fault(FaultKind::trap, w, lowest(w.active), "trap at " + place_of(w.block->running.program, i));
 }
 
 void bra(Selection &s) {

@@ -11,7 +11,8 @@ namespace {
 using Word = uint32_t;
 using Pair = uint64_t;
 
-// ---- whole numbers to whole numbers -----------------------------------------------------------------
+// ---- whole numbers to whole numbers
+// -----------------------------------------------------------------
 
 // The register may be wider than the type: the result is extended. Of a register of 16 bits only
 // those of the mask are kept.
@@ -37,13 +38,16 @@ const Instruction *saturated_integer(Warp &w, const Instruction &i) {
     return &i + 1;
 }
 
-// ---- floats -----------------------------------------------------------------------------------------
+// ---- floats
+// -----------------------------------------------------------------------------------------
 
 template <class T> struct Read {
     using stored_type = T;
     static double value(T x, bool ftz) {
-        if constexpr (sizeof(T) == 4) return ftz ? flush(x) : x;
-        else return x;
+        if constexpr (sizeof(T) == 4)
+            return ftz ? flush(x) : x;
+        else
+            return x;
     }
 };
 template <> struct Read<Half> {
@@ -58,10 +62,14 @@ template <> struct Read<Bfloat> {
 // To a whole number in floating point.
 inline double whole(double x, Rounding r) {
     switch (r) {
-    case Rounding::nearest: return std::nearbyint(x);
-    case Rounding::zero: return std::trunc(x);
-    case Rounding::down: return std::floor(x);
-    default: return std::ceil(x);
+    case Rounding::nearest:
+        return std::nearbyint(x);
+    case Rounding::zero:
+        return std::trunc(x);
+    case Rounding::down:
+        return std::floor(x);
+    default:
+        return std::ceil(x);
     }
 }
 
@@ -200,37 +208,55 @@ template <bool AWAY, bool ZERO, bool RELU> struct ToTf32 {
     }
 };
 
-// ---- selection ----------------------------------------------------------------------------------------
+// ---- selection
+// ----------------------------------------------------------------------------------------
 
 enum class Kind { whole, floating };
 Kind kind_of(Type t) {
     switch (t) {
-    case Type::f16: case Type::bf16: case Type::f32: case Type::f64: return Kind::floating;
-    default: return Kind::whole;
+    case Type::f16:
+    case Type::bf16:
+    case Type::f32:
+    case Type::f64:
+        return Kind::floating;
+    default:
+        return Kind::whole;
     }
 }
 
 template <class Pick> Handlers for_whole(Selection &s, Type type, Pick pick) {
     switch (type) {
-    case Type::u8: case Type::b8: return pick(uint8_t());
-    case Type::s8: return pick(int8_t());
-    default: return for_integer(s, type, pick);
+    case Type::u8:
+    case Type::b8:
+        return pick(uint8_t());
+    case Type::s8:
+        return pick(int8_t());
+    default:
+        return for_integer(s, type, pick);
     }
 }
 template <class Pick> Handlers for_floating(Type type, Pick pick) {
     switch (type) {
-    case Type::f16: return pick(Half());
-    case Type::bf16: return pick(Bfloat());
-    case Type::f32: return pick(float());
-    default: return pick(double());
+    case Type::f16:
+        return pick(Half());
+    case Type::bf16:
+        return pick(Bfloat());
+    case Type::f32:
+        return pick(float());
+    default:
+        return pick(double());
     }
 }
 template <class Pick> Handlers for_rounding(Rounding r, Pick pick) {
     switch (r) {
-    case Rounding::zero: return pick(std::integral_constant<Rounding, Rounding::zero>());
-    case Rounding::down: return pick(std::integral_constant<Rounding, Rounding::down>());
-    case Rounding::up: return pick(std::integral_constant<Rounding, Rounding::up>());
-    default: return pick(std::integral_constant<Rounding, Rounding::nearest>());
+    case Rounding::zero:
+        return pick(std::integral_constant<Rounding, Rounding::zero>());
+    case Rounding::down:
+        return pick(std::integral_constant<Rounding, Rounding::down>());
+    case Rounding::up:
+        return pick(std::integral_constant<Rounding, Rounding::up>());
+    default:
+        return pick(std::integral_constant<Rounding, Rounding::nearest>());
     }
 }
 Handlers both(Handler h) { return {h, h}; }
@@ -338,7 +364,8 @@ void cvt(Selection &s) {
     if (s.has("pack")) s.refuse("this conversion is not supported");
     const int whole = s.take_one({"rni", "rzi", "rmi", "rpi"});
     const int rounding = s.take_one({"rn", "rz", "rm", "rp"});
-    const bool away = s.take("rna"), ftz = s.take("ftz"), sat = s.take("sat"), relu = s.take("relu");
+    const bool away = s.take("rna"), ftz = s.take("ftz"), sat = s.take("sat"),
+               relu = s.take("relu");
     const Type to = s.take_type(), from = s.take_type();
     const Rounding mode = Rounding(std::max({whole, rounding, 0}));
     if (to == Type::tf32) {
@@ -358,8 +385,8 @@ void cvt(Selection &s) {
         return s.run(to == Type::f16x2 ? pack_of<Half>(mode, relu) : pack_of<Bfloat>(mode, relu));
     }
     if (relu) s.refuse("its modifier .relu is not supported here");
-    Conversion c{to, from, s.declared(s.operand(0)), s.declared(s.operand(1)), mode, whole >= 0, ftz,
-                 sat};
+    Conversion c{to,  from, s.declared(s.operand(0)), s.declared(s.operand(1)), mode, whole >= 0,
+                 ftz, sat};
     if (c.to_register == Type::none) c.to_register = to;
     if (c.from_register == Type::none) c.from_register = from;
     if (kind_of(to) == Kind::floating) c.to_register = to;

@@ -23,7 +23,8 @@ void wanted_bytes(const Warp &w, const Instruction &i, uint32_t *wanted) {
         if (wanted[lane] > i.count)
             fault(FaultKind::out_of_bounds, w, lane,
                   "cp.async at " + place_of(w.block->running.program, i) + " of " +
-                      std::to_string(i.count) + " bytes is to read " + std::to_string(wanted[lane]));
+                      std::to_string(i.count) + " bytes is to read " +
+                      std::to_string(wanted[lane]));
         if (skipped >> lane & 1) wanted[lane] = 0;
     }
 }

@@ -18,9 +18,8 @@ template <class D, class A, class B, class Op, bool FULL>
 const Instruction *binary(Warp &w, const Instruction &i) {
     const Stored<A> *a = w.at<Stored<A>>(i.a);
     const Stored<B> *b = w.at<Stored<B>>(i.b);
-    write_lanes<FULL>(w.at<Stored<D>>(i.d), w.active, [&](int l) {
-        return stored<D>(Op()(value_of<A>(a[l]), value_of<B>(b[l])));
-    });
+    write_lanes<FULL>(w.at<Stored<D>>(i.d), w.active,
+                      [&](int l) { return stored<D>(Op()(value_of<A>(a[l]), value_of<B>(b[l]))); });
     return &i + 1;
 }
 template <class D, class A, class B, class C, class Op, bool FULL>
@@ -51,13 +50,23 @@ template <class T, class Op> Handlers ternary_in() { return ternary_of<T, T, T, 
 // Calls pick(T()) with the C++ type of a PTX integer type.
 template <class Pick> Handlers for_integer(Selection &s, Type type, Pick pick) {
     switch (type) {
-    case Type::u16: case Type::b16: return pick(uint16_t());
-    case Type::s16: return pick(int16_t());
-    case Type::u32: case Type::b32: return pick(uint32_t());
-    case Type::s32: return pick(int32_t());
-    case Type::u64: case Type::b64: return pick(uint64_t());
-    case Type::s64: return pick(int64_t());
-    default: s.refuse(std::string("it does not take the type .") + name_of(type));
+    case Type::u16:
+    case Type::b16:
+        return pick(uint16_t());
+    case Type::s16:
+        return pick(int16_t());
+    case Type::u32:
+    case Type::b32:
+        return pick(uint32_t());
+    case Type::s32:
+        return pick(int32_t());
+    case Type::u64:
+    case Type::b64:
+        return pick(uint64_t());
+    case Type::s64:
+        return pick(int64_t());
+    default:
+        s.refuse(std::string("it does not take the type .") + name_of(type));
     }
 }
 

@@ -10,9 +10,9 @@ namespace {
 // Instructions that all lanes of the warp, or of a mask, run together: a guard of one is a branch
 // around it.
 bool is_collective(const std::string &opcode) {
-    static const char *const names[] = {"bar",  "barrier", "shfl",  "vote",     "match",
-                                        "redux", "mma",     "call",  "ldmatrix", "stmatrix",
-                                        "exit", "ret",     "trap",  "brx",      "nanosleep", "movmatrix"};
+    static const char *const names[] = {
+        "bar",      "barrier",  "shfl", "vote", "match", "redux", "mma",       "call",
+        "ldmatrix", "stmatrix", "exit", "ret",  "trap",  "brx",   "nanosleep", "movmatrix"};
     return std::any_of(std::begin(names), std::end(names),
                        [&](const char *name) { return opcode == name; });
 }
@@ -93,9 +93,7 @@ class Flattener {
                    function.targets.count(name) || any(function.variables) ||
                    any(function.parameters) || any(function.results);
         }
-        std::string full(const std::string &name) const {
-            return own(name) ? name + suffix : name;
-        }
+        std::string full(const std::string &name) const { return own(name) ? name + suffix : name; }
         void rename(Operand &operand) const {
             operand.text = full(operand.text);
             for (Operand &part : operand.parts) rename(part);
@@ -158,9 +156,9 @@ class Flattener {
             else if (callee.empty())
                 callee = operand.text;
         }
-        const auto found = std::find_if(
-            syntax_.functions.begin(), syntax_.functions.end(),
-            [&](const FunctionSyntax &f) { return f.name == callee && f.defined; });
+        const auto found =
+            std::find_if(syntax_.functions.begin(), syntax_.functions.end(),
+                         [&](const FunctionSyntax &f) { return f.name == callee && f.defined; });
         if (found == syntax_.functions.end())
             throw Error("PTX line " + std::to_string(s.ptx_line) + ": " + s.text + ": function " +
                         callee + " is not defined in this module");

@@ -7,7 +7,8 @@
 namespace gpu {
 namespace {
 
-// ---- operations on host numbers -------------------------------------------------------------------
+// ---- operations on host numbers
+// -------------------------------------------------------------------
 
 struct Add {
     template <class T> T operator()(T a, T b) const { return a + b; }
@@ -94,7 +95,8 @@ template <class Op> struct UpperWord {
     }
 };
 
-// ---- float and double -----------------------------------------------------------------------------
+// ---- float and double
+// -----------------------------------------------------------------------------
 
 template <class Op, bool FTZ, bool SAT> struct Wrapped {
     template <class T, class... Rest> T operator()(T a, Rest... rest) const {
@@ -105,9 +107,12 @@ template <class Op, bool FTZ, bool SAT> struct Wrapped {
 };
 
 template <class T, int SOURCES, class Op> Handlers handlers_in() {
-    if constexpr (SOURCES == 1) return unary_in<T, Op>();
-    else if constexpr (SOURCES == 2) return binary_in<T, Op>();
-    else return ternary_in<T, Op>();
+    if constexpr (SOURCES == 1)
+        return unary_in<T, Op>();
+    else if constexpr (SOURCES == 2)
+        return binary_in<T, Op>();
+    else
+        return ternary_in<T, Op>();
 }
 
 template <class T, int SOURCES, class Op> Handlers wrapped(bool ftz, bool sat) {
@@ -122,9 +127,12 @@ template <class T, int SOURCES, class Op> Handlers wrapped(bool ftz, bool sat) {
 template <class T, int SOURCES, class Op, Rounding MODE, bool FTZ, bool SAT>
 const Instruction *rounded(Warp &w, const Instruction &i) {
     const RoundingMode mode(host_mode(MODE));
-    if constexpr (SOURCES == 1) return unary<T, T, Wrapped<Op, FTZ, SAT>, false>(w, i);
-    else if constexpr (SOURCES == 2) return binary<T, T, T, Wrapped<Op, FTZ, SAT>, false>(w, i);
-    else return ternary<T, T, T, T, Wrapped<Op, FTZ, SAT>, false>(w, i);
+    if constexpr (SOURCES == 1)
+        return unary<T, T, Wrapped<Op, FTZ, SAT>, false>(w, i);
+    else if constexpr (SOURCES == 2)
+        return binary<T, T, T, Wrapped<Op, FTZ, SAT>, false>(w, i);
+    else
+        return ternary<T, T, T, T, Wrapped<Op, FTZ, SAT>, false>(w, i);
 }
 template <class T, int SOURCES, class Op, Rounding MODE> Handlers rounded_of(bool ftz, bool sat) {
     const auto both = [](Handler h) { return Handlers{h, h}; };
@@ -136,14 +144,19 @@ template <class T, int SOURCES, class Op, Rounding MODE> Handlers rounded_of(boo
 }
 template <class T, int SOURCES, class Op> Handlers by_rounding(Rounding r, bool ftz, bool sat) {
     switch (r) {
-    case Rounding::zero: return rounded_of<T, SOURCES, Op, Rounding::zero>(ftz, sat);
-    case Rounding::down: return rounded_of<T, SOURCES, Op, Rounding::down>(ftz, sat);
-    case Rounding::up: return rounded_of<T, SOURCES, Op, Rounding::up>(ftz, sat);
-    default: return wrapped<T, SOURCES, Op>(ftz, sat);
+    case Rounding::zero:
+        return rounded_of<T, SOURCES, Op, Rounding::zero>(ftz, sat);
+    case Rounding::down:
+        return rounded_of<T, SOURCES, Op, Rounding::down>(ftz, sat);
+    case Rounding::up:
+        return rounded_of<T, SOURCES, Op, Rounding::up>(ftz, sat);
+    default:
+        return wrapped<T, SOURCES, Op>(ftz, sat);
     }
 }
 
-// ---- narrow types ---------------------------------------------------------------------------------
+// ---- narrow types
+// ---------------------------------------------------------------------------------
 
 // One number of a narrow type: in float, rounded once at the end.
 template <class N, class Op, bool FTZ, bool SAT, bool RELU> struct Narrow {
@@ -186,7 +199,8 @@ Handlers narrow_of(bool packed, bool ftz, bool sat, bool relu) {
     return pick(Narrow<N, Op, false, false, false>());
 }
 
-// ---- selection ------------------------------------------------------------------------------------
+// ---- selection
+// ------------------------------------------------------------------------------------
 
 bool is_floating(Type type) {
     return type == Type::f32 || type == Type::f64 || type == Type::f16 || type == Type::f16x2 ||
@@ -200,13 +214,18 @@ template <int SOURCES, class Op, class NarrowOp = Op> void arithmetic(Selection 
     const Type type = s.take_type();
     operands(s, type, SOURCES);
     switch (type) {
-    case Type::f32: return s.run(by_rounding<float, SOURCES, Op>(rounding, ftz, sat));
-    case Type::f64: return s.run(by_rounding<double, SOURCES, Op>(rounding, ftz, sat));
-    case Type::f16: case Type::f16x2:
+    case Type::f32:
+        return s.run(by_rounding<float, SOURCES, Op>(rounding, ftz, sat));
+    case Type::f64:
+        return s.run(by_rounding<double, SOURCES, Op>(rounding, ftz, sat));
+    case Type::f16:
+    case Type::f16x2:
         return s.run(narrow_of<Half, SOURCES, NarrowOp>(type == Type::f16x2, ftz, sat, relu));
-    case Type::bf16: case Type::bf16x2:
+    case Type::bf16:
+    case Type::bf16x2:
         return s.run(narrow_of<Bfloat, SOURCES, NarrowOp>(type == Type::bf16x2, ftz, sat, relu));
-    default: s.refuse(std::string("it does not take the type .") + name_of(type));
+    default:
+        s.refuse(std::string("it does not take the type .") + name_of(type));
     }
 }
 
@@ -230,9 +249,13 @@ template <bool NEGATE> void sign(Selection &s) {
     case Type::f32:
         return s.run(ftz ? unary_in<uint32_t, FlushedSign<NEGATE>>()
                          : unary_in<uint32_t, Sign<NEGATE, uint32_t>>());
-    case Type::f64: return s.run(unary_in<uint64_t, Sign<NEGATE, uint64_t>>());
-    case Type::f16: case Type::bf16: return s.run(unary_in<uint16_t, Sign<NEGATE, uint16_t>>());
-    default: return s.run(unary_in<uint32_t, Packed<Sign<NEGATE, uint16_t>>>());
+    case Type::f64:
+        return s.run(unary_in<uint64_t, Sign<NEGATE, uint64_t>>());
+    case Type::f16:
+    case Type::bf16:
+        return s.run(unary_in<uint16_t, Sign<NEGATE, uint16_t>>());
+    default:
+        return s.run(unary_in<uint32_t, Packed<Sign<NEGATE, uint16_t>>>());
     }
 }
 
@@ -249,12 +272,16 @@ template <class Op> void approximate(Selection &s) {
     const Type type = s.take_type();
     operands(s, type, 1);
     switch (type) {
-    case Type::f32: return s.run(wrapped<float, 1, Op>(ftz, false));
-    case Type::f16: case Type::f16x2:
+    case Type::f32:
+        return s.run(wrapped<float, 1, Op>(ftz, false));
+    case Type::f16:
+    case Type::f16x2:
         return s.run(narrow_of<Half, 1, Op>(type == Type::f16x2, ftz, false, false));
-    case Type::bf16: case Type::bf16x2:
+    case Type::bf16:
+    case Type::bf16x2:
         return s.run(narrow_of<Bfloat, 1, Op>(type == Type::bf16x2, false, false, false));
-    default: s.refuse(std::string("it does not take the type .") + name_of(type));
+    default:
+        s.refuse(std::string("it does not take the type .") + name_of(type));
     }
 }
 

@@ -12,12 +12,8 @@
 namespace gpu {
 
 // Narrow numbers are held as their bits.
-struct Half {
-    uint16_t bits;
-};
-struct Bfloat {
-    uint16_t bits;
-};
+struct Half { uint16_t bits; };
+struct Bfloat { uint16_t bits; };
 
 // Subnormal numbers become zeros of their sign.
 inline float flush(float x) {

@@ -53,11 +53,10 @@ std::vector<BasicBlock> split(const Flat &flat) {
 
 void connect(const Flat &flat, std::vector<BasicBlock> &blocks) {
     const auto block_at = [&](uint32_t statement) {
-        return uint32_t(std::upper_bound(blocks.begin(), blocks.end(), statement,
-                                         [](uint32_t at, const BasicBlock &b) {
-                                             return at < b.begin;
-                                         }) -
-                        blocks.begin() - 1);
+        return uint32_t(
+            std::upper_bound(blocks.begin(), blocks.end(), statement,
+                             [](uint32_t at, const BasicBlock &b) { return at < b.begin; }) -
+            blocks.begin() - 1);
     };
     for (size_t i = 0; i < blocks.size(); ++i) {
         const Statement &last = flat.statements[blocks[i].end - 1];
@@ -71,8 +70,8 @@ void connect(const Flat &flat, std::vector<BasicBlock> &blocks) {
     }
 }
 
-// Immediate post-dominators, by Cooper, Harvey and Kennedy's "A simple, fast dominance algorithm" on
-// the reversed graph, whose root is the kernel's end.
+// Immediate post-dominators, by Cooper, Harvey and Kennedy's "A simple, fast dominance algorithm"
+// on the reversed graph, whose root is the kernel's end.
 void find_joins(std::vector<BasicBlock> &blocks) {
     const int end = int(blocks.size());
     std::vector<std::vector<int>> before(blocks.size() + 1);

@@ -11,8 +11,8 @@ namespace gpu {
 struct BasicBlock {
     uint32_t begin, end;  // statements
     std::vector<uint32_t> successors;
-    int join = -1;           // its immediate post-dominator, -1: the end of the kernel
-    bool is_join = false;    // of a block with several successors
+    int join = -1;         // its immediate post-dominator, -1: the end of the kernel
+    bool is_join = false;  // of a block with several successors
 };
 
 // Throws Error for a branch to a label that is not there.

@@ -18,9 +18,7 @@ struct Instruction;
 using Handler = const Instruction *(*)(Warp &, const Instruction &);
 
 // Two versions of a handler: for a warp whose lanes are all active, and for any.
-struct Handlers {
-    Handler full = nullptr, partial = nullptr;
-};
+struct Handlers { Handler full = nullptr, partial = nullptr; };
 
 // Operands name a place among the warp's registers, or among the values common to the block
 // (constants, parameters, special registers): Warp::at. Bit 0 tells which, bit 1 negates a
@@ -38,19 +36,41 @@ struct Instruction {
     uint32_t site = 0;          // number of the memory instruction: Block::bounds
     uint8_t count = 1;          // elements of a vector
     bool wide_address = false;  // the address has 64 bits
+    bool strong = false;        // volatile, relaxed, acquire or release
     Space space = Space::generic;
-    Handlers body;      // what a guarded instruction runs where its guard holds
+    Handlers body;  // what a guarded instruction runs where its guard holds
 };
 
 // A value that is in its place before the first instruction.
 struct Preset {
     enum Kind : uint8_t {
-        constant, parameter,
-        tid_x, tid_y, tid_z, warpid,          // of a warp
-        ctaid_x, ctaid_y, ctaid_z, smid,      // of a block
-        ntid_x, ntid_y, ntid_z, nctaid_x, nctaid_y, nctaid_z, nwarpid, nsmid, gridid,
-        dynamic_smem_size, total_smem_size,
-        laneid, lanemask_eq, lanemask_le, lanemask_lt, lanemask_ge, lanemask_gt,
+        constant,
+        parameter,
+        tid_x,
+        tid_y,
+        tid_z,
+        warpid,  // of a warp
+        ctaid_x,
+        ctaid_y,
+        ctaid_z,
+        smid,  // of a block
+        ntid_x,
+        ntid_y,
+        ntid_z,
+        nctaid_x,
+        nctaid_y,
+        nctaid_z,
+        nwarpid,
+        nsmid,
+        gridid,
+        dynamic_smem_size,
+        total_smem_size,
+        laneid,
+        lanemask_eq,
+        lanemask_le,
+        lanemask_lt,
+        lanemask_ge,
+        lanemask_gt,
     };
     Kind kind;
     Type type = Type::u32;  // of a parameter
@@ -75,7 +95,8 @@ struct Program {
     uint32_t common_bytes = 0;
     uint32_t memory_sites = 0;
     uint32_t static_shared = 0, local_bytes = 0;
-    bool copies = false;  // there are asynchronous ones
+    bool copies = false;                   // there are asynchronous ones
+    bool strong = false;                   // there are strong accesses or atomic operations
     uint32_t smallest_shared_access = 16;  // bytes
 
     size_t index(const Instruction &i) const { return size_t(&i - code.data()); }

@@ -157,7 +157,8 @@ template <class Op> void select_ternary(Selection &s, Type type) {
     s.run(for_integer(s, type, [](auto t) { return ternary_in<decltype(t), Op>(); }));
 }
 
-// ---- carries: the condition code is a hidden predicate, an operand like any other -----------------
+// ---- carries: the condition code is a hidden predicate, an operand like any other
+// -----------------
 
 template <class T, bool SUBTRACT, bool TAKE, bool LEAVE, bool FULL>
 const Instruction *with_carry(Warp &w, const Instruction &i) {
@@ -183,11 +184,13 @@ const Instruction *with_carry(Warp &w, const Instruction &i) {
 
 template <class T, bool SUBTRACT> Handlers carry_handlers(bool take, bool leave) {
     if (take && leave)
-        return {with_carry<T, SUBTRACT, true, true, true>, with_carry<T, SUBTRACT, true, true, false>};
+        return {with_carry<T, SUBTRACT, true, true, true>,
+                with_carry<T, SUBTRACT, true, true, false>};
     if (take)
         return {with_carry<T, SUBTRACT, true, false, true>,
                 with_carry<T, SUBTRACT, true, false, false>};
-    return {with_carry<T, SUBTRACT, false, true, true>, with_carry<T, SUBTRACT, false, true, false>};
+    return {with_carry<T, SUBTRACT, false, true, true>,
+            with_carry<T, SUBTRACT, false, true, false>};
 }
 
 template <bool SUBTRACT> void select_carry(Selection &s, bool take, bool leave) {
@@ -225,11 +228,13 @@ const Instruction *mad_with_carry(Warp &w, const Instruction &i) {
 
 template <class T, bool HIGH> Handlers mad_carry_handlers(bool take, bool leave) {
     if (take && leave)
-        return {mad_with_carry<T, HIGH, true, true, true>, mad_with_carry<T, HIGH, true, true, false>};
+        return {mad_with_carry<T, HIGH, true, true, true>,
+                mad_with_carry<T, HIGH, true, true, false>};
     if (take)
         return {mad_with_carry<T, HIGH, true, false, true>,
                 mad_with_carry<T, HIGH, true, false, false>};
-    return {mad_with_carry<T, HIGH, false, true, true>, mad_with_carry<T, HIGH, false, true, false>};
+    return {mad_with_carry<T, HIGH, false, true, true>,
+            mad_with_carry<T, HIGH, false, true, false>};
 }
 
 void select_mad_carry(Selection &s, bool take, bool leave) {
@@ -250,7 +255,8 @@ void select_mad_carry(Selection &s, bool take, bool leave) {
     }));
 }
 
-// ---- selection -----------------------------------------------------------------------------------
+// ---- selection
+// -----------------------------------------------------------------------------------
 
 template <class Op, class Saturated> void add_or_sub(Selection &s) {
     if (select_floating(s)) return;

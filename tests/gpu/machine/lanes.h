@@ -29,7 +29,8 @@ template <class To, class From> inline To bits_as(From from) {
     return to;
 }
 
-// Sets d[lane] = value(lane) for the lanes of the mask. `d` may be what `value` reads, lane by lane.
+// Sets d[lane] = value(lane) for the lanes of the mask. `d` may be what `value` reads, lane by
+// lane.
 template <bool FULL, class D, class F>
 inline __attribute__((always_inline)) void write_lanes(D *d, uint32_t mask, F value) {
 #pragma GCC ivdep

@@ -1,12 +1,13 @@
 // ld, st, ldu, prefetch: memory to registers and back.
 #include "access.h"
 #include "elementwise.h"
+#include "races.h"
 
 namespace gpu {
 namespace {
 
-// M is what lies in memory, R what the register holds: a word or a pair. A 16-bit register keeps the
-// bits of `narrow`.
+// M is what lies in memory, R what the register holds: a word or a pair. A 16-bit register keeps
+// the bits of `narrow`.
 template <class M, class R, bool FULL>
 void load_element(const Warp &w, uint32_t to, const Addresses &from, uint32_t offset, R narrow) {
     if (to == NO_OPERAND) return;
@@ -38,46 +39,72 @@ template <class M, class R, bool FULL> const Instruction *store(Warp &w, const I
         for (int l = 0; l < LANES; ++l) {
             if (!FULL && !(w.active >> l & 1)) continue;
             const M value = M(a[l]);
-            memcpy(reinterpret_cast<char *>(addresses.of[l]) + k * sizeof(M), &value, sizeof value);
+            char *to = reinterpret_cast<char *>(addresses.of[l]) + k * sizeof(M);
+            if ((w.overwrites >> l & 1) && memcmp(to, &value, sizeof value) != 0)
+                report_overwrite(w, l, i, addresses.of[l], bytes);
+            memcpy(to, &value, sizeof value);
         }
     }
+    w.overwrites = 0;
     return &i + 1;
 }
 
 template <bool LOAD, class M, class R> Handlers mover() {
-    if constexpr (LOAD) return {load<M, R, true>, load<M, R, false>};
-    else return {store<M, R, true>, store<M, R, false>};
+    if constexpr (LOAD)
+        return {load<M, R, true>, load<M, R, false>};
+    else
+        return {store<M, R, true>, store<M, R, false>};
 }
 
 template <bool LOAD, class R> Handlers mover_of(Selection &s, Type type) {
     switch (type) {
-    case Type::b8: case Type::u8: return mover<LOAD, uint8_t, R>();
-    case Type::s8: return mover<LOAD, int8_t, R>();
-    case Type::b16: case Type::u16: case Type::f16: case Type::bf16:
+    case Type::b8:
+    case Type::u8:
+        return mover<LOAD, uint8_t, R>();
+    case Type::s8:
+        return mover<LOAD, int8_t, R>();
+    case Type::b16:
+    case Type::u16:
+    case Type::f16:
+    case Type::bf16:
         return mover<LOAD, uint16_t, R>();
-    case Type::s16: return mover<LOAD, int16_t, R>();
-    case Type::b32: case Type::u32: case Type::f32: case Type::f16x2: case Type::bf16x2:
+    case Type::s16:
+        return mover<LOAD, int16_t, R>();
+    case Type::b32:
+    case Type::u32:
+    case Type::f32:
+    case Type::f16x2:
+    case Type::bf16x2:
         return mover<LOAD, uint32_t, R>();
-    case Type::s32: return mover<LOAD, int32_t, R>();
-    case Type::b64: case Type::u64: case Type::s64: case Type::f64:
-        if constexpr (sizeof(R) == 8) return mover<LOAD, uint64_t, R>();
-        else s.refuse("its register is narrower than its type");
-    default: s.refuse(std::string("it does not take the type .") + name_of(type));
+    case Type::s32:
+        return mover<LOAD, int32_t, R>();
+    case Type::b64:
+    case Type::u64:
+    case Type::s64:
+    case Type::f64:
+        if constexpr (sizeof(R) == 8)
+            return mover<LOAD, uint64_t, R>();
+        else
+            s.refuse("its register is narrower than its type");
+    default:
+        s.refuse(std::string("it does not take the type .") + name_of(type));
     }
 }
 
 Space take_space(Selection &s) {
-    const int found = s.take_one(
-        {"global", "const", "shared", "shared::cta", "local", "param", "param::entry", "param::func"});
-    constexpr Space spaces[] = {Space::global, Space::constant, Space::shared,    Space::shared,
-                                Space::local,  Space::parameter, Space::parameter, Space::parameter};
+    const int found = s.take_one({"global", "const", "shared", "shared::cta", "local", "param",
+                                  "param::entry", "param::func"});
+    constexpr Space spaces[] = {Space::global,    Space::constant, Space::shared,
+                                Space::shared,    Space::local,    Space::parameter,
+                                Space::parameter, Space::parameter};
     return found < 0 ? Space::generic : spaces[found];
 }
 
 // What says how to cache, or how writes of several threads are ordered: the machine has no caches,
 // and runs a warp's accesses in order.
 void take_hints(Selection &s) {
-    s.take_one({"weak", "volatile", "relaxed", "acquire", "release", "mmio"});
+    if (s.take_one({"volatile", "relaxed", "acquire", "release", "mmio"}) >= 0) s.strong_access();
+    s.take("weak");
     s.take_one({"cta", "cluster", "gpu", "sys"});
     s.take("nc");
     s.take_one({"ca", "cg", "cs", "lu", "cv", "wb", "wt"});
@@ -130,7 +157,8 @@ template <bool LOAD> void access(Selection &s) {
             s.run({load_parameter<uint32_t, true>, load_parameter<uint32_t, false>});
         return;
     }
-    if (i.space == Space::parameter) i.space = s.is_local(s.operand(address)) ? Space::local : Space::parameter;
+    if (i.space == Space::parameter)
+        i.space = s.is_local(s.operand(address)) ? Space::local : Space::parameter;
     s.address(address);
     for (uint32_t k = 0; k < i.count; ++k) {
         if (LOAD)

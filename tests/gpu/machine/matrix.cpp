@@ -20,7 +20,8 @@
 namespace gpu {
 namespace {
 
-// ---- element types: how many a register holds, and the p-th of them -------------------------------
+// ---- element types: how many a register holds, and the p-th of them
+// -------------------------------
 
 struct Tf32 {
     using Register = uint32_t;
@@ -115,7 +116,8 @@ template <class A, class B, bool HALF> const Instruction *mma(Warp &w, const Ins
         for (int row = 0; row < rows; ++row)
             for (int step = 0; step < k; ++step)
                 for (int column = 0; column < COLUMNS; ++column)
-                    d.of[row][column] = product_sum(a[row][step], b[step][column], d.of[row][column]);
+                    d.of[row][column] =
+                        product_sum(a[row][step], b[step][column], d.of[row][column]);
         d.store(w, operands, rows);
     });
 }
@@ -186,7 +188,8 @@ void select_mma(Selection &s) {
     s.run({handler, handler});
 }
 
-// ---- 8 x 8 matrices of 16-bit numbers in shared memory, a row of 16 bytes at each lane's address ----
+// ---- 8 x 8 matrices of 16-bit numbers in shared memory, a row of 16 bytes at each lane's address
+// ----
 
 constexpr uint32_t ROW_BYTES = 16;
 
@@ -196,7 +199,8 @@ const Instruction *move_matrices(Warp &w, const Instruction &i) {
         Addresses rows = addresses_of(w, i);
         const uint32_t all = w.active;
         w.active = i.count == 4 ? ALL : (1u << 8 * i.count) - 1;
-        check_access(w, i, i.space, rows, ROW_BYTES, ROW_BYTES, STORE ? Access::write : Access::read);
+        check_access(w, i, i.space, rows, ROW_BYTES, ROW_BYTES,
+                     STORE ? Access::write : Access::read);
         w.active = all;
         for (int m = 0; m < i.count; ++m) {
             const auto element = [&](int row, int column) {
@@ -249,8 +253,8 @@ const Instruction *transpose(Warp &w, const Instruction &i) {
             return held[row * 4 + column / 2] >> column % 2 * 16 & 0xffff;
         };
         for (int l = 0; l < LANES; ++l)
-            w.at<uint32_t>(i.d)[l] =
-                element(l % 4 * 2, l / 4) | element(l % 4 * 2 + 1, l / 4) << 16;
+            w.at<uint32_t>(i.d)[l] = element(l % 4 * 2, l / 4) | element(l % 4 * 2 + 1, l / 4)
+                                                                     << 16;
     });
 }
 void movmatrix(Selection &s) {

@@ -22,7 +22,8 @@ std::shared_ptr<Module> Module::parse(Machine &machine, std::string_view text) {
             continue;
         }
         if (d.external)
-            throw Error("the variable " + d.name + " is declared .extern, and no other module has it");
+            throw Error("the variable " + d.name +
+                        " is declared .extern, and no other module has it");
         Variable v{d.name, machine.memory.allocate(d.bytes, d.name), size_t(d.bytes)};
         if (!v.address) throw Error("no memory is left for the variable " + d.name);
         module->variables_.push_back(v);

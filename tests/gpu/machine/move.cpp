@@ -87,7 +87,8 @@ void mov(Selection &s) {
         s.run(unary_in<uint32_t, Same>());
 }
 
-// ---- address spaces ---------------------------------------------------------------------------------
+// ---- address spaces
+// ---------------------------------------------------------------------------------
 
 uint64_t window_of(Space space) {
     return space == Space::shared      ? SHARED_WINDOW
@@ -107,7 +108,8 @@ Space take_space(Selection &s) {
 // To a generic address, by adding the start of the window; from one, by subtracting it.
 template <class D, class A, bool FULL> const Instruction *cvta(Warp &w, const Instruction &i) {
     const A *a = w.at<A>(i.a);
-    write_lanes<FULL>(w.at<D>(i.d), w.active, [&](int l) { return D(a[l] + uint64_t(i.immediate)); });
+    write_lanes<FULL>(w.at<D>(i.d), w.active,
+                      [&](int l) { return D(a[l] + uint64_t(i.immediate)); });
     return &i + 1;
 }
 void select_cvta(Selection &s) {

@@ -17,8 +17,7 @@ class Parser {
     explicit Parser(std::string_view text) : text_(text) {}
 
     Syntax parse() {
-        if (text_.find(".version") == text_.npos)
-            fail("this is no PTX text: it has no .version");
+        if (text_.find(".version") == text_.npos) fail("this is no PTX text: it has no .version");
         for (skip(); at_ < text_.size(); skip()) module_item();
         return std::move(syntax_);
     }
@@ -534,8 +533,7 @@ class Parser {
         if (text_.compare(at_, 14, ".branchtargets") == 0) {
             directive();
             std::vector<std::string> &labels = function_.targets[named];
-            do
-                labels.push_back(name());
+            do labels.push_back(name());
             while (take(','));
             expect(';');
         } else if (text_.compare(at_, 14, ".callprototype") == 0) {

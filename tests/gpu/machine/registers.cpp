@@ -79,7 +79,9 @@ Allocation allocate_registers(const std::vector<Width> &registers,
     result.places.assign(registers.size(), 0);
     result.bytes = reserved;
     for (const Width width : {Width::bit, Width::word, Width::pair}) {
-        const uint32_t bytes = width == Width::bit ? 4 : width == Width::word ? 4 * LANES : 8 * LANES;
+        const uint32_t bytes = width == Width::bit    ? 4
+                               : width == Width::word ? 4 * LANES
+                                                      : 8 * LANES;
         result.bytes = (result.bytes + 127) / 128 * 128;
         std::set<std::pair<uint32_t, uint32_t>> live;  // (end, place)
         std::set<uint32_t> free;

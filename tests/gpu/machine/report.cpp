@@ -23,6 +23,19 @@ int parameter_of(const Running &running, const Array &array) {
     return -1;
 }
 
+const char *verb(Access access) {
+    switch (access) {
+    case Access::read:
+        return "read";
+    case Access::write:
+        return "write";
+    case Access::atomic:
+        return "atomic access";
+    default:
+        return "asynchronous copy";
+    }
+}
+
 }  // namespace
 
 std::string place_of(const Program &program, const Instruction &at) {
@@ -47,8 +60,7 @@ std::string where(const Warp &warp, int lane) {
     const Block &block = *warp.block;
     std::string text = block.running.program.kernel + ", block " +
                        triple(block.index.x, block.index.y, block.index.z);
-    if (lane >= 0)
-        text += ", thread " + thread_name(warp, warp.index * LANES + uint32_t(lane));
+    if (lane >= 0) text += ", thread " + thread_name(warp, warp.index * LANES + uint32_t(lane));
     return text;
 }
 
@@ -65,6 +77,11 @@ std::string thread_list(const Warp &warp, uint32_t lanes) {
         lane = last;
     }
     return text;
+}
+
+std::string attempt(const Warp &warp, const Instruction &at, uint32_t bytes, Access access) {
+    return std::string(verb(access)) + " of " + std::to_string(bytes) + " bytes at " +
+           place_of(warp.block->running.program, at);
 }
 
 std::string address_of(const Running &running, uint64_t address, uint32_t bytes) {

@@ -20,6 +20,9 @@ std::string thread_name(const Warp &warp, uint32_t thread);
 // "threads 0-31, 40" of the block, of lanes of one warp.
 std::string thread_list(const Warp &warp, uint32_t lanes);
 
+// "read of 4 bytes at kernels/pool.cu:31"
+std::string attempt(const Warp &warp, const Instruction &at, uint32_t bytes, Access access);
+
 // "0x7f0012345678, 4 bytes past the end of an array of 40 bytes (parameter 0)"
 std::string address_of(const Running &running, uint64_t address, uint32_t bytes);
 

@@ -14,7 +14,8 @@ namespace gpu {
 
 class Compiler;
 
-// One statement being made an instruction. Every modifier must be taken: an unknown one is an error.
+// One statement being made an instruction. Every modifier must be taken: an unknown one is an
+// error.
 class Selection {
   public:
     Selection(Compiler &compiler, const Statement &statement, Instruction &instruction);
@@ -26,11 +27,11 @@ class Selection {
     bool take(std::string_view modifier);
     // Takes whichever of these is there; returns its index, -1 if none is.
     int take_one(std::initializer_list<const char *> modifiers);
-    Type take_type();        // the next modifier must be a type
+    Type take_type();  // the next modifier must be a type
     bool next_is_type() const;
     bool has(std::string_view modifier) const;  // not yet taken
     const std::string *next() const;  // the first modifier not yet taken, nullptr if none is left
-    void finish();  // throws if a modifier is left
+    void finish();                    // throws if a modifier is left
 
     // ---- operands
     size_t count() const { return statement.operands.size(); }
@@ -47,12 +48,13 @@ class Selection {
     void more_source(const Operand &operand, Type type);
     // The type that a register was declared with; Type::none of what is no register.
     Type declared(const Operand &operand) const;
-    const Operand &carry() const;        // the condition code, a predicate of the machine's own
+    const Operand &carry() const;       // the condition code, a predicate of the machine's own
     uint64_t constant(size_t i) const;  // an operand that must be a whole number
     bool is_parameter(const Operand &address) const;  // [a parameter of the kernel + offset]
     bool is_local(const Operand &address) const;      // [a variable of the thread's own + offset]
     // A parameter's bytes from an offset on, of a type, as a register of type `held` holds them.
     void more_parameter(const Operand &address, uint32_t offset, Type type, Type held);
+    void strong_access();
     void shared_access(uint32_t bytes);  // the program accesses shared memory by so many bytes
 
     // The address [base+offset] of the access: base to `a`, offset to `immediate`.

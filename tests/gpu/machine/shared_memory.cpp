@@ -132,8 +132,8 @@ void SharedMemory::report(const Warp &warp, int lane, const Instruction &at, uin
                   place(g.written_at) + " since the last barrier of both");
     const uint32_t reader = ordered(warp, g.reader, now) ? g.other_reader : g.reader;
     fault(FaultKind::race, warp, lane,
-          what + "races with thread " + thread(reader) + ", which read it at " +
-              place(g.read_at) + " since the last barrier of both");
+          what + "races with thread " + thread(reader) + ", which read it at " + place(g.read_at) +
+              " since the last barrier of both");
 }
 
 }  // namespace gpu

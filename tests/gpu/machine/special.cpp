@@ -15,8 +15,7 @@ uint64_t nanoseconds() {
 // Time in nanoseconds or clocks; `immediate` is by how many bits it is shifted for the upper word.
 template <class T, bool CLOCKS> const Instruction *clock_value(Warp &w, const Instruction &i) {
     uint64_t value = nanoseconds();
-    if (CLOCKS)
-        value = uint64_t(double(value) * w.block->running.machine.device.clock_khz * 1e-6);
+    if (CLOCKS) value = uint64_t(double(value) * w.block->running.machine.device.clock_khz * 1e-6);
     write_lanes<false>(w.at<T>(i.d), w.active, [&](int) { return T(value >> i.immediate); });
     return &i + 1;
 }

@@ -16,7 +16,16 @@ enum class Space : uint8_t { generic, global, constant, shared, local, parameter
 
 // One operand. Registers of inner scopes have names of their own: `%temp` becomes `%temp'2`.
 struct Operand {
-    enum Kind : uint8_t { name, integer, float32, float64, address, vector, list, sink } kind = sink;
+    enum Kind : uint8_t {
+        name,
+        integer,
+        float32,
+        float64,
+        address,
+        vector,
+        list,
+        sink
+    } kind = sink;
     std::string text;            // name: a register, label, variable or function; address: its base
     uint64_t bits = 0;           // the number's bits; address: the offset in bytes
     bool negated = false;        // !p
@@ -24,15 +33,13 @@ struct Operand {
 };
 
 // Where a line of source is: a file's index in Syntax::files, and its line.
-struct Place {
-    uint32_t file = 0, line = 0;
-};
+struct Place { uint32_t file = 0, line = 0; };
 
 struct Statement {
     std::string guard;  // the predicate's name, empty without one
     bool guard_negated = false;
-    std::string text;                     // the opcode as written: "add.s32"
-    std::string opcode;                   // its first word: "add"
+    std::string text;                    // the opcode as written: "add.s32"
+    std::string opcode;                  // its first word: "add"
     std::vector<std::string> modifiers;  // the others
     std::vector<Operand> operands;
     uint32_t ptx_line = 0;
@@ -65,7 +72,7 @@ struct FunctionSyntax {
     std::map<std::string, Type> registers;
     std::vector<Declaration> variables;  // .shared, .local and .param of its body
     std::vector<Statement> statements;
-    std::map<std::string, size_t> labels;                     // the statement that each one precedes
+    std::map<std::string, size_t> labels;  // the statement that each one precedes
     std::map<std::string, std::vector<std::string>> targets;  // .branchtargets
     uint32_t maximum_threads = 0, minimum_blocks = 0;
     uint32_t ptx_line = 0;

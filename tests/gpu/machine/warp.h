@@ -34,8 +34,9 @@ struct Warp {
     int current = -1;                  // the running fragment, -1: none can run
     std::vector<Fragment> fragments;
     Block *block = nullptr;
-    char *local = nullptr;  // the lanes' own memory, one after the other
-    int64_t turn = 0;       // backward branches left until another warp gets a turn
+    char *local = nullptr;    // the lanes' own memory, one after the other
+    uint32_t overwrites = 0;  // lanes that store what another block stored: races.h
+    int64_t turn = 0;         // backward branches left until another warp gets a turn
 
     // Of the barrier that it waits at.
     enum State : uint8_t { ready, at_barrier, ended } state = ready;

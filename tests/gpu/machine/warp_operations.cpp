@@ -37,7 +37,8 @@ template <int MODE> const Instruction *shfl(Warp &w, const Instruction &i) {
                           std::to_string(source[l]) + ", which does not take part");
         }
         if (i.d != NO_OPERAND)
-            write_lanes<false>(w.at<uint32_t>(i.d), w.active, [&](int l) { return value[source[l]]; });
+            write_lanes<false>(w.at<uint32_t>(i.d), w.active,
+                               [&](int l) { return value[source[l]]; });
         if (i.more[1] != NO_OPERAND) w.set_bits(i.more[1], in_range);
     });
 }
@@ -49,7 +50,8 @@ void select_shfl(Selection &s) {
     const Operand &to = s.operand(0);
     s.result(&Instruction::d, to, Width::word);
     for (int k = 0; k < 3; ++k) {
-        constexpr uint32_t Instruction::*fields[] = {&Instruction::a, &Instruction::b, &Instruction::c};
+        constexpr uint32_t Instruction::*fields[] = {&Instruction::a, &Instruction::b,
+                                                     &Instruction::c};
         s.source(fields[k], size_t(k) + 1, Type::b32);
     }
     s.more_source(s.operand(4), Type::b32);
@@ -67,7 +69,11 @@ template <int VOTE> const Instruction *vote(Warp &w, const Instruction &i) {
         if (VOTE == BALLOT)
             write_lanes<false>(w.at<uint32_t>(i.d), w.active, [&](int) { return votes; });
         else
-            w.set_bits(i.d, (VOTE == ALL_OF ? all : VOTE == ANY_OF ? votes != 0 : all || !votes) ? ALL : 0);
+            w.set_bits(i.d, (VOTE == ALL_OF   ? all
+                             : VOTE == ANY_OF ? votes != 0
+                                              : all || !votes)
+                                ? ALL
+                                : 0);
     });
 }
 void select_vote(Selection &s) {
@@ -88,7 +94,8 @@ template <class T, bool EVERY> const Instruction *match(Warp &w, const Instructi
         uint32_t equal[LANES] = {}, all = 0;
         for (uint32_t rest = w.active; rest; rest &= rest - 1)
             for (uint32_t others = w.active; others; others &= others - 1)
-                if (a[lowest(rest)] == a[lowest(others)]) equal[lowest(rest)] |= 1u << lowest(others);
+                if (a[lowest(rest)] == a[lowest(others)])
+                    equal[lowest(rest)] |= 1u << lowest(others);
         if (EVERY) {
             all = equal[lowest(w.active)] == w.active ? ALL : 0;
             for (uint32_t &lanes : equal) lanes = all ? w.active : 0;
@@ -112,12 +119,24 @@ void select_match(Selection &s) {
     s.run({handler, handler});
 }
 
-struct Sum { template <class T> T operator()(T a, T b) const { return T(uint32_t(a) + uint32_t(b)); } };
-struct Least { template <class T> T operator()(T a, T b) const { return std::min(a, b); } };
-struct Most { template <class T> T operator()(T a, T b) const { return std::max(a, b); } };
-struct BitAnd { template <class T> T operator()(T a, T b) const { return a & b; } };
-struct BitOr { template <class T> T operator()(T a, T b) const { return a | b; } };
-struct BitXor { template <class T> T operator()(T a, T b) const { return a ^ b; } };
+struct Sum {
+    template <class T> T operator()(T a, T b) const { return T(uint32_t(a) + uint32_t(b)); }
+};
+struct Least {
+    template <class T> T operator()(T a, T b) const { return std::min(a, b); }
+};
+struct Most {
+    template <class T> T operator()(T a, T b) const { return std::max(a, b); }
+};
+struct BitAnd {
+    template <class T> T operator()(T a, T b) const { return a & b; }
+};
+struct BitOr {
+    template <class T> T operator()(T a, T b) const { return a | b; }
+};
+struct BitXor {
+    template <class T> T operator()(T a, T b) const { return a ^ b; }
+};
 
 template <class T, class Op> const Instruction *redux(Warp &w, const Instruction &i) {
     return together(w, i, member_mask(w, i.b), [&] {
@@ -134,10 +153,12 @@ void select_redux(Selection &s) {
     const bool is_signed = s.take_type() == Type::s32;
     operands(s, Type::b32, 1);
     s.source(&Instruction::b, 2, Type::b32);
-    const Handler handlers[] = {
-        redux<uint32_t, Sum>, is_signed ? redux<int32_t, Least> : redux<uint32_t, Least>,
-        is_signed ? redux<int32_t, Most> : redux<uint32_t, Most>, redux<uint32_t, BitAnd>,
-        redux<uint32_t, BitOr>, redux<uint32_t, BitXor>};
+    const Handler handlers[] = {redux<uint32_t, Sum>,
+                                is_signed ? redux<int32_t, Least> : redux<uint32_t, Least>,
+                                is_signed ? redux<int32_t, Most> : redux<uint32_t, Most>,
+                                redux<uint32_t, BitAnd>,
+                                redux<uint32_t, BitOr>,
+                                redux<uint32_t, BitXor>};
     if (op < 0) s.refuse("its operation is not supported");
     s.run({handlers[op], handlers[op]});
 }
