@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from cells import Cells
+from gpu import device
+from gpu.plugin import EmulatedGPU
 from kernels import runtime
 from kernels.runtime.cpu import CpuTarget
 from kernels.runtime.cuda import CudaTarget, unavailable
@@ -42,6 +44,7 @@ def pytest_configure(config):
     cells = Cells(write=config.getoption("--write-cells"))
     cells.start()
     config.pluginmanager.register(cells)
+    config.pluginmanager.register(EmulatedGPU())
 
 
 @pytest.fixture(params=["cpu", "simt", "cuda"])
@@ -49,6 +52,7 @@ def target(request):
     """Each target there is: `target.array(values)` makes an array of it."""
     if request.param == "cuda":
         reason = unavailable()
+        reason = device.missing() or reason
         if reason is not None:
             pytest.skip(reason)
         yield runtime.cuda_target()

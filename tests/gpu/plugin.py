@@ -1,0 +1,46 @@
+"""What pytest does for the emulated GPU: turns it on, and gives every test a sound device."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+
+from . import device
+
+
+class EmulatedGPU:
+    """A plugin; see `device`."""
+
+    def pytest_configure(self) -> None:
+        device.turn_on()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Any:
+        example = getattr(getattr(item, "obj", None), "hypothesis", None)
+        if example is not None:
+            example.inner_test = _on_a_fresh_device(example.inner_test)
+        return (yield)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_teardown(self) -> None:
+        device.fresh()
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        reason = device.missing()
+        if reason is not None:
+            skipped = terminalreporter.stats.get("skipped", [])
+            count = sum(reason in str(report.longrepr) for report in skipped)
+            terminalreporter.write_line(f"{count} tests of cuda were left out: {reason}")
+
+
+def _on_a_fresh_device(test: Any) -> Any:
+    """Give every example that Hypothesis tries a device without the fault of another one."""
+
+    @functools.wraps(test)
+    def run(*arguments: Any, **named: Any) -> Any:
+        device.fresh()
+        return test(*arguments, **named)
+
+    return run
