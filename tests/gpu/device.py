@@ -134,7 +134,18 @@ def _nvjitlink() -> str | None:
 
 def _adapt(cupy: Any) -> None:
     """Give every array memory of its own, and every kernel the lines of its text."""
-    cupy.cuda.set_allocator(None)
+    memory, runtime = cupy.cuda.memory, cupy.cuda.runtime
+
+    def allocate(size: int) -> Any:
+        # As CuPy's pool, whose arrays would lie side by side.
+        try:
+            return memory.MemoryPointer(memory.Memory(size), 0)
+        except runtime.CUDARuntimeError as error:
+            if error.status != runtime.errorMemoryAllocation:
+                raise
+            raise memory.OutOfMemoryError(size, -1) from error
+
+    cupy.cuda.set_allocator(allocate)
     program = cupy.cuda.compiler._NVRTCProgram
     compile_ = program.compile
 
