@@ -6,9 +6,8 @@ import hypothesis
 import numpy as np
 import pytest
 
+import gpu.plugin
 from cells import Cells
-from gpu import device
-from gpu.plugin import EmulatedGPU
 from kernels import runtime
 from kernels.runtime.cpu import CpuTarget
 from kernels.runtime.cuda import CudaTarget, unavailable
@@ -44,7 +43,7 @@ def pytest_configure(config):
     cells = Cells(write=config.getoption("--write-cells"))
     cells.start()
     config.pluginmanager.register(cells)
-    config.pluginmanager.register(EmulatedGPU())
+    config.pluginmanager.register(gpu.plugin)
 
 
 @pytest.fixture(params=["cpu", "simt", "cuda"])
@@ -52,7 +51,6 @@ def target(request):
     """Each target there is: `target.array(values)` makes an array of it."""
     if request.param == "cuda":
         reason = unavailable()
-        reason = device.missing() or reason
         if reason is not None:
             pytest.skip(reason)
         yield runtime.cuda_target()

@@ -27,6 +27,8 @@ found = not driver.cuInit(0) and not driver.cuDeviceGetCount(ctypes.byref(count)
 raise SystemExit(0 if found else 1)
 """
 
+_OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
+
 _library: ctypes.CDLL | None = None
 _missing: str | None = None
 
@@ -40,13 +42,16 @@ def real_gpu() -> bool:
 
 
 def turn_on() -> None:
-    """Have the device built and used when something imports CuPy, unless there is a real GPU."""
+    """Have the device built and used when something imports CuPy, unless there is a real GPU.
+
+    Where it cannot be built, importing CuPy is an ImportError that says what is missing.
+    """
     if not real_gpu() and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
 def missing() -> str | None:
-    """Return why the device could not be built, after CuPy was imported; None if it is there."""
+    """Return why the device could not be built; None if it is there or nobody imported CuPy."""
     return _missing
 
 
@@ -70,17 +75,19 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
         if name != "cupy":
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec("cupy")
-        if spec is None or spec.loader is None:
-            return None
         global _missing
+        if _missing is not None:
+            raise ImportError(_missing, name="cupy")
         try:
-            _load(build.build())
+            built = build.build()
         except build.MissingError as error:
             _missing = f"the emulated GPU cannot be built: {error}"
-        else:
-            spec.loader = _Loader(spec.loader)
+            raise ImportError(_missing, name="cupy") from error
+        sys.meta_path.remove(self)
+        _load(built)
+        spec = importlib.util.find_spec("cupy")
+        assert spec is not None and spec.loader is not None
+        spec.loader = _Loader(spec.loader)
         return spec
 
 
@@ -141,7 +148,7 @@ def _adapt(cupy: Any) -> None:
         try:
             return memory.MemoryPointer(memory.Memory(size), 0)
         except runtime.CUDARuntimeError as error:
-            if error.status != runtime.errorMemoryAllocation:
+            if error.status != _OUT_OF_MEMORY:
                 raise
             raise memory.OutOfMemoryError(size, -1) from error
 

@@ -10,29 +10,29 @@ import pytest
 from . import device
 
 
-class EmulatedGPU:
-    """A plugin; see `device`."""
+def pytest_configure() -> None:
+    device.turn_on()
 
-    def pytest_configure(self) -> None:
-        device.turn_on()
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> Any:
-        example = getattr(getattr(item, "obj", None), "hypothesis", None)
-        if example is not None:
-            example.inner_test = _on_a_fresh_device(example.inner_test)
-        return (yield)
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Any:
+    examples = getattr(getattr(item, "obj", None), "hypothesis", None)
+    if examples is not None:
+        examples.inner_test = _on_a_fresh_device(examples.inner_test)
+    return (yield)
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_runtest_teardown(self) -> None:
-        device.fresh()
 
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        reason = device.missing()
-        if reason is not None:
-            skipped = terminalreporter.stats.get("skipped", [])
-            count = sum(reason in str(report.longrepr) for report in skipped)
-            terminalreporter.write_line(f"{count} tests of cuda were left out: {reason}")
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    device.fresh()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    reason = device.missing()
+    if reason is not None:
+        skipped = terminalreporter.stats.get("skipped", [])
+        count = sum(reason in str(report.longrepr) for report in skipped)
+        terminalreporter.write_line(f"{count} tests of cuda were left out: {reason}")
 
 
 def _on_a_fresh_device(test: Any) -> Any:
