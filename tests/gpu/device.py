@@ -46,8 +46,12 @@ def turn_on() -> None:
 
     Where it cannot be built, importing CuPy is an ImportError that says what is missing.
     """
-    if not real_gpu() and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    on = _library is not None or any(isinstance(finder, _Finder) for finder in sys.meta_path)
+    if on or real_gpu():
+        return
+    if "cupy" in sys.modules:
+        raise RuntimeError("CuPy was imported before the emulated GPU was turned on")
+    sys.meta_path.insert(0, _Finder())
 
 
 def missing() -> str | None:

@@ -10,8 +10,7 @@ import pytest
 from . import device
 
 
-def pytest_configure() -> None:
-    device.turn_on()
+device.turn_on()  # now: a conftest may be the first to import CuPy
 
 
 @pytest.hookimpl(wrapper=True)

@@ -51,6 +51,11 @@ void record_fault(cudaError_t code, const std::string &report) {
 
 void set_last_error(cudaError_t code) { last_error = code; }
 
+bool &has_context() {
+    thread_local bool has = false;
+    return has;
+}
+
 }  // namespace gpu
 
 using namespace gpu;

@@ -43,6 +43,8 @@ void record_fault(cudaError_t code, const std::string &report);
 
 // What this thread's next cudaGetLastError() says.
 void set_last_error(cudaError_t code);
+// Whether this thread has a current context: from its first call of the runtime on, as in CUDA.
+bool &has_context();
 
 // Runs the body of a function under the lock and returns its code: that of a fault before it, of
 // what the body throws, or success.
@@ -65,6 +67,7 @@ template <typename Body> cudaError_t enter(Body body, bool after_fault = false) 
 
 // A function of the runtime: its error is also what cudaGetLastError() says.
 template <typename Body> cudaError_t runtime_call(Body body, bool after_fault = false) {
+    has_context() = true;
     const cudaError_t code = enter(body, after_fault);
     if (code != cudaSuccess) set_last_error(code);
     return code;

@@ -255,11 +255,12 @@ cudaError_t cudaProfilerStop() { return cudaSuccess; }
 
 // The driver's contexts: there is the device's primary one and no other.
 CUresult cuCtxGetCurrent(CUcontext *current) {
-    return driver_call([&] { *current = reinterpret_cast<CUcontext>(&context()); });
+    return driver_call(
+        [&] { *current = has_context() ? reinterpret_cast<CUcontext>(&context()) : nullptr; });
 }
 
-CUresult cuCtxSetCurrent(CUcontext) {
-    return driver_call([] {});
+CUresult cuCtxSetCurrent(CUcontext current) {
+    return driver_call([&] { has_context() = current != nullptr; });
 }
 
 CUresult cuCtxGetDevice(CUdevice *device) {

@@ -49,6 +49,14 @@ auto find_range(Ranges &ranges, const void *pointer, Bytes bytes) {
     return address(pointer) < found->first + bytes(found->second) ? found : ranges.end();
 }
 
+void check_managed(const void *pointer, cudaMemLocation to) {
+    if (memory_kind(pointer) != MemoryKind::managed)
+        throw Failure(cudaErrorInvalidValue, "the memory is not managed");
+    if (to.type == cudaMemLocationTypeDevice && to.id != 0)
+        throw Failure(cudaErrorInvalidDevice,
+                      "got device " + std::to_string(to.id) + ", expected 0, the only one");
+}
+
 }  // namespace
 
 namespace gpu {
@@ -159,18 +167,18 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes *attributes, const vo
     });
 }
 
-cudaError_t cudaMemPrefetchAsync(const void *pointer, size_t, cudaMemLocation, unsigned,
+cudaError_t cudaMemPrefetchAsync(const void *pointer, size_t, cudaMemLocation to, unsigned,
                                  cudaStream_t) {
-    return runtime_call([&] {
-        if (memory_kind(pointer) != MemoryKind::managed)
-            throw Failure(cudaErrorInvalidValue, "cudaMemPrefetchAsync: not managed memory");
-    });
+    return runtime_call([&] { check_managed(pointer, to); });
 }
 
-cudaError_t cudaMemAdvise(const void *pointer, size_t, cudaMemoryAdvise, cudaMemLocation) {
+cudaError_t cudaMemAdvise(const void *pointer, size_t, cudaMemoryAdvise advice,
+                          cudaMemLocation to) {
     return runtime_call([&] {
-        if (memory_kind(pointer) != MemoryKind::managed)
-            throw Failure(cudaErrorInvalidValue, "cudaMemAdvise: not managed memory");
+        check_managed(pointer, to);
+        if (advice < cudaMemAdviseSetReadMostly || advice > cudaMemAdviseUnsetAccessedBy)
+            throw Failure(cudaErrorInvalidValue,
+                          "there is no advice " + std::to_string(int(advice)) + " on memory");
     });
 }
 }
