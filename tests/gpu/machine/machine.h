@@ -34,6 +34,7 @@ struct Machine {
     Device device;
     Memory memory;
     unsigned host_threads;
+    uint32_t launches = 0;  // so far
 };
 
 // A parameter of a kernel, at its place among the parameters' bytes.

@@ -38,7 +38,7 @@ class Memory {
     void *allocate(size_t bytes, std::string name = {});
     // Returns false, and does nothing, if no array begins there.
     bool free(void *pointer);
-    // The array that a byte belongs to, nullptr if none does. Valid until the next free().
+    // The array that a byte belongs to, nullptr if none does. Valid until the array is freed.
     Array *array_at(const void *pointer);
     // Whether an address is of the region, in an array or not.
     bool contains(const void *pointer) const;
@@ -67,7 +67,7 @@ class Memory {
     uint8_t *marks_ = nullptr;
     Touched *touched_ = nullptr;
     uint32_t *page_arrays_ = nullptr;  // for every PAGE bytes, the index in slots_ plus 1
-    std::vector<Array> slots_;
+    std::deque<Array> slots_;
     std::vector<uint32_t> free_slots_;
     std::map<uint64_t, uint32_t> by_begin_;             // slots of arrays
     std::map<size_t, std::deque<uint64_t>> available_;  // freed begins, by bytes and age

@@ -1,0 +1,64 @@
+// Launches: blocks shared out over the host's cores.
+#include <algorithm>
+#include <cstring>
+#include <exception>
+#include <mutex>
+#include <thread>
+
+#include "block.h"
+
+namespace gpu {
+namespace {
+
+// Of the faults that threads find, that of the first block is kept.
+struct FirstFault {
+    std::mutex mutex;
+    uint64_t block = ~uint64_t(0);
+    std::exception_ptr exception;
+
+    void note(uint64_t number) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        if (number < block) block = number, exception = std::current_exception();
+    }
+};
+
+void work(Running &running, FirstFault &first) {
+    const uint64_t blocks = running.launch.grid.count();
+    Block block(running);
+    while (!running.stopped) {
+        const uint64_t number = running.next_block++;
+        if (number >= blocks) return;
+        try {
+            block.run(number);
+        } catch (...) {
+            first.note(number);
+            running.stopped = true;
+            return;
+        }
+    }
+}
+
+}  // namespace
+
+Machine::Machine(const Device &model, unsigned threads)
+    : device(model),
+      host_threads(threads ? threads : std::max(1u, std::thread::hardware_concurrency())) {}
+
+void run(Machine &machine, const Launch &launch) {
+    const Function &function = *launch.function;
+    Running running{machine, launch, *function.program, {}, ++machine.launches};
+    running.parameters.resize(function.parameter_bytes + 16);
+    for (size_t i = 0; i < function.parameters.size(); ++i)
+        memcpy(running.parameters.data() + function.parameters[i].offset, launch.arguments[i],
+               function.parameters[i].bytes);
+    FirstFault first;
+    const uint64_t blocks = launch.grid.count();
+    std::vector<std::thread> others;
+    for (uint64_t i = 1; i < std::min<uint64_t>(machine.host_threads, blocks); ++i)
+        others.emplace_back([&] { work(running, first); });
+    work(running, first);
+    for (std::thread &other : others) other.join();
+    if (first.exception) std::rethrow_exception(first.exception);
+}
+
+}  // namespace gpu
