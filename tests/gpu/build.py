@@ -42,7 +42,7 @@ _CUPY_CONSTANTS = {
     "CUPY_CYTHON_VERSION": "3.2",
     "CUPY_DTYPES_VERSION": 0,
 }
-_FLAGS = "-std=c++17 -O3 -march=native -fPIC -fvisibility=default -pthread -Wall -Wextra".split()
+_FLAGS = [*(SOURCES / "machine" / "compile_flags.txt").read_text().split(), "-pthread"]
 # Symbols with a version of their own, so that no other CUDA in the process takes their place.
 _LINK = "-shared -pthread -Wl,--default-symver -Wl,-soname,libcuda.so.1 -Wl,-z,defs".split()
 
@@ -202,7 +202,9 @@ def _link(tools: _Tools, extension: Path, folder: Path) -> None:
 
 def _object(tools: _Tools, source: Path) -> Path:
     """Return one of the C++ files compiled, from the cache or made anew."""
-    headers = [path.read_bytes() for path in _files("*.h")]
+    # The machine includes nothing of the runtime.
+    parts = ("machine",) if source.parent.name == "machine" else ("machine", "runtime")
+    headers = [path.read_bytes() for part in parts for path in sorted((SOURCES / part).glob("*.h"))]
     digest = _digest(source.read_bytes(), *headers, *_FLAGS, *tools.identity)
     folder = cache() / f"object-{source.stem}-{digest}"
     if not folder.exists():
