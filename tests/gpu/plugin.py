@@ -9,7 +9,6 @@ import pytest
 
 from . import device
 
-
 device.turn_on()  # now: a conftest may be the first to import CuPy
 
 
