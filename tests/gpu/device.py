@@ -73,6 +73,14 @@ def fresh() -> None:
         _library.emulated_fresh()
 
 
+def forget(address: int, size: int) -> bool:
+    """Have bytes of an array count as never written; False where the device is not used."""
+    if _library is None:
+        return False
+    _library.emulated_forget(address, size)
+    return True
+
+
 class _Finder(importlib.abc.MetaPathFinder):
     """Puts the device under CuPy when that is imported for the first time."""
 
@@ -123,6 +131,8 @@ def _load(built: build.Built) -> None:
     _library = ctypes.CDLL(str(built.library))
     _library.emulated_fault.restype = ctypes.c_char_p
     _library.emulated_fresh.restype = None
+    _library.emulated_forget.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    _library.emulated_forget.restype = None
     parent, _, name = build.EXTENSION.rpartition(".")
     package = importlib.import_module(parent)
     spec = importlib.util.spec_from_file_location(build.EXTENSION, built.extension)

@@ -1,4 +1,7 @@
-// What the tests' plugin asks of the device.
+// What the tests ask of the device.
+#include <algorithm>
+#include <cstring>
+
 #include "context.h"
 #include "stream.h"
 
@@ -20,5 +23,16 @@ void emulated_fresh() {
     context().report.clear();
     abandon_captures();
     join(host_clock(), all_work());
+}
+
+// Makes the bytes of an array ones that nobody wrote, and that look like it.
+void emulated_forget(void *pointer, size_t bytes) {
+    const std::lock_guard<std::mutex> locked(context_lock());
+    Memory &memory = context().machine.memory;
+    const Array *array = memory.array_at(pointer);
+    if (!array) return;
+    memory.unwrote(pointer, bytes);
+    std::memset(pointer, UNWRITTEN,
+                std::min(bytes, array->end - reinterpret_cast<uint64_t>(pointer)));
 }
 }

@@ -26,8 +26,7 @@ void *allocate(size_t bytes, const char *name) {
                                                      std::to_string(used) + " of " +
                                                      std::to_string(total) + " are in use");
     it.serials[address(found)] = ++serial;
-    // The host may look at what nobody wrote: it shall see that it is nothing. NaN, as floats.
-    std::memset(found, 0xff, bytes);
+    std::memset(found, UNWRITTEN, bytes);
     return found;
 }
 
