@@ -6,6 +6,8 @@ import hypothesis
 import numpy as np
 import pytest
 
+import gpu.device
+import gpu.plugin
 from cells import Cells
 from kernels import runtime
 from kernels.runtime.cpu import CpuTarget
@@ -42,6 +44,7 @@ def pytest_configure(config):
     cells = Cells(write=config.getoption("--write-cells"))
     cells.start()
     config.pluginmanager.register(cells)
+    config.pluginmanager.register(gpu.plugin)
 
 
 @pytest.fixture(params=["cpu", "simt", "cuda"])
@@ -66,7 +69,10 @@ def dtype(request):
 
 @pytest.fixture(scope="session", autouse=True)
 def poisoned_outputs():
-    """Fill every buffer that a kernel is to write with NaN, or bytes 0xAB, beforehand."""
+    """Fill every buffer that a kernel is to write with NaN, or bytes 0xAB, beforehand.
+
+    The emulated GPU is told that nobody wrote it: reading it is a fault then.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for kind in (CpuTarget, SimtTarget, CudaTarget):
             patch.setattr(kind, "empty", _poisoned(kind.empty))
@@ -76,6 +82,8 @@ def poisoned_outputs():
 def _poisoned(empty):
     def poisoned_empty(self, shape, dtype):
         array = empty(self, shape, dtype)
+        if self.name == "cuda" and gpu.device.forget(self.address(array), array.nbytes):
+            return array
         if array.dtype.kind == "f":
             array.fill(np.nan)
         else:

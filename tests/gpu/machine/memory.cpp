@@ -116,6 +116,14 @@ void Memory::wrote(const void *pointer, size_t bytes) {
         mark(*array, address(pointer), end, 1);
 }
 
+void Memory::unwrote(const void *pointer, size_t bytes) {
+    Array *array = array_at(pointer);
+    if (!array) return;
+    if (array->whole) mark(*array, array->begin, array->end, 1);
+    array->whole = false;
+    mark(*array, address(pointer), std::min(address(pointer) + bytes, array->end), 0);
+}
+
 bool Memory::written(const void *pointer, size_t bytes) {
     Array *array = array_at(pointer);
     if (!array || bytes == 0) return bytes == 0;

@@ -47,6 +47,8 @@ class Memory {
 
     // The host wrote these bytes, or a memset did.
     void wrote(const void *pointer, size_t bytes);
+    // Nobody wrote these bytes, whatever happened before.
+    void unwrote(const void *pointer, size_t bytes);
     // Whether every one of these bytes was written.
     bool written(const void *pointer, size_t bytes);
     // A copy from device to device: what nobody wrote stays unwritten.
