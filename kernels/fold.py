@@ -32,6 +32,7 @@ def fold_norm(
     folded, shift = kept(target, w.shape, w.dtype), kept(target, (F,), w.dtype)
     changed = kept(target, (F,), "int32")
     with target.on():
+        folded.fill(0)  # the first launch compares with it, too
         changed.fill(-1)
     kernel = _SOURCE.kernel("fold_norm", target, w.dtype)
     grid = target.stride_grid(w.size)
