@@ -28,6 +28,8 @@ LIBRARY_FUNCTION(floor)
 LIBRARY_FUNCTION(log)
 LIBRARY_FUNCTION(sin)
 LIBRARY_FUNCTION(sqrt)
+static inline float fma(float x, float y, float z) { return __builtin_fmaf(x, y, z); }
+static inline double fma(double x, double y, double z) { return __builtin_fma(x, y, z); }
 
 template <typename E> static inline E sin_pi(E x) { return sin(E(3.141592653589793) * x); }
 template <typename E> static inline E cos_pi(E x) { return cos(E(3.141592653589793) * x); }
