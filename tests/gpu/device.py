@@ -1,0 +1,176 @@
+"""Turn the emulated GPU on: from then on `import cupy` finds one GPU, the emulated one.
+
+Where a GPU answers, it is left alone. $EMULATED_GPU names the model that is emulated: h100 (the
+default), a100, rtx4090 or t4.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import subprocess
+import sys
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from . import build
+
+_REAL = """
+import ctypes
+driver = ctypes.CDLL("libcuda.so.1")
+count = ctypes.c_int()
+found = not driver.cuInit(0) and not driver.cuDeviceGetCount(ctypes.byref(count)) and count.value
+raise SystemExit(0 if found else 1)
+"""
+
+_OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
+
+_library: ctypes.CDLL | None = None
+_missing: str | None = None
+
+
+@cache
+def real_gpu() -> bool:
+    """Whether an NVIDIA driver answers here and has a GPU."""
+    # In a process of its own: a driver that was loaded once is what CuPy would find, too.
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", _REAL], stderr=subprocess.DEVNULL)
+    return done.returncode == 0
+
+
+def turn_on() -> None:
+    """Have the device built and used when something imports CuPy, unless there is a real GPU.
+
+    Where it cannot be built, importing CuPy is an ImportError that says what is missing.
+    """
+    on = _library is not None or any(isinstance(finder, _Finder) for finder in sys.meta_path)
+    if on or real_gpu():
+        return
+    if "cupy" in sys.modules:
+        raise RuntimeError("CuPy was imported before the emulated GPU was turned on")
+    sys.meta_path.insert(0, _Finder())
+
+
+def missing() -> str | None:
+    """Return why the device could not be built; None if it is there or nobody imported CuPy."""
+    return _missing
+
+
+def fault() -> str | None:
+    """Return the report of the fault after which every call fails, None if there was none."""
+    if _library is None:
+        return None
+    report = _library.emulated_fault()
+    return report.decode() if report else None
+
+
+def fresh() -> None:
+    """Go on after a fault as if the device were new; arrays and kernels stay."""
+    if _library is not None:
+        _library.emulated_fresh()
+
+
+def forget(address: int, size: int) -> bool:
+    """Have bytes of an array count as never written; False where the device is not used."""
+    if _library is None:
+        return False
+    _library.emulated_forget(address, size)
+    return True
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Puts the device under CuPy when that is imported for the first time."""
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+        if name != "cupy":
+            return None
+        global _missing
+        if _missing is not None:
+            raise ImportError(_missing, name="cupy")
+        try:
+            built = build.build()
+        except build.MissingError as error:
+            _missing = f"the emulated GPU cannot be built: {error}"
+            raise ImportError(_missing, name="cupy") from error
+        sys.meta_path.remove(self)
+        _load(built)
+        spec = importlib.util.find_spec("cupy")
+        assert spec is not None and spec.loader is not None
+        spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader(importlib.abc.Loader):
+    """Loads CuPy and then has it compile and allocate as the device wants it."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        created: ModuleType | None = self._loader.create_module(spec)
+        return created
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        _adapt(module)
+
+
+def _load(built: build.Built) -> None:
+    """Load both libraries and tell CuPy, by its environment variables, what to compile."""
+    global _library
+    os.environ["CUPY_COMPILE_WITH_PTX"] = "1"
+    os.environ["CUPY_ACCELERATORS"] = ""  # CUB's kernels are no part of CuPy's wheel
+    os.environ["CUPY_CACHE_DIR"] = str(build.cache() / "kernels")
+    linker = _nvjitlink()
+    if linker is not None:
+        os.environ["EMULATED_GPU_NVJITLINK"] = linker
+    # CuPy's driver asks for libcuda.so.1 by that name, and gets what has it and is there.
+    _library = ctypes.CDLL(str(built.library))
+    _library.emulated_fault.restype = ctypes.c_char_p
+    _library.emulated_fresh.restype = None
+    _library.emulated_forget.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    _library.emulated_forget.restype = None
+    parent, _, name = build.EXTENSION.rpartition(".")
+    package = importlib.import_module(parent)
+    spec = importlib.util.spec_from_file_location(build.EXTENSION, built.extension)
+    assert spec is not None and spec.loader is not None, built.extension
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[build.EXTENSION] = module
+    spec.loader.exec_module(module)
+    setattr(package, name, module)
+
+
+def _nvjitlink() -> str | None:
+    """Return the path of the library that tells registers."""
+    from cuda.pathfinder import DynamicLibNotFoundError, load_nvidia_dynamic_lib
+
+    try:
+        return load_nvidia_dynamic_lib("nvJitLink").abs_path
+    except DynamicLibNotFoundError:
+        return None
+
+
+def _adapt(cupy: Any) -> None:
+    """Give every array memory of its own, and every kernel the lines of its text."""
+    memory, runtime = cupy.cuda.memory, cupy.cuda.runtime
+
+    def allocate(size: int) -> Any:
+        # As CuPy's pool, whose arrays would lie side by side.
+        try:
+            return memory.MemoryPointer(memory.Memory(size), 0)
+        except runtime.CUDARuntimeError as error:
+            if error.status != _OUT_OF_MEMORY:
+                raise
+            raise memory.OutOfMemoryError(size, -1) from error
+
+    cupy.cuda.set_allocator(allocate)
+    program = cupy.cuda.compiler._NVRTCProgram
+    compile_ = program.compile
+
+    def compile_with_lines(self: Any, options: Any = (), *arguments: Any) -> Any:
+        return compile_(self, (*options, "-lineinfo"), *arguments)
+
+    program.compile = compile_with_lines

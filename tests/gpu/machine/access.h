@@ -1,0 +1,22 @@
+// Addresses of a warp's lanes, checked and turned into addresses of the host.
+#pragma once
+
+#include "block.h"
+#include "shared_memory.h"
+
+namespace gpu {
+
+// The addresses that the lanes access; those of lanes that are not active are not set.
+struct Addresses { uint64_t of[LANES]; };
+
+// The addresses that the instruction's operand `a` and offset give, in the instruction's space.
+Addresses addresses_of(const Warp &warp, const Instruction &at);
+// Those that an operand and an offset give.
+Addresses addresses_of(const Warp &warp, uint32_t operand, int64_t offset, bool wide);
+
+// Checks an access of `bytes` a lane: alignment (to `alignment` bytes), bounds, reads of what
+// nobody wrote, races. Then turns the addresses into those of the host. Throws Fault.
+void check_access(Warp &warp, const Instruction &at, Space space, Addresses &addresses,
+                  uint32_t bytes, uint32_t alignment, Access access);
+
+}  // namespace gpu

@@ -1,0 +1,34 @@
+// Registers in as little memory as their lives allow: PTX has thousands, few of them live at once.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "types.h"
+
+namespace gpu {
+
+// An instruction's use of a register.
+struct RegisterUse {
+    uint32_t instruction, reg;
+    bool reads, writes;
+};
+
+// A stretch of instructions without a branch or label inside, and what may follow it.
+struct Stretch {
+    uint32_t begin, end;
+    std::vector<uint32_t> successors;
+};
+
+struct Allocation {
+    std::vector<uint32_t> places;  // of each register: an offset in bytes
+    uint32_t bytes = 0;
+};
+
+// Places registers so that two which are live at once do not share memory. `uses` are in the order
+// of the instructions. The first `reserved` bytes are left alone.
+Allocation allocate_registers(const std::vector<Width> &registers,
+                              const std::vector<RegisterUse> &uses,
+                              const std::vector<Stretch> &stretches, uint32_t reserved);
+
+}  // namespace gpu

@@ -1,0 +1,71 @@
+// Shared memory of a block, with the check of every access.
+//
+// Two accesses of a byte by different threads, one of them a write, need an order: a barrier that
+// both threads take part in, or a __syncwarp of their warp. Each warp has a clock, which a barrier
+// or __syncwarp advances, and knows the others' clocks as of the last barrier with each. What a
+// thread did is ordered before an access by warp w if its clock then was below what w knows now.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace gpu {
+
+struct Warp;
+struct Instruction;
+
+// A copy is an asynchronous one's target.
+enum class Access : uint8_t { read, write, atomic, copy };
+
+// Where in shared memory the lanes of a warp access it.
+using Offsets = uint32_t[32];
+
+class SharedMemory {
+  public:
+    // For a launch: `smallest` is the fewest bytes that an instruction of the program accesses.
+    SharedMemory(uint32_t bytes, uint32_t warps, uint32_t smallest);
+
+    void begin_block();
+
+    char *data() { return bytes_.data(); }
+    uint32_t size() const { return size_; }
+
+    // Checks an access of the active lanes to bytes inside, and notes it; throws Fault.
+    void check(const Warp &warp, const Instruction &at, const Offsets &offsets, uint32_t bytes,
+               Access access);
+    // An asynchronous copy to these bytes has arrived.
+    void end_copy(const Warp &warp, int lane, uint32_t address, uint32_t bytes);
+
+    // Lanes of a warp have met, or warps have.
+    void synchronise_warp(uint32_t warp);
+    void synchronise(const std::vector<uint32_t> &warps);
+
+  private:
+    using Granules = uint32_t[32];  // numbers of what the lanes touch
+
+    uint32_t &known(uint32_t warp, uint32_t other) { return known_[warp * warps_ + other]; }
+    uint32_t stamp(const Warp &warp, int lane) const;
+    bool ordered(const Warp &warp, uint32_t before, uint32_t now);
+    void advance(uint32_t clock);
+    void note_least_known();
+    void renumber();
+    void read(const Warp &warp, const Instruction &at, const Granules &granules);
+    void write(const Warp &warp, const Instruction &at, const Granules &granules, Access access);
+    void check_lane(const Warp &warp, int lane, const Instruction &at, uint32_t granule,
+                    Access access);
+    [[noreturn]] void report(const Warp &warp, int lane, const Instruction &at, uint32_t granule,
+                             Access access, uint32_t now);
+
+    // Of every granule, which is as many bytes as the program's smallest access: the stamps of who
+    // wrote it last and of two who read it (0: nobody), and by which instruction, as far as its
+    // index fits.
+    std::vector<uint32_t> writer_, reader_, other_reader_;
+    std::vector<uint16_t> written_at_, read_at_;
+    std::vector<char> bytes_;
+    std::vector<uint32_t> clocks_, known_;
+    std::vector<uint32_t> least_known_;  // of each warp, the least of what it knows
+    uint32_t size_, warps_, shift_ = 0;
+    uint32_t first_clock_ = 1;  // of this block: what is older was another block's
+};
+
+}  // namespace gpu

@@ -1,0 +1,44 @@
+"""What pytest does for the emulated GPU: turns it on, and gives every test a sound device."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+
+from . import device
+
+device.turn_on()  # now: a conftest may be the first to import CuPy
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Any:
+    examples = getattr(getattr(item, "obj", None), "hypothesis", None)
+    if examples is not None:
+        examples.inner_test = _on_a_fresh_device(examples.inner_test)
+    return (yield)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    device.fresh()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    reason = device.missing()
+    if reason is not None:
+        skipped = terminalreporter.stats.get("skipped", [])
+        count = sum(reason in str(report.longrepr) for report in skipped)
+        terminalreporter.write_line(f"{count} tests of cuda were left out: {reason}")
+
+
+def _on_a_fresh_device(test: Any) -> Any:
+    """Give every example that Hypothesis tries a device without the fault of another one."""
+
+    @functools.wraps(test)
+    def run(*arguments: Any, **named: Any) -> Any:
+        device.fresh()
+        return test(*arguments, **named)
+
+    return run
