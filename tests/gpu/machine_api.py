@@ -1,4 +1,4 @@
-"""The machine that executes PTX, for tests: modules, arrays and launches through its C interface."""
+"""The machine that executes PTX, for tests: modules, arrays and launches by its C interface."""
 
 from __future__ import annotations
 

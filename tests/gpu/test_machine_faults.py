@@ -1,12 +1,12 @@
-"""Kernels with planted faults, each caught by the machine and reported with file, line and thread."""
+"""Kernels with planted faults, each caught and reported with file, line, block and thread."""
 
 import re
 from pathlib import Path
 
-import nvrtc
 import numpy as np
 import pytest
 
+import nvrtc
 from kernels.runtime import Source
 
 from . import build, ptx
