@@ -1,4 +1,4 @@
-"""The machine that executes PTX, for tests: modules, arrays and launches through its C interface."""
+"""The machine that executes PTX, for tests: modules, arrays and launches by its C interface."""
 
 from __future__ import annotations
 
@@ -51,7 +51,11 @@ class Machine:
             ("static_shared", ctypes.c_uint32, [_POINTER]),
             ("parameters", ctypes.c_size_t, [_POINTER]),
             ("parameter_bytes", ctypes.c_uint32, [_POINTER, ctypes.c_size_t]),
-            ("run", ctypes.c_int, [_POINTER, _POINTER, _POINTER, _POINTER, ctypes.c_uint32, _POINTER]),
+            (
+                "run",
+                ctypes.c_int,
+                [_POINTER, _POINTER, _POINTER, _POINTER, ctypes.c_uint32, _POINTER],
+            ),
         ):
             function = getattr(self._c, f"machine_{name}")
             function.restype, function.argtypes = result, arguments
@@ -133,7 +137,8 @@ class Module:
             assert c.machine_parameter_bytes(function, i) == ctypes.sizeof(one), (name, i)
         pointers = (ctypes.c_void_p * max(len(held), 1))(*[ctypes.addressof(one) for one in held])
         dims = [
-            (ctypes.c_uint32 * 3)(*(tuple(np.atleast_1d(dim)) + (1, 1))[:3]) for dim in (grid, block)
+            (ctypes.c_uint32 * 3)(*(tuple(np.atleast_1d(dim)) + (1, 1))[:3])
+            for dim in (grid, block)
         ]
         if c.machine_run(self._machine._machine, function, *dims, shared, pointers):
             self._machine._fail()
