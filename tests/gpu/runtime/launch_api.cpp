@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "context.h"
+#include "counting.h"
 #include "module.h"
 #include "occupancy.h"
 #include "stream.h"
@@ -135,8 +136,8 @@ void launch(CUfunction handle, Dim3 grid, Dim3 block, uint32_t shared, CUstream 
     work.name = "kernel " + function.name;
     work.arrays = arguments->arrays();
     work.runnable = [loaded] { return !loaded.expired(); };
-    work.run = [=, &function, arrays = work.arrays] {
-        run(context().machine, {&function, grid, block, shared, arguments->pointers.data()});
+    work.run = [=, &kernel, &function, arrays = work.arrays] {
+        run_counted(kernel, {&function, grid, block, shared, arguments->pointers.data()});
         std::vector<Span> spans;
         for (const Held &held : arrays) add_touched(held, spans);
         return spans;
