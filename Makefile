@@ -17,6 +17,9 @@ export MNIST_DIR := $(abspath ../shared/data/mnist)
 endif
 endif
 
+# The whole suite runs in a process per core; see tests/conftest.py.
+WORKERS := --numprocesses=auto --dist=worksteal --benchmark-disable
+
 .PHONY: help train test test-all cells resources sanitize gpu bench report bench-compare check \
     format clean
 .NOTPARALLEL:
@@ -29,13 +32,13 @@ train: .venv/train  ## train the speedrun network on MNIST
 	@$(BIN)/python -m cnn train --recipe speedrun $(ARGS)
 
 test: .venv/test  ## run the tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 test-all: .venv/test-all  ## run the slow tests too: soak, kills, a page in Chromium
-	@$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+	@$(BIN)/python -m pytest $(WORKERS) -m "slow or not slow" $(ARGS)
 
 cells: .venv/test  ## run the tests and write the table of what they cover
-	@$(BIN)/python -m pytest --write-cells
+	@$(BIN)/python -m pytest $(WORKERS) --write-cells
 
 resources: .venv/test  ## write the table of the kernels' registers and memory on each GPU
 	@PYTHONPATH=. $(BIN)/python tests/kernel_resources.py
@@ -74,12 +77,11 @@ clean:  ## remove .venv, caches and builds
 	rm -rf .venv build dist *.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-comma := ,
 # A stamp per set of packages, out of date when pyproject.toml changes.
 .venv/train: EXTRAS = $(GPU)
 .venv/test: EXTRAS = test$(addprefix -,$(GPU))
 .venv/test-all: EXTRAS = test$(addprefix -,$(GPU)),browser
-.venv/bench: EXTRAS = bench$(if $(GPU),$(comma)$(GPU))
+.venv/bench: EXTRAS = bench$(addprefix -,$(GPU))
 .venv/check: EXTRAS = check
 .venv/train .venv/test .venv/test-all .venv/bench .venv/check: pyproject.toml | $(BIN)/python
 	@extras='$(EXTRAS)'; echo "Installing cnn-kernels$${extras:+[$$extras]} in .venv"; \

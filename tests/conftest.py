@@ -1,6 +1,7 @@
 """Targets, element types and poisoned outputs for the tests of the kernels."""
 
 import importlib.util
+import os
 
 import hypothesis
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 
 import gpu.device
 import gpu.plugin
-from cells import Cells
+from cells import Cells, is_whole
 from kernels import runtime
+from kernels.runtime import checks
 from kernels.runtime.cpu import CpuTarget
 from kernels.runtime.cuda import CudaTarget, unavailable
 from kernels.runtime.simt import SimtTarget
@@ -45,6 +47,12 @@ def pytest_configure(config):
     cells.start()
     config.pluginmanager.register(cells)
     config.pluginmanager.register(gpu.plugin)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """A process per core for the whole suite; a part of it is sooner done in this one."""
+    return len(os.sched_getaffinity(0)) if is_whole(config) else 0
 
 
 @pytest.fixture(params=["cpu", "simt", "cuda"])
@@ -84,10 +92,11 @@ def _poisoned(empty):
         array = empty(self, shape, dtype)
         if self.name == "cuda" and gpu.device.forget(self.address(array), array.nbytes):
             return array
-        if array.dtype.kind == "f":
-            array.fill(np.nan)
-        else:
-            array.reshape(-1).view(np.uint8).fill(0xAB)
+        with self.on():
+            if checks.floating(array.dtype):
+                array.fill(np.nan)
+            else:
+                array.reshape(-1).view(np.uint8).fill(0xAB)
         return array
 
     return poisoned_empty

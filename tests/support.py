@@ -43,20 +43,20 @@ def windows(draw, pool=False):
         pads = padding
     else:
         padding, pads = form, ((0, 0), (0, 0))
-    least = [
-        1 if form == "same" else max(1, extent - before - after)
-        for extent, (before, after) in zip(extents, pads, strict=True)
-    ]
-    size = tuple(draw(st.integers(length, length + 6)) for length in least)
-    options = {
-        "stride": _short(draw(_pairs(1, 4))),
-        "padding": padding,
-        "dilation": _short(dilation),
-    }
+    stride = draw(_pairs(1, 4))
+    options = {"stride": _short(stride), "padding": padding, "dilation": _short(dilation)}
+    hanging = (0, 0)
     if pool:
         options["ceil_mode"] = draw(st.booleans())
         if draw(st.booleans()):
-            options["stride"] = None
+            options["stride"], stride = None, kernel
+        if options["ceil_mode"]:  # the only window may be larger than the padded image
+            hanging = tuple(step - 1 for step in stride)
+    least = [
+        1 if form == "same" else max(1, extent - before - after - over)
+        for extent, (before, after), over in zip(extents, pads, hanging, strict=True)
+    ]
+    size = tuple(draw(st.integers(length, length + 6)) for length in least)
     return size, _short(kernel), options
 
 
