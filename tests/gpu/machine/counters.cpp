@@ -32,6 +32,7 @@ const char *name_of(Figure figure) {
         "control",
         "move",
         "other",
+        "lasting",
         "active_lanes",
         "float_operations",
         "half_operations",

@@ -42,6 +42,7 @@ enum Figure : uint8_t {
     MOVE,     // mov, selp, conversions of addresses, and loads of parameters
     OTHER,
 
+    LASTING,           // those that no assembler can leave out, merge or hoist, adds and muls aside
     ACTIVE_LANES,      // of all warp instructions together
     FLOAT_OPERATIONS,  // of one lane each; an fma is two
     HALF_OPERATIONS,

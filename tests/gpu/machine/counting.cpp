@@ -163,12 +163,13 @@ void Counting::end_block() {
             block.tensor[tensor_name(*block_.running.program.statements[i])] += count.warps;
         count = Count();
     }
-    block.all = block.least = figures_;
-    block.blocks = 1;
     for (uint64_t &warp : warps_) {
         block.longest_warp = std::max(block.longest_warp, warp);
+        figures_[LASTING] += warp;
         warp = 0;
     }
+    block.all = block.least = figures_;
+    block.blocks = 1;
     figures_ = Figures();
     totals.add(block);
 }
