@@ -148,7 +148,7 @@ def _tensor(products: Mapping[str, int], gpu: Gpu) -> float:
     clocks = 0.0
     for name, count in products.items():
         shape, sums, factors, *_ = name.split(".")
-        m, n, k = map(int, re.fullmatch(r"m(\d+)n(\d+)k(\d+)", shape).groups())  # type: ignore[union-attr]
+        m, n, k = map(int, re.findall(r"\d+", shape))
         kind = "f16.f16" if sums == factors == "f16" else factors.replace("u8", "s8")
         if kind in gpu.tensor:  # otherwise the kernel does not run there
             clocks += count * m * n * k / gpu.tensor[kind]
