@@ -20,8 +20,8 @@ endif
 # The whole suite runs in a process per core; see tests/conftest.py.
 WORKERS := --numprocesses=auto --dist=worksteal --benchmark-disable
 
-.PHONY: help train test test-all cells resources sanitize gpu bench start report bench-compare check \
-    format clean
+.PHONY: help train test test-all cells resources sanitize gpu profile bench start report \
+    bench-compare check format clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -50,6 +50,9 @@ sanitize: .venv/test  ## run the kernel tests with the compiler's sanitizers
 gpu: $(if $(GPU_PYTHON),,.venv/test)  ## run the tests on a GPU, some under compute-sanitizer
 	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(or $(GPU_PYTHON),$(BIN)/python) tests/gpu_lane.py \
 	    $(if $(RESULTS),--results $(RESULTS)) $(if $(COMMIT),--commit $(COMMIT))
+
+profile: .venv/test  ## count what kernels do on four emulated GPUs, to bench/results
+	@PYTHONPATH=. $(BIN)/python -m tests.gpu.profile $(ARGS)
 
 bench: .venv/bench  ## time all beside their peers, within 15 minutes, to bench/results
 	@mkdir -p .benchmarks

@@ -10,9 +10,12 @@ import ctypes
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -81,6 +84,25 @@ def forget(address: int, size: int) -> bool:
     return True
 
 
+@contextmanager
+def counting() -> Iterator[dict[str, Any]]:
+    """Count what kernels do: at the end, the dictionary that this gives is filled.
+
+    Raises
+    ------
+    RuntimeError
+        If the device is not used: nothing imported CuPy, or there is a real GPU.
+    """
+    if _library is None:
+        raise RuntimeError("only the emulated GPU counts, and it is not in use")
+    counted: dict[str, Any] = {}
+    _library.emulated_count()
+    try:
+        yield counted
+    finally:
+        counted.update(json.loads(_library.emulated_counted()))
+
+
 class _Finder(importlib.abc.MetaPathFinder):
     """Puts the device under CuPy when that is imported for the first time."""
 
@@ -131,6 +153,8 @@ def _load(built: build.Built) -> None:
     _library = ctypes.CDLL(str(built.library))
     _library.emulated_fault.restype = ctypes.c_char_p
     _library.emulated_fresh.restype = None
+    _library.emulated_count.restype = None
+    _library.emulated_counted.restype = ctypes.c_char_p
     _library.emulated_forget.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
     _library.emulated_forget.restype = None
     parent, _, name = build.EXTENSION.rpartition(".")

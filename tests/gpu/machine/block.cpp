@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "counting.h"
 #include "report.h"
 
 namespace gpu {
@@ -33,6 +34,14 @@ void run_warp(Warp &warp) {
     while (i) i = i->run[warp.active != ALL](warp, *i);
 }
 
+void run_counted(Warp &warp, Counting &counting) {
+    const Instruction *i = warp.fragments[size_t(warp.current)].next;
+    while (i) {
+        counting.note(warp, *i);
+        i = i->run[warp.active != ALL](warp, *i);
+    }
+}
+
 }  // namespace
 
 Block::Block(Running &of)
@@ -59,7 +68,10 @@ Block::Block(Running &of)
         set_warp_values(warp);
     }
     set_common();
+    if (running.launch.counters) counting = std::make_unique<Counting>(*this);
 }
+
+Block::~Block() = default;
 
 // What stays the same for all blocks of the launch.
 void Block::set_common() {
@@ -183,6 +195,7 @@ void Block::run(uint64_t which) {
         start(warp, running.program.code.data(), left >= LANES ? ALL : (1u << left) - 1);
     }
     run_warps();
+    if (counting) counting->end_block();
 }
 
 void Block::run_warps() {
@@ -194,7 +207,10 @@ void Block::run_warps() {
             if (warp.current < 0) continue;
             ran = true;
             warp.turn = TURN;
-            run_warp(warp);
+            if (counting)
+                run_counted(warp, *counting);
+            else
+                run_warp(warp);
             if ((warp.present & ~warp.exited) == 0) warp.state = Warp::ended;
         }
         if (all_ended) return;

@@ -15,6 +15,8 @@
 
 namespace gpu {
 
+class Counting;
+
 // Generic addresses of shared, local and parameter memory lie in windows of their own, which no
 // address of the host can be in.
 constexpr uint64_t SHARED_WINDOW = uint64_t(1) << 47;
@@ -34,6 +36,7 @@ struct Running {
     uint32_t serial;               // of this launch
     std::atomic<uint64_t> next_block{0};
     std::atomic<bool> stopped{false};  // a fault was found
+    std::mutex counted;                // of the launch's counters
 
     // What races.h knows of the blocks.
     bool several_blocks = false;
@@ -69,6 +72,7 @@ struct PendingCopies {
 
 struct Block {
     explicit Block(Running &running);
+    ~Block();
 
     void run(uint64_t number);  // throws Fault
 
@@ -82,7 +86,8 @@ struct Block {
     bool fenced = false;         // it has fenced
     uint32_t acquired = 0;       // the last strong access of its own: Running::synchronisations
     std::vector<Bounds> bounds;  // by Instruction::site
-    std::vector<PendingCopies> copies;  // by thread
+    std::vector<PendingCopies> copies;   // by thread
+    std::unique_ptr<Counting> counting;  // if the launch is counted
 
   private:
     void prepare(uint64_t number);

@@ -42,7 +42,8 @@ struct Machine {
 // A parameter of a kernel, at its place among the parameters' bytes.
 struct Parameter { uint32_t offset, bytes, alignment; };
 
-struct Program;  // what PTX text becomes; of the machine alone
+struct Counters;  // counters.h
+struct Program;   // what PTX text becomes; of the machine alone
 
 // A kernel (`.entry`) of a module.
 struct Function {
@@ -89,6 +90,7 @@ struct Launch {
     Dim3 grid, block;
     uint32_t dynamic_shared = 0;             // bytes a block
     const void *const *arguments = nullptr;  // one pointer a parameter, to the argument's bytes
+    Counters *counters = nullptr;            // where to count what it does, if anywhere
 };
 
 // Runs a launch to its end. Its limits (threads, shared memory, ...) are the caller's to check.

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "block.h"
+#include "counting.h"
 
 namespace gpu {
 namespace {
@@ -27,7 +28,7 @@ void work(Running &running, FirstFault &first) {
     Block block(running);
     while (!running.stopped) {
         const uint64_t number = running.next_block++;
-        if (number >= blocks) return;
+        if (number >= blocks) break;
         try {
             block.run(number);
         } catch (...) {
@@ -36,6 +37,9 @@ void work(Running &running, FirstFault &first) {
             return;
         }
     }
+    if (!block.counting) return;
+    const std::lock_guard<std::mutex> lock(running.counted);
+    running.launch.counters->add(block.counting->totals);
 }
 
 // The shadow of global memory tells launches apart by a number of 8 bits.

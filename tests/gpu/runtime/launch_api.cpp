@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "context.h"
+#include "counting.h"
 #include "module.h"
 #include "occupancy.h"
 #include "stream.h"
@@ -115,12 +116,12 @@ void launch(CUfunction handle, Dim3 grid, Dim3 block, uint32_t shared, CUstream 
     work.name = "kernel " + function.name;
     work.arrays = arguments->arrays();
     work.runnable = [loaded] { return !loaded.expired(); };
-    work.run = [=, &function, arrays = work.arrays] {
+    work.run = [=, &kernel, &function, arrays = work.arrays] {
         // Accesses no further apart than this count as one: arrays in one allocation are further.
         constexpr uint64_t GAP = 32;
         Machine &machine = context().machine;
         machine.watched = all_streams().size() > 1;
-        run(machine, {&function, grid, block, shared, arguments->pointers.data()});
+        run_counted(kernel, {&function, grid, block, shared, arguments->pointers.data()});
         std::vector<Span> spans;
         if (!machine.watched) return spans;
         for (const Held &held : arrays) {

@@ -17,6 +17,7 @@ struct Resources {
     int registers = 0;  // of 32 bits, a thread
     int shared = 0;     // bytes a block
     int local = 0;      // bytes a thread
+    int spilled = 0;    // bytes a thread stores and loads
 };
 
 struct LoadedModule;

@@ -59,10 +59,14 @@ std::string log(Linker::Handle handle, int (*size_of)(Linker::Handle, size_t *),
     return text.c_str();
 }
 
-// Reads what follows each "Function properties for 'name':".
+// Reads what follows each "Function properties for name", of the compiler, and each "Function
+// properties for 'name':", of the linker, which comes later.
 std::map<std::string, Resources> read(const std::string &report) {
-    static const std::regex kernel("Function properties for '([^']+)'");
-    static const std::regex figures(R"(used (\d+) registers.*, (\d+) stack, (\d+) bytes smem)");
+    static const std::regex kernel("Function properties for '?([^':]+)");
+    static const std::regex spills(R"((\d+) bytes spill stores, (\d+) bytes spill loads)");
+    // The linker's shared memory has the system's part in it: the compiler's counts.
+    static const std::regex shared(R"(Used \d+ registers.*, (\d+) bytes smem)");
+    static const std::regex figures(R"(used (\d+) registers.*, (\d+) stack, \d+ bytes smem)");
     std::map<std::string, Resources> found;
     std::istringstream lines(report);
     std::string line, name;
@@ -70,9 +74,14 @@ std::map<std::string, Resources> read(const std::string &report) {
     while (std::getline(lines, line)) {
         if (std::regex_search(line, match, kernel)) {
             name = match[1];
-        } else if (!name.empty() && std::regex_search(line, match, figures)) {
-            found[name] = {std::stoi(match[1]), std::stoi(match[3]), std::stoi(match[2])};
-            name.clear();
+        } else if (std::regex_search(line, match, spills)) {
+            found[name].spilled = std::stoi(match[1]) + std::stoi(match[2]);
+        } else if (std::regex_search(line, match, shared)) {
+            found[name].shared = std::stoi(match[1]);
+        } else if (std::regex_search(line, match, figures)) {
+            Resources &its = found[name];
+            its.registers = std::stoi(match[1]);
+            its.local = std::stoi(match[2]);
         }
     }
     return found;

@@ -1,0 +1,176 @@
+"""The time below which a launch cannot come on a GPU: a bound, and never a time.
+
+What ptxas may leave out, merge or hoist (integer arithmetic, moves, comparisons, branches) is
+counted, but is in no bound; nor is what a kernel waits for.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from .gpus import Gpu
+
+LANES, SECTOR = 32, 32
+
+#: Seconds from one launch to the next that waits for it, in a graph. The least that was reported
+#: in public is 0.6 us.
+LAUNCH = 0.5e-6
+
+
+class Bound(NamedTuple):
+    """Seconds, and what they come from."""
+
+    seconds: float
+    by: str
+    parts: dict[str, float]  # seconds, by what takes them
+
+
+class Residence(NamedTuple):
+    """How a launch's blocks lie on the multiprocessors."""
+
+    occupancy: float  # the warps that can be resident, of those that there is room for
+    waves: float  # rounds of resident blocks on all multiprocessors
+    tail: float  # the share of the last wave's room that is empty
+
+
+def residence(launch: Mapping[str, Any], gpu: Gpu) -> Residence:
+    """Return where the blocks of a counted launch are at once.
+
+    Parameters
+    ----------
+    launch : mapping
+        One of the launches that `device.counting` gives, counted on this GPU.
+    gpu : Gpu
+        The GPU.
+    """
+    warps = -(-math.prod(launch["block"]) // LANES)
+    waves = math.prod(launch["grid"]) / (launch["resident"] * gpu.multiprocessors)
+    return Residence(launch["resident"] * warps / gpu.warps, waves, math.ceil(waves) - waves)
+
+
+def bound(launch: Mapping[str, Any], gpu: Gpu, cold: bool = False) -> Bound:
+    """Return the bound of a counted launch.
+
+    Parameters
+    ----------
+    launch : mapping
+        One of the launches that `device.counting` gives.
+    gpu : Gpu
+        The GPU.
+    cold : bool
+        L2 holds nothing of what is read. Otherwise it may hold as much as it can. What is written
+        may stay in it.
+    """
+    read, written = launch["bytes"]["read"], launch["bytes"]["written"]
+    clocks = {**_arithmetic(launch, gpu), **_memory(launch, gpu)}
+    clocks["longest warp"] = launch["longest_warp"]
+    parts = {name: count / gpu.clock for name, count in clocks.items()}
+    parts["dram"] = _dram(read, written, gpu, cold)
+    parts["launch"] = LAUNCH
+    return _largest(parts)
+
+
+def bound_of_all(counted: Mapping[str, Any], gpu: Gpu) -> Bound:
+    """Return the bound of launches each of which waits for the one before, such as a step's.
+
+    Parameters
+    ----------
+    counted : mapping
+        What `device.counting` gives.
+    gpu : Gpu
+        The GPU.
+
+    Returns
+    -------
+    Bound
+        Its parts are the sums of the launches' bounds by what each comes from, and DRAM's of the
+        bytes of all together, with as much as possible in L2 before and after.
+    """
+    parts: dict[str, float] = {}
+    for launch in counted["launches"]:
+        one = bound(launch, gpu)
+        parts[one.by] = parts.get(one.by, 0.0) + one.seconds
+    total = counted["bytes"]
+    dram = _dram(total["read"], total["written"], gpu, cold=False)
+    seconds = max(sum(parts.values()), dram)
+    by = max(parts, key=lambda name: parts[name]) if seconds > dram else "dram"
+    return Bound(seconds, by, parts)
+
+
+def _contracted(figures: Mapping[str, int]) -> int:
+    """Return how many instructions adds and muls are at least: two may become one fma."""
+    return max(figures["add32"], figures["mul32"])
+
+
+def _arithmetic(launch: Mapping[str, Any], gpu: Gpu) -> dict[str, float]:
+    """Return the clocks that each pipe of the busiest multiprocessor takes."""
+
+    def clocks(of: Any) -> float:
+        return _busiest(launch, gpu, of)
+
+    return {
+        "issue": clocks(lambda f: (f["lasting"] + _contracted(f)) / gpu.issue),
+        "float32": clocks(lambda f: (f["fma32"] + _contracted(f)) * LANES / gpu.float32),
+        "float64": clocks(lambda f: f["double_operations"] / 2 / gpu.float64),
+        "half": clocks(lambda f: f["half_operations"] / 2 / gpu.half),
+        "special": clocks(lambda f: f["special_operations"] / gpu.special),
+        "tensor": _tensor(launch["tensor"], gpu) / gpu.multiprocessors,
+    }
+
+
+def _memory(launch: Mapping[str, Any], gpu: Gpu) -> dict[str, float]:
+    """Return the clocks that L1, shared memory and L2 take."""
+    figures = launch["all"]
+    cached = figures["global_load_sectors"] - figures["uncached_sectors"]
+    # A sector that was loaded once may be in L1 whenever it is loaded again.
+    loaded = max(launch["bytes"]["read"], figures["uncached_sectors"] * SECTOR)
+    stored = (figures["global_store_sectors"] + figures["atomic_sectors"]) * SECTOR
+    l2 = min(gpu.l2, gpu.port * gpu.multiprocessors)
+    return {
+        "shared": _busiest(launch, gpu, lambda f: f["shared_wavefronts"]),
+        "l1": cached * SECTOR / gpu.l1 / gpu.multiprocessors,
+        "l2": max(loaded, stored) / l2,  # both ways at once
+    }
+
+
+def _busiest(launch: Mapping[str, Any], gpu: Gpu, of: Any) -> float:
+    """Return what the busiest multiprocessor has, at least, of something that blocks have."""
+    blocks = math.prod(launch["grid"])
+    rounds = -(-blocks // gpu.multiprocessors)
+    return max(of(launch["all"]) / gpu.multiprocessors, rounds * of(launch["least"]))
+
+
+def _tensor(products: Mapping[str, int], gpu: Gpu) -> float:
+    """Return the clocks of a multiprocessor that had all of a launch's mma."""
+    clocks = 0.0
+    for name, count in products.items():
+        shape, sums, factors, *_ = name.split(".")
+        m, n, k = map(int, re.findall(r"\d+", shape))
+        kind = "f16.f16" if sums == factors == "f16" else factors.replace("u8", "s8")
+        if kind in gpu.tensor:  # otherwise the kernel does not run there
+            clocks += count * m * n * k / gpu.tensor[kind]
+    return clocks
+
+
+def _dram(read: int, written: int, gpu: Gpu, cold: bool) -> float:
+    held = 0 if cold else gpu.l2_bytes
+    return (max(0, read - held) + max(0, written - gpu.l2_bytes)) / gpu.dram
+
+
+def _largest(parts: dict[str, float]) -> Bound:
+    by = max(parts, key=lambda name: parts[name])
+    return Bound(parts[by], by, parts)
+
+
+def share(figures: Mapping[str, int], names: Sequence[str]) -> float:
+    """Return the share of some classes among all warp instructions."""
+    return sum(figures[name] for name in names) / max(1, instructions(figures))
+
+
+def instructions(figures: Mapping[str, int]) -> int:
+    """Return all warp instructions of the PTX."""
+    classes = list(figures)[: list(figures).index("lasting")]
+    return sum(figures[name] for name in classes)

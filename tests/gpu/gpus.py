@@ -1,0 +1,97 @@
+"""What four GPUs can do at most, in a clock or a second, for the bounds.
+
+Where no source tells a rate, the one here is above any that was measured, for a bound must hold.
+
+Sources: [G] CUDA C++ Programming Guide, "Throughput of Native Arithmetic Instructions" and "Compute
+Capabilities"; [A] NVIDIA A100 Tensor Core GPU Architecture; [H] NVIDIA H100 Tensor Core GPU
+Architecture; [R] NVIDIA Ada GPU Architecture; [T] NVIDIA Turing GPU Architecture, T4 data sheet.
+Rates of tensor cores follow from the TFLOP/s of [A], [H], [R], [T], at their clocks, without
+sparsity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One model; rates are per multiprocessor and clock unless they say otherwise."""
+
+    name: str
+    multiprocessors: int
+    clock: float  # Hz, the highest that the model boosts to by its specification
+    warps: int  # resident on a multiprocessor
+    dram: float  # bytes a second
+    l2_bytes: int
+    l2: float  # bytes a clock, of the GPU
+    float32: int  # lanes of fma, add, mul
+    half: int
+    float64: int
+    #: Multiply-adds of mma, by the type of its factors; float16 with float16 sums is "f16.f16".
+    tensor: dict[str, int] = field(default_factory=dict)
+    issue: int = 4  # warp instructions: four schedulers, of one each [G]
+    special: int = 16  # lanes of rcp, rsqrt, ex2, lg2, sin, cos [G]
+    l1: int = 128  # bytes from L1 or shared memory: 32 banks of 4 [G]
+    port: int = 64  # bytes from or to L2 [A]
+
+
+MiB = 2**20
+
+#: By the names that $EMULATED_GPU takes.
+GPUS = {
+    "h100": Gpu(
+        name="H100 SXM",
+        multiprocessors=132,  # [H]
+        clock=1.98e9,
+        warps=64,
+        dram=3.352e12,  # [H]: 5 stacks of HBM3
+        l2_bytes=50 * MiB,
+        l2=5120,  # as the A100's [A]; 4100 were measured
+        float32=128,
+        half=256,
+        float64=64,
+        # With wgmma. mma.sync, which the kernels here use, was measured at 0.63 of it:
+        # "Benchmarking and Dissecting the Nvidia Hopper GPU Architecture", arXiv 2402.13499.
+        tensor={"f16": 2048, "f16.f16": 2048, "bf16": 2048, "tf32": 1024, "f64": 128, "s8": 4096},
+    ),
+    "a100": Gpu(
+        name="A100 SXM 40 GB",
+        multiprocessors=108,  # [A]
+        clock=1.41e9,
+        warps=64,
+        dram=1.555e12,
+        l2_bytes=40 * MiB,
+        l2=5120,
+        float32=64,
+        half=256,
+        float64=32,
+        tensor={"f16": 1024, "f16.f16": 1024, "bf16": 1024, "tf32": 512, "f64": 64, "s8": 2048},
+    ),
+    "rtx4090": Gpu(
+        name="RTX 4090",
+        multiprocessors=128,  # [R]
+        clock=2.52e9,
+        warps=48,
+        dram=1.008e12,
+        l2_bytes=72 * MiB,
+        l2=64 * 128,  # no source: what the ports of its multiprocessors take
+        float32=128,
+        half=128,
+        float64=2,
+        tensor={"f16": 256, "f16.f16": 512, "bf16": 256, "tf32": 128, "s8": 1024},
+    ),
+    "t4": Gpu(
+        name="T4",
+        multiprocessors=40,  # [T]
+        clock=1.59e9,
+        warps=32,
+        dram=320e9,
+        l2_bytes=4 * MiB,
+        l2=64 * 40,  # no source: what the ports of its multiprocessors take
+        float32=64,
+        half=128,
+        float64=2,
+        tensor={"f16": 512, "f16.f16": 512, "s8": 1024},
+    ),
+}

@@ -1,0 +1,71 @@
+#include "banks.h"
+
+#include <algorithm>
+
+#include "lanes.h"
+
+namespace gpu {
+namespace {
+
+constexpr uint32_t BANKS = 32, WORD = 4;
+
+// The most words in one bank; with `alike`, a word counts as often as lanes access it.
+uint32_t most_in_a_bank(const uint64_t *offsets, uint32_t lanes, uint32_t bytes, bool alike) {
+    uint64_t words[LANES * 8];
+    uint32_t count = 0;
+    for (uint32_t rest = lanes; rest; rest &= rest - 1) {
+        const uint64_t offset = offsets[lowest(rest)];
+        for (uint64_t w = offset / WORD; w <= (offset + bytes - 1) / WORD; ++w)
+            if (count == 0 || alike || words[count - 1] != w) words[count++] = w;
+    }
+    if (!alike) {
+        if (!std::is_sorted(words, words + count)) std::sort(words, words + count);
+        count = uint32_t(std::unique(words, words + count) - words);
+    }
+    uint8_t in_bank[BANKS] = {};
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < count; ++i)
+        most = std::max<uint32_t>(most, ++in_bank[words[i] % BANKS]);
+    return most;
+}
+
+// Whether all lanes have the address of the lane whose number differs by the bit `apart`.
+bool paired(const uint64_t *offsets, uint32_t lanes, int apart) {
+    for (uint32_t rest = lanes; rest; rest &= rest - 1) {
+        const int lane = lowest(rest), other = lane ^ apart;
+        if ((lanes >> other & 1) && offsets[lane] != offsets[other]) return false;
+    }
+    return true;
+}
+
+// The lanes from `first` on, `count` of them, served together, or else one half after the other.
+Wavefronts served(const uint64_t *offsets, uint32_t lanes, uint32_t bytes, int first, int count) {
+    const uint32_t part = lanes & uint32_t(((uint64_t(1) << count) - 1) << first);
+    if (!part) return {0, 0};
+    const uint32_t together = most_in_a_bank(offsets, part, bytes, false);
+    if (uint32_t(count) * bytes <= BANKS * WORD) return {together, together - 1};
+    Wavefronts halves = {0, 0};
+    for (int half = 0; half < 2; ++half) {
+        const Wavefronts w = served(offsets, part, bytes, first + half * count / 2, count / 2);
+        halves.taken += w.taken, halves.conflicts += w.conflicts;
+    }
+    const bool merges = uint32_t(count) * bytes == 2 * BANKS * WORD &&
+                        (paired(offsets, part, 1) || paired(offsets, part, 2));
+    if (merges && together < halves.taken) return {together, together - 1};
+    return halves;
+}
+
+}  // namespace
+
+Wavefronts wavefronts(const uint64_t *offsets, uint32_t lanes, uint32_t bytes) {
+    return served(offsets, lanes, bytes, 0, LANES);
+}
+
+Wavefronts atomic_wavefronts(const uint64_t *offsets, uint32_t lanes, uint32_t bytes) {
+    if (!lanes) return {0, 0};
+    const uint32_t taken = most_in_a_bank(offsets, lanes, bytes, true);
+    const uint32_t least = bytes > WORD ? 2 : 1;
+    return {taken, taken - std::min(taken, least)};
+}
+
+}  // namespace gpu

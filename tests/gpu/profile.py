@@ -1,0 +1,209 @@
+"""Count what kernels and training steps do on four emulated GPUs, and write it as JSON.
+
+    make profile
+    make profile ARGS="--gpu h100 --images 16 --only conv2d"
+
+Nothing is timed. `bound` is the time below which a launch cannot come on that GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from . import device
+from .bound import Bound, bound, bound_of_all, instructions, residence, share
+from .gpus import GPUS, Gpu
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RESULTS = REPOSITORY / "bench" / "results"
+STEPS = [(network, batch) for network in ("speedrun", "batch-norm") for batch in (128, 512)]
+
+ARITHMETIC = ("fma32", "add32", "mul32", "half", "fma64", "tensor")
+
+
+def main() -> None:
+    """Profile on every GPU asked for, each in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--gpu", action="append", choices=GPUS, help="may be given repeatedly")
+    parser.add_argument("--images", type=int, default=256, help="in a batch of kernels, at most")
+    parser.add_argument("--elements", type=int, default=2**22, help="of flat arrays, at most")
+    parser.add_argument("--batch", type=int, default=512, help="larger training steps are left out")
+    parser.add_argument("--only", default="", help="rows whose name has this in it")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--here", choices=GPUS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.here:
+        profile(options)
+        return
+    for gpu in options.gpu or GPUS:
+        command = [sys.executable, "-m", "tests.gpu.profile", *sys.argv[1:], "--here", gpu]
+        environment = {**os.environ, "EMULATED_GPU": gpu}
+        subprocess.run(command, check=True, cwd=REPOSITORY, env=environment)
+
+
+def profile(options: argparse.Namespace) -> None:
+    """Profile on one GPU, in this process; the file is written anew after every row."""
+    device.turn_on()
+    if device.real_gpu():
+        sys.exit("make profile: the GPU is a real one, which counts nothing")
+    gpu = GPUS[options.here]
+    rows: list[str] = []
+    path = options.results / f"profile-{options.here}.json"
+    print(f"\n{gpu.name}: bounds, not times\n{HEADER}")
+    for row in _rows(options, gpu):
+        rows.append(json.dumps(row))
+        for line in lines(row):
+            print(line, flush=True)
+        body = ",\n".join(rows)
+        path.write_text(
+            f'{{"made by": "make profile", "gpu": "{gpu.name}", "rows": [\n{body}\n]}}\n'
+        )
+    print(f"wrote {path}")
+
+
+def _rows(options: argparse.Namespace, gpu: Gpu) -> Iterator[dict[str, Any]]:
+    for network, batch in STEPS:
+        name = f"training step: {network}, batch {batch}"
+        if options.only in name and batch <= options.batch:
+            yield described(name, counted_step(network, batch), gpu, {})
+    for name, counted, scaled in counted_kernels(options):
+        yield described(name, counted, gpu, scaled)
+
+
+def counted_kernels(options: argparse.Namespace) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Yield the benchmark's rows: their names, what our call does, and what was made smaller."""
+    sys.path.insert(0, str(REPOSITORY / "bench"))
+    import contenders
+    import rows
+    from kernels.runtime import choose_target
+
+    contenders.torch_calls = None  # no peers
+    most = {"N": options.images, "count": options.elements}
+    arrays = contenders.Arrays(choose_target("cuda")[0])
+    for row in rows.rows():
+        if options.only not in row.name:
+            continue
+        sizes = {key: min(value, most.get(key, value)) for key, value in row.sizes.items()}
+        ours = row.prepare(arrays, **sizes).contenders[contenders.OURS]
+        ours.run()  # what is done at the first call alone is not counted
+        with device.counting() as counted:
+            ours.run()
+        changed = {k: [v, sizes[k]] for k, v in row.sizes.items() if sizes[k] != v}
+        yield row.name, counted, changed
+
+
+def counted_step(network: str, batch: int) -> dict[str, Any]:
+    """Count a planned step of training: the second, which replays what the first recorded."""
+    sys.path.insert(0, str(REPOSITORY / "bench"))
+    import cnn
+    import networks
+    from cnn.plan import Plan
+    from cnn.synthetic import synthetic_digits
+
+    recipe = networks.NETWORKS[network]
+    trainer = cnn.Trainer(
+        cnn.Sequential(recipe.layers(), networks.INPUT_SHAPE, device="cuda", seed=0),
+        recipe.optimizer(recipe.lr),
+        recipe.loss,
+        recipe.schedule,
+        recipe.augment,
+        seed=0,
+        ema=recipe.average(),
+    )
+    steps: list[dict[str, Any]] = []
+    step = Plan.step
+
+    def counting(self: Plan, rows: int, check: Callable[[], None] = lambda: None) -> None:
+        with device.counting() as counted:
+            step(self, rows, check)
+        steps.append(counted)
+
+    train, _ = synthetic_digits(2 * batch, 10)
+    with patch.object(Plan, "step", counting):
+        trainer.fit(train, epochs=1, batch_size=batch)
+    assert trainer.planned and len(steps) == 2, trainer.obstacle
+    return steps[1]
+
+
+def described(
+    name: str, counted: dict[str, Any], gpu: Gpu, scaled: dict[str, Any]
+) -> dict[str, Any]:
+    """Return a row of the results: the launches' figures and bounds, and those of all together."""
+    launches = []
+    for launch in counted["launches"]:
+        where = residence(launch, gpu)
+        kept = {key: value for key, value in launch.items() if key not in ("all", "least")}
+        kept |= {"figures": {key: value for key, value in launch["all"].items() if value}}
+        kept |= {"occupancy": where.occupancy, "waves": _short(where.waves)}
+        kept |= {"tail": _short(where.tail), "instructions": instructions(launch["all"])}
+        kept |= {"arithmetic": _short(share(launch["all"], ARITHMETIC))}
+        kept |= {"bound": _told(bound(launch, gpu)), "cold_bound": _told(bound(launch, gpu, True))}
+        launches.append(kept)
+    row = {"row": name, "launches": launches, "bytes": counted["bytes"]}
+    row["bound"] = _told(bound_of_all(counted, gpu))
+    return row | ({"scaled": scaled} if scaled else {})
+
+
+def _told(it: Bound) -> dict[str, Any]:
+    parts = {name: _short(seconds) for name, seconds in it.parts.items() if seconds}
+    return {"seconds": _short(it.seconds), "by": it.by, "parts": parts}
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+HEADER = (
+    f"{'':46} {'bound us':>8} {'by':<12} {'cold us':>8} {'warp-instr.':>11} {'arith.':>6} "
+    f"{'lanes':>5} {'sect/ld':>7} {'used':>5} {'MB':>7} {'confl.':>6} {'reg':>3} {'occ.':>5} "
+    f"{'waves':>6}"
+)
+
+
+def lines(row: dict[str, Any]) -> list[str]:
+    """Return a row as text: one line of all, and one a launch."""
+    name = row["row"]
+    for key, (wanted, taken) in row.get("scaled", {}).items():
+        name += f" [{key} {taken} of {wanted}]"
+    total = row["bound"]
+    count = f"{len(row['launches'])} launches"
+    first = f"{name:<46} {total['seconds'] * 1e6:8.2f} {total['by']:<12} {count}"
+    return [first, *map(_line, row["launches"])]
+
+
+def _line(launch: dict[str, Any]) -> str:
+    figures = launch["figures"]
+    grid = "x".join(str(n) for n in launch["grid"] if n > 1) or "1"
+    block = "x".join(str(n) for n in launch["block"] if n > 1) or "1"
+    loads, sectors = (figures.get(f"global_load_{n}", 0) for n in ("requests", "sectors"))
+    stored = figures.get("global_store_sectors", 0)
+    moved = 32 * (sectors + stored)
+    used = sum(figures.get(f"global_{n}_bytes", 0) for n in ("load", "store"))
+    wavefronts = figures.get("shared_wavefronts", 0)
+    lanes = figures["active_lanes"] / 32 / launch["instructions"]
+    words = [
+        f"{'  ' + launch['kernel'] + ' ' + grid + ' of ' + block:<46}",
+        f"{launch['bound']['seconds'] * 1e6:8.2f} {launch['bound']['by']:<12}",
+        f"{launch['cold_bound']['seconds'] * 1e6:8.2f}",
+        f"{launch['instructions']:11,}",
+        f"{launch['arithmetic']:6.0%}",
+        f"{lanes:5.0%}",
+        f"{sectors / loads:7.1f}" if loads else f"{'-':>7}",
+        f"{used / moved:5.0%}" if moved else f"{'-':>5}",
+        f"{launch['bytes']['touched'] / 1e6:7.2f}",
+        f"{figures.get('shared_conflicts', 0) / wavefronts:6.0%}" if wavefronts else f"{'-':>6}",
+        f"{launch['registers']:3} {launch['occupancy']:5.0%} {launch['waves']:6.2f}",
+    ]
+    return " ".join(words) + (f" {launch['spilled']} bytes spilled" if launch["spilled"] else "")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""`make profile` on a few small shapes."""
+
+from argparse import Namespace
+
+import pytest
+
+from gpu import device, profile
+from gpu.bound import LAUNCH
+from gpu.gpus import GPUS
+
+
+@pytest.fixture(autouse=True)
+def emulated_gpu(cupy):
+    if device.real_gpu():
+        pytest.skip("the GPU is a real one")
+
+
+def test_a_row_of_the_benchmark():
+    options = Namespace(images=2, elements=1000, only="relu: 16M")
+    ((name, counted, scaled),) = profile.counted_kernels(options)
+    assert (name, scaled) == ("relu: 16M", {"count": [2**24, 1000]})
+    row = profile.described(name, counted, GPUS["h100"], scaled)
+    (launch,) = row["launches"]
+    figures = launch["figures"]
+    assert (figures["global_load_sectors"], figures["global_store_sectors"]) == (125, 125)
+    assert row["bytes"] == {"read": 4000, "written": 4000, "touched": 8000}
+    assert launch["bound"] == {"seconds": LAUNCH, "by": "launch", "parts": launch["bound"]["parts"]}
+    text = profile.lines(row)
+    assert text[0].startswith("relu: 16M [count 1000 of 16777216]")
+    assert len(text) == 2
+
+
+def test_a_planned_step():
+    counted = profile.counted_step("speedrun", 8)
+    row = profile.described("step", counted, GPUS["h100"], {})
+    names = [launch["kernel"] for launch in row["launches"]]
+    assert names[0] == "gather_batch" and names[-1] == "advance"
+    assert names.count("conv2d_pool_forward") == 2
+    # The optimizer reads parameters, gradients and velocity, and writes the first and the last.
+    (update,) = (launch for launch in row["launches"] if launch["kernel"].startswith("sgd"))
+    read, written = (update["bytes"][key] for key in ("read", "written"))
+    assert written >= 2 * 4 * 215_194 and 3 * written / 2 <= read <= 3 * written / 2 + 1000
+    assert row["bound"]["seconds"] == pytest.approx(
+        sum(launch["bound"]["seconds"] for launch in row["launches"]), rel=1e-3
+    )
