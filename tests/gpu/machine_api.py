@@ -106,7 +106,9 @@ class Array:
         self.address = machine._c.machine_allocate(machine._machine, count * dtype.itemsize)
         buffer = (ctypes.c_char * (count * dtype.itemsize)).from_address(self.address)
         self.values = np.frombuffer(buffer, dtype).reshape(shape)
-        weakref.finalize(self, _finish, machine, machine._c.machine_free, machine._machine, self.address)
+        weakref.finalize(
+            self, _finish, machine, machine._c.machine_free, machine._machine, self.address
+        )
 
 
 class Module:
