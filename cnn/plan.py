@@ -46,11 +46,14 @@ def recordable(part: Any) -> bool:
     return bool(type(part).__dict__.get("recordable", False))
 
 
-def arrays_of(parts: Sequence[Any], kind: type) -> list[Array]:
-    """Return the arrays, of a target's class, that objects have as attributes or in dicts there."""
+def arrays_of(parts: Sequence[Any], kind: type[Any]) -> list[Array]:
+    """Return the arrays, of a target's class, that objects have as attributes or in dicts there.
+
+    Those of Python's objects are left out: no kernel takes them.
+    """
     values = [value for part in parts for value in vars(part).values()]
     values += [entry for value in values if isinstance(value, dict) for entry in value.values()]
-    return [value for value in values if isinstance(value, kind)]
+    return [value for value in values if isinstance(value, kind) and not value.dtype.hasobject]
 
 
 def strides(course: Course, every: int) -> Iterator[range]:
@@ -249,7 +252,10 @@ class Plan:
         return [*self._trainer.model.layers, *self._layers]
 
     def _state(self) -> list[Array]:
-        """Return what a step changes; arrays that the first step would make are made before it."""
+        """Return what a step may change; arrays that the first step would make are made before.
+
+        What parts of the training hold is among it, for a layer may have a kernel write there.
+        """
         trainer, model = self._trainer, self._trainer.model
         trainer.optimizer.begin(model.parameter_buffer)
         arrays = [model.parameter_buffer, model.gradient_buffer, *self.progress]
@@ -257,16 +263,15 @@ class Plan:
         if trainer.ema is not None:
             trainer.ema.begin(model.parameter_buffer)
             arrays.append(trainer.ema.average)
-        return arrays if trainer.loss_scale is None else [*arrays, trainer.loss_scale]
+        if trainer.loss_scale is not None:
+            arrays.append(trainer.loss_scale)
+        parts = [trainer.loss, trainer.optimizer, *self._every_layer()]
+        return arrays + arrays_of(parts, type(model.parameter_buffer))
 
     def _inputs(self) -> list[Array]:
-        """Return what a step reads: the data, the tables, and what parts of the training hold."""
-        trainer = self._trainer
+        """Return what a step reads and does not change: the data and the tables."""
         data = [self._images, self._labels, self._order, self._rates.rows]
-        if trainer.ema is not None:
-            data.append(self._shares.rows)
-        parts = [trainer.loss, trainer.optimizer, *self._every_layer()]
-        return [*data, *arrays_of(parts, type(trainer.model.parameter_buffer))]
+        return data if self._trainer.ema is None else [*data, self._shares.rows]
 
     def _batch(self, rows: int) -> tuple[Array, Array]:
         """Return the next images, as the model takes them, and their labels."""

@@ -298,3 +298,33 @@ def test_which_folded_filters_are_others(target, dtype):
     assert np.flatnonzero(host(shift) != before).tolist() == [2, 4]
     np.testing.assert_array_equal(host(kept), host(w))
     np.testing.assert_array_equal(host(same), host(b))
+
+
+@dataclass(eq=False)
+class Counting(Layer):
+    """Has a kernel count its passes in an array of its own."""
+
+    recordable = True
+
+    def forward(self, x, training=False):
+        kernels.sgd_step(self.count, self.one, lr=1)
+        return kernels.relu(x)
+
+    def backward(self, dy):
+        return dy
+
+
+@pytest.mark.parametrize("plan", [True, False])
+def test_arrays_of_a_layers_own_change_once_a_pass(target, plan):
+    layer = Counting()
+    layer.count, ones = target.zeros((1,), np.float32), np.ones(1, np.float32)
+    ones.flags.writeable = False
+    layer.one = target.array(ones)
+    layer.names = np.array([None, "beside them"])  # of objects, which no kernel takes
+    model = Sequential([layer, Flatten(), Dense(3)], SHAPE, device_of(target))
+    images = normal(0, 8, *SHAPE, dtype=np.float32)
+    trainer = Trainer(model, SGD(0.1), plan=plan)
+    trainer.fit((images, np.arange(8) % 3), batch_size=3, epochs=2)
+    assert trainer.planned == plan and host(layer.count) == -6
+    model.predict(images, 4)
+    assert host(layer.count) == -8

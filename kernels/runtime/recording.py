@@ -231,7 +231,8 @@ class Proof:
 
     def _restore(self) -> None:
         for array, values in self._state:
-            array[...] = values
+            if not _same_bits(array, values):  # so that a constant may be read-only
+                array[...] = values
 
 
 def _within(ranges: list[tuple[int, int]], address: int) -> bool:
