@@ -133,7 +133,7 @@ def cross_entropy(probabilities: Array, labels: Array) -> tuple[Array, Array]:
     ----------
     probabilities : array (N, C)
         Rows that sum to 1, such as `softmax` gives. One that underflowed counts as the smallest
-        normal number, so that loss and gradient stay finite.
+        normal number of float32, or of float16 for its own, so that loss and gradient stay finite.
     labels : array (N,)
         Classes, of any integer dtype. One outside [0, C) gives NaN for its row, which does not
         count in the mean's divisor.
@@ -155,7 +155,8 @@ def cross_entropy(probabilities: Array, labels: Array) -> tuple[Array, Array]:
     divisor = _divisor(target, labels, None, probabilities, ignore_index=-1)  # -1: never valid
     losses = target.empty((N,), accumulator(probabilities.dtype))
     dprobabilities = target.empty((N, C), probabilities.dtype)
-    floor = float(np.finfo(np.float32).tiny)
+    # The smallest normal number whose reciprocal, the gradient, the type can hold.
+    floor = float(np.finfo(np.float16 if probabilities.dtype == np.float16 else np.float32).tiny)
     kernel = _SOURCE.kernel("cross_entropy_rows", target, probabilities.dtype)
     arrays = (probabilities, labels, divisor, losses, dprobabilities)
     kernel(target.stride_grid(N), target.threads, *arrays, N, C, floor)

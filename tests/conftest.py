@@ -4,6 +4,7 @@ import importlib.util
 import os
 
 import hypothesis
+import ml_dtypes  # noqa: F401  NumPy knows bfloat16 by its name then
 import numpy as np
 import pytest
 
@@ -96,7 +97,8 @@ def a_gpu_that_is_emulated_is_chosen_by_name():
 
     def choose(device="auto"):
         if device == "auto":
-            return choose_target("cpu")[0], "the GPU is an emulated one"
+            reason = runtime.cuda.unavailable() or "the GPU is an emulated one"
+            return choose_target("cpu")[0], reason
         return choose_target(device)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -17,6 +17,11 @@ def host(array):
     return array.get() if hasattr(array, "get") else array
 
 
+def numbers(array):
+    """Return an array as float64, which has every number of every type, for exact comparisons."""
+    return host(array).astype(np.float64)
+
+
 def device_of(target):
     """Return the device that a model is to name, so that it runs on a target of the fixture."""
     return "cuda" if target.name == "cuda" else "cpu"

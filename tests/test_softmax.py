@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import comparison
 import kernels
 import reference
-from support import RTOL, host, normal
+from support import RTOL, host, normal, numbers
 
 NAN, INF = np.nan, np.inf
 INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", ">i2"]
@@ -183,7 +183,7 @@ def test_ignored_rows_give_zero_whatever_they_hold(target, dtype):
 def test_an_empty_batch(target, dtype, reduction, expected):
     arrays = target.array(np.empty((0, 3), dtype)), target.array(np.empty(0, int))
     loss, dlogits = kernels.softmax_cross_entropy(*arrays, reduction=reduction)
-    np.testing.assert_array_equal(host(loss), expected)
+    np.testing.assert_array_equal(numbers(loss), expected)
     assert dlogits.shape == (0, 3)
     loss, dprobabilities = kernels.cross_entropy(*arrays)
     assert np.isnan(host(loss)) and dprobabilities.shape == (0, 3)
@@ -198,7 +198,7 @@ def test_no_classes_leave_every_label_out_of_range(target, dtype):
 def test_extreme_logits_give_finite_losses(target, dtype):
     logits = np.array([[1e4, -1e4, 0], [-1e4, 1e4, 0], [-INF, 0, 1], [0, -INF, -INF]], dtype)
     loss, dlogits = check_loss(target, logits, np.array([0, 0, 2, 0]), reduction="none")
-    assert loss[:2].tolist() == [0, 2e4] and np.isfinite(loss).all()
+    assert loss[:2].tolist() == [0, np.array(2e4, dtype)] and np.isfinite(loss).all()
     assert np.isfinite(dlogits).all()
     # A target that is impossible costs infinity, at a finite slope.
     loss, dlogits = check_loss(target, logits, np.array([0, 0, 0, 0]), reduction="none")
