@@ -17,7 +17,10 @@ export MNIST_DIR := $(abspath ../shared/data/mnist)
 endif
 endif
 
-.PHONY: help train test test-all cells resources sanitize gpu bench report bench-compare check \
+# The whole suite runs in a process per core; see tests/conftest.py.
+WORKERS := --numprocesses=auto --dist=worksteal --benchmark-disable
+
+.PHONY: help train test test-all cells resources sanitize gpu bench start report bench-compare check \
     format clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -29,13 +32,13 @@ train: .venv/train  ## train the speedrun network on MNIST
 	@$(BIN)/python -m cnn train --recipe speedrun $(ARGS)
 
 test: .venv/test  ## run the tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 test-all: .venv/test-all  ## run the slow tests too: soak, kills, a page in Chromium
-	@$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+	@$(BIN)/python -m pytest $(WORKERS) -m "slow or not slow" $(ARGS)
 
 cells: .venv/test  ## run the tests and write the table of what they cover
-	@$(BIN)/python -m pytest --write-cells
+	@$(BIN)/python -m pytest $(WORKERS) --write-cells
 
 resources: .venv/test  ## write the table of the kernels' registers and memory on each GPU
 	@PYTHONPATH=. $(BIN)/python tests/kernel_resources.py
@@ -52,6 +55,9 @@ bench: .venv/bench  ## time all beside their peers, within 15 minutes, to bench/
 	@mkdir -p .benchmarks
 	@$(BIN)/python -m pytest bench --benchmark-quiet --benchmark-json=.benchmarks/raw.json
 	@$(BIN)/python bench/condense.py .benchmarks/raw.json
+
+start: .venv/bench .venv/test  ## time `make train` and `make test` with empty caches
+	@$(BIN)/python bench/start.py --rounds 5 --suite 1
 
 report: .venv/bench  ## write the tables of the READMEs and the figures from bench/results
 	@$(BIN)/python bench/report.py
@@ -74,12 +80,11 @@ clean:  ## remove .venv, caches and builds
 	rm -rf .venv build dist *.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-comma := ,
 # A stamp per set of packages, out of date when pyproject.toml changes.
 .venv/train: EXTRAS = $(GPU)
 .venv/test: EXTRAS = test$(addprefix -,$(GPU))
 .venv/test-all: EXTRAS = test$(addprefix -,$(GPU)),browser
-.venv/bench: EXTRAS = bench$(if $(GPU),$(comma)$(GPU))
+.venv/bench: EXTRAS = bench$(addprefix -,$(GPU))
 .venv/check: EXTRAS = check
 .venv/train .venv/test .venv/test-all .venv/bench .venv/check: pyproject.toml | $(BIN)/python
 	@extras='$(EXTRAS)'; echo "Installing cnn-kernels$${extras:+[$$extras]} in .venv"; \

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import kernels
 from kernels.runtime import Array
 
+from . import checks
+
 
 @dataclass(frozen=True)
 class Augment:
@@ -19,7 +21,7 @@ class Augment:
     shift : float
         Largest shift along each axis, in pixels.
     zoom : float
-        Largest change of size, as a fraction.
+        Largest change of size, as a fraction, in [0, 1).
     """
 
     rotate: float = 0.0
@@ -27,6 +29,11 @@ class Augment:
     zoom: float = 0.0
 
     recordable = True
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        length = checks.number(0)
+        checks.settle(self, rotate=length, shift=length, zoom=checks.number(0, below=1))
 
     def __call__(self, images: Array, *, seed: int, offset: int) -> Array:
         """Return the images (N, H, W, C) or (N, H, W) augmented; `offset` names the batch."""

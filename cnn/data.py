@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from kernels.runtime.checks import floating
+
 
 class DataError(RuntimeError):
     """A data set cannot be used; the message is one sentence for the user."""
@@ -43,6 +45,8 @@ class Dataset:
 
     def __post_init__(self) -> None:
         _check_arrays(self.images, self.labels, "Dataset")
+        if not isinstance(self.name, str):
+            raise TypeError(f"Dataset: name must be a string, got {self.name!r}")
 
     def __len__(self) -> int:
         return int(self.images.shape[0])
@@ -105,6 +109,19 @@ def pixel_statistics(images: Any) -> tuple[float, float]:
     count = max(images.size, 1)
     variance = (squares * count - total * total) / (count * count)
     return total / count, math.sqrt(variance) or 1.0
+
+
+def finite(images: Any) -> bool:
+    """Whether floating images hold no NaN or infinity."""
+    # Extremes of bfloat16 are not for CuPy, and NumPy warns of a NaN in them.
+    wide = np.dtype(np.float32) if images.dtype.itemsize == 2 else images.dtype
+    parts = (
+        images[start : start + 2048].astype(wide, copy=False)
+        for start in range(0, len(images), 2048)
+    )
+    # A NaN anywhere becomes both extremes.
+    extremes = (float(extreme) for part in parts for extreme in (part.min(), part.max()))
+    return all(map(math.isfinite, extremes))
 
 
 def channels_last(images: Any) -> Any:
@@ -173,7 +190,7 @@ def _check_arrays(images: Any, labels: Any, argument: str) -> None:
             raise TypeError(
                 f"{argument}: {role} must be a NumPy or CuPy array, got {type(array).__name__}"
             )
-    if images.dtype != np.uint8 and images.dtype.kind != "f":
+    if images.dtype != np.uint8 and not floating(images.dtype):
         raise TypeError(f"{argument}: images must be uint8 or floating, got {images.dtype}")
     if labels.dtype.kind not in "iu":
         raise TypeError(f"{argument}: labels must have an integer dtype, got {labels.dtype}")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from kernels.elementwise import Scalars, average_update
 from kernels.runtime import Array
 
+from . import checks
+
 
 @dataclass
 class EMA:
@@ -17,8 +19,8 @@ class EMA:
     Parameters
     ----------
     decay : float
-        In [0, 1). Early on (1 + steps) / (10 + steps) is used where that is smaller, so that the
-        initial weights are soon forgotten.
+        In [0, 1). The average is the weights after the first step; early on (1 + steps) /
+        (10 + steps) is used where that is smaller, so that these are soon forgotten.
     """
 
     decay: float = 0.999
@@ -26,27 +28,28 @@ class EMA:
     recordable = True
 
     def __post_init__(self) -> None:
-        """Start without an average."""
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"decay: got {self.decay}, expected at least 0 and below 1")
+        """Check the settings, and start without an average."""
+        checks.settle(self, decay=checks.number(0, below=1))
         self.average: Array | None = None
         self.steps = 0
 
+    def begin(self, weights: Array) -> None:
+        """Make the average's array if it is not there yet."""
+        if self.average is None:
+            self.average = weights.copy()
+
     def update(self, weights: Array) -> None:
         """Move the average towards the weights after a step."""
+        self.begin(weights)
         self.move(weights, self.scalars(self.steps + 1))
         self.steps += 1
 
     def scalars(self, step: int) -> tuple[float]:
-        """Return the share of the way to the weights that a step, from 1, moves the average."""
-        return (1 - min(self.decay, (1 + step) / (10 + step)),)
+        """Return the share of the way to the weights that a step moves the average; step 1: all."""
+        return (1.0 if step == 1 else 1 - min(self.decay, (1 + step) / (10 + step)),)
 
     def move(self, weights: Array, scalars: Scalars) -> None:
-        """Launch the move by the numbers of a step, or by a table of every step's."""
-        if self.average is None:
-            self.average = weights.copy()
-        elif self.steps == 0:  # restored to a time before the first step
-            self.average[...] = weights
+        """Launch the move by the numbers of a step, or by a table; `begin` has made the array."""
         average_update(scalars, self.average, weights)
 
     def swap(self, weights: Array) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
-from .data import Dataset, as_dataset
+from kernels.reduce import accumulator
+from kernels.runtime.checks import floating
+
+from . import checks
+from .data import Dataset, as_dataset, finite
 from .layers import Softmax
 from .losses import CrossEntropy, Loss, SoftmaxCrossEntropy
 from .model import Sequential
+
+BATCH_SIZE = 1024  #: images taken at a time
 
 
 def default_loss(model: Sequential) -> Loss:
@@ -20,7 +25,7 @@ def default_loss(model: Sequential) -> Loss:
 
 
 def evaluate(
-    model: Sequential, data: Any, loss: Loss | None = None, batch_size: int = 1024
+    model: Sequential, data: Any, loss: Loss | None = None, batch_size: int = BATCH_SIZE
 ) -> dict[str, float]:
     """Return {"loss": mean loss, "accuracy": fraction classified right} of a model.
 
@@ -38,18 +43,23 @@ def evaluate(
     Raises
     ------
     TypeError, ValueError
-        If the data do not fit.
+        If the data do not fit, or another argument.
     """
+    checks.instance("model", model, Sequential)
+    measure = default_loss(model) if loss is None else checks.function("loss", loss)
+    batch_size = checks.count("batch_size", batch_size)
     dataset = checked(model, "data", data)
-    measure = loss or default_loss(model)
-    labels = model.target.array(dataset.labels, np.int64)
     loss_sum, hits = 0.0, 0
-    for start in range(0, len(dataset), batch_size):
-        stop = start + batch_size
-        outputs = model.predict(dataset.images[start:stop], batch_size)
-        expected = labels[start:stop]
-        loss_sum += float(measure(outputs, expected, grad=False)[0]) * len(expected)
-        hits += int((outputs.argmax(axis=-1) == expected).sum())
+    with model.target.on():
+        labels = model.target.array(dataset.labels, np.int64)
+        for start in range(0, len(dataset), batch_size):
+            stop = start + batch_size
+            outputs = model.predict(dataset.images[start:stop], batch_size)
+            expected = labels[start:stop]
+            loss_sum += float(measure(outputs, expected, grad=False)[0]) * len(expected)
+            # CuPy has no argmax of bfloat16.
+            widened = outputs.astype(accumulator(outputs.dtype), copy=False)
+            hits += int((widened.argmax(axis=-1) == expected).sum())
     return {"loss": loss_sum / len(dataset), "accuracy": hits / len(dataset)}
 
 
@@ -58,15 +68,13 @@ def checked(model: Sequential, name: str, data: Any) -> Dataset:
     dataset = as_dataset(data, name)
     if len(dataset) == 0:
         raise ValueError(f"{name}: got no images, expected at least one")
-    try:
-        model.prepare(dataset.images[:1])
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{name}: {error}") from error
-    if dataset.images.dtype.kind == "f":
-        # A NaN anywhere becomes both extremes.
-        extremes = float(dataset.images.min()), float(dataset.images.max())
-        if not all(map(math.isfinite, extremes)):
+    with model.target.on():
+        try:
+            model.prepare(dataset.images[:1])
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name}: {error}") from error
+        if floating(dataset.images.dtype) and not finite(dataset.images):
             raise ValueError(f"{name}: images hold NaN or infinity, expected finite values")
-    if len(model.output_shape) == 1:
-        dataset.check_labels(model.output_shape[0], name)
+        if len(model.output_shape) == 1:
+            dataset.check_labels(model.output_shape[0], name)
     return dataset

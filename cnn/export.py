@@ -17,6 +17,7 @@ import numpy as np
 from kernels.geometry import Pads, Window, window
 from kernels.runtime.target import Shape
 
+from . import checks
 from .layers import (
     AvgPool2D,
     BatchNorm,
@@ -63,10 +64,11 @@ def to_onnx(model: Sequential, input_type: str = "uint8") -> onnx.ModelProto:
     Raises
     ------
     TypeError
-        If a layer is of another class, whose meaning is not known here.
+        If the model is none, or a layer of another class, whose meaning is not known here.
     ValueError
         If `input_type` is neither.
     """
+    checks.instance("model", model, Sequential)
     if input_type not in _INPUT_TYPES:
         raise ValueError(f"input_type: got {input_type!r}, expected 'uint8' or 'float32'")
     graph = _Graph("input.")

@@ -86,8 +86,8 @@ class WithReLU(Layer):
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return y of the layer's output shape."""
         assert isinstance(self.layer, (Conv2D, Dense))
-        self._y = self.layer.forward(x, training, relu=True)
-        return self._y
+        self._y = y = self.layer.forward(x, training, relu=True)
+        return y
 
     def backward(self, dy: Array) -> Array:
         """Return dx of x's shape."""
@@ -109,8 +109,9 @@ class ConvPool(Layer):
         conv = self.conv
         weight, bias = conv.parameters["weight"], conv.parameters.get("bias")
         self._x = x
-        self._y, self._argmax = conv2d_pool.forward(x, weight, bias, conv.window, self.pool)
-        return self._y
+        y, argmax = conv2d_pool.forward(x, weight, bias, conv.window, self.pool)
+        self._y, self._argmax = y, argmax
+        return y
 
     def backward(self, dy: Array) -> Array:
         """Return dx (N, H, W, C)."""
@@ -164,11 +165,12 @@ class Norm(Layer):
             "moments": moments,
         }
         if self.pool is None:
-            self._y, self._saved = batchnorm.forward(*arrays, **options)
+            y, self._saved = batchnorm.forward(*arrays, **options)
         else:
             options["window"] = self._windows(x)
-            self._y, self._argmax, self._saved = batchnorm_pool.forward(*arrays, **options)
-        return self._y
+            y, self._argmax, self._saved = batchnorm_pool.forward(*arrays, **options)
+        self._y = y
+        return y
 
     def backward(self, dy: Array) -> Array:
         """Return dx of x's shape."""

@@ -9,12 +9,13 @@ import kernels
 from kernels import conv2d_pool, winograd
 from kernels.fold import fold_norm
 from kernels.runtime import Array
+from kernels.runtime.checks import floating
 from kernels.runtime.memory import Arena
-from kernels.runtime.recording import Recording
+from kernels.runtime.recording import Proof, Recording, Rehearsal
 
 from .fused import pooling_of
 from .layers import BatchNorm, Conv2D, Dense, Dropout, Layer, ReLU
-from .plan import recordable
+from .plan import arrays_of, recordable, restore
 
 if TYPE_CHECKING:
     from .model import Sequential
@@ -46,28 +47,54 @@ class Inference:
 
     def __call__(self, images: Array, outputs: Array) -> None:
         """Write the outputs (N, ...) for images (N, ...), which `Sequential.prepare` takes."""
-        if not self._recordable:
-            outputs[...] = self._forward(images)
-            return
-        # The statistics are part of a launch, and so of its key.
-        statistics = self._model.pixel_mean, self._model.pixel_std
-        key = (images.shape, images.dtype, *statistics)
-        if key not in self._recordings:
-            while len(self._recordings) >= _MOST_RECORDINGS:
-                del self._recordings[next(iter(self._recordings))]
-            self._recordings[key] = self._record(images)
-        recording, source, result = self._recordings[key]
-        source[...] = images
-        recording.replay()
-        outputs[...] = result
+        # The lock is for the recordings' arrays, and what layers keep of a pass.
+        with self._model.lock, self._model.target.on():
+            if not self._recordable:
+                outputs[...] = self._forward(images)
+                return
+            dtype = self._dtype(images.dtype)
+            # The statistics are part of a launch, and so of its key.
+            statistics = self._model.pixel_mean, self._model.pixel_std
+            key = (images.shape, dtype, *statistics)
+            if key not in self._recordings:
+                while len(self._recordings) >= _MOST_RECORDINGS:
+                    del self._recordings[next(iter(self._recordings))]
+                self._recordings[key] = self._record(images, dtype)
+            recording, source, result = self._recordings[key]
+            with self._model.target.on(recording.arena.stream):
+                source[...] = images
+                recording.replay()
+                outputs[...] = result
 
-    def _record(self, images: Array) -> tuple[Recording, Array, Array]:
-        target = self._model.target
-        source = target.fresh(images.shape, images.dtype)
+    def rehearse(self, rows: int, dtype: Any, rehearsal: Rehearsal) -> None:
+        """Pass images (rows, ...) of a dtype forward without launches, if passes are recorded."""
+        model = self._model
+        if not self._recordable:
+            return
+        before = [(layer, dict(vars(layer))) for layer in model.layers]
+        with rehearsal:
+            images = model.target.empty((rows, *model.input_shape), self._dtype(dtype))
+            self._forward(images)
+        for layer, attributes in before:
+            restore(layer, attributes)
+
+    def _dtype(self, dtype: Any) -> Any:
+        """Return the dtype of images in a recording: a cast of floating ones is no launch."""
+        return self._model.dtype if floating(dtype) else dtype
+
+    def _record(self, images: Array, dtype: Any) -> tuple[Recording, Array, Array]:
+        target, layers = self._model.target, self._model.layers
+        source = target.fresh(images.shape, dtype)
         source[...] = images
-        recording = Recording(Arena(target))
+        arena = Arena(target)
+        rehearsal = Rehearsal(arena)
+        self.rehearse(len(images), dtype, rehearsal)
+        rehearsal.compile()
+        held = arrays_of([self._model, *layers], type(source))
+        recording = Recording(arena, [source, *held])
         with recording:
             result = self._forward(source)
+        Proof([]).check([recording], [result])
         return recording, source, result
 
     def _forward(self, images: Array) -> Array:

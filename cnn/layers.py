@@ -1,6 +1,7 @@
 """Layers: shapes, names and calls of `kernels`, nothing else.
 
 A layer of your own is one class: declare parameters in `build`, write `forward` and `backward`.
+The layers here check their settings when they are made, with a TypeError or a ValueError.
 """
 
 from __future__ import annotations
@@ -17,7 +18,16 @@ from kernels.geometry import Padding, Pair, window
 from kernels.runtime import Array, Target, as_array
 from kernels.runtime.target import Shape
 
+from . import checks
 from .initializers import Initializer, fan_in_uniform, ones, zeros
+
+_POOL: dict[str, checks.Rule] = {
+    "kernel": checks.pair,
+    "stride": checks.optional(checks.pair),
+    "padding": checks.padding,
+    "dilation": checks.pair,
+    "ceil_mode": checks.flag,
+}
 
 
 class Layer:
@@ -83,7 +93,11 @@ class Layer:
         return shape
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        """Return the layer's output for x (N, ...)."""
+        """Return the layer's output for x (N, ...).
+
+        What `backward` needs is kept in attributes, which another thread's forward overwrites: the
+        result must not be read back from them.
+        """
         raise NotImplementedError
 
     def backward(self, dy: Array) -> Array:
@@ -92,7 +106,7 @@ class Layer:
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that make this layer anew."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return {f.name: checks.plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
 
     def ready(self, x: Any) -> Array:
         """Return x as an array; a layer used without a model is built for it first."""
@@ -126,6 +140,19 @@ class Conv2D(Layer):
     groups: int = 1
     bias: bool = True
 
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        checks.settle(
+            self,
+            filters=checks.count,
+            kernel=checks.pair,
+            stride=checks.pair,
+            padding=checks.padding,
+            dilation=checks.pair,
+            groups=checks.count,
+            bias=checks.flag,
+        )
+
     def build(self, shape: Shape) -> Shape:
         """Declare weight (F, KH, KW, C/groups) and bias (F,)."""
         H, W, C = _image(self, shape)
@@ -144,9 +171,9 @@ class Conv2D(Layer):
 
     def forward(self, x: Array, training: bool = False, relu: bool = False) -> Array:
         """Return y (N, OH, OW, F)."""
-        self._x = self.ready(x)
+        self._x = x = self.ready(x)
         weight, bias = self.parameters["weight"], self.parameters.get("bias")
-        return kernels.conv2d(self._x, weight, bias, relu=relu, **self.options)
+        return kernels.conv2d(x, weight, bias, relu=relu, **self.options)
 
     def backward(self, dy: Array) -> Array:
         """Return dx (N, H, W, C)."""
@@ -176,6 +203,10 @@ class Dense(Layer):
     units: int
     bias: bool = True
 
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        checks.settle(self, units=checks.count, bias=checks.flag)
+
     def build(self, shape: Shape) -> Shape:
         """Declare weight (units, in) and bias (units,)."""
         if len(shape) != 1:
@@ -187,9 +218,9 @@ class Dense(Layer):
 
     def forward(self, x: Array, training: bool = False, relu: bool = False) -> Array:
         """Return y (N, units)."""
-        self._x = self.ready(x)
+        self._x = x = self.ready(x)
         weight, bias = self.parameters["weight"], self.parameters.get("bias")
-        return kernels.dense(self._x, weight, bias, relu=relu)
+        return kernels.dense(x, weight, bias, relu=relu)
 
     def backward(self, dy: Array) -> Array:
         """Return dx (N, in)."""
@@ -214,6 +245,10 @@ class BatchNorm(Layer):
     momentum: float = 0.1
     eps: float = 1e-5
 
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        checks.settle(self, momentum=checks.fraction, eps=checks.number(0))
+
     def build(self, shape: Shape) -> Shape:
         """Declare gamma, beta and the running statistics, (C,) each."""
         self.declare("gamma", shape[-1:], ones)
@@ -224,10 +259,10 @@ class BatchNorm(Layer):
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return y of x's shape; with `training`, by the batch's own statistics."""
-        self._x = self.ready(x)
+        self._x = x = self.ready(x)
         arrays = (*self.parameters.values(), *self.state.values())
         y, self._saved = kernels.batch_norm(
-            self._x, *arrays, training=training, momentum=self.momentum, eps=self.eps
+            x, *arrays, training=training, momentum=self.momentum, eps=self.eps
         )
         return y
 
@@ -252,8 +287,8 @@ class ReLU(Layer):
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return y of x's shape."""
-        self._y = kernels.relu(x)
-        return self._y
+        self._y = y = kernels.relu(x)
+        return y
 
     def backward(self, dy: Array) -> Array:
         """Return dx of x's shape."""
@@ -268,8 +303,8 @@ class Softmax(Layer):
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return y of x's shape."""
-        self._y = kernels.softmax(x)
-        return self._y
+        self._y = y = kernels.softmax(x)
+        return y
 
     def backward(self, dy: Array) -> Array:
         """Return the product of dy with the Jacobian of softmax."""
@@ -287,6 +322,10 @@ class MaxPool2D(Layer):
     padding: Padding = 0
     dilation: Pair = 1
     ceil_mode: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        checks.settle(self, **_POOL)
 
     def build(self, shape: Shape) -> Shape:
         """Return (OH, OW, C)."""
@@ -315,6 +354,10 @@ class AvgPool2D(Layer):
     dilation: Pair = 1
     ceil_mode: bool = False
     count_include_pad: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        checks.settle(self, **_POOL, count_include_pad=checks.flag)
 
     def build(self, shape: Shape) -> Shape:
         """Return (OH, OW, C)."""
@@ -357,6 +400,10 @@ class Dropout(Layer):
     recordable = True
 
     p: float
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        checks.settle(self, p=checks.number(0, below=1))
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return y of x's shape; x itself without `training`."""

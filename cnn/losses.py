@@ -8,6 +8,8 @@ from typing import Protocol
 import kernels
 from kernels.runtime import Array
 
+from . import checks
+
 
 class Loss(Protocol):
     """What the trainer needs of a loss."""
@@ -23,12 +25,16 @@ class SoftmaxCrossEntropy:
     Parameters
     ----------
     label_smoothing : float
-        Share of the target spread over all classes.
+        Share of the target spread over all classes, in [0, 1].
     """
 
     label_smoothing: float = 0.0
 
     recordable = True
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        checks.settle(self, label_smoothing=checks.fraction)
 
     def __call__(self, outputs: Array, labels: Array, grad: bool = True) -> tuple[Array, Array]:
         """Return the mean loss of logits (N, C) with labels (N,), and its gradient."""

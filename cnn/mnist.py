@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import gzip
 import hashlib
-import io
 import math
 import os
 import queue
+import stat
 import struct
 import tempfile
 import threading
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import platformdirs
 from numpy.typing import NDArray
 
 from .data import DataError, Dataset
+from .files import write_whole
 
 MIRRORS: tuple[str, ...] = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -33,6 +33,7 @@ SHA256: dict[str, str] = {
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
+_GZIP = b"\x1f\x8b"  # how each member of a file begins
 DOWNLOAD_TIMEOUT_SECONDS = 5.0
 # The largest file has 47 MB: whatever is longer is not MNIST and is not worth the memory.
 LARGEST_CONTENT_BYTES = 64 * 2**20
@@ -56,7 +57,8 @@ def load_mnist(directory: str | os.PathLike[str] | None = None) -> tuple[Dataset
     Parameters
     ----------
     directory : path, optional
-        Folder with the four files, named such as train-images-idx3-ubyte or ...-ubyte.gz.
+        Folder with the four files, named such as train-images-idx3-ubyte, or
+        train-images.idx3-ubyte, or either with .gz.
 
     Returns
     -------
@@ -70,13 +72,8 @@ def load_mnist(directory: str | os.PathLike[str] | None = None) -> tuple[Dataset
     DataError
         If a named folder lacks files, or a file is truncated, corrupt or another than MNIST's.
     """
-    environment = os.environ.get("MNIST_DIR")
-    if directory is not None:
-        contents = _read_named(os.fspath(directory), "the given folder")
-    elif environment:
-        contents = _read_named(environment, "$MNIST_DIR,")
-    else:
-        contents = _read_cache()
+    folder, origin = _named_folder(directory)
+    contents = _read_cache() if folder is None else _read_named(folder, origin)
     arrays = {file: decode_idx(content, file) for file, content in contents.items()}
     return (
         Dataset(arrays["train-images-idx3-ubyte"], arrays["train-labels-idx1-ubyte"], "mnist"),
@@ -84,9 +81,25 @@ def load_mnist(directory: str | os.PathLike[str] | None = None) -> tuple[Dataset
     )
 
 
-def cache_directory() -> Path:
-    """Return the folder of the per-user cache that holds downloaded MNIST files."""
-    return Path(platformdirs.user_cache_dir("cnn-kernels", appauthor=False)) / "mnist"
+def cache_directory() -> Path | None:
+    """Return the folder of the per-user cache that holds downloaded MNIST files.
+
+    None where the user has no home folder, as in a container that runs as any number.
+    """
+    try:
+        folder = platformdirs.user_cache_path("cnn-kernels", appauthor=False)
+    except RuntimeError:
+        return None
+    # Earlier releases of platformdirs leave the ~ that they have no folder for.
+    return folder / "mnist" if folder.is_absolute() else None
+
+
+def files_there(directory: str | os.PathLike[str] | None = None) -> list[Path]:
+    """Return the files of MNIST that `load_mnist` would find, none of which is to be changed."""
+    folder = _named_folder(directory)[0] or cache_directory()
+    if folder is None:
+        return []
+    return [path for file in SHA256 for path in _candidates(folder, file) if os.path.lexists(path)]
 
 
 def decode_idx(content: bytes, source: str = "IDX data") -> NDArray[np.uint8]:
@@ -128,25 +141,42 @@ def _decompressed(content: bytes) -> tuple[bytes, str]:
     The content says if it is gzip: browsers may decompress a file and keep its name. A damaged
     stream gives what came before the damage, so that its hash can be shown.
     """
-    if not content.startswith(b"\x1f\x8b"):
+    if not content.startswith(_GZIP):
         return content, ""
     parts: list[bytes] = []
     size = 0
     try:
-        with gzip.open(io.BytesIO(content)) as stream:
-            while size <= LARGEST_CONTENT_BYTES and (part := stream.read(2**20)):
-                parts.append(part)
-                size += len(part)
-    except (EOFError, OSError, zlib.error) as error:
+        for part in _inflated(content):
+            parts.append(part)
+            size += len(part)
+            if size > LARGEST_CONTENT_BYTES:
+                break
+    except (EOFError, zlib.error) as error:
         return b"".join(parts), f", damaged gzip: {error}"
     return b"".join(parts), ""
+
+
+def _inflated(content: bytes) -> Iterator[bytes]:
+    """Yield what is in a gzip file, part by part.
+
+    What follows a whole member and is no other one is left out, as gzip(1) does.
+    """
+    while content.startswith(_GZIP):
+        member = zlib.decompressobj(wbits=31)  # a stream of zlib in gzip's header and checksum
+        while not member.eof:
+            part = member.decompress(content, 2**22)
+            if not part and not member.eof:
+                raise EOFError("Compressed file ended before its end-of-stream mark")
+            yield part
+            content = member.unconsumed_tail
+        content = member.unused_data
 
 
 def _verified(content: bytes, file: str, source: str) -> bytes:
     """Return the decompressed content, or raise DataError if it is not that of MNIST's `file`."""
     content, damage = _decompressed(content)
     found = hashlib.sha256(content).hexdigest()
-    if found != SHA256[file]:
+    if damage or found != SHA256[file]:
         raise DataError(
             f"{source} is not MNIST's {file}: its decompressed content has SHA-256 {found}, "
             f"expected {SHA256[file]} ({len(content)} bytes{damage})"
@@ -154,21 +184,45 @@ def _verified(content: bytes, file: str, source: str) -> bytes:
     return content
 
 
+def _named_folder(directory: str | os.PathLike[str] | None) -> tuple[Path | None, str]:
+    """Return the folder that the user named, if any, and what a message says about it."""
+    environment = os.environ.get("MNIST_DIR")
+    if directory is not None:
+        return Path(os.path.expanduser(directory)), "the given folder"
+    if environment:
+        return Path(os.path.expanduser(environment)), "$MNIST_DIR,"
+    return None, ""
+
+
+def _candidates(folder: Path, file: str) -> list[Path]:
+    """Return where MNIST's `file` may be in a folder, in the order that they are looked for."""
+    names = file, file.replace("-idx", ".idx")  # as it is on MNIST's page, and in many copies
+    return [folder / f"{name}{suffix}" for name in names for suffix in ("", ".gz")]
+
+
 def _read(folder: Path, file: str) -> bytes | None:
     """Return the verified content of MNIST's `file` in `folder`, or None if it is not there."""
-    for path in (folder / file, folder / f"{file}.gz"):
-        if os.path.isfile(path):
-            try:
-                content = path.read_bytes()
-            except OSError as error:
-                raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    unusable = None
+    for path in _candidates(folder, file):
+        try:
+            regular = stat.S_ISREG(os.stat(path).st_mode)
+            content = path.read_bytes() if regular else None
+        except (FileNotFoundError, NotADirectoryError):
+            if path.is_symlink():
+                unusable = unusable or f"{path} is a link to a file that is not there"
+            continue
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}") from error
+        if content is not None:
             return _verified(content, file, str(path))
+        unusable = unusable or f"{path} is {'a folder' if path.is_dir() else 'no regular file'}"
+    if unusable is not None:
+        raise DataError(unusable)
     return None
 
 
-def _read_named(directory: str, origin: str) -> dict[str, bytes]:
+def _read_named(folder: Path, origin: str) -> dict[str, bytes]:
     """Return the four files of a folder that the user named, which therefore must hold them."""
-    folder = Path(os.path.expanduser(directory))
     contents = {file: content for file in SHA256 if (content := _read(folder, file)) is not None}
     if len(contents) < len(SHA256):
         state = "" if folder.is_dir() else ", which is not a folder"
@@ -183,6 +237,13 @@ def _read_named(directory: str, origin: str) -> dict[str, bytes]:
 def _read_cache() -> dict[str, bytes]:
     """Return the four files from the cache, after downloading those that are missing or damaged."""
     folder = cache_directory()
+    if folder is None:
+        reason = "there is no home folder to keep it in: set HOME or XDG_CACHE_HOME"
+        raise DataNotFoundError(
+            f"MNIST's four files ({', '.join(SHA256)}) were not found: no folder was named with "
+            f"--data or $MNIST_DIR, and {reason}",
+            reason,
+        )
     contents: dict[str, bytes] = {}
     damages: list[str] = []
     for file in SHA256:
@@ -235,7 +296,7 @@ def _download_missing(contents: dict[str, bytes], folder: Path) -> list[str]:
                 except ConnectionError as error:
                     failures.append(str(error))
                     break
-                _write_atomically(folder / file, content)
+                write_whole(folder / file, content)
                 contents[file] = content
             reasons.extend(failures[:1])
     except OSError as error:
@@ -279,18 +340,3 @@ def _fetch(url: str, file: str) -> bytes:
         cause = getattr(error, "reason", error)  # what a URLError wraps
         raise ConnectionError(f"{url}: {getattr(cause, 'strerror', None) or cause}") from error
     return _verified(content, file, url)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Write so that other processes, and a later start, see the whole file or none."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with open(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:  # KeyboardInterrupt too must leave nothing behind
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +14,11 @@ import numpy as np
 
 import kernels
 from kernels.runtime import Array, Target, choose_target
+from kernels.runtime.checks import floating
+from kernels.runtime.recording import Rehearsal
 from kernels.runtime.target import Shape
 
-from . import checkpoint
+from . import checkpoint, checks
 from .data import channels_last
 from .inference import Inference
 from .layers import Layer
@@ -34,11 +38,11 @@ class Sequential:
     input_shape : tuple of int
         Shape of one input, without the batch axis, such as (28, 28, 1).
     device : {"auto", "cpu", "cuda"}
-        "auto" is the GPU where one works.
+        "auto" is the GPU where one works; of several, CuPy's current one.
     dtype : str or dtype
         Of parameters and activations.
     seed : int
-        Of the initial parameters and of layers that draw random numbers.
+        Of the initial parameters and of layers that draw random numbers, in [0, 2**64).
 
     Attributes
     ----------
@@ -53,6 +57,8 @@ class Sequential:
         Shape of one output.
     output_shapes : list of tuple of int
         Shape of one output of each layer.
+    lock : RLock
+        Held by a pass that uses what the model keeps of passes: `predict`, a training's step.
 
     Raises
     ------
@@ -71,12 +77,12 @@ class Sequential:
         seed: int = 0,
     ) -> None:
         self.target: Target = choose_target(device)[0]
-        self.dtype = np.dtype(dtype)
-        if self.dtype.name not in self.target.dtypes:
-            expected = ", ".join(self.target.dtypes)
-            raise TypeError(f"dtype: got {self.dtype} on {self.target}, expected one of {expected}")
-        self.layers = list(layers)
-        self.input_shape: Shape = tuple(input_shape)
+        self.lock = threading.RLock()
+        self.dtype = _dtype(dtype, self.target)
+        self.layers = checks.sequence("layers", layers, "of layers")
+        lengths = checks.sequence("input_shape", input_shape, "such as (28, 28, 1)")
+        self.input_shape: Shape = tuple(checks.count("input_shape", n) for n in lengths)
+        seed = checks.word("seed", seed)
         self.pixel_mean, self.pixel_std = _NO_STATISTICS
         self.parameters: dict[str, Array] = {}
         self.gradients: dict[str, Array] = {}
@@ -107,18 +113,24 @@ class Sequential:
             If dtype or shape do not fit the model.
         """
         images = self._images(images)
-        if images.dtype.kind == "f":
-            return images.astype(self.dtype, copy=False)
+        if floating(images.dtype):
+            return self.target.array(images, self.dtype)
         return kernels.normalize(images, self.pixel_mean, self.pixel_std, self.dtype)
 
     def predict(self, x: Any, batch_size: int = 1024) -> Array:
         """Return the outputs for images or other inputs x (N, ...), on the model's device.
 
+        They are taken `batch_size` at a time. Several threads may call it at once: their passes
+        take turns.
+
         Raises
         ------
         TypeError, ValueError
-            If dtype or shape do not fit the model.
+            If dtype or shape do not fit the model, or `batch_size` is no whole number above 0.
+        KernelError
+            If a layer says that it is `recordable` and does more than launch kernels.
         """
+        batch_size = checks.count("batch_size", batch_size)
         x = self._images(x)
         outputs = self.target.empty((len(x), *self.output_shape), self.dtype)
         for start in range(0, len(x), batch_size):
@@ -126,13 +138,17 @@ class Sequential:
             self._inference(x[start:stop], outputs[start:stop])
         return outputs
 
+    def rehearse(self, rows: int, dtype: Any, rehearsal: Rehearsal) -> None:
+        """Note the kernels that `predict` launches for images (rows, ...) of a dtype."""
+        self._inference.rehearse(rows, dtype, rehearsal)
+
     def summary(self, batch_size: int = 256) -> str:
         """Return a table of layers: output shapes, parameters, operations and memory.
 
         Below it, what the columns count, and the memory that a step of `batch_size` images takes:
         its activations, the parameters and their gradients. The optimizer adds its state.
         """
-        return summary(self, batch_size)
+        return summary(self, checks.count("batch_size", batch_size))
 
     @property
     def has_pixel_statistics(self) -> bool:
@@ -164,8 +180,18 @@ class Sequential:
             If the file is not such a one, or names a layer that is not there.
         OSError
             If it cannot be read.
+        ValueError, KernelError
+            If there is no such device, or it does not work.
         """
+        choose_target(device)  # what is wrong with it is not the file's fault
         return checkpoint.load(path, device)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle as what `save` writes, with the state of the layers' random numbers."""
+        kinds = [type(layer) for layer in self.layers]
+        draws = [(layer.seed, layer.draws) for layer in self.layers]
+        device = "cuda" if self.target.name == "cuda" else "cpu"
+        return checkpoint.copied, (checkpoint.to_bytes(self), kinds, draws, device)
 
     @cached_property
     def _inference(self) -> Inference:
@@ -211,7 +237,7 @@ class Sequential:
         generator = np.random.default_rng(seed)
         values: dict[str, np.ndarray[Any, Any]] = {}
         for position, layer in enumerate(self.layers):
-            layer.seed = seed * len(self.layers) + position
+            layer.seed = (seed * len(self.layers) + position) % 2**64
             for name, (shape, initializer, trained) in layer.declared.items():
                 array = initializer(generator, shape).astype(self.dtype)
                 if trained:
@@ -237,3 +263,16 @@ class Sequential:
             layer = self.layers[int(position_text)]
             layer.parameters[key] = self.parameters[name]
             layer.gradients[key] = self.gradients[name]
+
+
+def _dtype(value: Any, target: Target) -> np.dtype[Any]:
+    """Return the dtype of a model on a target."""
+    dtype: np.dtype[Any] | None = None
+    if value is not None:  # for which NumPy takes float64
+        with contextlib.suppress(TypeError):
+            dtype = np.dtype(value)
+    if dtype is None or dtype.name not in target.dtypes or not dtype.isnative:
+        got = repr(value) if dtype is None else dtype
+        expected = ", ".join(target.dtypes)
+        raise TypeError(f"dtype: got {got} on {target}, expected one of {expected}")
+    return dtype

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from kernels.elementwise import Scalars, adam_scalars, adam_update, sgd_scalars, sgd_update
 from kernels.runtime import Array
 
+from . import checks
+
 
 @dataclass
 class Optimizer(ABC):
@@ -18,7 +20,7 @@ class Optimizer(ABC):
     lr : float
         Learning rate, before the schedule's factor.
     state : dict of str to array
-        Arrays of the parameters' shape, made at the first step and updated in place.
+        Arrays of the parameters' shape, made by `begin` and updated in place.
     steps : int
         Steps taken.
     """
@@ -26,6 +28,10 @@ class Optimizer(ABC):
     lr: float
     state: dict[str, Array] = field(default_factory=dict, init=False, repr=False)
     steps: int = field(default=0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        checks.settle(self, lr=checks.number(0))
 
     def step(
         self,
@@ -35,8 +41,20 @@ class Optimizer(ABC):
         unscale: Array | None = None,
     ) -> None:
         """Update `parameters` in place with the learning rate lr * factor; see `update`."""
+        self.begin(parameters)
         self.steps += 1
         self.update(parameters, gradients, self.scalars(self.steps, factor), unscale)
+
+    def begin(self, parameters: Array) -> None:
+        """Make the arrays of the state that are not there yet, filled with zeros."""
+        for name in self.slots():
+            if name not in self.state:
+                self.state[name] = parameters.copy()
+                self.state[name].fill(0)
+
+    @abstractmethod
+    def slots(self) -> tuple[str, ...]:
+        """Return the names of the state's arrays."""
 
     @abstractmethod
     def scalars(self, step: int, factor: float) -> tuple[float, ...]:
@@ -53,13 +71,8 @@ class Optimizer(ABC):
         """Launch the update of `parameters` by these numbers, or by a table of every step's.
 
         `unscale` (1,), on the device, is what to multiply scaled gradients by, and 0 for a step to
-        leave out.
+        leave out. `begin` has made the state.
         """
-
-    def _state(self, name: str, parameters: Array) -> Array:
-        if name not in self.state:
-            self.state[name] = parameters * 0
-        return self.state[name]
 
 
 @dataclass
@@ -71,6 +84,16 @@ class SGD(Optimizer):
     weight_decay: float = 0.0
 
     recordable = True
+
+    def __post_init__(self) -> None:
+        """Check the settings, most of them as the kernel does."""
+        super().__post_init__()
+        checks.settle(self, nesterov=checks.flag)
+        self.scalars(1, 1.0)
+
+    def slots(self) -> tuple[str, ...]:
+        """Return the names of the state's arrays."""
+        return ("velocity",) if self.momentum else ()
 
     def scalars(self, step: int, factor: float) -> tuple[float, ...]:
         """Return the numbers that `update` takes at a step, from 1, of the rate lr * factor."""
@@ -84,7 +107,7 @@ class SGD(Optimizer):
         unscale: Array | None = None,
     ) -> None:
         """Launch the update of `parameters` by these numbers, or by a table of every step's."""
-        velocity = self._state("velocity", parameters) if self.momentum else None
+        velocity = self.state["velocity"] if self.momentum else None
         sgd_update(scalars, parameters, gradients, velocity, unscale)
 
 
@@ -100,6 +123,16 @@ class Adam(Optimizer):
     recordable = True
     decoupled = False
 
+    def __post_init__(self) -> None:
+        """Check the settings, most of them as the kernel does."""
+        super().__post_init__()
+        checks.settle(self, betas=checks.tuples)
+        self.scalars(1, 1.0)
+
+    def slots(self) -> tuple[str, ...]:
+        """Return the names of the state's arrays."""
+        return ("m", "v")
+
     def scalars(self, step: int, factor: float) -> tuple[float, ...]:
         """Return the numbers that `update` takes at a step, from 1, of the rate lr * factor."""
         return adam_scalars(
@@ -114,8 +147,7 @@ class Adam(Optimizer):
         unscale: Array | None = None,
     ) -> None:
         """Launch the update of `parameters` by these numbers, or by a table of every step's."""
-        m, v = self._state("m", parameters), self._state("v", parameters)
-        adam_update(scalars, parameters, gradients, m, v, unscale)
+        adam_update(scalars, parameters, gradients, self.state["m"], self.state["v"], unscale)
 
 
 @dataclass

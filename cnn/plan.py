@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from kernels.reduce import accumulator
 from kernels.runtime import Array
 from kernels.runtime.elementwise import Table
 from kernels.runtime.memory import Arena
-from kernels.runtime.recording import Launch, Recording
+from kernels.runtime.recording import Launch, Proof, Recording, Rehearsal
 
 from .fused import DenseLoss, fuse
 
@@ -46,6 +46,13 @@ def recordable(part: Any) -> bool:
     return bool(type(part).__dict__.get("recordable", False))
 
 
+def arrays_of(parts: Sequence[Any], kind: type) -> list[Array]:
+    """Return the arrays, of a target's class, that objects have as attributes or in dicts there."""
+    values = [value for part in parts for value in vars(part).values()]
+    values += [entry for value in values if isinstance(value, dict) for entry in value.values()]
+    return [value for value in values if isinstance(value, kind)]
+
+
 def strides(course: Course, every: int) -> Iterator[range]:
     """Yield the steps of an epoch, from 0, in ranges to be taken at once.
 
@@ -62,8 +69,9 @@ def strides(course: Course, every: int) -> Iterator[range]:
 class Plan:
     """The steps of one `Trainer.fit`.
 
-    What changes from step to step is on the device before the first of them: order, counters, the
-    optimizer's numbers. A step is recorded while it is taken, and replayed for every later batch of
+    What changes from step to step is on the device before an epoch: order, counters, the
+    optimizer's numbers. They are in the same places for every epoch, and take no more memory for
+    more of them. A step is recorded while it is taken, and replayed for every later batch of
     its size, in two parts: up to the loss, and from there. Where nobody looks at the loss, many
     are replayed as one: on `cuda` that is one launch of a graph.
 
@@ -73,8 +81,8 @@ class Plan:
         Its model is trained, by its loss, optimizer, augmentation and average; see `obstacle`.
     images, labels : array
         The data set on the model's device; labels of int64.
-    factors : sequence of float
-        Of the learning rate, one a step.
+    steps : int
+        Of an epoch, at most.
 
     Attributes
     ----------
@@ -84,12 +92,10 @@ class Plan:
         The memory of what does not outlive a step.
     """
 
-    def __init__(
-        self, trainer: Trainer, images: Array, labels: Array, factors: Sequence[float]
-    ) -> None:
+    def __init__(self, trainer: Trainer, images: Array, labels: Array, steps: int) -> None:
         self._trainer, self._images, self._labels = trainer, images, labels
         self._target = target = trainer.model.target
-        self.progress = Progress(target.zeros((2,), np.int64), target.zeros((2,), np.float64))
+        self.progress = Progress(target.zeros((3,), np.int64), target.zeros((2,), np.float64))
         self.arena = Arena(target)
         self._order = target.zeros((len(labels),), np.int64)
         self._layers = fuse(trainer.model, trainer.loss)
@@ -97,20 +103,28 @@ class Plan:
         self._strides: dict[tuple[int, int], Launch] = {}  # by rows and steps
         self._drawing: list[Layer] = []
         self._steps = self._taken = 0
+        self._row = self._rows = 0  # of the tables: that of the next step, and those there are
         optimizer, ema = trainer.optimizer, trainer.ema
         self._augmentation = None
         if trainer.augment is not None:
             ranges = trainer.augment.rotate, trainer.augment.shift, trainer.augment.zoom
             self._augmentation = Augmentation(*ranges, trainer.seed, trainer.steps)
-        steps = enumerate(factors, optimizer.steps + 1)
-        self._rates = self._table([optimizer.scalars(step, factor) for step, factor in steps])
+        self._rates = self._table(steps, optimizer.scalars(1, 1.0))
         if ema is not None:
-            shares = range(ema.steps + 1, ema.steps + len(factors) + 1)
-            self._shares = self._table([ema.scalars(step) for step in shares])
+            self._shares = self._table(steps, ema.scalars(1))
 
-    def begin_epoch(self, order: Array) -> None:
-        """Take images in this order (N,) from now on, and count anew."""
-        self._taken = 0
+    def begin_epoch(self, order: Array, factors: Iterable[float]) -> None:
+        """Take images in this order (N,) from now on, and count anew.
+
+        The learning rate's factors are those of the epoch's steps, one each.
+        """
+        optimizer, ema = self._trainer.optimizer, self._trainer.ema
+        steps = enumerate(factors, optimizer.steps + 1)
+        self._rows = self._fill(self._rates, (optimizer.scalars(*step) for step in steps))
+        if ema is not None:
+            shares = range(ema.steps + 1, ema.steps + self._rows + 1)
+            self._fill(self._shares, map(ema.scalars, shares))
+        self._taken = self._row = 0
         self._order[...] = order
         self.progress.counters[1:] = 0
         self.progress.totals[...] = 0
@@ -128,7 +142,7 @@ class Plan:
         Raises
         ------
         ValueError
-            If the order has fewer left, or if every step that has a factor was taken.
+            If the order has fewer left, or if every step of the epoch that has a factor was taken.
         """
         self._check_left(rows, 1)
         if rows in self._recordings:
@@ -138,7 +152,8 @@ class Plan:
             check()
             backward.replay()
         else:
-            self._recordings[rows] = self._record(rows, check)
+            with self._trainer.model.lock:
+                self._recordings[rows] = self._record(rows, check)
         self._count(rows, 1)
 
     def stride(self, rows: int, steps: int) -> None:
@@ -156,7 +171,8 @@ class Plan:
             forward, backward = self._recordings[rows]
             launches = [*forward.launches, *backward.launches]
             self._strides[rows, steps] = self._target.replayer(launches * steps)
-        self._strides[rows, steps]()
+        with self._target.on(self.arena.stream):
+            self._strides[rows, steps]()
         self._count_draws(steps)
         self._count(rows, steps)
 
@@ -164,10 +180,8 @@ class Plan:
         left = (len(self._labels) - self._taken) // steps
         if not 1 <= rows <= left:  # the kernel that gathers them does not look
             raise ValueError(f"rows: got {rows}, expected 1 to {left}, what the order has left")
-        if self._steps + steps > len(self._rates.rows):
-            raise ValueError(
-                f"steps: got {steps} after {self._steps}, expected {len(self._rates.rows)} in all"
-            )
+        if self._row + steps > self._rows:
+            raise ValueError(f"steps: got {steps} after {self._row}, expected {self._rows} in all")
 
     def _count_draws(self, steps: int) -> None:
         for layer in self._drawing:
@@ -175,6 +189,7 @@ class Plan:
 
     def _count(self, rows: int, steps: int) -> None:
         self._steps += steps
+        self._row += steps
         self._taken += rows * steps
         self._trainer.optimizer.steps += steps
         if self._trainer.ema is not None:
@@ -182,11 +197,29 @@ class Plan:
 
     def _record(self, rows: int, check: Callable[[], None]) -> tuple[Recording, Recording]:
         """Take a step by its Python code; return it up to the loss, and from there."""
-        trainer, model, target = self._trainer, self._trainer.model, self._target
+        state = self._state()
+        proof, inputs = Proof(state), [*state, *self._inputs()]
         forward, backward = (
-            Recording(self.arena, self.progress.counters, self._steps) for _ in range(2)
+            Recording(self.arena, inputs, self.progress.counters, self._steps) for _ in range(2)
         )
-        layers = {id(layer): layer for layer in (*model.layers, *self._layers)}
+        self._take(rows, check, forward, backward)
+        proof.check([forward, backward])
+        return forward, backward
+
+    def rehearse(self, rows: int, rehearsal: Rehearsal) -> None:
+        """Take a step on `rows` images without its launches; nothing changes."""
+        self._state()
+        before = [(layer, dict(vars(layer))) for layer in self._every_layer()]
+        self._take(rows, lambda: None, rehearsal, rehearsal)
+        for layer, attributes in before:
+            restore(layer, attributes)
+
+    def _take(
+        self, rows: int, check: Callable[[], None], forward: Recording, backward: Recording
+    ) -> None:
+        """Take a step by its Python code, recorded up to the loss and from there."""
+        trainer, model = self._trainer, self._trainer.model
+        layers = {id(layer): layer for layer in self._every_layer()}
         before = {key: dict(vars(layer)) for key, layer in layers.items()}
         with gemm.precision(trainer.precision), forward:
             x, labels = self._batch(rows)
@@ -203,16 +236,38 @@ class Plan:
             for layer in reversed(self._layers[min(trained, default=len(self._layers)) :]):
                 dy = layer.backward(dy)
                 # Without what forward kept, its memory serves the layers still to come.
-                _restore(layer, before[id(layer)])
+                restore(layer, before[id(layer)])
             buffers = model.parameter_buffer, model.gradient_buffer
             unscale = loss_scale.update(model.gradient_buffer, trainer.loss_scale)
             trainer.optimizer.update(*buffers, self._rates, unscale)
             if trainer.ema is not None:
                 trainer.ema.move(model.parameter_buffer, self._shares)
-            advance(target, model.dtype, rows, self.progress)
+            advance(self._target, model.dtype, rows, self.progress)
         for key, layer in layers.items():
-            _restore(layer, before[key])
-        return forward, backward
+            restore(layer, before[key])
+
+    def _every_layer(self) -> list[Layer]:
+        return [*self._trainer.model.layers, *self._layers]
+
+    def _state(self) -> list[Array]:
+        """Return what a step changes; arrays that the first step would make are made before it."""
+        trainer, model = self._trainer, self._trainer.model
+        trainer.optimizer.begin(model.parameter_buffer)
+        arrays = [model.parameter_buffer, model.gradient_buffer, *self.progress]
+        arrays += [*model.state.values(), *trainer.optimizer.state.values()]
+        if trainer.ema is not None:
+            trainer.ema.begin(model.parameter_buffer)
+            arrays.append(trainer.ema.average)
+        return arrays if trainer.loss_scale is None else [*arrays, trainer.loss_scale]
+
+    def _inputs(self) -> list[Array]:
+        """Return what a step reads: the data, the tables, and what parts of the training hold."""
+        trainer = self._trainer
+        data = [self._images, self._labels, self._order, self._rates.rows]
+        if trainer.ema is not None:
+            data.append(self._shares.rows)
+        parts = [trainer.loss, trainer.optimizer, *self._every_layer()]
+        return [*data, *arrays_of(parts, type(trainer.model.parameter_buffer))]
 
     def _batch(self, rows: int) -> tuple[Array, Array]:
         """Return the next images, as the model takes them, and their labels."""
@@ -244,11 +299,20 @@ class Plan:
         count_batch(self._target, loss, x, labels, self.progress)
         return dy
 
-    def _table(self, rows: list[tuple[float, ...]]) -> Table:
+    def _table(self, steps: int, row: tuple[float, ...]) -> Table:
+        """Return a table whose rows are still to be filled with numbers such as these."""
         wide = accumulator(self._trainer.model.dtype)
-        return Table(self._target.array(np.array(rows, wide)), self.progress.counters)
+        return Table(self._target.zeros((steps, len(row)), wide), self.progress.counters[2:])
+
+    def _fill(self, table: Table, rows: Iterable[tuple[float, ...]]) -> int:
+        """Write a table's first rows where they are, and return how many."""
+        row_type = np.dtype((table.rows.dtype, table.rows.shape[1:]))
+        values = np.fromiter(rows, row_type)
+        table.rows[: len(values)] = self._target.array(values)
+        return len(values)
 
 
-def _restore(layer: Layer, attributes: dict[str, Any]) -> None:
+def restore(layer: Layer, attributes: dict[str, Any]) -> None:
+    """Give a layer back the attributes that it had."""
     vars(layer).clear()
     vars(layer).update(attributes)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoint import write_whole
+from .files import write_whole
 
 try:
     import matplotlib

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from . import checks
 from .augment import Augment
 from .ema import EMA
 from .layers import BatchNorm, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool2D, ReLU
@@ -40,6 +41,20 @@ class Recipe:
     schedule: Schedule = OneCycle()
     augment: Augment | None = None
     ema: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        function = checks.function
+        checks.settle(
+            self,
+            lr=checks.number(0),
+            epochs=checks.count,
+            batch_size=checks.count,
+            loss=function,
+            schedule=function,
+            augment=checks.optional(function),
+            ema=checks.optional(checks.number(0, below=1)),
+        )
 
     def average(self) -> EMA | None:
         """Return a new moving average of the weights, if the recipe has one."""

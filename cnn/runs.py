@@ -15,12 +15,14 @@ import importlib.metadata
 import itertools
 import json
 import math
+import os
 import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .checkpoint import write_whole
+from . import checks
+from .files import UNFINISHED, append, write_whole
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -46,10 +48,8 @@ class Run:
     """
 
     def __init__(self, folder: str | Path, keep: int = 3) -> None:
-        if keep < 1:
-            raise ValueError(f"keep: got {keep}, expected at least 1")
         self.folder = Path(folder)
-        self.keep = keep
+        self.keep = checks.count("keep", keep)
         self._written = (0, 0.0)  # images of the epoch and the sum of their losses, at a line
         self._first = (0, 0)  # steps and images seen at the epoch's start
 
@@ -124,8 +124,7 @@ class Run:
         write_whole(self.folder / name, (to_json(content, indent=2) + "\n").encode())
 
     def _event(self, event: str, **values: Any) -> None:
-        with open(self.history, "a") as file:
-            file.write(to_json({"event": event, **values}) + "\n")
+        append(self.history, (to_json({"event": event, **values}) + "\n").encode())
 
     def _save(self, trainer: Trainer) -> None:
         self._first, self._written = (trainer.steps, trainer.images_seen), (0, 0.0)
@@ -136,12 +135,16 @@ class Run:
             # What is later is of a training that was gone back on.
             if not epochs - self.keep < number <= epochs:
                 path.unlink()
-        for left_behind in folder.glob(".epoch-*"):  # by a process killed while saving
+        for left_behind in folder.glob(f"{UNFINISHED}*"):  # by a process killed while saving
             left_behind.unlink()
 
     def _numbered(self) -> list[tuple[int, Path]]:
         folder = self.folder / "checkpoints"
-        named = [(_CHECKPOINT.fullmatch(path.name), path) for path in folder.glob("*")]
+        try:
+            names = os.listdir(folder)  # where that is not allowed, a glob finds nothing
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        named = [(_CHECKPOINT.fullmatch(name), folder / name) for name in names]
         return sorted((int(match[1]), path) for match, path in named if match)
 
 

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+from . import checks
+
 
 class Schedule(Protocol):
     """What the trainer needs of a schedule: a function of nothing but its arguments.
@@ -33,13 +35,17 @@ class Step:
     Parameters
     ----------
     every : float
-        Fraction of the training between two drops, in (0, 1].
+        Fraction of the training between two drops, from 1e-9 to 1.
     gamma : float
-        Factor of a drop.
+        Factor of a drop, in [0, 1].
     """
 
     every: float = 1 / 3
     gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        checks.settle(self, every=checks.number(1e-9, most=1), gamma=checks.fraction)
 
     def __call__(self, step: int, steps: int) -> float:
         """Return gamma to the number of drops so far."""
@@ -57,18 +63,24 @@ class Cosine:
     warmup : float
         Fraction of the training spent warming up, in [0, 1).
     final : float
-        Factor at the end.
+        Factor of the last step, in [0, 1], even where the warm-up would reach to it.
     """
 
     warmup: float = 0.0
     final: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        checks.settle(self, warmup=checks.number(0, below=1), final=checks.fraction)
+
     def __call__(self, step: int, steps: int) -> float:
-        """Return the factor."""
-        warm = self.warmup * steps
+        """Return the factor: 1 for a training of one step."""
+        last, warm = steps - 1, self.warmup * steps
+        if step == last:
+            return self.final if last > 0 else 1.0
         if step < warm:
             return (step + 1) / (warm + 1)
-        progress = (step - warm) / max(1.0, steps - 1 - warm)
+        progress = (step - warm) / (last - warm)
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2
 
 
@@ -81,18 +93,27 @@ class OneCycle:
     Parameters
     ----------
     peak : float
-        Fraction of the training at which the rate is highest, in [0, 1].
+        Fraction of the training at which the rate is highest, in [0, 1]. At 0 the first step has
+        the factor 1 in place of `start`; at 1 the last step has it in place of `final`.
     start, final : float
-        Factors of the first and the last step.
+        Factors of the first and the last step, in [0, 1].
     """
 
     peak: float = 0.25
     start: float = 0.1
     final: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        within = checks.fraction
+        checks.settle(self, peak=within, start=within, final=within)
+
     def __call__(self, step: int, steps: int) -> float:
-        """Return the factor."""
-        top = self.peak * (steps - 1)
+        """Return the factor: 1 for a training of one step."""
+        last = steps - 1
+        top = self.peak * last
         if step < top:
             return self.start + (1 - self.start) * step / top
-        return 1 - (1 - self.final) * (step - top) / max(1.0, steps - 1 - top)
+        if step == last:
+            return self.final if top < last else 1.0
+        return 1 - (1 - self.final) * (step - top) / (last - top)

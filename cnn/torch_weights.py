@@ -12,7 +12,9 @@ from safetensors.numpy import save as serialize
 from kernels.runtime import Array
 from kernels.runtime.target import Shape
 
-from .checkpoint import CheckpointError, write_whole
+from . import checks
+from .checkpoint import CheckpointError
+from .files import write_whole
 from .layers import BatchNorm, Conv2D, Dense, Flatten
 from .model import Sequential
 
@@ -71,8 +73,8 @@ def save_torch(model: Sequential, path: str | Path) -> None:
 
     Raises
     ------
-    ValueError
-        If a layer with arrays is none of this package's.
+    TypeError, ValueError
+        If the model is none, or a layer with arrays is none of this package's.
     OSError
         If the file cannot be written; what stood there is then unharmed.
     """
@@ -102,8 +104,8 @@ def load_torch(model: Sequential, path: str | Path) -> None:
     CheckpointError
         If the file is damaged, or lacks an array of the model, or has one of another shape or type
         or one that the model has not; the model is then as before.
-    ValueError
-        If a layer with arrays is none of this package's.
+    TypeError, ValueError
+        If the model is none, or a layer with arrays is none of this package's.
     OSError
         If the file cannot be read.
     """
@@ -119,12 +121,14 @@ def load_torch(model: Sequential, path: str | Path) -> None:
             values = {key: places[key].from_torch(file.get_tensor(key)) for key in places}
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
-    for key, place in places.items():
-        place.array[...] = model.target.array(values[key], model.dtype)
+    with model.target.on():
+        for key, place in places.items():
+            place.array[...] = model.target.array(values[key], model.dtype)
 
 
 def _places(model: Sequential) -> dict[str, _Place]:
     """Return the arrays of a model by PyTorch's names for them."""
+    checks.instance("model", model, Sequential)
     places = {}
     shape = model.input_shape
     flattened: Shape = ()  # the image whose pixels lie in one row by now

@@ -13,19 +13,22 @@ from typing import Any
 import numpy as np
 
 from kernels import gemm, loss_scale
-from kernels.runtime import Array, prepare
+from kernels.reduce import accumulator
+from kernels.runtime import Array
 
-from . import training_state
+from . import checks, training_state
 from .augment import Augment
 from .data import Dataset, pixel_statistics
 from .divergence import TrainingDivergedError, origin
 from .ema import EMA
 from .evaluation import checked, default_loss, evaluate
+from .layers import BatchNorm
 from .losses import Loss
 from .model import Sequential
 from .optimizers import Optimizer
 from .plan import Plan, obstacle, strides
 from .progress import Bar
+from .rehearsal import prepare
 from .runs import Run, interval
 from .schedules import Constant, Schedule
 from .training_state import Course
@@ -51,7 +54,7 @@ class Trainer:
         `kernels.gemm.precision`. Parameters, sums and everything else stay float32. With "fp16",
         gradients are scaled, and steps whose gradients overflow are left out.
     seed : int
-        Of the epochs' order and the augmentation.
+        Of the epochs' order and the augmentation, in [0, 2**64).
     ema : EMA, optional
         Moving average of the weights. It is what `evaluate` measures and what the model holds
         when `fit` returns.
@@ -81,10 +84,9 @@ class Trainer:
 
     Raises
     ------
-    ValueError
-        If the model's device and type do not have the precision.
-    KernelError
-        If the kernels cannot be compiled.
+    TypeError, ValueError
+        If an argument is of another kind or out of range, or the model's device and type do not
+        have the precision.
 
     Notes
     -----
@@ -104,19 +106,21 @@ class Trainer:
         plan: bool = True,
         run: Run | None = None,
     ) -> None:
+        checks.instance("model", model, Sequential)
         gemm.check_precision(precision, model.target, model.dtype)
         self.model = model
-        self.optimizer = optimizer
-        self.loss: Loss = loss or default_loss(model)
-        self.schedule: Schedule = schedule or Constant()
-        self.augment = augment
+        self.optimizer = checks.instance("optimizer", optimizer, Optimizer)
+        self.loss: Loss = default_loss(model) if loss is None else checks.function("loss", loss)
+        schedule = Constant() if schedule is None else schedule
+        self.schedule: Schedule = checks.function("schedule", schedule)
+        self.augment = None if augment is None else checks.function("augment", augment)
         self.precision = precision
-        self.seed = seed
-        self.ema = ema
-        self.plan = plan
+        self.seed = checks.word("seed", seed)
+        self.ema = None if ema is None else checks.instance("ema", ema, EMA)
+        self.plan = checks.flag("plan", plan)
         self.planned = False
         self.obstacle: str | None = None
-        self.run = run
+        self.run = None if run is None else checks.instance("run", run, Run)
         self.course: Course | None = None
         self.history: list[dict[str, Any]] = []
         self.train_seconds = 0.0
@@ -127,7 +131,6 @@ class Trainer:
         self.loss_scale = loss_scale.new_state(model.target, model.dtype) if scaled else None
         self._loss_sum: Array = None
         self._loss_count = 0
-        prepare(model.target, model.dtype)
 
     @property
     def running_loss(self) -> float:
@@ -166,7 +169,10 @@ class Trainer:
         Raises
         ------
         TypeError, ValueError
-            If data or parameters do not fit.
+            If data or parameters do not fit, or a step would leave a `BatchNorm` one value per
+            channel.
+        KernelError
+            If the kernels cannot be compiled.
         TrainingDivergedError
             If the loss is not finite. On a GPU that is looked at at the end of an epoch.
         KeyboardInterrupt
@@ -180,38 +186,45 @@ class Trainer:
         """
         dataset = checked(self.model, "data", data)
         held_out = None if validation is None else checked(self.model, "validation", validation)
-        for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-            if not isinstance(value, (int, np.integer)) or value < 1:
-                raise ValueError(f"{name}: got {value!r}, expected a whole number of at least 1")
-        asked = Course(int(epochs), int(batch_size), dataset.name, len(dataset), 0, self.steps)
+        epochs = checks.count("epochs", epochs)
+        batch_size = checks.count("batch_size", batch_size)
+        progress = checks.flag("progress", progress)
+        asked = Course(epochs, batch_size, dataset.name, len(dataset), 0, self.steps)
+        _check_statistics(self.model, asked)
         course = self._begin(asked)
         target = self.model.target
         if dataset.images.dtype.kind == "u" and not self.model.has_pixel_statistics:
-            self.model.pixel_mean, self.model.pixel_std = pixel_statistics(dataset.images)
+            with target.on():
+                self.model.pixel_mean, self.model.pixel_std = pixel_statistics(dataset.images)
         images = target.array(dataset.images)
         labels = target.array(dataset.labels, np.int64)
         plan = self._plan(images, labels, course)
+        prepare(self, plan, images, course.batch_size, held_out)
         every = self._stride(course, watched=progress or self.run is not None)
         if self.run is not None:
             self.run.begin(self)
 
         shown = Bar(epochs * len(dataset), course.done * len(dataset), enabled=progress)
         # Between two `fit`, the model holds the average: the weights come back for training.
-        with shown as bar, self._swapped_average():
+        with target.on(), shown as bar, self._swapped_average():
             for epoch in range(course.done, epochs):
                 start = time.perf_counter()
                 order = self._order(len(dataset))
-                self._loss_sum, self._loss_count = target.zeros((), self.model.dtype), 0
+                self._loss_sum = target.zeros((), accumulator(self.model.dtype))
+                self._loss_count = 0
                 if plan is not None:
-                    plan.begin_epoch(order)
+                    first = epoch * course.steps_per_epoch
+                    of_epoch = range(first, first + course.steps_per_epoch)
+                    factors = (self._factor(step, course) for step in of_epoch)
+                    plan.begin_epoch(order, factors)
                     self._loss_sum = plan.progress.totals[0, ...]
                 for steps in strides(course, every):
                     chosen = order[steps.start * batch_size : steps.stop * batch_size]
                     step = epoch * course.steps_per_epoch + steps[-1]
-                    factor = self.schedule(step, course.steps)
+                    factor = self._factor(step, course)
                     with self._counted_time():
                         if plan is None:
-                            with gemm.precision(self.precision):
+                            with gemm.precision(self.precision), self.model.lock:
                                 self._step(images, labels, chosen, factor)
                         elif len(steps) > 1:
                             plan.stride(batch_size, len(steps))
@@ -221,7 +234,7 @@ class Trainer:
                         self._count(len(steps), len(chosen))
                     bar.advance(len(chosen), f"epoch {epoch + 1}/{epochs}", self)
                     if self.run is not None:
-                        self.run.step(self, self.optimizer.lr * factor)
+                        self.run.step(self, float(self.optimizer.lr * factor))
                 with self._counted_time():
                     loss = self.running_loss  # waits for the device
                 self._check(loss, images, chosen[-batch_size:], self.steps - 1)
@@ -239,7 +252,8 @@ class Trainer:
         Everything random is a function of seeds and counters, so that a trainer that restores it
         goes on bit for bit, on the same device. What a `fit` leaves that was interrupted in the
         midst of an epoch does not go on, but starts another `fit`: see `Run` for checkpoints that
-        do. `Sequential.load` takes the model out of the file.
+        do. `Sequential.load` takes the model out of the file, even where `restore` will refuse a
+        loss or a schedule of your own.
 
         Raises
         ------
@@ -255,12 +269,14 @@ class Trainer:
         ------
         CheckpointError
             If the file is damaged or of another version, or if architecture, optimizer, loss,
-            schedule, augmentation, average, precision or seed are not what they were; nothing is
-            changed then.
+            schedule, augmentation, average, precision or seed are not, for sure, what they were;
+            nothing is changed then. Of your own they must be dataclasses of numbers and strings, or
+            functions that use no variables of other functions.
         OSError
             If it cannot be read.
         """
-        training_state.restore(self, path)
+        with self.model.target.on():
+            training_state.restore(self, path)
         self._restored = self.course is not None and not self.course.finished
         self._loss_count = 0
 
@@ -294,7 +310,7 @@ class Trainer:
         self.optimizer.step(model.parameter_buffer, model.gradient_buffer, factor, *scaled)
         if self.ema is not None:
             self.ema.update(model.parameter_buffer)
-        self._loss_sum += loss * len(expected)
+        self._loss_sum += loss.astype(self._loss_sum.dtype) * len(expected)
 
     def _batch(self, images: Array, chosen: Array, step: int) -> Array:
         """Return the chosen images as the model takes them at a step, from 0."""
@@ -327,8 +343,11 @@ class Trainer:
         self.planned = self.obstacle is None
         if not self.planned:
             return None
-        left = range(course.done * course.steps_per_epoch, course.steps)
-        return Plan(self, images, labels, [self.schedule(step, course.steps) for step in left])
+        return Plan(self, images, labels, course.steps_per_epoch)
+
+    def _factor(self, step: int, course: Course) -> float:
+        """Return the schedule's factor, which may be one of NumPy's numbers."""
+        return float(checks.number(0)("schedule", self.schedule(step, course.steps)))
 
     def _stride(self, course: Course, watched: bool) -> int:
         """Return how many steps may pass unseen: their losses, and an interrupt between them."""
@@ -347,7 +366,7 @@ class Trainer:
             "train_loss": loss,
             "seconds": seconds,
             "images_per_second": images / seconds,
-            "learning_rate": self.optimizer.lr * factor,
+            "learning_rate": float(self.optimizer.lr * factor),
         }
         if validation is not None:
             found = evaluate(self.model, validation, self.loss)
@@ -376,3 +395,16 @@ class Trainer:
             yield
         finally:
             swap(self.model.parameter_buffer)
+
+
+def _check_statistics(model: Sequential, course: Course) -> None:
+    """Raise ValueError if a step would give a `BatchNorm` one value per channel to train on."""
+    shapes = [model.input_shape, *model.output_shapes]
+    for position, (layer, shape) in enumerate(zip(model.layers, shapes, strict=False)):
+        # A derived class may take its statistics elsewhere.
+        if type(layer) is BatchNorm and course.smallest_step * math.prod(shape[:-1]) == 1:
+            raise ValueError(
+                f"batch_size: got {course.batch_size} for {course.images} images, expected no step "
+                f"of one image, since layer {position} (BatchNorm) trains on more than one value "
+                "per channel"
+            )

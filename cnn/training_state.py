@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import zip_longest
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
-from . import checkpoint
+from . import checkpoint, checks
 from .checkpoint import CheckpointError
 
 if TYPE_CHECKING:
     from .trainer import Trainer
+
+#: What must be the same for a training to go on, beside the model; see `described`.
+_SETTINGS = ("optimizer", "loss", "schedule", "augment", "ema", "precision", "seed")
 
 
 @dataclass
@@ -46,6 +51,11 @@ class Course:
         return -(-self.images // self.batch_size)
 
     @property
+    def smallest_step(self) -> int:
+        """Images of an epoch's last step."""
+        return self.images - (self.steps_per_epoch - 1) * self.batch_size
+
+    @property
     def steps(self) -> int:
         """Steps of all epochs."""
         return self.epochs * self.steps_per_epoch
@@ -77,7 +87,7 @@ def save(trainer: Trainer, path: str | Path) -> None:
     # An epoch that was interrupted cannot go on: what there is is a start for another training.
     between_epochs = trainer.course is not None and trainer.course.reached == trainer.steps
     training = {
-        "settings": _settings(trainer),
+        "settings": {name: described(getattr(trainer, name)) for name in _SETTINGS},
         "course": asdict(trainer.course) if trainer.course and between_epochs else None,
         "optimizer_steps": trainer.optimizer.steps,
         "ema_steps": 0 if trainer.ema is None else trainer.ema.steps,
@@ -106,12 +116,8 @@ def restore(trainer: Trainer, path: str | Path) -> None:
     if training is None:
         raise CheckpointError(f"{path} is a model without its training: that cannot go on")
     _check_architecture(path, content.architecture, checkpoint.architecture(model))
-    for name, expected in _settings(trainer).items():
-        found = training["settings"].get(name)
-        if found != expected:
-            raise CheckpointError(
-                f"{path} was saved by a training with {name} {found}, expected {expected}"
-            )
+    for name in _SETTINGS:
+        _check_setting(path, name, training["settings"].get(name), getattr(trainer, name))
     checkpoint.fill(model, content, path)
     arrays = {name: model.target.array(a) for name, a in content.training_arrays.items()}
     # In place where there is an array already: others may hold its address.
@@ -128,7 +134,10 @@ def restore(trainer: Trainer, path: str | Path) -> None:
         array[...] = 0
     for name, array in arrays.items():
         state = name.removeprefix("optimizer.")
-        optimizer.state.setdefault(state, model.parameter_buffer * 0)[...] = array
+        if state in optimizer.state:
+            optimizer.state[state][...] = array
+        else:
+            optimizer.state[state] = array
     trainer.steps = training["steps"]
     trainer.images_seen = training["images_seen"]
     trainer.train_seconds = training["train_seconds"]
@@ -162,12 +171,70 @@ def _layer(described: Any) -> str:
     return f"{name}({', '.join(f'{key}={value!r}' for key, value in settings.items())})"
 
 
-def _settings(trainer: Trainer) -> dict[str, str]:
-    """Return what must be the same for a training to go on, in words."""
-    return {
-        name: repr(value)
-        if value is None or isinstance(value, (int, str)) or is_dataclass(value)
-        else getattr(value, "__qualname__", type(value).__qualname__)
-        for name in ("optimizer", "loss", "schedule", "augment", "ema", "precision", "seed")
-        for value in [getattr(trainer, name)]
-    }
+def _check_setting(path: str | Path, name: str, found: str | None, value: Any) -> None:
+    """Raise CheckpointError unless a setting is, for sure, what it was in the training saved."""
+    expected = described(value)
+    if expected is None or found is None:
+        whose = "of that training" if found is None else "given here"
+        raise CheckpointError(
+            f"{path}: the {name} {whose} cannot be compared, expected a dataclass of numbers and "
+            "strings, or a function without variables of another function"
+        )
+    if found != expected:
+        raise CheckpointError(
+            f"{path} was saved by a training with {name} {found}, expected {expected}"
+        )
+
+
+def described(value: Any) -> str | None:
+    """Return what tells a setting from any other one, or None where nothing does.
+
+    None, numbers, strings, and tuples and lists of them are themselves. A dataclass is its class,
+    by module and name, and the fields that its constructor takes; its methods are not looked at,
+    as those of layers are not. A function is its module, name, code and defaults; what it reads
+    from its module is not looked at. The code is that of one version of Python.
+
+    Nothing tells an object of a class without fields, one of a class made within a function, or a
+    function with variables of another function (a closure) from others of the same name.
+    """
+    value = checks.plain(value)
+    if _is_literal(value):
+        return repr(value)
+    if isinstance(value, FunctionType):
+        given = (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
+        defaults = checks.plain(given)
+        if value.__closure__ is not None or not _is_literal(defaults):
+            return None
+        code = hashlib.sha256(_code(value.__code__).encode()).hexdigest()[:16]
+        return f"{value.__module__}.{value.__qualname__} of code {code} and defaults {defaults}"
+    kind = type(value)
+    # A class that derives from a dataclass may have more than its fields.
+    if "__dataclass_fields__" not in vars(kind) or "<locals>" in kind.__qualname__:
+        return None
+    own = kind.__module__.startswith(f"{__package__}.")
+    name = kind.__qualname__ if own else f"{kind.__module__}.{kind.__qualname__}"
+    settings = {f.name: described(getattr(value, f.name)) for f in fields(value) if f.init}
+    if None in settings.values():
+        return None
+    return f"{name}({', '.join(f'{key}={text}' for key, text in settings.items())})"
+
+
+def _is_literal(value: Any) -> bool:
+    """Whether a value is what repr() says, and that is all."""
+    if type(value) in (tuple, list):
+        return all(map(_is_literal, value))
+    return value is None or type(value) in (bool, int, float, str)
+
+
+def _code(code: CodeType) -> str:
+    """Return what a function does, in words that depend on nothing else: not on lines or files."""
+    constants = [
+        _code(constant)
+        if isinstance(constant, CodeType)
+        else repr(sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant)
+        for constant in code.co_consts
+    ]
+    handlers = getattr(code, "co_exceptiontable", b"")  # of Python 3.11 and newer
+    names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+    counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
+    return repr((code.co_code, handlers, constants, names, counts))

@@ -6,9 +6,10 @@
 //   count             totals[0] += rows * loss,  totals[1] += rows whose largest output is the
 //                     label's; the loss is given, or the mean of row losses, of which those with
 //                     no class for a label are not counted
-//   advance           counters[0] += 1,  counters[1] += rows
+//   advance           counters[0] += 1,  counters[1] += rows,  counters[2] += 1
 //
-// counters = {steps done, images taken of `order`}: where a replayed step finds its batch.
+// counters = {steps done, images and steps taken of `order`}: where a replayed step finds its batch
+// and its row of a table of scalars.
 //
 // shapes   images (N, H, W, C) of pixel_t; labels, order (N) int64, order within [0, N), which the
 //          caller guarantees; out (rows, H, W, C) of T; out_labels (rows); outputs (rows, classes)
@@ -112,4 +113,5 @@ KERNEL count_losses(const acc_t *__restrict__ losses, const T *__restrict__ outp
 KERNEL advance(int64 *counters, int64 rows) {
     counters[0] += 1;
     counters[1] += rows;
+    counters[2] += 1;
 }

@@ -29,8 +29,8 @@ class Progress(NamedTuple):
 
     Attributes
     ----------
-    counters : array (2,) of int64
-        Steps done, and images taken of the order under way.
+    counters : array (3,) of int64
+        Steps done, and images and steps taken of the order under way.
     totals : array (2,) of float64
         Sums over images: of the losses, and of those classified right.
     """
@@ -61,7 +61,7 @@ def gather_batch(
         uint8 or floating.
     labels, order : array (N,) of int64
         Classes; indices of images, in the order they are taken.
-    counters : array (2,) of int64
+    counters : array (3,) of int64
         See `Progress`; the second counts from 0 up to N - out_shape[0].
     out_shape : tuple of int
         Of the images returned, as many elements each.

@@ -35,7 +35,7 @@ KERNEL batch_norm_chunks(const T *__restrict__ x, acc_t *__restrict__ means,
 }
 
 // Merges the chunks, those of each thread and then two threads' at a time, and moves the running
-// statistics, the variance by its unbiased estimate.
+// statistics, the variance by its unbiased estimate, for which batchnorm.py asks for two rows.
 KERNEL batch_norm_merge(const acc_t *__restrict__ means, const acc_t *__restrict__ squares,
                         const int *__restrict__ counts, acc_t *__restrict__ mean,
                         acc_t *__restrict__ inv_std, T *__restrict__ running_mean,
@@ -69,7 +69,7 @@ KERNEL batch_norm_merge(const acc_t *__restrict__ means, const acc_t *__restrict
     const acc_t keep = acc_t(1 - momentum), take = acc_t(momentum);
     FIRST_LANES(v, LANES, smaller(used, LANES)) {
         const acc_t centre = merged.pivot[v] + merged.mean[v], square = merged.square[v];
-        const acc_t unbiased = square / acc_t(rows > 1 ? rows - 1 : 1);
+        const acc_t unbiased = square / acc_t(rows - 1);
         mean[c + v] = centre;
         inv_std[c + v] = acc_t(1) / sqrt(square / acc_t(rows) + acc_t(eps));
         running_mean[c + v] = T(keep * acc_t(running_mean[c + v]) + take * centre);

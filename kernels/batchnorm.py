@@ -69,7 +69,8 @@ def batch_norm(
     Raises
     ------
     TypeError, ValueError
-        If dtypes, devices, shapes or parameters do not fit.
+        If dtypes, devices, shapes or parameters do not fit, or a batch to train on has only one
+        value per channel, whose variance says nothing.
 
     Notes
     -----
@@ -81,9 +82,7 @@ def batch_norm(
         x=x, gamma=gamma, beta=beta, running_mean=running_mean, running_var=running_var
     )
     x, gamma, beta, running_mean, running_var = taken
-    momentum = checks.number("momentum", momentum, least=0)
-    if momentum > 1:
-        raise ValueError(f"momentum: got {momentum}, expected at most 1")
+    momentum = checks.number("momentum", momentum, least=0, most=1)
     eps = checks.number("eps", eps, least=0)
     _, C = _rows(x)
     for name, array in zip(
@@ -140,8 +139,17 @@ def statistics(
     """Return what x (..., C) is normalised by; with `training`, move the running statistics.
 
     x is read for that unless its `moments` are known.
+
+    Raises
+    ------
+    ValueError
+        With `training`, if there is one value per channel.
     """
     rows, C = _rows(x)
+    if training and rows == 1:
+        raise ValueError(
+            f"x: got shape {tuple(x.shape)}, expected more than one value per channel to train on"
+        )
     wide = accumulator(x.dtype)
     mean, inv_std = target.empty((C,), wide), target.empty((C,), wide)
     if training and rows:

@@ -24,9 +24,7 @@ _NORMALIZE = Elementwise(
     new=True,
     U=np.uint8,
 )
-_MULTIPLY_BY = Elementwise(
-    "multiply_by", "raw A factor", "T x", "x = T(A(x) * factor[0]);", rare=True
-)
+_MULTIPLY_BY = Elementwise("multiply_by", "raw A factor", "T x", "x = T(A(x) * factor[0]);")
 
 
 def _step(name: str, outputs: str, operation: str, scalars: str) -> tuple[Elementwise, Elementwise]:
@@ -41,7 +39,6 @@ def _step(name: str, outputs: str, operation: str, scalars: str) -> tuple[Elemen
             f"if (unscale[0] != 0) {{ {scaled} }}",
             scalars,
             table=True,
-            rare=True,
         ),
     )
 
@@ -74,7 +71,7 @@ _EMA = Elementwise(
     "moving_average",
     "T value",
     "T average",
-    "const A a = A(average); average = T(a + share * (A(value) - a));",
+    "const A a = A(average); average = share < 1 ? T(a + share * (A(value) - a)) : value;",
     scalars="A share",
     table=True,
 )
@@ -281,7 +278,7 @@ def multiply_by(x: Array, factor: Array) -> None:
 
 
 def average_update(scalars: Scalars, average: Array, value: Array) -> None:
-    """Move an average towards a value, in place, by one number: the share of the way."""
+    """Move an average towards a value, in place, by one number: the share of the way, up to 1."""
     average, value = _updated(average, value)
     target, _ = as_array("average", average)
     _EMA(target, average.dtype, value, *_as_arguments(scalars), average)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .runtime import Array, Source, checks
+from .runtime.memory import kept
 
 _SOURCE = Source("fold.cu")
 
@@ -28,9 +29,11 @@ def fold_norm(
     arrays = {"w": w, "b": b, "gamma": gamma, "beta": beta, "mean": mean, "variance": variance}
     target, taken = checks.arrays(**arrays, optional=("b", "gamma", "beta", "mean", "variance"))
     F, K = w.shape[0], w[0].size
-    folded, shift = target.fresh(w.shape, w.dtype), target.fresh((F,), w.dtype)
-    changed = target.fresh((F,), "int32")
-    changed.fill(-1)
+    folded, shift = kept(target, w.shape, w.dtype), kept(target, (F,), w.dtype)
+    changed = kept(target, (F,), "int32")
+    with target.on():
+        folded.fill(0)  # the first launch compares with it, too
+        changed.fill(-1)
     kernel = _SOURCE.kernel("fold_norm", target, w.dtype)
     grid = target.stride_grid(w.size)
     kernel(grid, target.threads, *taken, folded, shift, changed, F, K, eps)

@@ -83,7 +83,7 @@ def window(
     Raises
     ------
     TypeError, ValueError
-        If one is out of range, or the window is larger than the padded image.
+        If one is out of range, or no window fits the padded image.
     """
     kernels = pair("kernel", kernel, 1)
     strides = pair("stride", stride, 1)
@@ -99,43 +99,68 @@ def window(
                 f"padding: got {max(before, after)} for a window that extends over {extent}, "
                 f"expected at most {extent - 1}"
             )
-        room = length + before + after - extent
-        if room < 0:
-            raise ValueError(
-                f"kernel: extends over {extent}, larger than the padded input of {axis} "
-                f"{length + before + after}"
-            )
-        count = (-(-room // step) if ceil_mode else room // step) + 1
-        if ceil_mode and (count - 1) * step >= length + before:
-            count -= 1
-        outputs.append(count)
+        outputs.append(output_count(axis, length, before, after, extent, step, ceil_mode))
     if (size[0] + sum(pads[0])) * (size[1] + sum(pads[1])) > INT32_MAX:
         raise ValueError(f"padding: got {padding!r}, expected a padded image below 2**31 pixels")
     tops = (pads[0][0], pads[1][0])
     return Window(*size, *outputs, *kernels, *strides, *tops, *dilations), pads
 
 
+def output_count(
+    axis: str, length: int, before: int, after: int, extent: int, step: int, ceil_mode: bool
+) -> int:
+    """Return the number of windows along an axis, or raise ValueError where there is none.
+
+    Rounded up, a last window may hang over the end, even the only one: it must start in the image
+    or in the padding before it. PyTorch counts so.
+    """
+    room = length + before + after - extent
+    count = (-(-room // step) if ceil_mode else room // step) + 1
+    if ceil_mode and (count - 1) * step >= length + before:
+        count -= 1
+    if count < 1:
+        raise ValueError(
+            f"kernel: extends over {extent}, larger than the padded input of {axis} "
+            f"{length + before + after}"
+        )
+    return count
+
+
 def _pads(
     padding: Padding, size: tuple[int, int], extents: list[int], strides: tuple[int, int]
 ) -> Pads:
+    pads = sides(padding)
+    if pads is not None:
+        return pads
+    rows, columns = (
+        max((-(-length // step) - 1) * step + extent - length, 0)
+        for length, extent, step in zip(size, extents, strides, strict=True)
+    )
+    return (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)
+
+
+def sides(padding: Padding) -> Pads | None:
+    """Return a padding as ((top, bottom), (left, right)), or None for "same": that is the image's.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no padding, or less than 0.
+    """
     if isinstance(padding, str) and padding == "valid":
         return (0, 0), (0, 0)
     if isinstance(padding, str) and padding == "same":
-        rows, columns = (
-            max((-(-length // step) - 1) * step + extent - length, 0)
-            for length, extent, step in zip(size, extents, strides, strict=True)
-        )
-        return (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)
+        return None
     expected = (
         f"padding: got {padding!r}, expected a whole number, (h, w), "
         "((top, bottom), (left, right)), 'valid' or 'same'"
     )
-    sides: Any = padding
+    both: Any = padding
     if isinstance(padding, str):
         raise ValueError(expected)
     if not isinstance(padding, Sequence):
-        sides = (padding, padding)
-    if len(sides) != 2:
+        both = (padding, padding)
+    if len(both) != 2:
         raise ValueError(expected)
-    (top, bottom), (left, right) = (pair("padding", side, 0) for side in sides)
+    (top, bottom), (left, right) = (pair("padding", side, 0) for side in both)
     return (top, bottom), (left, right)

@@ -8,7 +8,7 @@ from .elementwise import multiply_by
 from .reduce import accumulator
 from .runtime import Array, Source, Target, as_array
 
-_SOURCE = Source("loss_scale.cu", rare=True)
+_SOURCE = Source("loss_scale.cu")
 _LARGEST = 2.0**24
 
 

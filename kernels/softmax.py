@@ -100,9 +100,7 @@ def softmax_cross_entropy(
     """
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction: got {reduction!r}, expected 'mean', 'sum' or 'none'")
-    smoothing = checks.number("label_smoothing", label_smoothing, least=0)
-    if smoothing > 1:
-        raise ValueError(f"label_smoothing: got {label_smoothing}, expected at most 1")
+    smoothing = checks.number("label_smoothing", label_smoothing, least=0, most=1)
     ignore_index = checks.whole("ignore_index", ignore_index, -(2**31))
     target, (logits, weight) = checks.arrays(logits=logits, weight=weight, optional=("weight",))
     checks.dimensions("logits", logits, "N, C")
@@ -123,7 +121,8 @@ def softmax_cross_entropy(
     grid, threads = _grid(target, N, C), _threads(target, C)
     kernel(grid, threads, *arrays, *sizes, shared=room * logits.dtype.itemsize)
     if reduction == "none":
-        return losses.astype(logits.dtype, copy=False), dlogits
+        with target.on():
+            return losses.astype(logits.dtype, copy=False), dlogits
     return _sum(target, losses, logits.dtype, divisor), dlogits
 
 
@@ -173,9 +172,10 @@ def _rows(name: str, x: Array) -> tuple[int, int]:
 def _labels(target: Target, labels: Any, N: int) -> Array:
     labels = checks.of_type(target, "labels", labels, "an integer dtype", "iu")
     checks.shape("labels", labels, (N,), "one label per row")
-    if labels.dtype.kind == "u" and labels.dtype.itemsize == 8:
-        labels = labels.clip(0, 2**63 - 1)  # so that none turns negative
-    return labels.astype(np.int64, copy=False)
+    with target.on():
+        if labels.dtype.kind == "u" and labels.dtype.itemsize == 8:
+            labels = labels.clip(0, 2**63 - 1)  # so that none turns negative
+        return labels.astype(np.int64, copy=False)
 
 
 def _grid(target: Target, rows: int, C: int) -> Grid:

@@ -4,8 +4,9 @@ Names, order and defaults of the arguments are PyTorch's, images are (N, C, H, W
 `torch.compile` work as usual. Images and filters lie in memory as `torch.channels_last` has them:
 tensors of that format are taken and returned without a copy, others are converted once, and images
 are returned in that format. Tensors are float32 or float64 on a CPU; on a GPU also float16 and
-bfloat16, and the kernels run on PyTorch's current stream. Differentiating twice raises
-RuntimeError.
+bfloat16, and the kernels run on PyTorch's current stream. Gradients are those of `torch.autograd`
+in reverse mode, and `torch.vmap` works; differentiating twice, forward mode and the gradients of
+`torch.func` raise RuntimeError.
 
 Importing this module raises ImportError where PyTorch cannot be imported.
 """
@@ -178,7 +179,7 @@ def batch_norm(
     if input.ndim < 2:
         raise ValueError(f"input: got shape {tuple(input.shape)}, expected (N, C, ...)")
     C = input.shape[1]
-    if training and math.prod(input.shape) == C:
+    if training and math.prod((input.shape[0], *input.shape[2:])) == 1:
         raise ValueError(
             f"input: got shape {tuple(input.shape)}, "
             "expected more than one value per channel to train on"
@@ -310,9 +311,12 @@ def _sides(
 
 
 def _check_tensor(name: str, value: Any, input: Any) -> None:
-    """Raise unless a value is a tensor on the device of the input."""
+    """Raise unless a value is a dense tensor on the device of the input."""
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name}: got {type(value).__name__}, expected a torch.Tensor")
+    if value.layout != torch.strided or value.is_nested:
+        kind = "a nested tensor" if value.is_nested else f"a tensor of {value.layout}"
+        raise TypeError(f"{name}: got {kind}, expected a dense one")
     if value.device != input.device:
         raise ValueError(f"{name}: is on {value.device}, expected {input.device} like input")
 

@@ -12,8 +12,12 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
+from .geometry import output_count
 from .reduce import accumulator
+from .runtime import KernelError
+from .runtime.cuda import unavailable
 
 NAMESPACE = "cnn_" + __package__.replace(".", "__")
 
@@ -46,8 +50,8 @@ def _operator(
     def launch(*arguments: Any) -> Any:
         with _on_current_stream(arguments[0].device):
             results = run(*map(_to_kernels, arguments))
-            if isinstance(results, (tuple, list)):
-                return type(results)(map(_from_kernels, results))
+            if isinstance(results, tuple):
+                return tuple(map(_from_kernels, results))
             return _from_kernels(results)
 
     operator = torch.library.custom_op(
@@ -55,7 +59,37 @@ def _operator(
     )
     operator.register_fake(fake)
     operator.register_autograd(gradients or _no_gradients, setup_context=save)
+    for key in ("AutogradCPU", "AutogradCUDA"):
+        _refuse_transforms(name, key)
     return operator
+
+
+# Kept: PyTorch takes back what a library registered when that is gone.
+_library = torch.library.Library(NAMESPACE, "FRAGMENT")
+
+
+def _refuse_transforms(name: str, key: str) -> None:
+    """Make an operator raise RuntimeError where its gradients are taken in a way it does not have.
+
+    PyTorch's own registration drops the tangents of forward mode.
+    """
+    kernel = torch.library.get_kernel(f"{NAMESPACE}::{name}", key)
+
+    def differentiable(keyset: Any, *arguments: Any) -> Any:
+        tensors = [value for value in arguments if isinstance(value, torch.Tensor)]
+        # vmap is no such way: by now, it has called for each slice.
+        if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors) or (
+            torch._C._are_functorch_transforms_active()
+            and torch.is_grad_enabled()
+            and any(tensor.requires_grad for tensor in tensors)
+        ):
+            raise RuntimeError(
+                f"{__package__}.torch supports torch.autograd in reverse mode only, neither "
+                "forward mode nor the gradients of torch.func (grad, vjp, jvp, jacrev, jacfwd)"
+            )
+        return kernel.call_boxed(keyset, *arguments)
+
+    _library.impl(name, differentiable, key, with_keyset=True)
 
 
 def _no_gradients(ctx: Any, *_: Any) -> Any:
@@ -82,6 +116,9 @@ def _on_current_stream(device: Any) -> AbstractContextManager[Any]:
     """Make PyTorch's current stream on a GPU CuPy's; on a CPU, do nothing."""
     if device.type != "cuda":
         return nullcontext()
+    reason = unavailable()
+    if reason is not None:
+        raise KernelError(f"the tensors are on a GPU, but {reason}")
     import cupy
 
     stack = ExitStack()
@@ -115,20 +152,21 @@ def _fake_conv2d(
 ) -> Any:
     N, _, H, W = input.shape
     F, _, KH, KW = weight.shape
-    OH = (H + sides[0] + sides[1] - dilation[0] * (KH - 1) - 1) // stride[0] + 1
-    OW = (W + sides[2] + sides[3] - dilation[1] * (KW - 1) - 1) // stride[1] + 1
+    OH = output_count("height", H, sides[0], sides[1], dilation[0] * (KH - 1) + 1, stride[0], False)
+    OW = output_count("width", W, sides[2], sides[3], dilation[1] * (KW - 1) + 1, stride[1], False)
     return _empty(input, (N, F, OH, OW))
 
 
-def _run_conv2d_backward(dy: Any, x: Any, w: Any, *rest: Any) -> list[Any]:
+def _run_conv2d_backward(dy: Any, x: Any, w: Any, *rest: Any) -> tuple[Any, ...]:
+    """Return the gradients of x, w and the bias; that of x is empty where it is not needed."""
     *window, need_dx = rest
     dx, dw, db = _kernels.conv2d_backward(dy, x, w, need_dx=need_dx, **_conv2d_options(*window))
-    return [dw, db, dx] if need_dx else [dw, db]
+    return dx if need_dx else x.new_empty(0), dw, db
 
 
-def _fake_conv2d_backward(grad: Any, input: Any, weight: Any, *rest: Any) -> list[Any]:
-    results = [_empty(weight, weight.shape), weight.new_empty(weight.shape[:1])]
-    return [*results, _empty(input, input.shape)] if rest[-1] else results
+def _fake_conv2d_backward(grad: Any, input: Any, weight: Any, *rest: Any) -> tuple[Any, ...]:
+    dx = _empty(input, input.shape) if rest[-1] else input.new_empty(0)
+    return dx, _empty(weight, weight.shape), weight.new_empty(weight.shape[:1])
 
 
 def _save_conv2d(ctx: Any, inputs: Any, output: Any) -> None:
@@ -138,8 +176,8 @@ def _save_conv2d(ctx: Any, inputs: Any, output: Any) -> None:
 
 def _conv2d_gradients(ctx: Any, grad: Any) -> tuple[Any, ...]:
     need_dx, _, need_db, *others = ctx.needs_input_grad
-    dw, db, *dx = conv2d_backward(grad, *ctx.saved_tensors, *ctx.window, need_dx)
-    return dx[0] if need_dx else None, dw, db if need_db else None, *(None for _ in others)
+    dx, dw, db = conv2d_backward(grad, *ctx.saved_tensors, *ctx.window, need_dx)
+    return dx if need_dx else None, dw, db if need_db else None, *(None for _ in others)
 
 
 conv2d = _operator(
@@ -152,7 +190,8 @@ conv2d = _operator(
 )
 conv2d_backward = _operator(
     "conv2d_backward",
-    f"(Tensor grad, Tensor input, Tensor weight, {_WINDOW}, bool need_dx) -> Tensor[]",
+    f"(Tensor grad, Tensor input, Tensor weight, {_WINDOW}, bool need_dx)"
+    " -> (Tensor, Tensor, Tensor)",
     _run_conv2d_backward,
     _fake_conv2d_backward,
 )
@@ -175,11 +214,11 @@ def _fake_max_pool2d(
     input: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
 ) -> Any:
     N, C, *size = input.shape
-    outputs = []
-    for length, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True):
-        room = length + 2 * p - d * (k - 1) - 1
-        count = (-(-room // s) if ceil_mode else room // s) + 1
-        outputs.append(count - 1 if ceil_mode and (count - 1) * s >= length + p else count)
+    axes = zip(("height", "width"), size, kernel, stride, padding, dilation, strict=True)
+    outputs = (
+        output_count(axis, length, p, p, d * (k - 1) + 1, s, ceil_mode)
+        for axis, length, k, s, p, d in axes
+    )
     shape = (N, C, *outputs)
     index = torch.uint8 if kernel[0] * kernel[1] <= 256 else torch.uint16
     return _empty(input, shape), _empty(input, shape, index)
@@ -309,14 +348,15 @@ def _fake_dense(input: Any, weight: Any, bias: Any) -> Any:
     return input.new_empty((input.shape[0], weight.shape[0]))
 
 
-def _run_dense_backward(dy: Any, x: Any, w: Any, need_dx: bool) -> list[Any]:
+def _run_dense_backward(dy: Any, x: Any, w: Any, need_dx: bool) -> tuple[Any, ...]:
+    """Return the gradients of x, w and the bias; that of x is empty where it is not needed."""
     dx, dw, db = _kernels.dense_backward(dy, x, w, need_dx=need_dx)
-    return [dw, db, dx] if need_dx else [dw, db]
+    return dx if need_dx else x.new_empty(0), dw, db
 
 
-def _fake_dense_backward(grad: Any, input: Any, weight: Any, need_dx: bool) -> list[Any]:
-    results = [weight.new_empty(weight.shape), weight.new_empty(weight.shape[:1])]
-    return [*results, input.new_empty(input.shape)] if need_dx else results
+def _fake_dense_backward(grad: Any, input: Any, weight: Any, need_dx: bool) -> tuple[Any, ...]:
+    dx = input.new_empty(input.shape if need_dx else 0)
+    return dx, weight.new_empty(weight.shape), weight.new_empty(weight.shape[:1])
 
 
 def _save_dense(ctx: Any, inputs: Any, output: Any) -> None:
@@ -325,8 +365,8 @@ def _save_dense(ctx: Any, inputs: Any, output: Any) -> None:
 
 def _dense_gradients(ctx: Any, grad: Any) -> tuple[Any, ...]:
     need_dx, _, need_db = ctx.needs_input_grad
-    dw, db, *dx = dense_backward(grad, *ctx.saved_tensors, need_dx)
-    return dx[0] if need_dx else None, dw, db if need_db else None
+    dx, dw, db = dense_backward(grad, *ctx.saved_tensors, need_dx)
+    return dx if need_dx else None, dw, db if need_db else None
 
 
 dense = _operator(
@@ -339,7 +379,7 @@ dense = _operator(
 )
 dense_backward = _operator(
     "dense_backward",
-    "(Tensor grad, Tensor input, Tensor weight, bool need_dx) -> Tensor[]",
+    "(Tensor grad, Tensor input, Tensor weight, bool need_dx) -> (Tensor, Tensor, Tensor)",
     _run_dense_backward,
     _fake_dense_backward,
 )

@@ -15,6 +15,7 @@ from . import gemm
 from .geometry import Window
 from .reduce import Moments, accumulator
 from .runtime import Array, Source, Target
+from .runtime.memory import kept
 from .runtime.recording import current
 from .runtime.target import Grid, Shape
 
@@ -167,9 +168,8 @@ def _convolve(
     (N, _, _, C), F = x.shape, w.shape[3 if turned else 0]
     tiles, count = _chunks(target, x.dtype, N, outputs, C, F)
     changed = _changed.get()
-    # Kept in memory of their own: an arena's serves other arrays before the next replay.
-    new = target.empty if changed is None else target.fresh
-    u = new((_POINTS, C * tiles.width + _LINE), accumulator(w.dtype))
+    shape, wide = (_POINTS, C * tiles.width + _LINE), accumulator(w.dtype)
+    u = target.empty(shape, wide) if changed is None else kept(target, shape, wide)
     kernel = _SOURCE.kernel("winograd_filters", target, w.dtype)
     grid = target.stride_grid(C * tiles.width)
     kernel(grid, target.threads, w, changed, u, w.shape[0], w.shape[3], tiles.width, int(turned))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ import kernels.conv2d_pool
 import kernels.dense_loss
 import kernels.fold
 import kernels.loss_scale  # noqa: F401  (they define sources that `kernels` alone leaves out)
+from kernels.runtime.recording import Rehearsal, current
 from kernels.runtime.source import Source
 
 README = Path(__file__).parent / "README.md"
@@ -42,18 +44,26 @@ class Cells:
         reached, shipped, original = self.reached, self.shipped, self._original
 
         def kernel(self, entry, target, dtype, **constants):
-            if entry in shipped:
+            if entry in shipped and not isinstance(current(), Rehearsal):
                 reached.add((entry, target.name, np.dtype(dtype).name))
             return original(self, entry, target, dtype, **constants)
 
         Source.kernel = kernel
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Add what a process of pytest-xdist has reached to what this one has."""
+        self.reached |= {tuple(cell) for cell in getattr(node, "workeroutput", {}).get("cells", ())}
+
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Write the table, or compare with it after a whole and green run."""
+        if hasattr(session.config, "workeroutput"):  # a process of pytest-xdist
+            session.config.workeroutput["cells"] = sorted(self.reached)
+            return
         if self.write:
             README.write_text(with_table(README.read_text(), self.reached))
-        if is_whole(session) and exitstatus == 0 and not self.write:
+        if is_whole(session.config) and exitstatus == 0 and not self.write:
             ran = {target for _, target, _ in self.reached}
             listed = cells_in(README.read_text())
             required = {cell for cell in listed if cell[1] != "cuda" or "cuda" in ran}
@@ -68,12 +78,12 @@ class Cells:
             terminalreporter.write_line(f"FAILED cell not covered: {', '.join(cell)}", red=True)
 
 
-def is_whole(session: pytest.Session) -> bool:
+def is_whole(config: pytest.Config) -> bool:
     """Whether every test of the suite was asked for, but perhaps the slow ones."""
-    options = session.config.option
+    options = config.option
     marked = options.markexpr not in ("", "not slow", "slow or not slow")
     narrowed = marked or options.keyword or options.deselect or options.maxfail
-    return not narrowed and session.config.args == session.config.getini("testpaths")
+    return not narrowed and config.args == config.getini("testpaths")
 
 
 def with_table(text: str, cells: set[Cell]) -> str:

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.runtime.checks import floating
+
 
 def _host(x) -> NDArray[np.float64]:
     """Return a NumPy or CuPy array, or a scalar, as float64 on the host."""
@@ -47,6 +49,6 @@ def poison(shape, dtype) -> NDArray:
     For an output buffer, so that what a kernel fails to write is noticed.
     """
     dtype = np.dtype(dtype)
-    if dtype.kind == "f":
+    if floating(dtype):
         return np.full(shape, np.nan, dtype)
     return np.full(shape, np.frombuffer(b"\xab" * dtype.itemsize, dtype)[0], dtype)

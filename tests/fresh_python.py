@@ -13,6 +13,15 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 #: Compiles one kernel and the thread pool, runs them, and prints "[0. 2.]".
 RELU = "import kernels, numpy; print(kernels.relu(numpy.array([-1, 2], numpy.float32)))"
 RELU_SAYS = "[0. 2.]\n"
+#: Goes before a script: its user has no home folder, neither by the environment nor by a name.
+NO_HOME = """
+import os, pwd
+for variable in ("HOME", "XDG_CACHE_HOME"):
+    os.environ.pop(variable, None)
+def nobody(number):
+    raise KeyError(f"getpwuid(): uid not found: {number}")
+pwd.getpwuid = nobody
+"""
 
 
 def environment(**changes: object) -> dict[str, str]:

@@ -113,6 +113,6 @@ def assert_equal(planned, plain):
 
 def a_plan(trainer, data, steps=8):
     images, labels = (trainer.model.target.array(array) for array in data)
-    plan = Plan(trainer, images, labels, [1.0] * steps)
-    plan.begin_epoch(trainer.model.target.array(np.arange(len(labels))))
+    plan = Plan(trainer, images, labels, steps)
+    plan.begin_epoch(trainer.model.target.array(np.arange(len(labels))), [1.0] * steps)
     return plan

@@ -46,7 +46,7 @@ def take_numpys_cache_away() -> None:
     handler = _Handler.from_address(pointer(get_handler(), b"mem_handler"))
     assert handler.name == b"default_allocator", handler.name
     text = (Path(__file__).parent / "plain_malloc.cpp").read_text()
-    plain = ctypes.CDLL(str(compiler().library("plain_malloc.cpp", text, [])))
+    plain = compiler().load("plain_malloc.cpp", text, [])
     for name in ("malloc", "calloc", "realloc", "free"):
         address = ctypes.cast(getattr(plain, f"plain_{name}"), ctypes.c_void_p).value
         setattr(handler, name, address)

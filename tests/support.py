@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 
 #: Relative to the largest reference value: rounding of sums over a few thousand terms.
 RTOL = {"float32": 2e-5, "float64": 1e-12}
+# Of the narrow types: arguments are rounded, and results once, to half a unit of the last place.
+RTOL |= {"float16": 2**-10, "bfloat16": 2**-7}
 
 #: Around the eight channels that a cpu kernel takes at a time, with a tail of one and of seven.
 CHANNELS = [1, 7, 8, 9, 24, 33]
@@ -43,20 +45,20 @@ def windows(draw, pool=False):
         pads = padding
     else:
         padding, pads = form, ((0, 0), (0, 0))
-    least = [
-        1 if form == "same" else max(1, extent - before - after)
-        for extent, (before, after) in zip(extents, pads, strict=True)
-    ]
-    size = tuple(draw(st.integers(length, length + 6)) for length in least)
-    options = {
-        "stride": _short(draw(_pairs(1, 4))),
-        "padding": padding,
-        "dilation": _short(dilation),
-    }
+    stride = draw(_pairs(1, 4))
+    options = {"stride": _short(stride), "padding": padding, "dilation": _short(dilation)}
+    hanging = (0, 0)
     if pool:
         options["ceil_mode"] = draw(st.booleans())
         if draw(st.booleans()):
-            options["stride"] = None
+            options["stride"], stride = None, kernel
+        if options["ceil_mode"]:  # the only window may be larger than the padded image
+            hanging = tuple(step - 1 for step in stride)
+    least = [
+        1 if form == "same" else max(1, extent - before - after - over)
+        for extent, (before, after), over in zip(extents, pads, hanging, strict=True)
+    ]
+    size = tuple(draw(st.integers(length, length + 6)) for length in least)
     return size, _short(kernel), options
 
 

@@ -137,7 +137,7 @@ def zeros(*shape, dtype=np.float32):
         ("batch_norm", {"beta": zeros(1, C)}, r"beta: got shape \(1, 9\), expected \(9,\)"),
         ("batch_norm", {"running_mean": zeros(8)}, r"running_mean: got shape \(8,\), expected"),
         ("batch_norm", {"running_var": zeros(8)}, r"running_var: got shape \(8,\), expected"),
-        ("batch_norm", {"momentum": 1.1}, "momentum: got 1.1, expected at most 1"),
+        ("batch_norm", {"momentum": 1.1}, "momentum: got 1.1, expected at least 0 and at most 1"),
         ("batch_norm", {"momentum": -0.1}, "momentum: got -0.1, expected at least 0"),
         ("batch_norm", {"eps": np.nan}, "eps: got nan, expected at least 0"),
         ("batch_norm_backward", {"dy": zeros(1100, 8)}, r"dy: got .*, expected \(1100, 9\)"),

@@ -24,7 +24,7 @@ class Data:
         self.images = target.array(images if kind == "uint8" else normal(1, N, *shape, dtype=kind))
         self.labels = target.array(random.integers(10, size=N))
         self.order = target.array(random.permutation(N))
-        self.counters = target.array(np.array([3, 4]))
+        self.counters = target.array(np.array([3, 4, 2]))
         self.shape = (*shape, 1) if len(shape) == 2 else shape
 
     def gather(self, target, rows, dtype, augmentation=None):
@@ -61,7 +61,7 @@ def test_an_augmented_batch_is_that_of_augment(target, dtype, shape, kind):
 
 
 def test_a_batch_is_counted(target, dtype):
-    progress = Progress(target.array(np.array([3, 4])), target.array(np.array([1.5, 2.0])))
+    progress = Progress(target.array(np.array([3, 4, 2])), target.array(np.array([1.5, 2.0])))
     # More rows than threads of a block.
     outputs = np.round(3 * normal(0, 300, 5, dtype=dtype))
     labels = np.random.default_rng(0).integers(5, size=300)
@@ -71,9 +71,9 @@ def test_a_batch_is_counted(target, dtype):
     hits = (outputs.argmax(axis=1) == labels).sum() - 1
     arrays = [target.array(value) for value in (np.array(0.25, dtype), outputs, labels)]
     count_batch(target, *arrays, progress)
-    assert host(progress.counters).tolist() == [3, 4]
+    assert host(progress.counters).tolist() == [3, 4, 2]
     advance(target, dtype, 300, progress)
-    assert host(progress.counters).tolist() == [4, 304]
+    assert host(progress.counters).tolist() == [4, 304, 3]
     assert host(progress.totals).tolist() == [1.5 + 300 * 0.25, 2 + hits]
 
 
@@ -86,7 +86,7 @@ def test_row_losses_are_counted_as_their_mean_is(target, dtype):
     arrays = [target.array(value) for value in (outputs, labels)]
     totals = []
     for count, loss in ((count_batch, losses.sum(dtype="f8") / 298), (count_losses, losses)):
-        progress = Progress(target.array(np.array([3, 4])), target.array(np.array([1.5, 2.0])))
+        progress = Progress(target.array(np.array([3, 4, 2])), target.array(np.array([1.5, 2.0])))
         count(target, target.array(np.asarray(loss, dtype)), *arrays, progress)
         totals.append(host(progress.totals))
     assert_close(totals[1], totals[0], rtol=1e-7)

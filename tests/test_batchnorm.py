@@ -145,16 +145,28 @@ def test_an_empty_batch_moves_nothing(target, dtype, shape):
     assert host(dgamma).tolist() == host(dbeta).tolist() == [0, 0, 0]
 
 
-def test_one_row_per_channel_is_normalised_to_beta(target, dtype):
-    gamma, beta, mean, var = parameters(9, dtype)
-    running = [target.array(mean.copy()), target.array(var.copy())]
-    arrays = [target.array(array) for array in (normal(0, 1, 9, dtype=dtype), gamma, beta)]
-    y, saved = kernels.batch_norm(*arrays, *running, training=True)
-    np.testing.assert_array_equal(host(y)[0], beta)
-    # The unbiased variance of one value does not exist; the biased one, 0, stands in for it.
-    comparison.assert_close(running[1], 0.9 * var, rtol=RTOL[dtype.name])
-    dx, *_ = kernels.batch_norm_backward(arrays[0], *arrays[:2], saved)
-    assert not host(dx).any()
+@pytest.mark.parametrize("shape", [(1, 9), (1, 1, 1, 9)])
+def test_one_value_per_channel_is_nothing_to_train_on(target, dtype, shape):
+    given = normal(0, *shape, dtype=dtype), *parameters(9, dtype)
+    arrays = [target.array(array.copy()) for array in given]
+    expected = f"x: got shape {shape}, expected more than one value per channel to train on"
+    with pytest.raises(ValueError) as raised:
+        kernels.batch_norm(*arrays, training=True)
+    assert str(raised.value) == expected
+    for array, before in zip(arrays, given, strict=True):
+        np.testing.assert_array_equal(host(array), before)
+    check(target, given[0], training=False)
+
+
+def test_one_image_of_two_pixels(target, dtype):
+    x = np.array([[1, 5], [4, 3]], dtype).reshape(1, 2, 1, 2)
+    arrays = [np.ones(2, dtype), np.zeros(2, dtype), np.zeros(2, dtype), np.zeros(2, dtype)]
+    moved = [target.array(array) for array in arrays]
+    y, _ = kernels.batch_norm(target.array(x), *moved, training=True, momentum=1, eps=0)
+    # Each value is one deviation off the mean; the unbiased variance is twice the biased one.
+    comparison.assert_close(y, [[[[-1, 1]], [[1, -1]]]], rtol=RTOL[dtype.name])
+    comparison.assert_close(moved[2], [2.5, 4], rtol=RTOL[dtype.name])
+    comparison.assert_close(moved[3], [4.5, 2], rtol=RTOL[dtype.name])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -102,6 +102,14 @@ def test_windows_around_a_chunk(target, dtype, images):
     check(target, normal(0, images, 9, 8, 3, dtype=dtype), (2, 2), relu=True)
 
 
+def test_one_value_per_channel_is_nothing_to_train_on(target, dtype):
+    x = normal(0, 1, 1, 1, 17, dtype=dtype)
+    with pytest.raises(ValueError, match=r"^x: got shape \(1, 1, 1, 17\), expected more than one"):
+        run(target, x, 1, True)
+    _, (y, argmax, *_) = run(target, x, 1, True, training=False)
+    assert y.shape == x.shape and not host(argmax).any()
+
+
 def test_by_the_running_statistics(target, dtype):
     x = normal(0, 3, 5, 4, 17, dtype=dtype)
     (gamma, beta, mean, var), results = run(target, x, 2, True, training=False)

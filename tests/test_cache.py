@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from fresh_python import (
+    NO_HOME,
     RELU,
     RELU_SAYS,
     REPOSITORY,
@@ -31,16 +32,23 @@ def files(folder: Path) -> list[str]:
     return sorted(os.listdir(folder)) if folder.exists() else []
 
 
+@pytest.fixture(scope="module")
+def compiler(tmp_path_factory: pytest.TempPathFactory) -> CountedCompiler:
+    return CountedCompiler(tmp_path_factory.mktemp("compiler"))
+
+
 @pytest.fixture
-def counted(tmp_path: Path) -> CountedCompiler:
-    return CountedCompiler(tmp_path)
+def counted(compiler: CountedCompiler) -> CountedCompiler:
+    """The compiler of `built`, from now on."""
+    compiler.calls()
+    return compiler
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(compiler: CountedCompiler, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder that holds what RELU needs; not to be changed."""
     folder = tmp_path_factory.mktemp("built")
-    output(RELU, KERNELS_CACHE_DIR=folder)
+    output(RELU, KERNELS_CACHE_DIR=folder, CXX=compiler.path)
     return folder
 
 
@@ -180,12 +188,58 @@ def test_library_under_another_name_is_built_anew(cache: Path, counted: CountedC
     assert files(cache) == names
 
 
+# --- what cannot be loaded
+
+
+@pytest.fixture
+def half_linked(tmp_path: Path) -> Path:
+    """A compiler that links with no library of C++, as gcc does, while there is a file beside it.
+
+    Its macros are those of the real one.
+    """
+    (tmp_path / "without libraries").touch()
+    return program(
+        tmp_path / "gcc-like",
+        f'[ -e "{tmp_path}/without libraries" ] || exec c++ "$@"\nexec c++ -nodefaultlibs "$@"',
+    )
+
+
+def test_a_compiler_that_does_not_link_harms_no_other(half_linked: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    message = error(RELU, KERNELS_CACHE_DIR=cache, CXX=half_linked)
+    assert message.startswith(f"a compiled kernel cannot be loaded: {cache}/")
+    assert "undefined symbol" in message
+    assert f"the compiler ({half_linked}) must be one of C++ for this machine" in message
+    for _ in range(2):
+        assert output(RELU, KERNELS_CACHE_DIR=cache) == RELU_SAYS
+
+
+def test_a_library_that_cannot_be_loaded_is_built_anew(half_linked: Path, tmp_path: Path) -> None:
+    cache, counted = tmp_path / "cache", CountedCompiler(tmp_path, str(half_linked))
+    changes = {"KERNELS_CACHE_DIR": cache, "CXX": counted.path}
+    messages = []
+    for _ in range(2):
+        messages.append(error(RELU, **changes))
+        compilations, _ = counted.calls()
+        assert 1 <= compilations <= LIBRARIES  # none of them twice
+    assert messages[0] == messages[1]
+    (tmp_path / "without libraries").unlink()
+    assert output(RELU, **changes) == RELU_SAYS
+    assert counted.calls()[0] >= 1
+    assert output(RELU, **changes) == RELU_SAYS
+    assert counted.calls() == (0, 1)
+    assert len(files(cache)) == LIBRARIES
+
+
 # --- what is left behind
 
 
-def test_processes_that_build_at_once_leave_only_libraries(built: Path, tmp_path: Path) -> None:
+def test_processes_that_build_at_once_leave_only_libraries(
+    built: Path, compiler: CountedCompiler, tmp_path: Path
+) -> None:
     cache = tmp_path / "cache"
-    processes = [start("-c", RELU, KERNELS_CACHE_DIR=cache) for _ in range(3)]
+    changes = {"KERNELS_CACHE_DIR": cache, "CXX": compiler.path}
+    processes = [start("-c", RELU, **changes) for _ in range(3)]
     assert [process.communicate()[0] for process in processes] == [RELU_SAYS] * 3
     assert files(cache) == files(built)
 
@@ -213,7 +267,9 @@ def test_interrupted_compilation_leaves_nothing(tmp_path: Path) -> None:
     )
     script = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from kernels.runtime import *; prepare(cpu_target(), 'float32')"
+        "import numpy as np, cnn; from cnn import *; y = np.zeros(4, int)\n"
+        "model = Sequential([Flatten(), Dense(2)], (2, 2, 1), device='cpu')\n"
+        "Trainer(model, SGD(0.1)).fit((np.zeros((4, 2, 2), np.float32), y))"
     )
     changes = {"KERNELS_CACHE_DIR": cache, "KERNELS_THREADS": 2, "CXX": endless}
     process = start("-c", script, TMPDIR=temporary, **changes)
@@ -236,6 +292,33 @@ def test_unwritable_folder_is_named_with_its_variable(tmp_path: Path) -> None:
     assert files(temporary) == []
     assert message.startswith(f"cannot write compiled kernels to the cache folder {folder}: Not a")
     assert "set KERNELS_CACHE_DIR to a folder that can be written" in message
+
+
+# --- how the folder is named
+
+IN_FOLDER = f"""
+import os, sys
+os.chdir(sys.argv[1])
+{RELU}
+"""
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    changes = {"KERNELS_CACHE_DIR": "~/x", "HOME": tmp_path / "home"}
+    assert run("-c", IN_FOLDER, str(tmp_path), **changes).stdout == RELU_SAYS
+    assert len(files(tmp_path / "home" / "x")) == LIBRARIES and files(tmp_path) == ["home"]
+    message = error(RELU, KERNELS_CACHE_DIR="~nobody-of-this-name/x")
+    assert message == "KERNELS_CACHE_DIR: got '~nobody-of-this-name/x', and no such home folder"
+
+
+@pytest.mark.parametrize("name", [".", "x", "../x"])
+def test_a_relative_folder(name: str, tmp_path: Path) -> None:
+    (tmp_path / "current").mkdir()
+    for _ in range(2):
+        done = run("-c", IN_FOLDER, str(tmp_path / "current"), KERNELS_CACHE_DIR=name)
+        assert (done.stdout, done.stderr) == (RELU_SAYS, "")
+    assert len(files(tmp_path / "current" / name)) == LIBRARIES
 
 
 # --- a home that cannot be written
@@ -280,3 +363,22 @@ def test_what_a_read_only_cache_holds_is_used(
         path.chmod(0o555)
     assert output(RELU, XDG_CACHE_HOME=home, CXX=counted.path) == RELU_SAYS
     assert counted.calls() == (0, 1)
+
+
+def test_no_home_is_no_obstacle(tmp_path: Path) -> None:
+    """As in a container that runs as a number that has no name."""
+    script = NO_HOME + FALLBACK
+    done = run("-W", "ignore::DeprecationWarning", "-c", script, TMPDIR=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [RELU_SAYS.strip(), f"{LIBRARIES} [1.]"]
+    warned = [line for line in done.stderr.splitlines() if "RuntimeWarning" in line]
+    assert len(warned) == 1
+    assert warned[0].endswith(
+        "there is no home folder to keep compiled kernels in; set KERNELS_CACHE_DIR to a folder "
+        "that can be written; until then they last as long as this process"
+    )
+    assert files(tmp_path) == []
+    script = NO_HOME + "from cnn.__main__ import main; main(['info'])"
+    assert "cache folder  none: there is no home folder\n" in output(script)
+    script = NO_HOME + RELU
+    assert output(script, KERNELS_CACHE_DIR=tmp_path / "cache") == RELU_SAYS

@@ -3,10 +3,11 @@
 import json
 import os
 import stat
-from dataclasses import make_dataclass
+from dataclasses import dataclass, make_dataclass
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -26,6 +27,7 @@ from cnn import (
     Sequential,
     Softmax,
     Trainer,
+    checkpoint,
 )
 from support import device_of, host, normal
 
@@ -117,6 +119,22 @@ def test_a_model_without_arrays(path):
     assert Sequential.load(path).output_shape == (2,)
 
 
+@dataclass(eq=False)
+class Gain(Layer):
+    """A layer of the user's own, with one number to learn."""
+
+    def build(self, shape):
+        self.declare("gain", (), lambda _, shape: np.full(shape, -0.0))
+        return shape
+
+
+def test_a_number_to_learn_comes_back(path, target):
+    model = Sequential([Gain()], (3,), device_of(target))
+    model.save(path)
+    again = Sequential.load(path, device_of(target)).parameters["0.gain"]
+    assert again.shape == () and host(again).tobytes() == np.float32(-0.0).tobytes()
+
+
 def test_the_file_is_plain_safetensors(saved):
     with safe_open(saved, framework="numpy") as file:
         assert file.get_tensor("0.weight").shape == (4, 3, 2, 1)
@@ -170,6 +188,31 @@ def test_safetensors_of_somebody_else(path):
     assert "is not a model of this version: no format, not cnn-kernels model" in refusal(path)
     save_file({"weight": normal(0, 3)}, path, {"format": "pt"})
     assert "is not a model of this version: pt, not" in refusal(path)
+    save_file({"weight": normal(0, 3).astype(bfloat16)}, path)
+    assert "is not a model of this version: no format, not" in refusal(path)
+
+
+@pytest.mark.parametrize("kind", ["bool", "int8", "uint64", "float16", "complex64", bfloat16])
+def test_arrays_of_every_type_come_back(path, kind):
+    """A model on a GPU may be of bfloat16, and an optimizer keep whatever it likes."""
+    arrays = {"weight": normal(0, 3, 2).astype(kind), "number": np.zeros((), kind)}
+    checkpoint.write(path, checkpoint.Content({}, arrays, {}, arrays))
+    content = checkpoint.read(path)
+    for found in (content.arrays, content.training_arrays):
+        for name, expected in arrays.items():
+            assert found[name].dtype == kind and found[name].shape == expected.shape
+            assert found[name].tobytes() == expected.tobytes()
+
+
+def test_a_model_of_bfloat16_where_there_is_none(saved, monkeypatch):
+    content = checkpoint.read(saved)
+    narrow = {name: array.astype(bfloat16) for name, array in content.arrays.items()}
+    described = content.architecture | {"dtype": "bfloat16"}
+    checkpoint.write(saved, checkpoint.Content(described, narrow, None, {}))
+    assert "dtype: got bfloat16 on cpu, expected one of float32, float64" in refusal(saved)
+    # Without ml_dtypes, NumPy does not know the name.
+    monkeypatch.setitem(checkpoint._DTYPES, "BF16", "bfloat16 of ml_dtypes")
+    assert "holds arrays of a type unknown here: data type 'bfloat16" in refusal(saved)
 
 
 def test_arrays_of_another_model(saved):

@@ -1,14 +1,18 @@
 """The command line's run folders, settings files, resumed runs, and bench."""
 
 import json
+import os
 import re
+import shlex
 
 import numpy as np
 import pytest
 from safetensors import safe_open
 
+import cnn.commands.train
 import cnn.data
-from cnn import Dataset, Run, Sequential
+import cnn.runs
+from cnn import Dataset, Run, Sequential, Trainer
 from cnn.__main__ import main
 from cnn.commands import settings
 from cnn.commands.train import add_arguments
@@ -105,8 +109,16 @@ def test_the_default_name_is_recipe_and_time(tmp_path):
 def test_a_run_that_is_there_is_not_overwritten(tmp_path, capsys):
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     sentence = refused(capsys, "--run", "mine", "--device", "cpu")
-    assert sentence.startswith("--run: runs/mine is there already; choose another name, or go on")
+    assert sentence == (
+        "--run: runs/mine is there already; choose another name, or delete it: it has no "
+        "checkpoint to go on from"
+    )
     assert list((tmp_path / "runs" / "mine").iterdir()) == []
+    assert train("--run", "it's mine") == 0
+    sentence = refused(capsys, "--run", "it's mine", "--device", "cpu")
+    beginning, _, words = sentence.partition("; choose another name, or go on with it: ")
+    assert beginning == "--run: runs/it's mine is there already"
+    assert train(*shlex.split(words)) == 0  # as a shell takes it
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "", "/"])
@@ -120,6 +132,98 @@ def test_a_folder_that_cannot_be_written(tmp_path, capsys):
     (tmp_path / "runs").touch()
     assert train() == 1
     assert "Not a directory" in capsys.readouterr().err
+
+
+def break_settings(monkeypatch):
+    def full_disk(path, content):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(cnn.commands.train, "write_whole", full_disk)
+    return 1, "runs/r/settings.toml: No space left on device"
+
+
+def break_versions(monkeypatch):
+    def full_disk(path, content):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(cnn.runs, "write_whole", full_disk)
+    return 1, "runs/r/versions.json: No space left on device"
+
+
+def break_the_first_checkpoint(monkeypatch):
+    def full_disk(self, path):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Trainer, "save", full_disk)
+    return 1, "runs/r/checkpoints/epoch-0000.safetensors: No space left on device"
+
+
+def break_the_data(monkeypatch):
+    bad = Dataset(few(300, 0).images, np.full(300, 10), "synthetic")
+    monkeypatch.setattr(cnn.data, "load", lambda *_, **__: (bad, few(100, 1)))
+    return 1, "data: labels must lie in 0 to 9 for 10 classes, got 10 to 10"
+
+
+def press_ctrl_c(monkeypatch):
+    def interrupt(self, trainer):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "begin", interrupt)
+    return 130, "cnn: interrupted"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [break_settings, break_versions, break_the_first_checkpoint, break_the_data, press_ctrl_c],
+)
+def test_a_run_without_a_checkpoint_is_not_left_behind(fault, tmp_path, capsys):
+    """It could be neither resumed nor, under its name, run again."""
+    with pytest.MonkeyPatch.context() as patch:
+        status, sentence = fault(patch)
+        assert train("--run", "r") == status
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.removeprefix("cnn: error: ")) == ("", f"{sentence}\n")
+    assert list((tmp_path / "runs").iterdir()) == []
+    assert train("--run", "r") == 0
+
+
+def test_a_run_that_is_resumed_is_never_removed(tmp_path, monkeypatch):
+    assert train("--epochs", 2, "--run", "r") == 0
+    checkpoint = (tmp_path / "runs" / "r" / "checkpoints" / "epoch-0001.safetensors").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        press_ctrl_c(patch)
+        assert train("--resume", "runs/r/checkpoints/epoch-0001.safetensors") == 130
+    kept = Run(tmp_path / "runs" / "r")
+    assert kept.checkpoints[1].read_bytes() == checkpoint
+    assert kept.latest.name == "epoch-0002.safetensors"
+
+
+def test_a_data_folder_whose_name_no_settings_file_holds(tmp_path, capsys):
+    """Its bytes are no text."""
+    folder = os.fsdecode(b"x\xff")
+    (tmp_path / folder).mkdir()
+    sentence = refused(capsys, "--data", folder, "--run", "r", "--device", "cpu")
+    resolved = str(tmp_path / folder)
+    assert sentence == f"--data: got {resolved!r}, expected UTF-8, as the settings of a run are"
+    assert not (tmp_path / "runs").exists()
+
+
+# A home folder that a shell has left for the command to find, on a line or in a file.
+@pytest.mark.parametrize("words", [["--runs", "~/r"], ["--config", "~/home.toml"]])
+def test_a_tilde_is_the_home_folder(words, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    write(home / "home.toml", 'runs = "~/r"')
+    files = ["--save", "~/m.safetensors", "--json", "~/m.json", "--run", "a"]
+    assert train(*words, *files) == 0
+    assert sorted(path.name for path in home.iterdir()) == [
+        *("home.toml", "m.json", "m.safetensors", "r")
+    ]
+    assert main(["evaluate", "~/m.safetensors", "--json", "~/e.json"]) == 0
+    assert main(["plot", "~/r/a", "--output", "~/pictures"]) == 0
+    assert main(["export", "~/m.safetensors", "~/m.onnx"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
 # Settings files
@@ -197,10 +301,11 @@ def test_a_file_that_is_no_settings_file(tmp_path, capsys):
 
 
 # Quotes, backslashes, line ends, control characters and letters beyond ASCII.
-@pytest.mark.parametrize("name", ['a "b" \\c', "a\nb\tc\x01", "\u00e9\u4e2d\U0001f600"])
+@pytest.mark.parametrize("name", ['a "b" \\c', "a\nb\tc\x01\x7f\x85", "\u00e9\u4e2d\U0001f600"])
 def test_any_string_survives_a_settings_file(name, tmp_path):
     file = tmp_path / "a.toml"
-    settings.write(file, {"run": name, "lr": 1e-05, "seed": 3, "quiet": True, "data": None})
+    kept = {"run": name, "lr": 1e-05, "seed": 3, "quiet": True, "data": None}
+    file.write_text(settings.to_toml(kept), encoding="utf-8")
     assert tomllib.loads(file.read_text(encoding="utf-8")) == {
         "run": name,
         "lr": 1e-05,
@@ -270,13 +375,114 @@ def test_a_run_killed_by_an_error_goes_on_from_any_checkpoint(tmp_path, monkeypa
     assert digest(stopped / "model.safetensors") == digest(whole / "model.safetensors")
 
 
+def contents(folder):
+    """Every file of a folder, with its content and when it was written."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [(path, path.read_bytes(), path.stat().st_mtime_ns) for path in files]
+
+
+# What is typed where, as --resume, to go on with runs/a.
+@pytest.mark.parametrize(
+    ("folder", "resumed"),
+    [
+        ("runs/a", "."),
+        ("runs/a/checkpoints", ".."),
+        ("runs/a/checkpoints", "../"),
+        ("runs", "a/"),
+        ("runs/a/checkpoints", "epoch-0001.safetensors"),
+        ("runs/a/checkpoints", "./epoch-0001.safetensors"),
+        ("runs/a", "checkpoints/epoch-0001.safetensors"),
+        ("runs/a/checkpoints", "../checkpoints/epoch-0001.safetensors"),
+        (".", "link to the checkpoint"),
+        (".", "link to the run"),
+        (".", "link to the run/checkpoints/epoch-0001.safetensors"),
+        (".", "run of linked checkpoints"),
+        (".", "run of linked checkpoints/checkpoints/epoch-0001.safetensors"),
+    ],
+)
+def test_a_run_is_found_from_anywhere(folder, resumed, tmp_path, monkeypatch):
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_at(patch, 5)
+        assert train("--epochs", 3, "--run", "a") == 130
+    run = tmp_path / "runs" / "a"
+    (tmp_path / "link to the run").symlink_to(run)
+    (tmp_path / "link to the checkpoint").symlink_to(run / "checkpoints" / "epoch-0001.safetensors")
+    other = tmp_path / "run of linked checkpoints"
+    other.mkdir()
+    (other / "checkpoints").symlink_to(run / "checkpoints")
+    (other / "settings.toml").write_text((run / "settings.toml").read_text())
+    reached = other if resumed.startswith(other.name) else run
+    for name in ("model.safetensors", "results.json"):
+        (run / name).unlink()  # of what was reached
+    monkeypatch.chdir(tmp_path / folder)
+    assert train("--resume", resumed) == 0
+    assert json.loads((reached / "results.json").read_text())["epochs"] == 3
+    assert (reached / "model.safetensors").exists()
+    assert Run(reached).latest == reached / "checkpoints" / "epoch-0003.safetensors"
+
+
 def test_a_finished_run_has_nothing_left_to_do(tmp_path, capsys):
     assert train("--run", "a") == 0
-    before = digest(tmp_path / "runs" / "a" / "model.safetensors")
-    assert main(["train", "--resume", "runs/a"]) == 0
+    printed = capsys.readouterr().out
+    before = contents(tmp_path / "runs" / "a")
+    written, saved = tmp_path / "again.json", tmp_path / "again.safetensors"
+    assert main(["train", "--resume", "runs/a", "--json", str(written), "--save", str(saved)]) == 0
     shown = capsys.readouterr()
-    assert "runs/a has finished its 1 epochs already" in shown.err
-    assert digest(tmp_path / "runs" / "a" / "model.safetensors") == before
+    assert "runs/a has finished its 1 epochs already" in shown.err and shown.out == printed
+    assert contents(tmp_path / "runs" / "a") == before
+    assert written.read_text() == (tmp_path / "runs" / "a" / "results.json").read_text()
+    assert digest(saved) == digest(tmp_path / "runs" / "a" / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("words", "images", "complaint"),
+    [
+        (["--epochs", 3], 300, "epochs: got 3, expected 2 as in the training restored"),
+        (["--batch-size", 64], 300, "batch_size: got 64, expected 128 as in the training restored"),
+        ([], 299, "the number of images: got 299, expected 300 as in the training restored"),
+        (["--dataset", "other"], 300, "data: got 'other', expected 'synthetic' as in the training"),
+        (["--lr", 1], 300, "was saved by a training with optimizer SGD(lr=0.15"),
+    ],
+)
+def test_a_finished_run_is_no_other_one(words, images, complaint, tmp_path, capsys, monkeypatch):
+    assert train("--epochs", 2, "--run", "a") == 0
+    before = contents(tmp_path / "runs")
+    if "other" in words:
+        words, data = [], Dataset(few(images, 0).images, few(images, 0).labels, "other")
+    else:
+        data = few(images, 0)
+    monkeypatch.setattr(cnn.data, "load", lambda *_, **__: (data, few(100, 1)))
+    capsys.readouterr()
+    assert train("--resume", "runs/a", "--json", "again.json", *words) == 1
+    shown = capsys.readouterr()
+    assert complaint in shown.err and len(shown.err.splitlines()) == 1 and shown.out == ""
+    assert contents(tmp_path / "runs") == before and not (tmp_path / "again.json").exists()
+
+
+def test_a_run_that_ended_before_its_results_gets_them(tmp_path, capsys):
+    assert train("--epochs", 2, "--run", "a") == 0
+    run = tmp_path / "runs" / "a"
+
+    def found():
+        results = json.loads((run / "results.json").read_text())
+        del results["setup_seconds"]
+        return results, digest(run / "model.safetensors")
+
+    before = found()
+    interrupted = json.loads((run / "results.json").read_text()) | {"epochs": 1}
+    words = json.loads((run / "results.json").read_text()) | {"test_accuracy": "high"}
+    for spoil in (
+        (run / "results.json").unlink,
+        (run / "model.safetensors").unlink,
+        lambda: (run / "results.json").write_text("{"),
+        lambda: (run / "results.json").write_text("[2]"),
+        lambda: (run / "results.json").write_text('{"epochs": 2}'),
+        lambda: (run / "results.json").write_text(json.dumps(words)),
+        lambda: (run / "results.json").write_text(json.dumps(interrupted)),
+    ):
+        spoil()
+        assert train("--resume", "runs/a") == 0
+        assert found() == before
 
 
 def test_what_cannot_be_resumed(tmp_path, capsys, monkeypatch):
@@ -296,7 +502,11 @@ def test_what_cannot_be_resumed(tmp_path, capsys, monkeypatch):
     assert ended.value.code == 2
     copy = tmp_path / "alone.safetensors"
     copy.write_bytes((tmp_path / "runs" / "a" / "model.safetensors").read_bytes())
-    assert "settings.toml cannot be read" in refused(capsys, "--resume", copy)
+    for file in (copy, "alone.safetensors"):
+        assert refused(capsys, "--resume", file) == (
+            f"--resume: {file} is no checkpoint in a run's folder: there is no "
+            f"{tmp_path.parent / 'settings.toml'}"
+        )
     capsys.readouterr()
 
     # What was interrupted cannot go on as something else, nor from a damaged file.

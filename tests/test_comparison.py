@@ -1,9 +1,11 @@
 """Tests that the comparisons of the test suite reject what they must."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 import comparison
+from kernels.runtime import cpu_target
 
 NAN, INF = np.nan, np.inf
 
@@ -65,6 +67,8 @@ def test_assert_close_names_the_worst_element():
 
 
 def test_poison():
-    assert np.isnan(comparison.poison((2, 3), np.float16)).all()
+    for dtype in (np.float16, ml_dtypes.bfloat16):
+        assert np.isnan(comparison.poison((2, 3), dtype)).all()
+        assert np.isnan(cpu_target().empty((2, 3), dtype)).all()  # every output is: conftest.py
     assert comparison.poison((2, 3), np.uint8).tolist() == [[0xAB] * 3] * 2
     assert comparison.poison(4, np.uint16).tolist() == [0xABAB] * 4

@@ -119,12 +119,12 @@ def test_message_names_the_kernels_file_and_line(
     source = Source("faulty.cu", text, ahead=False)
     constants = {**CpuTarget.constants, "T": "float32"}
     with pytest.raises(KernelError, match=r"kernels/faulty\.cu:5:\d+: error: .*lost"):
-        CpuTarget().kernel(source, "faulty", constants)
+        CpuTarget().binder(source, "faulty", constants)
     # A panel narrower than a micro-tile: the fault is then in a header.
     constants["BN"] = 1
     message = r"kernels/include/gemm_rows\.cuh:\d+:\d+: error: .*must hold"
     with pytest.raises(KernelError, match=message):
-        CpuTarget().kernel(source, "faulty", constants)
+        CpuTarget().binder(source, "faulty", constants)
 
 
 def test_lines_are_counted_past_a_header_that_is_left_out(
@@ -134,4 +134,4 @@ def test_lines_are_counted_past_a_header_that_is_left_out(
     text = '#if 0\n#include "random.cuh"\n#endif\nint wrong = lost;'
     source = Source("faulty.cu", text, ahead=False)
     with pytest.raises(KernelError, match=r"kernels/faulty\.cu:4:\d+: error: .*lost"):
-        CpuTarget().kernel(source, "faulty", {})
+        CpuTarget().binder(source, "faulty", {})

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 
 from cnn import data
 from cnn.data import as_dataset, pixel_statistics
 
 
-@pytest.mark.parametrize("image_type", [np.uint8, np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("image_type", [np.uint8, np.float16, np.float32, np.float64, bfloat16])
 @pytest.mark.parametrize("label_type", [np.uint8, np.int8, np.int32, np.int64, np.uint64])
 def test_pair_is_taken_without_a_copy(image_type: type, label_type: type) -> None:
     images: Any = np.zeros((3, 4, 5), image_type)

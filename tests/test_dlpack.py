@@ -80,10 +80,11 @@ def test_a_tensor_that_is_no_block_of_memory_gives_the_same_bits(view):
         (torch.ones(3, dtype=torch.float16), "got float16 on cpu, expected float32 or float64"),
         (torch.ones(3, dtype=torch.int32), "got int32 on cpu, expected float32 or float64"),
         (torch.ones(3, dtype=torch.complex64).conj(), "NumPy cannot take it .*: Can't export"),
+        (torch.ones(3, dtype=torch.complex64).conj().imag, "got a negated view, expected a tensor"),
         (torch.ones(3).to_sparse(), "NumPy cannot take it .*: Can't export tensors with layout"),
         (torch.ones(3, device="meta"), "NumPy cannot take it .*: Unknown device type meta"),
     ],
-    ids=["gradient", "bfloat16", "float16", "int32", "conjugate", "sparse", "meta"],
+    ids=["gradient", "bfloat16", "float16", "int32", "conjugate", "negated", "sparse", "meta"],
 )
 def test_a_tensor_that_cannot_be_taken_is_named(tensor, sentence):
     with pytest.raises(TypeError, match=f"^x: {sentence}") as caught:

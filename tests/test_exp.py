@@ -34,6 +34,12 @@ def test_exp_is_right_to_two_units_of_the_last_place(target, dtype, low, high):
         expected = np.exp(x.astype(np.longdouble if dtype == np.float64 else np.float64))
         rounded = expected.astype(dtype)
     assert np.array_equal(np.isinf(y), np.isinf(rounded))
+    if target.name == "cuda" and dtype == np.float32:
+        # CuPy has NVRTC compile with -ftz=true: what float32 holds with fewer digits becomes 0.
+        tiny = np.finfo(dtype).tiny
+        subnormal = rounded < tiny
+        assert np.isin(y[subnormal], (0, tiny)).all() and (y[rounded < tiny / 2] == 0).all()
+        expected[subnormal] = rounded[subnormal] = y[subnormal]
     finite = np.isfinite(rounded)
     error = abs(y[finite] - expected[finite]) / np.spacing(rounded[finite])
     assert error.max(initial=0) <= 2

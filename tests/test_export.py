@@ -135,6 +135,7 @@ def test_convolutions_of_any_window(window):
         {"kernel": 2, "stride": 3, "padding": 1, "ceil_mode": True},  # would start in it
         {"kernel": 2, "padding": 1, "dilation": 3},
         {"kernel": 3, "stride": 1, "padding": "same"},
+        {"kernel": 8, "stride": 3, "ceil_mode": True},  # the only window hangs over
     ],
     ids=str,
 )

@@ -65,6 +65,8 @@ def test_same_gives_one_output_per_stride(length, taps, stride, dilation):
         (1, {"ceil_mode": True, "padding": 1}, 1),  # starts in the padding above: allowed
         (7, {"ceil_mode": True, "stride": 5}, 2),  # stride beyond the kernel, inside the image
         (6, {"ceil_mode": True, "stride": 6}, 1),  # a second would start at the very end
+        (1, {"ceil_mode": True}, 1),  # the only window hangs over the end
+        (2, {"ceil_mode": True, "stride": 4, "dilation": 4}, 1),
     ],
 )
 def test_ceil_mode_counts_as_pytorch_does(length, options, count):
@@ -86,6 +88,11 @@ def test_stride_beyond_the_image_gives_one_output():
         ({"kernel": 6}, ValueError, "kernel: extends over 6, larger than .* height 5"),
         ({"kernel": (5, 8)}, ValueError, "kernel: extends over 8, larger than .* width 7"),
         ({"dilation": 3}, ValueError, "kernel: extends over 7, larger than .* height 5"),
+        (
+            {"kernel": 8, "stride": 3, "ceil_mode": True, "pool": True},
+            ValueError,
+            "kernel: extends over 8, larger than .* height 5",
+        ),
         ({"stride": 0}, ValueError, "stride: got 0, expected at least 1"),
         ({"stride": True}, TypeError, "stride: got True"),
         ({"stride": (1, None)}, TypeError, "stride: got None"),

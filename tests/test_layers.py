@@ -143,7 +143,9 @@ def test_in_a_model_as_alone(case, target):
     model = Sequential([BatchNorm(), layer], shape[1:], device=device_of(target), dtype="float64")
     alone = type(layer)(**layer.settings())
     alone.seed = layer.seed
-    x, dy = target.array(normal(0, *shape)), target.array(normal(1, *output_shape))
+    # Twice the images: BatchNorm does not train on one value.
+    x = target.array(normal(0, 2 * shape[0], *shape[1:]))
+    dy = target.array(normal(1, 2 * shape[0], *output_shape[1:]))
     hidden = model.layers[0].forward(x, training=True)
     alone.forward(hidden)
     for name, array in alone.parameters.items():

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import fresh_python
 from cnn import data, mnist, synthetic
 from cnn.data import DataError, Dataset
 from cnn.mnist import DataNotFoundError
@@ -261,6 +262,33 @@ def test_auto_offline_takes_synthetic_digits_and_says_so(
     assert said[0].startswith(f"MNIST is not here and could not be downloaded ({url}")
     assert said[0].endswith("; training on synthetic digits instead")
     assert data.load("synthetic", say=pytest.fail) == sets
+
+
+NOWHERE_TO_KEEP = """
+from cnn import data, mnist, synthetic
+mnist.MIRRORS, synthetic.synthetic_digits = (), lambda: "synthetic digits"
+print(data.load("auto", say=print))
+try:
+    data.load("mnist")
+except data.DataError as error:
+    print(error)
+print(mnist.files_there())
+"""
+
+
+def test_without_a_home_folder_it_says_so() -> None:
+    """As in a container that runs as a number that has no name."""
+    instead, digits, message, none = fresh_python.output(
+        fresh_python.NO_HOME + NOWHERE_TO_KEEP
+    ).splitlines()
+    reason = "there is no home folder to keep it in: set HOME or XDG_CACHE_HOME"
+    assert instead == (
+        f"MNIST is not here and could not be downloaded ({reason}); "
+        "training on synthetic digits instead"
+    )
+    assert (digits, none) == ("synthetic digits", "[]")
+    assert message.startswith("MNIST's four files (train-images-idx3-ubyte, ")
+    assert message.endswith(f"with --data or $MNIST_DIR, and {reason}")
 
 
 def test_silent_mirror_is_given_up(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

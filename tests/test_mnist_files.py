@@ -5,12 +5,16 @@ The last test reads the real files where they are.
 
 from __future__ import annotations
 
+import gzip
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import permissions
 from cnn import data, mnist
 from cnn.data import DataError
 from tiny_mnist import (
@@ -87,6 +91,86 @@ def test_named_folder_is_read(
 def test_decompressed_file_with_gz_name_is_read(tmp_path: Path) -> None:
     contents = {f"{file}.gz": content for file, content in CONTENTS.items()}
     assert_tiny_mnist(mnist.load_mnist(fill(tmp_path / "named", contents)))
+
+
+@pytest.mark.parametrize("contents", [CONTENTS, SOUND], ids=["plain", "gzip"])
+def test_names_with_a_dot_are_read(contents: dict[str, bytes], tmp_path: Path) -> None:
+    """As MNIST's own page has them: t10k-images.idx3-ubyte."""
+    dotted = {file.replace("-idx", ".idx"): content for file, content in contents.items()}
+    assert not dotted.keys() & contents.keys()
+    folder = fill(tmp_path / "named", dotted)
+    assert_tiny_mnist(mnist.load_mnist(folder))
+    assert sorted(mnist.files_there(folder)) == sorted(folder.iterdir())
+
+
+def test_a_folder_beside_the_file_is_passed_over(tmp_path: Path) -> None:
+    """As an archive that is unpacked in place leaves it."""
+    dotted = {file.replace("-idx", ".idx"): content for file, content in CONTENTS.items()}
+    folder = fill(tmp_path / "named", dotted)
+    (folder / TEST_IMAGES).mkdir()
+    assert_tiny_mnist(mnist.load_mnist(folder))
+
+
+# Zeros, as of a tape's block; text; what looks like a member's first byte.
+@pytest.mark.parametrize("trailing", [bytes(512), b"\0", b"<!-- served by x -->", b"\x1f"])
+def test_what_follows_a_gzip_stream_is_ignored(trailing: bytes, tmp_path: Path) -> None:
+    contents = {file: content + trailing for file, content in SOUND.items()}
+    assert_tiny_mnist(mnist.load_mnist(fill(tmp_path / "named", contents)))
+
+
+def test_gzip_of_several_members_is_read(tmp_path: Path) -> None:
+    contents = {
+        f"{file}.gz": b"".join(map(gzip.compress, (content[:9], b"", content[9:]))) + b"\0"
+        for file, content in CONTENTS.items()
+    }
+    assert_tiny_mnist(mnist.load_mnist(fill(tmp_path / "named", contents)))
+
+
+def test_a_stream_larger_than_mnist_is_given_up(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "named", SOUND)
+    (folder / f"{TRAIN_IMAGES}.gz").write_bytes(gzip.compress(bytes(2**28), 1))
+    with pytest.raises(DataError, match="is not MNIST's train-images-idx3-ubyte: ") as caught:
+        mnist.load_mnist(folder)
+    found = re.search(r"\((\d+) bytes\)$", str(caught.value))
+    assert found is not None and int(found[1]) < 2**27
+
+
+# What stands in the place of a file, and what is said of it.
+@pytest.mark.parametrize(
+    ("kind", "complaint"),
+    [
+        ("folder", "is a folder"),
+        ("pipe", "is no regular file"),
+        ("broken link", "is a link to a file that is not there"),
+        ("link to itself", "cannot be read: Too many levels of symbolic links"),
+    ],
+)
+@pytest.mark.parametrize("file", [TRAIN_LABELS, f"{TRAIN_LABELS}.gz"])
+def test_what_is_no_file_is_named(kind: str, complaint: str, file: str, tmp_path: Path) -> None:
+    folder = fill(tmp_path / "named", CONTENTS)
+    (folder / TRAIN_LABELS).unlink()
+    make: dict[str, Callable[[Path], None]] = {
+        "folder": Path.mkdir,
+        "pipe": os.mkfifo,
+        "broken link": lambda path: path.symlink_to("nowhere"),
+        "link to itself": lambda path: path.symlink_to(path.name),
+    }
+    make[kind](folder / file)
+    with pytest.raises(DataError) as caught:
+        mnist.load_mnist(folder)
+    assert str(caught.value) == f"{folder / file} {complaint}"
+
+
+@pytest.mark.parametrize("closed", [f"above/named/{TRAIN_IMAGES}", "above/named", "above"])
+@pytest.mark.parametrize("readable", [True, False])
+def test_what_may_not_be_read_is_named(closed: str, readable: bool) -> None:
+    with permissions.folder() as reachable:
+        folder = fill(reachable / "above" / "named", CONTENTS)
+        # A folder may be listed that may not be entered.
+        (reachable / closed).chmod(0o444 if readable and not closed.endswith("ubyte") else 0)
+        with permissions.held_back(), pytest.raises(DataError) as caught:
+            mnist.load_mnist(folder)
+    assert str(caught.value) == f"{folder / TRAIN_IMAGES} cannot be read: Permission denied"
 
 
 @pytest.mark.parametrize("name", ["mnist", "auto"])

@@ -1,5 +1,6 @@
 """The model: flat buffers, names, inputs it takes and refuses, and seeds."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -226,7 +227,7 @@ def test_uint8_images_are_normalised(target, dtype):
     assert_close(model.predict(images), host(prepared).reshape(3, 40), rtol=1e-7)
 
 
-@pytest.mark.parametrize("given", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("given", ["float16", "float32", "float64", ml_dtypes.bfloat16])
 def test_float_images_are_taken_as_they_are(given):
     model = Sequential([Flatten()], (9, 8, 2), "cpu")
     model.pixel_mean, model.pixel_std = 33.25, 71.5

@@ -89,7 +89,8 @@ def keep_filters(x, w, y):
     """Fold and transform filters once, and find them unchanged in a replay."""
     target, g = numpy_target(), window(x.shape[1:3], 3, stride=1, padding=1, dilation=1)[0]
     for bias_and_norm in ((None,), np.ones((5, len(w)), FLOAT)):
-        with Recording(Arena(target)) as recording:
+        inputs = [array for array in (x, w, y, *bias_and_norm) if array is not None]
+        with Recording(Arena(target), inputs) as recording:
             folded, shift, changed = fold_norm(w, *bias_and_norm)
             with winograd.keeping(changed):
                 winograd.forward(x, folded, shift, y, g, relu=False, target=target)
@@ -99,7 +100,7 @@ def keep_filters(x, w, y):
 def take_a_planned_step():
     """What only the steps of a training do."""
     take_a_fused_batch_norm()
-    target, counters, totals = numpy_target(), np.zeros(2, np.int64), np.zeros(2)
+    target, counters, totals = numpy_target(), np.zeros(3, np.int64), np.zeros(2)
     images, labels = np.ones((3, 5, 4, 2), np.uint8), np.arange(3)
     for augmentation in (None, Augmentation(9, 1, 0.1, 1, 1)):
         data = (target, images, labels, labels, counters, images.shape, FLOAT)
@@ -109,13 +110,13 @@ def take_a_planned_step():
     count_losses(target, np.ones(3, FLOAT), outputs, chosen, Progress(counters, totals))
     advance(target, FLOAT, 3, Progress(counters, totals))
     flat = outputs.ravel()
-    counters[0] = 0
+    step = counters[:1] * 0
     for update, columns, arrays in (
         (sgd_update, 2, (None,)),
         (sgd_update, 4, (flat * 0,)),
         (adam_update, 9, (flat * 0, flat * 0)),
     ):
-        table = Table(np.full((1, columns), 0.5, FLOAT), counters)
+        table = Table(np.full((1, columns), 0.5, FLOAT), step)
         update(table, flat, flat + 1, *arrays)
         state = loss_scale.new_state(target, FLOAT)
         for value in (1, np.inf):  # a step, and one left out
@@ -125,8 +126,8 @@ def take_a_planned_step():
             for scalars in (table, (1,) * columns):
                 update(scalars, flat, grad, *arrays, unscale)
     average_update((0.5,), flat * 0, flat)
-    average_update(Table(np.full((1, 1), 0.5, FLOAT), counters), flat * 0, flat)
-    with Recording(Arena(target), counters):
+    average_update(Table(np.full((1, 1), 0.5, FLOAT), step), flat * 0, flat)
+    with Recording(Arena(target), [x], counters):
         target.zeros((5,), FLOAT)
         kernels.dropout(x, 0.5, seed=1)
 

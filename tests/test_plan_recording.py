@@ -1,20 +1,35 @@
 """How a planned step is recorded and replayed: once, in memory of its own, leaving no trace."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from cnn import (
     SGD,
+    Adam,
     Augment,
     Conv2D,
     Dense,
     Flatten,
+    OneCycle,
     ReLU,
     Sequential,
     Trainer,
 )
+from cnn.progress import Bar
 from kernels.runtime.memory import Arena
-from planned import NETWORKS, OPTIMIZERS, SHAPE, a_plan, assert_equal, bits, noise, normalised, pair
+from planned import (
+    NETWORKS,
+    OPTIMIZERS,
+    SHAPE,
+    a_plan,
+    assert_equal,
+    bits,
+    noise,
+    normalised,
+    pair,
+)
 from support import host
 
 
@@ -26,7 +41,8 @@ def test_python_runs_once_per_batch_size(target, monkeypatch):
     )
     planned, _ = pair(target)
     planned.fit(noise(14), epochs=3, batch_size=4)
-    assert planned.planned and calls == [4, 2]
+    rehearsed, recorded = calls[:2], calls[2:]
+    assert planned.planned and rehearsed == recorded == [4, 2]
 
 
 def test_replays_allocate_nothing(target, monkeypatch):
@@ -94,7 +110,7 @@ def test_backward_takes_the_memory_that_it_frees(monkeypatch):
     # Eight activations are live at once, and a gradient or two; not their eight gradients.
     assert plan.arena.bytes < 0.7 * sum(asked)
     before = plan.arena.bytes
-    plan.begin_epoch(np.arange(64))
+    plan.begin_epoch(np.arange(64), [1.0])
     plan.step(63)
     assert plan.arena.bytes == before
 
@@ -107,9 +123,54 @@ def test_steps_beyond_the_order_or_the_schedule_are_refused(target):
             plan.step(rows)
     plan.step(4)
     plan.step(1)
-    plan.begin_epoch(target.array(np.arange(9)))
-    with pytest.raises(ValueError, match="steps: got 1 after 3, expected 3 in all"):
-        plan.step(4)
+    plan.begin_epoch(target.array(np.arange(9)), [1.0, 0.5])
+    plan.step(4)
+    plan.step(4)
+    with pytest.raises(ValueError, match="steps: got 1 after 2, expected 2 in all"):
+        plan.step(1)
+
+
+def test_more_epochs_take_no_more_memory(target, monkeypatch):
+    """Before the first step and after it: what changes from step to step is filled in anew."""
+
+    def interrupt(self, images, text, trainer):
+        if trainer.steps > 9:  # in the third epoch
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Bar, "advance", interrupt)
+    peaks = []
+    for epochs in (3, 3, 100_000):  # the first for what is made once
+        trainer = pair(target, optimizer=OPTIMIZERS["Adam"], decay=0.9)[0]
+        tracemalloc.start()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                trainer.fit(noise(13), epochs=epochs, batch_size=4)
+        finally:
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert peaks[2] < peaks[1] + 2**16
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_each_epoch_finds_its_factors(target, epochs):
+    """At every step of every epoch, the numbers of that step and no other's."""
+    asked, found = [], []
+
+    class Watched(Adam):
+        recordable = True
+
+        def scalars(self, step, factor):
+            asked.append((step, factor))
+            return super().scalars(step, factor)
+
+    planned, plain = pair(target, optimizer=lambda: Watched(1e-2), schedule=OneCycle(), decay=0.5)
+    for trainer, steps in ((planned, found), (plain, [])):
+        asked.clear()
+        trainer.fit(noise(13), epochs=epochs, batch_size=4)
+        steps += asked[-4 * epochs :]  # after those of compiling ahead
+    assert_equal(planned, plain)
+    assert found == asked[-4 * epochs :]
+    assert [step for step, _ in found] == list(range(1, 4 * epochs + 1))
 
 
 def test_layers_remember_nothing_of_a_planned_step(target):

@@ -22,6 +22,8 @@ SHAPES = [
     ((2, 0, 3, 2), (2, 2), {"padding": 1, "stride": 1}),  # images without a pixel, padded
     ((3, 5, 7, 2), 2, {"ceil_mode": True}),  # the last windows hang over both edges
     ((3, 7, 5, 3), 3, {"stride": 2, "padding": 1, "ceil_mode": True}),
+    ((2, 2, 1, 3), 3, {"stride": (2, 3), "ceil_mode": True}),  # the only window hangs over
+    ((1, 2, 2, 9), 3, {"ceil_mode": True}),  # the same, of windows that touch
     ((2, 6, 6, 2), 2, {"stride": 3}),  # pixels that no window covers
     ((2, 5, 7, 3), (2, 3), {"stride": 2**31 - 1}),  # a stride at the limit of an int
     ((2, 9, 8, 3), 3, {"stride": 1, "dilation": (4, 3)}),  # holes between the taps

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+import permissions
 from cnn import (
     SGD,
     Augment,
@@ -121,6 +122,18 @@ def test_the_last_checkpoints_are_kept(keep, tmp_path):
     kept = list(range(5))[-keep:]
     assert [path.name for path in run.checkpoints] == [f"epoch-000{n}.safetensors" for n in kept]
     assert run.latest == run.checkpoints[-1]
+
+
+@pytest.mark.parametrize("closed", ["run/checkpoints", "run"])
+def test_checkpoints_that_may_not_be_listed(closed):
+    """They are not called missing."""
+    with permissions.folder() as reachable:
+        run = Run.create(reachable / "run")
+        make(run).fit(noise(8))
+        (reachable / closed).chmod(0)
+        with permissions.held_back(), pytest.raises(PermissionError) as caught:
+            run.latest  # noqa: B018
+        assert caught.value.filename == str(run.folder / "checkpoints")
 
 
 def test_keeping_none_is_refused(tmp_path):

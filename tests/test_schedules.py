@@ -2,7 +2,9 @@
 
 import math
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from cnn import Constant, Cosine, OneCycle, Step
 
@@ -84,6 +86,47 @@ def test_one_cycle_with_its_peak_at_either_end():
     assert is_rising(factors(OneCycle(peak=1.0), 10)) and OneCycle(peak=1.0)(9, 10) == 1
 
 
-@pytest.mark.parametrize("schedule", [Constant(), Step(), Cosine(), OneCycle()], ids=repr)
+@pytest.mark.parametrize("schedule", [*ALL, Cosine(warmup=0.95)], ids=repr)
 def test_a_training_of_one_step_takes_it_at_full_rate(schedule):
     assert schedule(0, 1) == 1
+
+
+# What the last step took before it was the schedule's end: a tenth, a quarter, everything.
+@pytest.mark.parametrize(
+    ("schedule", "steps"),
+    [
+        (OneCycle(peak=0.9), 10),
+        (OneCycle(), 2),
+        (Cosine(warmup=0.9), 10),
+        (Cosine(warmup=0.95), 10),
+    ],
+    ids=repr,
+)
+def test_the_last_step_takes_the_end_even_right_after_the_top(schedule, steps):
+    assert schedule(steps - 1, steps) == 0
+
+
+fractions = st.floats(0, 1)
+
+
+@hypothesis.given(
+    steps=st.integers(1, 300),
+    schedule=st.builds(Cosine, warmup=st.floats(0, 1, exclude_max=True), final=fractions)
+    | st.builds(OneCycle, peak=fractions, start=fractions, final=fractions),
+)
+@hypothesis.example(steps=3, schedule=OneCycle(peak=math.nextafter(1, 0)))
+@hypothesis.example(steps=300, schedule=Cosine(warmup=math.nextafter(1, 0)))
+@hypothesis.example(steps=2, schedule=OneCycle(peak=5e-324))
+def test_up_to_the_top_and_down_to_the_end(schedule, steps):
+    values = factors(schedule, steps)
+    if steps == 1:
+        assert values == [1]
+        return
+    at_the_end = getattr(schedule, "peak", None) == 1  # of the training, there is the top
+    assert values[-1] == (1 if at_the_end else schedule.final)
+    # Sums are rounded: by an ulp a factor may be past what it comes to.
+    assert all(min(values[0], values[-1]) <= value + 1e-15 <= 1 + 2e-15 for value in values)
+    top = values.index(max(values))
+    pairs = list(zip(values, values[1:], strict=False))
+    assert all(a <= b for a, b in pairs[:top])
+    assert all(a + 1e-15 >= b for a, b in pairs[top:])

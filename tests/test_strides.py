@@ -165,8 +165,9 @@ def test_a_plan_takes_no_stride_beyond_the_order_or_the_schedule(target):
     with pytest.raises(ValueError, match="rows: got 4, expected 1 to 3, what the order has left"):
         plan.stride(4, 4)
     plan.stride(4, 3)
-    plan.begin_epoch(target.array(range(17)))
-    with pytest.raises(ValueError, match="steps: got 2 after 4, expected 5 in all"):
+    plan.begin_epoch(target.array(range(17)), [1.0, 1.0, 1.0])
+    plan.stride(4, 2)
+    with pytest.raises(ValueError, match="steps: got 2 after 2, expected 3 in all"):
         plan.stride(4, 2)
 
 
@@ -174,7 +175,10 @@ def test_a_plan_takes_no_stride_beyond_the_order_or_the_schedule(target):
 
 
 def test_an_epoch_is_three_replays(target, taken, monkeypatch):
-    """Of the first step, all whole ones after it and the last; a step is two, about its loss."""
+    """Of the first step, all whole ones after it and the last; a step is two, about its loss.
+
+    A step that is recorded is replayed at once to prove it.
+    """
     made, replays = [], []
     replayer = type(target).replayer
 
@@ -187,8 +191,9 @@ def test_an_epoch_is_three_replays(target, taken, monkeypatch):
     taken.append(7)
     pair(target)[0].fit(noise(25), epochs=3, batch_size=4)
     forward, backward, stride = made[:3]
+    step, last = [forward, backward], made[3:]
     assert stride == 5 * (forward + backward)
-    assert replays == [stride] + 2 * [forward, backward, stride, *made[3:]]
+    assert replays == [*step, stride, *last] + 2 * [*step, stride, *last]
     assert len(made) == 5
 
 

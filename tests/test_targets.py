@@ -35,9 +35,33 @@ class cuda:
         def getDeviceCount():
             return 1
     class Device:
-        def __init__(self, number):
+        def __init__(self):
             raise cuda.runtime.CUDARuntimeError("cudaErrorDevicesUnavailable: busy")
 """
+CUPY_WITHOUT_COMPILER = """
+class cuda:
+    class compiler:
+        class CompileException(Exception):
+            pass
+    class runtime:
+        CUDARuntimeError = OSError
+        getDeviceCount = lambda: 1
+        driverGetVersion = lambda: 12080
+    class Device:
+        compute_capability = "90"
+    class nvrtc:
+        def getVersion():
+            VERSION
+class RawModule:
+    def __init__(self, code):
+        pass
+    def compile(self):
+        raise RuntimeError("Failed to find CUDA headers.")
+"""
+NEWER = (
+    "CuPy finds NVRTC of CUDA 13, whose code a driver of CUDA 12 does not run; "
+    "uninstall what has brought it, such as nvidia-cuda-nvrtc 13"
+)
 SITUATIONS = {
     "raise ModuleNotFoundError(\"No module named 'cupy'\", name='cupy')": "CuPy is not installed",
     "import cupy_needs_this": "CuPy cannot be imported (No module named 'cupy_needs_this')",
@@ -45,11 +69,31 @@ SITUATIONS = {
     CUPY_WITHOUT_DRIVER: "CuPy finds no working GPU (cudaErrorInsufficientDriver: no driver)",
     CUPY_WITHOUT_DEVICE: "CuPy finds no GPU",
     CUPY_WITH_BROKEN_DEVICE: "CuPy finds no working GPU (cudaErrorDevicesUnavailable: busy)",
+    # cuda.pathfinder's DynamicLibNotFoundError is a RuntimeError.
+    CUPY_WITHOUT_COMPILER.replace("VERSION", "raise RuntimeError('no libnvrtc.so:\\n none')"): (
+        "CuPy cannot compile for the GPU (no libnvrtc.so: none)"
+    ),
+    CUPY_WITHOUT_COMPILER.replace("VERSION", "return 13, 0"): NEWER,
+    # _core.assemble_cupy_compiler_options raises this.
+    CUPY_WITHOUT_COMPILER.replace("VERSION", "return 12, 4"): (
+        "CuPy cannot compile for the GPU (Failed to find CUDA headers.)"
+    ),
 }
 
 
 @pytest.fixture(
-    params=SITUATIONS, ids=["absent", "half", "library", "driver", "device", "broken device"]
+    params=SITUATIONS,
+    ids=[
+        "absent",
+        "half",
+        "library",
+        "driver",
+        "device",
+        "broken device",
+        "no NVRTC",
+        "newer NVRTC",
+        "no headers",
+    ],
 )
 def situation(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
     """The PYTHONPATH with CuPy in some situation, and the reason that it gives."""

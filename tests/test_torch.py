@@ -1,12 +1,14 @@
 """`kernels.torch` against `torch.nn.functional`: values, gradients, refusals, memory."""
 
 import contextlib
+import math
 import sys
 import types
 
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
 import kernels.torch
@@ -103,6 +105,7 @@ def test_conv2d(device, x_shape, w_shape, options, layout):
         ((2, 5, 10, 8), {"kernel_size": 2, "stride": 3, "dilation": 2, "ceil_mode": True}),
         ((1, 2, 20, 20), {"kernel_size": 17, "stride": 1}),  # offsets above 255: uint16
         ((0, 5, 9, 8), {"kernel_size": 2}),  # an empty batch
+        ((2, 5, 2, 2), {"kernel_size": 3, "stride": 2, "ceil_mode": True}),  # the only window
     ],
 )
 def test_max_pool2d(device, x_shape, options, layout):
@@ -161,6 +164,25 @@ def test_batch_norm_of_an_empty_batch_moves_nothing(device):
     y = kernels.torch.batch_norm(torch.empty(0, 3, 4, 4, device=device), *running, training=True)
     assert y.shape == (0, 3, 4, 4)
     assert (running[0] == 2).all() and (running[1] == 5).all()
+
+
+# One value per channel, two, none; no channel at all, of one image and of several.
+@pytest.mark.parametrize(
+    "shape", [(1, 3), (1, 3, 1, 1), (2, 3), (1, 3, 1, 2), (0, 3), (1, 3, 0, 4), (1, 0), (5, 0)]
+)
+@pytest.mark.parametrize("mode", [contextlib.nullcontext, FakeTensorMode], ids=["real", "fake"])
+def test_batch_norm_trains_on_what_pytorch_trains_on(device, shape, mode):
+    def outcome(function):
+        with mode():
+            x, mean = (torch.ones(lengths, device=device) for lengths in (shape, shape[1:2]))
+            try:
+                return function(x, mean, mean.clone(), training=True).shape
+            except ValueError:
+                return ValueError
+
+    expected = outcome(functional.batch_norm)
+    assert outcome(kernels.torch.batch_norm) == expected
+    assert (expected is ValueError) == (math.prod((shape[0], *shape[2:])) == 1)
 
 
 @pytest.mark.parametrize(
@@ -252,6 +274,7 @@ def test_a_gpu_is_used_on_the_current_stream_of_pytorch(monkeypatch):
         Stream=types.SimpleNamespace(from_external=lambda stream: entered("stream", stream)),
     )
     monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(kernels.torch.operators, "unavailable", lambda: None)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"current of {device}")
     with kernels.torch.operators._on_current_stream(torch.device("cuda", 1)):
         events.append("launch")
@@ -260,10 +283,25 @@ def test_a_gpu_is_used_on_the_current_stream_of_pytorch(monkeypatch):
     assert events == [*entering, "launch", *leaving[::-1]]
 
 
+def test_a_negated_view_is_read_as_what_it_stands_for():
+    """The imaginary part of a conjugate: its memory holds the negative values."""
+    x, w = torch.randn(3, 4, dtype=torch.complex64).conj().imag, normal(1, 5, 4)
+    assert x.is_neg()
+    torch.testing.assert_close(kernels.torch.dense(x, w), functional.linear(x, w))
+
+
+def test_a_gpu_that_cupy_cannot_use_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(kernels.torch.operators, "unavailable", lambda: "CuPy is not installed")
+    sentence = "^the tensors are on a GPU, but CuPy is not installed$"
+    with pytest.raises(kernels.KernelError, match=sentence):
+        kernels.torch.operators._on_current_stream(torch.device("cuda", 0))
+
+
 # --- refusals
 
 X, W, V = torch.zeros(2, 4, 8, 8), torch.zeros(6, 4, 3, 3), torch.zeros(4)
 LOGITS, CLASSES = torch.zeros(5, 4), torch.zeros(5, dtype=torch.int64)
+NESTED = torch.nested.nested_tensor([LOGITS, LOGITS[:2]], layout=torch.jagged)
 
 
 @pytest.mark.parametrize(
@@ -289,6 +327,11 @@ LOGITS, CLASSES = torch.zeros(5, 4), torch.zeros(5, dtype=torch.int64)
             "weight: got torch.float64, expected torch.float32 like input",
         ),
         ("conv2d", (X.to("meta"), W), ValueError, "input: is on meta, expected cpu or cuda"),
+        ("conv2d", (X.to_sparse(), W), TypeError, "input: got a tensor of torch.sparse_coo, expec"),
+        ("dense", (X, LOGITS.to_sparse()), TypeError, "weight: got a tensor of torch.sparse_coo"),
+        ("conv2d", (X.to_mkldnn(), W), TypeError, "input: got a tensor of torch._mkldnn, expected"),
+        ("dense", (NESTED, LOGITS), TypeError, "input: got a nested tensor, expected a dense one"),
+        ("dense", (X.to(torch.complex64), W), TypeError, "input: got torch.complex64 on cpu, exp"),
         ("conv2d", (X, W.to("meta")), ValueError, "weight: is on meta, expected cpu like input"),
         (
             "conv2d",

@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn import functional
 
 import kernels.torch
@@ -129,6 +130,101 @@ def test_differentiating_twice_is_refused(name):
     sentence = "^the gradients of kernels.torch cannot be differentiated again$"
     with pytest.raises(RuntimeError, match=sentence):
         dx.sum().backward()
+
+
+def of_first(name):
+    """Return a function of its first argument alone, and that."""
+    function, (x, *others) = FUNCTIONS[name]
+    return lambda x: function(x, *others), x.detach()
+
+
+def by_dual_tensors(function, x):
+    with forward_ad.dual_level():
+        function(forward_ad.make_dual(x, torch.ones_like(x)))
+
+
+def of_gradients(function, x):
+    """Forward over reverse: the gradient of y is the dual tensor."""
+    x = x.requires_grad_()
+    y = function(x)
+    with forward_ad.dual_level():
+        torch.autograd.grad(y, x, forward_ad.make_dual(y.detach(), torch.ones_like(y)))
+
+
+def by_jvp(function, x):
+    return torch.func.jvp(function, (x,), (torch.ones_like(x),))
+
+
+REFUSED = {
+    "dual tensors": by_dual_tensors,
+    "dual tensors, in reverse, too": lambda f, x: by_dual_tensors(f, x.requires_grad_()),
+    "dual gradients": of_gradients,
+    "gradcheck": lambda f, x: torch.autograd.gradcheck(
+        f, x.requires_grad_(), check_forward_ad=True, check_backward_ad=False
+    ),
+    "jvp": by_jvp,
+    "jvp of vmap": lambda f, x: by_jvp(torch.vmap(f), torch.stack([x, x])),
+    "vmap of jvp": lambda f, x: torch.vmap(lambda x: by_jvp(f, x))(torch.stack([x, x])),
+    "jvp of a compiled function": lambda f, x: by_jvp(torch.compile(f, backend="aot_eager"), x),
+    "linearize": lambda f, x: torch.func.linearize(f, x),
+    "jacfwd": lambda f, x: torch.func.jacfwd(f)(x),
+    "jacrev": lambda f, x: torch.func.jacrev(f)(x),
+    "vjp": lambda f, x: torch.func.vjp(f, x),
+    "grad": lambda f, x: torch.func.grad(lambda x: f(x).sum())(x),
+    "hessian": lambda f, x: torch.func.hessian(lambda x: f(x).sum())(x),
+    "vmap of grad": lambda f, x: torch.vmap(torch.func.grad(lambda x: f(x).sum()))(
+        torch.stack([x, x])
+    ),
+}
+
+
+@pytest.mark.parametrize("transform", REFUSED)
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch, while its compiler loads
+def test_transforms_without_gradients_are_refused(name, transform):
+    """Not with tangents of zero."""
+    function, x = of_first(name)
+    with pytest.raises(RuntimeError, match="^kernels.torch supports torch.autograd in reverse"):
+        REFUSED[transform](function, x)
+
+
+@pytest.mark.parametrize("argument", [1, 2])
+def test_tangents_of_any_argument_are_seen(argument):
+    function, arguments = FUNCTIONS["conv2d"]
+    values = [tensor.detach() for tensor in arguments]
+    with forward_ad.dual_level():
+        values[argument] = forward_ad.make_dual(values[argument], values[argument])
+        with pytest.raises(RuntimeError, match="^kernels.torch supports torch.autograd in rev"):
+            function(*values)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_what_does_not_depend_on_the_variable_takes_part_in_transforms(name):
+    function, x = of_first(name)
+    y = function(x).sum()
+    two = torch.tensor(2.0, dtype=x.dtype)
+    torch.testing.assert_close(torch.func.grad(lambda s: (s * function(x)).sum())(two), y)
+    _, tangent = torch.func.jvp(lambda s: (s * function(x)).sum(), (two,), (two,))
+    torch.testing.assert_close(tangent, 2 * y)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_vmap_calls_for_each_slice(name):
+    function, x = of_first(name)
+    both = torch.stack([x, 2 * x])
+    expected = torch.stack([function(x), function(2 * x)])
+    torch.testing.assert_close(torch.vmap(function)(both), expected)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_batches_of_gradients(name):
+    function, x = of_first(name)
+    x.requires_grad_()
+    y = function(x)
+    dy = normal(7, 2, *y.shape, dtype=y.dtype)
+    (together,) = torch.autograd.grad(y, x, dy, is_grads_batched=True, retain_graph=True)
+    alone = [torch.autograd.grad(y, x, each, retain_graph=True)[0] for each in dy]
+    torch.testing.assert_close(together, torch.stack(alone))
 
 
 # --- training

@@ -1,6 +1,7 @@
 """The trainer: what a training does to a model, data it takes and refuses, interruption."""
 
 import hashlib
+import math
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 
 import network_reference
 from cnn import (
@@ -31,6 +33,7 @@ from cnn import (
     Trainer,
     evaluate,
 )
+from cnn.fused import fuse
 from comparison import assert_close
 from kernels.runtime import numpy_arrays_on, simt_target
 from support import device_of, host
@@ -237,6 +240,32 @@ def test_float_images_are_taken_as_they_are():
     assert (same.pixel_mean, same.pixel_std) == held
 
 
+@pytest.mark.parametrize("kind", ["float16", bfloat16])
+def test_narrow_images_train_as_what_they_stand_for(kind):
+    images, labels = noise(20)
+    narrow = (images / 255).astype(kind)
+    wide = narrow.astype(np.float32), labels
+    assert trained_bits((narrow, labels)) == trained_bits(wide, plan=False)
+
+
+def test_outputs_of_a_type_without_argmax(monkeypatch):
+    """CuPy has none of bfloat16, the outputs of such a model on a GPU."""
+
+    class Outputs(np.ndarray):
+        def argmax(self, axis):
+            assert self.dtype != bfloat16
+            return super().argmax(axis)
+
+    images, labels = noise(4)
+    model = build()
+    rows = np.eye(4, dtype=bfloat16)[labels].view(Outputs)
+    monkeypatch.setattr(model, "predict", lambda *_: rows)
+    assert evaluate(model, (images, labels), lambda *_, grad: (0.5, None)) == {
+        "loss": 0.5,
+        "accuracy": 1.0,
+    }
+
+
 # Forms of data
 
 
@@ -273,6 +302,7 @@ BAD_DATA = {
     "negative": ((IMAGES, LABELS - np.int64(9)), ValueError, "labels must lie in 0 to 3 for 4 cl"),
     "empty": ((IMAGES[:0], LABELS[:0]), ValueError, "got no images, expected at least one"),
     "NaN": ((NAN, LABELS), ValueError, "images hold NaN or infinity, expected finite values"),
+    "NaN of bfloat16": ((NAN.astype(bfloat16), LABELS), ValueError, "images hold NaN or infinity"),
     "infinity": ((INFINITE, LABELS), ValueError, "images hold NaN or infinity, expected finite"),
     "size": ((IMAGES[:, :9], LABELS), ValueError, "got shape (1, 9, 12, 1), expected (N, 12, 1"),
 }
@@ -301,18 +331,62 @@ def test_bad_data_is_one_sentence_and_leaves_the_model_alone(name, use):
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("options", "error", "sentence"),
     [
-        ({"epochs": 0}, "epochs: got 0, expected a whole number of at least 1"),
-        ({"epochs": 1.5}, "epochs: got 1.5, expected a whole number"),
-        ({"batch_size": 0}, "batch_size: got 0, expected a whole number of at least 1"),
-        ({"batch_size": "8"}, "batch_size: got '8', expected a whole number of at least 1"),
+        ({"epochs": 0}, ValueError, "epochs: got 0, expected at least 1"),
+        ({"epochs": 1.5}, TypeError, "epochs: got 1.5, expected a whole number"),
+        ({"epochs": True}, TypeError, "epochs: got True, expected a whole number"),
+        ({"batch_size": 0}, ValueError, "batch_size: got 0, expected at least 1"),
+        ({"batch_size": "8"}, TypeError, "batch_size: got '8', expected a whole number"),
     ],
 )
-def test_bad_lengths(options, sentence):
-    with pytest.raises(ValueError) as caught:
+def test_bad_lengths(options, error, sentence):
+    with pytest.raises(error) as caught:
         Trainer(build(), SGD(0.1)).fit((IMAGES, LABELS), **options)
     assert str(caught.value).startswith(sentence)
+
+
+ONE_VALUE = {
+    "rows": lambda: [Flatten(), Dense(5), BatchNorm(), Dense(4)],
+    "images of one pixel": lambda: [Conv2D(3, 12), BatchNorm(), ReLU(), Flatten(), Dense(4)],
+    "taken up with a pool": lambda: [Conv2D(3, 12), BatchNorm(), MaxPool2D(1), Flatten(), Dense(4)],
+}
+
+
+@pytest.mark.parametrize("name", ONE_VALUE)
+@pytest.mark.parametrize(("images", "batch_size"), [(6, 5), (1, 5), (2, 1)])
+@pytest.mark.parametrize("plan", [True, False], ids=["planned", "layer by layer"])
+def test_a_step_of_one_value_per_channel(name, images, batch_size, plan):
+    model = build(ONE_VALUE[name])
+    before, trainer = bits(model), Trainer(model, SGD(0.1), plan=plan)
+    position = [type(layer) for layer in model.layers].index(BatchNorm)
+    sentence = (
+        f"batch_size: got {batch_size} for {images} images, expected no step of one image, since "
+        f"layer {position} (BatchNorm) trains on more than one value per channel"
+    )
+    with pytest.raises(ValueError) as caught:
+        trainer.fit((IMAGES[:images], LABELS[:images]), batch_size=batch_size)
+    assert str(caught.value) == sentence
+    assert bits(model) == before and not model.has_pixel_statistics
+    assert trainer.history == [] and trainer.course is None
+    # Neither the layers nor what a planned step runs in their place would have done it.
+    for layers in (model.layers, fuse(model)):
+        with pytest.raises(ValueError, match="expected more than one value per channel to train"):
+            run_through(layers, model.prepare(IMAGES[:1]))
+    assert bits(model) == before
+    assert np.isfinite(model.predict(IMAGES[:1])).all()
+    trainer.fit((IMAGES[:4], LABELS[:4]), batch_size=2)  # two values are enough
+    assert bits(model) != before and trainer.planned is plan
+
+
+def run_through(layers, x):
+    for layer in layers:
+        x = layer.forward(x, training=True)
+
+
+def test_images_of_several_pixels_may_come_alone():
+    trainer = Trainer(build(normalised), SGD(0.1))
+    assert math.isfinite(trainer.fit((IMAGES, LABELS), batch_size=5)[-1]["train_loss"])
 
 
 @pytest.mark.parametrize("precision", ["tf32", "fp12"])

@@ -149,7 +149,7 @@ def test_what_it_is_used_for():
     cpu = cpu_target()
     assert suits(cpu, **WIDE) and suits(cpu, "float64", **WIDE)
     changed, tile = np.zeros(16, np.int32), WIDE | {"N": 1, "size": (4, 4)}
-    with Recording(Arena(cpu)), winograd.keeping(changed):
+    with Recording(Arena(cpu), []), winograd.keeping(changed):
         assert suits(cpu, **tile)
     with winograd.keeping(changed):  # but nothing is recorded, so nothing kept
         assert not suits(cpu, **tile)
@@ -175,7 +175,8 @@ def test_kept_filters_are_transformed_only_when_told(target, dtype):
     others, g = normal(2, *w.shape, dtype=dtype), geometry((5, 4), 1)
     images, filters = target.array(x), target.array(w.copy())
     changed, y = target.array(np.ones(5, np.int32)), target.empty((1, 5, 4, 5), dtype)
-    with Recording(Arena(target)) as recording, winograd.keeping(changed):
+    inputs = [images, filters, changed, y]
+    with Recording(Arena(target), inputs) as recording, winograd.keeping(changed):
         winograd.forward(images, filters, None, y, g, relu=False, target=target)
     filters[...] = target.array(others)
     # Of one changed filter all are transformed: they share registers.

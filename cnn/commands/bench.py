@@ -11,7 +11,7 @@ from .options import (
     RECIPES,
     add_device,
     add_json,
-    check_writable,
+    check_outputs,
     device,
     positive,
     say,
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     from ..model import Sequential
     from ..trainer import Trainer
 
-    check_writable(options.json)
+    check_outputs(options, [options.json])
     recipe = recipes.RECIPES[options.recipe]
     batch_size = options.batch_size or recipe.batch_size
     chosen = device(options.device, say)

@@ -6,9 +6,8 @@ import argparse
 import contextlib
 import errno
 import socket
-from pathlib import Path
 
-from .options import add_device, device, say
+from .options import add_device, device, path, say
 
 HELP = "serve a page to draw digits on"
 DESCRIPTION = "Serve a page to draw a digit on; the model answers while it is drawn."
@@ -20,7 +19,7 @@ EXAMPLES = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model and the address."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="one that train wrote")
+    parser.add_argument("model", type=path, metavar="MODEL", help="one that train wrote")
     parser.add_argument(
         "--host",
         default="127.0.0.1",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from .options import add_data, add_device, add_json, check_writable, device, say, write_json
+from .options import add_data, add_device, add_json, check_outputs, device, path, say, write_json
 
 HELP = "measure a saved model"
 DESCRIPTION = "Measure a saved model on the test images."
@@ -16,7 +15,7 @@ EXAMPLES = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model, the data and where they go."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="one that train wrote")
+    parser.add_argument("model", type=path, metavar="MODEL", help="one that train wrote")
     add_data(parser)
     add_device(parser)
     add_json(parser)
@@ -28,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     from ..evaluation import evaluate
     from ..model import Sequential
 
-    check_writable(options.json)
+    check_outputs(options, [options.json], [options.model])
     chosen = device(options.device, say)
     model = Sequential.load(options.model, chosen)
     _, test = data.load(options.dataset, options.data, say=say)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from .options import check_writable
+from .options import check_outputs, path, shown
 
 HELP = "write a model as ONNX"
 DESCRIPTION = """\
@@ -20,8 +19,8 @@ EXAMPLES = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the two files and what the graph takes."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="one that train wrote")
-    parser.add_argument("output", type=Path, metavar="ONNX", help="file to write")
+    parser.add_argument("model", type=path, metavar="MODEL", help="one that train wrote")
+    parser.add_argument("output", type=path, metavar="ONNX", help="file to write")
     parser.add_argument(
         "--input-type",
         choices=("uint8", "float32"),
@@ -32,14 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the graph, then print what it takes and gives."""
-    from ..checkpoint import write_whole
     from ..export import OPSET, to_onnx
+    from ..files import write_whole
     from ..model import Sequential
 
-    check_writable(options.output)
+    check_outputs(options, [options.output], [options.model])
     model = Sequential.load(options.model, "cpu")
     proto = to_onnx(model, options.input_type)
     write_whole(options.output, proto.SerializeToString(deterministic=True))
     described = {entry.key: entry.value for entry in proto.metadata_props}
-    print(f"{options.output}: {described['input']}; {described['output']}; opset {OPSET}")
+    print(f"{shown(options.output)}: {described['input']}; {described['output']}; opset {OPSET}")
     return 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from .options import path
 
 HELP = "show targets, compiler, GPU and cache folder, or a model's layers"
 DESCRIPTION = """\
@@ -17,7 +18,7 @@ EXAMPLES = """\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model."""
     parser.add_argument(
-        "model", type=Path, nargs="?", metavar="MODEL", help="one that train wrote: show its layers"
+        "model", type=path, nargs="?", metavar="MODEL", help="one that train wrote: show its layers"
     )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import math
+import os
 import sys
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from .. import files
 from ..runs import to_json
 
 #: The names in `cnn.recipes`, which takes longer to import than --help should.
@@ -39,12 +39,12 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto: MNIST, or synthetic digits where it cannot be had (default: %(default)s)",
     )
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with the four MNIST files")
+    parser.add_argument("--data", type=path, metavar="DIR", help="folder with the four MNIST files")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add --json."""
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results")
+    parser.add_argument("--json", type=path, metavar="FILE", help="write the results")
 
 
 def device(chosen: str, say: Callable[[str], None]) -> str:
@@ -57,26 +57,28 @@ def device(chosen: str, say: Callable[[str], None]) -> str:
     return "cuda" if target.name == "cuda" else "cpu"
 
 
-def check_writable(*paths: Path | None) -> None:
-    """Raise OSError now rather than after the work, unless all of these can be written."""
-    for path in paths:
-        if path is None:
-            continue
-        try:
-            if path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, "it is a folder")
-            with tempfile.TemporaryFile(dir=path.parent):
-                pass
-        except OSError as error:
-            missing = isinstance(error, FileNotFoundError) and not path.parent.exists()
-            reason = f"there is no folder {path.parent}" if missing else error.strerror
-            raise OSError(f"{path} cannot be written: {reason}") from error
+def check_outputs(
+    options: argparse.Namespace, outputs: Iterable[Path | None], inputs: Iterable[Path] = ()
+) -> None:
+    """Raise OSError now rather than after the work, unless all of these can be written.
+
+    None of them may be a file that the command reads: `inputs`, or those of its data set.
+    """
+    from ..mnist import files_there
+
+    data = files_there(options.data) if "data" in options else []
+    files.check([path for path in outputs if path is not None], [*inputs, *data])
 
 
 def write_json(path: Path | None, results: dict[str, Any]) -> None:
     """Write results where asked for."""
     if path is not None:
-        path.write_text(to_json(results, indent=2) + "\n")
+        files.write_whole(path, (to_json(results, indent=2) + "\n").encode())
+
+
+def shown(path: Path | str) -> str:
+    """Return the name of a file as it can be printed: its bytes may be no text."""
+    return str(path).encode(errors="backslashreplace").decode()
 
 
 def say(text: str) -> None:
@@ -86,6 +88,11 @@ def say(text: str) -> None:
 
 def silence(text: str) -> None:
     """Print nothing."""
+
+
+def path(text: str) -> Path:
+    """Return a path, of which a shell that saw ``--save=~/file`` has left the ``~``."""
+    return Path(os.path.expanduser(text))
 
 
 def positive(text: str) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import settings, train
-from .options import say
+from .options import check_outputs, path, say, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,15 +23,16 @@ EXAMPLES = """\
   cnn plot runs/mine                     writes runs/mine/plots/*.png
   cnn plot runs/mine --format svg --output pictures"""
 
+_PICTURES = ("curves", "confusion", "mistakes", "filters", "augmented")
 _WORST = 12  # mistakes
 _AUGMENTED, _DRAWS = 5, 8  # images, and how often each is augmented
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the run and where its pictures go."""
-    parser.add_argument("folder", type=Path, metavar="RUN", help="folder of a run of cnn train")
+    parser.add_argument("folder", type=path, metavar="RUN", help="folder of a run of cnn train")
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="folder to write to (default: RUN/plots)"
+        "--output", type=path, metavar="DIR", help="folder to write to (default: RUN/plots)"
     )
     parser.add_argument(
         "--format", choices=("png", "svg"), default="png", help="(default: %(default)s)"
@@ -46,15 +47,18 @@ def run(options: argparse.Namespace) -> int:
     folder: Path = options.folder
     trained = _settings(folder / "settings.toml")
     history = _history(folder / "history.jsonl")
-    model = Sequential.load(_model_file(folder))
-    training, test = data.load(trained.dataset, trained.data, say=say)
+    model_file = _model_file(folder)
+    model = Sequential.load(model_file)
     output: Path = options.output or folder / "plots"
     output.mkdir(parents=True, exist_ok=True)
+    pictures = {name: output / f"{name}.{options.format}" for name in _PICTURES}
+    inputs = [folder / "settings.toml", folder / "history.jsonl", model_file]
+    check_outputs(trained, pictures.values(), inputs)
+    training, test = data.load(trained.dataset, trained.data, say=say)
 
     def write(name: str, draw: Callable[..., Any], *arguments: Any) -> None:
-        path = output / f"{name}.{options.format}"
-        plots.write(path, draw, *arguments)
-        print(path)
+        plots.write(pictures[name], draw, *arguments)
+        print(shown(pictures[name]))
 
     write("curves", plots.curves, history, len(training))
     images, labels = test.images, test.labels.astype(int)

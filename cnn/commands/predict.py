@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from .options import add_device, add_json, check_writable, device, positive, say, write_json
+from .options import (
+    add_device,
+    add_json,
+    check_outputs,
+    device,
+    path,
+    positive,
+    say,
+    shown,
+    write_json,
+)
 
 HELP = "classify pictures of digits"
 DESCRIPTION = """\
@@ -19,8 +28,8 @@ EXAMPLES = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model, the pictures, and what is shown and written."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="one that train wrote")
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="PNG or JPEG file")
+    parser.add_argument("model", type=path, metavar="MODEL", help="one that train wrote")
+    parser.add_argument("images", type=path, nargs="+", metavar="IMAGE", help="PNG or JPEG file")
     parser.add_argument(
         "--top",
         type=positive,
@@ -39,17 +48,17 @@ def run(options: argparse.Namespace) -> int:
     from .. import picture
     from ..model import Sequential
 
-    check_writable(options.json)
+    check_outputs(options, [options.json], [options.model, *options.images])
     model = Sequential.load(options.model, device(options.device, say))
     size = picture.image_size(model)
     answers: list[dict[str, Any]] = []
     digits = []
-    for path in options.images:
-        answers.append({"image": str(path)})
+    for image in options.images:
+        answers.append({"image": str(image)})
         try:
-            digits.append(picture.centre(picture.read(path), size))
+            digits.append(picture.centre(picture.read(image), size))
         except picture.PictureError as error:
-            say(f"cnn: error: {path}: {error}")
+            say(f"cnn: error: {image}: {error}")
             answers[-1]["error"] = str(error)
     usable = [answer for answer in answers if "error" not in answer]
     found = picture.probabilities(model, np.array(digits, np.uint8).reshape(-1, *size))
@@ -57,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         ranked = of_classes.argsort(kind="stable")[::-1]
         answer["class"] = int(ranked[0])
         answer["probabilities"] = of_classes.tolist()
-        shown = (f"{index} ({of_classes[index]:.1%})" for index in ranked[: options.top])
-        print(f"{answer['image']}: {', '.join(shown)}")
+        best = (f"{index} ({of_classes[index]:.1%})" for index in ranked[: options.top])
+        print(f"{shown(answer['image'])}: {', '.join(best)}")
     write_json(options.json, {"model": str(options.model), "images": answers})
     return 0 if len(usable) == len(answers) else 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -37,17 +38,29 @@ def read(path: Path, add_arguments: Callable[[argparse.ArgumentParser], None]) -
     return [_flag(path, parser, key, value) for key, value in settings.items()]
 
 
-def write(path: Path, settings: dict[str, Any]) -> None:
-    """Write settings; those that are None are left out."""
+def to_toml(settings: dict[str, Any]) -> str:
+    """Return the text of a settings file; settings that are None are left out.
+
+    Raises
+    ------
+    UsageError
+        If one has bytes that are no UTF-8, as names of files may: TOML cannot hold them.
+    """
     values = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in settings.items()
         if value is not None
     }
-    # JSON's strings, numbers, true and false are TOML's, if other letters than ASCII stay.
-    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]
-    header = "# The settings of this run; cnn train --config takes them again.\n"
-    path.write_text(header + "".join(f"{line}\n" for line in lines), encoding="utf-8")
+    # JSON's strings, numbers, true and false are TOML's, if other letters than ASCII stay and
+    # DEL does not.
+    lines = ["# The settings of this run; cnn train --config takes them again."]
+    for name, value in values.items():
+        text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        lines.append(f"{name} = {text}")
+        if re.search("[\ud800-\udfff]", lines[-1]):  # what Python makes of other bytes
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag}: got {value!r}, expected UTF-8, as the settings of a run are")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _flag(path: Path, parser: argparse.ArgumentParser, key: str, value: Any) -> str:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import json
+import math
+import os
+import shlex
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files import write_whole
 from . import settings
 from .options import (
     RECIPES,
@@ -15,8 +22,9 @@ from .options import (
     add_data,
     add_device,
     add_json,
-    check_writable,
+    check_outputs,
     device,
+    path,
     positive,
     rate,
     say,
@@ -26,6 +34,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from ..data import Dataset
     from ..runs import Run
     from ..trainer import Trainer
 
@@ -40,6 +49,9 @@ EXAMPLES = """\
   cnn train --config runs/mine/settings.toml --seed 2
   cnn train --dataset synthetic          no data needed
   cnn train --data ~/mnist --device cpu  the four IDX files in a folder"""
+
+#: The results that are printed.
+_PRINTED = "test_accuracy", "test_loss", "train_seconds", "images_per_second", "setup_seconds"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,20 +82,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     earlier = parser.add_mutually_exclusive_group()
     earlier.add_argument(
         "--config",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="TOML file of settings, keys named like these flags; flags win",
     )
     earlier.add_argument(
         "--resume",
-        type=Path,
+        type=path,
         metavar="RUN",
         help="go on with an interrupted run: its folder, or one of its checkpoints",
     )
     parser.add_argument("--run", metavar="NAME", help="of the run (default: recipe and time)")
     parser.add_argument(
         "--runs",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="folder of the run's folder (default: runs)",
     )
@@ -95,7 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="checkpoints to keep, of one each epoch (default: %(default)s)",
     )
     parser.add_argument(
-        "--save", type=Path, metavar="FILE", help="write the trained model here too"
+        "--save", type=path, metavar="FILE", help="write the trained model here too"
     )
     add_json(parser)
     parser.add_argument(
@@ -116,7 +128,7 @@ def run(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     options, checkpoint = _with_earlier_settings(options)
     tell = silence if options.quiet else say
-    check_writable(options.save, options.json)
+    _check_outputs(options, checkpoint)
     recipe = recipes.RECIPES[options.recipe]
     options.epochs = options.epochs or recipe.epochs
     options.batch_size = options.batch_size or recipe.batch_size
@@ -139,38 +151,44 @@ def run(options: argparse.Namespace) -> int:
     if checkpoint is not None:
         trainer.restore(checkpoint)
     trained_before = trainer.train_seconds
-    trainer.run = folder = _run(options, checkpoint)
-    tell(
-        f"{model.summary()}\ntraining on {train.name}, {len(train):,} images, on {options.device}; "
-        f"see {folder.folder}"
-    )
-    interrupted = _fit(trainer, train, test, options, tell)
-    train_loss = trainer.running_loss if trainer.images_seen else None
-    found = evaluate(model, test)  # its loss is no recipe's, so that runs can be compared
-    results = {
-        "dataset": train.name,
-        "device": options.device,
-        "recipe": options.recipe,
-        "epochs": len(trainer.history),
-        "batch_size": options.batch_size,
-        "seed": options.seed,
-        "parameters": model.parameter_count,
-        "setup_seconds": time.perf_counter() - start - (trainer.train_seconds - trained_before),
-        "train_seconds": trainer.train_seconds,
-        "images_per_second": trainer.images_seen / max(trainer.train_seconds, 1e-9),
-        "train_loss": train_loss,
-        "test_loss": found["loss"],
-        "test_accuracy": found["accuracy"],
-    }
-    for path in (folder.folder / "model.safetensors", options.save):
-        if path is not None:
-            model.save(path)
-    folder.write_json("results.json", results)
+    with _run(options, checkpoint) as folder:
+        trainer.run = folder
+        finished = _has_finished(trainer, train, options)
+        tell(
+            f"{folder.folder} has finished its {len(trainer.history)} epochs already"
+            if finished
+            else f"{model.summary()}\ntraining on {train.name}, {len(train):,} images, on "
+            f"{options.device}; see {folder.folder}"
+        )
+        interrupted = not finished and _fit(trainer, train, test, options)
+    results = _written_results(folder, len(trainer.history)) if finished else None
+    if results is None:
+        train_loss = trainer.running_loss if trainer.images_seen else None
+        found = evaluate(model, test)  # its loss is no recipe's, so that runs can be compared
+        results = {
+            "dataset": train.name,
+            "device": options.device,
+            "recipe": options.recipe,
+            "epochs": len(trainer.history),
+            "batch_size": options.batch_size,
+            "seed": options.seed,
+            "parameters": model.parameter_count,
+            "setup_seconds": time.perf_counter() - start - (trainer.train_seconds - trained_before),
+            "train_seconds": trainer.train_seconds,
+            "images_per_second": trainer.images_seen / max(trainer.train_seconds, 1e-9),
+            "train_loss": train_loss,
+            "test_loss": found["loss"],
+            "test_accuracy": found["accuracy"],
+        }
+        model.save(folder.folder / "model.safetensors")
+        folder.write_json("results.json", results)
+    if options.save is not None:
+        model.save(options.save)
     write_json(options.json, results)
     print(
-        f"{train.name} test accuracy {found['accuracy']:.2%}, loss {found['loss']:.4f}; "
-        f"trained {trainer.train_seconds:.2f} s at {results['images_per_second']:,.0f} images/s, "
-        f"set up in {results['setup_seconds']:.2f} s"
+        f"{train.name} test accuracy {results['test_accuracy']:.2%}, "
+        f"loss {results['test_loss']:.4f}; trained {results['train_seconds']:.2f} s at "
+        f"{results['images_per_second']:,.0f} images/s, set up in {results['setup_seconds']:.2f} s"
     )
     return 130 if interrupted else 0
 
@@ -197,7 +215,14 @@ def _checkpoint(resumed: Path) -> Path:
     from ..runs import Run
 
     if resumed.is_file():
-        return resumed
+        # A link to a checkpoint, or a run whose checkpoints are a link to another disk.
+        for file in (Path(os.path.abspath(resumed)), resumed.resolve()):
+            if (file.parent.parent / "settings.toml").exists():
+                return file
+        raise UsageError(
+            f"--resume: {resumed} is no checkpoint in a run's folder: there is no "
+            f"{file.parent.parent / 'settings.toml'}"
+        )
     latest = Run(resumed).latest
     if latest is None:
         there = "has no checkpoint" if resumed.exists() else "is not there"
@@ -205,52 +230,110 @@ def _checkpoint(resumed: Path) -> Path:
     return latest
 
 
-def _run(options: argparse.Namespace, checkpoint: Path | None) -> Run:
-    """Return the run that goes on, or a new one with its settings and versions."""
-    from ..runs import Run, new_run, versions
+def _check_outputs(options: argparse.Namespace, checkpoint: Path | None) -> None:
+    """Raise OSError unless what is to be written can be, and harms no file of the run resumed."""
+    from ..runs import Run
+
+    outputs = [options.save, options.json]
+    inputs = [] if options.config is None else [options.config]
+    if checkpoint is not None:
+        run = Run(checkpoint.parent.parent)
+        names = "history.jsonl", "model.safetensors", "results.json"
+        outputs += [run.folder / name for name in names]
+        inputs += [run.folder / "settings.toml", checkpoint, *run.checkpoints]
+    check_outputs(options, outputs, inputs)
+
+
+@contextmanager
+def _run(options: argparse.Namespace, checkpoint: Path | None) -> Iterator[Run]:
+    """Give the run that goes on, or a new one with its settings and versions.
+
+    A new one that comes to no checkpoint is removed: it could be neither resumed nor run again.
+    """
+    from ..runs import Run, versions
 
     if checkpoint is not None:
-        return Run(checkpoint.parent.parent, options.keep)
-    runs = options.runs or Path("runs")
-    if options.run is None:
-        run = new_run(runs, options.recipe, options.keep)
-    else:
-        if options.run in ("", "..") or options.run != Path(options.run).name:
-            raise UsageError(f"--run: got {options.run!r}, expected the name of a folder in {runs}")
-        try:
-            run = Run.create(runs / options.run, options.keep)
-        except FileExistsError as error:
-            raise UsageError(
-                f"--run: {runs / options.run} is there already; choose another name, or go on "
-                f"with it: --resume {runs / options.run}"
-            ) from error
+        yield Run(checkpoint.parent.parent, options.keep)
+        return
     names = "recipe dataset data device epochs batch_size lr seed keep".split()
     resolved = {name: getattr(options, name) for name in names}
     if resolved["data"] is not None:
-        resolved["data"] = resolved["data"].expanduser().resolve()  # the same from any folder
-    settings.write(run.folder / "settings.toml", resolved)
-    run.write_json("versions.json", versions(options.device))
-    return run
+        resolved["data"] = resolved["data"].resolve()  # the same from any folder
+    text = settings.to_toml(resolved)
+    run = _new_run(options)
+    try:
+        write_whole(run.folder / "settings.toml", text.encode())
+        run.write_json("versions.json", versions(options.device))
+        yield run
+    except BaseException:
+        if run.latest is None:
+            shutil.rmtree(run.folder)
+        raise
 
 
-def _fit(
-    trainer: Trainer,
-    train: Any,
-    test: Any,
-    options: argparse.Namespace,
-    tell: Callable[[str], None],
-) -> bool:
+def _new_run(options: argparse.Namespace) -> Run:
+    """Return a run in a folder that was not there."""
+    from ..runs import Run, new_run
+
+    runs = options.runs or Path("runs")
+    if options.run is None:
+        return new_run(runs, options.recipe, options.keep)
+    if options.run in ("", "..") or options.run != Path(options.run).name:
+        raise UsageError(f"--run: got {options.run!r}, expected the name of a folder in {runs}")
+    folder = runs / options.run
+    try:
+        return Run.create(folder, options.keep)
+    except FileExistsError as error:
+        advice = f"go on with it: --resume {shlex.quote(str(folder))}"
+        if Run(folder).latest is None:
+            advice = "delete it: it has no checkpoint to go on from"
+        raise UsageError(
+            f"--run: {folder} is there already; choose another name, or {advice}"
+        ) from error
+
+
+def _has_finished(trainer: Trainer, train: Dataset, options: argparse.Namespace) -> bool:
+    """Whether nothing is left to do of the training; ValueError if it was another one."""
+    from ..training_state import Course, check_continues
+
+    if trainer.course is None or not trainer.course.finished:
+        return False
+    asked = Course(options.epochs, options.batch_size, train.name, len(train))
+    check_continues(trainer.course, asked)
+    return True
+
+
+def _written_results(run: Run, epochs: int) -> dict[str, Any] | None:
+    """Return the results of a training of so many epochs, unless it ended before they were written.
+
+    They say when and where it was trained, which is nothing that this process could tell.
+    """
+    model, file = run.folder / "model.safetensors", run.folder / "results.json"
+    if not (model.exists() and file.exists()):
+        return None
+    try:
+        results = json.loads(file.read_text())
+    except ValueError:  # somebody else has written there
+        return None
+    # Perhaps of an interruption before the last epoch.
+    if not isinstance(results, dict) or results.get("epochs") != epochs:
+        return None
+    results = {name: math.nan if value is None else value for name, value in results.items()}
+    numbers = (isinstance(results.get(name), (int, float)) for name in _PRINTED)
+    return results if all(numbers) else None
+
+
+def _fit(trainer: Trainer, train: Dataset, test: Dataset, options: argparse.Namespace) -> bool:
     """Train what is left to train; return whether the user interrupted it."""
     assert trainer.run is not None
-    if trainer.course is not None and trainer.course.finished:
-        tell(f"{trainer.run.folder} has finished its {trainer.course.epochs} epochs already")
-        return False
     try:
         trainer.fit(train, options.epochs, options.batch_size, test, progress=not options.quiet)
     except KeyboardInterrupt:
+        if trainer.run.latest is None:
+            raise
         say(
             f"interrupted after {trainer.images_seen:,} images; go on with\n"
-            f"  cnn train --resume {trainer.run.folder}\nwhat was reached:"
+            f"  cnn train --resume {shlex.quote(str(trainer.run.folder))}\nwhat was reached:"
         )
         return True
     return False

@@ -4,12 +4,13 @@
 #include "dialect_host.cuh"
 #include "registers.cuh"
 
-#if defined(__AVX512BW__) && defined(__AVX512VL__)
-#include <immintrin.h>
+#if defined(__AVX512F__)
+#include "avx512_cpu.cuh"
 #endif
 
 struct dim3 { unsigned x, y, z; };
 
+#define __global__ inline __attribute__((noinline))  // inline: left out unless it is exported
 #define __shared__  // the block's one thread keeps its shared memory on its stack
 
 static constexpr dim3 threadIdx{0, 0, 0}, blockDim{1, 1, 1};
@@ -269,7 +270,7 @@ static void launch(void (*kernel)(P...), const unsigned *grid, void **arguments,
     parallel_for(Launch<P...>::body, &self, (long long)grid[0] * grid[1] * grid[2]);
 }
 
-// The runtime appends one of these per entry point.
+// The runtime appends one of these, for the entry point of the library.
 #define EXPORT_LAUNCH(name)                                                 \
     extern "C" __attribute__((visibility("default"))) void launch_##name(   \
         const unsigned *grid, void **arguments, ParallelFor parallel_for) { \

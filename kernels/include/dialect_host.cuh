@@ -1,11 +1,11 @@
 // What `cpu` and `simt` have in common: CUDA's words for a C++ compiler, and calling a kernel.
 #pragma once
 
-#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
-#define __global__ __attribute__((noinline))
+#include "math_host.cuh"
+
 #define __device__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)

@@ -4,6 +4,7 @@
 #include "dialect_host.cuh"
 #include "simt.h"
 
+#define __global__ __attribute__((noinline))
 #define __shared__ static  // one block runs at a time; simt.cpp knows what a block has written
 
 #define threadIdx (simt::registers.thread)

@@ -354,14 +354,13 @@ static Block gemm(const A &a, const B &b, int M, int N, int k_begin, int k_end,
     const auto whole = [](Part part, int unit) {
         return ceil_div(part.end - part.begin, unit) * unit;
     };
-    const bool short_rows = k_end <= BK && a.run() < 2 * LANES && a.inside();
     const auto run = [&](auto width) {
-        if constexpr (A_ROWS == Rows::ALONG_OUTPUT)
-            if (short_rows)
-                multiply_short_rows<width.value, B_ROWS>(a, b, m, n, k_end, epilogue);
-            else
-                multiply_rows<width.value, B_ROWS>(a, b, m, n, k_begin, k_end, epilogue);
-        else if (whole(m, TALL) < whole(m, TM))
+        if constexpr (A_ROWS == Rows::ALONG_OUTPUT) {
+            if constexpr (!A::PLAIN)
+                if (k_end <= BK && a.run() < 2 * LANES && a.inside())
+                    return multiply_short_rows<width.value, B_ROWS>(a, b, m, n, k_end, epilogue);
+            multiply_rows<width.value, B_ROWS>(a, b, m, n, k_begin, k_end, epilogue);
+        } else if (whole(m, TALL) < whole(m, TM))
             multiply_bands<width.value, TALL>(a, b, m, n, k_begin, k_end, epilogue);
         else
             multiply_bands<width.value, TM>(a, b, m, n, k_begin, k_end, epilogue);

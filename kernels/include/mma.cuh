@@ -65,8 +65,8 @@ template <> inline float number<Fp16>(uint32 bits, int p) {
     const int exponent = bits >> 10 & 31, fraction = bits & 1023;
     const float sign = bits >> 15 ? -1.0f : 1.0f;
     if (exponent == 31) return fraction ? not_a_number() : sign * infinity();
-    return exponent ? sign * ldexpf(float(1024 + fraction), exponent - 25)
-                    : sign * ldexpf(float(fraction), -24);
+    return exponent ? sign * __builtin_ldexpf(float(1024 + fraction), exponent - 25)
+                    : sign * __builtin_ldexpf(float(fraction), -24);
 }
 
 // Lanes show each other their fragments here; what kernels themselves share is checked, this not.
@@ -139,7 +139,7 @@ inline uint32 to_fp16(float value) {
     if (is_nan(value)) return 0x7fff;
     if (size >= bits_of(65520)) return sign | 0x7c00;
     if (size < bits_of(0x1p-14f))  // subnormal: a multiple of 2^-24
-        return sign | uint32(rintf(ldexpf(fabsf(value), 24)));
+        return sign | uint32(__builtin_rintf(__builtin_ldexpf(__builtin_fabsf(value), 24)));
     return sign | (size + 0xfff + (size >> 13 & 1) - (112u << 23)) >> 13;
 }
 template <> inline uint32 rounded<Fp16>(float lower, float upper) {

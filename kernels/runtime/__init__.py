@@ -10,7 +10,6 @@ from .targets import (
     cpu_target,
     cuda_target,
     numpy_arrays_on,
-    prepare,
     simt_target,
 )
 
@@ -26,6 +25,5 @@ __all__ = [
     "cuda_target",
     "describe",
     "numpy_arrays_on",
-    "prepare",
     "simt_target",
 ]

@@ -1,8 +1,8 @@
 """The per-user cache of compiled libraries.
 
-Where the user's cache folder cannot be written (a read-only home), libraries go to a temporary
-folder that lasts as long as the process. A folder named by ``$KERNELS_CACHE_DIR`` must be writable:
-who names one wants it used.
+Where the user's cache folder cannot be written (a read-only home), or the user has no home,
+libraries go to a temporary folder that lasts as long as the process. A folder named by
+``$KERNELS_CACHE_DIR`` must be writable: who names one wants it used.
 """
 
 from __future__ import annotations
@@ -24,17 +24,32 @@ _lock = threading.Lock()
 _temporary: Path | None = None  # instead of a user's folder that cannot be written
 
 
-def folder() -> Path:
-    """Return the cache folder: ``$KERNELS_CACHE_DIR``, or the user's cache folder."""
+def folder() -> Path | None:
+    """Return the cache folder: ``$KERNELS_CACHE_DIR``, or the user's cache folder, if any.
+
+    Raises
+    ------
+    KernelError
+        If the former is below a home folder that is not there.
+    """
     chosen = os.environ.get("KERNELS_CACHE_DIR")
-    return Path(chosen) if chosen else _user_folder()
+    if not chosen:
+        return _user_folder()
+    try:
+        return Path(chosen).expanduser().absolute()  # a name without a slash would not be loaded
+    except RuntimeError as error:
+        raise KernelError(f"KERNELS_CACHE_DIR: got {chosen!r}, and no such home folder") from error
 
 
 @cache
-def _user_folder() -> Path:
+def _user_folder() -> Path | None:
     from platformdirs import user_cache_path  # imported late: importing the package stays fast
 
-    return user_cache_path("cnn-kernels", appauthor=False) / "compiled"
+    try:
+        path = user_cache_path("cnn-kernels", appauthor=False) / "compiled"
+    except RuntimeError:  # no $HOME, and a user number without a name, as in some containers
+        return None
+    return path if path.is_absolute() else None  # earlier releases return "~/.cache"
 
 
 def find(key: str) -> Path | None:
@@ -60,16 +75,19 @@ def store(key: str, content: bytes) -> Path:
 
     The file appears whole or not at all; two processes may store the same key at once.
     """
-    directory = folder()
-    try:
-        return _store(directory, key, content)
-    except OSError as error:
-        fault = (
-            f"cannot write compiled kernels to the cache folder {directory}: {error.strerror}; "
-            "set KERNELS_CACHE_DIR to a folder that can be written"
-        )
-        if os.environ.get("KERNELS_CACHE_DIR"):
-            raise KernelError(fault) from error
+    directory, advice = folder(), "set KERNELS_CACHE_DIR to a folder that can be written"
+    if directory is None:
+        fault = f"there is no home folder to keep compiled kernels in; {advice}"
+    else:
+        try:
+            return _store(directory, key, content)
+        except OSError as error:
+            fault = (
+                f"cannot write compiled kernels to the cache folder {directory}: "
+                f"{error.strerror}; {advice}"
+            )
+            if os.environ.get("KERNELS_CACHE_DIR"):
+                raise KernelError(fault) from error
     try:
         return _store(_temporary_folder(fault), key, content)
     except OSError as error:

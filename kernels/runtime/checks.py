@@ -55,6 +55,11 @@ def dtype_name(dtype: Any) -> str:
     return str(dtype.name)
 
 
+def floating(dtype: Any) -> bool:
+    """Whether a dtype is floating; of bfloat16, which ml_dtypes adds, NumPy's kind is "V"."""
+    return dtype.kind == "f" or dtype_name(dtype) == "bfloat16"
+
+
 def of_type(
     target: Target, name: str, value: Any, expected: str, kinds: str, cast: Any = None
 ) -> Array:
@@ -64,7 +69,10 @@ def of_type(
         raise ValueError(f"{name}: is on {here}, expected {target}")
     if array.dtype.kind not in kinds:
         raise TypeError(f"{name}: got {array.dtype}, expected {expected}")
-    return contiguous(target, array if cast is None else array.astype(cast, copy=False))
+    if cast is not None:
+        with target.on():
+            array = array.astype(cast, copy=False)
+    return contiguous(target, array)
 
 
 def images(name: str, value: Any) -> tuple[Target, Array]:
@@ -148,8 +156,14 @@ def whole(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
-def number(name: str, value: Any, least: float = -np.inf, below: float = np.inf) -> float:
-    """Return a finite number in [least, below)."""
+def number(
+    name: str,
+    value: Any,
+    least: float = -np.inf,
+    below: float = np.inf,
+    most: float = np.inf,
+) -> float:
+    """Return a finite number in [least, below) and [least, most]."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(
         value, (int, float, np.integer, np.floating)
     ):
@@ -158,9 +172,10 @@ def number(name: str, value: Any, least: float = -np.inf, below: float = np.inf)
         result = float(value)
     except OverflowError:  # a whole number beyond every float
         result = math.inf
-    if not (math.isfinite(result) and least <= result < below):
+    if not (math.isfinite(result) and least <= result < below and result <= most):
         bounds = [f"at least {least:g}"] if least > -np.inf else []
         bounds += [f"below {below:g}"] if below < np.inf else []
+        bounds += [f"at most {most:g}"] if most < np.inf else []
         expected = " and ".join(bounds) or "a finite number"
         raise ValueError(f"{name}: got {value}, expected {expected}")
     return result

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import hashlib
 import os
@@ -13,7 +15,7 @@ from pathlib import Path
 
 from . import cache
 from .errors import KernelError
-from .source import PACKAGE
+from .source import PACKAGE, flattened
 
 _FLAGS = "-std=c++17 -fPIC -fvisibility=hidden".split()
 
@@ -26,7 +28,8 @@ class Compiler:
     command : list of str
         ``$CXX``, or the first of c++, g++ and clang++ that is there.
     identity : str
-        Its predefined macros: they name its version and the instruction set it compiles for.
+        Its predefined macros: they name its version and the instruction set it compiles for. And
+        REGISTER_BYTES of the dialect, which follows from them.
     """
 
     def __init__(self) -> None:
@@ -44,7 +47,8 @@ class Compiler:
             )
         self.command = found[0]
         query = "-march=native -dM -E -x c++ -".split()
-        self.identity = self._run("a query of its macros", query, "")
+        text = flattened("include/registers.cuh")
+        self.identity = self._run("a query of its macros", query, text)
         if " __VERSION__ " not in self.identity:
             raise KernelError(
                 f"CXX: {self.command[0]} is not a C++ compiler: it defines no version"
@@ -53,11 +57,26 @@ class Compiler:
     @property
     def version(self) -> str:
         """What it calls itself, such as "12.2.0" or "Clang 18.1.8"."""
-        macro = next(line for line in self.identity.splitlines() if " __VERSION__ " in line)
-        return macro.split('"')[1]
+        return self.macro("__VERSION__").strip('"')
 
-    def library(self, name: str, text: str, flags: list[str], instrument: str = "") -> Path:
-        """Return the path of a text compiled to a shared library, from the cache or made anew.
+    def macro(self, name: str) -> str:
+        """Return what a macro of its identity stands for."""
+        definition = f"#define {name} "
+        lines = self.identity.splitlines()
+        return next(line.removeprefix(definition) for line in lines if line.startswith(definition))
+
+    def load(
+        self,
+        name: str,
+        text: str,
+        flags: list[str],
+        instrument: str = "",
+        mode: int = ctypes.DEFAULT_MODE,
+    ) -> ctypes.CDLL:
+        """Return a text compiled to a shared library and loaded, from the cache or made anew.
+
+        A library in the cache that cannot be loaded is replaced: what it was linked with may be
+        gone since.
 
         Parameters
         ----------
@@ -69,16 +88,33 @@ class Compiler:
             Of the compiler.
         instrument : str
             A flag for compiling that must not reach the linker.
+        mode : int
+            Of `ctypes.CDLL`.
 
         Raises
         ------
         KernelError
-            If the compiler fails or the cache folder cannot be written.
+            If the compiler fails, the cache folder cannot be written, or what was made cannot be
+            loaded.
         """
-        parts = [text, *_FLAGS, *flags, instrument, *self.command[1:], self.identity]
+        # The macros of gcc are those of g++, which links with the library of C++.
+        compiler = [str(shutil.which(self.command[0])), *self.command[1:], self.identity]
+        parts = [text, *_FLAGS, *flags, instrument, *compiler]
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
         key = f"{Path(name).stem}-{digest[:32]}"
-        return cache.find(key) or cache.store(key, self._compile(name, text, flags, instrument))
+        found = cache.find(key)
+        if found is not None:
+            with contextlib.suppress(OSError):
+                return ctypes.CDLL(str(found), mode)
+        made = cache.store(key, self._compile(name, text, flags, instrument))
+        try:
+            return ctypes.CDLL(str(made), mode)
+        except OSError as error:  # such as a cache folder mounted without the right to execute
+            raise KernelError(
+                f"a compiled kernel cannot be loaded: {error}; the compiler "
+                f"({' '.join(self.command)}) must be one of C++ for this machine, and the cache "
+                "folder one that may hold programs"
+            ) from error
 
     def _compile(self, name: str, text: str, flags: list[str], instrument: str) -> bytes:
         what = f"{PACKAGE.name}/{name}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from .compiler import compiler
 from .errors import KernelError
 from .recording import Launch
 from .source import Source, flattened
-from .target import Array, Grid, Kernel, Shape
+from .target import Array, Binder, Grid, Kernel, Shape
 
 FLAGS = (
     "-O3 -march=native -ffp-contract=fast -fno-math-errno -fno-trapping-math -fopenmp-simd -pthread"
@@ -80,22 +81,28 @@ class CpuTarget:
         self._lock = threading.Lock()
         self._parallel_for: Any = None
         self._replay: Any = None
-        self._register_bytes = 0
         self._reserve = memory.Reserve()
 
     def __repr__(self) -> str:
         """Return the name that messages use."""
         return self.name
 
-    def kernel(self, source: Source, entry: str, constants: dict[str, Any]) -> Kernel:
-        """Compile, or load from the cache, one entry point."""
-        function = getattr(self._library(source, constants), f"launch_{entry}")
+    def binder(self, source: Source, entry: str, constants: dict[str, Any]) -> Binder:
+        """Compile, or load from the cache, one entry point; return what binds its launches."""
+        function = getattr(self._library(source, entry, constants), f"launch_{entry}")
         parallel_for = self._pool()
 
         def bind(grid: Grid, threads: int, shared: int, arguments: list[Any]) -> Launch:
             return _CpuLaunch(function, grid, shared, arguments, parallel_for)
 
-        return Kernel(entry, source.entries[entry], constants, bind)
+        return bind
+
+    def stream(self) -> None:
+        """Return None: there is one order of launches."""
+
+    def on(self, stream: None = None) -> AbstractContextManager[None]:
+        """Do nothing."""
+        return nullcontext()
 
     def fresh(self, shape: Shape, dtype: Any) -> Array:
         """Return an uninitialised C-contiguous array with memory of its own."""
@@ -133,34 +140,37 @@ class CpuTarget:
 
     def lanes(self, itemsize: int) -> int:
         """Return LANES of ``dialect_cpu.cuh``: the elements of a SIMD register."""
-        self._pool()
         return self._register_bytes // itemsize
 
-    def prepare(self, jobs: list[tuple[Source, dict[str, Any]]]) -> None:
-        """Compile what the cache lacks, one compiler per core at a time."""
+    @cached_property
+    def _register_bytes(self) -> int:
+        return int(compiler().macro("REGISTER_BYTES"))
+
+    def compile(self, kernels: Iterable[Kernel]) -> None:
+        """Compile what the cache lacks of these kernels, one compiler per core at a time."""
         from concurrent.futures import ThreadPoolExecutor
 
         failed = threading.Event()
 
-        def build(compile: Callable[..., Any], *job: Any) -> None:
+        def build(compile: Callable[[], Any]) -> None:
             try:
                 if not failed.is_set():
-                    compile(*job)
+                    compile()
             except BaseException:
-                failed.set()  # by the thread that would take the next job
+                failed.set()  # by the thread that would take the next one
                 raise
 
         executor = ThreadPoolExecutor(thread_count())
         try:
-            pool = executor.submit(build, self._pool)
-            for result in [executor.submit(build, self._library, *job) for job in jobs] + [pool]:
+            jobs = [self._pool, *(kernel.compile for kernel in kernels)]
+            for result in [executor.submit(build, job) for job in jobs]:
                 result.result()
         finally:  # after an error, or an interrupt, the compilers not yet started stay so
             executor.shutdown(cancel_futures=True)
 
-    def _library(self, source: Source, constants: dict[str, Any]) -> ctypes.CDLL:
-        exports = "".join(f"EXPORT_LAUNCH({entry})\n" for entry in source.entries)
-        return self._load(source.name, source.specialised(constants) + exports)
+    def _library(self, source: Source, entry: str, constants: dict[str, Any]) -> ctypes.CDLL:
+        """Return a library of one entry point: the compiler leaves out what the others need."""
+        return self._load(source.name, source.library([entry], constants))
 
     def _pool(self) -> Any:
         if self._parallel_for is None:
@@ -168,17 +178,12 @@ class CpuTarget:
             with self._lock:
                 library.start_pool(thread_count())
             self._replay, self._parallel_for = library.replay, library.parallel_for
-            self._register_bytes = int(library.register_bytes())
         return self._parallel_for
 
     def _load(self, name: str, text: str) -> ctypes.CDLL:
         library = self._libraries.get(text)
         if library is None:
-            path = compiler().library(name, text, FLAGS)
-            try:
-                library = self._libraries[text] = ctypes.CDLL(str(path))
-            except OSError as error:  # such as a cache folder mounted without the right to execute
-                raise KernelError(f"a compiled kernel cannot be loaded: {error}") from error
+            library = self._libraries[text] = compiler().load(name, text, FLAGS)
         return library
 
 

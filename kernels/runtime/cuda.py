@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -12,8 +15,9 @@ from . import memory
 from .errors import KernelError
 from .recording import Launch, in_order
 from .source import Source
-from .target import Array, Grid, Kernel, Shape
+from .target import Array, Binder, Grid, Kernel, Shape
 
+_NOTHING = 'extern "C" __global__ void nothing() {}'
 _BLOCKS = 32 * 132  # enough for every multiprocessor of the largest GPUs, several times over
 
 
@@ -46,10 +50,10 @@ class CudaTarget:
             return ("fp32", "tf32", "bf16", "fp16")
         return ("fp32", "fp16") if capability >= 75 else ("fp32",)
 
-    def kernel(self, source: Source, entry: str, constants: dict[str, Any]) -> Kernel:
-        """Compile, or load from CuPy's cache, one entry point."""
+    def binder(self, source: Source, entry: str, constants: dict[str, Any]) -> Binder:
+        """Compile, or load from CuPy's cache, one entry point; return what binds its launches."""
         cupy = self._cupy
-        with cupy.cuda.Device(self.device):
+        with self.on():
             function = self._module(source, constants).get_function(entry)
 
         def bind(grid: Grid, threads: int, shared: int, arguments: list[Any]) -> Launch:
@@ -61,7 +65,31 @@ class CudaTarget:
 
             return launch
 
-        return Kernel(entry, source.entries[entry], constants, bind)
+        return bind
+
+    def stream(self) -> Any:
+        """Return CuPy's current stream of this device."""
+        with self._cupy.cuda.Device(self.device):
+            return self._cupy.cuda.get_current_stream()
+
+    @contextmanager
+    def on(self, stream: Any = None) -> Iterator[None]:
+        """Make the device, and a stream of it, CuPy's current ones for a while.
+
+        What is launched meanwhile comes after all that the current stream was given before, and
+        ahead of all that it is given later.
+        """
+        with self._cupy.cuda.Device(self.device):
+            outer = self._cupy.cuda.get_current_stream()
+            if stream is None or stream == outer:
+                yield
+                return
+            stream.wait_event(outer.record())
+            try:
+                with stream:
+                    yield
+            finally:
+                outer.wait_event(stream.record())
 
     def fresh(self, shape: Shape, dtype: Any) -> Array:
         """Return an uninitialised C-contiguous array with memory of its own."""
@@ -78,8 +106,16 @@ class CudaTarget:
 
     def array(self, values: Any, dtype: Any = None) -> Array:
         """Return values as a C-contiguous array here, copied only where needed."""
-        with self._cupy.cuda.Device(self.device):
-            return self._cupy.ascontiguousarray(self._cupy.asarray(values, dtype))
+        cupy = self._cupy
+        with self.on():
+            if hasattr(values, "__cuda_array_interface__"):
+                # Not ascontiguousarray, which gives an array of no dimension one.
+                return cupy.asarray(values, dtype, order="C")
+            values = np.asarray(values)
+            # An array of no dimension would be filled, and a fill takes -0.0 for 0. Pinned memory
+            # would be read after this has returned.
+            flat = cupy.asarray(np.atleast_1d(values), dtype, order="C", blocking=True)
+            return flat.reshape(values.shape)
 
     def address(self, array: Array) -> int:
         """Return the address of an array's first element."""
@@ -88,7 +124,7 @@ class CudaTarget:
     def replayer(self, launches: list[Launch]) -> Launch:
         """Return what runs bound launches in order: they become one CUDA graph."""
         cupy = self._cupy
-        with cupy.cuda.Device(self.device):
+        with self.on():
             # The default stream cannot be captured; what is captured does not run.
             stream = cupy.cuda.Stream(non_blocking=True)
             with stream:
@@ -110,11 +146,10 @@ class CudaTarget:
         """Return how many elements one thread treats as a unit: one."""
         return 1
 
-    def prepare(self, jobs: list[tuple[Source, dict[str, Any]]]) -> None:
-        """Compile what CuPy's cache lacks."""
-        with self._cupy.cuda.Device(self.device):
-            for job in jobs:
-                self._module(*job)
+    def compile(self, kernels: Iterable[Kernel]) -> None:
+        """Compile what CuPy's cache lacks of these kernels."""
+        for kernel in kernels:
+            kernel.compile()
 
     def _module(self, source: Source, constants: dict[str, Any]) -> Any:
         text = source.specialised(constants)
@@ -124,11 +159,10 @@ class CudaTarget:
             try:
                 module = cupy.RawModule(code=text, options=("-std=c++17",))
                 module.compile()
-            except (
-                cupy.cuda.compiler.CompileException,
-                cupy.cuda.runtime.CUDARuntimeError,  # NVRTC is not installed
-            ) as error:
-                lines = str(error).strip().splitlines()
+            # CuPy raises RuntimeError of several classes where NVRTC or the headers of CUDA are not
+            # installed, or the driver does not take what NVRTC made.
+            except (cupy.cuda.compiler.CompileException, RuntimeError) as error:
+                lines = str(error).strip().splitlines() or [type(error).__name__]
                 first = next((line for line in lines if "error" in line), lines[0])
                 raise KernelError(f"NVRTC failed on {source.name}: {first.strip()}") from error
             self._modules[text] = module
@@ -157,12 +191,65 @@ def unavailable() -> str | None:
             return "CuPy is not installed"
         return f"CuPy cannot be imported ({_sentence(error)})"
     try:
-        count = cupy.cuda.runtime.getDeviceCount()
-        if count:
-            cupy.cuda.Device(0).compute_capability  # noqa: B018  the first real use of a driver
+        if not cupy.cuda.runtime.getDeviceCount():
+            return "CuPy finds no GPU"
+        cupy.cuda.Device().compute_capability  # noqa: B018  the first real use of a driver
+        driver = cupy.cuda.runtime.driverGetVersion() // 1000
     except cupy.cuda.runtime.CUDARuntimeError as error:
         return f"CuPy finds no working GPU ({_sentence(error)})"
-    return None if count else "CuPy finds no GPU"
+    try:
+        nvrtc, _ = cupy.cuda.nvrtc.getVersion()
+        if nvrtc > driver:  # another package has brought it
+            return (
+                f"CuPy finds NVRTC of CUDA {nvrtc}, whose code a driver of CUDA {driver} does not "
+                f"run; uninstall what has brought it, such as nvidia-cuda-nvrtc {nvrtc}"
+            )
+        cupy.RawModule(code=_NOTHING).compile()
+    except (cupy.cuda.compiler.CompileException, RuntimeError) as error:
+        return f"CuPy cannot compile for the GPU ({_sentence(error)})"
+    return None
+
+
+def current_device() -> int:
+    """Return the number of CuPy's current device."""
+    import cupy
+
+    return int(cupy.cuda.Device().id)
+
+
+def borrowed(value: Any) -> Array:
+    """Return what speaks DLPack as a CuPy array, which comes after the lender's work on it.
+
+    The lender's later work comes after what CuPy's current stream did with the array, if it is
+    PyTorch: when the last view of the array is gone, PyTorch's current stream waits.
+    """
+    import cupy
+
+    array = cupy.from_dlpack(value)
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not isinstance(value, torch.Tensor):
+        return array
+    with array.device:
+        lender = cupy.cuda.Stream.from_external(torch.cuda.current_stream(array.device.id))
+        if lender == cupy.cuda.get_current_stream():
+            return array
+        loan = _Loan(array, lender)
+        memory = cupy.cuda.UnownedMemory(array.data.ptr, array.nbytes, loan, array.device.id)
+        pointer = cupy.cuda.MemoryPointer(memory, 0)
+        return cupy.ndarray(array.shape, array.dtype, pointer, array.strides)
+
+
+class _Loan:
+    """What the memory of a borrowed array belongs to, and what is done when that is given back."""
+
+    def __init__(self, array: Array, lender: Any) -> None:
+        self._array, self._lender = array, lender
+
+    def __del__(self) -> None:
+        import cupy
+
+        with self._array.device:
+            self._lender.wait_event(cupy.cuda.get_current_stream().record())
 
 
 def describe() -> str:

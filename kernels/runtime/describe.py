@@ -26,7 +26,7 @@ def describe() -> dict[str, str]:
         "CPU": _processor(),
         "threads": str(cpu.thread_count()),
         "GPU": reason or cuda.describe(),
-        "cache folder": str(cache.folder()),
+        "cache folder": str(cache.folder() or "none: there is no home folder"),
         "Python": platform.python_version(),
         "NumPy": np.__version__,
     }

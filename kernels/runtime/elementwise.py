@@ -12,7 +12,7 @@ from .target import Array, Target
 
 
 class Table(NamedTuple):
-    """The scalars of every step of a training, on the device: a kernel takes the row of its step.
+    """The scalars of the next steps of a training, on the device: a kernel takes its step's row.
 
     Attributes
     ----------
@@ -45,8 +45,6 @@ class Elementwise:
         Whether a call may give a `Table` in place of the scalars.
     new : bool
         Whether the one output is only written, by an expression in place of statements.
-    rare : bool
-        As of `Source`.
     **types
         Element types of other names than T in the declarations.
     """
@@ -60,7 +58,6 @@ class Elementwise:
         scalars: str = "",
         table: bool = False,
         new: bool = False,
-        rare: bool = False,
         **types: Any,
     ) -> None:
         self.name = name
@@ -71,15 +68,15 @@ class Elementwise:
         lines += _loop(name, inputs, outputs, scalars, operation, new=new)
         if table:
             lines += _loop(_of_table(name), inputs, outputs, scalars, operation, table=True)
-        self._source = Source(f"elementwise/{name}", "\n".join(lines), rare=rare, **types)
+        self._source = Source(f"elementwise/{name}", "\n".join(lines), **types)
         self._cuda: dict[str, Any] = {}
 
     def __call__(self, target: Target, dtype: Any, *arguments: Any, **types: Any) -> None:
         """Run over inputs, scalars and outputs, given in the order of their declarations."""
         last: Array = arguments[-1]
-        # CuPy's own launches cannot be recorded.
-        if target.name != "cuda" or current() is not None:
-            table = any(isinstance(value, Table) for value in arguments)
+        table = any(isinstance(value, Table) for value in arguments)
+        # CuPy's own launches cannot be recorded, and have no tables.
+        if target.name != "cuda" or current() is not None or table:
             entry = _of_table(self.name) if table else self.name
             kernel = self._source.kernel(entry, target, dtype, **types)
             flat = [part for a in arguments for part in (a if isinstance(a, Table) else (a,))]

@@ -27,14 +27,25 @@ def empty(target: Target, shape: Shape, dtype: Any) -> Array:
     recording = current()
     if recording is None:
         return target.fresh(shape, dtype)
-    return recording.arena.array(shape, dtype)
+    array = recording.arena.array(shape, dtype)
+    recording.made(array)
+    return array
+
+
+def kept(target: Target, shape: Shape, dtype: Any) -> Array:
+    """Return an uninitialised array whose values last from replay to replay of a recording."""
+    array, recording = target.fresh(shape, dtype), current()
+    if recording is not None:
+        recording.keep(array)
+    return array
 
 
 def zeros(target: Target, shape: Shape, dtype: Any) -> Array:
     """Return an array of zeros; in a recording, zeroed again by every replay."""
     array = target.empty(shape, dtype)
     if current() is None:
-        array.fill(0)
+        with target.on():
+            array.fill(0)
     else:
         _ZERO(target, array.dtype, array)
     return array
@@ -50,12 +61,15 @@ class Arena:
     ----------
     target : Target
         Whose memory it is.
+    stream : stream or None
+        Of a GPU, the current one when the arena was made; all that uses its memory runs there.
     bytes : int
         Memory taken so far.
     """
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        self.stream = target.stream()
         self.bytes = 0
         self._chunks: list[tuple[int, int, Array]] = []  # first and last address, memory
         self._free: dict[int, int] = {}  # address -> bytes
@@ -76,6 +90,11 @@ class Arena:
         """Whether an array's memory is the arena's."""
         address = self.target.address(array)
         return any(first <= address < last for first, last, _ in self._chunks)
+
+    def poison(self) -> None:
+        """Fill all of the memory with bytes 0xFF: NaN, or -1."""
+        for _, _, memory in self._chunks:
+            memory.fill(0xFF)
 
     def give_back(self, address: int, size: int) -> None:
         """Take back a block."""

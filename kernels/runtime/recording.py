@@ -1,17 +1,28 @@
-"""Recordings: the launches of some Python code, bound once and replayed without that code."""
+"""Recordings: the launches of some Python code, bound once and replayed without that code.
+
+A replay repeats launches and nothing else. Two checks find code that does more on the device:
+
+- `Recording.add` refuses a launch on an array that no replay would fill: one made in the block by
+  NumPy or CuPy, such as a cast, or one of the arena's that no launch has written.
+- `Proof` replays from poisoned memory and compares every bit. It finds what has no launch to show,
+  such as ``y *= 2``.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from .errors import KernelError
 
 if TYPE_CHECKING:
     from .memory import Arena
-    from .target import Array
+    from .source import Parameter
+    from .target import Array, Kernel
 
 #: A launch whose arguments are checked and packed.
 Launch = Callable[[], None]
@@ -30,6 +41,8 @@ class Recording:
     ----------
     arena : Arena
         May serve several recordings whose replays never overlap.
+    inputs : iterable of array
+        All other arrays that the code may use. They are kept as long as the recording.
     counter : array (1,) of int64, optional
         Counts the steps on the device; see `stepped`.
     step : int
@@ -41,13 +54,19 @@ class Recording:
         What a replay runs, valid while the recording lives: it keeps the arrays.
     """
 
-    def __init__(self, arena: Arena, counter: Array | None = None, step: int = 0) -> None:
+    def __init__(
+        self, arena: Arena, inputs: Iterable[Array], counter: Array | None = None, step: int = 0
+    ) -> None:
         self.arena = arena
         self.counter = counter
         self.step = step
         self.launches: list[Launch] = []
-        self._held: list[Array] = []  # what the launches use and the arena does not keep
+        self._inputs: list[Array] = []
+        self._ranges: list[tuple[int, int]] = []  # first and last address of the inputs
+        self._unwritten: list[tuple[int, int]] = []  # the same of the arena's arrays
         self._replay: Launch | None = None
+        for array in inputs if counter is None else (*inputs, counter):
+            self.keep(array)
 
     def __enter__(self) -> Recording:
         """Record every launch of this thread from now on."""
@@ -71,18 +90,156 @@ class Recording:
         """Return the number of launches."""
         return len(self.launches)
 
-    def add(self, launch: Launch, arguments: list[Any]) -> None:
-        """Append a launch that has just run."""
+    def keep(self, array: Array) -> None:
+        """Add an array to the inputs."""
+        self._inputs.append(array)
+        self._ranges.append(self._range(array))
+
+    def made(self, array: Array) -> None:
+        """Note that an array was taken from the arena: a launch must write it before it is read."""
+        begin, end = self._range(array)
+        self._unwritten = [old for old in self._unwritten if old[1] <= begin or end <= old[0]]
+        self._unwritten.append((begin, end))
+
+    def add(
+        self, launch: Launch, kernel: str, arguments: Iterable[tuple[Parameter, Array]]
+    ) -> None:
+        """Append a launch that has just run, with the name of its kernel and its arrays.
+
+        Raises
+        ------
+        KernelError
+            If a replay would find another content in an array than the launch did.
+        """
+        written = []
+        for parameter, array in arguments:
+            if array.size == 0:
+                continue
+            name = f"{kernel}: {parameter.name.rstrip('_')}"
+            if parameter.const:
+                self.check_read(name, array)
+            else:
+                self._check_known(name, array)
+                written.append(self.arena.target.address(array))
+        for address in written:
+            self._unwritten = [old for old in self._unwritten if not old[0] <= address < old[1]]
         self.launches.append(launch)
-        self._held += [
-            value for value in arguments if hasattr(value, "dtype") and not self.arena.owns(value)
-        ]
+
+    def check_read(self, name: str, array: Array) -> None:
+        """Raise KernelError unless a replay fills an array, or its caller does, as an input."""
+        self._check_known(name, array)
+        if _within(self._unwritten, self.arena.target.address(array)):
+            raise KernelError(
+                f"{name}: an array that no kernel of the recording has written, so no replay will"
+            )
+
+    def _check_known(self, name: str, array: Array) -> None:
+        if self.arena.owns(array) or _within(self._ranges, self.arena.target.address(array)):
+            return
+        raise KernelError(
+            f"{name}: an array that is no input of the recording, nor made by its kernels: a "
+            "replay would find its old content; NumPy or CuPy made it, by a cast or arithmetic"
+        )
+
+    def _range(self, array: Array) -> tuple[int, int]:
+        begin = self.arena.target.address(array) if array.size else 0
+        return begin, begin + array.nbytes
 
     def replay(self) -> None:
-        """Run the launches again, in order."""
+        """Run the launches again, in order, on the stream of the arena."""
         if self._replay is None:
             raise KernelError("nothing was recorded to its end, so there is nothing to replay")
-        self._replay()
+        with self.arena.target.on(self.arena.stream):
+            self._replay()
+
+
+class Rehearsal(Recording):
+    """Runs the code of ``with`` blocks without its launches: only notes which kernels they are of.
+
+    What is in the arrays that the code makes and changes is undefined, so it must not look.
+
+    Parameters
+    ----------
+    arena : Arena
+        Of the recordings to come, or another.
+
+    Attributes
+    ----------
+    kernels : dict of Kernel to None
+        In order of their first launch.
+    """
+
+    def __init__(self, arena: Arena) -> None:
+        super().__init__(arena, ())
+        self.kernels: dict[Kernel, None] = {}
+
+    def __exit__(self, *error: object) -> None:
+        """Stop; another block may follow."""
+        _local.recording = None
+
+    def keep(self, array: Array) -> None:
+        """Do nothing: there will be no replay."""
+
+    def made(self, array: Array) -> None:
+        """Do nothing: there will be no replay."""
+
+    def compile(self) -> None:
+        """Compile the kernels, several at a time where that is faster.
+
+        Raises
+        ------
+        KernelError
+            If one cannot be compiled.
+        """
+        self.arena.target.compile(self.kernels)
+
+
+class Proof:
+    """Shows that recordings do what their code did: the same bits, from poisoned memory.
+
+    Parameters
+    ----------
+    state : sequence of array
+        What the code may change and find changed the next time, as it is before the code runs.
+    """
+
+    def __init__(self, state: Sequence[Array]) -> None:
+        self._state = [(array, array.copy()) for array in state]
+
+    def check(self, recordings: Sequence[Recording], results: Sequence[Array] = ()) -> None:
+        """Replay recordings that share an arena, and compare the state and their results.
+
+        Raises
+        ------
+        KernelError
+            If there is a difference; the state is then as it was before the code.
+        """
+        for array in results:
+            recordings[-1].check_read("the result", array)
+        compared = [*(array for array, _ in self._state), *results]
+        expected = [array.copy() for array in compared]
+        self._restore()
+        recordings[0].arena.poison()
+        for recording in recordings:
+            recording.replay()
+        if not all(map(_same_bits, compared, expected)):
+            self._restore()
+            raise KernelError(
+                "a replay of what was recorded gives other results than its code gave: part of it "
+                "is no launch of a kernel, such as an array changed by NumPy or CuPy"
+            )
+
+    def _restore(self) -> None:
+        for array, values in self._state:
+            array[...] = values
+
+
+def _within(ranges: list[tuple[int, int]], address: int) -> bool:
+    return any(first <= address < last for first, last in ranges)
+
+
+def _same_bits(array: Array, other: Array) -> bool:
+    return bool((array.reshape(-1).view(np.uint8) == other.reshape(-1).view(np.uint8)).all())
 
 
 def in_order(launches: list[Launch]) -> None:

@@ -10,6 +10,8 @@ import os
 import re
 import subprocess
 import threading
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from .cuda import CudaTarget
 from .errors import KernelError
 from .recording import Launch, in_order
 from .source import Source, flattened
-from .target import Array, Grid, Kernel, Shape
+from .target import Array, Binder, Grid, Kernel, Shape
 
 _FLAGS = ["-O1", "-g1", "-gdwarf-4", "-ffp-contract=off", "-DKERNELS_SIMT"]
 # The compiler then calls a function of ours before every load and store.
@@ -86,8 +88,8 @@ class SimtTarget:
         """Return the name that messages use."""
         return self.name
 
-    def kernel(self, source: Source, entry: str, constants: dict[str, Any]) -> Kernel:
-        """Compile, or load from the cache, one entry point."""
+    def binder(self, source: Source, entry: str, constants: dict[str, Any]) -> Binder:
+        """Compile, or load from the cache, one entry point; return what binds its launches."""
         path, library = self._library(source, constants)
         function = getattr(library, f"launch_{entry}")
         function.restype = ctypes.c_char_p
@@ -124,7 +126,14 @@ class SimtTarget:
 
             return launch
 
-        return Kernel(entry, source.entries[entry], constants, bind)
+        return bind
+
+    def stream(self) -> None:
+        """Return None: there is one order of launches."""
+
+    def on(self, stream: None = None) -> AbstractContextManager[None]:
+        """Do nothing."""
+        return nullcontext()
 
     def fresh(self, shape: Shape, dtype: Any) -> Array:
         """Return an uninitialised C-contiguous array with memory of its own."""
@@ -161,24 +170,25 @@ class SimtTarget:
         """Return how many elements one thread treats as a unit: one."""
         return 1
 
-    def prepare(self, jobs: list[tuple[Source, dict[str, Any]]]) -> None:
-        """Compile what the cache lacks."""
-        for job in jobs:
-            self._library(*job)
+    def compile(self, kernels: Iterable[Kernel]) -> None:
+        """Compile what the cache lacks of these kernels."""
+        for kernel in kernels:
+            kernel.compile()
 
     def _library(self, source: Source, constants: dict[str, Any]) -> tuple[Path, ctypes.CDLL]:
         if self._runtime is None:
             text = flattened("runtime/simt.cpp")
-            path = compiler().library("runtime/simt.cpp", text, ["-O2", "-fvisibility=default"])
-            self._runtime = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
-        exports = "".join(f"EXPORT_LAUNCH({entry})\n" for entry in source.entries)
-        text = source.specialised(constants) + exports
+            flags = ["-O2", "-fvisibility=default"]
+            self._runtime = compiler().load(
+                "runtime/simt.cpp", text, flags, mode=ctypes.RTLD_GLOBAL
+            )
+        text = source.library(source.entries, constants)
         found = self._libraries.get(text)
         if found is None:
             # With CXX="g++ -fsanitize=address" that sanitizer checks accesses, and not ours.
             sanitized = any(word.startswith("-fsanitize") for word in compiler().command)
-            path = compiler().library(source.name, text, _FLAGS, "" if sanitized else _INSTRUMENT)
-            found = self._libraries[text] = path, ctypes.CDLL(str(path))
+            library = compiler().load(source.name, text, _FLAGS, "" if sanitized else _INSTRUMENT)
+            found = self._libraries[text] = Path(library._name), library
         return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .target import Kernel
+
 if TYPE_CHECKING:
-    from .target import Kernel, Target
+    from .target import Target
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -48,11 +51,12 @@ _ENTRY = re.compile(
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of an entry point: its name, C type, and whether it is a pointer."""
+    """One parameter of an entry point: its name, C type, whether it is a pointer, and to const."""
 
     name: str
     type: str
     pointer: bool
+    const: bool
 
     def dtype(self, constants: dict[str, Any]) -> np.dtype[Any] | None:
         """Return the element type under these constants, None for a struct."""
@@ -76,14 +80,12 @@ class Source:
         The text, where it is not a file.
     ahead : bool
         Whether it is one of the package's, in `Source.all`.
-    rare : bool
-        Whether `prepare` leaves it to its first use, for few trainings come to it.
     **defaults
         Constants of the common specialisation: an int becomes ``#define NAME value``, a dtype
         ``#define TYPE_NAME ctype``.
     """
 
-    #: Every source, in order of definition: `prepare` compiles ahead those that are not rare.
+    #: Every source of the package, in order of definition.
     all: list[Source] = []
 
     def __init__(
@@ -92,11 +94,9 @@ class Source:
         text: str | None = None,
         *,
         ahead: bool = True,
-        rare: bool = False,
         **defaults: Any,
     ) -> None:
         self.name = name
-        self.rare = rare
         self._text = text
         self.defaults = defaults
         self._kernels: dict[Any, Kernel] = {}
@@ -127,12 +127,17 @@ class Source:
             lines.append(f"#define TYPE_{name} {c_type}")
         return "\n".join([*lines, self.text])
 
+    def library(self, entries: Iterable[str], constants: dict[str, Any]) -> str:
+        """Return the text of a library for a C++ compiler, with these entry points to launch."""
+        exports = [f"EXPORT_LAUNCH({entry})\n" for entry in entries]
+        return "".join([self.specialised(constants), *exports])
+
     def kernel(self, entry: str, target: Target, dtype: Any, **constants: Any) -> Kernel:
-        """Return an entry point compiled for a target and element type, from memory or cache."""
+        """Return an entry point for a target and element type; its first launch compiles it."""
         key = (entry, target, dtype, *constants.values())
         found = self._kernels.get(key)
         if found is None:
-            found = target.kernel(self, entry, self.constants(target, dtype) | constants)
+            found = Kernel(target, self, entry, self.constants(target, dtype) | constants)
             self._kernels[key] = found
         return found
 
@@ -143,7 +148,7 @@ class Source:
 
 def flattened(name: str, text: str | None = None) -> str:
     """Return a file of the package, or a text that goes by a name, with its headers in it."""
-    return "\n".join(_flatten(name, text or (PACKAGE / name).read_text())) + "\n"
+    return "\n".join(_flatten(name, text or (PACKAGE / name).read_text(), set())) + "\n"
 
 
 @cache
@@ -151,22 +156,31 @@ def _header(name: str) -> str:
     return (PACKAGE / "include" / name).read_text()
 
 
-def _flatten(name: str, text: str) -> list[str]:
+def _flatten(name: str, text: str, once: set[str], conditional: bool = False) -> list[str]:
     """Replace each quoted include by its file, keeping line numbers in messages.
 
-    A guard stands for ``#pragma once``: only the compiler knows which conditional include counts.
+    A header is expanded once, which adds it to `once`. What is included under a condition is
+    expanded at every mention up to the first that is not, each behind a guard that stands for
+    ``#pragma once``: only the compiler knows which mention counts.
     """
     lines = [f'#line 1 "{PACKAGE.name}/{name}"']
+    depth = 0
     for number, line in enumerate(text.splitlines(), start=1):
         include = _INCLUDE.match(line)
-        if include:
+        if line.startswith("#if"):
+            depth += 1
+        if include and include[1] not in once:
+            under = conditional or depth > 0
+            if not under:
+                once.add(include[1])
             guard = "INCLUDED_" + re.sub(r"\W", "_", include[1])
-            header = _flatten(f"include/{include[1]}", _header(include[1]))
+            header = _flatten(f"include/{include[1]}", _header(include[1]), once, under)
             lines += [f"#ifndef {guard}", f"#define {guard}", *header, "#endif"]
             lines.append(f'#line {number + 1} "{PACKAGE.name}/{name}"')
-        elif line == "#pragma once":
+        elif include or line == "#pragma once":
             lines.append("")
         elif line.startswith("#endif"):  # the compiler skips marks where it skips a branch
+            depth -= 1
             lines += [line, f'#line {number + 1} "{PACKAGE.name}/{name}"']
         else:
             lines.append(line)
@@ -178,5 +192,6 @@ def _parameters(text: str) -> tuple[Parameter, ...]:
     for declaration in text.split(","):
         words = declaration.replace("*", " * ").split()
         kept = [word for word in words if word not in ("const", "*", "__restrict__")]
-        parameters.append(Parameter(name=kept[-1], type=kept[0], pointer="*" in words))
+        pointer = "*" in words
+        parameters.append(Parameter(kept[-1], kept[0], pointer, pointer and "const" in words))
     return tuple(parameters)

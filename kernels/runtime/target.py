@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from .recording import Launch, current
-from .source import Parameter, Source
+from .recording import Launch, Rehearsal, current
+
+if TYPE_CHECKING:
+    from .source import Parameter, Source
 
 Shape = tuple[int, ...]
 Array = Any  #: numpy.ndarray on `cpu`, cupy.ndarray on `cuda`
@@ -36,8 +40,18 @@ class Target(Protocol):
     def precisions(self) -> tuple[str, ...]:
         """In which the products of float32 arrays can be taken; see gemm.precision."""
 
-    def kernel(self, source: Source, entry: str, constants: dict[str, Any]) -> Kernel:
-        """Compile, or load from the cache, one entry point."""
+    def binder(self, source: Source, entry: str, constants: dict[str, Any]) -> Binder:
+        """Compile, or load from the cache, one entry point; return what binds its launches."""
+
+    def stream(self) -> Any:
+        """Return the current stream, None where there are no streams."""
+
+    def on(self, stream: Any = None) -> AbstractContextManager[None]:
+        """Make the device, and a stream of it where given, the current ones for a while.
+
+        What is launched meanwhile comes after all that the current stream was given before, and
+        ahead of all that it is given later.
+        """
 
     def fresh(self, shape: Shape, dtype: Any) -> Array:
         """Return an uninitialised C-contiguous array with memory of its own."""
@@ -63,8 +77,8 @@ class Target(Protocol):
     def lanes(self, itemsize: int) -> int:
         """Return how many elements of that many bytes one thread treats as a unit."""
 
-    def prepare(self, jobs: list[tuple[Source, dict[str, Any]]]) -> None:
-        """Compile what the cache lacks of these sources, each under its constants."""
+    def compile(self, kernels: Iterable[Kernel]) -> None:
+        """Compile what the cache lacks of these kernels, several at a time where that is faster."""
 
     @property
     def threads(self) -> int:
@@ -72,36 +86,46 @@ class Target(Protocol):
 
 
 class Kernel:
-    """One entry point of one compiled library; the only way a kernel is launched.
+    """One entry point under some constants; the only way a kernel is launched.
 
     Checks the number of arguments, the dtype and contiguity of every array and the range of every
-    scalar, converts each to its declared C type, and skips an empty grid.
+    scalar, converts each to its declared C type, and skips an empty grid. The first launch compiles
+    it, unless that is done already. A `Rehearsal` only takes note of a launch.
     """
 
     def __init__(
-        self,
-        name: str,
-        parameters: tuple[Parameter, ...],
-        constants: dict[str, Any],
-        binder: Binder,
+        self, target: Target, source: Source, entry: str, constants: dict[str, Any]
     ) -> None:
-        self.name = name
+        self.name = entry
         self._parameters = [
-            (p.name, p.type, p.pointer, p.dtype(constants), _scalar_type(p, constants))
-            for p in parameters
+            (p, p.dtype(constants), _scalar_type(p, constants)) for p in source.entries[entry]
         ]
-        self._binder = binder
+        self._make_binder = partial(target.binder, source, entry, constants)
+        self._binder: Binder | None = None
+
+    def compile(self) -> Binder:
+        """Compile it, or load it from the cache, once."""
+        if self._binder is None:
+            self._binder = self._make_binder()
+        return self._binder
 
     def __call__(self, grid: Grid, threads: int, *arguments: Any, shared: int = 0) -> None:
         """Launch over `grid` blocks of `threads` threads and `shared` dynamic bytes each."""
         packed = self._packed(grid, arguments)
         if packed is None:
             return
-        launch = self._binder(grid, threads, shared, packed)
-        launch()
         recording = current()
+        if isinstance(recording, Rehearsal):
+            recording.kernels[self] = None
+            return
+        launch = self.compile()(grid, threads, shared, packed)
+        launch()
         if recording is not None:
-            recording.add(launch, packed)
+            parameters = (parameter for parameter, _, _ in self._parameters)
+            pairs = zip(parameters, packed, strict=True)
+            recording.add(
+                launch, self.name, [(p, a) for p, a in pairs if p.pointer and a is not None]
+            )
 
     def _packed(self, grid: Grid, arguments: tuple[Any, ...]) -> list[Any] | None:
         """Return the arguments checked and scalars converted; None if there is nothing to do."""
@@ -117,10 +141,9 @@ class Kernel:
                 "along y and z; there are too many groups, filters or taps"
             )
         packed: list[Any] = []
-        for (name, c_type, pointer, dtype, scalar), value in zip(
-            self._parameters, arguments, strict=True
-        ):
-            if pointer:
+        for (parameter, dtype, scalar), value in zip(self._parameters, arguments, strict=True):
+            name = parameter.name
+            if parameter.pointer:
                 if value is not None and (value.dtype != dtype or not value.flags.c_contiguous):
                     raise TypeError(
                         f"{self.name}: {name}: got {value.dtype}, "
@@ -128,8 +151,10 @@ class Kernel:
                     )
                 packed.append(value)
             elif scalar is None:
-                if type(value).__name__ != c_type:
-                    raise TypeError(f"{self.name}: {name}: got {value!r}, expected a {c_type}")
+                if type(value).__name__ != parameter.type:
+                    raise TypeError(
+                        f"{self.name}: {name}: got {value!r}, expected a {parameter.type}"
+                    )
                 packed.append(value)
             else:
                 packed.append(_scalar(self.name, name, value, scalar))

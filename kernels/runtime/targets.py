@@ -1,4 +1,4 @@
-"""Which target an array or a device name stands for, and compiling ahead for it."""
+"""Which target an array or a device name stands for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from . import cuda
 from .cpu import CpuTarget
 from .errors import KernelError
 from .simt import SimtTarget
-from .source import Source
 from .target import Array, Target
 
 _KDL_HOST = (1, 3)  # DLDeviceType of DLPack: kDLCPU and, pinned for a GPU, kDLCUDAHost
@@ -72,7 +71,7 @@ def choose_target(device: str = "auto") -> tuple[Target, str | None]:
     Parameters
     ----------
     device : {"auto", "cpu", "cuda"}
-        What the user asked for.
+        What the user asked for; of several GPUs, "cuda" is CuPy's current one.
 
     Raises
     ------
@@ -87,7 +86,7 @@ def choose_target(device: str = "auto") -> tuple[Target, str | None]:
         return numpy_target(), None
     reason = cuda.unavailable()
     if reason is None:
-        return cuda_target(), None
+        return cuda_target(cuda.current_device()), None
     if device == "cuda":
         raise KernelError(f"device 'cuda' is not available: {reason}")
     return numpy_target(), reason
@@ -99,7 +98,7 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
     Raises
     ------
     TypeError
-        If the value is neither an array nor speaks DLPack, or not in terms that NumPy knows.
+        If the value is neither an array nor speaks DLPack, or not in terms that NumPy or CuPy know.
     """
     if isinstance(value, np.ndarray):
         return numpy_target(), value
@@ -111,6 +110,8 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
             f"{name}: got {type(value).__name__}, "
             "expected a NumPy or CuPy array or one that speaks DLPack"
         )
+    if hasattr(value, "is_neg") and value.is_neg():  # PyTorch exports the memory without its sign
+        raise TypeError(f"{name}: got a negated view, expected a tensor after resolve_neg()")
     try:
         if value.__dlpack_device__()[0] in _KDL_HOST:
             return numpy_target(), np.from_dlpack(value)
@@ -120,13 +121,9 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
     reason = cuda.unavailable()
     if reason is not None:
         raise KernelError(f"{name}: is on a GPU, but {reason}")
-    import cupy
-
-    array = cupy.from_dlpack(value)
+    try:
+        array = cuda.borrowed(value)
+    # Such as a tensor that requires a gradient, or a dtype that CuPy lacks.
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise TypeError(f"{name}: CuPy cannot take it through DLPack: {error}") from error
     return cuda_target(array.device.id), array
-
-
-def prepare(target: Target, dtype: Any) -> None:
-    """Compile what trainings use of the package in its common specialisation, where not cached."""
-    used = [source for source in Source.all if not source.rare]
-    target.prepare([(source, source.constants(target, dtype)) for source in used])

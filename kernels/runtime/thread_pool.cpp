@@ -8,8 +8,6 @@
 // where it looks out at the caller's expense, and leaves it there for long: it goes elsewhere.
 // A caller who finds the pool busy, or whose process was forked after the workers started, runs
 // its blocks alone. The pool is never destroyed: workers may outlive static destructors.
-#include "registers.cuh"
-
 #include <unistd.h>
 #ifdef __linux__
 #include <sched.h>
@@ -172,6 +170,3 @@ EXPORT void replay(const BoundLaunch *launches, long long count, void *parallel_
     for (long long i = 0; i < count; ++i)
         launches[i].function(launches[i].grid, launches[i].arguments, parallel_for);
 }
-
-// The kernels' own, since all are compiled with the same flags.
-EXPORT int register_bytes() { return REGISTER_BYTES; }

@@ -10,6 +10,7 @@ Nothing in site-packages changes.
 from __future__ import annotations
 
 import concurrent.futures
+import fcntl
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -21,7 +22,8 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,8 +73,9 @@ def build() -> Built:
     texts = [path.read_bytes() for path in [Path(__file__), *_files("*.cpp"), *_files("*.h")]]
     folder = cache() / f"device-{_digest(*texts, *tools.identity)}"
     if not folder.exists():
-        extension = _extension_object(tools)
-        _make(folder, lambda new: _link(tools, extension, new))
+        with _alone():
+            extension = _extension_object(tools)
+            _make(folder, lambda new: _link(tools, extension, new))
     return Built(
         folder / "libcuda.so.1", folder / f"runtime{sysconfig.get_config_var('EXT_SUFFIX')}"
     )
@@ -138,8 +141,7 @@ def _extension_object(tools: _Tools) -> Path:
     """Return CuPy's extension as an object file, from the cache or made anew."""
     constants = repr(sorted(_CUPY_CONSTANTS.items()))
     folder = cache() / f"cupy-{_digest(CUPY, constants, *tools.identity)}"
-    if not folder.exists():
-        _make(folder, lambda new: _compile_extension(tools, new))
+    _make(folder, lambda new: _compile_extension(tools, new))
     return folder / "runtime.o"
 
 
@@ -169,8 +171,7 @@ cythonize([extension], compile_time_env=constants, language_level=3, include_pat
 def _unpacked(folder: Path) -> Path:
     """Return the root of CuPy's source package, unpacked in a folder."""
     archive = cache() / f"cupy-{CUPY}.tar.gz"
-    if not archive.exists():
-        _make(archive, _download)
+    _make(archive, _download)
     with tarfile.open(archive) as package:
         # What pip unpacks, too; its hash was checked.
         package.extractall(
@@ -207,26 +208,37 @@ def _object(tools: _Tools, source: Path) -> Path:
     headers = [path.read_bytes() for part in parts for path in sorted((SOURCES / part).glob("*.h"))]
     digest = _digest(source.read_bytes(), *headers, *_FLAGS, *tools.identity)
     folder = cache() / f"object-{source.stem}-{digest}"
-    if not folder.exists():
-        command = [*tools.compiler, *_FLAGS, "-isystem", str(tools.cuda), "-c", str(source)]
-        _make(folder, lambda new: run([*command, "-o", str(new / "object.o")]))
+    command = [*tools.compiler, *_FLAGS, "-isystem", str(tools.cuda), "-c", str(source)]
+    _make(folder, lambda new: run([*command, "-o", str(new / "object.o")]))
     return folder / "object.o"
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Let one process at a time build: the others, such as pytest's workers, then find it done."""
+    try:
+        cache().mkdir(parents=True, exist_ok=True)
+        lock = (cache() / "lock").open("w")
+    except OSError as error:
+        raise MissingError(f"{cache()} cannot be written: {error.strerror}") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _make(path: Path, fill: Callable[[Path], Any]) -> None:
     """Make a folder, or the one file that `fill` puts in it, whole or not at all."""
+    if path.exists():
+        return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".new-") as name:
             new = Path(name) / "folder"
             new.mkdir()
             fill(new)
             made = next(new.iterdir()) if path.suffix == ".gz" else new
-            if not path.exists():
-                made.rename(path)
+            made.rename(path)
     except OSError as error:
-        if not path.exists():  # another process may have been first
-            raise MissingError(f"{path} cannot be written: {error.strerror}") from error
+        raise MissingError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def run(

@@ -35,6 +35,8 @@ struct Machine {
     Memory memory;
     unsigned host_threads;
     uint32_t launches = 0;  // so far
+    bool watched = false;   // launches of a single block note what they touch, too
+    uint32_t stamp = 0;     // of the last launch's accesses in the shadow
 };
 
 // A parameter of a kernel, at its place among the parameters' bytes.
@@ -92,5 +94,15 @@ struct Launch {
 // Runs a launch to its end. Its limits (threads, shared memory, ...) are the caller's to check.
 // One launch at a time: launches and other uses of the machine's memory must not overlap.
 void run(Machine &machine, const Launch &launch);
+
+// Bytes of an array, from `begin` to `end`, that a launch touched.
+struct Span {
+    uint64_t begin, end;
+    bool write;
+};
+
+// What the last launch touched of an array; of one block alone if the machine is watched. Accesses
+// no further apart than `gap` bytes are one span.
+std::vector<Span> touched(Machine &machine, const Array &array, uint64_t gap);
 
 }  // namespace gpu

@@ -176,4 +176,22 @@ void note_strong(Warp &warp) {
     if (block.fenced) store(running.released[block.number & (BLOCK >> 4)], now);
 }
 
+std::vector<Span> touched(Machine &machine, const Array &array, uint64_t gap) {
+    std::vector<Span> spans;
+    for (const bool write : {true, false}) {
+        bool open = false;
+        for (uint64_t at = array.begin; at < array.end; at += 4) {
+            const Touched &word = *machine.memory.touched(at);
+            if (((write ? word.writer : word.reader) & LAUNCH) != machine.stamp) continue;
+            if (open && at - spans.back().end <= gap) {
+                spans.back().end = at + 4;
+            } else {
+                spans.push_back({at, at + 4, write});
+                open = true;
+            }
+        }
+    }
+    return spans;
+}
+
 }  // namespace gpu

@@ -44,7 +44,8 @@ void prepare_races(Running &running) {
     const uint32_t number = running.serial % NUMBERS;
     if (number == 0) running.machine.memory.forget_touched();
     running.stamp = (number + 1) << 24;
-    running.several_blocks = running.launch.grid.count() > 1;
+    running.machine.stamp = running.stamp;
+    running.several_blocks = running.launch.grid.count() > 1 || running.machine.watched;
     if (running.program.strong && running.several_blocks)
         running.released.resize(std::min<uint64_t>(running.launch.grid.count(), MOST_BLOCKS));
 }

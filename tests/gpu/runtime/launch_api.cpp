@@ -98,26 +98,6 @@ struct Arguments {
     }
 };
 
-// What a launch that has just run touched of an array.
-void add_touched(const Held &held, std::vector<Span> &spans) {
-    // Accesses no further apart than this count as one.
-    constexpr uint64_t NEAR = 256;
-    Memory &memory = context().machine.memory;
-    for (const bool write : {true, false}) {
-        bool open = false;
-        for (uint64_t at = held.begin; at < held.begin + held.bytes; at += 4) {
-            const Touched &word = *memory.touched(at);
-            if (!(write ? word.writer : word.reader)) continue;
-            if (open && at - spans.back().end <= NEAR) {
-                spans.back().end = at + 4;
-            } else {
-                spans.push_back({at, at + 4, write});
-                open = true;
-            }
-        }
-    }
-}
-
 void launch(CUfunction handle, Dim3 grid, Dim3 block, uint32_t shared, CUstream stream,
             void **given, void **extra) {
     Kernel &kernel = kernel_of(handle);
@@ -136,9 +116,17 @@ void launch(CUfunction handle, Dim3 grid, Dim3 block, uint32_t shared, CUstream 
     work.arrays = arguments->arrays();
     work.runnable = [loaded] { return !loaded.expired(); };
     work.run = [=, &function, arrays = work.arrays] {
-        run(context().machine, {&function, grid, block, shared, arguments->pointers.data()});
+        // Accesses no further apart than this count as one: arrays in one allocation are further.
+        constexpr uint64_t GAP = 32;
+        Machine &machine = context().machine;
+        machine.watched = all_streams().size() > 1;
+        run(machine, {&function, grid, block, shared, arguments->pointers.data()});
         std::vector<Span> spans;
-        for (const Held &held : arrays) add_touched(held, spans);
+        if (!machine.watched) return spans;
+        for (const Held &held : arrays) {
+            const Array *array = machine.memory.array_at(reinterpret_cast<void *>(held.begin));
+            for (const Span &span : touched(machine, *array, GAP)) spans.push_back(span);
+        }
         return spans;
     };
     enqueue(stream_of(stream), std::move(work));

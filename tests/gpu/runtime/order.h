@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "../machine/machine.h"
+
 namespace gpu {
 
 using Timeline = uint32_t;
@@ -25,12 +27,6 @@ void join(Clock &clock, const Clock &other);
 Clock &host_clock();
 // What was enqueued in all.
 Clock &all_work();
-
-// Bytes that a work touched, in arrays of the machine.
-struct Span {
-    uintptr_t begin, end;
-    bool write;
-};
 
 // Notes what the work `index` of a timeline touched, which comes after what `clock` knows. Throws
 // Fault if other work without an order touched the same.

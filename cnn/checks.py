@@ -1,0 +1,134 @@
+"""Checks of settings where they are given, in the words of `kernels.runtime.checks`.
+
+What is accepted is kept as Python's numbers, whatever numbers came, so that files, sentences and
+comparisons know one kind.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from kernels import geometry
+from kernels.runtime import checks
+
+#: Takes the name of a setting and what was given; returns what to keep, or raises.
+Rule = Callable[[str, Any], Any]
+
+
+def plain(value: Any) -> Any:
+    """Return a value with Python's numbers in place of NumPy's, within lists and tuples too."""
+    if isinstance(value, np.floating):  # item() leaves a longdouble as it is
+        return float(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) in (list, tuple):
+        return type(value)(map(plain, value))
+    return value
+
+
+def settle(owner: Any, **rules: Rule) -> None:
+    """Check the settings of a dataclass and keep them plain; for its `__post_init__`.
+
+    Parameters
+    ----------
+    owner : dataclass
+        Frozen or not.
+    **rules : Rule
+        By the names of the fields.
+
+    Raises
+    ------
+    TypeError, ValueError
+        From a rule.
+    """
+    for field in fields(owner):
+        if field.init:
+            value = plain(getattr(owner, field.name))
+            if field.name in rules:
+                value = rules[field.name](field.name, value)
+            object.__setattr__(owner, field.name, value)
+
+
+def number(least: float = -math.inf, *, below: float = math.inf, most: float = math.inf) -> Rule:
+    """Return the rule for a finite number in [least, below) and [least, most]."""
+
+    def check(name: str, value: Any) -> Any:
+        checks.number(name, value, least, below, most)
+        return plain(value)  # a whole number stays one
+
+    return check
+
+
+def optional(rule: Rule) -> Rule:
+    """Return the rule for what another one takes, or None."""
+    return lambda name, value: None if value is None else rule(name, value)
+
+
+#: A whole number of at least 1.
+count: Rule = partial(checks.whole, least=1)
+#: A whole number that seeds a generator, in [0, 2**64).
+word: Rule = checks.word
+#: A number in [0, 1].
+fraction = number(0, most=1)
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return True or False, which may be given as 1 or 0."""
+    value = plain(value)
+    if not isinstance(value, int) or value not in (0, 1):
+        raise TypeError(f"{name}: got {_named(value)}, expected True or False")
+    return bool(value)
+
+
+def pair(name: str, value: Any) -> Any:
+    """Return a whole number of at least 1, or (h, w) of them."""
+    both = geometry.pair(name, value, 1)
+    return both if isinstance(value, Sequence) else both[0]
+
+
+def padding(name: str, value: Any) -> Any:
+    """Return what `kernels.conv2d` takes for a padding, with tuples in place of lists."""
+    geometry.sides(value)
+    return tuples(name, value)
+
+
+def tuples(name: str, value: Any) -> Any:
+    """Return a value with tuples in place of lists, which is what a file gives for them."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return value
+    return tuple(tuples(name, part) for part in value)
+
+
+def instance(name: str, value: Any, kind: type[Any]) -> Any:
+    """Return a value that is of a class."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: got {_named(value)}, expected an object of class {kind.__name__}")
+    return value
+
+
+def function(name: str, value: Any) -> Any:
+    """Return a value that can be called; a class is not yet what calling it makes."""
+    if isinstance(value, type) or not callable(value):
+        raise TypeError(f"{name}: got {_named(value)}, expected an object that can be called")
+    return value
+
+
+def sequence(name: str, value: Any, of: str) -> list[Any]:
+    """Return what a value holds, if it holds anything."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"{name}: got {_named(value)}, expected a sequence {of}")
+    return list(value)
+
+
+def _named(value: Any) -> str:
+    """Return a value as a sentence shows it, which some values would fill."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    known = isinstance(value, (str, int, float, type(None)))
+    return repr(value) if known else type(value).__name__

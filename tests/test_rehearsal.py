@@ -1,0 +1,154 @@
+"""What a training launches is compiled before its first step, and nothing else is."""
+
+import numpy as np
+import pytest
+
+from cnn import EMA, Augment, Dense, Flatten, Sequential, SoftmaxCrossEntropy, Trainer
+from cnn.evaluation import BATCH_SIZE
+from cnn.layers import Layer
+from kernels import runtime
+from kernels.runtime.cpu import CpuTarget
+from kernels.runtime.memory import Arena
+from kernels.runtime.recording import Rehearsal
+from kernels.runtime.simt import SimtTarget
+from planned import NETWORKS, OPTIMIZERS, SHAPE, a_plan, bits, noise
+
+
+@pytest.fixture(params=[CpuTarget, SimtTarget])
+def compiled(request, monkeypatch):
+    """The entry points that a new target has been asked for, in order."""
+    asked, binder = [], request.param.binder
+
+    def noted(self, source, entry, constants):
+        asked.append(entry)
+        return binder(self, source, entry, constants)
+
+    monkeypatch.setattr(request.param, "binder", noted)
+    with runtime.numpy_arrays_on(request.param()):
+        yield asked
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """The entry points that were launched."""
+    entries, call = set(), runtime.Kernel.__call__
+
+    def noted(self, grid, threads, *arguments, shared=0):
+        if 0 not in grid and not isinstance(runtime.recording.current(), Rehearsal):
+            entries.add(self.name)
+        return call(self, grid, threads, *arguments, shared=shared)
+
+    monkeypatch.setattr(runtime.Kernel, "__call__", noted)
+    return entries
+
+
+@pytest.fixture
+def ahead(compiled, monkeypatch):
+    """How many kernels had been compiled when each epoch began."""
+    counts, order = [], Trainer._order
+    monkeypatch.setattr(
+        Trainer, "_order", lambda *args: counts.append(len(compiled)) or order(*args)
+    )
+    return counts
+
+
+def fit(network, kind="uint8", optimizer="SGD", held_out=5, **options):
+    """Train, with a last batch that is smaller, and evaluate."""
+    model = Sequential(NETWORKS[network](), SHAPE)
+    trainer = Trainer(model, OPTIMIZERS[optimizer](), **options)
+    (images, labels), classes = noise(max(held_out, 14), kind), model.output_shape[0]
+    labels %= classes
+    trainer.fit((images[:14], labels[:14]), 2, 4, (images[:held_out], labels[:held_out]))
+    return trainer
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float32"])
+@pytest.mark.parametrize("plan", [True, False])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_no_step_and_no_evaluation_compiles(network, plan, kind, compiled, launched, ahead):
+    trainer = fit(network, kind, plan=plan, augment=Augment(shift=1))
+    assert trainer.planned == plan
+    assert ahead == [len(compiled)] * 2 and set(compiled) == launched
+
+
+@pytest.mark.parametrize("compiled", [CpuTarget], indirect=True)  # on simt that takes long
+def test_nor_does_the_last_batch_of_an_evaluation(compiled, launched, ahead):
+    fit("ReLU taken up", held_out=BATCH_SIZE + 6)
+    assert ahead == [len(compiled)] * 2 and set(compiled) == launched
+
+
+@pytest.mark.parametrize("plan", [True, False])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_nor_does_any_optimizer_or_average(optimizer, plan, compiled, launched, ahead):
+    fit("small", optimizer=optimizer, plan=plan, ema=EMA(0.9))
+    assert ahead == [len(compiled)] * 2 and set(compiled) == launched
+
+
+@pytest.mark.parametrize("plan", [True, False])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_nor_does_any_precision(precision, plan, monkeypatch):
+    target, asked = SimtTarget(), []
+    monkeypatch.setattr(
+        target, "binder", lambda *args: asked.append(args[1]) or SimtTarget.binder(target, *args)
+    )
+    with runtime.numpy_arrays_on(target):
+        counts = []
+        order = Trainer._order
+        monkeypatch.setattr(
+            Trainer, "_order", lambda *args: counts.append(len(asked)) or order(*args)
+        )
+        fit("small", plan=plan, precision=precision)
+    assert counts == [len(asked)] * 2
+
+
+class Doubling(Layer):
+    """Not recordable: NumPy works on what is in the arrays."""
+
+    def build(self, shape):
+        return shape
+
+    def forward(self, x, training=False):
+        assert np.isfinite(x).all()
+        return x * 2
+
+    def backward(self, dy):
+        assert np.isfinite(dy).all()
+        return dy * 2
+
+
+def test_parts_that_are_not_recordable_are_not_rehearsed(compiled, ahead):
+    """They would see what is in memory; the others are compiled ahead."""
+    model = Sequential([Flatten(), Dense(5), Doubling(), Dense(4)], SHAPE)
+    losses = []
+
+    def loss(outputs, labels, grad=True):
+        losses.append(len(labels))
+        assert np.isfinite(outputs).all()
+        return SoftmaxCrossEntropy()(outputs, labels, grad)
+
+    trainer = Trainer(model, OPTIMIZERS["Adam"](), loss)
+    trainer.fit(noise(14), batch_size=4)
+    assert losses == [4, 4, 4, 2]
+    assert {"dense_forward", "dense_weight_gradient", "adam"} <= set(compiled[: ahead[0]])
+
+
+def test_a_rehearsal_changes_nothing(target):
+    model = Sequential(NETWORKS["dropouts"](), SHAPE)
+    trainer = Trainer(model, OPTIMIZERS["Adam"](), ema=EMA(0.9))
+    plan = a_plan(trainer, noise(20))
+    plan.step(4)
+    before = bits(model), [dict(vars(layer)) for layer in model.layers], plan.arena.bytes
+    rehearsal = Rehearsal(Arena(target))
+    plan.rehearse(4, rehearsal)
+    model.rehearse(4, np.dtype(np.uint8), rehearsal)
+    assert rehearsal.kernels and len(rehearsal) == 0
+    assert before == (bits(model), [vars(layer) for layer in model.layers], plan.arena.bytes)
+
+
+def test_second_evaluation_compiles_nothing(compiled):
+    """A pass of another batch size is recorded anew, but of the same kernels."""
+    model = Sequential(NETWORKS["ReLU taken up"](), SHAPE)
+    model.predict(noise(9)[0])
+    before = list(compiled)
+    model.predict(noise(8)[0])
+    assert compiled == before
