@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import weakref
 from typing import Any
 
 import numpy as np
@@ -55,9 +56,8 @@ class Machine:
             function = getattr(self._c, f"machine_{name}")
             function.restype, function.argtypes = result, arguments
         self._machine = self._checked(self._c.machine_create(host_threads))
-
-    def __del__(self) -> None:
-        self._c.machine_destroy(self._machine)
+        # At exit, finalizers run in the opposite order: what the machine holds goes before it.
+        weakref.finalize(self, self._c.machine_destroy, self._machine)
 
     def _checked(self, result: Any) -> Any:
         if result is None:
@@ -96,9 +96,7 @@ class Array:
         self.address = machine._c.machine_allocate(machine._machine, count * dtype.itemsize)
         buffer = (ctypes.c_char * (count * dtype.itemsize)).from_address(self.address)
         self.values = np.frombuffer(buffer, dtype).reshape(shape)
-
-    def __del__(self) -> None:
-        self._machine._c.machine_free(self._machine._machine, self.address)
+        weakref.finalize(self, machine._c.machine_free, machine._machine, self.address)
 
 
 class Module:
@@ -108,10 +106,7 @@ class Module:
         self._machine = machine
         c = machine._c
         self._module = machine._checked(c.machine_parse(machine._machine, ptx.encode()))
-
-    def __del__(self) -> None:
-        if hasattr(self, "_module"):
-            self._machine._c.machine_unload(self._module)
+        weakref.finalize(self, c.machine_unload, self._module)
 
     def run(self, name: str, grid: Any, block: Any, *arguments: Any, shared: int = 0) -> None:
         """Launch a kernel and wait for its end; arguments are arrays, NumPy scalars or ctypes."""
