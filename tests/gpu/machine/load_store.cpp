@@ -166,6 +166,7 @@ template <bool LOAD> void access(Selection &s) {
         else
             s.more_source(vector ? values.parts[k] : values, held);
     }
+    if (LOAD) i.needed = uint8_t(i.count * bytes_of(type));
     if (i.space == Space::shared) s.shared_access(bytes_of(type));
     if (i.space == Space::generic) s.shared_access(bytes_of(type));
     if (bytes_of(held) == 2) i.b = NARROW;

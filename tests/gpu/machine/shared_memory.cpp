@@ -71,12 +71,13 @@ void SharedMemory::check(const Warp &warp, const Instruction &at, const Offsets 
     const uint32_t any = offsets[lowest(warp.active)];
     for (int l = 0; l < LANES; ++l)
         granules[l] = (warp.active >> l & 1 ? offsets[l] : any) >> shift_;
+    const uint32_t needed = std::min<uint32_t>(bytes, at.needed);
     for (uint32_t done = 0;; done += 1u << shift_) {
         if (access == Access::read)
             read(warp, at, granules);
         else
             write(warp, at, granules, access);
-        if (done + (1u << shift_) >= bytes) return;
+        if (done + (1u << shift_) >= needed) return;
         for (uint32_t &granule : granules) ++granule;
     }
 }
