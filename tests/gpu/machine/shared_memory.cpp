@@ -65,7 +65,7 @@ bool SharedMemory::ordered(const Warp &warp, uint32_t before, uint32_t now) {
     return thread == (now & THREAD) || clock_of(before) < known(warp.index, thread / LANES);
 }
 
-void SharedMemory::check(const Warp &warp, const Instruction &at, const Offsets &offsets,
+void SharedMemory::check(Warp &warp, const Instruction &at, const Offsets &offsets,
                          uint32_t bytes, Access access) {
     Granules granules;
     const uint32_t any = offsets[lowest(warp.active)];
@@ -109,7 +109,7 @@ void SharedMemory::read(const Warp &warp, const Instruction &at, const Granules 
     scatter(other_reader_.data(), granules, others & warp.active & ~taken, now);
 }
 
-void SharedMemory::write(const Warp &warp, const Instruction &at, const Granules &granules,
+void SharedMemory::write(Warp &warp, const Instruction &at, const Granules &granules,
                          Access access) {
     const uint32_t first = stamp(warp, 0), least = least_known_[warp.index] << CLOCK_SHIFT;
     uint32_t writers[LANES], readers[LANES], others[LANES], doubtful = 0;
@@ -128,12 +128,22 @@ void SharedMemory::write(const Warp &warp, const Instruction &at, const Granules
     const uint16_t index = uint16_t(warp.block->running.program.index(at));
     scatter(written_at_.data(), granules, warp.active, [&](int) { return index; });
     if (access == Access::atomic) return;
-    // Lanes that write the same race with each other.
+    // Of lanes that write to the same place one is the last; what the others write must be the same.
     gather(writers, writer_.data(), granules);
     uint32_t lost = 0;
     for (int l = 0; l < LANES; ++l) lost |= uint32_t(writers[l] != now(l)) << l;
+    if (access == Access::write) {
+        warp.overwritten |= lost & warp.active;
+        return;
+    }
     for (uint32_t rest = lost & warp.active; rest; rest &= rest - 1)
         check_lane(warp, lowest(rest), at, granules[lowest(rest)], access);
+}
+
+void SharedMemory::report_overwritten(const Warp &warp, const Instruction &at, int lane,
+                                      const void *address) {
+    const auto offset = uint32_t(static_cast<const char *>(address) - bytes_.data());
+    report(warp, lane, at, offset >> shift_, Access::write, stamp(warp, lane));
 }
 
 void SharedMemory::check_lane(const Warp &warp, int lane, const Instruction &at, uint32_t granule,
