@@ -1,4 +1,4 @@
-"""The machine that executes PTX, for tests: modules, arrays and launches through its C interface."""
+"""The machine that executes PTX, for tests: modules, arrays and launches by its C interface."""
 
 from __future__ import annotations
 
@@ -51,12 +51,17 @@ class Machine:
             ("static_shared", ctypes.c_uint32, [_POINTER]),
             ("parameters", ctypes.c_size_t, [_POINTER]),
             ("parameter_bytes", ctypes.c_uint32, [_POINTER, ctypes.c_size_t]),
-            ("run", ctypes.c_int, [_POINTER, _POINTER, _POINTER, _POINTER, ctypes.c_uint32, _POINTER]),
+            (
+                "run",
+                ctypes.c_int,
+                [_POINTER, _POINTER, _POINTER, _POINTER, ctypes.c_uint32, _POINTER],
+            ),
         ):
             function = getattr(self._c, f"machine_{name}")
             function.restype, function.argtypes = result, arguments
         self._machine = self._checked(self._c.machine_create(host_threads))
         # At exit, finalizers run in the opposite order: what the machine holds goes before it.
+        # The garbage collector knows no order; see `_finish`.
         weakref.finalize(self, self._c.machine_destroy, self._machine)
 
     def _checked(self, result: Any) -> Any:
@@ -86,6 +91,11 @@ class Machine:
         return Module(self, ptx)
 
 
+def _finish(_machine: Machine, function: Any, *arguments: Any) -> None:
+    """End what is of a machine, which lives as long as this is registered."""
+    function(*arguments)
+
+
 class Array:
     """Device memory; `values` is a view of it."""
 
@@ -96,7 +106,7 @@ class Array:
         self.address = machine._c.machine_allocate(machine._machine, count * dtype.itemsize)
         buffer = (ctypes.c_char * (count * dtype.itemsize)).from_address(self.address)
         self.values = np.frombuffer(buffer, dtype).reshape(shape)
-        weakref.finalize(self, machine._c.machine_free, machine._machine, self.address)
+        weakref.finalize(self, _finish, machine, machine._c.machine_free, machine._machine, self.address)
 
 
 class Module:
@@ -106,7 +116,7 @@ class Module:
         self._machine = machine
         c = machine._c
         self._module = machine._checked(c.machine_parse(machine._machine, ptx.encode()))
-        weakref.finalize(self, c.machine_unload, self._module)
+        weakref.finalize(self, _finish, machine, c.machine_unload, self._module)
 
     def run(self, name: str, grid: Any, block: Any, *arguments: Any, shared: int = 0) -> None:
         """Launch a kernel and wait for its end; arguments are arrays, NumPy scalars or ctypes."""
@@ -127,7 +137,8 @@ class Module:
             assert c.machine_parameter_bytes(function, i) == ctypes.sizeof(one), (name, i)
         pointers = (ctypes.c_void_p * max(len(held), 1))(*[ctypes.addressof(one) for one in held])
         dims = [
-            (ctypes.c_uint32 * 3)(*(tuple(np.atleast_1d(dim)) + (1, 1))[:3]) for dim in (grid, block)
+            (ctypes.c_uint32 * 3)(*(tuple(np.atleast_1d(dim)) + (1, 1))[:3])
+            for dim in (grid, block)
         ]
         if c.machine_run(self._machine._machine, function, *dims, shared, pointers):
             self._machine._fail()

@@ -1,12 +1,12 @@
-"""Kernels with planted faults, each caught by the machine and reported with file, line and thread."""
+"""Kernels with planted faults, each caught and reported with file, line, block and thread."""
 
 import re
 from pathlib import Path
 
-import nvrtc
 import numpy as np
 import pytest
 
+import nvrtc
 from kernels.runtime import Source
 
 from . import build, ptx
@@ -77,9 +77,7 @@ def test_uninitialised_shared_memory(machine, values, empty):
 
 def test_a_syncwarp_where_a_syncthreads_is_needed(machine, empty):
     y = machine.empty(64, np.int32)
-    report = caught(
-        machine, "warp_operations", "unwritten", 1, 64, y, kernel="syncwarp_across"
-    )
+    report = caught(machine, "warp_operations", "unwritten", 1, 64, y, kernel="syncwarp_across")
     assert "no thread of the block has written" in report
 
 

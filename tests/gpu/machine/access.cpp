@@ -22,11 +22,19 @@ namespace {
           what + " is out of bounds: " + where_to + ", no address of the GPU's memory");
 }
 
+bool side_by_side(const Addresses &addresses, uint32_t bytes) {
+    uint64_t apart = 0;
+    for (int l = 0; l < LANES; ++l)
+        apart |= addresses.of[l] ^ (addresses.of[0] + uint64_t(l) * bytes);
+    return apart == 0;
+}
+
 void check_global(Warp &warp, const Instruction &at, Addresses &addresses, uint32_t bytes,
                   Access access) {
     Block &block = *warp.block;
     Memory &memory = block.running.machine.memory;
     Bounds &bounds = block.bounds[at.site];
+    addresses.row = warp.active == ALL && side_by_side(addresses, bytes);
     for (uint32_t rest = warp.active;;) {
         const uint32_t inside =
             rest & bits_where([&](int l) {

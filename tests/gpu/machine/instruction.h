@@ -38,6 +38,7 @@ struct Instruction {
     uint8_t needed = 255;       // bytes of what a load reads, from its address on, that are used
     bool wide_address = false;  // the address has 64 bits
     bool strong = false;        // volatile, relaxed, acquire or release
+    bool anywhere = false;      // of a warp operation: lanes may run it at several places
     Space space = Space::generic;
     Handlers body;  // what a guarded instruction runs where its guard holds
 };

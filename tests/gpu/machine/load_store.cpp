@@ -25,6 +25,11 @@ template <class M, class R, bool FULL> const Instruction *load(Warp &w, const In
     const uint32_t bytes = uint32_t(sizeof(M)) * i.count;
     check_access(w, i, i.space, addresses, bytes, bytes, Access::read);
     const R narrow = i.b == NARROW ? R(0xffff) : R(-1);
+    if (FULL && addresses.row && i.count == 1 && i.more[0] != NO_OPERAND) {
+        const M *row = reinterpret_cast<const M *>(addresses.of[0]);
+        write_lanes<true>(w.at<R>(i.more[0]), ALL, [&](int l) { return R(R(row[l]) & narrow); });
+        return &i + 1;
+    }
     for (uint32_t k = 0; k < i.count; ++k)
         load_element<M, R, FULL>(w, i.more[k], addresses, k * uint32_t(sizeof(M)), narrow);
     return &i + 1;
@@ -47,6 +52,12 @@ template <class M, class R, bool FULL> const Instruction *store(Warp &w, const I
     Addresses addresses = addresses_of(w, i);
     const uint32_t bytes = uint32_t(sizeof(M)) * i.count;
     check_access(w, i, i.space, addresses, bytes, bytes, Access::write);
+    if (FULL && addresses.row && i.count == 1 && !w.overwrites) {
+        const R *a = w.at<R>(i.more[0]);
+        M *row = reinterpret_cast<M *>(addresses.of[0]);
+        write_lanes<true>(row, ALL, [&](int l) { return M(a[l]); });
+        return &i + 1;
+    }
     for (uint32_t k = 0; k < i.count; ++k) {
         const R *a = w.at<R>(i.more[k]);
         for (int l = 0; l < LANES; ++l) {

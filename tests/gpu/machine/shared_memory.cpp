@@ -90,9 +90,9 @@ void SharedMemory::read(const Warp &warp, const Instruction &at, const Granules 
     gather(writers, writer_.data(), granules);
     gather(readers, reader_.data(), granules);
     for (int l = 0; l < LANES; ++l) {
-        doubtful |= uint32_t((writers[l] < begin) | (writers[l] >= least) |
-                             ((writers[l] & COPYING) != 0))
-                    << l;
+        doubtful |=
+            uint32_t((writers[l] < begin) | (writers[l] >= least) | ((writers[l] & COPYING) != 0))
+            << l;
         taken |= uint32_t((readers[l] >= least) & (readers[l] != first + uint32_t(l))) << l;
     }
     for (uint32_t rest = doubtful & warp.active; rest; rest &= rest - 1)
@@ -199,8 +199,7 @@ void SharedMemory::synchronise(const std::vector<uint32_t> &warps) {
 
 void SharedMemory::note_least_known() {
     for (uint32_t warp = 0; warp < warps_; ++warp)
-        least_known_[warp] =
-            *std::min_element(&known(warp, 0), &known(warp, 0) + warps_);
+        least_known_[warp] = *std::min_element(&known(warp, 0), &known(warp, 0) + warps_);
 }
 
 // The clocks have reached their end: all that happened so far counts as ordered.
@@ -225,7 +224,8 @@ void SharedMemory::report(const Warp &warp, int lane, const Instruction &at, uin
     const auto thread = [&](uint32_t stamp) { return thread_name(warp, stamp & THREAD); };
     const uint32_t writer = writer_[granule];
     const std::string what = attempt(warp, at, 1u << shift_, access) +
-                             " of shared memory (offset " + std::to_string(granule << shift_) + ") ";
+                             " of shared memory (offset " + std::to_string(granule << shift_) +
+                             ") ";
     if (clock_of(writer) < first_clock_ && access == Access::read)
         fault(FaultKind::unwritten, warp, lane,
               what + "reads what no thread of the block has written");
