@@ -91,7 +91,9 @@ square_tiles(const float *A, const float *B, float *C, int N, int K) {
 // ---- 6, 7: four floats a load and store, A transposed in shared memory --------------------------
 // ---- 8: tiles of a warp between those of the block and of the thread ----------------------------
 
-__device__ const float4 &four(const float &first) { return reinterpret_cast<const float4 &>(first); }
+__device__ const float4 &four(const float &first) {
+    return reinterpret_cast<const float4 &>(first);
+}
 __device__ float4 &four(float &first) { return reinterpret_cast<float4 &>(first); }
 
 // A warp has WM x WN elements of C, in PM x PN parts; in each part a thread has TM x TN.
