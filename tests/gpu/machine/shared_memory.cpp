@@ -14,16 +14,39 @@ constexpr uint32_t LAST_CLOCK = (1u << 20) - 2;
 
 uint32_t clock_of(uint32_t stamp) { return stamp >> CLOCK_SHIFT; }
 
-// to[lane] = from[which[lane]], and back, for the lanes of a mask.
-template <class T> void gather(uint32_t (&to)[LANES], const T *from, const uint32_t *which) {
-    for (int l = 0; l < LANES; ++l) to[l] = from[which[l]];
+// Up to 32 granules that a warp's lanes touch at once: number k is touched by lane(k).
+//
+// Anywhere: a granule a lane.
+struct Scattered {
+    static constexpr bool DISTINCT = false;
+    uint32_t granules[LANES];
+    uint32_t touched;  // those of lanes that are active
+
+    uint32_t granule(int k) const { return granules[k]; }
+    uint32_t lane(int k) const { return uint32_t(k); }
+};
+// Side by side, all lanes active, 2^shift granules a lane.
+struct Row {
+    static constexpr bool DISTINCT = true;
+    uint32_t first, before, shift;
+    static constexpr uint32_t touched = ALL;
+
+    uint32_t granule(int k) const { return first + uint32_t(k); }
+    uint32_t lane(int k) const { return (before + uint32_t(k)) >> shift; }
+};
+
+template <class Touch>
+void gather(uint32_t (&to)[LANES], const uint32_t *from, const Touch &touch) {
+    for (int k = 0; k < LANES; ++k) to[k] = from[touch.granule(k)];
 }
-template <class T, class V> void scatter(T *to, const uint32_t *which, uint32_t lanes, V value) {
-    if (lanes == ALL) {
-        for (int l = 0; l < LANES; ++l) to[which[l]] = T(value(l));
+template <class Touch, class T, class V>
+void scatter(T *to, const Touch &touch, uint32_t which, V value) {
+    if (which == ALL) {
+#pragma GCC ivdep
+        for (int k = 0; k < LANES; ++k) to[touch.granule(k)] = T(value(k));
     } else {
-        for (uint32_t rest = lanes; rest; rest &= rest - 1)
-            to[which[lowest(rest)]] = T(value(lowest(rest)));
+        for (uint32_t rest = which; rest; rest &= rest - 1)
+            to[touch.granule(lowest(rest))] = T(value(lowest(rest)));
     }
 }
 
@@ -65,85 +88,128 @@ bool SharedMemory::ordered(const Warp &warp, uint32_t before, uint32_t now) {
     return thread == (now & THREAD) || clock_of(before) < known(warp.index, thread / LANES);
 }
 
-void SharedMemory::check(Warp &warp, const Instruction &at, const Offsets &offsets,
-                         uint32_t bytes, Access access) {
-    Granules granules;
+void SharedMemory::check(Warp &warp, const Instruction &at, const Offsets &offsets, uint32_t bytes,
+                         Access access) {
+    // Granules a lane: without those that are loaded, but not used.
+    const uint32_t count = ((std::min<uint32_t>(bytes, at.needed) - 1) >> shift_) + 1;
+    uint32_t apart = ~warp.active;
+    for (int l = 0; l < LANES; ++l) apart |= offsets[l] ^ (offsets[0] + uint32_t(l) * bytes);
+    if (apart == 0 && bytes <= at.needed) {
+        const uint32_t first = offsets[0] >> shift_, shift = uint32_t(__builtin_ctz(count));
+        for (uint32_t before = 0; before < count * LANES; before += LANES)
+            note(warp, at, Row{first + before, before, shift}, access);
+        return;
+    }
+    // Of neighbours that read the same, the first and the last one are enough: with one of them, a
+    // later write has no order.
+    uint32_t readers = warp.active;
+    if (warp.active == ALL) {
+        const uint32_t firsts =
+            1 | bits_where([&](int l) { return offsets[l] != offsets[l ? l - 1 : 0]; });
+        readers = firsts | firsts >> 1 | 1u << (LANES - 1);
+    }
+    if (access == Access::read && __builtin_popcount(readers) <= LANES / 2) {
+        for (uint32_t rest = readers; rest; rest &= rest - 1)
+            for (uint32_t done = 0; done < count; ++done)
+                read_lane(warp, lowest(rest), at, (offsets[lowest(rest)] >> shift_) + done);
+        return;
+    }
+    Scattered touch;
+    touch.touched = warp.active;
     const uint32_t any = offsets[lowest(warp.active)];
     for (int l = 0; l < LANES; ++l)
-        granules[l] = (warp.active >> l & 1 ? offsets[l] : any) >> shift_;
-    const uint32_t needed = std::min<uint32_t>(bytes, at.needed);
-    for (uint32_t done = 0;; done += 1u << shift_) {
-        if (access == Access::read)
-            read(warp, at, granules);
-        else
-            write(warp, at, granules, access);
-        if (done + (1u << shift_) >= needed) return;
-        for (uint32_t &granule : granules) ++granule;
+        touch.granules[l] = (warp.active >> l & 1 ? offsets[l] : any) >> shift_;
+    for (uint32_t done = 0; done < count; ++done) {
+        note(warp, at, touch, access);
+        for (uint32_t &granule : touch.granules) ++granule;
     }
+}
+
+template <class Touch>
+void SharedMemory::note(Warp &warp, const Instruction &at, const Touch &touch,
+                        Access access) {
+    if (access == Access::read)
+        read(warp, at, touch);
+    else
+        write(warp, at, touch, access);
 }
 
 // What the least known clock settles is decided for all lanes at once, the rest lane by lane.
-void SharedMemory::read(const Warp &warp, const Instruction &at, const Granules &granules) {
+template <class Touch>
+void SharedMemory::read(const Warp &warp, const Instruction &at, const Touch &touch) {
     const uint32_t first = stamp(warp, 0), least = least_known_[warp.index] << CLOCK_SHIFT;
     const uint32_t begin = first_clock_ << CLOCK_SHIFT;
-    uint32_t writers[LANES], readers[LANES], doubtful = 0, taken = 0;
-    gather(writers, writer_.data(), granules);
-    gather(readers, reader_.data(), granules);
-    for (int l = 0; l < LANES; ++l) {
-        doubtful |=
-            uint32_t((writers[l] < begin) | (writers[l] >= least) | ((writers[l] & COPYING) != 0))
-            << l;
-        taken |= uint32_t((readers[l] >= least) & (readers[l] != first + uint32_t(l))) << l;
-    }
-    for (uint32_t rest = doubtful & warp.active; rest; rest &= rest - 1)
-        check_lane(warp, lowest(rest), at, granules[lowest(rest)], Access::read);
-    const auto now = [&](int l) { return first + uint32_t(l); };
-    scatter(reader_.data(), granules, warp.active & ~taken, now);
-    scatter(other_reader_.data(), granules, warp.active & taken, now);
+    const auto now = [&](int k) { return first + touch.lane(k); };
+    uint32_t writers[LANES], readers[LANES];
+    gather(writers, writer_.data(), touch);
+    gather(readers, reader_.data(), touch);
+    const uint32_t doubtful = bits_where([&](int k) {
+        return (writers[k] < begin) | (writers[k] >= least) | ((writers[k] & COPYING) != 0);
+    });
+    for (uint32_t rest = doubtful & touch.touched; rest; rest &= rest - 1)
+        check_lane(warp, int(touch.lane(lowest(rest))), at, touch.granule(lowest(rest)),
+                   Access::read);
+    const uint32_t taken =
+        bits_where([&](int k) { return (readers[k] >= least) & (readers[k] != now(k)); });
+    scatter(reader_.data(), touch, touch.touched & ~taken, now);
+    scatter(other_reader_.data(), touch, touch.touched & taken, now);
     const uint16_t index = uint16_t(warp.block->running.program.index(at));
-    scatter(read_at_.data(), granules, warp.active, [&](int) { return index; });
+    scatter(read_at_.data(), touch, touch.touched, [&](int) { return index; });
+    if (Touch::DISTINCT) return;
     // Of lanes that read the same, one is the reader and another one the other.
-    gather(readers, reader_.data(), granules);
-    uint32_t others = 0;
-    for (int l = 0; l < LANES; ++l) others |= uint32_t(readers[l] != now(l)) << l;
-    scatter(other_reader_.data(), granules, others & warp.active & ~taken, now);
+    gather(readers, reader_.data(), touch);
+    const uint32_t others = bits_where([&](int k) { return readers[k] != now(k); });
+    scatter(other_reader_.data(), touch, others & touch.touched & ~taken, now);
 }
 
-void SharedMemory::write(Warp &warp, const Instruction &at, const Granules &granules,
+template <class Touch>
+void SharedMemory::write(Warp &warp, const Instruction &at, const Touch &touch,
                          Access access) {
     const uint32_t first = stamp(warp, 0), least = least_known_[warp.index] << CLOCK_SHIFT;
-    uint32_t writers[LANES], readers[LANES], others[LANES], doubtful = 0;
-    gather(writers, writer_.data(), granules);
-    gather(readers, reader_.data(), granules);
-    gather(others, other_reader_.data(), granules);
-    for (int l = 0; l < LANES; ++l)
-        doubtful |= uint32_t((writers[l] >= least) | (readers[l] >= least) | (others[l] >= least) |
-                             ((writers[l] & COPYING) != 0))
-                    << l;
-    for (uint32_t rest = doubtful & warp.active; rest; rest &= rest - 1)
-        check_lane(warp, lowest(rest), at, granules[lowest(rest)], access);
+    uint32_t writers[LANES], readers[LANES], others[LANES];
+    gather(writers, writer_.data(), touch);
+    gather(readers, reader_.data(), touch);
+    gather(others, other_reader_.data(), touch);
+    const auto check_lanes = [&](uint32_t which) {
+        for (uint32_t rest = which & touch.touched; rest; rest &= rest - 1)
+            check_lane(warp, int(touch.lane(lowest(rest))), at, touch.granule(lowest(rest)),
+                       access);
+    };
+    check_lanes(bits_where([&](int k) {
+        return (writers[k] >= least) | (readers[k] >= least) | (others[k] >= least) |
+               ((writers[k] & COPYING) != 0);
+    }));
     const uint32_t flags = access == Access::atomic ? ATOMIC : access == Access::copy ? COPYING : 0;
-    const auto now = [&](int l) { return (first + uint32_t(l)) | flags; };
-    scatter(writer_.data(), granules, warp.active, now);
+    const auto now = [&](int k) { return (first + touch.lane(k)) | flags; };
+    scatter(writer_.data(), touch, touch.touched, now);
     const uint16_t index = uint16_t(warp.block->running.program.index(at));
-    scatter(written_at_.data(), granules, warp.active, [&](int) { return index; });
-    if (access == Access::atomic) return;
-    // Of lanes that write to the same place one is the last; what the others write must be the same.
-    gather(writers, writer_.data(), granules);
-    uint32_t lost = 0;
-    for (int l = 0; l < LANES; ++l) lost |= uint32_t(writers[l] != now(l)) << l;
-    if (access == Access::write) {
-        warp.overwritten |= lost & warp.active;
-        return;
-    }
-    for (uint32_t rest = lost & warp.active; rest; rest &= rest - 1)
-        check_lane(warp, lowest(rest), at, granules[lowest(rest)], access);
+    scatter(written_at_.data(), touch, touch.touched, [&](int) { return index; });
+    if (Touch::DISTINCT || access == Access::atomic) return;
+    // Of lanes that write to one place one is the last; what the others write must be the same.
+    gather(writers, writer_.data(), touch);
+    const uint32_t lost = bits_where([&](int k) { return writers[k] != now(k); });
+    if (access == Access::write)
+        warp.overwritten |= lost & touch.touched;
+    else
+        check_lanes(lost);
 }
 
 void SharedMemory::report_overwritten(const Warp &warp, const Instruction &at, int lane,
                                       const void *address) {
     const auto offset = uint32_t(static_cast<const char *>(address) - bytes_.data());
     report(warp, lane, at, offset >> shift_, Access::write, stamp(warp, lane));
+}
+
+void SharedMemory::read_lane(const Warp &warp, int lane, const Instruction &at, uint32_t granule) {
+    const uint32_t now = stamp(warp, lane), least = least_known_[warp.index] << CLOCK_SHIFT;
+    const uint32_t writer = writer_[granule], reader = reader_[granule];
+    if (writer < first_clock_ << CLOCK_SHIFT || writer >= least || (writer & COPYING))
+        check_lane(warp, lane, at, granule, Access::read);
+    if (reader >= least && reader != now)
+        other_reader_[granule] = now;
+    else
+        reader_[granule] = now;
+    read_at_[granule] = uint16_t(warp.block->running.program.index(at));
 }
 
 void SharedMemory::check_lane(const Warp &warp, int lane, const Instruction &at, uint32_t granule,

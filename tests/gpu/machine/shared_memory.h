@@ -45,16 +45,18 @@ class SharedMemory {
     void synchronise(const std::vector<uint32_t> &warps);
 
   private:
-    using Granules = uint32_t[32];  // numbers of what the lanes touch
-
     uint32_t &known(uint32_t warp, uint32_t other) { return known_[warp * warps_ + other]; }
     uint32_t stamp(const Warp &warp, int lane) const;
     bool ordered(const Warp &warp, uint32_t before, uint32_t now);
     void advance(uint32_t clock);
     void note_least_known();
     void renumber();
-    void read(const Warp &warp, const Instruction &at, const Granules &granules);
-    void write(Warp &warp, const Instruction &at, const Granules &granules, Access access);
+    template <class Touch> void read(const Warp &warp, const Instruction &at, const Touch &touch);
+    template <class Touch>
+    void write(Warp &warp, const Instruction &at, const Touch &touch, Access access);
+    template <class Touch>
+    void note(Warp &warp, const Instruction &at, const Touch &touch, Access access);
+    void read_lane(const Warp &warp, int lane, const Instruction &at, uint32_t granule);
     void check_lane(const Warp &warp, int lane, const Instruction &at, uint32_t granule,
                     Access access);
     [[noreturn]] void report(const Warp &warp, int lane, const Instruction &at, uint32_t granule,
