@@ -34,8 +34,9 @@ train: .venv/train  ## train the speedrun network on MNIST
 test: .venv/test  ## run the tests
 	@$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
-test-all: .venv/test-all  ## run the slow tests too: soak, kills, a page in Chromium
+test-all: .venv/test-all  ## run the slow tests too: soak, kills, a page in Chromium; CuPy's own tests
 	@$(BIN)/python -m pytest $(WORKERS) -m "slow or not slow" $(ARGS)
+	@$(BIN)/python -m tests.gpu.cupy_suite
 
 cells: .venv/test  ## run the tests and write the table of what they cover
 	@$(BIN)/python -m pytest $(WORKERS) --write-cells

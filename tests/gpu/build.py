@@ -168,6 +168,20 @@ cythonize([extension], compile_time_env=constants, language_level=3, include_pat
 """
 
 
+def cupy_source() -> Path:
+    """Return the root of CuPy's source package, from the cache or unpacked anew.
+
+    Raises
+    ------
+    MissingError
+        If the package cannot be had.
+    """
+    folder = cache() / f"source-{CUPY}"
+    if not folder.exists():
+        _make(folder, _unpacked)
+    return folder / f"cupy-{CUPY}"
+
+
 def _unpacked(folder: Path) -> Path:
     """Return the root of CuPy's source package, unpacked in a folder."""
     archive = cache() / f"cupy-{CUPY}.tar.gz"

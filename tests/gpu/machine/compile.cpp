@@ -109,6 +109,7 @@ class Compiler {
         }
         make_instructions();
         connect();
+        drop_padding();
         place_registers();
         program_->text = std::move(flat_.statements);
         for (Instruction &i : program_->code)
@@ -274,6 +275,22 @@ class Compiler {
             if (statement.opcode == "brx")
                 for (const std::string &label : flat_.targets.at(statement.operands[1].text))
                     program_->tables[program_->index(last)].push_back(first(label));
+        }
+    }
+
+    // A load of a whole struct also reads the padding behind its members, which nobody writes, into
+    // registers that nobody reads.
+    void drop_padding() {
+        std::vector<bool> read(widths_.size());
+        for (const Reference &r : references_)
+            if (!r.preset && !r.writes) read[r.reg] = true;
+        std::map<uint32_t, size_t> used;  // elements of a load, up to the last that is read
+        for (const Reference &r : references_)
+            if (!r.preset && !r.field && r.writes && read[r.reg])
+                used[r.instruction] = std::max(used[r.instruction], r.more + 1);
+        for (const auto &[number, elements] : used) {
+            Instruction &i = program_->code[number];
+            if (i.needed != Instruction().needed) i.needed = uint8_t(i.needed / i.count * elements);
         }
     }
 

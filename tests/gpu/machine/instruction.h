@@ -35,6 +35,7 @@ struct Instruction {
     uint32_t guard = NO_OPERAND;
     uint32_t site = 0;          // number of the memory instruction: Block::bounds
     uint8_t count = 1;          // elements of a vector
+    uint8_t needed = 255;       // bytes of what a load reads, from its address on, that are used
     bool wide_address = false;  // the address has 64 bits
     bool strong = false;        // volatile, relaxed, acquire or release
     bool anywhere = false;      // of a warp operation: lanes may run it at several places

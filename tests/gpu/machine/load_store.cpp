@@ -35,6 +35,19 @@ template <class M, class R, bool FULL> const Instruction *load(Warp &w, const In
     return &i + 1;
 }
 
+// Lanes of one instruction may write the same value to the same place of shared memory.
+template <class M, class R>
+void check_overwritten(const Warp &w, const Instruction &i, const R *a, const Addresses &addresses,
+                       uint32_t offset) {
+    for (uint32_t rest = w.overwritten; rest; rest &= rest - 1) {
+        const int lane = lowest(rest);
+        const char *to = reinterpret_cast<const char *>(addresses.of[lane]) + offset;
+        const M value = M(a[lane]);
+        if (memcmp(to, &value, sizeof value) != 0)
+            w.block->shared.report_overwritten(w, i, lane, to);
+    }
+}
+
 template <class M, class R, bool FULL> const Instruction *store(Warp &w, const Instruction &i) {
     Addresses addresses = addresses_of(w, i);
     const uint32_t bytes = uint32_t(sizeof(M)) * i.count;
@@ -55,8 +68,9 @@ template <class M, class R, bool FULL> const Instruction *store(Warp &w, const I
                 report_overwrite(w, l, i, addresses.of[l], bytes);
             memcpy(to, &value, sizeof value);
         }
+        if (w.overwritten) check_overwritten<M>(w, i, a, addresses, k * uint32_t(sizeof(M)));
     }
-    w.overwrites = 0;
+    w.overwrites = w.overwritten = 0;
     return &i + 1;
 }
 
@@ -177,6 +191,7 @@ template <bool LOAD> void access(Selection &s) {
         else
             s.more_source(vector ? values.parts[k] : values, held);
     }
+    if (LOAD) i.needed = uint8_t(i.count * bytes_of(type));
     if (i.space == Space::shared) s.shared_access(bytes_of(type));
     if (i.space == Space::generic) s.shared_access(bytes_of(type));
     if (bytes_of(held) == 2) i.b = NARROW;

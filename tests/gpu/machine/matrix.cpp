@@ -201,6 +201,11 @@ const Instruction *move_matrices(Warp &w, const Instruction &i) {
         w.active = i.count == 4 ? ALL : (1u << 8 * i.count) - 1;
         check_access(w, i, i.space, rows, ROW_BYTES, ROW_BYTES,
                      STORE ? Access::write : Access::read);
+        if (w.overwritten) {
+            const int lane = lowest(w.overwritten);
+            w.block->shared.report_overwritten(w, i, lane,
+                                               reinterpret_cast<const void *>(rows.of[lane]));
+        }
         w.active = all;
         for (int m = 0; m < i.count; ++m) {
             const auto element = [&](int row, int column) {

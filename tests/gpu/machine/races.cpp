@@ -117,7 +117,8 @@ bool note_row(Warp &warp, Touched *touched, uint32_t words, Access access) {
 void check_written(Warp &warp, int lane, const Instruction &at, uint64_t address, uint32_t bytes,
                    Access access) {
     const Running &running = warp.block->running;
-    if (memchr(running.machine.memory.marks(address), 0, bytes))
+    const uint32_t needed = std::min<uint32_t>(bytes, at.needed);
+    if (memchr(running.machine.memory.marks(address), 0, needed))
         fault(FaultKind::unwritten, warp, lane,
               attempt(warp, at, bytes, access) +
                   " reads memory that nobody has written: " + address_of(running, address, bytes));

@@ -88,12 +88,13 @@ bool SharedMemory::ordered(const Warp &warp, uint32_t before, uint32_t now) {
     return thread == (now & THREAD) || clock_of(before) < known(warp.index, thread / LANES);
 }
 
-void SharedMemory::check(const Warp &warp, const Instruction &at, const Offsets &offsets,
-                         uint32_t bytes, Access access) {
-    const uint32_t count = bytes >> shift_;  // granules a lane
+void SharedMemory::check(Warp &warp, const Instruction &at, const Offsets &offsets, uint32_t bytes,
+                         Access access) {
+    // Granules a lane: without those that are loaded, but not used.
+    const uint32_t count = ((std::min<uint32_t>(bytes, at.needed) - 1) >> shift_) + 1;
     uint32_t apart = ~warp.active;
     for (int l = 0; l < LANES; ++l) apart |= offsets[l] ^ (offsets[0] + uint32_t(l) * bytes);
-    if (apart == 0) {
+    if (apart == 0 && bytes <= at.needed) {
         const uint32_t first = offsets[0] >> shift_, shift = uint32_t(__builtin_ctz(count));
         for (uint32_t before = 0; before < count * LANES; before += LANES)
             note(warp, at, Row{first + before, before, shift}, access);
@@ -125,7 +126,7 @@ void SharedMemory::check(const Warp &warp, const Instruction &at, const Offsets 
 }
 
 template <class Touch>
-void SharedMemory::note(const Warp &warp, const Instruction &at, const Touch &touch,
+void SharedMemory::note(Warp &warp, const Instruction &at, const Touch &touch,
                         Access access) {
     if (access == Access::read)
         read(warp, at, touch);
@@ -162,7 +163,7 @@ void SharedMemory::read(const Warp &warp, const Instruction &at, const Touch &to
 }
 
 template <class Touch>
-void SharedMemory::write(const Warp &warp, const Instruction &at, const Touch &touch,
+void SharedMemory::write(Warp &warp, const Instruction &at, const Touch &touch,
                          Access access) {
     const uint32_t first = stamp(warp, 0), least = least_known_[warp.index] << CLOCK_SHIFT;
     uint32_t writers[LANES], readers[LANES], others[LANES];
@@ -184,9 +185,19 @@ void SharedMemory::write(const Warp &warp, const Instruction &at, const Touch &t
     const uint16_t index = uint16_t(warp.block->running.program.index(at));
     scatter(written_at_.data(), touch, touch.touched, [&](int) { return index; });
     if (Touch::DISTINCT || access == Access::atomic) return;
-    // Lanes that write the same race with each other.
+    // Of lanes that write to one place one is the last; what the others write must be the same.
     gather(writers, writer_.data(), touch);
-    check_lanes(bits_where([&](int k) { return writers[k] != now(k); }));
+    const uint32_t lost = bits_where([&](int k) { return writers[k] != now(k); });
+    if (access == Access::write)
+        warp.overwritten |= lost & touch.touched;
+    else
+        check_lanes(lost);
+}
+
+void SharedMemory::report_overwritten(const Warp &warp, const Instruction &at, int lane,
+                                      const void *address) {
+    const auto offset = uint32_t(static_cast<const char *>(address) - bytes_.data());
+    report(warp, lane, at, offset >> shift_, Access::write, stamp(warp, lane));
 }
 
 void SharedMemory::read_lane(const Warp &warp, int lane, const Instruction &at, uint32_t granule) {

@@ -31,8 +31,12 @@ class SharedMemory {
     uint32_t size() const { return size_; }
 
     // Checks an access of the active lanes to bytes inside, and notes it; throws Fault.
-    void check(const Warp &warp, const Instruction &at, const Offsets &offsets, uint32_t bytes,
+    // Where lanes write to the same place, all but one are set in Warp::overwritten.
+    void check(Warp &warp, const Instruction &at, const Offsets &offsets, uint32_t bytes,
                Access access);
+    // Throws: a lane's bytes at a host address were overwritten by another lane's.
+    [[noreturn]] void report_overwritten(const Warp &warp, const Instruction &at, int lane,
+                                         const void *address);
     // An asynchronous copy to these bytes has arrived.
     void end_copy(const Warp &warp, int lane, uint32_t address, uint32_t bytes);
 
@@ -49,9 +53,9 @@ class SharedMemory {
     void renumber();
     template <class Touch> void read(const Warp &warp, const Instruction &at, const Touch &touch);
     template <class Touch>
-    void write(const Warp &warp, const Instruction &at, const Touch &touch, Access access);
+    void write(Warp &warp, const Instruction &at, const Touch &touch, Access access);
     template <class Touch>
-    void note(const Warp &warp, const Instruction &at, const Touch &touch, Access access);
+    void note(Warp &warp, const Instruction &at, const Touch &touch, Access access);
     void read_lane(const Warp &warp, int lane, const Instruction &at, uint32_t granule);
     void check_lane(const Warp &warp, int lane, const Instruction &at, uint32_t granule,
                     Access access);

@@ -1,0 +1,116 @@
+"""Run CuPy's own tests, from the source package that the emulated GPU is built with, on it.
+
+    python -m tests.gpu.cupy_suite [--all] [FILE ...]
+
+A line for each file tells how many of its tests passed and failed, and how many were left out and
+why. Without --all, CuPy's own sampling takes about one of 15 parameter sets of each test, always
+the same ones. FILE is a path below CuPy's tests/cupy_tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import build, device
+from .cupy_left_out import FILES
+
+#: Seconds that a file may take.
+LIMIT = 1800
+
+
+@dataclass
+class Outcome:
+    """How the tests of a file, or of several, ended."""
+
+    passed: int
+    failed: list[str]
+    left_out: Counter[str]  # by reason
+
+    def __str__(self) -> str:
+        total = self.passed + len(self.failed)
+        text = f"{total} run, {self.passed} passed"
+        if self.left_out:
+            reasons = "; ".join(f"{count} {why}" for why, count in self.left_out.most_common())
+            text += f", {self.left_out.total()} left out ({reasons})"
+        return text + "".join(f"\n  FAILED {name}" for name in self.failed)
+
+
+def run(file: str, everything: bool = False) -> Outcome:
+    """Run a file of CuPy's tests in a process of its own.
+
+    Parameters
+    ----------
+    file : str
+        Its path below CuPy's tests/cupy_tests.
+    everything : bool
+        Run all of its tests, not a sample.
+
+    Raises
+    ------
+    MissingError
+        If the emulated GPU or CuPy's source package is not there.
+    RuntimeError
+        With what pytest printed, if it did not come to its end.
+    """
+    if not device.real_gpu():
+        build.build()
+    here = Path(__file__).resolve().parent
+    environment = {**os.environ, "PYTHONPATH": str(here.parent)}
+    environment.pop("PYTEST_ADDOPTS", None)
+    if not everything:
+        environment.update(CUPY_TEST_RANDOM_SUBSAMPLE="1", _CUPY_TEST_SUBSAMPLE_SEED="0")
+    with tempfile.TemporaryDirectory(prefix="cupy-tests-") as name:
+        result = Path(name) / "result.json"
+        environment.update(CUPY_SUITE_RESULT=str(result), TMPDIR=name)
+        command = [sys.executable, *"-m gpu -m pytest -p gpu.plugin -p gpu.cupy_plugin".split()]
+        command += ["-p", "no:cacheprovider", "-q", "--tb=short", f"cupy_tests/{file}"]
+        done = subprocess.run(
+            command,
+            cwd=build.cupy_source() / "tests",
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+        )
+        if not result.exists():
+            raise RuntimeError(
+                f"CuPy's {file} did not come to its end:\n{done.stdout}{done.stderr}"
+            )
+        found = json.loads(result.read_text())
+    if found["failed"]:
+        print(done.stdout)
+    return Outcome(found["passed"], found["failed"], Counter(found["left_out"]))
+
+
+def main() -> None:
+    """Run the files that the command line names, or all of the list."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="*", metavar="FILE", default=FILES)
+    parser.add_argument("--all", action="store_true", help="all tests of a file, not a sample")
+    arguments = parser.parse_args()
+    whole = Outcome(0, [], Counter())
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as executor:
+        outcomes = executor.map(lambda file: run(file, arguments.all), arguments.files)
+        for file, outcome in zip(arguments.files, outcomes, strict=True):
+            print(f"{file}: {outcome}", flush=True)
+            whole.passed += outcome.passed
+            whole.failed += outcome.failed
+            whole.left_out += outcome.left_out
+    print(f"all: {whole}")
+    sys.exit(bool(whole.failed))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except build.MissingError as error:
+        print(f"CuPy's own tests are left out: {error}")
