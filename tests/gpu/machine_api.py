@@ -34,6 +34,7 @@ class Machine:
     """One GPU of the tests' own model."""
 
     def __init__(self, library: str, host_threads: int = 1) -> None:
+        self.host_threads = host_threads
         self._c = ctypes.CDLL(library)
         for name, result, arguments in (
             ("message", ctypes.c_char_p, []),
