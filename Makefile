@@ -20,8 +20,8 @@ endif
 # The whole suite runs in a process per core; see tests/conftest.py.
 WORKERS := --numprocesses=auto --dist=worksteal --benchmark-disable
 
-.PHONY: help train test test-all cells resources sanitize gpu profile bench report bench-compare \
-    check format clean
+.PHONY: help train test test-all cells resources sanitize gpu profile bench start report \
+    bench-compare check format clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -58,6 +58,9 @@ bench: .venv/bench  ## time all beside their peers, within 15 minutes, to bench/
 	@mkdir -p .benchmarks
 	@$(BIN)/python -m pytest bench --benchmark-quiet --benchmark-json=.benchmarks/raw.json
 	@$(BIN)/python bench/condense.py .benchmarks/raw.json
+
+start: .venv/bench .venv/test  ## time `make train` and `make test` with empty caches
+	@$(BIN)/python bench/start.py --rounds 5 --suite 1
 
 report: .venv/bench  ## write the tables of the READMEs and the figures from bench/results
 	@$(BIN)/python bench/report.py

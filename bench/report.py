@@ -241,6 +241,34 @@ def overhead(results: Path) -> str:
     return made
 
 
+def start(results: Path) -> str:
+    """Return the table of bench/start.py: what one waits for at first."""
+    path = results / "start-cpu.json"
+    if not path.exists():
+        return "Nothing is on record: `make start && make report`.\n\n"
+    document = json.loads(path.read_text())
+    rows = []
+    for state, name in (("cold", "`make train`, empty cache"), ("warm", "`make train`, again")):
+        found = document["train"][state]
+        spans = found["least_and_most"]
+        times = [
+            f"{found['median'][clock]:.1f} s ({span(spans[clock], '{:.1f}')})"
+            for clock in ("setup_seconds", "train_seconds", "seconds")
+        ]
+        rows.append([name, found["median"]["libraries"] if state == "cold" else 0, *times])
+    if "suite" in document:
+        median = document["suite"]["median"]
+        tests = f"`make test`, empty cache, {median['tests']:,} tests"
+        rows.append([tests, median["libraries"], "", "", f"{median['seconds']:.0f} s"])
+    head = ["", "libraries compiled", "set-up", "training steps", "from start to end"]
+    machine, rounds = document["machine"], len(document["train"]["cold"]["rounds"])
+    about = (
+        f"Measured on {machine['threads']} cores ({machine['cpu']}) by `make start`; medians of "
+        f"{rounds}\nrounds (least to most).\n\n"
+    )
+    return table(head, rows) + about
+
+
 PARTS: dict[str, Callable[[Path], str]] = {
     "training": recipes,
     "speed": speed,
@@ -248,6 +276,7 @@ PARTS: dict[str, Callable[[Path], str]] = {
     "training-peers": training,
     "inference": inference,
     "overhead": overhead,
+    "start": start,
 }
 
 

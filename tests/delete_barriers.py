@@ -8,12 +8,14 @@ call in calls.py has the shape that needs it.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 #: read from an array: that no race check looks at. On blocks of many threads.
 CHOSEN = ["tests/test_repeatability.py", "tests/test_batch.py", "tests/test_moments.py"]
 CHOSEN += ["-k", "simt and (float32 and (twice or augmented) or large_mean)"]
+
+#: Which files the kernels of each test are made of; see launched.py.
+LAUNCHED = "launched.json"
 
 _BARRIER = re.compile(r"__syncthreads\(\);")
 _DEFINITION = re.compile(r"(#define|void) __syncthreads\(\)")
@@ -64,10 +69,13 @@ def barriers(kernels: Path) -> list[Barrier]:
     return found
 
 
-def run_without(barrier: Barrier | None, repository: Path, cache: Path) -> Verdict:
+def run_without(
+    barrier: Barrier | None, repository: Path, cache: Path, chosen: Sequence[str] = CHOSEN
+) -> Verdict:
     """Run the chosen tests on a copy of the kernels that lacks a barrier, or on a whole one.
 
-    The cache of compiled kernels may be shared: its keys are hashes of the texts.
+    The cache of compiled kernels may be shared: its keys are hashes of the texts. Which files the
+    kernels of each test are made of is written there, too.
     """
     with tempfile.TemporaryDirectory(prefix="barriers-") as folder:
         copy = Path(folder)
@@ -77,9 +85,11 @@ def run_without(barrier: Barrier | None, repository: Path, cache: Path) -> Verdi
         shutil.copy(repository / "pyproject.toml", copy)
         if barrier:
             delete(barrier, copy / "kernels")
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *CHOSEN]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+        command += ["-p", "launched", *chosen]
         changes = {
-            "PYTHONPATH": folder,
+            "PYTHONPATH": os.pathsep.join([folder, str(copy / "tests")]),
+            "LAUNCHED": str(copy / "launched.json") if barrier else str(cache / LAUNCHED),
             "KERNELS_CACHE_DIR": str(cache),
             "COLUMNS": "1000",  # the width at which pytest cuts its summary off
         }
@@ -108,9 +118,15 @@ def try_all(repository: Path, cache: Path) -> list[Verdict]:
     """Try every barrier; the tests must pass while all of them are there."""
     whole = run_without(None, repository, cache)
     assert whole.test is None, f"with every barrier there, {whole.test} fails: {whole.message}"
+    # A test whose kernels have no line of the barrier's file gives what it gave.
+    files = json.loads((cache / LAUNCHED).read_text())
+
+    def verdict(barrier: Barrier) -> Verdict:
+        chosen = [test for test, parts in files.items() if barrier.file in parts]
+        return run_without(barrier, repository, cache, chosen) if chosen else Verdict(barrier, None)
+
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as executor:
-        found = barriers(repository / "kernels")
-        return list(executor.map(lambda barrier: run_without(barrier, repository, cache), found))
+        return list(executor.map(verdict, barriers(repository / "kernels")))
 
 
 def main() -> int:

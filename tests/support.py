@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 
 #: Relative to the largest reference value: rounding of sums over a few thousand terms.
 RTOL = {"float32": 2e-5, "float64": 1e-12}
+# Of the narrow types: arguments are rounded, and results once, to half a unit of the last place.
+RTOL |= {"float16": 2**-10, "bfloat16": 2**-7}
 
 #: Around the eight channels that a cpu kernel takes at a time, with a tail of one and of seven.
 CHANNELS = [1, 7, 8, 9, 24, 33]

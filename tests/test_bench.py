@@ -22,6 +22,7 @@ import condense  # noqa: E402
 import figures  # noqa: E402
 import naive  # noqa: E402
 import report  # noqa: E402
+import start  # noqa: E402
 from comparison import assert_close  # noqa: E402
 from measure import WrongResult, verify  # noqa: E402
 from networks import NETWORKS, describe, restore  # noqa: E402
@@ -124,6 +125,20 @@ def test_every_row_is_in_a_table(documents, results):
 def test_a_suite_that_was_not_run_says_so(tmp_path):
     made = report.filled((BENCH / "README.md").read_text(), tmp_path)
     assert made.count(report.NOTHING.strip()) == 4
+
+
+def test_the_first_minute_has_a_table(tmp_path):
+    clocks = [
+        {"setup_seconds": 6.5 + late, "train_seconds": 1.25, "seconds": 8.0 + late, "libraries": 24}
+        for late in (0.0, 1.0, 0.5)
+    ]
+    trained = start.summarise(clocks)
+    whole = start.summarise([{"seconds": 400.0, "tests": 6890, "libraries": 300}])
+    document = {"train": {"cold": trained, "warm": trained}, "suite": whole, "machine": MACHINE}
+    (tmp_path / "start-cpu.json").write_text(json.dumps(document))
+    made = report.filled((BENCH / "README.md").read_text(), tmp_path)
+    assert "| 24 | 7.0 s (6.5 to 7.5) | 1.2 s (1.2) | 8.5 s (8.0 to 9.0) |" in made
+    assert "| `make test`, empty cache, 6,890 tests | 300 |  |  | 400 s |" in made
 
 
 def test_a_lost_marker_is_noticed(results):

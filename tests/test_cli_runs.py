@@ -470,10 +470,14 @@ def test_a_run_that_ended_before_its_results_gets_them(tmp_path, capsys):
 
     before = found()
     interrupted = json.loads((run / "results.json").read_text()) | {"epochs": 1}
+    words = json.loads((run / "results.json").read_text()) | {"test_accuracy": "high"}
     for spoil in (
         (run / "results.json").unlink,
         (run / "model.safetensors").unlink,
         lambda: (run / "results.json").write_text("{"),
+        lambda: (run / "results.json").write_text("[2]"),
+        lambda: (run / "results.json").write_text('{"epochs": 2}'),
+        lambda: (run / "results.json").write_text(json.dumps(words)),
         lambda: (run / "results.json").write_text(json.dumps(interrupted)),
     ):
         spoil()

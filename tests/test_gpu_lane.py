@@ -29,8 +29,14 @@ class cuda:
         def runtimeGetVersion():
             return 13000
     class Device:
-        def __init__(self, number):
+        def __init__(self, number=0):
             self.compute_capability = "90"
+    class nvrtc:
+        def getVersion():
+            return 13, 0
+class RawModule:
+    def __init__(self, code):
+        self.compile = lambda: None
 """
 # Counts the three kinds of results; the fast part has fewer.
 PYTEST = """

@@ -242,7 +242,7 @@ def test_which_folded_filters_are_others(target, dtype):
     assert host(changed).all() and host(unlike).all()
     assert others() == [[], []]  # NaN is itself
     assert not host(lasting).any()
-    w[1, 2, 2, 1] = -0.0  # which is not 0
+    w[1, 2, 2, 1:] = target.array([-0.0], dtype)  # which is not 0, but for a fill of CuPy's
     assert others() == [[1], [1]]
     assert np.signbit(host(folded)[1, 2, 2, 1]) and np.signbit(host(kept)[1, 2, 2, 1])
     variance[3] *= 2

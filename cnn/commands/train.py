@@ -50,6 +50,9 @@ EXAMPLES = """\
   cnn train --dataset synthetic          no data needed
   cnn train --data ~/mnist --device cpu  the four IDX files in a folder"""
 
+#: The results that are printed.
+_PRINTED = "test_accuracy", "test_loss", "train_seconds", "images_per_second", "setup_seconds"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the recipe, what differs from it, and what is written."""
@@ -309,12 +312,15 @@ def _written_results(run: Run, epochs: int) -> dict[str, Any] | None:
     if not (model.exists() and file.exists()):
         return None
     try:
-        results: dict[str, Any] = json.loads(file.read_text())
+        results = json.loads(file.read_text())
     except ValueError:  # somebody else has written there
         return None
-    if results.get("epochs") != epochs:  # of an interruption before the last epoch
+    # Perhaps of an interruption before the last epoch.
+    if not isinstance(results, dict) or results.get("epochs") != epochs:
         return None
-    return {name: math.nan if value is None else value for name, value in results.items()}
+    results = {name: math.nan if value is None else value for name, value in results.items()}
+    numbers = (isinstance(results.get(name), (int, float)) for name in _PRINTED)
+    return results if all(numbers) else None
 
 
 def _fit(trainer: Trainer, train: Dataset, test: Dataset, options: argparse.Namespace) -> bool:

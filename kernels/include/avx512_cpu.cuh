@@ -7,13 +7,13 @@
 
 #if defined(__has_builtin) && defined(__AVX512BW__) && defined(__AVX512VL__) && !defined(__clang__)
 #define HAS(name) __has_builtin(__builtin_ia32_##name)
-#define BUILTINS                                                                                   \
-    HAS(loadups512_mask) && HAS(loadupd512_mask) && HAS(loaddquqi128_mask) &&                      \
-        HAS(storeups512_mask) && HAS(storeupd512_mask) && HAS(storedquqi128_mask) &&               \
-        HAS(pmovdb512_mask) && HAS(pmovqb512_mask) && HAS(pmovzxbd512_mask) &&                     \
-        HAS(pmovzxbq512_mask) && HAS(ptestmd512) && HAS(ptestmq512) && HAS(minps512_mask) &&       \
-        HAS(minpd512_mask) && HAS(maxps512_mask) && HAS(maxpd512_mask) && HAS(scalefps512_mask) && \
-        HAS(scalefpd512_mask) && HAS(movntdq512) && HAS(sfence)
+#define BUILTINS                                                                                \
+    (HAS(loadups512_mask) && HAS(loadupd512_mask) && HAS(loaddquqi128_mask) &&                  \
+     HAS(storeups512_mask) && HAS(storeupd512_mask) && HAS(storedquqi128_mask) &&               \
+     HAS(pmovdb512_mask) && HAS(pmovqb512_mask) && HAS(pmovzxbd512_mask) &&                     \
+     HAS(pmovzxbq512_mask) && HAS(ptestmd512) && HAS(ptestmq512) && HAS(minps512_mask) &&       \
+     HAS(minpd512_mask) && HAS(maxps512_mask) && HAS(maxpd512_mask) && HAS(scalefps512_mask) && \
+     HAS(scalefpd512_mask) && HAS(movntdq512) && HAS(sfence))
 #endif
 
 #if !BUILTINS

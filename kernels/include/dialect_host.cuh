@@ -4,6 +4,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "math_host.cuh"
+
 #define __device__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
@@ -16,18 +18,6 @@ static inline float not_a_number() { return __builtin_nanf(""); }
 
 // The lowest bit that is set; one must be.
 static inline int first_bit(unsigned long long bits) { return __builtin_ctzll(bits); }
-
-// The C library's functions that kernels call. The compiler knows them without <math.h>, which
-// takes it longer to read than a small kernel to compile.
-#define LIBRARY_FUNCTION(name)                                           \
-    static inline float name(float x) { return __builtin_##name##f(x); } \
-    static inline double name(double x) { return __builtin_##name(x); }
-LIBRARY_FUNCTION(cos)
-LIBRARY_FUNCTION(exp)
-LIBRARY_FUNCTION(floor)
-LIBRARY_FUNCTION(log)
-LIBRARY_FUNCTION(sin)
-LIBRARY_FUNCTION(sqrt)
 
 template <typename E> static inline E sin_pi(E x) { return sin(E(3.141592653589793) * x); }
 template <typename E> static inline E cos_pi(E x) { return cos(E(3.141592653589793) * x); }

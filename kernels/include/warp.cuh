@@ -8,20 +8,20 @@
 //   m (x, y, 1)^T = R(-a) / z * ((x, y) - c - s) + c
 //
 // rotate in degrees, shift in pixels, zoom a fraction: each drawn uniformly from [-value, value].
-// The map is a function of seed, image and offset alone.
+// The map is a function of seed, image and offset alone, to the bit: where a product and a sum
+// would be fused in one kernel and not in another, they are here.
 template <typename E, typename M>
 __device__ inline void random_map(M *m, int H, int W, double rotate, double shift, double zoom,
                                   uint64 seed, uint64 image, uint64 offset) {
     const Random4 random = philox(seed, image, offset), more = philox(seed, image, ~offset);
     const E half_turns = E(rotate / 180) * (2 * random.uniform(0) - 1);
-    const E scale = 1 / (1 + E(zoom) * (2 * random.uniform(1) - 1));
-    const E shift_x = E(shift) * (2 * random.uniform(2) - 1);
-    const E shift_y = E(shift) * (2 * more.uniform(0) - 1);
+    const E scale = 1 / fma(E(zoom), E(2 * random.uniform(1) - 1), E(1));
     const E cosine = cos_pi(half_turns) * scale, sine = sin_pi(half_turns) * scale;
     const E centre_x = E(W - 1) / 2, centre_y = E(H - 1) / 2;
-    const E from_x = centre_x + shift_x, from_y = centre_y + shift_y;
-    m[0] = M(cosine), m[1] = M(sine), m[2] = M(centre_x - cosine * from_x - sine * from_y);
-    m[3] = M(-sine), m[4] = M(cosine), m[5] = M(centre_y + sine * from_x - cosine * from_y);
+    const E from_x = fma(E(shift), E(2 * random.uniform(2) - 1), centre_x);
+    const E from_y = fma(E(shift), E(2 * more.uniform(0) - 1), centre_y);
+    m[0] = M(cosine), m[1] = M(sine), m[2] = M(fma(-sine, from_y, fma(-cosine, from_x, centre_x)));
+    m[3] = M(-sine), m[4] = M(cosine), m[5] = M(fma(-cosine, from_y, fma(sine, from_x, centre_y)));
 }
 
 template <typename P> struct Pixel {

@@ -148,7 +148,7 @@ class Source:
 
 def flattened(name: str, text: str | None = None) -> str:
     """Return a file of the package, or a text that goes by a name, with its headers in it."""
-    return "\n".join(_flatten(name, text or (PACKAGE / name).read_text())) + "\n"
+    return "\n".join(_flatten(name, text or (PACKAGE / name).read_text(), set())) + "\n"
 
 
 @cache
@@ -156,22 +156,31 @@ def _header(name: str) -> str:
     return (PACKAGE / "include" / name).read_text()
 
 
-def _flatten(name: str, text: str) -> list[str]:
+def _flatten(name: str, text: str, once: set[str], conditional: bool = False) -> list[str]:
     """Replace each quoted include by its file, keeping line numbers in messages.
 
-    A guard stands for ``#pragma once``: only the compiler knows which conditional include counts.
+    A header is expanded once, which adds it to `once`. What is included under a condition is
+    expanded at every mention up to the first that is not, each behind a guard that stands for
+    ``#pragma once``: only the compiler knows which mention counts.
     """
     lines = [f'#line 1 "{PACKAGE.name}/{name}"']
+    depth = 0
     for number, line in enumerate(text.splitlines(), start=1):
         include = _INCLUDE.match(line)
-        if include:
+        if line.startswith("#if"):
+            depth += 1
+        if include and include[1] not in once:
+            under = conditional or depth > 0
+            if not under:
+                once.add(include[1])
             guard = "INCLUDED_" + re.sub(r"\W", "_", include[1])
-            header = _flatten(f"include/{include[1]}", _header(include[1]))
+            header = _flatten(f"include/{include[1]}", _header(include[1]), once, under)
             lines += [f"#ifndef {guard}", f"#define {guard}", *header, "#endif"]
             lines.append(f'#line {number + 1} "{PACKAGE.name}/{name}"')
-        elif line == "#pragma once":
+        elif include or line == "#pragma once":
             lines.append("")
         elif line.startswith("#endif"):  # the compiler skips marks where it skips a branch
+            depth -= 1
             lines += [line, f'#line {number + 1} "{PACKAGE.name}/{name}"']
         else:
             lines.append(line)

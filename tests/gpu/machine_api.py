@@ -1,8 +1,9 @@
-"""The machine that executes PTX, for tests: modules, arrays and launches through its C interface."""
+"""The machine that executes PTX, for tests: modules, arrays and launches by its C interface."""
 
 from __future__ import annotations
 
 import ctypes
+import weakref
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ class Machine:
     """One GPU of the tests' own model."""
 
     def __init__(self, library: str, host_threads: int = 1) -> None:
+        self.host_threads = host_threads
         self._c = ctypes.CDLL(library)
         for name, result, arguments in (
             ("message", ctypes.c_char_p, []),
@@ -50,14 +52,18 @@ class Machine:
             ("static_shared", ctypes.c_uint32, [_POINTER]),
             ("parameters", ctypes.c_size_t, [_POINTER]),
             ("parameter_bytes", ctypes.c_uint32, [_POINTER, ctypes.c_size_t]),
-            ("run", ctypes.c_int, [_POINTER, _POINTER, _POINTER, _POINTER, ctypes.c_uint32, _POINTER]),
+            (
+                "run",
+                ctypes.c_int,
+                [_POINTER, _POINTER, _POINTER, _POINTER, ctypes.c_uint32, _POINTER],
+            ),
         ):
             function = getattr(self._c, f"machine_{name}")
             function.restype, function.argtypes = result, arguments
         self._machine = self._checked(self._c.machine_create(host_threads))
-
-    def __del__(self) -> None:
-        self._c.machine_destroy(self._machine)
+        # At exit, finalizers run in the opposite order: what the machine holds goes before it.
+        # The garbage collector knows no order; see `_finish`.
+        weakref.finalize(self, self._c.machine_destroy, self._machine)
 
     def _checked(self, result: Any) -> Any:
         if result is None:
@@ -86,6 +92,11 @@ class Machine:
         return Module(self, ptx)
 
 
+def _finish(_machine: Machine, function: Any, *arguments: Any) -> None:
+    """End what is of a machine, which lives as long as this is registered."""
+    function(*arguments)
+
+
 class Array:
     """Device memory; `values` is a view of it."""
 
@@ -96,9 +107,9 @@ class Array:
         self.address = machine._c.machine_allocate(machine._machine, count * dtype.itemsize)
         buffer = (ctypes.c_char * (count * dtype.itemsize)).from_address(self.address)
         self.values = np.frombuffer(buffer, dtype).reshape(shape)
-
-    def __del__(self) -> None:
-        self._machine._c.machine_free(self._machine._machine, self.address)
+        weakref.finalize(
+            self, _finish, machine, machine._c.machine_free, machine._machine, self.address
+        )
 
 
 class Module:
@@ -108,10 +119,7 @@ class Module:
         self._machine = machine
         c = machine._c
         self._module = machine._checked(c.machine_parse(machine._machine, ptx.encode()))
-
-    def __del__(self) -> None:
-        if hasattr(self, "_module"):
-            self._machine._c.machine_unload(self._module)
+        weakref.finalize(self, _finish, machine, c.machine_unload, self._module)
 
     def run(self, name: str, grid: Any, block: Any, *arguments: Any, shared: int = 0) -> None:
         """Launch a kernel and wait for its end; arguments are arrays, NumPy scalars or ctypes."""
@@ -132,7 +140,8 @@ class Module:
             assert c.machine_parameter_bytes(function, i) == ctypes.sizeof(one), (name, i)
         pointers = (ctypes.c_void_p * max(len(held), 1))(*[ctypes.addressof(one) for one in held])
         dims = [
-            (ctypes.c_uint32 * 3)(*(tuple(np.atleast_1d(dim)) + (1, 1))[:3]) for dim in (grid, block)
+            (ctypes.c_uint32 * 3)(*(tuple(np.atleast_1d(dim)) + (1, 1))[:3])
+            for dim in (grid, block)
         ]
         if c.machine_run(self._machine._machine, function, *dims, shared, pointers):
             self._machine._fail()

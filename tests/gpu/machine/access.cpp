@@ -22,11 +22,19 @@ namespace {
           what + " is out of bounds: " + where_to + ", no address of the GPU's memory");
 }
 
+bool side_by_side(const Addresses &addresses, uint32_t bytes) {
+    uint64_t apart = 0;
+    for (int l = 0; l < LANES; ++l)
+        apart |= addresses.of[l] ^ (addresses.of[0] + uint64_t(l) * bytes);
+    return apart == 0;
+}
+
 void check_global(Warp &warp, const Instruction &at, Addresses &addresses, uint32_t bytes,
                   Access access) {
     Block &block = *warp.block;
     Memory &memory = block.running.machine.memory;
     Bounds &bounds = block.bounds[at.site];
+    addresses.row = warp.active == ALL && side_by_side(addresses, bytes);
     for (uint32_t rest = warp.active;;) {
         const uint32_t inside =
             rest & bits_where([&](int l) {
@@ -44,23 +52,32 @@ void check_global(Warp &warp, const Instruction &at, Addresses &addresses, uint3
     }
 }
 
+[[noreturn]] void report_shared_bounds(const Warp &warp, const Instruction &at,
+                                       const Addresses &addresses, uint32_t bytes, Access access) {
+    const uint64_t size = warp.block->shared.size();
+    int lane = lowest(warp.active);
+    for (uint32_t rest = warp.active; rest; rest &= rest - 1)
+        if (addresses.of[lowest(rest)] > addresses.of[lane]) lane = lowest(rest);
+    fault(FaultKind::out_of_bounds, warp, lane,
+          attempt(warp, at, bytes, access) + " is out of bounds: offset " +
+              std::to_string(int64_t(addresses.of[lane])) + " of " + std::to_string(size) +
+              " bytes of shared memory");
+}
+
 void check_shared(Warp &warp, const Instruction &at, Addresses &addresses, uint32_t bytes,
                   Access access) {
     SharedMemory &shared = warp.block->shared;
-    for (uint32_t rest = warp.active; rest; rest &= rest - 1) {
-        const int lane = lowest(rest);
-        const uint64_t address = addresses.of[lane];
-        if (address + bytes > shared.size())
-            fault(FaultKind::out_of_bounds, warp, lane,
-                  attempt(warp, at, bytes, access) + " is out of bounds: offset " +
-                      std::to_string(int64_t(address)) + " of " + std::to_string(shared.size()) +
-                      " bytes of shared memory");
-        if (access == Access::copy)
-            shared.begin_copy(warp, lane, at, uint32_t(address), bytes);
-        else
-            shared.check(warp, lane, at, uint32_t(address), bytes, access);
-        addresses.of[lane] = reinterpret_cast<uint64_t>(shared.data()) + address;
+    Offsets offsets;
+    uint64_t furthest = 0;
+    for (int l = 0; l < LANES; ++l) {
+        offsets[l] = uint32_t(addresses.of[l]);
+        furthest = std::max(furthest, warp.active >> l & 1 ? addresses.of[l] : 0);
     }
+    if (furthest + bytes > shared.size() || furthest + bytes < bytes)
+        report_shared_bounds(warp, at, addresses, bytes, access);
+    shared.check(warp, at, offsets, bytes, access);
+    const uint64_t begin = reinterpret_cast<uint64_t>(shared.data());
+    for (int l = 0; l < LANES; ++l) addresses.of[l] += warp.active >> l & 1 ? begin : 0;
 }
 
 void check_local(Warp &warp, const Instruction &at, Addresses &addresses, uint32_t bytes,

@@ -7,7 +7,10 @@
 namespace gpu {
 
 // The addresses that the lanes access; those of lanes that are not active are not set.
-struct Addresses { uint64_t of[LANES]; };
+struct Addresses {
+    uint64_t of[LANES];
+    bool row = false;  // all lanes are active and lie side by side
+};
 
 // The addresses that the instruction's operand `a` and offset give, in the instruction's space.
 Addresses addresses_of(const Warp &warp, const Instruction &at);

@@ -71,6 +71,7 @@ void bar(Selection &s) {
     if (s.take("warp")) {
         s.take("sync");
         s.source(&Instruction::a, 0, Type::b32);
+        s.instruction.anywhere = true;
         return s.run({sync_warp, sync_warp});
     }
     if (s.take("arrive")) {

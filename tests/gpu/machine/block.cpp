@@ -200,7 +200,7 @@ void Block::run(uint64_t which) {
 
 void Block::run_warps() {
     for (;;) {
-        bool ran = false, all_ended = true;
+        bool ran = false, all_ended = true, gave_way = false;
         for (Warp &warp : warps) {
             if (warp.state == Warp::ended) continue;
             all_ended = false;
@@ -212,8 +212,11 @@ void Block::run_warps() {
             else
                 run_warp(warp);
             if ((warp.present & ~warp.exited) == 0) warp.state = Warp::ended;
+            gave_way = gave_way || warp.current >= 0;
         }
         if (all_ended) return;
+        // Who waits for another block would wait for ever once that one has a fault.
+        if (gave_way && running.stopped) return;
         if (!release_barriers() && !ran) report_deadlock();
     }
 }
@@ -256,12 +259,7 @@ void Block::report_deadlock() {
     for (const Warp &warp : warps)
         for (const Fragment &f : warp.fragments) {
             if (!f.used || f.waiting != Waiting::warp_operation) continue;
-            char mask[16];
-            snprintf(mask, sizeof mask, "0x%08x", f.members);
-            fault(FaultKind::barrier, warp, -1,
-                  thread_list(warp, f.mask) + " wait in a warp operation with mask " + mask +
-                      " at " + place_of(program, *f.next) +
-                      " that not all lanes of the mask take part in");
+            report_missing_members(warp, f.mask, f.members, *f.next);
         }
     // The barrier that most warps wait at, and the first thread that does not.
     const Warp *waiting = nullptr;
@@ -275,11 +273,16 @@ void Block::report_deadlock() {
         }
     std::string others;
     for (const Warp &warp : warps) {
-        if (warp.exited) others += ", " + thread_list(warp, warp.exited) + " have returned";
-        for (const Fragment &f : warp.fragments)
-            if (f.used && f.waiting == Waiting::barrier && f.next != at)
+        uint32_t absent = warp.present & ~warp.exited;
+        for (const Fragment &f : warp.fragments) {
+            if (!f.used || f.waiting != Waiting::barrier) continue;
+            absent &= ~f.mask;
+            if (f.next != at)
                 others += ", " + thread_list(warp, f.mask) + " wait at the one at " +
                           place_of(program, *f.next);
+        }
+        if (absent) others += ", " + thread_list(warp, absent) + " will not come";
+        if (warp.exited) others += ", " + thread_list(warp, warp.exited) + " have returned";
     }
     fault(FaultKind::barrier, *waiting, -1,
           here + " wait at the barrier at " + place_of(program, *at) + " while" +

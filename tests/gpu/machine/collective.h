@@ -20,11 +20,7 @@ const Instruction *together(Warp &w, const Instruction &i, uint32_t members, Ope
         fault(FaultKind::lanes, w, lowest(w.active & ~members),
               "a warp operation at " + place_of(program, i) +
                   " with a mask that its own lane is not in");
-    if (members & w.exited)
-        fault(FaultKind::barrier, w, lowest(w.active),
-              thread_list(w, w.active) + " wait in a warp operation at " + place_of(program, i) +
-                  " whose mask names " + thread_list(w, members & w.exited) +
-                  ", which have returned");
+    if (members & w.exited) report_missing_members(w, w.active, members, i);
     if (!gather_members(w, i, members)) return wait_for(w, Waiting::warp_operation, i);
     operation();
     return resume_members(w, i);

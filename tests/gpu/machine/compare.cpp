@@ -108,42 +108,20 @@ template <class N, int C> const Instruction *setp_packed(Warp &w, const Instruct
     return &i + 1;
 }
 
-// Calls pick with the comparison as a constant.
-template <class Pick> Handlers for_comparison(int comparison, Pick pick) {
-    switch (comparison) {
-    case EQ:
-        return pick(std::integral_constant<int, EQ>());
-    case NE:
-        return pick(std::integral_constant<int, NE>());
-    case LT:
-        return pick(std::integral_constant<int, LT>());
-    case LE:
-        return pick(std::integral_constant<int, LE>());
-    case GT:
-        return pick(std::integral_constant<int, GT>());
-    case GE:
-        return pick(std::integral_constant<int, GE>());
-    case EQU:
-        return pick(std::integral_constant<int, EQU>());
-    case NEU:
-        return pick(std::integral_constant<int, NEU>());
-    case LTU:
-        return pick(std::integral_constant<int, LTU>());
-    case LEU:
-        return pick(std::integral_constant<int, LEU>());
-    case GTU:
-        return pick(std::integral_constant<int, GTU>());
-    case GEU:
-        return pick(std::integral_constant<int, GEU>());
-    case NUM:
-        return pick(std::integral_constant<int, NUM>());
-    default:
-        return pick(std::integral_constant<int, NAN_>());
+// Calls pick with the comparison as a constant; whole numbers have the first six alone.
+template <bool FLOATING, int C = EQ, class Pick>
+Handlers for_comparison(int comparison, Pick pick) {
+    constexpr int LAST = FLOATING ? NAN_ : GE;
+    if constexpr (C == LAST) {
+        return pick(std::integral_constant<int, C>());
+    } else {
+        if (comparison == C) return pick(std::integral_constant<int, C>());
+        return for_comparison<FLOATING, C + 1>(comparison, pick);
     }
 }
 
-template <bool SET, class Read> Handlers compare_as(int comparison) {
-    return for_comparison(comparison, [](auto c) {
+template <bool SET, class Read, bool FLOATING = true> Handlers compare_as(int comparison) {
+    return for_comparison<FLOATING>(comparison, [](auto c) {
         if constexpr (SET)
             return Handlers{set<Read, c()>, set<Read, c()>};
         else
@@ -151,7 +129,7 @@ template <bool SET, class Read> Handlers compare_as(int comparison) {
     });
 }
 template <bool SET, class N> Handlers compare_packed(int comparison) {
-    return for_comparison(comparison, [](auto c) {
+    return for_comparison<true>(comparison, [](auto c) {
         if constexpr (SET)
             return Handlers{set_packed<N, c()>, set_packed<N, c()>};
         else
@@ -177,8 +155,8 @@ template <bool SET> Handlers handlers(Selection &s, Type type, bool ftz, int com
     default:
         break;
     }
-    return for_integer(s, type,
-                       [&](auto t) { return compare_as<SET, Plain<decltype(t)>>(comparison); });
+    return for_integer(
+        s, type, [&](auto t) { return compare_as<SET, Plain<decltype(t)>, false>(comparison); });
 }
 
 bool unsigned_type(Type type) {

@@ -1,4 +1,5 @@
 // cvt: between all types.
+#include <algorithm>
 #include <limits>
 
 #include "elementwise.h"
@@ -11,56 +12,76 @@ namespace {
 using Word = uint32_t;
 using Pair = uint64_t;
 
-// ---- whole numbers to whole numbers
-// -----------------------------------------------------------------
+// Instruction::count: the rounding, and these.
+constexpr uint8_t ROUNDING = 3, WHOLE = 4, FTZ = 8, SAT = 16;
+Rounding rounding_of(const Instruction &i) { return Rounding(i.count & ROUNDING); }
 
-// The register may be wider than the type: the result is extended. Of a register of 16 bits only
-// those of the mask are kept.
-template <class D, class A, class R, class S, bool FULL>
+// ---- whole numbers to whole numbers -------------------------------------------------------------
+
+// A is the narrower of the two types. The register may be wider than the result: `immediate` masks
+// what belongs to it.
+template <class A, class R, class S, bool FULL>
 const Instruction *integer_to_integer(Warp &w, const Instruction &i) {
     const S *a = w.at<S>(i.a);
     const R mask = R(i.immediate);
-    write_lanes<FULL>(w.at<R>(i.d), w.active, [&](int l) { return R(R(D(A(a[l]))) & mask); });
+    write_lanes<FULL>(w.at<R>(i.d), w.active, [&](int l) { return R(R(A(a[l])) & mask); });
     return &i + 1;
 }
 
-template <class A> constexpr __int128 LEAST = std::numeric_limits<A>::min();
-template <class A> constexpr __int128 MOST = std::numeric_limits<A>::max();
+struct Range { __int128 least, most; };
+template <class T>
+constexpr Range RANGE = {std::numeric_limits<T>::min(), std::numeric_limits<T>::max()};
 
-template <class D, class A, class R, class S, bool>
+Range range_of(Type type) {
+    switch (type) {
+    case Type::s8:
+        return RANGE<int8_t>;
+    case Type::u8:
+        return RANGE<uint8_t>;
+    case Type::s16:
+        return RANGE<int16_t>;
+    case Type::u16:
+        return RANGE<uint16_t>;
+    case Type::s32:
+        return RANGE<int32_t>;
+    case Type::u32:
+        return RANGE<uint32_t>;
+    case Type::s64:
+        return RANGE<int64_t>;
+    default:
+        return RANGE<uint64_t>;
+    }
+}
+
+// To the nearest number of the target type, which is `offset_b`.
+template <class A, class R, class S>
 const Instruction *saturated_integer(Warp &w, const Instruction &i) {
     const S *a = w.at<S>(i.a);
     const R mask = R(i.immediate);
+    const Range range = range_of(Type(i.offset_b));
     write_lanes<false>(w.at<R>(i.d), w.active, [&](int l) {
         const __int128 value = A(a[l]);
-        return R(R(D(value < LEAST<D> ? LEAST<D> : value > MOST<D> ? MOST<D> : value)) & mask);
+        return R(R(std::clamp(value, range.least, range.most)) & mask);
     });
     return &i + 1;
 }
 
 // ---- floats
-// -----------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------
 
 template <class T> struct Read {
     using stored_type = T;
-    static double value(T x, bool ftz) {
-        if constexpr (sizeof(T) == 4)
-            return ftz ? flush(x) : x;
-        else
-            return x;
-    }
+    static double value(T x) { return x; }
 };
-template <> struct Read<Half> {
+template <class N> struct ReadNarrow {
     using stored_type = uint32_t;
-    static double value(uint32_t x, bool) { return wide(Half{uint16_t(x)}); }
+    static double value(uint32_t x) { return wide(N{uint16_t(x)}); }
 };
-template <> struct Read<Bfloat> {
-    using stored_type = uint32_t;
-    static double value(uint32_t x, bool) { return wide(Bfloat{uint16_t(x)}); }
-};
+template <> struct Read<Half> : ReadNarrow<Half> {};
+template <> struct Read<Bfloat> : ReadNarrow<Bfloat> {};
 
 // To a whole number in floating point.
-inline double whole(double x, Rounding r) {
+double whole(double x, Rounding r) {
     switch (r) {
     case Rounding::nearest:
         return std::nearbyint(x);
@@ -74,9 +95,9 @@ inline double whole(double x, Rounding r) {
 }
 
 // Values out of range become the nearest one in it. NaN: PTX ISA, "cvt", "Semantics".
-template <class D, bool WIDE_SOURCE> inline D clamped(double x) {
+template <class D> D clamped(double x, bool wide_source) {
     if (x != x) {
-        const bool middle = WIDE_SOURCE || sizeof(D) == 8;
+        const bool middle = wide_source || sizeof(D) == 8;
         return middle ? D(std::make_unsigned_t<D>(1) << (sizeof(D) * 8 - 1)) : D(0);
     }
     if (x <= double(std::numeric_limits<D>::min())) return std::numeric_limits<D>::min();
@@ -85,20 +106,31 @@ template <class D, bool WIDE_SOURCE> inline D clamped(double x) {
     return D(x);
 }
 
-template <class D, class A, class R, Rounding MODE, bool FTZ>
-const Instruction *float_to_integer(Warp &w, const Instruction &i) {
+template <class D, class A> const Instruction *float_to_integer(Warp &w, const Instruction &i) {
     using S = typename Read<A>::stored_type;
+    using R = std::conditional_t<sizeof(D) == 8, Pair, Word>;
     const S *a = w.at<S>(i.a);
     const R mask = R(i.immediate);
     write_lanes<false>(w.at<R>(i.d), w.active, [&](int l) {
-        const double x = whole(Read<A>::value(a[l], FTZ), MODE);
-        return R(R(clamped<D, std::is_same_v<A, double>>(x)) & mask);
+        double x = Read<A>::value(a[l]);
+        if (i.count & FTZ) x = flush(float(x));
+        x = whole(x, rounding_of(i));
+        return R(R(clamped<D>(x, std::is_same_v<A, double>)) & mask);
+    });
+    return &i + 1;
+}
+// The common case: float, truncated to 32 bits.
+template <bool FULL> const Instruction *float_to_int(Warp &w, const Instruction &i) {
+    const float *a = w.at<float>(i.a);
+    write_lanes<FULL>(w.at<int32_t>(i.d), w.active, [&](int l) {
+        const double x = a[l] == a[l] ? double(a[l]) : 0.0;
+        return int32_t(x > -2147483648.0 ? (x < 2147483647.0 ? x : 2147483647.0) : -2147483648.0);
     });
     return &i + 1;
 }
 
 // A double, whose last bit is odd where the whole number has more: it rounds as that would.
-inline double odd_double(uint64_t magnitude) {
+double odd_double(uint64_t magnitude) {
     const bool long_one = magnitude >> 53;
     const uint64_t kept = magnitude & ~uint64_t(2047);
     return double(long_one ? kept | (kept != magnitude ? 2048 : 0) : magnitude);
@@ -118,45 +150,45 @@ template <class N> uint32_t narrowed(float x, Rounding r, bool saturate) {
     return to.bits;
 }
 
-// Writes a double, exact or odd, in the target type.
+// A double, exact or odd, in the target type. Floats and doubles round as the host is told to.
 template <class D> struct Write;
 template <> struct Write<float> {
     using stored_type = float;
-    static float value(double x, Rounding, bool ftz, bool sat) {
+    static float value(double x, const Instruction &i) {
         float result = canonical(float(x));
-        if (ftz) result = flush(result);
-        return sat ? saturated(result) : result;
+        if (i.count & FTZ) result = flush(result);
+        return i.count & SAT ? saturated(result) : result;
     }
 };
 template <> struct Write<double> {
     using stored_type = double;
-    static double value(double x, Rounding, bool, bool sat) { return sat ? saturated(x) : x; }
+    static double value(double x, const Instruction &i) { return i.count & SAT ? saturated(x) : x; }
 };
 template <class N> struct WriteNarrow {
     using stored_type = uint32_t;
-    static uint32_t value(double x, Rounding r, bool, bool sat) {
-        return narrowed<N>(odd_float(x), r, sat);
+    static uint32_t value(double x, const Instruction &i) {
+        const Rounding r = i.count & WHOLE ? Rounding::nearest : rounding_of(i);
+        return narrowed<N>(odd_float(x), r, i.count & SAT);
     }
 };
 template <> struct Write<Half> : WriteNarrow<Half> {};
 template <> struct Write<Bfloat> : WriteNarrow<Bfloat> {};
 
-template <class D, class A, class S, Rounding MODE>
+template <class D, class A, class S>
 const Instruction *integer_to_float(Warp &w, const Instruction &i) {
     using R = typename Write<D>::stored_type;
     const S *a = w.at<S>(i.a);
-    const bool sat = i.count;
-    if constexpr (std::is_same_v<R, D>) {  // float and double: as the host does
-        const RoundingMode mode(host_mode(MODE));
+    if constexpr (std::is_same_v<R, D>) {
+        const RoundingMode mode(host_mode(rounding_of(i)));
         write_lanes<false>(w.at<R>(i.d), w.active, [&](int l) {
             const D x = D(A(a[l]));
-            return sat ? saturated(x) : x;
+            return i.count & SAT ? saturated(x) : x;
         });
     } else {
         write_lanes<false>(w.at<R>(i.d), w.active, [&](int l) {
             const A x = A(a[l]);
             const double magnitude = odd_double(x < 0 ? -uint64_t(x) : uint64_t(x));
-            return Write<D>::value(x < 0 ? -magnitude : magnitude, MODE, false, sat);
+            return Write<D>::value(x < 0 ? -magnitude : magnitude, i);
         });
     }
     return &i + 1;
@@ -169,28 +201,41 @@ const Instruction *integer_to_nearest(Warp &w, const Instruction &i) {
     return &i + 1;
 }
 
-template <class D, class A, Rounding MODE, bool WHOLE, bool FTZ>
-const Instruction *float_to_float(Warp &w, const Instruction &i) {
+template <class D, class A> const Instruction *float_to_float(Warp &w, const Instruction &i) {
     using S = typename Read<A>::stored_type;
     using R = typename Write<D>::stored_type;
     const S *a = w.at<S>(i.a);
-    const bool sat = i.count;
-    const RoundingMode mode(WHOLE ? FE_TONEAREST : host_mode(MODE));
+    const RoundingMode mode(i.count & WHOLE ? FE_TONEAREST : host_mode(rounding_of(i)));
     write_lanes<false>(w.at<R>(i.d), w.active, [&](int l) {
-        double x = Read<A>::value(a[l], FTZ);
-        if (WHOLE) x = whole(x, MODE);
-        return Write<D>::value(x, WHOLE ? Rounding::nearest : MODE, FTZ, sat);
+        double x = Read<A>::value(a[l]);
+        if (std::is_same_v<A, float> && (i.count & FTZ)) x = flush(float(x));
+        if (i.count & WHOLE) x = whole(x, rounding_of(i));
+        return Write<D>::value(x, i);
+    });
+    return &i + 1;
+}
+// The common cases, to the nearest and without flags.
+template <class N, bool FULL> const Instruction *widen(Warp &w, const Instruction &i) {
+    const uint32_t *a = w.at<uint32_t>(i.a);
+    write_lanes<FULL>(w.at<float>(i.d), w.active, [&](int l) { return wide(N{uint16_t(a[l])}); });
+    return &i + 1;
+}
+template <class N, bool FULL> const Instruction *narrow_float(Warp &w, const Instruction &i) {
+    const float *a = w.at<float>(i.a);
+    write_lanes<FULL>(w.at<uint32_t>(i.d), w.active, [&](int l) {
+        N to;
+        narrow(a[l], to);
+        return uint32_t(to.bits);
     });
     return &i + 1;
 }
 
 // Two floats to the halves of a word, the first one to the upper.
-template <class N, Rounding MODE, bool RELU>
-const Instruction *pack(Warp &w, const Instruction &i) {
+template <class N, bool RELU> const Instruction *pack(Warp &w, const Instruction &i) {
     const float *a = w.at<float>(i.a), *b = w.at<float>(i.b);
-    const auto one = [](float x) {
+    const auto one = [&](float x) {
         if (RELU && !(x > 0) && x == x) x = 0;
-        return narrowed<N>(x, MODE, false);
+        return narrowed<N>(x, rounding_of(i), false);
     };
     write_lanes<false>(w.at<uint32_t>(i.d), w.active,
                        [&](int l) { return one(a[l]) << 16 | one(b[l]); });
@@ -209,19 +254,13 @@ template <bool AWAY, bool ZERO, bool RELU> struct ToTf32 {
 };
 
 // ---- selection
-// ----------------------------------------------------------------------------------------
+// --------------------------------------------------------------------------------------
 
-enum class Kind { whole, floating };
-Kind kind_of(Type t) {
-    switch (t) {
-    case Type::f16:
-    case Type::bf16:
-    case Type::f32:
-    case Type::f64:
-        return Kind::floating;
-    default:
-        return Kind::whole;
-    }
+bool is_floating(Type t) {
+    return t == Type::f16 || t == Type::bf16 || t == Type::f32 || t == Type::f64;
+}
+bool is_signed(Type t) {
+    return t == Type::s8 || t == Type::s16 || t == Type::s32 || t == Type::s64;
 }
 
 template <class Pick> Handlers for_whole(Selection &s, Type type, Pick pick) {
@@ -247,18 +286,6 @@ template <class Pick> Handlers for_floating(Type type, Pick pick) {
         return pick(double());
     }
 }
-template <class Pick> Handlers for_rounding(Rounding r, Pick pick) {
-    switch (r) {
-    case Rounding::zero:
-        return pick(std::integral_constant<Rounding, Rounding::zero>());
-    case Rounding::down:
-        return pick(std::integral_constant<Rounding, Rounding::down>());
-    case Rounding::up:
-        return pick(std::integral_constant<Rounding, Rounding::up>());
-    default:
-        return pick(std::integral_constant<Rounding, Rounding::nearest>());
-    }
-}
 Handlers both(Handler h) { return {h, h}; }
 
 // Calls pick(R(), S()) with what the two registers hold.
@@ -270,135 +297,128 @@ template <class Pick> Handlers for_widths(bool wide_d, bool wide_a, Pick pick) {
 struct Conversion {
     Type to, from;
     Type to_register, from_register;
-    Rounding rounding;
-    bool whole, ftz, sat;
+    uint8_t how;  // rounding and flags
 
     bool wide_d() const { return width_of(to_register) == Width::pair; }
     bool wide_a() const { return width_of(from_register) == Width::pair; }
 };
 
 Handlers from_whole_to_whole(Selection &s, const Conversion &c) {
-    return for_whole(s, c.to, [&](auto d) {
-        return for_whole(s, c.from, [&](auto a) {
-            return for_widths(c.wide_d(), c.wide_a(), [&](auto r, auto source) {
-                using D = decltype(d);
-                using A = decltype(a);
-                using R = decltype(r);
-                using S = decltype(source);
-                if constexpr (sizeof(D) > sizeof(R) || sizeof(A) > sizeof(S)) {
-                    s.refuse("a register is narrower than its type");
-                    return Handlers();
-                } else {
-                    if (c.sat) return both(saturated_integer<D, A, R, S, false>);
-                    return Handlers{integer_to_integer<D, A, R, S, true>,
-                                    integer_to_integer<D, A, R, S, false>};
-                }
-            });
+    const bool sat = c.how & SAT;
+    const Type narrower = sat || bytes_of(c.from) < bytes_of(c.to) ? c.from : c.to;
+    // In a wider register an unsigned result is followed by zeros.
+    if (bytes_of(c.to) < bytes_of(c.to_register) && !is_signed(c.to))
+        s.instruction.immediate &= (int64_t(1) << bytes_of(c.to) * 8) - 1;
+    s.instruction.offset_b = int64_t(c.to);
+    return for_whole(s, narrower, [&](auto a) {
+        return for_widths(c.wide_d(), c.wide_a(), [&](auto r, auto source) {
+            using A = decltype(a);
+            using R = decltype(r);
+            using S = decltype(source);
+            if constexpr (sizeof(A) > sizeof(S)) {
+                s.refuse("a register is narrower than its type");
+                return Handlers();
+            } else {
+                if (sat) return both(saturated_integer<A, R, S>);
+                return Handlers{integer_to_integer<A, R, S, true>,
+                                integer_to_integer<A, R, S, false>};
+            }
         });
     });
 }
 
 Handlers from_float_to_whole(Selection &s, const Conversion &c) {
+    const uint8_t truncated = uint8_t(Rounding::zero) | WHOLE;
+    if (c.to == Type::s32 && c.from == Type::f32 && (c.how & ~FTZ) == truncated)
+        return {float_to_int<true>, float_to_int<false>};
+    if (c.wide_d() != (bytes_of(c.to) == 8)) s.refuse("its register is wider than its type");
     return for_whole(s, c.to, [&](auto d) {
-        return for_floating(c.from, [&](auto a) {
-            return for_rounding(c.rounding, [&](auto mode) {
-                using D = decltype(d);
-                using A = decltype(a);
-                constexpr Rounding MODE = mode();
-                if (c.wide_d())
-                    return both(c.ftz ? float_to_integer<D, A, Pair, MODE, true>
-                                      : float_to_integer<D, A, Pair, MODE, false>);
-                return both(c.ftz ? float_to_integer<D, A, Word, MODE, true>
-                                  : float_to_integer<D, A, Word, MODE, false>);
-            });
-        });
+        return for_floating(
+            c.from, [&](auto a) { return both(float_to_integer<decltype(d), decltype(a)>); });
     });
 }
 
 Handlers from_whole_to_float(Selection &s, const Conversion &c) {
     return for_floating(c.to, [&](auto d) {
         return for_whole(s, c.from, [&](auto a) {
-            return for_rounding(c.rounding, [&](auto mode) {
-                using D = decltype(d);
-                using A = decltype(a);
-                constexpr Rounding MODE = mode();
-                if constexpr (MODE == Rounding::nearest && std::is_floating_point_v<D>) {
-                    if (!c.sat && c.wide_a())
+            using D = decltype(d);
+            using A = decltype(a);
+            if constexpr (std::is_floating_point_v<D>) {
+                if ((c.how & (ROUNDING | SAT)) == uint8_t(Rounding::nearest)) {
+                    if (c.wide_a())
                         return Handlers{integer_to_nearest<D, A, Pair, true>,
                                         integer_to_nearest<D, A, Pair, false>};
-                    if (!c.sat)
-                        return Handlers{integer_to_nearest<D, A, Word, true>,
-                                        integer_to_nearest<D, A, Word, false>};
+                    return Handlers{integer_to_nearest<D, A, Word, true>,
+                                    integer_to_nearest<D, A, Word, false>};
                 }
-                return both(c.wide_a() ? integer_to_float<D, A, Pair, MODE>
-                                       : integer_to_float<D, A, Word, MODE>);
-            });
+            }
+            return both(c.wide_a() ? integer_to_float<D, A, Pair> : integer_to_float<D, A, Word>);
         });
     });
 }
 
 Handlers from_float_to_float(const Conversion &c) {
+    if (c.how == uint8_t(Rounding::nearest)) {
+        if (c.from == Type::f32 && c.to == Type::f16)
+            return {narrow_float<Half, true>, narrow_float<Half, false>};
+        if (c.from == Type::f32 && c.to == Type::bf16)
+            return {narrow_float<Bfloat, true>, narrow_float<Bfloat, false>};
+        if (c.from == Type::f16 && c.to == Type::f32)
+            return {widen<Half, true>, widen<Half, false>};
+        if (c.from == Type::bf16 && c.to == Type::f32)
+            return {widen<Bfloat, true>, widen<Bfloat, false>};
+    }
     return for_floating(c.to, [&](auto d) {
-        return for_floating(c.from, [&](auto a) {
-            return for_rounding(c.rounding, [&](auto mode) {
-                using D = decltype(d);
-                using A = decltype(a);
-                constexpr Rounding MODE = mode();
-                if (c.whole)
-                    return both(c.ftz ? float_to_float<D, A, MODE, true, true>
-                                      : float_to_float<D, A, MODE, true, false>);
-                return both(c.ftz ? float_to_float<D, A, MODE, false, true>
-                                  : float_to_float<D, A, MODE, false, false>);
-            });
-        });
+        return for_floating(c.from,
+                            [&](auto a) { return both(float_to_float<decltype(d), decltype(a)>); });
     });
 }
 
-template <class N> Handlers pack_of(Rounding r, bool relu) {
-    if (r == Rounding::zero)
-        return both(relu ? pack<N, Rounding::zero, true> : pack<N, Rounding::zero, false>);
-    return both(relu ? pack<N, Rounding::nearest, true> : pack<N, Rounding::nearest, false>);
+void to_tf32(Selection &s, Rounding mode, bool away, bool relu) {
+    operands(s, Type::b32, 1);
+    if (mode == Rounding::zero)
+        return s.run(relu ? unary_in<uint32_t, ToTf32<false, true, true>>()
+                          : unary_in<uint32_t, ToTf32<false, true, false>>());
+    if (away) return s.run(unary_in<uint32_t, ToTf32<true, false, false>>());
+    s.run(relu ? unary_in<uint32_t, ToTf32<false, false, true>>()
+               : unary_in<uint32_t, ToTf32<false, false, false>>());
+}
+
+void to_packed(Selection &s, Type to, Rounding mode, bool relu) {
+    s.result(&Instruction::d, 0, Type::b32);
+    s.source(&Instruction::a, 1, Type::f32);
+    s.source(&Instruction::b, 2, Type::f32);
+    s.instruction.count = uint8_t(mode);
+    if (to == Type::f16x2) return s.run(both(relu ? pack<Half, true> : pack<Half, false>));
+    s.run(both(relu ? pack<Bfloat, true> : pack<Bfloat, false>));
 }
 
 void cvt(Selection &s) {
     if (s.has("pack")) s.refuse("this conversion is not supported");
-    const int whole = s.take_one({"rni", "rzi", "rmi", "rpi"});
-    const int rounding = s.take_one({"rn", "rz", "rm", "rp"});
-    const bool away = s.take("rna"), ftz = s.take("ftz"), sat = s.take("sat"),
-               relu = s.take("relu");
+    const int whole_mode = s.take_one({"rni", "rzi", "rmi", "rpi"});
+    const int float_mode = s.take_one({"rn", "rz", "rm", "rp"});
+    const bool away = s.take("rna"), ftz = s.take("ftz"), sat = s.take("sat");
+    const bool relu = s.take("relu");
     const Type to = s.take_type(), from = s.take_type();
-    const Rounding mode = Rounding(std::max({whole, rounding, 0}));
-    if (to == Type::tf32) {
-        operands(s, Type::b32, 1);
-        if (mode == Rounding::zero)
-            return s.run(relu ? unary_in<uint32_t, ToTf32<false, true, true>>()
-                              : unary_in<uint32_t, ToTf32<false, true, false>>());
-        if (away) return s.run(unary_in<uint32_t, ToTf32<true, false, false>>());
-        return s.run(relu ? unary_in<uint32_t, ToTf32<false, false, true>>()
-                          : unary_in<uint32_t, ToTf32<false, false, false>>());
-    }
-    if (to == Type::f16x2 || to == Type::bf16x2) {
-        if (from != Type::f32) s.refuse("this conversion is not supported");
-        s.result(&Instruction::d, 0, Type::b32);
-        s.source(&Instruction::a, 1, Type::f32);
-        s.source(&Instruction::b, 2, Type::f32);
-        return s.run(to == Type::f16x2 ? pack_of<Half>(mode, relu) : pack_of<Bfloat>(mode, relu));
-    }
-    if (relu) s.refuse("its modifier .relu is not supported here");
-    Conversion c{to,  from, s.declared(s.operand(0)), s.declared(s.operand(1)), mode, whole >= 0,
-                 ftz, sat};
-    if (c.to_register == Type::none) c.to_register = to;
-    if (c.from_register == Type::none) c.from_register = from;
-    if (kind_of(to) == Kind::floating) c.to_register = to;
-    if (kind_of(from) == Kind::floating) c.from_register = from;
+    const Rounding mode = Rounding(std::max({whole_mode, float_mode, 0}));
+    if (to == Type::tf32) return to_tf32(s, mode, away, relu);
+    if ((to == Type::f16x2 || to == Type::bf16x2) && from == Type::f32)
+        return to_packed(s, to, mode, relu);
+    if (bytes_of(to) > 8 || relu || away || to == Type::f16x2 || to == Type::bf16x2)
+        s.refuse("this conversion is not supported");
+    const int flags = (whole_mode >= 0 ? WHOLE : 0) | (ftz ? FTZ : 0) | (sat ? SAT : 0);
+    Conversion c{to, from, s.declared(s.operand(0)), s.declared(s.operand(1)),
+                 uint8_t(uint8_t(mode) | flags)};
+    if (is_floating(to) || c.to_register == Type::none) c.to_register = to;
+    if (is_floating(from) || c.from_register == Type::none) c.from_register = from;
     s.result(&Instruction::d, 0, c.to_register);
     s.source(&Instruction::a, 1, c.from_register);
     s.instruction.immediate = bytes_of(c.to_register) == 2 ? 0xffff : -1;
-    s.instruction.count = sat;
-    if (kind_of(to) == Kind::whole)
-        s.run(kind_of(from) == Kind::whole ? from_whole_to_whole(s, c) : from_float_to_whole(s, c));
+    s.instruction.count = c.how;
+    if (is_floating(to))
+        s.run(is_floating(from) ? from_float_to_float(c) : from_whole_to_float(s, c));
     else
-        s.run(kind_of(from) == Kind::whole ? from_whole_to_float(s, c) : from_float_to_float(c));
+        s.run(is_floating(from) ? from_float_to_whole(s, c) : from_whole_to_whole(s, c));
 }
 
 }  // namespace

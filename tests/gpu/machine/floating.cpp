@@ -123,54 +123,67 @@ template <class T, int SOURCES, class Op> Handlers wrapped(bool ftz, bool sat) {
     return handlers_in<T, SOURCES, Wrapped<Op, false, false>>();
 }
 
-// Rounded another way than to the nearest: the plain handler, with the host's rounding changed.
-template <class T, int SOURCES, class Op, Rounding MODE, bool FTZ, bool SAT>
-const Instruction *rounded(Warp &w, const Instruction &i) {
-    const RoundingMode mode(host_mode(MODE));
-    if constexpr (SOURCES == 1)
-        return unary<T, T, Wrapped<Op, FTZ, SAT>, false>(w, i);
-    else if constexpr (SOURCES == 2)
-        return binary<T, T, T, Wrapped<Op, FTZ, SAT>, false>(w, i);
-    else
-        return ternary<T, T, T, T, Wrapped<Op, FTZ, SAT>, false>(w, i);
+// Instruction::count: the rounding, and these.
+constexpr uint8_t ROUNDING = 3, FTZ = 4, SAT = 8, RELU = 16;
+
+// An operation with the flags of its instruction, lane by lane: slower than the handlers above.
+template <class T, int SOURCES, class Op>
+const Instruction *with_flags(Warp &w, const Instruction &i, Op op) {
+    const Stored<T> *a = w.at<Stored<T>>(i.a), *b = a, *c = a;
+    if constexpr (SOURCES > 1) b = w.at<Stored<T>>(i.b);
+    if constexpr (SOURCES > 2) c = w.at<Stored<T>>(i.c);
+    write_lanes<false>(w.at<Stored<T>>(i.d), w.active, [&](int l) {
+        const T x = value_of<T>(a[l]), y = value_of<T>(b[l]), z = value_of<T>(c[l]);
+        if constexpr (SOURCES == 1)
+            return stored<T>(op(x));
+        else if constexpr (SOURCES == 2)
+            return stored<T>(op(x, y));
+        else
+            return stored<T>(op(x, y, z));
+    });
+    return &i + 1;
 }
-template <class T, int SOURCES, class Op, Rounding MODE> Handlers rounded_of(bool ftz, bool sat) {
-    const auto both = [](Handler h) { return Handlers{h, h}; };
-    if (std::is_same_v<T, double>) return both(rounded<T, SOURCES, Op, MODE, false, false>);
-    if (ftz && sat) return both(rounded<T, SOURCES, Op, MODE, true, true>);
-    if (ftz) return both(rounded<T, SOURCES, Op, MODE, true, false>);
-    if (sat) return both(rounded<T, SOURCES, Op, MODE, false, true>);
-    return both(rounded<T, SOURCES, Op, MODE, false, false>);
-}
-template <class T, int SOURCES, class Op> Handlers by_rounding(Rounding r, bool ftz, bool sat) {
-    switch (r) {
-    case Rounding::zero:
-        return rounded_of<T, SOURCES, Op, Rounding::zero>(ftz, sat);
-    case Rounding::down:
-        return rounded_of<T, SOURCES, Op, Rounding::down>(ftz, sat);
-    case Rounding::up:
-        return rounded_of<T, SOURCES, Op, Rounding::up>(ftz, sat);
-    default:
-        return wrapped<T, SOURCES, Op>(ftz, sat);
+
+// Rounded another way than to the nearest.
+template <class Op> struct Directed {
+    uint8_t how;
+
+    template <class T, class... Rest> T operator()(T a, Rest... rest) const {
+        if (!(how & FTZ)) return finish(Op()(a, rest...));
+        return flushed<true>(finish(Op()(flushed<true>(a), flushed<true>(rest)...)));
     }
+    template <class T> T finish(T result) const {
+        return how & SAT ? saturated(canonical(result)) : canonical(result);
+    }
+};
+template <class T, int SOURCES, class Op>
+const Instruction *directed(Warp &w, const Instruction &i) {
+    const RoundingMode mode(host_mode(Rounding(i.count & ROUNDING)));
+    return with_flags<T, SOURCES>(w, i, Directed<Op>{i.count});
+}
+template <class T, int SOURCES, class Op> Handlers by_rounding(uint8_t how) {
+    if (how & ROUNDING) return {directed<T, SOURCES, Op>, directed<T, SOURCES, Op>};
+    return wrapped<T, SOURCES, Op>(how & FTZ, how & SAT);
 }
 
 // ---- narrow types
 // ---------------------------------------------------------------------------------
 
 // One number of a narrow type: in float, rounded once at the end.
-template <class N, class Op, bool FTZ, bool SAT, bool RELU> struct Narrow {
+template <class N, class Op> struct Narrow {
+    uint8_t how;
+
     template <class... Bits> uint16_t operator()(Bits... bits) const {
         float result = Op()(input(bits)...);
-        if (SAT) result = saturated(result);
-        if (RELU) result = result > 0 || result != result ? result : 0.0f;
+        if (how & SAT) result = saturated(result);
+        if (how & RELU) result = result > 0 || result != result ? result : 0.0f;
         N narrowed;
         narrow(result, narrowed);
-        return output(narrowed.bits);
+        return flushed_bits(narrowed.bits);
     }
-    static float input(uint16_t bits) { return wide(N{output(bits)}); }
-    static uint16_t output(uint16_t bits) {
-        if (!FTZ || !std::is_same_v<N, Half>) return bits;
+    float input(uint16_t bits) const { return wide(N{flushed_bits(bits)}); }
+    uint16_t flushed_bits(uint16_t bits) const {
+        if (!(how & FTZ) || !std::is_same_v<N, Half>) return bits;
         return bits & 0x7c00 ? bits : bits & 0x8000;
     }
 };
@@ -180,23 +193,24 @@ struct NarrowFma {
 
 // Both halves of a word.
 template <class Op> struct Packed {
+    Op op = {};
+
     template <class... Words> uint32_t operator()(Words... words) const {
-        return uint32_t(Op()(uint16_t(words)...)) | uint32_t(Op()(uint16_t(words >> 16)...)) << 16;
+        return uint32_t(op(uint16_t(words)...)) | uint32_t(op(uint16_t(words >> 16)...)) << 16;
     }
 };
 
 template <class N, int SOURCES, class Op>
-Handlers narrow_of(bool packed, bool ftz, bool sat, bool relu) {
-    const auto pick = [&](auto op) {
-        using O = decltype(op);
-        if (packed) return handlers_in<uint32_t, SOURCES, Packed<O>>();
-        return handlers_in<uint16_t, SOURCES, O>();
-    };
-    if (relu) return pick(Narrow<N, Op, false, false, true>());
-    if (ftz && sat) return pick(Narrow<N, Op, true, true, false>());
-    if (ftz) return pick(Narrow<N, Op, true, false, false>());
-    if (sat) return pick(Narrow<N, Op, false, true, false>());
-    return pick(Narrow<N, Op, false, false, false>());
+const Instruction *narrow_one(Warp &w, const Instruction &i) {
+    return with_flags<uint16_t, SOURCES>(w, i, Narrow<N, Op>{i.count});
+}
+template <class N, int SOURCES, class Op>
+const Instruction *narrow_two(Warp &w, const Instruction &i) {
+    return with_flags<uint32_t, SOURCES>(w, i, Packed<Narrow<N, Op>>{{i.count}});
+}
+template <class N, int SOURCES, class Op> Handlers narrow_of(bool packed) {
+    const Handler h = packed ? narrow_two<N, SOURCES, Op> : narrow_one<N, SOURCES, Op>;
+    return {h, h};
 }
 
 // ---- selection
@@ -208,22 +222,24 @@ bool is_floating(Type type) {
 }
 
 template <int SOURCES, class Op, class NarrowOp = Op> void arithmetic(Selection &s) {
-    const int named = s.take_one({"rn", "rz", "rm", "rp"});
-    const Rounding rounding = named < 0 ? Rounding::nearest : Rounding(named);
-    const bool ftz = s.take("ftz"), sat = s.take("sat"), relu = s.take("relu");
+    int how = std::max(0, s.take_one({"rn", "rz", "rm", "rp"}));
+    if (s.take("ftz")) how |= FTZ;
+    if (s.take("sat")) how |= SAT;
+    if (s.take("relu")) how |= RELU;
     const Type type = s.take_type();
     operands(s, type, SOURCES);
+    s.instruction.count = uint8_t(how);
     switch (type) {
     case Type::f32:
-        return s.run(by_rounding<float, SOURCES, Op>(rounding, ftz, sat));
+        return s.run(by_rounding<float, SOURCES, Op>(uint8_t(how)));
     case Type::f64:
-        return s.run(by_rounding<double, SOURCES, Op>(rounding, ftz, sat));
+        return s.run(by_rounding<double, SOURCES, Op>(uint8_t(how)));
     case Type::f16:
     case Type::f16x2:
-        return s.run(narrow_of<Half, SOURCES, NarrowOp>(type == Type::f16x2, ftz, sat, relu));
+        return s.run(narrow_of<Half, SOURCES, NarrowOp>(type == Type::f16x2));
     case Type::bf16:
     case Type::bf16x2:
-        return s.run(narrow_of<Bfloat, SOURCES, NarrowOp>(type == Type::bf16x2, ftz, sat, relu));
+        return s.run(narrow_of<Bfloat, SOURCES, NarrowOp>(type == Type::bf16x2));
     default:
         s.refuse(std::string("it does not take the type .") + name_of(type));
     }
@@ -276,10 +292,12 @@ template <class Op> void approximate(Selection &s) {
         return s.run(wrapped<float, 1, Op>(ftz, false));
     case Type::f16:
     case Type::f16x2:
-        return s.run(narrow_of<Half, 1, Op>(type == Type::f16x2, ftz, false, false));
+        s.instruction.count = ftz ? FTZ : 0;
+        return s.run(narrow_of<Half, 1, Op>(type == Type::f16x2));
     case Type::bf16:
     case Type::bf16x2:
-        return s.run(narrow_of<Bfloat, 1, Op>(type == Type::bf16x2, false, false, false));
+        s.instruction.count = 0;
+        return s.run(narrow_of<Bfloat, 1, Op>(type == Type::bf16x2));
     default:
         s.refuse(std::string("it does not take the type .") + name_of(type));
     }

@@ -107,11 +107,20 @@ const Instruction *exit_lanes(Warp &warp) {
     return end_fragment(warp, warp.current, 0);
 }
 
+namespace {
+
+// Whether a fragment waits at a warp operation that is the one at `at`.
+bool waits_at(const Fragment &f, const Instruction &at, uint32_t members) {
+    return f.used && f.waiting == Waiting::warp_operation && f.members == members &&
+           (f.next == &at || (f.next->anywhere && at.anywhere));
+}
+
+}  // namespace
+
 bool gather_members(Warp &warp, const Instruction &at, uint32_t members) {
     uint32_t arrived = warp.active;
     for (const Fragment &f : warp.fragments)
-        if (f.used && f.waiting == Waiting::warp_operation && f.next == &at && f.members == members)
-            arrived |= f.mask;
+        if (waits_at(f, at, members)) arrived |= f.mask;
     Fragment &self = warp.fragments[warp.current];
     self.next = &at;
     self.members = members;
@@ -124,10 +133,9 @@ bool gather_members(Warp &warp, const Instruction &at, uint32_t members) {
 const Instruction *resume_members(Warp &warp, const Instruction &at) {
     const uint32_t members = warp.fragments[warp.current].members;
     for (Fragment &f : warp.fragments)
-        if (f.used && f.waiting == Waiting::warp_operation && f.next == &at &&
-            f.members == members) {
+        if (waits_at(f, at, members)) {
             f.waiting = Waiting::nothing;
-            f.next = &at + 1;
+            ++f.next;
         }
     return run_fragment(warp, warp.current);
 }

@@ -37,6 +37,7 @@ struct Instruction {
     uint8_t count = 1;          // elements of a vector
     bool wide_address = false;  // the address has 64 bits
     bool strong = false;        // volatile, relaxed, acquire or release
+    bool anywhere = false;      // of a warp operation: lanes may run it at several places
     Space space = Space::generic;
     Handlers body;  // what a guarded instruction runs where its guard holds
 };

@@ -25,6 +25,11 @@ template <class M, class R, bool FULL> const Instruction *load(Warp &w, const In
     const uint32_t bytes = uint32_t(sizeof(M)) * i.count;
     check_access(w, i, i.space, addresses, bytes, bytes, Access::read);
     const R narrow = i.b == NARROW ? R(0xffff) : R(-1);
+    if (FULL && addresses.row && i.count == 1 && i.more[0] != NO_OPERAND) {
+        const M *row = reinterpret_cast<const M *>(addresses.of[0]);
+        write_lanes<true>(w.at<R>(i.more[0]), ALL, [&](int l) { return R(R(row[l]) & narrow); });
+        return &i + 1;
+    }
     for (uint32_t k = 0; k < i.count; ++k)
         load_element<M, R, FULL>(w, i.more[k], addresses, k * uint32_t(sizeof(M)), narrow);
     return &i + 1;
@@ -34,6 +39,12 @@ template <class M, class R, bool FULL> const Instruction *store(Warp &w, const I
     Addresses addresses = addresses_of(w, i);
     const uint32_t bytes = uint32_t(sizeof(M)) * i.count;
     check_access(w, i, i.space, addresses, bytes, bytes, Access::write);
+    if (FULL && addresses.row && i.count == 1 && !w.overwrites) {
+        const R *a = w.at<R>(i.more[0]);
+        M *row = reinterpret_cast<M *>(addresses.of[0]);
+        write_lanes<true>(row, ALL, [&](int l) { return M(a[l]); });
+        return &i + 1;
+    }
     for (uint32_t k = 0; k < i.count; ++k) {
         const R *a = w.at<R>(i.more[k]);
         for (int l = 0; l < LANES; ++l) {
@@ -186,7 +197,7 @@ void hint(Selection &s) {
 }
 
 // From a call: a variable of the caller to one of the callee, or back.
-template <bool FULL> const Instruction *copy_parameter(Warp &w, const Instruction &i) {
+const Instruction *copy_parameter(Warp &w, const Instruction &i) {
     const uint32_t size = w.block->running.program.local_bytes;
     const uint32_t to = *w.at<uint32_t>(i.a), from = *w.at<uint32_t>(i.b);
     for (uint32_t rest = w.active; rest; rest &= rest - 1) {
@@ -201,7 +212,7 @@ void select_copy_parameter(Selection &s) {
     to.bits = 0;
     s.source(&Instruction::a, to, Type::b32);
     s.source(&Instruction::b, 1, Type::b32);
-    s.run({copy_parameter<true>, copy_parameter<false>});
+    s.run({copy_parameter, copy_parameter});
 }
 
 }  // namespace

@@ -102,8 +102,7 @@ const Array *Memory::nearest(const void *pointer) const {
     const Array *after = above == by_begin_.end() ? nullptr : &slots_[above->second];
     const Array *before = above == by_begin_.begin() ? nullptr : &slots_[std::prev(above)->second];
     if (!before || !after) return before ? before : after;
-    const uint64_t past = address(pointer) - std::min(before->end, address(pointer));
-    return past <= after->begin - address(pointer) ? before : after;
+    return address(pointer) < after->begin - after->gap ? before : after;
 }
 
 void Memory::wrote(const void *pointer, size_t bytes) {

@@ -42,7 +42,8 @@ class Memory {
     Array *array_at(const void *pointer);
     // Whether an address is of the region, in an array or not.
     bool contains(const void *pointer) const;
-    // The array whose nearest byte is closest to an address, for reports; nullptr if there is none.
+    // The array that an address outside of all is meant for: it lies in that one's gap. For
+    // reports; nullptr if there is none.
     const Array *nearest(const void *pointer) const;
 
     // The host wrote these bytes, or a memset did.

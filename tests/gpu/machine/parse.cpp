@@ -1,4 +1,5 @@
 // The parser of PTX text.
+#include <array>
 #include <cctype>
 #include <cstring>
 #include <stdexcept>
@@ -355,6 +356,7 @@ class Parser {
         scope_count_ = 0;
         names_.clear();
         place_ = Place();
+        places_.clear();
         skip();
         if (look() == '(') parameters(function_.results);
         function_.name = name();
@@ -432,11 +434,7 @@ class Parser {
         if (word == "reg") {
             registers();
         } else if (word == "loc") {
-            place_.file = uint32_t(integer());
-            const uint32_t line = uint32_t(integer());
-            if (line > 0) place_.line = line;  // 0: of no line; the last one is nearest
-            integer();
-            while (take(',')) inlined();
+            location();
         } else if (word == "pragma") {
             quoted();
             expect(';');
@@ -445,15 +443,29 @@ class Parser {
         }
     }
 
-    // `function_name $L__info_string0` or `inlined_at 1 24 9`
-    void inlined() {
-        const std::string word = name();
-        if (word == "function_name") {
-            name();
-            if (take('+')) integer();
-        } else {
-            for (int i = 0; i < 3; ++i) integer();
+    using Position = std::array<uint64_t, 3>;  // file, line, column
+
+    Position position() {
+        const uint64_t file = integer(), line = integer(), column = integer();
+        return {file, line, column};
+    }
+
+    // `1 24 9`, or `3 79 5, function_name $L__info_string0, inlined_at 2 20 9`, where the place
+    // that something was inlined at is one that came before, itself perhaps inlined.
+    void location() {
+        const Position at = position();
+        std::shared_ptr<const Place> inlined_at;
+        while (take(',')) {
+            if (name() == "function_name") {
+                name();
+                if (take('+')) integer();
+            } else {
+                inlined_at = places_[position()];
+            }
         }
+        if (at[1] == 0) return;  // of no line: the last one is nearest
+        place_ = Place{uint32_t(at[0]), uint32_t(at[1]), inlined_at};
+        places_[at] = std::make_shared<const Place>(place_);
     }
 
     void registers() {
@@ -592,7 +604,8 @@ class Parser {
     // Of the function being parsed.
     FunctionSyntax function_;
     Place place_;
-    std::vector<int> scopes_;  // the open ones; 0 is the body
+    std::map<Position, std::shared_ptr<const Place>> places_;  // of the function so far
+    std::vector<int> scopes_;                                  // the open ones; 0 is the body
     int scope_count_ = 0;
     std::map<std::string, std::vector<std::pair<int, std::string>>> names_;  // (scope, full name)
 };

@@ -123,21 +123,13 @@ void check_written(Warp &warp, int lane, const Instruction &at, uint64_t address
                   " reads memory that nobody has written: " + address_of(running, address, bytes));
 }
 
-// Whether all lanes access memory side by side.
-bool is_row(const Addresses &addresses, uint32_t bytes) {
-    uint64_t apart = 0;
-    for (int l = 0; l < LANES; ++l)
-        apart |= addresses.of[l] ^ (addresses.of[0] + uint64_t(l) * bytes);
-    return apart == 0;
-}
-
 }  // namespace
 
 void note_global(Warp &warp, const Instruction &at, const Array &array, uint32_t lanes,
                  const Addresses &addresses, uint32_t bytes, Access access) {
     Running &running = warp.block->running;
     Memory &memory = running.machine.memory;
-    const bool row = lanes == ALL && is_row(addresses, bytes);
+    const bool row = lanes == ALL && addresses.row;
     if (!array.whole) {
         if (row && access == Access::write) {
             memset(memory.marks(addresses.of[0]), 1, size_t(LANES) * bytes);

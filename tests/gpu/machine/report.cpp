@@ -11,6 +11,12 @@ std::string triple(uint64_t x, uint64_t y, uint64_t z) {
     return "(" + std::to_string(x) + ", " + std::to_string(y) + ", " + std::to_string(z) + ")";
 }
 
+std::string line_of(const Program &program, const Place &place) {
+    const auto file = program.files.find(place.file);
+    const std::string name = file == program.files.end() ? "" : file->second;
+    return name + ":" + std::to_string(place.line);
+}
+
 // Which parameter of the kernel points into an array, -1 if none does.
 int parameter_of(const Running &running, const Array &array) {
     const std::vector<Parameter> &parameters = running.launch.function->parameters;
@@ -46,9 +52,12 @@ std::string place_of(const Program &program, const Instruction &at) {
         statement = program.statements[i];
     if (!statement) return "the end of " + program.kernel;
     if (statement->place.line == 0) return "PTX line " + std::to_string(statement->ptx_line);
-    const auto file = program.files.find(statement->place.file);
-    const std::string name = file == program.files.end() ? "" : file->second;
-    return name + ":" + std::to_string(statement->place.line);
+    std::string text = line_of(program, statement->place);
+    // A function of a header tells little without the line of the kernel that uses it.
+    std::string from;
+    for (const Place *p = statement->place.inlined_at.get(); p; p = p->inlined_at.get())
+        from += (from.empty() ? " (from " : ", ") + line_of(program, *p);
+    return from.empty() ? text : text + from + ")";
 }
 
 std::string thread_name(const Warp &warp, uint32_t thread) {
@@ -104,6 +113,20 @@ std::string address_of(const Running &running, uint64_t address, uint32_t bytes)
     return std::string(text) + ", " + place + " of " + name + " of " +
            std::to_string(array->end - array->begin) + " bytes" +
            (parameter >= 0 ? " (parameter " + std::to_string(parameter) + ")" : "");
+}
+
+void report_missing_members(const Warp &warp, uint32_t lanes, uint32_t members,
+                            const Instruction &at) {
+    char mask[16];
+    snprintf(mask, sizeof mask, "0x%08x", members);
+    std::string what = thread_list(warp, lanes) + " wait in a warp operation with mask " + mask +
+                       " at " + place_of(warp.block->running.program, at) +
+                       " that not all lanes of the mask take part in";
+    uint32_t missing = members & warp.present & ~lanes;
+    for (const Fragment &f : warp.fragments)
+        if (f.used && f.waiting == Waiting::warp_operation) missing &= ~f.mask;
+    if (missing) what += ": " + thread_list(warp, missing) + " will not come";
+    fault(FaultKind::barrier, warp, -1, what);
 }
 
 void fault(FaultKind kind, const Warp &warp, int lane, const std::string &what) {

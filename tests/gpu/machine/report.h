@@ -26,6 +26,10 @@ std::string attempt(const Warp &warp, const Instruction &at, uint32_t bytes, Acc
 // "0x7f0012345678, 4 bytes past the end of an array of 40 bytes (parameter 0)"
 std::string address_of(const Running &running, uint64_t address, uint32_t bytes);
 
+// Throws: `lanes` wait in a warp operation whose other members never come.
+[[noreturn]] void report_missing_members(const Warp &warp, uint32_t lanes, uint32_t members,
+                                         const Instruction &at);
+
 // Throws a fault of one lane: "<where>: <what>".
 [[noreturn]] void fault(FaultKind kind, const Warp &warp, int lane, const std::string &what);
 

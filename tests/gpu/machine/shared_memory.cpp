@@ -14,12 +14,51 @@ constexpr uint32_t LAST_CLOCK = (1u << 20) - 2;
 
 uint32_t clock_of(uint32_t stamp) { return stamp >> CLOCK_SHIFT; }
 
+// Up to 32 granules that a warp's lanes touch at once: number k is touched by lane(k).
+//
+// Anywhere: a granule a lane.
+struct Scattered {
+    static constexpr bool DISTINCT = false;
+    uint32_t granules[LANES];
+    uint32_t touched;  // those of lanes that are active
+
+    uint32_t granule(int k) const { return granules[k]; }
+    uint32_t lane(int k) const { return uint32_t(k); }
+};
+// Side by side, all lanes active, 2^shift granules a lane.
+struct Row {
+    static constexpr bool DISTINCT = true;
+    uint32_t first, before, shift;
+    static constexpr uint32_t touched = ALL;
+
+    uint32_t granule(int k) const { return first + uint32_t(k); }
+    uint32_t lane(int k) const { return (before + uint32_t(k)) >> shift; }
+};
+
+template <class Touch>
+void gather(uint32_t (&to)[LANES], const uint32_t *from, const Touch &touch) {
+    for (int k = 0; k < LANES; ++k) to[k] = from[touch.granule(k)];
+}
+template <class Touch, class T, class V>
+void scatter(T *to, const Touch &touch, uint32_t which, V value) {
+    if (which == ALL) {
+#pragma GCC ivdep
+        for (int k = 0; k < LANES; ++k) to[touch.granule(k)] = T(value(k));
+    } else {
+        for (uint32_t rest = which; rest; rest &= rest - 1)
+            to[touch.granule(lowest(rest))] = T(value(lowest(rest)));
+    }
+}
+
 }  // namespace
 
 SharedMemory::SharedMemory(uint32_t bytes, uint32_t warps, uint32_t smallest)
-    : bytes_(bytes + 16), clocks_(warps), known_(warps * warps), size_(bytes), warps_(warps) {
+    : bytes_(bytes + 16), clocks_(warps, 1), known_(warps * warps, 1), least_known_(warps, 1),
+      size_(bytes), warps_(warps) {
     while ((2u << shift_) <= smallest) ++shift_;
-    granules_.resize((bytes >> shift_) + 1);
+    const uint32_t granules = (bytes >> shift_) + 1;
+    writer_.resize(granules), reader_.resize(granules), other_reader_.resize(granules);
+    written_at_.resize(granules), read_at_.resize(granules);
 }
 
 void SharedMemory::begin_block() {
@@ -31,11 +70,12 @@ void SharedMemory::begin_block() {
 // Gives all warps one clock, and all of them know it.
 void SharedMemory::advance(uint32_t clock) {
     if (clock >= LAST_CLOCK) {
-        std::fill(granules_.begin(), granules_.end(), Granule());
+        for (std::vector<uint32_t> *stamps : {&writer_, &reader_, &other_reader_})
+            std::fill(stamps->begin(), stamps->end(), 0);
         clock = 1;
     }
-    std::fill(clocks_.begin(), clocks_.end(), clock);
-    std::fill(known_.begin(), known_.end(), clock);
+    for (std::vector<uint32_t> *clocks : {&clocks_, &known_, &least_known_})
+        std::fill(clocks->begin(), clocks->end(), clock);
 }
 
 uint32_t SharedMemory::stamp(const Warp &warp, int lane) const {
@@ -48,92 +88,216 @@ bool SharedMemory::ordered(const Warp &warp, uint32_t before, uint32_t now) {
     return thread == (now & THREAD) || clock_of(before) < known(warp.index, thread / LANES);
 }
 
-void SharedMemory::check(const Warp &warp, int lane, const Instruction &at, uint32_t address,
+void SharedMemory::check(const Warp &warp, const Instruction &at, const Offsets &offsets,
                          uint32_t bytes, Access access) {
-    const uint32_t now = stamp(warp, lane);
-    const uint16_t index = uint16_t(warp.block->running.program.index(at));
-    for (uint32_t i = address >> shift_; i <= (address + bytes - 1) >> shift_; ++i) {
-        Granule &g = granules_[i];
-        const bool written = clock_of(g.writer) >= first_clock_;
-        if (written && (!ordered(warp, g.writer, now) || (g.writer & COPYING)) &&
-            !(access == Access::atomic && (g.writer & ATOMIC)))
-            report(warp, lane, at, address, bytes, access, g, now);
-        if (access == Access::read) {
-            if (!written) report(warp, lane, at, address, bytes, access, g, now);
-            if (ordered(warp, g.reader, now))
-                g.reader = now;
-            else
-                g.other_reader = now;
-            g.read_at = index;
-        } else {
-            if (!ordered(warp, g.reader, now) || !ordered(warp, g.other_reader, now))
-                report(warp, lane, at, address, bytes, access, g, now);
-            g.writer = access == Access::atomic ? now | ATOMIC : now;
-            g.written_at = index;
-        }
+    const uint32_t count = bytes >> shift_;  // granules a lane
+    uint32_t apart = ~warp.active;
+    for (int l = 0; l < LANES; ++l) apart |= offsets[l] ^ (offsets[0] + uint32_t(l) * bytes);
+    if (apart == 0) {
+        const uint32_t first = offsets[0] >> shift_, shift = uint32_t(__builtin_ctz(count));
+        for (uint32_t before = 0; before < count * LANES; before += LANES)
+            note(warp, at, Row{first + before, before, shift}, access);
+        return;
+    }
+    // Of neighbours that read the same, the first and the last one are enough: with one of them, a
+    // later write has no order.
+    uint32_t readers = warp.active;
+    if (warp.active == ALL) {
+        const uint32_t firsts =
+            1 | bits_where([&](int l) { return offsets[l] != offsets[l ? l - 1 : 0]; });
+        readers = firsts | firsts >> 1 | 1u << (LANES - 1);
+    }
+    if (access == Access::read && __builtin_popcount(readers) <= LANES / 2) {
+        for (uint32_t rest = readers; rest; rest &= rest - 1)
+            for (uint32_t done = 0; done < count; ++done)
+                read_lane(warp, lowest(rest), at, (offsets[lowest(rest)] >> shift_) + done);
+        return;
+    }
+    Scattered touch;
+    touch.touched = warp.active;
+    const uint32_t any = offsets[lowest(warp.active)];
+    for (int l = 0; l < LANES; ++l)
+        touch.granules[l] = (warp.active >> l & 1 ? offsets[l] : any) >> shift_;
+    for (uint32_t done = 0; done < count; ++done) {
+        note(warp, at, touch, access);
+        for (uint32_t &granule : touch.granules) ++granule;
     }
 }
 
-void SharedMemory::begin_copy(const Warp &warp, int lane, const Instruction &at, uint32_t address,
-                              uint32_t bytes) {
-    check(warp, lane, at, address, bytes, Access::write);
-    for (uint32_t i = address >> shift_; i <= (address + bytes - 1) >> shift_; ++i)
-        granules_[i].writer |= COPYING;
+template <class Touch>
+void SharedMemory::note(const Warp &warp, const Instruction &at, const Touch &touch,
+                        Access access) {
+    if (access == Access::read)
+        read(warp, at, touch);
+    else
+        write(warp, at, touch, access);
+}
+
+// What the least known clock settles is decided for all lanes at once, the rest lane by lane.
+template <class Touch>
+void SharedMemory::read(const Warp &warp, const Instruction &at, const Touch &touch) {
+    const uint32_t first = stamp(warp, 0), least = least_known_[warp.index] << CLOCK_SHIFT;
+    const uint32_t begin = first_clock_ << CLOCK_SHIFT;
+    const auto now = [&](int k) { return first + touch.lane(k); };
+    uint32_t writers[LANES], readers[LANES];
+    gather(writers, writer_.data(), touch);
+    gather(readers, reader_.data(), touch);
+    const uint32_t doubtful = bits_where([&](int k) {
+        return (writers[k] < begin) | (writers[k] >= least) | ((writers[k] & COPYING) != 0);
+    });
+    for (uint32_t rest = doubtful & touch.touched; rest; rest &= rest - 1)
+        check_lane(warp, int(touch.lane(lowest(rest))), at, touch.granule(lowest(rest)),
+                   Access::read);
+    const uint32_t taken =
+        bits_where([&](int k) { return (readers[k] >= least) & (readers[k] != now(k)); });
+    scatter(reader_.data(), touch, touch.touched & ~taken, now);
+    scatter(other_reader_.data(), touch, touch.touched & taken, now);
+    const uint16_t index = uint16_t(warp.block->running.program.index(at));
+    scatter(read_at_.data(), touch, touch.touched, [&](int) { return index; });
+    if (Touch::DISTINCT) return;
+    // Of lanes that read the same, one is the reader and another one the other.
+    gather(readers, reader_.data(), touch);
+    const uint32_t others = bits_where([&](int k) { return readers[k] != now(k); });
+    scatter(other_reader_.data(), touch, others & touch.touched & ~taken, now);
+}
+
+template <class Touch>
+void SharedMemory::write(const Warp &warp, const Instruction &at, const Touch &touch,
+                         Access access) {
+    const uint32_t first = stamp(warp, 0), least = least_known_[warp.index] << CLOCK_SHIFT;
+    uint32_t writers[LANES], readers[LANES], others[LANES];
+    gather(writers, writer_.data(), touch);
+    gather(readers, reader_.data(), touch);
+    gather(others, other_reader_.data(), touch);
+    const auto check_lanes = [&](uint32_t which) {
+        for (uint32_t rest = which & touch.touched; rest; rest &= rest - 1)
+            check_lane(warp, int(touch.lane(lowest(rest))), at, touch.granule(lowest(rest)),
+                       access);
+    };
+    check_lanes(bits_where([&](int k) {
+        return (writers[k] >= least) | (readers[k] >= least) | (others[k] >= least) |
+               ((writers[k] & COPYING) != 0);
+    }));
+    const uint32_t flags = access == Access::atomic ? ATOMIC : access == Access::copy ? COPYING : 0;
+    const auto now = [&](int k) { return (first + touch.lane(k)) | flags; };
+    scatter(writer_.data(), touch, touch.touched, now);
+    const uint16_t index = uint16_t(warp.block->running.program.index(at));
+    scatter(written_at_.data(), touch, touch.touched, [&](int) { return index; });
+    if (Touch::DISTINCT || access == Access::atomic) return;
+    // Lanes that write the same race with each other.
+    gather(writers, writer_.data(), touch);
+    check_lanes(bits_where([&](int k) { return writers[k] != now(k); }));
+}
+
+void SharedMemory::read_lane(const Warp &warp, int lane, const Instruction &at, uint32_t granule) {
+    const uint32_t now = stamp(warp, lane), least = least_known_[warp.index] << CLOCK_SHIFT;
+    const uint32_t writer = writer_[granule], reader = reader_[granule];
+    if (writer < first_clock_ << CLOCK_SHIFT || writer >= least || (writer & COPYING))
+        check_lane(warp, lane, at, granule, Access::read);
+    if (reader >= least && reader != now)
+        other_reader_[granule] = now;
+    else
+        reader_[granule] = now;
+    read_at_[granule] = uint16_t(warp.block->running.program.index(at));
+}
+
+void SharedMemory::check_lane(const Warp &warp, int lane, const Instruction &at, uint32_t granule,
+                              Access access) {
+    const uint32_t now = stamp(warp, lane), writer = writer_[granule];
+    const bool written = clock_of(writer) >= first_clock_;
+    const bool both_atomic = access == Access::atomic && (writer & ATOMIC);
+    bool fine = written || access != Access::read;
+    if (written && !both_atomic) fine &= ordered(warp, writer, now) && !(writer & COPYING);
+    if (access != Access::read)
+        fine &= ordered(warp, reader_[granule], now) && ordered(warp, other_reader_[granule], now);
+    if (!fine) report(warp, lane, at, granule, access, now);
 }
 
 void SharedMemory::end_copy(const Warp &warp, int lane, uint32_t address, uint32_t bytes) {
     for (uint32_t i = address >> shift_; i <= (address + bytes - 1) >> shift_; ++i)
-        granules_[i].writer = stamp(warp, lane);
+        writer_[i] = stamp(warp, lane);
 }
 
 void SharedMemory::synchronise_warp(uint32_t warp) {
-    if (clocks_[warp] + 1 >= LAST_CLOCK) return;
+    if (size_ == 0) return;
+    if (clocks_[warp] + 1 >= LAST_CLOCK) renumber();
     known(warp, warp) = ++clocks_[warp];
+    note_least_known();
 }
 
 void SharedMemory::synchronise(const std::vector<uint32_t> &warps) {
     if (size_ == 0) return;
     uint32_t latest = 0;
     for (uint32_t warp : warps) latest = std::max(latest, clocks_[warp]);
-    if (latest + 1 >= LAST_CLOCK) return;
+    if (latest + 1 >= LAST_CLOCK) {
+        renumber();
+        latest = clocks_[0];
+    }
+    if (warps.size() == warps_) {
+        const uint32_t next = latest + 1;
+        for (std::vector<uint32_t> *clocks : {&clocks_, &known_, &least_known_})
+            std::fill(clocks->begin(), clocks->end(), next);
+        return;
+    }
     // What any of them knows, all of them know now, and each other's past.
     for (uint32_t other = 0; other < warps_; ++other) {
         uint32_t most = 0;
         for (uint32_t warp : warps) most = std::max(most, known(warp, other));
         for (uint32_t warp : warps) known(warp, other) = most;
     }
-    for (uint32_t warp : warps) clocks_[warp] = latest + 1;
-    for (uint32_t warp : warps)
+    for (uint32_t warp : warps) {
+        clocks_[warp] = latest + 1;
         for (uint32_t other : warps) known(warp, other) = latest + 1;
+    }
+    note_least_known();
 }
 
-void SharedMemory::report(const Warp &warp, int lane, const Instruction &at, uint32_t address,
-                          uint32_t bytes, Access access, const Granule &g, uint32_t now) {
+void SharedMemory::note_least_known() {
+    for (uint32_t warp = 0; warp < warps_; ++warp)
+        least_known_[warp] = *std::min_element(&known(warp, 0), &known(warp, 0) + warps_);
+}
+
+// The clocks have reached their end: all that happened so far counts as ordered.
+void SharedMemory::renumber() {
+    const uint32_t begin = first_clock_;
+    for (uint32_t &writer : writer_)
+        if (clock_of(writer) >= begin)
+            writer = 1u << CLOCK_SHIFT | (writer & (THREAD | ATOMIC | COPYING));
+        else
+            writer = 0;
+    for (std::vector<uint32_t> *stamps : {&reader_, &other_reader_})
+        std::fill(stamps->begin(), stamps->end(), 0);
+    first_clock_ = 1;
+    for (std::vector<uint32_t> *clocks : {&clocks_, &known_, &least_known_})
+        std::fill(clocks->begin(), clocks->end(), 2);
+}
+
+void SharedMemory::report(const Warp &warp, int lane, const Instruction &at, uint32_t granule,
+                          Access access, uint32_t now) {
     const Program &program = warp.block->running.program;
     const auto place = [&](uint16_t index) { return place_of(program, program.code[index]); };
     const auto thread = [&](uint32_t stamp) { return thread_name(warp, stamp & THREAD); };
-    const char *verb = access == Access::read    ? "read"
-                       : access == Access::write ? "write"
-                                                 : "atomic access";
-    const std::string what = std::string(verb) + " of " + std::to_string(bytes) +
-                             " bytes of shared memory at " + place_of(program, at) + " (offset " +
-                             std::to_string(address) + ") ";
-    if (clock_of(g.writer) < first_clock_ && access == Access::read)
+    const uint32_t writer = writer_[granule];
+    const std::string what = attempt(warp, at, 1u << shift_, access) +
+                             " of shared memory (offset " + std::to_string(granule << shift_) +
+                             ") ";
+    if (clock_of(writer) < first_clock_ && access == Access::read)
         fault(FaultKind::unwritten, warp, lane,
               what + "reads what no thread of the block has written");
-    if (g.writer & COPYING)
+    if (writer & COPYING)
         fault(FaultKind::early_read, warp, lane,
-              what + "touches what an asynchronous copy begun at " + place(g.written_at) +
-                  " by thread " + thread(g.writer) +
+              what + "touches what an asynchronous copy begun at " + place(written_at_[granule]) +
+                  " by thread " + thread(writer) +
                   " is on its way to: its thread has not waited for it");
-    if (clock_of(g.writer) >= first_clock_ && !ordered(warp, g.writer, now))
+    if (clock_of(writer) >= first_clock_ && !ordered(warp, writer, now))
         fault(FaultKind::race, warp, lane,
-              what + "races with thread " + thread(g.writer) + ", which wrote it at " +
-                  place(g.written_at) + " since the last barrier of both");
-    const uint32_t reader = ordered(warp, g.reader, now) ? g.other_reader : g.reader;
+              what + "races with thread " + thread(writer) + ", which wrote it at " +
+                  place(written_at_[granule]) + " since the last barrier of both");
+    const uint32_t first = reader_[granule];
+    const uint32_t reader = ordered(warp, first, now) ? other_reader_[granule] : first;
     fault(FaultKind::race, warp, lane,
-          what + "races with thread " + thread(reader) + ", which read it at " + place(g.read_at) +
-              " since the last barrier of both");
+          what + "races with thread " + thread(reader) + ", which read it at " +
+              place(read_at_[granule]) + " since the last barrier of both");
 }
 
 }  // namespace gpu

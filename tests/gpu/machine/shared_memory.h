@@ -17,12 +17,8 @@ struct Instruction;
 // A copy is an asynchronous one's target.
 enum class Access : uint8_t { read, write, atomic, copy };
 
-// Who touched a granule: a few bytes, as many as the program's smallest access has.
-struct Granule {
-    // The clock of the access and its thread, see SharedMemory::stamp; 0: nobody.
-    uint32_t writer, reader, other_reader;
-    uint16_t written_at, read_at;  // index of the instruction, as far as it fits
-};
+// Where in shared memory the lanes of a warp access it.
+using Offsets = uint32_t[32];
 
 class SharedMemory {
   public:
@@ -34,12 +30,10 @@ class SharedMemory {
     char *data() { return bytes_.data(); }
     uint32_t size() const { return size_; }
 
-    // Checks an access by one lane to bytes inside; throws Fault.
-    void check(const Warp &warp, int lane, const Instruction &at, uint32_t address, uint32_t bytes,
+    // Checks an access of the active lanes to bytes inside, and notes it; throws Fault.
+    void check(const Warp &warp, const Instruction &at, const Offsets &offsets, uint32_t bytes,
                Access access);
-    // An asynchronous copy to these bytes is on its way; it has arrived.
-    void begin_copy(const Warp &warp, int lane, const Instruction &at, uint32_t address,
-                    uint32_t bytes);
+    // An asynchronous copy to these bytes has arrived.
     void end_copy(const Warp &warp, int lane, uint32_t address, uint32_t bytes);
 
     // Lanes of a warp have met, or warps have.
@@ -51,12 +45,27 @@ class SharedMemory {
     uint32_t stamp(const Warp &warp, int lane) const;
     bool ordered(const Warp &warp, uint32_t before, uint32_t now);
     void advance(uint32_t clock);
-    [[noreturn]] void report(const Warp &warp, int lane, const Instruction &at, uint32_t address,
-                             uint32_t bytes, Access access, const Granule &g, uint32_t now);
+    void note_least_known();
+    void renumber();
+    template <class Touch> void read(const Warp &warp, const Instruction &at, const Touch &touch);
+    template <class Touch>
+    void write(const Warp &warp, const Instruction &at, const Touch &touch, Access access);
+    template <class Touch>
+    void note(const Warp &warp, const Instruction &at, const Touch &touch, Access access);
+    void read_lane(const Warp &warp, int lane, const Instruction &at, uint32_t granule);
+    void check_lane(const Warp &warp, int lane, const Instruction &at, uint32_t granule,
+                    Access access);
+    [[noreturn]] void report(const Warp &warp, int lane, const Instruction &at, uint32_t granule,
+                             Access access, uint32_t now);
 
+    // Of every granule, which is as many bytes as the program's smallest access: the stamps of who
+    // wrote it last and of two who read it (0: nobody), and by which instruction, as far as its
+    // index fits.
+    std::vector<uint32_t> writer_, reader_, other_reader_;
+    std::vector<uint16_t> written_at_, read_at_;
     std::vector<char> bytes_;
-    std::vector<Granule> granules_;
     std::vector<uint32_t> clocks_, known_;
+    std::vector<uint32_t> least_known_;  // of each warp, the least of what it knows
     uint32_t size_, warps_, shift_ = 0;
     uint32_t first_clock_ = 1;  // of this block: what is older was another block's
 };

@@ -32,8 +32,12 @@ struct Operand {
     std::vector<Operand> parts;  // vector {a, b}, list (a, b); and the p of a|p
 };
 
-// Where a line of source is: a file's index in Syntax::files, and its line.
-struct Place { uint32_t file = 0, line = 0; };
+// Where a line of source is: a file's index in Syntax::files, and its line. Of a function that was
+// inlined, also where that was.
+struct Place {
+    uint32_t file = 0, line = 0;
+    std::shared_ptr<const Place> inlined_at;
+};
 
 struct Statement {
     std::string guard;  // the predicate's name, empty without one
