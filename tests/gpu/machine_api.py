@@ -34,6 +34,7 @@ class Machine:
     """One GPU of the tests' own model."""
 
     def __init__(self, library: str, host_threads: int = 1) -> None:
+        self.host_threads = host_threads
         self._c = ctypes.CDLL(library)
         for name, result, arguments in (
             ("message", ctypes.c_char_p, []),
@@ -106,7 +107,9 @@ class Array:
         self.address = machine._c.machine_allocate(machine._machine, count * dtype.itemsize)
         buffer = (ctypes.c_char * (count * dtype.itemsize)).from_address(self.address)
         self.values = np.frombuffer(buffer, dtype).reshape(shape)
-        weakref.finalize(self, _finish, machine, machine._c.machine_free, machine._machine, self.address)
+        weakref.finalize(
+            self, _finish, machine, machine._c.machine_free, machine._machine, self.address
+        )
 
 
 class Module:

@@ -264,3 +264,16 @@ def test_a_fault_does_not_spoil_the_next_launch(machine, values, empty):
         "wrong_stride", 1, 128, x, y, np.int32(100)
     )
     np.testing.assert_array_equal(y.values, x.values)
+
+
+def test_a_fault_of_a_block_that_another_one_waits_for(machine):
+    """The launch ends, though the other block polls for ever."""
+    text = """#include "dialect.cuh"
+    KERNEL waits(uint32 *y) {
+        if (blockIdx.x == 1) y[1 << 20] = 0;
+        else while (atomicAdd(y, 0u) == 0) {}
+    }"""
+    # One host thread runs the blocks in order: there, the first one must not wait.
+    y = machine.array(np.full(4, machine.host_threads == 1, np.uint32))
+    report = caught(machine, "waits", "out_of_bounds", 2, 32, y, text=text)
+    assert "block (1, 0, 0)" in report

@@ -187,7 +187,7 @@ void Block::run(uint64_t which) {
 
 void Block::run_warps() {
     for (;;) {
-        bool ran = false, all_ended = true;
+        bool ran = false, all_ended = true, gave_way = false;
         for (Warp &warp : warps) {
             if (warp.state == Warp::ended) continue;
             all_ended = false;
@@ -196,8 +196,11 @@ void Block::run_warps() {
             warp.turn = TURN;
             run_warp(warp);
             if ((warp.present & ~warp.exited) == 0) warp.state = Warp::ended;
+            gave_way = gave_way || warp.current >= 0;
         }
         if (all_ended) return;
+        // Who waits for another block would wait for ever once that one has a fault.
+        if (gave_way && running.stopped) return;
         if (!release_barriers() && !ran) report_deadlock();
     }
 }

@@ -16,7 +16,7 @@ const Instruction *go(Warp &w, const Instruction &from, const Instruction *to) {
 
 const Instruction *jump(Warp &w, const Instruction &i) { return go(w, i, i.target); }
 
-template <bool FULL> const Instruction *branch(Warp &w, const Instruction &i) {
+const Instruction *branch(Warp &w, const Instruction &i) {
     const uint32_t taken = w.bits(i.guard) & w.active;
     if (taken == 0) return &i + 1;
     if (taken == w.active) return go(w, i, i.target);
@@ -50,7 +50,7 @@ void bra(Selection &s) {
     if (s.statement.guard.empty())
         s.run({jump, jump});
     else
-        s.run_unguarded({branch<true>, branch<false>});
+        s.run_unguarded({branch, branch});
 }
 void brx(Selection &s) {
     s.take("idx"), s.take("uni");

@@ -20,7 +20,6 @@ enum class FaultKind {
     lanes,          // a warp operation that asks a lane which takes no part
     early_read,     // data of an asynchronous copy used before its wait
     trap,           // a trap instruction, such as that of a failed assert
-    stack,          // a call deeper than there is memory for
 };
 
 // A kernel's fault. what() is the whole report in one sentence.

@@ -212,7 +212,7 @@ void hint(Selection &s) {
 }
 
 // From a call: a variable of the caller to one of the callee, or back.
-template <bool FULL> const Instruction *copy_parameter(Warp &w, const Instruction &i) {
+const Instruction *copy_parameter(Warp &w, const Instruction &i) {
     const uint32_t size = w.block->running.program.local_bytes;
     const uint32_t to = *w.at<uint32_t>(i.a), from = *w.at<uint32_t>(i.b);
     for (uint32_t rest = w.active; rest; rest &= rest - 1) {
@@ -227,7 +227,7 @@ void select_copy_parameter(Selection &s) {
     to.bits = 0;
     s.source(&Instruction::a, to, Type::b32);
     s.source(&Instruction::b, 1, Type::b32);
-    s.run({copy_parameter<true>, copy_parameter<false>});
+    s.run({copy_parameter, copy_parameter});
 }
 
 }  // namespace
