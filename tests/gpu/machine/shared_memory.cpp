@@ -189,7 +189,7 @@ void SharedMemory::write(Warp &warp, const Instruction &at, const Touch &touch,
     gather(writers, writer_.data(), touch);
     const uint32_t lost = bits_where([&](int k) { return writers[k] != now(k); });
     if (access == Access::write)
-        warp.overwritten |= lost & touch.touched;
+        warp.overwritten = lost & touch.touched ? warp.active : warp.overwritten;
     else
         check_lanes(lost);
 }

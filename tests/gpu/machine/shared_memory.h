@@ -31,7 +31,7 @@ class SharedMemory {
     uint32_t size() const { return size_; }
 
     // Checks an access of the active lanes to bytes inside, and notes it; throws Fault.
-    // Where lanes write to the same place, all but one are set in Warp::overwritten.
+    // Where lanes write to the same place, Warp::overwritten names all active ones.
     void check(Warp &warp, const Instruction &at, const Offsets &offsets, uint32_t bytes,
                Access access);
     // Throws: a lane's bytes at a host address were overwritten by another lane's.
