@@ -5,6 +5,7 @@ work comes after which, and where an array differs from NumPy's. `install` puts 
 """
 
 import contextlib
+import gc
 import operator
 import sys
 import types
@@ -12,6 +13,7 @@ import types
 import numpy as np
 
 from kernels.runtime import cuda, targets
+from kernels.runtime.elementwise import Elementwise
 
 
 class Stream:
@@ -287,6 +289,9 @@ def installed(monkeypatch):
     )
     monkeypatch.setitem(sys.modules, "cupy", module)
     monkeypatch.setattr(targets, "_CUDA", {})
+    for thing in gc.get_objects():
+        if type(thing) is Elementwise:
+            monkeypatch.setattr(thing, "_cuda", {})  # without what CuPy itself has made
     monkeypatch.setattr(RawModule, "error", None)
     cuda.unavailable.cache_clear()
     yield gpu

@@ -39,10 +39,12 @@ def run_suites(tmp_path, *options, plugin=""):
     path = os.pathsep.join(map(str, (tmp_path, BENCH, REPOSITORY)))
     words = ["bench", "--smoke", "-p", "plugin", "--benchmark-quiet", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", *words, f"--benchmark-json={tmp_path}/raw.json"]
+    # pytest-benchmark measures nothing where it finds itself in a process of pytest-xdist.
+    kept = {name: v for name, v in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     done = subprocess.run(
         [*command, *options],
         cwd=REPOSITORY,
-        env=os.environ | {"PYTHONPATH": path},
+        env=kept | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
     )

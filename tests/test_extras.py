@@ -47,6 +47,7 @@ def test_make_installs_one_cupy_for_the_driver(what, gpu):
     shown = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     (extras,) = re.findall(r"^extras='(.*?)'", shown.stdout, re.MULTILINE)
     brought = set().union(*map(packages, filter(None, extras.split(","))))
-    expected = {f"cupy-{gpu}"} if gpu else set()
+    emulated = what.startswith("test")  # where no driver answers
+    expected = {f"cupy-{gpu or 'cuda13x'}"} if gpu or emulated else set()
     assert {name for name in brought if name.startswith("cupy")} == expected
     assert not (gpu == "cuda12x" and "torch" in brought)

@@ -44,9 +44,8 @@ cnn.load = load
     script = tmp_path / "readme.py"
     script.write_text("\n".join([few, *blocks]))
     environment = os.environ | {"PYTHONPATH": str(README.parent)}
-    done = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "tests.gpu", script]  # for the blocks that use CuPy
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     # What the comments promise of the messages is what was printed.
     for promised in re.findall(r"print\(error\)  # (.*)", "\n".join(blocks)):

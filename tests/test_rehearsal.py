@@ -12,6 +12,7 @@ from kernels.runtime.memory import Arena
 from kernels.runtime.recording import Rehearsal
 from kernels.runtime.simt import SimtTarget
 from planned import NETWORKS, OPTIMIZERS, SHAPE, a_plan, bits, noise
+from support import device_of
 
 
 @pytest.fixture(params=[CpuTarget, SimtTarget])
@@ -133,7 +134,7 @@ def test_parts_that_are_not_recordable_are_not_rehearsed(compiled, ahead):
 
 
 def test_a_rehearsal_changes_nothing(target):
-    model = Sequential(NETWORKS["dropouts"](), SHAPE)
+    model = Sequential(NETWORKS["dropouts"](), SHAPE, device_of(target))
     trainer = Trainer(model, OPTIMIZERS["Adam"](), ema=EMA(0.9))
     plan = a_plan(trainer, noise(20))
     plan.step(4)
