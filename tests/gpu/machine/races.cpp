@@ -1,7 +1,9 @@
 #include "races.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <thread>
 
 #include "report.h"
 
@@ -21,6 +23,35 @@ uint32_t load(const uint32_t &word) { return __atomic_load_n(&word, __ATOMIC_REL
 void store(uint32_t &word, uint32_t value) { __atomic_store_n(&word, value, __ATOMIC_RELAXED); }
 
 uint64_t block_of(uint32_t stamp) { return (stamp & BLOCK) >> 4; }
+
+// Keeps the words of up to a page to one host thread while it checks and notes them: two blocks
+// that checked the same word before either had noted it would not see each other.
+class Alone {
+  public:
+    Alone(uint64_t address, uint64_t bytes) {
+        const uint64_t one = page(address), other = page(address + bytes - 1);
+        first_ = std::min(one, other), last_ = std::max(one, other);
+        lock(first_);
+        if (last_ != first_) lock(last_);
+    }
+    ~Alone() {
+        if (last_ != first_) unlock(last_);
+        unlock(first_);
+    }
+    Alone(const Alone &) = delete;
+
+  private:
+    static constexpr uint64_t PAGES = 1024;
+    static inline std::atomic<bool> locked_[PAGES];
+
+    static uint64_t page(uint64_t address) { return (address >> 12) % PAGES; }
+    static void lock(uint64_t page) {
+        while (locked_[page].exchange(true, std::memory_order_acquire)) std::this_thread::yield();
+    }
+    static void unlock(uint64_t page) { locked_[page].store(false, std::memory_order_release); }
+
+    uint64_t first_, last_;
+};
 
 // Whether what another block did before is ordered before what this one does now.
 bool ordered(const Warp &warp, uint32_t before) {
@@ -147,12 +178,15 @@ void note_global(Warp &warp, const Instruction &at, const Array &array, uint32_t
     if (!running.several_blocks) return;
     if (at.strong) note_strong(warp);
     const bool plain = access == Access::read || access == Access::write;
-    if (row && plain && !at.strong && bytes >= 4 &&
-        note_row(warp, memory.touched(addresses.of[0]), uint32_t(LANES) * bytes / 4, access))
-        return;
+    if (row && plain && !at.strong && bytes >= 4) {
+        const Alone alone(addresses.of[0], uint64_t(LANES) * bytes);
+        Touched *touched = memory.touched(addresses.of[0]);
+        if (note_row(warp, touched, uint32_t(LANES) * bytes / 4, access)) return;
+    }
     for (uint32_t rest = lanes; rest; rest &= rest - 1) {
         const int lane = lowest(rest);
         const uint64_t address = addresses.of[lane];
+        const Alone alone(address, bytes);
         for (uint64_t word = address & ~uint64_t(3); word < address + bytes; word += 4)
             note_word(warp, lane, at, *memory.touched(word), word, address, bytes, access);
     }
