@@ -42,7 +42,7 @@ def line(fault):
 
 def launch(fault, target):
     """Launch a kernel so that its fault shows."""
-    source = Source(f"{fault}.cu", path(fault).read_text(), ahead=False)
+    source = Source(f"{fault}.cu", path(fault).read_text(), packaged=False)
     kernel = source.kernel(fault, target, np.dtype(np.float32))
 
     def floats(count):

@@ -88,7 +88,7 @@ text = '''
 KERNEL product(T *y) { y[0] = SEVEN * SIX; }
 '''
 y = np.zeros(1, np.float32)
-source = Source("product.cu", text, ahead=False)
+source = Source("product.cu", text, packaged=False)
 source.kernel("product", CpuTarget(), y.dtype, SEVEN=7, SIX=6)((1, 1, 1), 1, y)
 print(int(y[0]))
 """

@@ -116,7 +116,7 @@ def test_message_names_the_kernels_file_and_line(
     text = (
         '#include "gemm.cuh"\n#include "im2col.cuh"\n\nKERNEL faulty(T *y) {\n    y[0] = lost;\n}'
     )
-    source = Source("faulty.cu", text, ahead=False)
+    source = Source("faulty.cu", text, packaged=False)
     constants = {**CpuTarget.constants, "T": "float32"}
     with pytest.raises(KernelError, match=r"kernels/faulty\.cu:5:\d+: error: .*lost"):
         CpuTarget().binder(source, "faulty", constants)
@@ -132,6 +132,6 @@ def test_lines_are_counted_past_a_header_that_is_left_out(
 ) -> None:
     monkeypatch.setenv("KERNELS_CACHE_DIR", str(cache))
     text = '#if 0\n#include "random.cuh"\n#endif\nint wrong = lost;'
-    source = Source("faulty.cu", text, ahead=False)
+    source = Source("faulty.cu", text, packaged=False)
     with pytest.raises(KernelError, match=r"kernels/faulty\.cu:4:\d+: error: .*lost"):
         CpuTarget().binder(source, "faulty", {})

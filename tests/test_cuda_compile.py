@@ -29,7 +29,7 @@ def test_message_names_the_kernels_file_and_line() -> None:
     text = (
         '#include "gemm.cuh"\n#include "im2col.cuh"\n\nKERNEL faulty(T *y) {\n    y[0] = lost;\n}'
     )
-    source = Source("faulty.cu", text, ahead=False)
+    source = Source("faulty.cu", text, packaged=False)
     with pytest.raises(Exception, match=r"kernels/faulty\.cu\(5\): error: .*lost"):
         nvrtc.compiled(nvrtc.specialised(source, "float32"), source.name, "sm_90")
     # A tile that its micro-tiles do not fill: the fault is then in a header.
@@ -87,7 +87,7 @@ def layout_checks(declaring: str) -> Source:
         checks.append(f"({name}(-1) < {name}(0)) == {str(dtype.kind != 'u').lower()}")
     lines = [f'static_assert({check}, "{check}");' for check in checks]
     text = "\n".join([SOURCES[declaring].text, *numbered, *lines])
-    return Source("layout.cu", text, ahead=False)
+    return Source("layout.cu", text, packaged=False)
 
 
 @pytest.mark.parametrize("declaring", DECLARED)
@@ -101,5 +101,5 @@ def test_layout_on_cuda(declaring: str) -> None:
 def test_layout_on_cpu(declaring: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KERNELS_CACHE_DIR", str(tmp_path))
     text = layout_checks(declaring).text + "KERNEL nothing(T *y) {}\n"  # soon compiled
-    source = Source("layout.cu", text, ahead=False)
+    source = Source("layout.cu", text, packaged=False)
     source.kernel("nothing", CpuTarget(), np.dtype(np.float64)).compile()

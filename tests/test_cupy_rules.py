@@ -123,7 +123,7 @@ def test_losses_of_a_narrow_type_add_up_in_a_wide_one(gpu):
 def test_what_keeps_from_compiling_is_a_kernel_error(gpu, monkeypatch, error):
     target = cuda_target()
     monkeypatch.setattr(cupy.RawModule, "error", error)
-    source = Source("x.cu", "KERNEL none(int n) {}", ahead=False)
+    source = Source("x.cu", "KERNEL none(int n) {}", packaged=False)
     said = str(error).splitlines()[-1] if str(error) else "CUDADriverError"
     with pytest.raises(KernelError) as caught:
         source.kernel("none", target, np.float32).compile()

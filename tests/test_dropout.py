@@ -9,7 +9,7 @@ import reference
 from kernels.runtime import Source
 from support import RTOL, host, normal, numbers
 
-# Compiled here alone: taken off the list of what the package compiles ahead.
+# Compiled here alone: taken off the list of the package's sources.
 PHILOX = Source(
     "philox_test.cu",
     text="""#include "random.cuh"

@@ -15,7 +15,7 @@ KERNEL exponentials(const T *__restrict__ x, T *__restrict__ y, int64 count) {
         store_lanes(y + i * LANES, exp_lanes(load_lanes(x + i * LANES)));
 }
 """,
-    ahead=False,
+    packaged=False,
 )
 
 

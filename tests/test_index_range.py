@@ -35,7 +35,7 @@ def test_loaders_reach_elements_past_2_to_the_31(target, tmp_path):
     x = sparse(tmp_path, "x", rows * channels)
     x[-2 * channels :] = range(2 * channels)
     g, _ = window((size, size), (1, 1), stride=1, padding=0, dilation=1)
-    kernel = Source("far_indices.cu", TEXT, ahead=False).kernel("far_rows", target, FLOAT)
+    kernel = Source("far_indices.cu", TEXT, packaged=False).kernel("far_rows", target, FLOAT)
     for row, expected in ((rows - 1, [4, 5, 6, 7]), (rows - 2, [0, 1, 2, 3])):
         out = np.full(2 * channels, np.nan, np.float32)
         kernel((1, 1, 1), 1, x, out, g, row, channels)
@@ -45,7 +45,7 @@ def test_loaders_reach_elements_past_2_to_the_31(target, tmp_path):
 def test_grid_strides_and_places_count_in_64_bits(target):
     pixels, C, height, width = 2**33 + 5, 3, 7, 11
     out = np.full(5, -1, np.int64)
-    kernel = Source("far_indices.cu", TEXT, ahead=False).kernel("far_pixels", target, FLOAT)
+    kernel = Source("far_indices.cu", TEXT, packaged=False).kernel("far_pixels", target, FLOAT)
     kernel((3, 1, 1), target.threads, out, pixels, C, height, width)
     # The last of three blocks starts at its 256th thread of the grid, or at its third of the range.
     first = 2 * 256 if target.name == "simt" else pixels * C * 2 // 3

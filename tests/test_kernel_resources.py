@@ -104,7 +104,7 @@ def test_table_itself_has_no_faults(table):
     ],
 )
 def test_stack_frames_and_spills_are_found(name, expected, arch):
-    source = Source(f"{name}.cu", (FAULTS / f"{name}.cu").read_text(), ahead=False)
+    source = Source(f"{name}.cu", (FAULTS / f"{name}.cu").read_text(), packaged=False)
     report = nvrtc.compiled(nvrtc.specialised(source, "float32"), source.name, arch).report
     (found,) = nvrtc.resources(report).values()
     problems = faults(found, found, MORE_REGISTERS)

@@ -30,7 +30,7 @@ SOURCE = Source(
     "    if (blockIdx.x || threadIdx.x) return;\n    const T x = in[0], y = in[1];\n"
     + "".join(f"    out[{i}] = {call};\n" for i, call in enumerate([*CALLS, *NARROW]))
     + "}\n",
-    ahead=False,
+    packaged=False,
 )
 
 

@@ -21,7 +21,7 @@ def target(request):
 
 
 def kernel(name, target):
-    source = Source(f"{name}.cu", (FAULTS / f"{name}.cu").read_text(), ahead=False)
+    source = Source(f"{name}.cu", (FAULTS / f"{name}.cu").read_text(), packaged=False)
     return source.kernel(name, target, np.dtype(np.float32))
 
 

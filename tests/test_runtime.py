@@ -67,7 +67,7 @@ class Launches(list[Any]):
     """What reached the binder of a kernel whose launches are not run."""
 
     def __init__(self) -> None:
-        source = Source("typed.cu", TYPED, ahead=False)
+        source = Source("typed.cu", TYPED, packaged=False)
         target = CpuTarget()
         target.binder = lambda *_: self.bind  # type: ignore[method-assign]
         self.kernel = Kernel(target, source, "typed", {"T": np.float32})

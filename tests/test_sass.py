@@ -13,7 +13,7 @@ DEVICE = Path(__file__).parent / "device"
 
 
 def disassembled(name, arch, **constants):
-    source = Source(f"{name}.cu", (DEVICE / f"{name}.cu").read_text(), ahead=False)
+    source = Source(f"{name}.cu", (DEVICE / f"{name}.cu").read_text(), packaged=False)
     text = nvrtc.specialised(source, "float32", **constants)
     return instructions(nvrtc.compiled(text, source.name, arch).cubin)
 

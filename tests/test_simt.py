@@ -21,7 +21,7 @@ def target(request):
 
 
 def source(name):
-    return Source(f"{name}.cu", (DEVICE / f"{name}.cu").read_text(), ahead=False)
+    return Source(f"{name}.cu", (DEVICE / f"{name}.cu").read_text(), packaged=False)
 
 
 def product(target, precision, a, b):

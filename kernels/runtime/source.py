@@ -78,7 +78,7 @@ class Source:
         File name inside the package, or the name that errors give a generated text.
     text : str, optional
         The text, where it is not a file.
-    ahead : bool
+    packaged : bool
         Whether it is one of the package's, in `Source.all`.
     **defaults
         Constants of the common specialisation: an int becomes ``#define NAME value``, a dtype
@@ -93,14 +93,14 @@ class Source:
         name: str,
         text: str | None = None,
         *,
-        ahead: bool = True,
+        packaged: bool = True,
         **defaults: Any,
     ) -> None:
         self.name = name
         self._text = text
         self.defaults = defaults
         self._kernels: dict[Any, Kernel] = {}
-        if ahead:
+        if packaged:
             Source.all.append(self)
 
     @cached_property

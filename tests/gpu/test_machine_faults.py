@@ -27,7 +27,7 @@ def text_of(name):
 
 
 def module(machine, name, text, arch="sm_90"):
-    source = Source(f"{name}.cu", text, ahead=False)
+    source = Source(f"{name}.cu", text, packaged=False)
     return machine.module(ptx.compiled(nvrtc.specialised(source, "float32"), f"{name}.cu", arch))
 
 
