@@ -10,7 +10,7 @@ from kernels.reduce import accumulator
 from kernels.runtime.checks import floating
 
 from . import checks
-from .data import Dataset, as_dataset, finite
+from .data.dataset import Dataset, as_dataset, finite
 from .layers import Softmax
 from .losses import CrossEntropy, Loss, SoftmaxCrossEntropy
 from .model import Sequential

@@ -19,7 +19,7 @@ from kernels.runtime.recording import Rehearsal
 from kernels.runtime.target import Shape
 
 from . import checkpoint, checks
-from .data import channels_last
+from .data.dataset import channels_last
 from .inference import Inference
 from .layers import Layer
 from .summary import summary

@@ -15,7 +15,7 @@ from kernels.runtime import Array
 from kernels.runtime.memory import Arena
 from kernels.runtime.recording import Rehearsal
 
-from .data import Dataset
+from .data.dataset import Dataset
 from .evaluation import BATCH_SIZE
 from .plan import Plan, recordable, restore
 

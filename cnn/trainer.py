@@ -18,7 +18,7 @@ from kernels.runtime import Array
 
 from . import checks, training_state
 from .augment import Augment
-from .data import Dataset, pixel_statistics
+from .data.dataset import Dataset, pixel_statistics
 from .divergence import TrainingDivergedError, origin
 from .ema import EMA
 from .evaluation import checked, default_loss, evaluate

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import cnn.data
-import cnn.synthetic
+import cnn.data.synthetic
 import tiny_mnist
 from cnn import Dataset, Dense, Flatten, Sequential, commands
 from cnn.__main__ import main
@@ -215,8 +215,8 @@ def test_info_of_a_model_is_its_summary(tmp_path, capsys):
 
 
 def test_offline_it_trains_on_synthetic_digits_and_says_so(monkeypatch, tmp_path, capsys):
-    digits = cnn.synthetic.synthetic_digits
-    monkeypatch.setattr(cnn.synthetic, "synthetic_digits", lambda: digits(256, 64))
+    digits = cnn.data.synthetic.synthetic_digits
+    monkeypatch.setattr(cnn.data.synthetic, "synthetic_digits", lambda: digits(256, 64))
     tiny_mnist.install(monkeypatch, tmp_path / "cache")
     written = tmp_path / "run.json"
     assert main(["train", "--quiet", "--json", str(written)]) == 0

@@ -9,7 +9,7 @@ import pytest
 from ml_dtypes import bfloat16
 
 from cnn import data
-from cnn.data import as_dataset, pixel_statistics
+from cnn.data.dataset import as_dataset, channels_last, pixel_statistics
 
 
 @pytest.mark.parametrize("image_type", [np.uint8, np.float16, np.float32, np.float64, bfloat16])
@@ -64,11 +64,11 @@ def test_arrays_on_two_devices_are_refused() -> None:
 
 
 def test_channels_last_is_a_view() -> None:
-    view = data.channels_last(IMAGES)
+    view = channels_last(IMAGES)
     assert view.shape == (3, 4, 4, 1) and view.base is IMAGES
-    assert data.channels_last(view) is view
+    assert channels_last(view) is view
     with pytest.raises(ValueError, match=r"got \(4, 4\)"):
-        data.channels_last(IMAGES[0])
+        channels_last(IMAGES[0])
 
 
 def test_unknown_name_is_refused() -> None:

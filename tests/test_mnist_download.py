@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 import fresh_python
-from cnn import data, mnist, synthetic
-from cnn.data import DataError, Dataset
-from cnn.mnist import DataNotFoundError
+from cnn import data
+from cnn.data import DataError, Dataset, mnist, synthetic
+from cnn.data.mnist import DataNotFoundError
 from tiny_mnist import (
     CONTENTS,
     SOUND,
@@ -205,7 +205,7 @@ def test_unwritable_cache_names_the_folder(
 
 def test_two_processes_fill_the_cache_at_once(mirrors: Mirrors, cache: Path) -> None:
     program = (
-        "import pathlib; from cnn import mnist\n"
+        "import pathlib; from cnn.data import mnist\n"
         f"mnist.SHA256 = {mnist.SHA256!r}\n"
         f"mnist.MIRRORS = ({mirrors.add('first', SOUND)!r},)\n"
         f"mnist.cache_directory = lambda: pathlib.Path({str(cache)!r})\n"
@@ -265,7 +265,8 @@ def test_auto_offline_takes_synthetic_digits_and_says_so(
 
 
 NOWHERE_TO_KEEP = """
-from cnn import data, mnist, synthetic
+from cnn import data
+from cnn.data import mnist, synthetic
 mnist.MIRRORS, synthetic.synthetic_digits = (), lambda: "synthetic digits"
 print(data.load("auto", say=print))
 try:

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import permissions
-from cnn import data, mnist
-from cnn.data import DataError
+from cnn import data
+from cnn.data import DataError, mnist
 from tiny_mnist import (
     CONTENTS,
     SOUND,

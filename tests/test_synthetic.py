@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cnn import synthetic
-from cnn.data import Dataset
+from cnn.data import Dataset, synthetic
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnn import mnist
-from cnn.data import Dataset
+from cnn.data import Dataset, mnist
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = mnist.SHA256
 

@@ -64,7 +64,7 @@ def check_outputs(
 
     None of them may be a file that the command reads: `inputs`, or those of its data set.
     """
-    from ..mnist import files_there
+    from ..data.mnist import files_there
 
     data = files_there(options.data) if "data" in options else []
     files.check([path for path in outputs if path is not None], [*inputs, *data])

@@ -105,8 +105,8 @@ def counted_step(network: str, batch: int) -> dict[str, Any]:
     sys.path.insert(0, str(REPOSITORY / "bench"))
     import cnn
     import networks
+    from cnn.data import synthetic_digits
     from cnn.plan import Plan
-    from cnn.synthetic import synthetic_digits
 
     recipe = networks.NETWORKS[network]
     trainer = cnn.Trainer(

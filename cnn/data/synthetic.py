@@ -9,7 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .data import Dataset
+from kernels import affine_warp
+
+from .dataset import Dataset
 
 Floats = NDArray[np.float32]
 
@@ -111,8 +113,6 @@ def synthetic_digits(
 
 
 def _draw_set(count: int, random: np.random.Generator) -> Dataset:
-    from kernels import affine_warp  # here, so that importing this module compiles nothing
-
     templates = [_draw_templates(ways, TEMPLATES_PER_CLASS, random) for ways in GLYPHS]
     bank = np.concatenate(templates)
     labels = random.permutation(np.arange(count) % CLASSES).astype(np.uint8)

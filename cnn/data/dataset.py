@@ -1,10 +1,8 @@
-"""Labelled images: what a data set is, and loading one by its name."""
+"""Labelled images: what a data set is, and checks of one."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,50 +135,6 @@ def channels_last(images: Any) -> Any:
     if images.ndim == 4:
         return images
     raise ValueError(f"images must have shape (N, H, W) or (N, H, W, C), got {images.shape}")
-
-
-def load(
-    name: str = "auto",
-    directory: str | os.PathLike[str] | None = None,
-    *,
-    say: Callable[[str], None] = print,
-) -> tuple[Dataset, Dataset]:
-    """Return the training and the test set called `name`.
-
-    Parameters
-    ----------
-    name : {"auto", "mnist", "synthetic"}
-        "auto" is MNIST, or synthetic digits where MNIST is neither here nor to be downloaded.
-    directory : path, optional
-        Folder with the MNIST files, see `mnist.load_mnist`; "synthetic" does not look at it.
-    say : callable
-        Called once, with one sentence, when "auto" had to take synthetic digits.
-
-    Raises
-    ------
-    ValueError
-        If `name` is none of the three.
-    DataError
-        If MNIST was wanted and is not to be had; with "auto" only if files are there but damaged,
-        or if a folder was named that lacks them.
-    """
-    if name not in ("auto", "mnist", "synthetic"):
-        raise ValueError(f'name must be "auto", "mnist" or "synthetic", got {name!r}')
-    # Imported here because both need this module.
-    from .mnist import DataNotFoundError, load_mnist
-    from .synthetic import synthetic_digits
-
-    if name != "synthetic":
-        try:
-            return load_mnist(directory)
-        except DataNotFoundError as error:
-            if name == "mnist":
-                raise
-            say(
-                f"MNIST is not here and could not be downloaded ({error.reason}); "
-                "training on synthetic digits instead"
-            )
-    return synthetic_digits()
 
 
 def _check_arrays(images: Any, labels: Any, argument: str) -> None:

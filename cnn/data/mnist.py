@@ -19,8 +19,8 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from .data import DataError, Dataset
-from .files import write_whole
+from ..files import write_whole
+from .dataset import DataError, Dataset
 
 MIRRORS: tuple[str, ...] = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
