@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from cnn.export import to_onnx
+from cnn.formats.onnx import to_onnx
 from networks import restore
 from worker import serve
 

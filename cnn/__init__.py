@@ -1,11 +1,12 @@
 """A thin layer and trainer library over `kernels`."""
 
 from .augment import Augment
-from .checkpoint import CheckpointError
 from .data import DataError, Dataset, load
 from .divergence import TrainingDivergedError
 from .ema import EMA
 from .evaluation import evaluate
+from .formats.checkpoint import CheckpointError
+from .formats.torch_weights import load_torch, save_torch
 from .layers import (
     AvgPool2D,
     BatchNorm,
@@ -24,7 +25,6 @@ from .model import Sequential
 from .optimizers import SGD, Adam, AdamW
 from .runs import Run
 from .schedules import Constant, Cosine, OneCycle, Step
-from .torch_weights import load_torch, save_torch
 from .trainer import Trainer
 
 __all__ = [

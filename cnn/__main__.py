@@ -12,10 +12,10 @@ from typing import Any, TextIO
 from kernels import KernelError
 
 from . import commands
-from .checkpoint import CheckpointError
 from .commands.options import UsageError, say
 from .data import DataError
 from .divergence import TrainingDivergedError
+from .formats.checkpoint import CheckpointError
 
 _EXAMPLES = """\
   cnn train                    one epoch of MNIST, as fast as it goes

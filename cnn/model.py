@@ -18,8 +18,9 @@ from kernels.runtime.checks import floating
 from kernels.runtime.recording import Rehearsal
 from kernels.runtime.target import Shape
 
-from . import checkpoint, checks
+from . import checks
 from .data.dataset import channels_last
+from .formats import checkpoint
 from .inference import Inference
 from .layers import Layer
 from .summary import summary

@@ -10,8 +10,9 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
-from . import checkpoint, checks
-from .checkpoint import CheckpointError
+from . import checks
+from .formats import checkpoint
+from .formats.checkpoint import CheckpointError
 
 if TYPE_CHECKING:
     from .trainer import Trainer

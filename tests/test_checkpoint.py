@@ -27,8 +27,8 @@ from cnn import (
     Sequential,
     Softmax,
     Trainer,
-    checkpoint,
 )
+from cnn.formats import checkpoint
 from support import device_of, host, normal
 
 IMAGES = np.random.default_rng(0).integers(256, size=(20, 9, 8), dtype=np.uint8)

@@ -24,7 +24,7 @@ from cnn import (
     Softmax,
 )
 from cnn.__main__ import main
-from cnn.export import to_onnx
+from cnn.formats.onnx import to_onnx
 from cnn.recipes import RECIPES
 from comparison import assert_close
 from support import normal, windows
@@ -295,7 +295,7 @@ def test_what_cannot_be_written_is_said_first(tmp_path, capsys):
 
 def test_without_the_extra_it_says_what_to_install(saved, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    monkeypatch.delitem(sys.modules, "cnn.export")
+    monkeypatch.delitem(sys.modules, "cnn.formats.onnx")
     assert main(["export", str(saved), str(saved.with_suffix(".onnx"))]) == 1
     expected = "cnn: error: exporting needs onnx: pip install 'cnn-kernels[onnx]'\n"
     assert capsys.readouterr().err == expected

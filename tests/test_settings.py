@@ -34,7 +34,7 @@ from cnn import (
     load_torch,
     save_torch,
 )
-from cnn.export import to_onnx
+from cnn.formats.onnx import to_onnx
 from cnn.recipes import RECIPES, Recipe
 
 IMAGES = np.random.default_rng(0).integers(256, size=(12, 6, 6), dtype=np.uint8)

@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the graph, then print what it takes and gives."""
-    from ..export import OPSET, to_onnx
     from ..files import write_whole
+    from ..formats.onnx import OPSET, to_onnx
     from ..model import Sequential
 
     check_outputs(options, [options.output], [options.model])

@@ -16,11 +16,11 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as serialize
 
-from .files import write_whole
-from .layers import Layer
+from ..files import write_whole
+from ..layers import Layer
 
 if TYPE_CHECKING:
-    from .model import Sequential
+    from ..model import Sequential
 
 _FORMAT = "cnn-kernels model 1"
 _PREFIX = "training."  # of the names of what is not the model's
@@ -95,7 +95,7 @@ def copied(
 def _built(
     content: Content, kinds: Sequence[type[Layer]], device: str, source: str | Path
 ) -> Sequential:
-    from .model import Sequential  # a model saves and loads itself through this module
+    from ..model import Sequential  # a model saves and loads itself through this module
 
     described = content.architecture
     layers = [

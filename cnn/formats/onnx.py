@@ -17,8 +17,8 @@ import numpy as np
 from kernels.geometry import Pads, Window, window
 from kernels.runtime.target import Shape
 
-from . import checks
-from .layers import (
+from .. import checks
+from ..layers import (
     AvgPool2D,
     BatchNorm,
     Conv2D,
@@ -31,7 +31,7 @@ from .layers import (
     ReLU,
     Softmax,
 )
-from .model import Sequential
+from ..model import Sequential
 
 try:
     import onnx

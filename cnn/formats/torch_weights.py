@@ -12,11 +12,11 @@ from safetensors.numpy import save as serialize
 from kernels.runtime import Array
 from kernels.runtime.target import Shape
 
-from . import checks
+from .. import checks
+from ..files import write_whole
+from ..layers import BatchNorm, Conv2D, Dense, Flatten
+from ..model import Sequential
 from .checkpoint import CheckpointError
-from .files import write_whole
-from .layers import BatchNorm, Conv2D, Dense, Flatten
-from .model import Sequential
 
 _NAMES = {"gamma": "weight", "beta": "bias"}
 _FLOATING = {"F16": "float16", "F32": "float32", "F64": "float64"}  # those that NumPy has, too

@@ -1,0 +1,1 @@
+"""Files that hold models: checkpoints, ONNX graphs, PyTorch weights."""
