@@ -8,7 +8,7 @@ import numpy as np
 
 from kernels.runtime import Array
 
-from .model import Sequential
+from .network import Network
 
 
 class TrainingDivergedError(RuntimeError):
@@ -30,7 +30,7 @@ class TrainingDivergedError(RuntimeError):
         super().__init__(f"the loss is {loss} at step {step}, first in {origin}; {last}")
 
 
-def origin(model: Sequential, x: Array) -> str:
+def origin(model: Network, x: Array) -> str:
     """Say what is not finite first in a forward pass of training, for prepared inputs x.
 
     The pass is that of the last `forward`: random numbers are the same.

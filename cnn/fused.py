@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import kernels
 from kernels import batchnorm, batchnorm_pool, conv2d_pool
@@ -17,12 +17,10 @@ from kernels.runtime import Array, as_array
 
 from .layers import BatchNorm, Conv2D, Dense, Layer, MaxPool2D, ReLU
 from .losses import Loss, SoftmaxCrossEntropy
-
-if TYPE_CHECKING:
-    from .model import Sequential
+from .network import Network
 
 
-def fuse(model: Sequential, loss: Loss | None = None) -> list[Layer]:
+def fuse(model: Network, loss: Loss | None = None) -> list[Layer]:
     """Return layers that compute what a model's do, on the same parameters.
 
     Convolution, max-pooling and ReLU, the latter two in either order, become one; a convolution or
@@ -233,7 +231,7 @@ def _touching(pool: MaxPool2D) -> bool:
     return plain and not pool.ceil_mode and kernel[0] * kernel[1] <= 16
 
 
-def pooling_of(model: Sequential, conv: Conv2D, after: Sequence[Layer]) -> Pool | None:
+def pooling_of(model: Network, conv: Conv2D, after: Sequence[Layer]) -> Pool | None:
     """Return the pool of the two layers after a convolution, if it is one that can be fused.
 
     They must be a max-pool, of windows that touch and do not overlap, and a ReLU.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import kernels
 from kernels import conv2d_pool, winograd
@@ -15,10 +15,8 @@ from kernels.runtime.recording import Proof, Recording, Rehearsal
 
 from .fused import pooling_of
 from .layers import BatchNorm, Conv2D, Dense, Dropout, Layer, ReLU
+from .network import Network
 from .plan import arrays_of, recordable, restore
-
-if TYPE_CHECKING:
-    from .model import Sequential
 
 _MOST_RECORDINGS = 4  # batch sizes remembered
 
@@ -35,11 +33,11 @@ class Inference:
 
     Parameters
     ----------
-    model : Sequential
+    model : Network
         Built.
     """
 
-    def __init__(self, model: Sequential) -> None:
+    def __init__(self, model: Network) -> None:
         self._model = model
         self._steps = _steps(model)
         self._recordable = all(map(recordable, model.layers))
@@ -106,7 +104,7 @@ class Inference:
         return x
 
 
-def _steps(model: Sequential) -> list[Step]:
+def _steps(model: Network) -> list[Step]:
     """Return functions that together do what a model's layers do."""
     steps: list[Step] = []
     left = [layer for layer in model.layers if type(layer) is not Dropout]
@@ -127,7 +125,7 @@ def _dense(layer: Dense) -> Step:
     return lambda x: kernels.dense(x, parameters["weight"], parameters.get("bias"), relu=True)
 
 
-def _convolution(model: Sequential, conv: Conv2D, left: list[Layer]) -> Step:
+def _convolution(model: Network, conv: Conv2D, left: list[Layer]) -> Step:
     """Return a convolution with what it takes up, which it removes from the layers left."""
     following = left[0] if left else None
     norm = following if type(following) is BatchNorm else None
@@ -158,7 +156,7 @@ def _convolution(model: Sequential, conv: Conv2D, left: list[Layer]) -> Step:
     return step
 
 
-def _transforms(model: Sequential, conv: Conv2D) -> bool:
+def _transforms(model: Network, conv: Conv2D) -> bool:
     """Whether a convolution transforms its filters, at least for many images."""
     F, _, _, C = conv.parameters["weight"].shape
     sizes = (2**20, conv.window, C * conv.groups, F, conv.groups)

@@ -1,122 +1,26 @@
-"""A chain of layers with its parameters and gradients in one flat buffer each."""
+"""Models: networks that predict, and are saved and loaded."""
 
 from __future__ import annotations
 
-import contextlib
-import math
-import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-import kernels
-from kernels.runtime import Array, Target, choose_target
-from kernels.runtime.checks import floating
+from kernels.runtime import Array, choose_target
 from kernels.runtime.recording import Rehearsal
-from kernels.runtime.target import Shape
 
 from . import checks
-from .data.dataset import channels_last
 from .formats import checkpoint
+from .formats.checkpoint import CheckpointError, Content
 from .inference import Inference
 from .layers import Layer
+from .network import Network
 from .summary import summary
 
-_NO_STATISTICS = (0.0, 255.0)  # no uint8 images deviate that much: grey levels to [0, 1]
-_ALIGNMENT_BYTES = 64  # every view starts at a cache line, so at a vector register too
 
-
-class Sequential:
-    """Layers applied one after the other.
-
-    Parameters
-    ----------
-    layers : sequence of Layer
-        Unbuilt; input channels and features are inferred here.
-    input_shape : tuple of int
-        Shape of one input, without the batch axis, such as (28, 28, 1).
-    device : {"auto", "cpu", "cuda"}
-        "auto" is the GPU where one works; of several, CuPy's current one.
-    dtype : str or dtype
-        Of parameters and activations.
-    seed : int
-        Of the initial parameters and of layers that draw random numbers, in [0, 2**64).
-
-    Attributes
-    ----------
-    parameters, gradients, state : dict of str to array
-        By "<position>.<name>", such as "0.weight": views of the flat buffers.
-    parameter_buffer, gradient_buffer : array
-        All parameters and all gradients, one-dimensional; each view starts at a cache line, the
-        gaps are zero and stay so.
-    pixel_mean, pixel_std : float
-        What uint8 images are normalised by, in grey levels; `Trainer.fit` takes them from its data.
-    output_shape : tuple of int
-        Shape of one output.
-    output_shapes : list of tuple of int
-        Shape of one output of each layer.
-    lock : RLock
-        Held by `predict` and by each step of a training, whose weights and layers these share.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a layer cannot take its input, or a parameter does not fit.
-    KernelError
-        If "cuda" is asked for and does not work.
-    """
-
-    def __init__(
-        self,
-        layers: Sequence[Layer],
-        input_shape: Shape,
-        device: str = "auto",
-        dtype: Any = "float32",
-        seed: int = 0,
-    ) -> None:
-        self.target: Target = choose_target(device)[0]
-        self.lock = threading.RLock()
-        self.dtype = _dtype(dtype, self.target)
-        self.layers = checks.sequence("layers", layers, "of layers")
-        lengths = checks.sequence("input_shape", input_shape, "such as (28, 28, 1)")
-        self.input_shape: Shape = tuple(checks.count("input_shape", n) for n in lengths)
-        seed = checks.word("seed", seed)
-        self.pixel_mean, self.pixel_std = _NO_STATISTICS
-        self.parameters: dict[str, Array] = {}
-        self.gradients: dict[str, Array] = {}
-        self.state: dict[str, Array] = {}
-        self._build()
-        self._initialize(seed)
-
-    def forward(self, x: Array, training: bool = False) -> Array:
-        """Return the outputs for prepared inputs x (N, *input_shape)."""
-        for layer in self.layers:
-            x = layer.forward(x, training)
-        return x
-
-    def backward(self, dy: Array) -> None:
-        """Fill `gradients` from the gradient of the last forward's outputs."""
-        for layer in reversed(self.layers[self._first_trained :]):
-            dy = layer.backward(dy)
-
-    def prepare(self, images: Any) -> Array:
-        """Return images on the model's device, in its dtype and with a channel axis.
-
-        uint8 images are normalised to (images - pixel_mean) / pixel_std; floating ones are taken
-        as they are.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If dtype or shape do not fit the model.
-        """
-        images = self._images(images)
-        if floating(images.dtype):
-            return self.target.array(images, self.dtype)
-        return kernels.normalize(images, self.pixel_mean, self.pixel_std, self.dtype)
+class Sequential(Network):
+    """Layers applied one after the other; parameters and attributes are those of `Network`."""
 
     def predict(self, x: Any, batch_size: int = 1024) -> Array:
         """Return the outputs for images or other inputs x (N, ...), on the model's device.
@@ -151,16 +55,6 @@ class Sequential:
         """
         return summary(self, checks.count("batch_size", batch_size))
 
-    @property
-    def has_pixel_statistics(self) -> bool:
-        """Whether `pixel_mean` and `pixel_std` have been taken from images."""
-        return (self.pixel_mean, self.pixel_std) != _NO_STATISTICS
-
-    @property
-    def parameter_count(self) -> int:
-        """Number of trained values."""
-        return sum(math.prod(array.shape) for array in self.parameters.values())
-
     def save(self, path: str | Path) -> None:
         """Write architecture, parameters, state and normalisation to a safetensors file.
 
@@ -169,7 +63,7 @@ class Sequential:
         OSError
             If the file cannot be written; what stood there is then unharmed.
         """
-        checkpoint.save(self, path)
+        checkpoint.write(path, self.content())
 
     @staticmethod
     def load(path: str | Path, device: str = "auto") -> Sequential:
@@ -185,95 +79,106 @@ class Sequential:
             If there is no such device, or it does not work.
         """
         choose_target(device)  # what is wrong with it is not the file's fault
-        return checkpoint.load(path, device)
+        content = checkpoint.read(path)
+        kinds = [_kind(path, name) for name, _ in content.architecture["layers"]]
+        return _built(content, kinds, device, path)
+
+    def architecture(self) -> dict[str, Any]:
+        """Return all that makes the model anew, except its arrays."""
+        return {
+            "layers": [[type(layer).__name__, layer.settings()] for layer in self.layers],
+            "input_shape": self.input_shape,
+            "dtype": self.dtype.name,
+            "pixel_mean": float(self.pixel_mean),  # whoever set them
+            "pixel_std": float(self.pixel_std),
+        }
+
+    def content(self) -> Content:
+        """Return what `save` writes."""
+        return Content(self.architecture(), checkpoint.to_numpy(self.arrays))
+
+    def fill(self, content: Content, source: str | Path) -> None:
+        """Copy the values of a file of this architecture into the arrays, which stay in place.
+
+        Raises
+        ------
+        CheckpointError
+            If it holds other arrays; the message begins with `source`.
+        """
+        expected = {name: tuple(array.shape) for name, array in self.arrays.items()}
+        if expected != {name: array.shape for name, array in content.arrays.items()}:
+            raise CheckpointError(f"{source} holds other arrays than its architecture has")
+        with self.target.on():
+            for name, array in self.arrays.items():
+                array[...] = self.target.array(content.arrays[name])
+        self.pixel_mean = content.architecture["pixel_mean"]
+        self.pixel_std = content.architecture["pixel_std"]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle as what `save` writes, with the state of the layers' random numbers."""
         kinds = [type(layer) for layer in self.layers]
         draws = [(layer.seed, layer.draws) for layer in self.layers]
         device = "cuda" if self.target.name == "cuda" else "cpu"
-        return checkpoint.copied, (checkpoint.to_bytes(self), kinds, draws, device)
+        return _copied, (checkpoint.to_bytes(self.content()), kinds, draws, device)
 
     @cached_property
     def _inference(self) -> Inference:
         return Inference(self)
 
-    def _images(self, images: Any) -> Array:
-        """Return images on the model's device, as (N, H, W, C), if their shape fits."""
-        images = self.target.array(images)
-        if len(self.input_shape) == 3:
-            images = channels_last(images)
-        if tuple(images.shape[1:]) != self.input_shape:
-            raise ValueError(
-                f"images: got shape {tuple(images.shape)}, "
-                f"expected (N, {', '.join(map(str, self.input_shape))})"
-            )
-        return images
 
-    def _build(self) -> None:
-        shape, self.output_shapes = self.input_shape, []
-        for position, layer in enumerate(self.layers):
-            if not isinstance(layer, Layer):
-                raise TypeError(f"layers: got {layer!r} at position {position}, expected a Layer")
-            # A layer remembers its last forward, so it has one place only.
-            if layer.built or any(layer is other for other in self.layers[:position]):
-                raise ValueError(
-                    f"layers: {type(layer).__name__} at position {position} is in use already, "
-                    "expected a new one"
-                )
-            shape = layer.build(shape)
-            self.output_shapes.append(shape)
-        self.output_shape: Shape = shape
-        trained = [
-            position
-            for position, layer in enumerate(self.layers)
-            if any(array[2] for array in layer.declared.values())
-        ]
-        self._first_trained = trained[0] if trained else len(self.layers)
-        if trained:
-            self.layers[trained[0]].need_dx = False
+def _copied(
+    content: bytes, kinds: Sequence[type[Layer]], draws: Sequence[tuple[int, int]], device: str
+) -> Sequential:
+    """Return a copy of the model that `content` holds: what copying and unpickling it calls.
 
-    def _initialize(self, seed: int) -> None:
-        """Draw the initial values, layer by layer, into the flat buffers and hand out views."""
-        generator = np.random.default_rng(seed)
-        values: dict[str, np.ndarray[Any, Any]] = {}
-        for position, layer in enumerate(self.layers):
-            layer.seed = (seed * len(self.layers) + position) % 2**64
-            for name, (shape, initializer, trained) in layer.declared.items():
-                array = initializer(generator, shape).astype(self.dtype)
-                if trained:
-                    values[f"{position}.{name}"] = array
-                else:
-                    self.state[f"{position}.{name}"] = self.target.array(array)
-                    layer.state[name] = self.state[f"{position}.{name}"]
-            layer.built = True
-
-        alignment = max(1, _ALIGNMENT_BYTES // self.dtype.itemsize)
-        starts, size = {}, 0
-        for name, array in values.items():
-            starts[name] = size
-            size += -(-array.size // alignment) * alignment
-        self.parameter_buffer = self.target.zeros((size,), self.dtype)
-        self.gradient_buffer = self.target.zeros((size,), self.dtype)
-        for name, array in values.items():
-            place = slice(starts[name], starts[name] + array.size)
-            self.parameters[name] = self.parameter_buffer[place].reshape(array.shape)
-            self.gradients[name] = self.gradient_buffer[place].reshape(array.shape)
-            self.parameters[name][...] = self.target.array(array)
-            position_text, _, key = name.partition(".")
-            layer = self.layers[int(position_text)]
-            layer.parameters[key] = self.parameters[name]
-            layer.gradients[key] = self.gradients[name]
+    `kinds` are its layers' classes, `draws` their `seed` and `draws`.
+    """
+    source = "the pickled model"
+    model = _built(checkpoint.from_bytes(content, source), kinds, device, source)
+    for layer, (seed, drawn) in zip(model.layers, draws, strict=True):
+        layer.seed, layer.draws = seed, drawn
+    return model
 
 
-def _dtype(value: Any, target: Target) -> np.dtype[Any]:
-    """Return the dtype of a model on a target."""
-    dtype: np.dtype[Any] | None = None
-    if value is not None:  # for which NumPy takes float64
-        with contextlib.suppress(TypeError):
-            dtype = np.dtype(value)
-    if dtype is None or dtype.name not in target.dtypes or not dtype.isnative:
-        got = repr(value) if dtype is None else dtype
-        expected = ", ".join(target.dtypes)
-        raise TypeError(f"dtype: got {got} on {target}, expected one of {expected}")
-    return dtype
+def _built(
+    content: Content, kinds: Sequence[type[Layer]], device: str, source: str | Path
+) -> Sequential:
+    """Return the model that a file describes, of these classes of layers."""
+    described = content.architecture
+    layers = [
+        _layer(source, kind, settings)
+        for kind, (_, settings) in zip(kinds, described["layers"], strict=True)
+    ]
+    shape, dtype = tuple(described["input_shape"]), described["dtype"]
+    try:
+        model = Sequential(layers, shape, device=device, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{source} holds a model that cannot be built here: {error}"
+        ) from error
+    model.fill(content, source)
+    return model
+
+
+def _kind(path: str | Path, name: str) -> type[Layer]:
+    """Return the class of layers of that name, the last one defined of several."""
+    found = [kind for kind in _kinds(Layer) if kind.__name__ == name]
+    if not found:
+        raise CheckpointError(
+            f"{path} has a layer {name}, which is not defined here; import the module that has it"
+        )
+    return found[-1]
+
+
+def _kinds(kind: type[Layer]) -> list[type[Layer]]:
+    """Return a class and all that derive from it."""
+    return [kind, *(below for child in kind.__subclasses__() for below in _kinds(child))]
+
+
+def _layer(source: str | Path, kind: type[Layer], settings: dict[str, Any]) -> Layer:
+    try:
+        return kind(**settings)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{source} has a layer {kind.__name__} of other settings: {error}"
+        ) from error

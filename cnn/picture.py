@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,7 @@ from numpy.typing import NDArray
 from kernels import softmax
 
 from .layers import Softmax
-
-if TYPE_CHECKING:
-    from .model import Sequential
+from .model import Sequential
 
 DIGIT_SHARE = 20 / 28  # of an image's side, for the longer side of the digit
 MOST_PIXELS = 1024  # along a side; a larger picture is shrunk first, which bounds the memory

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from kernels.runtime.target import Shape
 
 from .layers import Conv2D, Dense, Flatten, Layer
-
-if TYPE_CHECKING:
-    from .model import Sequential
+from .network import Network
 
 _HEADER = ("layer", "output", "parameters", "FLOP", "bytes")
 
 
-def summary(model: Sequential, batch_size: int) -> str:
+def summary(model: Network, batch_size: int) -> str:
     """Return what `Sequential.summary` does."""
     item = model.dtype.itemsize
     inputs = math.prod(model.input_shape) * item

@@ -102,8 +102,8 @@ def save(trainer: Trainer, path: str | Path) -> None:
     checkpoint.write(
         path,
         checkpoint.Content(
-            checkpoint.architecture(model),
-            checkpoint.to_numpy(checkpoint.arrays_of(model)),
+            model.architecture(),
+            checkpoint.to_numpy(model.arrays),
             training,
             checkpoint.to_numpy(arrays),
         ),
@@ -116,10 +116,10 @@ def restore(trainer: Trainer, path: str | Path) -> None:
     training, model = content.training, trainer.model
     if training is None:
         raise CheckpointError(f"{path} is a model without its training: that cannot go on")
-    _check_architecture(path, content.architecture, checkpoint.architecture(model))
+    _check_architecture(path, content.architecture, model.architecture())
     for name in _SETTINGS:
         _check_setting(path, name, training["settings"].get(name), getattr(trainer, name))
-    checkpoint.fill(model, content, path)
+    model.fill(content, path)
     arrays = {name: model.target.array(a) for name, a in content.training_arrays.items()}
     # In place where there is an array already: others may hold its address.
     if trainer.ema is not None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import cnn.model
+import cnn.network
 import gpu.device
 import gpu.plugin
 from cells import Cells, is_whole
@@ -107,7 +108,7 @@ def a_gpu_that_is_emulated_is_chosen_by_name():
 
     with pytest.MonkeyPatch.context() as patch:
         if not gpu.device.real_gpu():
-            for module in (runtime, runtime.targets, cnn.model):
+            for module in (runtime, runtime.targets, cnn.network, cnn.model):
                 patch.setattr(module, "choose_target", choose)
         yield
 

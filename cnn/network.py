@@ -1,0 +1,208 @@
+"""A chain of layers with its parameters and gradients in one flat buffer each."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+import kernels
+from kernels.runtime import Array, Target, choose_target
+from kernels.runtime.checks import floating
+from kernels.runtime.target import Shape
+
+from . import checks
+from .data.dataset import channels_last
+from .layers import Layer
+
+_NO_STATISTICS = (0.0, 255.0)  # no uint8 images deviate that much: grey levels to [0, 1]
+_ALIGNMENT_BYTES = 64  # every view starts at a cache line, so at a vector register too
+
+
+class Network:
+    """Layers applied one after the other.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        Unbuilt; input channels and features are inferred here.
+    input_shape : tuple of int
+        Shape of one input, without the batch axis, such as (28, 28, 1).
+    device : {"auto", "cpu", "cuda"}
+        "auto" is the GPU where one works; of several, CuPy's current one.
+    dtype : str or dtype
+        Of parameters and activations.
+    seed : int
+        Of the initial parameters and of layers that draw random numbers, in [0, 2**64).
+
+    Attributes
+    ----------
+    parameters, gradients, state : dict of str to array
+        By "<position>.<name>", such as "0.weight": views of the flat buffers.
+    parameter_buffer, gradient_buffer : array
+        All parameters and all gradients, one-dimensional; each view starts at a cache line, the
+        gaps are zero and stay so.
+    pixel_mean, pixel_std : float
+        What uint8 images are normalised by, in grey levels; `Trainer.fit` takes them from its data.
+    output_shape : tuple of int
+        Shape of one output.
+    output_shapes : list of tuple of int
+        Shape of one output of each layer.
+    lock : RLock
+        Held by each step of a training and by `Sequential.predict`: both use the same layers.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a layer cannot take its input, or a parameter does not fit.
+    KernelError
+        If "cuda" is asked for and does not work.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        input_shape: Shape,
+        device: str = "auto",
+        dtype: Any = "float32",
+        seed: int = 0,
+    ) -> None:
+        self.target: Target = choose_target(device)[0]
+        self.lock = threading.RLock()
+        self.dtype = _dtype(dtype, self.target)
+        self.layers = checks.sequence("layers", layers, "of layers")
+        lengths = checks.sequence("input_shape", input_shape, "such as (28, 28, 1)")
+        self.input_shape: Shape = tuple(checks.count("input_shape", n) for n in lengths)
+        seed = checks.word("seed", seed)
+        self.pixel_mean, self.pixel_std = _NO_STATISTICS
+        self.parameters: dict[str, Array] = {}
+        self.gradients: dict[str, Array] = {}
+        self.state: dict[str, Array] = {}
+        self._build()
+        self._initialize(seed)
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """Return the outputs for prepared inputs x (N, *input_shape)."""
+        for layer in self.layers:
+            x = layer.forward(x, training)
+        return x
+
+    def backward(self, dy: Array) -> None:
+        """Fill `gradients` from the gradient of the last forward's outputs."""
+        for layer in reversed(self.layers[self._first_trained :]):
+            dy = layer.backward(dy)
+
+    def prepare(self, images: Any) -> Array:
+        """Return images on the model's device, in its dtype and with a channel axis.
+
+        uint8 images are normalised to (images - pixel_mean) / pixel_std; floating ones are taken
+        as they are.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If dtype or shape do not fit the model.
+        """
+        images = self._images(images)
+        if floating(images.dtype):
+            return self.target.array(images, self.dtype)
+        return kernels.normalize(images, self.pixel_mean, self.pixel_std, self.dtype)
+
+    @property
+    def has_pixel_statistics(self) -> bool:
+        """Whether `pixel_mean` and `pixel_std` have been taken from images."""
+        return (self.pixel_mean, self.pixel_std) != _NO_STATISTICS
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of trained values."""
+        return sum(math.prod(array.shape) for array in self.parameters.values())
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """Parameters and state by name: all arrays that a file holds."""
+        return {**self.parameters, **self.state}
+
+    def _images(self, images: Any) -> Array:
+        """Return images on the model's device, as (N, H, W, C), if their shape fits."""
+        images = self.target.array(images)
+        if len(self.input_shape) == 3:
+            images = channels_last(images)
+        if tuple(images.shape[1:]) != self.input_shape:
+            raise ValueError(
+                f"images: got shape {tuple(images.shape)}, "
+                f"expected (N, {', '.join(map(str, self.input_shape))})"
+            )
+        return images
+
+    def _build(self) -> None:
+        shape, self.output_shapes = self.input_shape, []
+        for position, layer in enumerate(self.layers):
+            if not isinstance(layer, Layer):
+                raise TypeError(f"layers: got {layer!r} at position {position}, expected a Layer")
+            # A layer remembers its last forward, so it has one place only.
+            if layer.built or any(layer is other for other in self.layers[:position]):
+                raise ValueError(
+                    f"layers: {type(layer).__name__} at position {position} is in use already, "
+                    "expected a new one"
+                )
+            shape = layer.build(shape)
+            self.output_shapes.append(shape)
+        self.output_shape: Shape = shape
+        trained = [
+            position
+            for position, layer in enumerate(self.layers)
+            if any(array[2] for array in layer.declared.values())
+        ]
+        self._first_trained = trained[0] if trained else len(self.layers)
+        if trained:
+            self.layers[trained[0]].need_dx = False
+
+    def _initialize(self, seed: int) -> None:
+        """Draw the initial values, layer by layer, into the flat buffers and hand out views."""
+        generator = np.random.default_rng(seed)
+        values: dict[str, np.ndarray[Any, Any]] = {}
+        for position, layer in enumerate(self.layers):
+            layer.seed = (seed * len(self.layers) + position) % 2**64
+            for name, (shape, initializer, trained) in layer.declared.items():
+                array = initializer(generator, shape).astype(self.dtype)
+                if trained:
+                    values[f"{position}.{name}"] = array
+                else:
+                    self.state[f"{position}.{name}"] = self.target.array(array)
+                    layer.state[name] = self.state[f"{position}.{name}"]
+            layer.built = True
+
+        alignment = max(1, _ALIGNMENT_BYTES // self.dtype.itemsize)
+        starts, size = {}, 0
+        for name, array in values.items():
+            starts[name] = size
+            size += -(-array.size // alignment) * alignment
+        self.parameter_buffer = self.target.zeros((size,), self.dtype)
+        self.gradient_buffer = self.target.zeros((size,), self.dtype)
+        for name, array in values.items():
+            place = slice(starts[name], starts[name] + array.size)
+            self.parameters[name] = self.parameter_buffer[place].reshape(array.shape)
+            self.gradients[name] = self.gradient_buffer[place].reshape(array.shape)
+            self.parameters[name][...] = self.target.array(array)
+            position_text, _, key = name.partition(".")
+            layer = self.layers[int(position_text)]
+            layer.parameters[key] = self.parameters[name]
+            layer.gradients[key] = self.gradients[name]
+
+
+def _dtype(value: Any, target: Target) -> np.dtype[Any]:
+    """Return the dtype of a model on a target."""
+    dtype: np.dtype[Any] | None = None
+    if value is not None:  # for which NumPy takes float64
+        with contextlib.suppress(TypeError):
+            dtype = np.dtype(value)
+    if dtype is None or dtype.name not in target.dtypes or not dtype.isnative:
+        got = repr(value) if dtype is None else dtype
+        expected = ", ".join(target.dtypes)
+        raise TypeError(f"dtype: got {got} on {target}, expected one of {expected}")
+    return dtype
