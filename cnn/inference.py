@@ -14,9 +14,8 @@ from kernels.runtime.memory import Arena
 from kernels.runtime.recording import Proof, Recording, Rehearsal
 
 from .fused import pooling_of
-from .layers import BatchNorm, Conv2D, Dense, Dropout, Layer, ReLU
+from .layers import BatchNorm, Conv2D, Dense, Dropout, Layer, ReLU, arrays_of, recordable, unchanged
 from .network import Network
-from .plan import arrays_of, recordable, restore
 
 _MOST_RECORDINGS = 4  # batch sizes remembered
 
@@ -71,12 +70,9 @@ class Inference:
         model = self._model
         if not self._recordable:
             return
-        before = [(layer, dict(vars(layer))) for layer in model.layers]
-        with rehearsal:
+        with unchanged(model.layers), rehearsal:
             images = model.target.empty((rows, *model.input_shape), self._dtype(dtype))
             self._forward(images)
-        for layer, attributes in before:
-            restore(layer, attributes)
 
     def _dtype(self, dtype: Any) -> Any:
         """Return the dtype of images in a recording: a cast of floating ones is no launch."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,9 +17,9 @@ from kernels.runtime.memory import Arena
 from kernels.runtime.recording import Launch, Proof, Recording, Rehearsal
 
 from .fused import DenseLoss, fuse
+from .layers import Layer, arrays_of, recordable, restore, unchanged
 
 if TYPE_CHECKING:
-    from .layers import Layer
     from .trainer import Trainer
     from .training_state import Course
 
@@ -36,24 +36,6 @@ def obstacle(trainer: Trainer, images: Array) -> str | None:
     if images.dtype.name not in dtypes or not images.dtype.isnative:
         return f"images of {images.dtype} are not gathered by a kernel"
     return None
-
-
-def recordable(part: Any) -> bool:
-    """Whether an object's own class says that all it does on the device is launches of kernels.
-
-    A class that derives from one that says so has methods of its own, and must say so itself.
-    """
-    return bool(type(part).__dict__.get("recordable", False))
-
-
-def arrays_of(parts: Sequence[Any], kind: type[Any]) -> list[Array]:
-    """Return the arrays, of a target's class, that objects have as attributes or in dicts there.
-
-    Those of Python's objects are left out: no kernel takes them.
-    """
-    values = [value for part in parts for value in vars(part).values()]
-    values += [entry for value in values if isinstance(value, dict) for entry in value.values()]
-    return [value for value in values if isinstance(value, kind) and not value.dtype.hasobject]
 
 
 def strides(course: Course, every: int) -> Iterator[range]:
@@ -211,10 +193,8 @@ class Plan:
     def rehearse(self, rows: int, rehearsal: Rehearsal) -> None:
         """Take a step on `rows` images without its launches; nothing changes."""
         self._state()
-        before = [(layer, dict(vars(layer))) for layer in self._every_layer()]
-        self._take(rows, lambda: None, rehearsal, rehearsal)
-        for layer, attributes in before:
-            restore(layer, attributes)
+        with unchanged(self._every_layer()):
+            self._take(rows, lambda: None, rehearsal, rehearsal)
 
     def _take(
         self, rows: int, check: Callable[[], None], forward: Recording, backward: Recording
@@ -314,9 +294,3 @@ class Plan:
         values = np.fromiter(rows, row_type)
         table.rows[: len(values)] = self._target.array(values)
         return len(values)
-
-
-def restore(layer: Layer, attributes: dict[str, Any]) -> None:
-    """Give a layer back the attributes that it had."""
-    vars(layer).clear()
-    vars(layer).update(attributes)

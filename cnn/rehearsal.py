@@ -17,7 +17,8 @@ from kernels.runtime.recording import Rehearsal
 
 from .data.dataset import Dataset
 from .evaluation import BATCH_SIZE
-from .plan import Plan, recordable, restore
+from .layers import recordable, restore
+from .plan import Plan
 
 if TYPE_CHECKING:
     from .trainer import Trainer
