@@ -6,7 +6,7 @@ import contextlib
 import math
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from .layers import Layer
 
 _NO_STATISTICS = (0.0, 255.0)  # no uint8 images deviate that much: grey levels to [0, 1]
 _ALIGNMENT_BYTES = 64  # every view starts at a cache line, so at a vector register too
+
+_Network = TypeVar("_Network", bound="Network")
 
 
 class Network:
@@ -95,6 +97,15 @@ class Network:
         """Fill `gradients` from the gradient of the last forward's outputs."""
         for layer in reversed(self.layers[self._first_trained :]):
             dy = layer.backward(dy)
+
+    def with_layers(self: _Network, layers: Sequence[Layer]) -> _Network:
+        """Return a network that shares everything with this one, except its layers.
+
+        They stand in for these, one for one, built and of the same shapes.
+        """
+        other = object.__new__(type(self))
+        vars(other).update(vars(self), layers=list(layers))
+        return other
 
     def prepare(self, images: Any) -> Array:
         """Return images on the model's device, in its dtype and with a channel axis.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,21 +17,24 @@ from kernels.runtime.recording import Launch, Proof, Recording, Rehearsal
 
 from .fused import DenseLoss, fuse
 from .layers import Layer, arrays_of, recordable, restore, unchanged
-
-if TYPE_CHECKING:
-    from .trainer import Trainer
-    from .training_state import Course
+from .training import Course, Training
 
 _MOST_STEPS = 1024  # taken at once: a CUDA graph of them has some ten thousand launches
 
 
-def obstacle(trainer: Trainer, images: Array) -> str | None:
+def obstacle(training: Training, images: Array) -> str | None:
     """Return what keeps the steps on these images from being planned, or None."""
-    parts = [*trainer.model.layers, trainer.loss, trainer.optimizer, trainer.augment, trainer.ema]
+    parts = [
+        *training.model.layers,
+        training.loss,
+        training.optimizer,
+        training.augment,
+        training.ema,
+    ]
     for part in parts:
         if part is not None and not recordable(part):
             return f"{getattr(part, '__name__', type(part).__name__)} is not recordable"
-    dtypes = ("uint8", *trainer.model.target.dtypes)
+    dtypes = ("uint8", *training.model.target.dtypes)
     if images.dtype.name not in dtypes or not images.dtype.isnative:
         return f"images of {images.dtype} are not gathered by a kernel"
     return None
@@ -62,7 +64,7 @@ class Plan:
 
     Parameters
     ----------
-    trainer : Trainer
+    training : Training
         Its model is trained, by its loss, optimizer, augmentation and average; see `obstacle`.
     images, labels : array
         The data set on the model's device; labels of int64.
@@ -77,23 +79,23 @@ class Plan:
         The memory of what does not outlive a step.
     """
 
-    def __init__(self, trainer: Trainer, images: Array, labels: Array, steps: int) -> None:
-        self._trainer, self._images, self._labels = trainer, images, labels
-        self._target = target = trainer.model.target
+    def __init__(self, training: Training, images: Array, labels: Array, steps: int) -> None:
+        self._training, self._images, self._labels = training, images, labels
+        self._target = target = training.model.target
         self.progress = Progress(target.zeros((3,), np.int64), target.zeros((2,), np.float64))
         self.arena = Arena(target)
         self._order = target.zeros((len(labels),), np.int64)
-        self._layers = fuse(trainer.model, trainer.loss)
+        self._layers = fuse(training.model, training.loss)
         self._recordings: dict[int, tuple[Recording, Recording]] = {}
         self._strides: dict[tuple[int, int], Launch] = {}  # by rows and steps
         self._drawing: list[Layer] = []
         self._steps = self._taken = 0
         self._row = self._rows = 0  # of the tables: that of the next step, and those there are
-        optimizer, ema = trainer.optimizer, trainer.ema
+        optimizer, ema = training.optimizer, training.ema
         self._augmentation = None
-        if trainer.augment is not None:
-            ranges = trainer.augment.rotate, trainer.augment.shift, trainer.augment.zoom
-            self._augmentation = Augmentation(*ranges, trainer.seed, trainer.steps)
+        if training.augment is not None:
+            ranges = training.augment.rotate, training.augment.shift, training.augment.zoom
+            self._augmentation = Augmentation(*ranges, training.seed, training.steps)
         self._rates = self._table(steps, optimizer.scalars(1, 1.0))
         if ema is not None:
             self._shares = self._table(steps, ema.scalars(1))
@@ -103,7 +105,7 @@ class Plan:
 
         The learning rate's factors are those of the epoch's steps, one each.
         """
-        optimizer, ema = self._trainer.optimizer, self._trainer.ema
+        optimizer, ema = self._training.optimizer, self._training.ema
         steps = enumerate(factors, optimizer.steps + 1)
         self._rows = self._fill(self._rates, (optimizer.scalars(*step) for step in steps))
         if ema is not None:
@@ -175,9 +177,9 @@ class Plan:
         self._steps += steps
         self._row += steps
         self._taken += rows * steps
-        self._trainer.optimizer.steps += steps
-        if self._trainer.ema is not None:
-            self._trainer.ema.steps += steps
+        self._training.optimizer.steps += steps
+        if self._training.ema is not None:
+            self._training.ema.steps += steps
 
     def _record(self, rows: int, check: Callable[[], None]) -> tuple[Recording, Recording]:
         """Take a step by its Python code; return it up to the loss, and from there."""
@@ -200,10 +202,10 @@ class Plan:
         self, rows: int, check: Callable[[], None], forward: Recording, backward: Recording
     ) -> None:
         """Take a step by its Python code, recorded up to the loss and from there."""
-        trainer, model = self._trainer, self._trainer.model
+        training, model = self._training, self._training.model
         layers = {id(layer): layer for layer in self._every_layer()}
         before = {key: dict(vars(layer)) for key, layer in layers.items()}
-        with gemm.precision(trainer.precision), forward:
+        with gemm.precision(training.precision), forward:
             x, labels = self._batch(rows)
             dy = self._loss_gradient(x, labels)
         self._drawing = [
@@ -213,49 +215,49 @@ class Plan:
             before[id(layer)]["draws"] = layer.draws
         check()
         trained = [index for index, layer in enumerate(self._layers) if layer.parameters]
-        with gemm.precision(trainer.precision), backward:
-            loss_scale.scale_gradient(dy, trainer.loss_scale)
+        with gemm.precision(training.precision), backward:
+            loss_scale.scale_gradient(dy, training.loss_scale)
             for layer in reversed(self._layers[min(trained, default=len(self._layers)) :]):
                 dy = layer.backward(dy)
                 # Without what forward kept, its memory serves the layers still to come.
                 restore(layer, before[id(layer)])
             buffers = model.parameter_buffer, model.gradient_buffer
-            unscale = loss_scale.update(model.gradient_buffer, trainer.loss_scale)
-            trainer.optimizer.update(*buffers, self._rates, unscale)
-            if trainer.ema is not None:
-                trainer.ema.move(model.parameter_buffer, self._shares)
+            unscale = loss_scale.update(model.gradient_buffer, training.loss_scale)
+            training.optimizer.update(*buffers, self._rates, unscale)
+            if training.ema is not None:
+                training.ema.move(model.parameter_buffer, self._shares)
             advance(self._target, model.dtype, rows, self.progress)
         for key, layer in layers.items():
             restore(layer, before[key])
 
     def _every_layer(self) -> list[Layer]:
-        return [*self._trainer.model.layers, *self._layers]
+        return [*self._training.model.layers, *self._layers]
 
     def _state(self) -> list[Array]:
         """Return what a step may change; arrays that the first step would make are made before.
 
         What parts of the training hold is among it, for a layer may have a kernel write there.
         """
-        trainer, model = self._trainer, self._trainer.model
-        trainer.optimizer.begin(model.parameter_buffer)
+        training, model = self._training, self._training.model
+        training.optimizer.begin(model.parameter_buffer)
         arrays = [model.parameter_buffer, model.gradient_buffer, *self.progress]
-        arrays += [*model.state.values(), *trainer.optimizer.state.values()]
-        if trainer.ema is not None:
-            trainer.ema.begin(model.parameter_buffer)
-            arrays.append(trainer.ema.average)
-        if trainer.loss_scale is not None:
-            arrays.append(trainer.loss_scale)
-        parts = [trainer.loss, trainer.optimizer, *self._every_layer()]
+        arrays += [*model.state.values(), *training.optimizer.state.values()]
+        if training.ema is not None:
+            training.ema.begin(model.parameter_buffer)
+            arrays.append(training.ema.average)
+        if training.loss_scale is not None:
+            arrays.append(training.loss_scale)
+        parts = [training.loss, training.optimizer, *self._every_layer()]
         return arrays + arrays_of(parts, type(model.parameter_buffer))
 
     def _inputs(self) -> list[Array]:
         """Return what a step reads and does not change: the data and the tables."""
         data = [self._images, self._labels, self._order, self._rates.rows]
-        return data if self._trainer.ema is None else [*data, self._shares.rows]
+        return data if self._training.ema is None else [*data, self._shares.rows]
 
     def _batch(self, rows: int) -> tuple[Array, Array]:
         """Return the next images, as the model takes them, and their labels."""
-        model = self._trainer.model
+        model = self._training.model
         scaled = self._images.dtype.kind == "u"  # floating images are taken as they are
         return gather_batch(
             self._target,
@@ -279,13 +281,13 @@ class Plan:
             if isinstance(layer, DenseLoss):
                 return layer.loss_gradient(x, labels, self.progress)
             x = layer.forward(x, training=True)
-        loss, dy = self._trainer.loss(x, labels)
+        loss, dy = self._training.loss(x, labels)
         count_batch(self._target, loss, x, labels, self.progress)
         return dy
 
     def _table(self, steps: int, row: tuple[float, ...]) -> Table:
         """Return a table whose rows are still to be filled with numbers such as these."""
-        wide = accumulator(self._trainer.model.dtype)
+        wide = accumulator(self._training.model.dtype)
         return Table(self._target.zeros((steps, len(row)), wide), self.progress.counters[2:])
 
     def _fill(self, table: Table, rows: Iterable[tuple[float, ...]]) -> int:

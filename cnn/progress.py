@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-if TYPE_CHECKING:
-    from .trainer import Trainer
+from .training import Training
 
 _LOSS_INTERVAL_SECONDS = 0.3  # reading the loss waits for a GPU
 
@@ -36,13 +34,13 @@ class Bar:
         """Leave the bar as it stands."""
         self._bar.close()
 
-    def advance(self, images: int, text: str, trainer: Trainer) -> None:
+    def advance(self, images: int, text: str, training: Training) -> None:
         """Add images done and, now and then, the loss."""
         if self._bar.disable:
             return
         now, done = time.monotonic(), self._bar.n + images
         self._bar.set_description_str(text, refresh=False)
         if now - self._read > _LOSS_INTERVAL_SECONDS or done == self._bar.total:
-            self._bar.set_postfix_str(f"loss {trainer.running_loss:.4f}", refresh=False)
+            self._bar.set_postfix_str(f"loss {training.running_loss:.4f}", refresh=False)
             self._read = now
         self._bar.update(images)

@@ -6,26 +6,29 @@ launches, for every size of batch; then the kernels are compiled, several at a t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import copy
+from typing import Any
 
 import numpy as np
 
-from kernels import gemm, loss_scale
+from kernels import gemm
 from kernels.runtime import Array
 from kernels.runtime.memory import Arena
 from kernels.runtime.recording import Rehearsal
+from kernels.runtime.target import Shape
 
 from .data.dataset import Dataset
 from .evaluation import BATCH_SIZE
-from .layers import recordable, restore
+from .layers import Layer, recordable, unchanged
+from .losses import Loss
+from .network import Network
 from .plan import Plan
-
-if TYPE_CHECKING:
-    from .trainer import Trainer
+from .step import take_step
+from .training import Training
 
 
 def prepare(
-    trainer: Trainer, plan: Plan | None, images: Array, batch_size: int, held_out: Dataset | None
+    training: Training, plan: Plan | None, images: Array, batch_size: int, held_out: Dataset | None
 ) -> None:
     """Compile what training on images and evaluating held-out ones launches, where not cached.
 
@@ -34,16 +37,16 @@ def prepare(
     KernelError
         If a kernel cannot be compiled.
     """
-    rehearsal = Rehearsal(Arena(trainer.model.target))
-    with trainer.model.lock:
+    rehearsal = Rehearsal(Arena(training.model.target))
+    with training.model.lock:
         for rows in _sizes(len(images), batch_size):
             if plan is not None:
                 plan.rehearse(rows, rehearsal)
             else:
-                _rehearse_step(trainer, images, rows, rehearsal)
+                _rehearse_step(training, images, rows, rehearsal)
         if held_out is not None:
             for rows in _sizes(len(held_out), BATCH_SIZE):
-                _rehearse_evaluation(trainer, held_out, rows, rehearsal)
+                _rehearse_evaluation(training, held_out, rows, rehearsal)
     rehearsal.compile()
 
 
@@ -52,48 +55,80 @@ def _sizes(images: int, batch_size: int) -> list[int]:
     return sorted({min(images, batch_size), images % batch_size} - {0}, reverse=True)
 
 
-def _rehearse_step(trainer: Trainer, images: Array, rows: int, rehearsal: Rehearsal) -> None:
+def _rehearse_step(training: Training, images: Array, rows: int, rehearsal: Rehearsal) -> None:
     """Take a step layer by layer, without the parts that may do more than launch kernels."""
-    model, empty = trainer.model, trainer.model.target.empty
-    before = [dict(vars(layer)) for layer in model.layers]
-    shapes = [(rows, *shape) for shape in (model.input_shape, *model.output_shapes)]
-    with gemm.precision(trainer.precision), rehearsal:
+    model, augment, empty = training.model, training.augment, training.model.target.empty
+    with unchanged(model.layers), gemm.precision(training.precision), rehearsal:
         batch = empty((rows, *images.shape[1:]), images.dtype)
-        if trainer.augment is not None and recordable(trainer.augment):
-            trainer.augment(batch, seed=trainer.seed, offset=0)
-        x = empty(shapes[0], model.dtype)
-        if batch.dtype.kind == "u":
-            x = model.prepare(batch)
-        for layer, shape in zip(model.layers, shapes[1:], strict=True):
-            x = layer.forward(x, True) if recordable(layer) else empty(shape, model.dtype)
-        dy = empty(x.shape, x.dtype)
-        if recordable(trainer.loss):
-            trainer.loss(x, empty((rows,), np.int64))
-        loss_scale.scale_gradient(dy, trainer.loss_scale)
-        trained = [index for index, layer in enumerate(model.layers) if layer.parameters]
-        for index in reversed(range(min(trained, default=len(model.layers)), len(model.layers))):
-            layer, shape = model.layers[index], shapes[index]
-            if recordable(layer):
-                layer.backward(dy)
-            dy = empty(shape, model.dtype)
-        unscale = loss_scale.update(model.gradient_buffer, trainer.loss_scale)
-        optimizer, buffers = trainer.optimizer, (model.parameter_buffer, model.gradient_buffer)
-        if recordable(optimizer):
-            optimizer.begin(model.parameter_buffer)
-            optimizer.update(*buffers, optimizer.scalars(1, 1.0), unscale)
-        if trainer.ema is not None and recordable(trainer.ema):
-            trainer.ema.begin(model.parameter_buffer)
-            trainer.ema.move(model.parameter_buffer, trainer.ema.scalars(1))
-    for layer, attributes in zip(model.layers, before, strict=True):
-        restore(layer, attributes)
+        if augment is not None and recordable(augment):
+            augment(batch, seed=training.seed, offset=0)
+        # Floating images would be cast, which is no launch.
+        is_uint8 = batch.dtype.kind == "u"
+        x = model.prepare(batch) if is_uint8 else empty((rows, *model.input_shape), model.dtype)
+        take_step(_recordable_only(training), x, empty((rows,), np.int64), 1.0, lambda loss: None)
 
 
 def _rehearse_evaluation(
-    trainer: Trainer, held_out: Dataset, rows: int, rehearsal: Rehearsal
+    training: Training, held_out: Dataset, rows: int, rehearsal: Rehearsal
 ) -> None:
-    model = trainer.model
+    model = training.model
     model.rehearse(rows, held_out.images.dtype, rehearsal)
-    if recordable(trainer.loss):
+    if recordable(training.loss):
         with rehearsal:
             outputs = model.target.empty((rows, *model.output_shape), model.dtype)
-            trainer.loss(outputs, model.target.empty((rows,), np.int64), grad=False)
+            training.loss(outputs, model.target.empty((rows,), np.int64), grad=False)
+
+
+def _recordable_only(training: Training) -> Training:
+    """Return a training of the same arrays, with stand-ins for the parts that are not recordable.
+
+    Its counters are its own.
+    """
+    model = training.model
+    shapes = [model.input_shape, *model.output_shapes]
+    layers = [
+        layer if recordable(layer) else _Blank(model, *shapes[position : position + 2])
+        for position, layer in enumerate(model.layers)
+    ]
+    other = copy.copy(training)
+    other.model = model.with_layers(layers)
+    if not recordable(training.loss):
+        other.loss = _blank_loss(model)
+    idle: Any = _Idle()
+    other.optimizer = copy.copy(training.optimizer) if recordable(training.optimizer) else idle
+    other.ema = None
+    if training.ema is not None and recordable(training.ema):
+        training.ema.begin(model.parameter_buffer)
+        other.ema = copy.copy(training.ema)
+    return other
+
+
+class _Blank(Layer):
+    """Returns arrays of a layer's shapes, whatever they hold."""
+
+    def __init__(self, network: Network, inputs: Shape, outputs: Shape) -> None:
+        self._network, self._inputs, self._outputs = network, inputs, outputs
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """Return y (N, *outputs)."""
+        return self._network.target.empty((len(x), *self._outputs), self._network.dtype)
+
+    def backward(self, dy: Array) -> Array:
+        """Return dx (N, *inputs)."""
+        return self._network.target.empty((len(dy), *self._inputs), self._network.dtype)
+
+
+def _blank_loss(network: Network) -> Loss:
+    """Return a loss that gives arrays of a loss's shapes, whatever they hold."""
+    empty = network.target.empty
+    return lambda outputs, labels, grad=True: (
+        empty((), outputs.dtype),
+        empty(outputs.shape, outputs.dtype),
+    )
+
+
+class _Idle:
+    """An optimizer that does nothing."""
+
+    def step(self, *arguments: Any) -> None:
+        """Leave the parameters as they are."""

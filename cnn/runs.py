@@ -19,13 +19,11 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from . import checks
+from . import checks, training_state
 from .files import UNFINISHED, append, write_whole
-
-if TYPE_CHECKING:
-    from .trainer import Trainer
+from .training import Training
 
 _LINES_PER_EPOCH = 50
 _CHECKPOINT = re.compile(r"epoch-(\d+)\.safetensors")
@@ -83,9 +81,9 @@ class Run:
         """The last checkpoint, if there is one."""
         return next(reversed(self.checkpoints), None)
 
-    def begin(self, trainer: Trainer) -> None:
-        """Forget what was written after the epoch the trainer is at, and write a checkpoint."""
-        kept, epochs = [], len(trainer.history)
+    def begin(self, training: Training) -> None:
+        """Forget what was written after the training's last epoch, and write a checkpoint."""
+        kept, epochs = [], len(training.history)
         lines = self.history.read_text().splitlines(keepends=True) if self.history.exists() else []
         for line in lines if epochs else []:
             kept.append(line)
@@ -93,31 +91,31 @@ class Run:
                 break
         write_whole(self.history, "".join(kept).encode())
         (self.folder / "checkpoints").mkdir(exist_ok=True)
-        self._save(trainer)
+        self._save(training)
 
-    def step(self, trainer: Trainer, learning_rate: float) -> None:
+    def step(self, training: Training, learning_rate: float) -> None:
         """Write the loss since the last line, now and then: reading it waits for a GPU."""
-        assert trainer.course is not None
-        steps = trainer.steps - self._first[0]
-        of_epoch = trainer.course.steps_per_epoch
+        assert training.course is not None
+        steps = training.steps - self._first[0]
+        of_epoch = training.course.steps_per_epoch
         if steps % interval(of_epoch) and steps != of_epoch:
             return
-        images = trainer.images_seen - self._first[1]
-        total = trainer.running_loss * images
+        images = training.images_seen - self._first[1]
+        total = training.running_loss * images
         loss = (total - self._written[1]) / (images - self._written[0])
         self._written = images, total
         self._event(
             "steps",
-            step=trainer.steps,
-            images=trainer.images_seen,
+            step=training.steps,
+            images=training.images_seen,
             loss=loss,
             learning_rate=learning_rate,
         )
 
-    def epoch(self, trainer: Trainer) -> None:
-        """Write the trainer's last record and a checkpoint."""
-        self._event("epoch", **trainer.history[-1])
-        self._save(trainer)
+    def epoch(self, training: Training) -> None:
+        """Write the last epoch's record and a checkpoint."""
+        self._event("epoch", **training.history[-1])
+        self._save(training)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a file of the run."""
@@ -126,11 +124,11 @@ class Run:
     def _event(self, event: str, **values: Any) -> None:
         append(self.history, (to_json({"event": event, **values}) + "\n").encode())
 
-    def _save(self, trainer: Trainer) -> None:
-        self._first, self._written = (trainer.steps, trainer.images_seen), (0, 0.0)
-        epochs = len(trainer.history)
+    def _save(self, training: Training) -> None:
+        self._first, self._written = (training.steps, training.images_seen), (0, 0.0)
+        epochs = len(training.history)
         folder = self.folder / "checkpoints"
-        trainer.save(folder / f"epoch-{epochs:04}.safetensors")
+        training_state.save(training, folder / f"epoch-{epochs:04}.safetensors")
         for number, path in self._numbered():
             # What is later is of a training that was gone back on.
             if not epochs - self.keep < number <= epochs:

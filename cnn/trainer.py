@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels import gemm, loss_scale
+from kernels import gemm
 from kernels.reduce import accumulator
 from kernels.runtime import Array
 
@@ -21,7 +21,7 @@ from .augment import Augment
 from .data.dataset import Dataset, pixel_statistics
 from .divergence import TrainingDivergedError, origin
 from .ema import EMA
-from .evaluation import checked, default_loss, evaluate
+from .evaluation import checked, evaluate
 from .layers import BatchNorm
 from .losses import Loss
 from .model import Sequential
@@ -30,12 +30,13 @@ from .plan import Plan, obstacle, strides
 from .progress import Bar
 from .rehearsal import prepare
 from .runs import Run, interval
-from .schedules import Constant, Schedule
-from .training_state import Course
+from .schedules import Schedule
+from .step import take_step
+from .training import Course, Training
 
 
-class Trainer:
-    """Minimises a loss over a model's parameters.
+class Trainer(Training):
+    """A `Training` that trains: it minimises a loss over a model's parameters.
 
     Parameters
     ----------
@@ -66,21 +67,12 @@ class Trainer:
 
     Attributes
     ----------
-    history : list of dict
-        A record per finished epoch: epoch, train_loss, seconds, images_per_second, learning_rate
-        of the last step and, where asked for, validation_loss and validation_accuracy.
     planned : bool
         Whether the last `fit` replayed its steps.
     obstacle : str or None
         Why it did not, such as a layer that is not `Layer.recordable`.
-    train_seconds : float
-        Time spent in training steps, without evaluation.
-    images_seen, steps : int
-        Training images and batches taken so far.
-    course : Course or None
-        How far the last `fit` came.
-    loss_scale : array (3,) or None
-        With "fp16", the state of `kernels.loss_scale`, on the device.
+    history, train_seconds, images_seen, steps, course, loss_scale
+        See `Training`.
 
     Raises
     ------
@@ -106,41 +98,12 @@ class Trainer:
         plan: bool = True,
         run: Run | None = None,
     ) -> None:
-        checks.instance("model", model, Sequential)
-        gemm.check_precision(precision, model.target, model.dtype)
-        self.model = model
-        self.optimizer = checks.instance("optimizer", optimizer, Optimizer)
-        self.loss: Loss = default_loss(model) if loss is None else checks.function("loss", loss)
-        schedule = Constant() if schedule is None else schedule
-        self.schedule: Schedule = checks.function("schedule", schedule)
-        self.augment = None if augment is None else checks.function("augment", augment)
-        self.precision = precision
-        self.seed = checks.word("seed", seed)
-        self.ema = None if ema is None else checks.instance("ema", ema, EMA)
+        super().__init__(model, optimizer, loss, schedule, augment, precision, seed, ema)
         self.plan = checks.flag("plan", plan)
         self.planned = False
         self.obstacle: str | None = None
-        self.run = None if run is None else checks.instance("run", run, Run)
-        self.course: Course | None = None
-        self.history: list[dict[str, Any]] = []
-        self.train_seconds = 0.0
-        self.images_seen = 0
-        self.steps = 0
+        self.run: Run | None = None if run is None else checks.instance("run", run, Run)
         self._restored = False
-        scaled = precision == "fp16"
-        self.loss_scale = loss_scale.new_state(model.target, model.dtype) if scaled else None
-        self._loss_sum: Array = None
-        self._loss_count = 0
-
-    @property
-    def running_loss(self) -> float:
-        """Mean training loss of the epoch under way, or of the last where no step is done yet.
-
-        NaN before the first step of all. Reading it waits for a GPU.
-        """
-        if self._loss_count:
-            return float(self._loss_sum) / self._loss_count
-        return float(self.history[-1]["train_loss"]) if self.history else math.nan
 
     def fit(
         self,
@@ -210,14 +173,14 @@ class Trainer:
             for epoch in range(course.done, epochs):
                 start = time.perf_counter()
                 order = self._order(len(dataset))
-                self._loss_sum = target.zeros((), accumulator(self.model.dtype))
-                self._loss_count = 0
+                self.loss_sum = target.zeros((), accumulator(self.model.dtype))
+                self.loss_count = 0
                 if plan is not None:
                     first = epoch * course.steps_per_epoch
                     of_epoch = range(first, first + course.steps_per_epoch)
                     factors = (self._factor(step, course) for step in of_epoch)
                     plan.begin_epoch(order, factors)
-                    self._loss_sum = plan.progress.totals[0, ...]
+                    self.loss_sum = plan.progress.totals[0, ...]
                 for steps in strides(course, every):
                     chosen = order[steps.start * batch_size : steps.stop * batch_size]
                     step = epoch * course.steps_per_epoch + steps[-1]
@@ -229,7 +192,7 @@ class Trainer:
                         elif len(steps) > 1:
                             plan.stride(batch_size, len(steps))
                         else:
-                            look = partial(self._look, self._loss_sum, images, chosen)
+                            look = partial(self._look, self.loss_sum, images, chosen)
                             plan.step(len(chosen), look)
                         self._count(len(steps), len(chosen))
                     bar.advance(len(chosen), f"epoch {epoch + 1}/{epochs}", self)
@@ -278,7 +241,7 @@ class Trainer:
         with self.model.target.on():
             training_state.restore(self, path)
         self._restored = self.course is not None and not self.course.finished
-        self._loss_count = 0
+        self.loss_count = 0
 
     def evaluate(self, data: Any, batch_size: int = 1024) -> dict[str, float]:
         """Return {"loss": mean loss, "accuracy": fraction classified right} of the model.
@@ -292,25 +255,17 @@ class Trainer:
 
     def _begin(self, course: Course) -> Course:
         if self._restored and self.course is not None:
-            training_state.check_continues(self.course, course)
+            course.check_continues(self.course)
             course = self.course
         self.course, self._restored = course, False
         return course
 
     def _step(self, images: Array, labels: Array, chosen: Array, factor: float) -> None:
         """Train on the chosen images, layer by layer."""
-        model, expected = self.model, labels[chosen]
-        outputs = model.forward(self._batch(images, chosen, self.steps), training=True)
-        loss, gradient = self.loss(outputs, expected)
-        self._look(loss, images, chosen)
-        loss_scale.scale_gradient(gradient, self.loss_scale)
-        model.backward(gradient)
-        unscale = loss_scale.update(model.gradient_buffer, self.loss_scale)
-        scaled = () if unscale is None else (unscale,)  # which only fp16 asks of an optimizer
-        self.optimizer.step(model.parameter_buffer, model.gradient_buffer, factor, *scaled)
-        if self.ema is not None:
-            self.ema.update(model.parameter_buffer)
-        self._loss_sum += loss.astype(self._loss_sum.dtype) * len(expected)
+        x = self._batch(images, chosen, self.steps)
+        check = partial(self._look, images=images, chosen=chosen)
+        loss = take_step(self, x, labels[chosen], factor, check)
+        self.loss_sum += loss.astype(self.loss_sum.dtype) * len(chosen)
 
     def _batch(self, images: Array, chosen: Array, step: int) -> Array:
         """Return the chosen images as the model takes them at a step, from 0."""
@@ -333,7 +288,7 @@ class Trainer:
             raise TrainingDivergedError(float(loss), step + 1, found, last)
 
     def _count(self, steps: int, images: int) -> None:
-        self._loss_count += images
+        self.loss_count += images
         self.images_seen += images
         self.steps += steps
 

@@ -4,147 +4,82 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields, replace
 from itertools import zip_longest
 from pathlib import Path
 from types import CodeType, FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import checks
 from .formats import checkpoint
 from .formats.checkpoint import CheckpointError
-
-if TYPE_CHECKING:
-    from .trainer import Trainer
+from .training import Course, Training
 
 #: What must be the same for a training to go on, beside the model; see `described`.
 _SETTINGS = ("optimizer", "loss", "schedule", "augment", "ema", "precision", "seed")
 
 
-@dataclass
-class Course:
-    """How far a `fit` has come.
-
-    Attributes
-    ----------
-    epochs, batch_size : int
-        As `fit` was given them.
-    data : str
-        Name of the data set.
-    images : int
-        In the data set.
-    done : int
-        Finished epochs.
-    reached : int
-        The trainer's steps at the end of the last of them.
-    """
-
-    epochs: int
-    batch_size: int
-    data: str
-    images: int
-    done: int = 0
-    reached: int = 0
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps of one epoch, the last perhaps of fewer images."""
-        return -(-self.images // self.batch_size)
-
-    @property
-    def smallest_step(self) -> int:
-        """Images of an epoch's last step."""
-        return self.images - (self.steps_per_epoch - 1) * self.batch_size
-
-    @property
-    def steps(self) -> int:
-        """Steps of all epochs."""
-        return self.epochs * self.steps_per_epoch
-
-    @property
-    def finished(self) -> bool:
-        """Whether all epochs are done."""
-        return self.done == self.epochs
-
-
-def check_continues(saved: Course, course: Course) -> None:
-    """Raise ValueError unless a `fit` goes on with the one that was saved."""
-    for name in ("epochs", "batch_size", "data", "images"):
-        found, expected = getattr(course, name), getattr(saved, name)
-        if found != expected:
-            what = "the number of images" if name == "images" else name
-            raise ValueError(
-                f"{what}: got {found!r}, expected {expected!r} as in the training restored"
-            )
-
-
-def save(trainer: Trainer, path: str | Path) -> None:
-    """Write a trainer's model and state; the file appears whole or not at all."""
-    arrays = {f"optimizer.{name}": array for name, array in trainer.optimizer.state.items()}
-    if trainer.ema is not None and trainer.ema.average is not None:
-        arrays["weights"] = trainer.ema.average  # between two `fit`, the model has the average
-    if trainer.loss_scale is not None:
-        arrays["loss_scale"] = trainer.loss_scale
-    # An epoch that was interrupted cannot go on: what there is is a start for another training.
-    between_epochs = trainer.course is not None and trainer.course.reached == trainer.steps
-    training = {
-        "settings": {name: described(getattr(trainer, name)) for name in _SETTINGS},
-        "course": asdict(trainer.course) if trainer.course and between_epochs else None,
-        "optimizer_steps": trainer.optimizer.steps,
-        "ema_steps": 0 if trainer.ema is None else trainer.ema.steps,
-        "steps": trainer.steps,
-        "images_seen": trainer.images_seen,
-        "train_seconds": trainer.train_seconds,
-        "history": trainer.history,
-        "draws": [[layer.seed, layer.draws] for layer in trainer.model.layers],
+def save(training: Training, path: str | Path) -> None:
+    """Write a training with its model; the file appears whole or not at all."""
+    arrays = {f"optimizer.{name}": array for name, array in training.optimizer.state.items()}
+    if training.ema is not None and training.ema.average is not None:
+        arrays["weights"] = training.ema.average  # between two `fit`, the model has the average
+    if training.loss_scale is not None:
+        arrays["loss_scale"] = training.loss_scale
+    # A `fit` that was interrupted within an epoch cannot go on; the file starts another one.
+    course = training.course
+    between_epochs = course is not None and course.reached == training.steps
+    state = {
+        "settings": {name: described(getattr(training, name)) for name in _SETTINGS},
+        "course": asdict(course) if course and between_epochs else None,
+        "optimizer_steps": training.optimizer.steps,
+        "ema_steps": 0 if training.ema is None else training.ema.steps,
+        "steps": training.steps,
+        "images_seen": training.images_seen,
+        "train_seconds": training.train_seconds,
+        "history": training.history,
+        "draws": [[layer.seed, layer.draws] for layer in training.model.layers],
     }
-    model = trainer.model
-    checkpoint.write(
-        path,
-        checkpoint.Content(
-            model.architecture(),
-            checkpoint.to_numpy(model.arrays),
-            training,
-            checkpoint.to_numpy(arrays),
-        ),
-    )
+    content = training.model.content()
+    arrays = checkpoint.to_numpy(arrays)
+    checkpoint.write(path, replace(content, training=state, training_arrays=arrays))
 
 
-def restore(trainer: Trainer, path: str | Path) -> None:
-    """Give a trainer the model and the state in a file; it is changed only if all of them fit."""
+def restore(training: Training, path: str | Path) -> None:
+    """Give a training the model and the state in a file; it changes only if all of them fit."""
     content = checkpoint.read(path)
-    training, model = content.training, trainer.model
-    if training is None:
+    state, model = content.training, training.model
+    if state is None:
         raise CheckpointError(f"{path} is a model without its training: that cannot go on")
     _check_architecture(path, content.architecture, model.architecture())
     for name in _SETTINGS:
-        _check_setting(path, name, training["settings"].get(name), getattr(trainer, name))
+        _check_setting(path, name, state["settings"].get(name), getattr(training, name))
     model.fill(content, path)
     arrays = {name: model.target.array(a) for name, a in content.training_arrays.items()}
     # In place where there is an array already: others may hold its address.
-    if trainer.ema is not None:
-        trainer.ema.steps = training["ema_steps"]
-        if trainer.ema.average is None:
-            trainer.ema.average = model.parameter_buffer.copy()
-        trainer.ema.average[...] = arrays.pop("weights", model.parameter_buffer)
-    if trainer.loss_scale is not None:
-        trainer.loss_scale[...] = arrays.pop("loss_scale")
-    optimizer = trainer.optimizer
-    optimizer.steps = training["optimizer_steps"]
+    ema, optimizer = training.ema, training.optimizer
+    if ema is not None:
+        ema.steps = state["ema_steps"]
+        if ema.average is None:
+            ema.average = model.parameter_buffer.copy()
+        ema.average[...] = arrays.pop("weights", model.parameter_buffer)
+    if training.loss_scale is not None:
+        training.loss_scale[...] = arrays.pop("loss_scale")
+    optimizer.steps = state["optimizer_steps"]
     for array in optimizer.state.values():
         array[...] = 0
     for name, array in arrays.items():
-        state = name.removeprefix("optimizer.")
-        if state in optimizer.state:
-            optimizer.state[state][...] = array
+        slot = name.removeprefix("optimizer.")
+        if slot in optimizer.state:
+            optimizer.state[slot][...] = array
         else:
-            optimizer.state[state] = array
-    trainer.steps = training["steps"]
-    trainer.images_seen = training["images_seen"]
-    trainer.train_seconds = training["train_seconds"]
-    trainer.history[:] = training["history"]
-    trainer.course = None if training["course"] is None else Course(**training["course"])
-    for layer, (seed, draws) in zip(model.layers, training["draws"], strict=True):
+            optimizer.state[slot] = array
+    training.steps = state["steps"]
+    training.images_seen = state["images_seen"]
+    training.train_seconds = state["train_seconds"]
+    training.history[:] = state["history"]
+    training.course = None if state["course"] is None else Course(**state["course"])
+    for layer, (seed, draws) in zip(model.layers, state["draws"], strict=True):
         layer.seed, layer.draws = seed, draws
 
 

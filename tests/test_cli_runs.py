@@ -12,7 +12,8 @@ from safetensors import safe_open
 import cnn.commands.train
 import cnn.data
 import cnn.runs
-from cnn import Dataset, Run, Sequential, Trainer
+import cnn.training_state
+from cnn import Dataset, Run, Sequential
 from cnn.__main__ import main
 from cnn.commands import settings
 from cnn.commands.train import add_arguments
@@ -151,10 +152,10 @@ def break_versions(monkeypatch):
 
 
 def break_the_first_checkpoint(monkeypatch):
-    def full_disk(self, path):
+    def full_disk(training, path):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(Trainer, "save", full_disk)
+    monkeypatch.setattr(cnn.training_state, "save", full_disk)
     return 1, "runs/r/checkpoints/epoch-0000.safetensors: No space left on device"
 
 

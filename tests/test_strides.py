@@ -10,7 +10,7 @@ import pytest
 
 from cnn import SGD, Augment, OneCycle, Run, Trainer, TrainingDivergedError
 from cnn.plan import strides
-from cnn.training_state import Course
+from cnn.training import Course
 from kernels import runtime
 from kernels.runtime.cuda import CudaTarget
 from planned import NETWORKS, OPTIMIZERS, a_plan, bits, noise, normalised, pair

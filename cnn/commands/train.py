@@ -297,12 +297,12 @@ def _new_run(options: argparse.Namespace) -> Run:
 
 def _has_finished(trainer: Trainer, train: Dataset, options: argparse.Namespace) -> bool:
     """Whether nothing is left to do of the training; ValueError if it was another one."""
-    from ..training_state import Course, check_continues
+    from ..training import Course
 
     if trainer.course is None or not trainer.course.finished:
         return False
     asked = Course(options.epochs, options.batch_size, train.name, len(train))
-    check_continues(trainer.course, asked)
+    asked.check_continues(trainer.course)
     return True
 
 

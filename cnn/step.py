@@ -1,0 +1,41 @@
+"""A step of training, layer by layer: what planned steps are tested against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kernels import loss_scale
+from kernels.runtime import Array
+
+from .training import Training
+
+
+def take_step(
+    training: Training, x: Array, labels: Array, factor: float, check: Callable[[Array], None]
+) -> Array:
+    """Train on a batch and return its loss, an array ().
+
+    Parameters
+    ----------
+    training : Training
+        Its model, optimizer and average are changed in place; its counters are the caller's.
+    x : array (N, ...)
+        As `Network.prepare` returns it.
+    labels : array (N,)
+        Of int64.
+    factor : float
+        Of the learning rate.
+    check : callable
+        Called with the loss, before the weights change.
+    """
+    model = training.model
+    loss, dy = training.loss(model.forward(x, training=True), labels)
+    check(loss)
+    loss_scale.scale_gradient(dy, training.loss_scale)
+    model.backward(dy)
+    unscale = loss_scale.update(model.gradient_buffer, training.loss_scale)
+    scaled = () if unscale is None else (unscale,)  # which only fp16 asks of an optimizer
+    training.optimizer.step(model.parameter_buffer, model.gradient_buffer, factor, *scaled)
+    if training.ema is not None:
+        training.ema.update(model.parameter_buffer)
+    return loss

@@ -1,0 +1,141 @@
+"""A training as a value: what is trained, by what settings, and how far it has come."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from kernels import gemm, loss_scale
+from kernels.runtime import Array
+
+from . import checks
+from .augment import Augment
+from .ema import EMA
+from .evaluation import default_loss
+from .losses import Loss
+from .model import Sequential
+from .optimizers import Optimizer
+from .schedules import Constant, Schedule
+
+
+@dataclass
+class Course:
+    """How far a `fit` has come.
+
+    Attributes
+    ----------
+    epochs, batch_size : int
+        As `fit` was given them.
+    data : str
+        Name of the data set.
+    images : int
+        In the data set.
+    done : int
+        Finished epochs.
+    reached : int
+        Steps of the training at the end of the last of them.
+    """
+
+    epochs: int
+    batch_size: int
+    data: str
+    images: int
+    done: int = 0
+    reached: int = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one epoch, the last perhaps of fewer images."""
+        return -(-self.images // self.batch_size)
+
+    @property
+    def smallest_step(self) -> int:
+        """Images of an epoch's last step."""
+        return self.images - (self.steps_per_epoch - 1) * self.batch_size
+
+    @property
+    def steps(self) -> int:
+        """Steps of all epochs."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done."""
+        return self.done == self.epochs
+
+    def check_continues(self, saved: Course) -> None:
+        """Raise ValueError unless this `fit` goes on with the one that was saved."""
+        for name in ("epochs", "batch_size", "data", "images"):
+            found, expected = getattr(self, name), getattr(saved, name)
+            if found != expected:
+                what = "the number of images" if name == "images" else name
+                raise ValueError(
+                    f"{what}: got {found!r}, expected {expected!r} as in the training restored"
+                )
+
+
+class Training:
+    """A model, the settings that it is trained by, and the state of its training.
+
+    A checkpoint holds all of it. `Trainer` is one that trains, and describes the parameters.
+
+    Attributes
+    ----------
+    history : list of dict
+        A record per finished epoch: epoch, train_loss, seconds, images_per_second, learning_rate
+        of the last step and, where asked for, validation_loss and validation_accuracy.
+    train_seconds : float
+        Time spent in training steps, without evaluation.
+    images_seen, steps : int
+        Training images and batches taken so far.
+    course : Course or None
+        How far the last `fit` came.
+    loss_scale : array (3,) or None
+        With "fp16", the state of `kernels.loss_scale`, on the device.
+    loss_sum : array ()
+        Sum of the losses of the images of the epoch under way, on the device; not saved.
+    loss_count : int
+        Number of these images; not saved.
+    """
+
+    def __init__(
+        self,
+        model: Sequential,
+        optimizer: Optimizer,
+        loss: Loss | None = None,
+        schedule: Schedule | None = None,
+        augment: Augment | None = None,
+        precision: str = "fp32",
+        seed: int = 0,
+        ema: EMA | None = None,
+    ) -> None:
+        self.model: Sequential = checks.instance("model", model, Sequential)
+        gemm.check_precision(precision, model.target, model.dtype)
+        self.optimizer: Optimizer = checks.instance("optimizer", optimizer, Optimizer)
+        self.loss: Loss = default_loss(model) if loss is None else checks.function("loss", loss)
+        schedule = Constant() if schedule is None else schedule
+        self.schedule: Schedule = checks.function("schedule", schedule)
+        self.augment = None if augment is None else checks.function("augment", augment)
+        self.precision = precision
+        self.seed = checks.word("seed", seed)
+        self.ema: EMA | None = None if ema is None else checks.instance("ema", ema, EMA)
+        self.history: list[dict[str, Any]] = []
+        self.train_seconds = 0.0
+        self.images_seen = 0
+        self.steps = 0
+        self.course: Course | None = None
+        scaled = precision == "fp16"
+        self.loss_scale = loss_scale.new_state(model.target, model.dtype) if scaled else None
+        self.loss_sum: Array = None
+        self.loss_count = 0
+
+    @property
+    def running_loss(self) -> float:
+        """Mean training loss of the epoch under way, or of the last where no step is done yet.
+
+        NaN before the first step of all. Reading it waits for a GPU.
+        """
+        if self.loss_count:
+            return float(self.loss_sum) / self.loss_count
+        return float(self.history[-1]["train_loss"]) if self.history else math.nan
