@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import kernels
@@ -10,47 +9,13 @@ from kernels import batchnorm, batchnorm_pool, conv2d_pool
 from kernels.batch import Progress, count_losses
 from kernels.conv2d import forward_with_moments
 from kernels.conv2d_pool import Pool
-from kernels.dense_loss import dense_cross_entropy, fits
-from kernels.geometry import Window, pair, window
+from kernels.dense_loss import dense_cross_entropy
+from kernels.geometry import Window, window
 from kernels.reduce import Moments
 from kernels.runtime import Array, as_array
 
-from .layers import BatchNorm, Conv2D, Dense, Layer, MaxPool2D, ReLU
-from .losses import Loss, SoftmaxCrossEntropy
-from .network import Network
-
-
-def fuse(model: Network, loss: Loss | None = None) -> list[Layer]:
-    """Return layers that compute what a model's do, on the same parameters.
-
-    Convolution, max-pooling and ReLU, the latter two in either order, become one; a convolution or
-    dense layer takes up a ReLU, and so does a batch normalisation, which takes up max-pooling and
-    the convolution before it, too. A dense layer that is the last takes up the loss.
-    """
-    fused: list[Layer] = []
-    left = list(model.layers)
-    while left:
-        layer = left.pop(0)
-        pool = pooling_of(model, layer, left[:2]) if type(layer) is Conv2D else None
-        if isinstance(layer, Conv2D) and pool is not None:
-            fused.append(ConvPool(layer, pool))
-            del left[:2]
-        elif type(layer) is Conv2D and left and type(following := left[0]) is BatchNorm:
-            norm = _norm(following, left[1:3])
-            fused.append(ConvNorm(layer, norm))
-            del left[: 1 + norm.taken]
-        elif type(layer) in (Conv2D, Dense) and _are(left[:1], ReLU):
-            fused.append(WithReLU(layer))
-            del left[:1]
-        elif type(layer) is BatchNorm and (norm := _norm(layer, left[:2])).taken:
-            fused.append(norm)
-            del left[: norm.taken]
-        else:
-            fused.append(layer)
-    last = fused[-1] if fused else None
-    if type(last) is Dense and type(loss) is SoftmaxCrossEntropy and fits(model.target, last.units):
-        fused[-1] = DenseLoss(last, loss)
-    return fused
+from .layers import BatchNorm, Conv2D, Dense, Layer, MaxPool2D
+from .losses import SoftmaxCrossEntropy
 
 
 class DenseLoss(Dense):
@@ -143,7 +108,6 @@ class Norm(Layer):
         self.norm = norm
         self.relu = relu
         self.pool = pool
-        self.taken = relu + (pool is not None)  # layers after it
         self.parameters = norm.parameters
 
     def forward(self, x: Array, training: bool = False) -> Array:
@@ -209,43 +173,3 @@ class ConvNorm(Norm):
         dy = super().backward(dy)
         del self._x, self._y  # a planned step takes their memory for dx
         return self.conv.backward_of(self._images, dy)
-
-
-def _norm(norm: BatchNorm, after: Sequence[Layer]) -> Norm:
-    """Return a batch normalisation and the layers after it as one, as many as `Norm` takes."""
-    relu, pool = False, None
-    for layer in after:
-        if type(layer) is ReLU and not relu:
-            relu = True
-        elif type(layer) is MaxPool2D and pool is None and _touching(layer):
-            pool = layer
-        else:
-            break
-    return Norm(norm, relu, pool)
-
-
-def _touching(pool: MaxPool2D) -> bool:
-    """Whether the windows touch, do not overlap, lie in the image and have up to 16 pixels."""
-    kernel, stride = pair("kernel", pool.kernel, 1), pair("stride", pool.stride or pool.kernel, 1)
-    plain = kernel == stride and pool.padding in (0, "valid") and pool.dilation == 1
-    return plain and not pool.ceil_mode and kernel[0] * kernel[1] <= 16
-
-
-def pooling_of(model: Network, conv: Conv2D, after: Sequence[Layer]) -> Pool | None:
-    """Return the pool of the two layers after a convolution, if it is one that can be fused.
-
-    They must be a max-pool, of windows that touch and do not overlap, and a ReLU.
-    """
-    if not (_are(after, MaxPool2D, ReLU) or _are(after, ReLU, MaxPool2D)):
-        return None
-    pool = next(layer for layer in after if isinstance(layer, MaxPool2D))
-    if not _touching(pool) or conv.groups != 1:
-        return None
-    kernel = pair("kernel", pool.kernel, 1)
-    filters = conv.parameters["weight"].shape
-    return conv2d_pool.windows(model.target, model.dtype, filters, conv.window, kernel)
-
-
-def _are(layers: Sequence[Layer], *kinds: type[Layer]) -> bool:
-    """Whether layers are of exactly these classes: a derived one may do something else."""
-    return [type(layer) for layer in layers] == list(kinds)

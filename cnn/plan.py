@@ -15,7 +15,8 @@ from kernels.runtime.elementwise import Table
 from kernels.runtime.memory import Arena
 from kernels.runtime.recording import Launch, Proof, Recording, Rehearsal
 
-from .fused import DenseLoss, fuse
+from .fused import DenseLoss
+from .fusion import fuse
 from .layers import Layer, arrays_of, recordable, restore, unchanged
 from .training import Course, Training
 

@@ -20,7 +20,8 @@ from cnn import (
     Softmax,
     Trainer,
 )
-from cnn.fused import ConvPool, Norm, fuse
+from cnn.fused import ConvPool, Norm
+from cnn.fusion import fuse
 from cnn.plan import Plan
 from comparison import assert_close
 from support import RTOL, device_of, host

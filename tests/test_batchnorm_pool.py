@@ -20,7 +20,8 @@ from cnn import (
     Sequential,
     Trainer,
 )
-from cnn.fused import ConvNorm, Norm, fuse
+from cnn.fused import ConvNorm, Norm
+from cnn.fusion import fuse
 from kernels import batchnorm_pool
 from kernels.geometry import window
 from support import RTOL, device_of, host, normal

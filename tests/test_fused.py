@@ -15,7 +15,8 @@ from cnn import (
     Sequential,
     SoftmaxCrossEntropy,
 )
-from cnn.fused import ConvNorm, ConvPool, DenseLoss, WithReLU, fuse
+from cnn.fused import ConvNorm, ConvPool, DenseLoss, WithReLU
+from cnn.fusion import PATTERNS, fuse
 from comparison import assert_close
 from support import RTOL, device_of, host, normal
 
@@ -164,6 +165,14 @@ def test_convolutions_and_dense_layers_take_up_a_relu(target, dtype, layer):
 def test_what_a_fused_layer_does_not_do_stays_apart(target, name):
     model = model_of(target, APART[name]())
     assert fuse(model) == list(model.layers)
+
+
+@pytest.mark.parametrize("column", ["training", "prediction"])
+def test_every_pattern_is_reached(column):
+    """The first that fits counts: none is behind one that it begins with."""
+    kinds = [pattern.kinds for pattern in PATTERNS if getattr(pattern, column) is not None]
+    for index, later in enumerate(kinds):
+        assert not any(later[: len(earlier)] == earlier for earlier in kinds[:index]), later
 
 
 def test_what_is_left_of_a_pattern_is_fused(target):

@@ -33,7 +33,7 @@ from cnn import (
     Trainer,
     evaluate,
 )
-from cnn.fused import fuse
+from cnn.fusion import fuse
 from comparison import assert_close
 from kernels.runtime import numpy_arrays_on, simt_target
 from support import device_of, host

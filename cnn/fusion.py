@@ -1,0 +1,154 @@
+"""Which layers are computed in one pass: one table, for training and for prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from kernels import conv2d_pool
+from kernels.conv2d_pool import Pool
+from kernels.dense_loss import fits
+from kernels.geometry import pair
+
+from .forward_only import ForwardConv, ForwardDense
+from .fused import ConvNorm, ConvPool, DenseLoss, Norm, WithReLU
+from .layers import BatchNorm, Conv2D, Dense, Dropout, Layer, MaxPool2D, ReLU
+from .losses import Loss, SoftmaxCrossEntropy
+from .network import Network
+
+#: Takes the network and the layers of a pattern; returns what replaces them, None if they misfit.
+Build = Callable[..., Layer | None]
+
+
+class Pattern(NamedTuple):
+    """Layers in a row, and what replaces them; None where nothing does."""
+
+    kinds: tuple[type[Any], ...]
+    training: Build | None
+    prediction: Build | None
+
+
+def fuse(network: Network, loss: Loss | None = None) -> list[Layer]:
+    """Return layers that train as a network's do, on the same parameters, in fewer passes.
+
+    The loss, if it is given, may become part of the last layer.
+    """
+    chain = [*network.layers, *([] if loss is None else [loss])]
+    layers = _rewritten(network, chain, [(p.kinds, p.training) for p in PATTERNS])
+    return layers if not layers or layers[-1] is not loss else layers[:-1]
+
+
+def fuse_for_prediction(network: Network) -> list[Layer]:
+    """Return layers of which only `forward` is used, without training: a network's in fewer passes.
+
+    They use the same parameters.
+    """
+    chain = [layer for layer in network.layers if type(layer) is not Dropout]
+    return _rewritten(network, chain, [(p.kinds, p.prediction) for p in PATTERNS])
+
+
+def _rewritten(
+    network: Network,
+    chain: Sequence[Any],
+    patterns: Sequence[tuple[tuple[type[Any], ...], Build | None]],
+) -> list[Any]:
+    """Replace, from the first layer on, those of the first pattern that fits."""
+    done: list[Any] = []
+    left = list(chain)
+    while left:
+        count, replacement = 1, left[0]
+        for kinds, build in patterns:
+            # Of exactly these classes: a derived one may do something else.
+            if build is None or tuple(map(type, left[: len(kinds)])) != kinds:
+                continue
+            built = build(network, *left[: len(kinds)])
+            if built is not None:
+                count, replacement = len(kinds), built
+                break
+        done.append(replacement)
+        del left[:count]
+    return done
+
+
+def _conv_pool(network: Network, conv: Conv2D, *after: Layer) -> Layer | None:
+    pool = _pool_of_conv(network, conv, after)
+    return None if pool is None else ConvPool(conv, pool)
+
+
+def _conv_norm(network: Network, conv: Conv2D, norm: BatchNorm, *after: Layer) -> Layer | None:
+    fused = _norm(network, norm, *after)
+    return None if fused is None else ConvNorm(conv, fused)
+
+
+def _norm(network: Network, norm: BatchNorm, *after: Layer) -> Norm | None:
+    pool = _max_pool(after)
+    if pool is not None and not _is_plain(pool):
+        return None
+    return Norm(norm, _has_relu(after), pool)
+
+
+def _with_relu(network: Network, layer: Layer, relu: ReLU) -> Layer:
+    return WithReLU(layer)
+
+
+def _dense_loss(network: Network, dense: Dense, loss: SoftmaxCrossEntropy) -> Layer | None:
+    return DenseLoss(dense, loss) if fits(network.target, dense.units) else None
+
+
+def _forward_conv(network: Network, conv: Conv2D, *after: Layer) -> Layer | None:
+    norm = after[0] if after and isinstance(after[0], BatchNorm) else None
+    after = after if norm is None else after[1:]
+    if _max_pool(after) is None:
+        return ForwardConv(network, conv, norm, _has_relu(after), None)
+    pool = _pool_of_conv(network, conv, after)
+    return None if pool is None else ForwardConv(network, conv, norm, True, pool)
+
+
+def _forward_dense(network: Network, dense: Dense, relu: ReLU) -> Layer:
+    return ForwardDense(dense)
+
+
+#: The first that fits counts, so a longer one comes before its beginning.
+PATTERNS = (
+    #       layers in a row                          in training  in prediction
+    Pattern((Conv2D, BatchNorm, ReLU, MaxPool2D), _conv_norm, _forward_conv),
+    Pattern((Conv2D, BatchNorm, MaxPool2D, ReLU), _conv_norm, _forward_conv),
+    Pattern((Conv2D, BatchNorm, MaxPool2D), _conv_norm, None),
+    Pattern((Conv2D, BatchNorm, ReLU), _conv_norm, _forward_conv),
+    Pattern((Conv2D, BatchNorm), _conv_norm, _forward_conv),
+    Pattern((Conv2D, ReLU, MaxPool2D), _conv_pool, _forward_conv),
+    Pattern((Conv2D, MaxPool2D, ReLU), _conv_pool, _forward_conv),
+    Pattern((Conv2D, ReLU), _with_relu, _forward_conv),
+    Pattern((Conv2D,), None, _forward_conv),
+    Pattern((BatchNorm, ReLU, MaxPool2D), _norm, None),
+    Pattern((BatchNorm, MaxPool2D, ReLU), _norm, None),
+    Pattern((BatchNorm, ReLU), _norm, None),
+    Pattern((BatchNorm, MaxPool2D), _norm, None),
+    Pattern((Dense, ReLU), _with_relu, _forward_dense),
+    Pattern((Dense, SoftmaxCrossEntropy), _dense_loss, None),
+)
+
+
+def _has_relu(layers: Sequence[Layer]) -> bool:
+    return any(isinstance(layer, ReLU) for layer in layers)
+
+
+def _max_pool(layers: Sequence[Layer]) -> MaxPool2D | None:
+    return next((layer for layer in layers if isinstance(layer, MaxPool2D)), None)
+
+
+def _is_plain(pool: MaxPool2D) -> bool:
+    """Whether windows do not overlap, have no gaps, lie in the image and have up to 16 pixels."""
+    kernel, stride = pair("kernel", pool.kernel, 1), pair("stride", pool.stride or pool.kernel, 1)
+    plain = kernel == stride and pool.padding in (0, "valid") and pool.dilation == 1
+    return plain and not pool.ceil_mode and kernel[0] * kernel[1] <= 16
+
+
+def _pool_of_conv(network: Network, conv: Conv2D, after: Sequence[Layer]) -> Pool | None:
+    """Return the pool of a convolution with ReLU and max-pooling, if its kernels take them."""
+    pool = _max_pool(after)
+    if pool is None or not _is_plain(pool) or conv.groups != 1:
+        return None
+    kernel = pair("kernel", pool.kernel, 1)
+    filters = conv.parameters["weight"].shape
+    return conv2d_pool.windows(network.target, network.dtype, filters, conv.window, kernel)
