@@ -20,7 +20,7 @@ from .fusion import fuse
 from .layers import Layer, arrays_of, recordable, restore, unchanged
 from .training import Course, Training
 
-_MOST_STEPS = 1024  # taken at once: a CUDA graph of them has some ten thousand launches
+_MOST_STEPS = 1024  # in one replay: a CUDA graph of them has some ten thousand launches
 
 
 def obstacle(training: Training, images: Array) -> str | None:
@@ -41,11 +41,12 @@ def obstacle(training: Training, images: Array) -> str | None:
     return None
 
 
-def strides(course: Course, every: int) -> Iterator[range]:
-    """Yield the steps of an epoch, from 0, in ranges to be taken at once.
+def replayed_together(course: Course, every: int) -> Iterator[range]:
+    """Yield the steps of an epoch, from 0, in ranges, each of which is one replay.
 
-    One ends with every `every` steps. The first step is one of its own, for it may be the one to be
-    recorded; so is a smaller last one. All other ranges, of few lengths, come again every epoch.
+    A range ends after every `every` steps. The first step is a range of its own, since it may have
+    to be recorded, and so is a last step of fewer images. The other ranges have few lengths, the
+    same in every epoch.
     """
     steps = course.steps_per_epoch
     whole = course.images // course.batch_size
@@ -88,7 +89,7 @@ class Plan:
         self._order = target.zeros((len(labels),), np.int64)
         self._layers = fuse(training.model, training.loss)
         self._recordings: dict[int, tuple[Recording, Recording]] = {}
-        self._strides: dict[tuple[int, int], Launch] = {}  # by rows and steps
+        self._many: dict[tuple[int, int], Launch] = {}  # by rows and steps
         self._drawing: list[Layer] = []
         self._steps = self._taken = 0
         self._row = self._rows = 0  # of the tables: that of the next step, and those there are
@@ -143,8 +144,8 @@ class Plan:
             self._recordings[rows] = self._record(rows, check)
         self._count(rows, 1)
 
-    def stride(self, rows: int, steps: int) -> None:
-        """Train on the next `steps` batches of `rows` images each, all at once.
+    def replay_many(self, rows: int, steps: int) -> None:
+        """Train on the next `steps` batches of `rows` images each, by one replay.
 
         A batch of that size must have been taken by `step`.
 
@@ -154,12 +155,12 @@ class Plan:
             If the order has fewer left, or if there are fewer steps that have a factor.
         """
         self._check_left(rows, steps)
-        if (rows, steps) not in self._strides:
+        if (rows, steps) not in self._many:
             forward, backward = self._recordings[rows]
             launches = [*forward.launches, *backward.launches]
-            self._strides[rows, steps] = self._target.replayer(launches * steps)
+            self._many[rows, steps] = self._target.replayer(launches * steps)
         with self._target.on(self.arena.stream):
-            self._strides[rows, steps]()
+            self._many[rows, steps]()
         self._count_draws(steps)
         self._count(rows, steps)
 

@@ -26,7 +26,7 @@ from .layers import BatchNorm
 from .losses import Loss
 from .model import Sequential
 from .optimizers import Optimizer
-from .plan import Plan, obstacle, strides
+from .plan import Plan, obstacle, replayed_together
 from .progress import Bar
 from .rehearsal import prepare
 from .runs import Run, interval
@@ -163,7 +163,7 @@ class Trainer(Training):
         labels = target.array(dataset.labels, np.int64)
         plan = self._plan(images, labels, course)
         prepare(self, plan, images, course.batch_size, held_out)
-        every = self._stride(course, watched=progress or self.run is not None)
+        every = self._steps_per_replay(course, watched=progress or self.run is not None)
         if self.run is not None:
             self.run.begin(self)
 
@@ -181,7 +181,7 @@ class Trainer(Training):
                     factors = (self._factor(step, course) for step in of_epoch)
                     plan.begin_epoch(order, factors)
                     self.loss_sum = plan.progress.totals[0, ...]
-                for steps in strides(course, every):
+                for steps in replayed_together(course, every):
                     chosen = order[steps.start * batch_size : steps.stop * batch_size]
                     step = epoch * course.steps_per_epoch + steps[-1]
                     factor = self._factor(step, course)
@@ -190,7 +190,7 @@ class Trainer(Training):
                             with gemm.precision(self.precision):
                                 self._step(images, labels, chosen, factor)
                         elif len(steps) > 1:
-                            plan.stride(batch_size, len(steps))
+                            plan.replay_many(batch_size, len(steps))
                         else:
                             look = partial(self._look, self.loss_sum, images, chosen)
                             plan.step(len(chosen), look)
@@ -304,13 +304,13 @@ class Trainer(Training):
         """Return the schedule's factor, which may be one of NumPy's numbers."""
         return float(checks.number(0)("schedule", self.schedule(step, course.steps)))
 
-    def _stride(self, course: Course, watched: bool) -> int:
-        """Return how many steps may pass unseen: their losses, and an interrupt between them."""
+    def _steps_per_replay(self, course: Course, watched: bool) -> int:
+        """Return the number of steps per graph launch; losses and Ctrl-C are seen only between."""
         if not self.planned or self.model.target.name != "cuda":
             return 1
         steps = course.steps_per_epoch
-        # To make the graph of an epoch is to launch each of its kernels once, so that it must serve
-        # another epoch to be of use; the graph of a few steps serves this one many times.
+        # Capturing a graph costs as much as launching each of its kernels once. So the graph of an
+        # epoch pays only if another epoch replays it; the graph of a few steps pays within one.
         return interval(steps) if watched or course.epochs == course.done + 1 else steps
 
     def _record(

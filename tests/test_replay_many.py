@@ -1,4 +1,4 @@
-"""Many steps at once: the same bits as one by one, in as few launches as what is seen allows."""
+"""Many steps in one replay: the same bits as one by one, in as few launches as can be."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cnn import SGD, Augment, OneCycle, Run, Trainer, TrainingDivergedError
-from cnn.plan import strides
+from cnn.plan import replayed_together
 from cnn.training import Course
 from kernels import runtime
 from kernels.runtime.cuda import CudaTarget
@@ -29,7 +29,7 @@ EVERYTHING = {
 def taken(monkeypatch):
     """Have trainers take so many steps at once as there stand in the list: one until then."""
     every = [1]
-    monkeypatch.setattr(Trainer, "_stride", lambda self, course, watched: every[-1])
+    monkeypatch.setattr(Trainer, "_steps_per_replay", lambda self, course, watched: every[-1])
     return every
 
 
@@ -65,7 +65,7 @@ def held(trainer):
     ],
 )
 def test_which_steps_are_taken_at_once(images, batch_size, every, lengths):
-    ranges = list(strides(Course(1, batch_size, "", images), every))
+    ranges = list(replayed_together(Course(1, batch_size, "", images), every))
     assert [len(steps) for steps in ranges] == lengths
     assert [step for steps in ranges for step in steps] == list(range(-(-images // batch_size)))
 
@@ -82,7 +82,7 @@ def test_a_gpu_is_left_alone_for_as_long_as_nobody_looks():
     ):
         trainer.model.target = types.SimpleNamespace(name=name)
         trainer.planned, course.done = planned, done
-        assert trainer._stride(course, watched) == expected
+        assert trainer._steps_per_replay(course, watched) == expected
 
 
 # --- the same training
@@ -100,7 +100,7 @@ def test_at_once_and_one_by_one_train_the_same(target, dtype, taken, every, laye
     assert ours == theirs
 
 
-def test_a_loss_scale_changes_within_a_stride(taken):
+def test_a_loss_scale_changes_within_a_replay(taken):
     trainers = []
     with runtime.numpy_arrays_on(runtime.simt_target()) as target:
         for steps in (1, 7):
@@ -147,7 +147,7 @@ def test_the_loss_curve_is_the_same(target, taken, tmp_path):
     assert curves[0] == curves[1] and len(curves[0]) == 2 * 34
 
 
-def test_a_loss_that_diverges_within_a_stride_is_seen_at_its_end(target, taken):
+def test_a_loss_that_diverges_within_a_replay_is_seen_at_its_end(target, taken):
     taken.append(6)
     trainer = pair(target, optimizer=lambda: SGD(1e30))[0]
     with (
@@ -159,16 +159,16 @@ def test_a_loss_that_diverges_within_a_stride_is_seen_at_its_end(target, taken):
     assert caught.value.origin == "the output of layer 0 (Conv2D)"
 
 
-def test_a_plan_takes_no_stride_beyond_the_order_or_the_schedule(target):
+def test_a_plan_replays_nothing_beyond_the_order_or_the_schedule(target):
     plan = a_plan(pair(target)[0], noise(17), steps=5)
     plan.step(4)
     with pytest.raises(ValueError, match="rows: got 4, expected 1 to 3, what the order has left"):
-        plan.stride(4, 4)
-    plan.stride(4, 3)
+        plan.replay_many(4, 4)
+    plan.replay_many(4, 3)
     plan.begin_epoch(target.array(range(17)), [1.0, 1.0, 1.0])
-    plan.stride(4, 2)
+    plan.replay_many(4, 2)
     with pytest.raises(ValueError, match="steps: got 2 after 2, expected 3 in all"):
-        plan.stride(4, 2)
+        plan.replay_many(4, 2)
 
 
 # --- launches
@@ -190,10 +190,10 @@ def test_an_epoch_is_three_replays(target, taken, monkeypatch):
     monkeypatch.setattr(type(target), "replayer", counting)
     taken.append(7)
     pair(target)[0].fit(noise(25), epochs=3, batch_size=4)
-    forward, backward, stride = made[:3]
+    forward, backward, many = made[:3]
     step, last = [forward, backward], made[3:]
-    assert stride == 5 * (forward + backward)
-    assert replays == [*step, stride, *last] + 2 * [*step, stride, *last]
+    assert many == 5 * (forward + backward)
+    assert replays == [*step, many, *last] + 2 * [*step, many, *last]
     assert len(made) == 5
 
 
@@ -221,7 +221,7 @@ class PlayedStream:
         (self.log if self.captured is None else self.captured).append(name)
 
 
-def test_a_stride_is_one_graph_on_the_current_stream(monkeypatch):
+def test_many_steps_are_one_graph_on_the_current_stream(monkeypatch):
     """CuPy is played: what is shown is what is captured, and how much is launched where."""
     caller, other = PlayedStream(), PlayedStream()
     monkeypatch.setattr(PlayedStream, "current", [caller], raising=False)
