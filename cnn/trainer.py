@@ -163,48 +163,20 @@ class Trainer(Training):
         labels = target.array(dataset.labels, np.int64)
         plan = self._plan(images, labels, course)
         prepare(self, plan, images, course.batch_size, held_out)
-        every = self._steps_per_replay(course, watched=progress or self.run is not None)
+        together = self._steps_per_replay(course, watched=progress or self.run is not None)
         if self.run is not None:
             self.run.begin(self)
 
-        shown = Bar(epochs * len(dataset), course.done * len(dataset), enabled=progress)
+        bar = Bar(epochs * len(dataset), course.done * len(dataset), enabled=progress)
         # Between two `fit`, the model holds the average: the weights come back for training.
-        with target.on(), shown as bar, self._swapped_average():
-            for epoch in range(course.done, epochs):
+        with target.on(), bar, self._swapped_average():
+            while not course.finished:
                 start = time.perf_counter()
-                order = self._order(len(dataset))
-                self.loss_sum = target.zeros((), accumulator(self.model.dtype))
-                self.loss_count = 0
-                if plan is not None:
-                    first = epoch * course.steps_per_epoch
-                    of_epoch = range(first, first + course.steps_per_epoch)
-                    factors = (self._factor(step, course) for step in of_epoch)
-                    plan.begin_epoch(order, factors)
-                    self.loss_sum = plan.progress.totals[0, ...]
-                for steps in replayed_together(course, every):
-                    chosen = order[steps.start * batch_size : steps.stop * batch_size]
-                    step = epoch * course.steps_per_epoch + steps[-1]
-                    factor = self._factor(step, course)
-                    with self.model.lock, self._counted_time():
-                        if plan is None:
-                            with gemm.precision(self.precision):
-                                self._step(images, labels, chosen, factor)
-                        elif len(steps) > 1:
-                            plan.replay_many(batch_size, len(steps))
-                        else:
-                            look = partial(self._look, self.loss_sum, images, chosen)
-                            plan.step(len(chosen), look)
-                        self._count(len(steps), len(chosen))
-                    bar.advance(len(chosen), f"epoch {epoch + 1}/{epochs}", self)
-                    if self.run is not None:
-                        self.run.step(self, float(self.optimizer.lr * factor))
-                with self._counted_time():
-                    loss = self.running_loss  # waits for the device
-                self._check(loss, images, chosen[-batch_size:], self.steps - 1)
+                loss, rate = self._epoch(images, labels, course, plan, together, bar)
                 seconds = time.perf_counter() - start
                 course.done, course.reached = course.done + 1, self.steps
                 with self._swapped_average():
-                    self._record(loss, seconds, len(dataset), factor, held_out)
+                    self._record(loss, seconds, len(dataset), rate, held_out)
                     if self.run is not None:
                         self.run.epoch(self)
         return self.history
@@ -260,10 +232,50 @@ class Trainer(Training):
         self.course, self._restored = course, False
         return course
 
+    def _epoch(
+        self,
+        images: Array,
+        labels: Array,
+        course: Course,
+        plan: Plan | None,
+        together: int,
+        bar: Bar,
+    ) -> tuple[float, float]:
+        """Train for an epoch, `together` steps per replay; return mean loss and last rate."""
+        batch_size, target = course.batch_size, self.model.target
+        first = course.done * course.steps_per_epoch
+        order = self._order(len(images))
+        self.loss_sum = target.zeros((), accumulator(self.model.dtype))
+        self.loss_count = 0
+        if plan is not None:
+            every_step = range(first, first + course.steps_per_epoch)
+            plan.begin_epoch(order, (self._factor(step, course) for step in every_step))
+            self.loss_sum = plan.progress.totals[0, ...]
+        for steps in replayed_together(course, together):
+            chosen = order[steps.start * batch_size : steps.stop * batch_size]
+            factor = self._factor(first + steps[-1], course)
+            with self.model.lock, self._counted_time():
+                if plan is None:
+                    with gemm.precision(self.precision):
+                        self._step(images, labels, chosen, factor)
+                elif len(steps) > 1:
+                    plan.replay_many(batch_size, len(steps))
+                else:
+                    check = partial(self._check_on_cpu, self.loss_sum, images, chosen)
+                    plan.step(len(chosen), check)
+                self._count(len(steps), len(chosen))
+            bar.advance(len(chosen), f"epoch {course.done + 1}/{course.epochs}", self)
+            if self.run is not None:
+                self.run.step(self, float(self.optimizer.lr * factor))
+        with self._counted_time():
+            loss = self.running_loss  # waits for the device
+        self._check(loss, images, chosen[-batch_size:], self.steps - 1)
+        return loss, float(self.optimizer.lr * factor)
+
     def _step(self, images: Array, labels: Array, chosen: Array, factor: float) -> None:
         """Train on the chosen images, layer by layer."""
         x = self._batch(images, chosen, self.steps)
-        check = partial(self._look, images=images, chosen=chosen)
+        check = partial(self._check_on_cpu, images=images, chosen=chosen)
         loss = take_step(self, x, labels[chosen], factor, check)
         self.loss_sum += loss.astype(self.loss_sum.dtype) * len(chosen)
 
@@ -274,8 +286,8 @@ class Trainer(Training):
             batch = self.augment(batch, seed=self.seed, offset=step)
         return self.model.prepare(batch)
 
-    def _look(self, loss: Array, images: Array, chosen: Array) -> None:
-        """Check the loss of the step under way where reading it waits for nothing."""
+    def _check_on_cpu(self, loss: Array, images: Array, chosen: Array) -> None:
+        """Check the loss of the step under way, except on a GPU, where reading it waits."""
         if self.model.target.name != "cuda":
             self._check(loss, images, chosen, self.steps)
 
@@ -314,14 +326,14 @@ class Trainer(Training):
         return interval(steps) if watched or course.epochs == course.done + 1 else steps
 
     def _record(
-        self, loss: float, seconds: float, images: int, factor: float, validation: Dataset | None
+        self, loss: float, seconds: float, images: int, rate: float, validation: Dataset | None
     ) -> None:
         record = {
             "epoch": len(self.history) + 1,
             "train_loss": loss,
             "seconds": seconds,
             "images_per_second": images / seconds,
-            "learning_rate": float(self.optimizer.lr * factor),
+            "learning_rate": rate,
         }
         if validation is not None:
             found = evaluate(self.model, validation, self.loss)
