@@ -1,4 +1,4 @@
-"""Trainings whose loss stops being a number: where it began."""
+"""The error of a loss that is NaN or infinite, and where that began."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class TrainingDivergedError(RuntimeError):
     Attributes
     ----------
     step : int
-        The step, from 1, whose loss it was.
+        The step of that loss, counted from 1.
     origin : str
-        What first was not finite, such as "the output of layer 3 (Dense)".
+        The first value that was not finite, such as "the output of layer 3 (Dense)".
     checkpoint : Path or None
-        The last good one, where the training has a `Run`.
+        The last one before, if the training has a `Run`.
     """
 
     def __init__(self, loss: float, step: int, origin: str, checkpoint: Path | None) -> None:
@@ -31,9 +31,9 @@ class TrainingDivergedError(RuntimeError):
 
 
 def origin(model: Network, x: Array) -> str:
-    """Say what is not finite first in a forward pass of training, for prepared inputs x.
+    """Return what is not finite first in a forward pass on prepared inputs x.
 
-    The pass is that of the last `forward`: random numbers are the same.
+    The pass repeats the last one of training: it draws the same random numbers.
     """
     if not np.isfinite(x).all():
         return "the images"

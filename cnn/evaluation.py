@@ -1,4 +1,4 @@
-"""Measuring a model on a data set."""
+"""Evaluating a model on a data set."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from .data.dataset import Dataset, as_dataset, finite
 from .layers import Softmax
 from .losses import CrossEntropy, Loss, SoftmaxCrossEntropy
 from .model import Sequential
+from .network import Network
 
-BATCH_SIZE = 1024  #: images taken at a time
+#: Images per forward pass.
+BATCH_SIZE = 1024
 
 
-def default_loss(model: Sequential) -> Loss:
+def default_loss(model: Network) -> Loss:
     """Return `CrossEntropy` for a model that ends with `Softmax`, else `SoftmaxCrossEntropy`."""
     ends_with_softmax = bool(model.layers) and isinstance(model.layers[-1], Softmax)
     return CrossEntropy() if ends_with_softmax else SoftmaxCrossEntropy()
@@ -27,23 +29,23 @@ def default_loss(model: Sequential) -> Loss:
 def evaluate(
     model: Sequential, data: Any, loss: Loss | None = None, batch_size: int = BATCH_SIZE
 ) -> dict[str, float]:
-    """Return {"loss": mean loss, "accuracy": fraction classified right} of a model.
+    """Return {"loss": mean loss, "accuracy": fraction of right classes} of a model.
 
     Parameters
     ----------
     model : Sequential
-        As it is.
+        Used with its current weights.
     data : Dataset or pair (images, labels)
         As in `Trainer.fit`.
     loss : Loss, optional
-        `default_loss` where not given.
+        `default_loss` of the model by default.
     batch_size : int
-        Images taken at a time.
+        Images per forward pass.
 
     Raises
     ------
     TypeError, ValueError
-        If the data do not fit, or another argument.
+        If the data do not fit the model, or another argument is invalid.
     """
     checks.instance("model", model, Sequential)
     measure = default_loss(model) if loss is None else checks.function("loss", loss)
@@ -63,8 +65,8 @@ def evaluate(
     return {"loss": loss_sum / len(dataset), "accuracy": hits / len(dataset)}
 
 
-def checked(model: Sequential, name: str, data: Any) -> Dataset:
-    """Return data as a Dataset that fits the model, or raise an error that begins with the name."""
+def checked(model: Network, name: str, data: Any) -> Dataset:
+    """Return data as a Dataset that fits the model; errors begin with `name`."""
     dataset = as_dataset(data, name)
     if len(dataset) == 0:
         raise ValueError(f"{name}: got no images, expected at least one")

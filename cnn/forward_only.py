@@ -34,7 +34,7 @@ class ForwardConv(Layer):
     Parameters
     ----------
     network : Network
-        Which the layers belong to.
+        Its target and dtype decide whether filters are transformed.
     conv : Conv2D
         The convolution.
     norm : BatchNorm or None

@@ -1,4 +1,4 @@
-"""Layers that do the work of several in one pass."""
+"""Fused layers for training: each does the work of several in one pass."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .losses import SoftmaxCrossEntropy
 
 
 class DenseLoss(Dense):
-    """A dense layer, the last one, followed by softmax and cross-entropy."""
+    """The last dense layer, with softmax and cross-entropy."""
 
     recordable = True
 
@@ -28,7 +28,7 @@ class DenseLoss(Dense):
         self.loss = loss
 
     def loss_gradient(self, x: Array, labels: Array, progress: Progress) -> Array:
-        """Return the gradient of the loss by the logits (N, units); count losses and hits."""
+        """Count losses and hits; return the loss's gradient, that of the logits (N, units)."""
         self._x = x
         weight, bias = self.parameters["weight"], self.parameters.get("bias")
         smoothing = self.loss.label_smoothing
@@ -99,7 +99,7 @@ class Norm(Layer):
     relu : bool
         Whether there is a ReLU.
     pool : MaxPool2D, optional
-        Its windows touch and do not overlap.
+        Of windows that do not overlap and leave no gaps.
     """
 
     recordable = True
@@ -152,7 +152,7 @@ class Norm(Layer):
 
 
 class ConvNorm(Norm):
-    """A convolution followed by what `Norm` is, for which its kernels leave the statistics."""
+    """A convolution followed by a `Norm`, whose statistics the convolution's kernels compute."""
 
     recordable = True
 
@@ -171,5 +171,5 @@ class ConvNorm(Norm):
     def backward(self, dy: Array) -> Array:
         """Return dx (N, H, W, C)."""
         dy = super().backward(dy)
-        del self._x, self._y  # a planned step takes their memory for dx
+        del self._x, self._y  # a planned step reuses their memory for dx
         return self.conv.backward_of(self._images, dy)

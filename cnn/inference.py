@@ -13,7 +13,7 @@ from .fusion import fuse_for_prediction
 from .layers import arrays_of, recordable, unchanged
 from .network import Network
 
-_MOST_RECORDINGS = 4  # batch sizes remembered
+_MOST_RECORDINGS = 4  # of different batch sizes; the oldest is dropped
 
 
 class Inference:
@@ -36,13 +36,13 @@ class Inference:
 
     def __call__(self, images: Array, outputs: Array) -> None:
         """Write the outputs (N, ...) for images (N, ...), which `Sequential.prepare` takes."""
-        # The lock is for the recordings' arrays, and what layers keep of a pass.
+        # The recordings' arrays, and the attributes that a pass sets, serve one thread at a time.
         with self._model.lock, self._model.target.on():
             if not self._recordable:
                 outputs[...] = self._forward(images)
                 return
             dtype = self._dtype(images.dtype)
-            # The statistics are part of a launch, and so of its key.
+            # The statistics are arguments of a recorded launch.
             statistics = self._model.pixel_mean, self._model.pixel_std
             key = (images.shape, dtype, *statistics)
             new = key not in self._recordings
@@ -52,13 +52,13 @@ class Inference:
                 self._recordings[key] = self._record(images, dtype)
             recording, source, result = self._recordings[key]
             with self._model.target.on(recording.arena.stream):
-                if not new:  # else the pass has been taken
+                if not new:  # recording it has run it
                     source[...] = images
                     recording.replay()
                 outputs[...] = result
 
     def rehearse(self, rows: int, dtype: Any, rehearsal: Rehearsal) -> None:
-        """Pass images (rows, ...) of a dtype forward without launches, if passes are recorded."""
+        """Run a recordable pass for images (rows, ...) of a dtype, without its launches."""
         model = self._model
         if not self._recordable:
             return
@@ -67,7 +67,7 @@ class Inference:
             self._forward(images)
 
     def _dtype(self, dtype: Any) -> Any:
-        """Return the dtype of images in a recording: a cast of floating ones is no launch."""
+        """Return the dtype in which images enter a recording: floating ones are cast before."""
         return self._model.dtype if floating(dtype) else dtype
 
     def _record(self, images: Array, dtype: Any) -> tuple[Recording, Array, Array]:

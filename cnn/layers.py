@@ -33,21 +33,21 @@ _POOL: dict[str, checks.Rule] = {
 
 
 class Layer:
-    """What every layer is; a subclass is a dataclass whose fields are its settings.
+    """Base class of layers; a subclass is a dataclass whose fields are its settings.
 
     Attributes
     ----------
     parameters, gradients, state : dict of str to array
         Trained arrays, their gradients of the last backward, and arrays that are saved but not
-        trained. They are there once the layer is built.
+        trained; empty until the layer is built.
     need_dx : bool
         Whether `backward` must return dx; false for the first layer of a model.
     seed, draws : int
-        Of the layer's random numbers, if it draws any, and how often it has drawn.
+        Seed of the layer's random numbers, and how many times it has drawn some.
     recordable : bool
-        Whether all that forward and backward do on the device is launches of kernels, on the same
-        arrays every time: a `Trainer` then replays these without calling the methods again. Not
-        inherited: a class says so in its own body.
+        Whether forward and backward do nothing on the device but launch kernels, on the same arrays
+        every time; a `Trainer` then replays the launches without calling the methods again. Not
+        inherited: each class sets it in its own body.
     built : bool
         Whether the layer is part of a model or has been used alone.
     """
@@ -107,7 +107,7 @@ class Layer:
         raise NotImplementedError
 
     def settings(self) -> dict[str, Any]:
-        """Return the arguments that make this layer anew."""
+        """Return the arguments of the constructor that make an equal layer."""
         return {f.name: checks.plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
 
     def ready(self, x: Any) -> Array:
@@ -119,7 +119,7 @@ class Layer:
         return x
 
     def allocate(self, target: Target, dtype: Any, generator: np.random.Generator) -> None:
-        """Make the declared arrays, each on its own; a model gives views of its buffers instead."""
+        """Allocate each declared array by itself; a model gives views of its buffers instead."""
         for name, (shape, initializer, trained) in self.declared.items():
             values = target.array(initializer(generator, shape).astype(dtype))
             (self.parameters if trained else self.state)[name] = values
@@ -217,7 +217,7 @@ class Conv2D(Layer):
         return self.backward_of(self._x, dy)
 
     def backward_of(self, x: Array, dy: Array) -> Array:
-        """Do what `backward` does, for the images x of another pass than the last `forward`."""
+        """Do as `backward` does, but for images x that are not those of the last `forward`."""
         dx, _, _ = kernels.conv2d_backward(
             dy,
             x,

@@ -25,7 +25,7 @@ class Sequential(Network):
     def predict(self, x: Any, batch_size: int = 1024) -> Array:
         """Return the outputs for images or other inputs x (N, ...), on the model's device.
 
-        They are taken `batch_size` at a time. Several threads may call it at once: their passes
+        A forward pass takes `batch_size` inputs. Several threads may call it at once: their passes
         take turns.
 
         Raises
@@ -44,14 +44,14 @@ class Sequential(Network):
         return outputs
 
     def rehearse(self, rows: int, dtype: Any, rehearsal: Rehearsal) -> None:
-        """Note the kernels that `predict` launches for images (rows, ...) of a dtype."""
+        """Let `rehearsal` note the kernels that `predict` launches for images (rows, ...)."""
         self._inference.rehearse(rows, dtype, rehearsal)
 
     def summary(self, batch_size: int = 256) -> str:
-        """Return a table of layers: output shapes, parameters, operations and memory.
+        """Return a table of the layers' output shapes, parameters, operations and memory.
 
-        Below it, what the columns count, and the memory that a step of `batch_size` images takes:
-        its activations, the parameters and their gradients. The optimizer adds its state.
+        Below it stand the units of the columns, and the memory of a step of `batch_size` images:
+        activations, parameters and gradients. The optimizer's state is not counted.
         """
         return summary(self, checks.count("batch_size", batch_size))
 
@@ -78,18 +78,18 @@ class Sequential(Network):
         ValueError, KernelError
             If there is no such device, or it does not work.
         """
-        choose_target(device)  # what is wrong with it is not the file's fault
+        choose_target(device)  # its errors are not CheckpointErrors
         content = checkpoint.read(path)
         kinds = [_kind(path, name) for name, _ in content.architecture["layers"]]
         return _built(content, kinds, device, path)
 
     def architecture(self) -> dict[str, Any]:
-        """Return all that makes the model anew, except its arrays."""
+        """Return what an equal model is made from, except its arrays."""
         return {
             "layers": [[type(layer).__name__, layer.settings()] for layer in self.layers],
             "input_shape": self.input_shape,
             "dtype": self.dtype.name,
-            "pixel_mean": float(self.pixel_mean),  # whoever set them
+            "pixel_mean": float(self.pixel_mean),  # a user may have set another type
             "pixel_std": float(self.pixel_std),
         }
 
@@ -98,12 +98,19 @@ class Sequential(Network):
         return Content(self.architecture(), checkpoint.to_numpy(self.arrays))
 
     def fill(self, content: Content, source: str | Path) -> None:
-        """Copy the values of a file of this architecture into the arrays, which stay in place.
+        """Copy values into the model's arrays, which stay in place.
+
+        Parameters
+        ----------
+        content : Content
+            Of this architecture.
+        source : str or Path
+            Where it is from; the message of an error begins with it.
 
         Raises
         ------
         CheckpointError
-            If it holds other arrays; the message begins with `source`.
+            If it holds other arrays than the model.
         """
         expected = {name: tuple(array.shape) for name, array in self.arrays.items()}
         if expected != {name: array.shape for name, array in content.arrays.items()}:
@@ -129,9 +136,9 @@ class Sequential(Network):
 def _copied(
     content: bytes, kinds: Sequence[type[Layer]], draws: Sequence[tuple[int, int]], device: str
 ) -> Sequential:
-    """Return a copy of the model that `content` holds: what copying and unpickling it calls.
+    """Return a copy of the model in `content`; copying and unpickling a model call this.
 
-    `kinds` are its layers' classes, `draws` their `seed` and `draws`.
+    `kinds` are the classes of its layers, `draws` their attributes `seed` and `draws`.
     """
     source = "the pickled model"
     model = _built(checkpoint.from_bytes(content, source), kinds, device, source)
@@ -143,7 +150,7 @@ def _copied(
 def _built(
     content: Content, kinds: Sequence[type[Layer]], device: str, source: str | Path
 ) -> Sequential:
-    """Return the model that a file describes, of these classes of layers."""
+    """Return the model in `content`, whose layers are of these classes."""
     described = content.architecture
     layers = [
         _layer(source, kind, settings)
@@ -161,7 +168,7 @@ def _built(
 
 
 def _kind(path: str | Path, name: str) -> type[Layer]:
-    """Return the class of layers of that name, the last one defined of several."""
+    """Return the class of layers of this name; of several, the last one defined."""
     found = [kind for kind in _kinds(Layer) if kind.__name__ == name]
     if not found:
         raise CheckpointError(

@@ -39,17 +39,18 @@ class Network:
     dtype : str or dtype
         Of parameters and activations.
     seed : int
-        Of the initial parameters and of layers that draw random numbers, in [0, 2**64).
+        Of the initial parameters and of the layers' random numbers, in [0, 2**64).
 
     Attributes
     ----------
     parameters, gradients, state : dict of str to array
         By "<position>.<name>", such as "0.weight": views of the flat buffers.
     parameter_buffer, gradient_buffer : array
-        All parameters and all gradients, one-dimensional; each view starts at a cache line, the
-        gaps are zero and stay so.
+        All parameters and all gradients, one-dimensional; each view starts at a cache line, and
+        the gaps between them stay zero.
     pixel_mean, pixel_std : float
-        What uint8 images are normalised by, in grey levels; `Trainer.fit` takes them from its data.
+        Mean and deviation by which uint8 images are normalised, in grey levels; `Trainer.fit`
+        takes them from its data.
     output_shape : tuple of int
         Shape of one output.
     output_shapes : list of tuple of int
@@ -60,7 +61,7 @@ class Network:
     Raises
     ------
     TypeError, ValueError
-        If a layer cannot take its input, or a parameter does not fit.
+        If a layer cannot take its input, or an argument is invalid.
     KernelError
         If "cuda" is asked for and does not work.
     """
@@ -99,9 +100,9 @@ class Network:
             dy = layer.backward(dy)
 
     def with_layers(self: _Network, layers: Sequence[Layer]) -> _Network:
-        """Return a network that shares everything with this one, except its layers.
+        """Return a network with other layers, which shares everything else with this one.
 
-        They stand in for these, one for one, built and of the same shapes.
+        They replace this network's layers one by one, and have the same shapes.
         """
         other = object.__new__(type(self))
         vars(other).update(vars(self), layers=list(layers))

@@ -20,11 +20,11 @@ from .fusion import fuse
 from .layers import Layer, arrays_of, recordable, restore, unchanged
 from .training import Course, Training
 
-_MOST_STEPS = 1024  # in one replay: a CUDA graph of them has some ten thousand launches
+_MOST_STEPS = 1024  # of one replay: a CUDA graph of them has some ten thousand launches
 
 
 def obstacle(training: Training, images: Array) -> str | None:
-    """Return what keeps the steps on these images from being planned, or None."""
+    """Return why steps on these images cannot be planned, or None if they can."""
     parts = [
         *training.model.layers,
         training.loss,
@@ -56,29 +56,29 @@ def replayed_together(course: Course, every: int) -> Iterator[range]:
 
 
 class Plan:
-    """The steps of one `Trainer.fit`, which holds the model's lock while it takes one.
+    """The steps of one `Trainer.fit`, which holds the model's lock during each step.
 
-    What changes from step to step is on the device before an epoch: order, counters, the
-    optimizer's numbers. Every epoch has them in the same memory. A step is recorded while it is
-    taken, and replayed for every later batch of its size, in two parts: up to the loss, and from
-    there. Where nobody looks at the loss, many are replayed as one: on `cuda` that is one launch of
-    a graph.
+    What differs between the steps of an epoch (order of the images, counters, the optimizer's
+    numbers) is written to the device before the epoch, always to the same memory. The first step
+    of each batch size is recorded while it runs, in two parts: up to the loss, and the rest. Later
+    steps of that size replay both. `replay_many` replays many steps without a look at the loss; on
+    `cuda` that is one launch of a graph.
 
     Parameters
     ----------
     training : Training
-        Its model is trained, by its loss, optimizer, augmentation and average; see `obstacle`.
+        `obstacle` must find none in it. Its model, optimizer and average change in place.
     images, labels : array
         The data set on the model's device; labels of int64.
     steps : int
-        Of an epoch, at most.
+        Most steps of an epoch.
 
     Attributes
     ----------
     progress : Progress
-        Of the epoch under way; on `cpu`, reading it waits for nothing.
+        Counters and sums of the current epoch; on `cpu`, reading them waits for nothing.
     arena : Arena
-        The memory of what does not outlive a step.
+        Memory of all that lives within a step.
     """
 
     def __init__(self, training: Training, images: Array, labels: Array, steps: int) -> None:
@@ -92,7 +92,7 @@ class Plan:
         self._many: dict[tuple[int, int], Launch] = {}  # by rows and steps
         self._drawing: list[Layer] = []
         self._steps = self._taken = 0
-        self._row = self._rows = 0  # of the tables: that of the next step, and those there are
+        self._row = self._rows = 0  # of the tables: the next step's, and how many are filled
         optimizer, ema = training.optimizer, training.ema
         self._augmentation = None
         if training.augment is not None:
@@ -103,9 +103,9 @@ class Plan:
             self._shares = self._table(steps, ema.scalars(1))
 
     def begin_epoch(self, order: Array, factors: Iterable[float]) -> None:
-        """Take images in this order (N,) from now on, and count anew.
+        """Start an epoch that takes the images in this order (N,); counters start from 0.
 
-        The learning rate's factors are those of the epoch's steps, one each.
+        There is one factor of the learning rate for each step of the epoch.
         """
         optimizer, ema = self._training.optimizer, self._training.ema
         steps = enumerate(factors, optimizer.steps + 1)
@@ -126,12 +126,12 @@ class Plan:
         rows : int
             Size of the batch.
         check : callable
-            Called once the batch's loss is in `progress`, before it has changed the weights.
+            Called when the batch's loss is in `progress`, before the weights change.
 
         Raises
         ------
         ValueError
-            If the order has fewer left, or if every step of the epoch that has a factor was taken.
+            If fewer images are left in the order, or no step that has a factor is left.
         """
         self._check_left(rows, 1)
         if rows in self._recordings:
@@ -147,12 +147,12 @@ class Plan:
     def replay_many(self, rows: int, steps: int) -> None:
         """Train on the next `steps` batches of `rows` images each, by one replay.
 
-        A batch of that size must have been taken by `step`.
+        `step` must have taken a batch of that size before.
 
         Raises
         ------
         ValueError
-            If the order has fewer left, or if there are fewer steps that have a factor.
+            If fewer images are left in the order, or fewer steps that have a factor.
         """
         self._check_left(rows, steps)
         if (rows, steps) not in self._many:
@@ -166,7 +166,7 @@ class Plan:
 
     def _check_left(self, rows: int, steps: int) -> None:
         left = (len(self._labels) - self._taken) // steps
-        if not 1 <= rows <= left:  # the kernel that gathers them does not look
+        if not 1 <= rows <= left:  # the kernel that gathers them does not check
             raise ValueError(f"rows: got {rows}, expected 1 to {left}, what the order has left")
         if self._row + steps > self._rows:
             raise ValueError(f"steps: got {steps} after {self._row}, expected {self._rows} in all")
@@ -184,7 +184,7 @@ class Plan:
             self._training.ema.steps += steps
 
     def _record(self, rows: int, check: Callable[[], None]) -> tuple[Recording, Recording]:
-        """Take a step by its Python code; return it up to the loss, and from there."""
+        """Run a step's Python code; return its recordings up to the loss, and of the rest."""
         state = self._state()
         proof, inputs = Proof(state), [*state, *self._inputs()]
         forward, backward = (
@@ -195,7 +195,7 @@ class Plan:
         return forward, backward
 
     def rehearse(self, rows: int, rehearsal: Rehearsal) -> None:
-        """Take a step on `rows` images without its launches; nothing changes."""
+        """Run a step's Python code on `rows` images without its launches; nothing changes."""
         self._state()
         with unchanged(self._every_layer()):
             self._take(rows, lambda: None, rehearsal, rehearsal)
@@ -203,7 +203,7 @@ class Plan:
     def _take(
         self, rows: int, check: Callable[[], None], forward: Recording, backward: Recording
     ) -> None:
-        """Take a step by its Python code, recorded up to the loss and from there."""
+        """Run a step's Python code; `forward` records it up to the loss, `backward` the rest."""
         training, model = self._training, self._training.model
         layers = {id(layer): layer for layer in self._every_layer()}
         before = {key: dict(vars(layer)) for key, layer in layers.items()}
@@ -213,7 +213,7 @@ class Plan:
         self._drawing = [
             layer for key, layer in layers.items() if layer.draws > before[key].get("draws", 0)
         ]
-        for layer in self._drawing:  # of what forward did, only this stays
+        for layer in self._drawing:  # all other attributes are restored after the step
             before[id(layer)]["draws"] = layer.draws
         check()
         trained = [index for index, layer in enumerate(self._layers) if layer.parameters]
@@ -221,7 +221,7 @@ class Plan:
             loss_scale.scale_gradient(dy, training.loss_scale)
             for layer in reversed(self._layers[min(trained, default=len(self._layers)) :]):
                 dy = layer.backward(dy)
-                # Without what forward kept, its memory serves the layers still to come.
+                # This drops what forward kept: its memory serves the remaining layers.
                 restore(layer, before[id(layer)])
             buffers = model.parameter_buffer, model.gradient_buffer
             unscale = loss_scale.update(model.gradient_buffer, training.loss_scale)
@@ -236,9 +236,9 @@ class Plan:
         return [*self._training.model.layers, *self._layers]
 
     def _state(self) -> list[Array]:
-        """Return what a step may change; arrays that the first step would make are made before.
+        """Return all arrays that a step may change, those that the first step would allocate, too.
 
-        What parts of the training hold is among it, for a layer may have a kernel write there.
+        Attributes of the training's parts are among them: a layer's kernel may write there.
         """
         training, model = self._training, self._training.model
         training.optimizer.begin(model.parameter_buffer)
@@ -253,7 +253,7 @@ class Plan:
         return arrays + arrays_of(parts, type(model.parameter_buffer))
 
     def _inputs(self) -> list[Array]:
-        """Return what a step reads and does not change: the data and the tables."""
+        """Return the arrays that a step reads and does not change: the data and the tables."""
         data = [self._images, self._labels, self._order, self._rates.rows]
         return data if self._training.ema is None else [*data, self._shares.rows]
 
@@ -277,7 +277,7 @@ class Plan:
     def _loss_gradient(self, x: Array, labels: Array) -> Array:
         """Pass a batch through the layers, count losses and hits, and return the loss's gradient.
 
-        It is that by the outputs, or by the logits where the last layer has taken up the loss.
+        The gradient is with respect to the outputs; to the logits, if the loss is fused.
         """
         for layer in self._layers:
             if isinstance(layer, DenseLoss):
@@ -288,12 +288,12 @@ class Plan:
         return dy
 
     def _table(self, steps: int, row: tuple[float, ...]) -> Table:
-        """Return a table whose rows are still to be filled with numbers such as these."""
+        """Return an empty table with a row per step, as wide as `row`."""
         wide = accumulator(self._training.model.dtype)
         return Table(self._target.zeros((steps, len(row)), wide), self.progress.counters[2:])
 
     def _fill(self, table: Table, rows: Iterable[tuple[float, ...]]) -> int:
-        """Write a table's first rows where they are, and return how many."""
+        """Write the first rows of a table in place, and return how many."""
         row_type = np.dtype((table.rows.dtype, table.rows.shape[1:]))
         values = np.fromiter(rows, row_type)
         table.rows[: len(values)] = self._target.array(values)

@@ -13,7 +13,7 @@ _LOSS_INTERVAL_SECONDS = 0.3  # reading the loss waits for a GPU
 
 
 class Bar:
-    """Images done, images per second and the running loss, on standard error."""
+    """Shows images done, images per second and the running loss on standard error."""
 
     def __init__(self, images: int, done: int, enabled: bool) -> None:
         self._bar = tqdm(
@@ -35,7 +35,7 @@ class Bar:
         self._bar.close()
 
     def advance(self, images: int, text: str, training: Training) -> None:
-        """Add images done and, now and then, the loss."""
+        """Add images done; show the loss at most every 0.3 seconds."""
         if self._bar.disable:
             return
         now, done = time.monotonic(), self._bar.n + images

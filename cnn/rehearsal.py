@@ -1,7 +1,7 @@
 """Compiling the kernels of a training before it begins.
 
-Only a step's Python code knows which kernels it launches. So that code runs once, without its
-launches, for every size of batch; then the kernels are compiled, several at a time.
+Only a step's Python code knows which kernels it launches. So the code runs once per batch size
+without its launches; then the kernels are compiled in parallel.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .training import Training
 def prepare(
     training: Training, plan: Plan | None, images: Array, batch_size: int, held_out: Dataset | None
 ) -> None:
-    """Compile what training on images and evaluating held-out ones launches, where not cached.
+    """Compile the kernels of training on images and of evaluating held-out ones, unless cached.
 
     Raises
     ------
@@ -51,18 +51,18 @@ def prepare(
 
 
 def _sizes(images: int, batch_size: int) -> list[int]:
-    """Return the sizes of batches: of whole ones and of the last one."""
+    """Return the sizes of the batches: the whole ones and the last one."""
     return sorted({min(images, batch_size), images % batch_size} - {0}, reverse=True)
 
 
 def _rehearse_step(training: Training, images: Array, rows: int, rehearsal: Rehearsal) -> None:
-    """Take a step layer by layer, without the parts that may do more than launch kernels."""
+    """Run a step layer by layer, without the parts that are not recordable."""
     model, augment, empty = training.model, training.augment, training.model.target.empty
     with unchanged(model.layers), gemm.precision(training.precision), rehearsal:
         batch = empty((rows, *images.shape[1:]), images.dtype)
         if augment is not None and recordable(augment):
             augment(batch, seed=training.seed, offset=0)
-        # Floating images would be cast, which is no launch.
+        # Floating images are cast by NumPy or CuPy, not by a kernel of ours.
         is_uint8 = batch.dtype.kind == "u"
         x = model.prepare(batch) if is_uint8 else empty((rows, *model.input_shape), model.dtype)
         take_step(_recordable_only(training), x, empty((rows,), np.int64), 1.0, lambda loss: None)

@@ -1,12 +1,12 @@
-"""Run folders: settings, loss curve, checkpoints and results of one training.
+"""Run folders: settings, loss curve, checkpoints and results of a training.
 
 runs/<name>/
-    settings.toml        what was trained; cnn train --config takes it again
-    versions.json        where
-    history.jsonl        one event a line: "steps", about 50 an epoch, and "epoch"
-    checkpoints/         epoch-0002.safetensors: what cnn train --resume takes up
+    settings.toml        settings, which cnn train --config takes
+    versions.json        versions of the software, and the device
+    history.jsonl        an event a line: "steps", about 50 per epoch, and "epoch"
+    checkpoints/         such as epoch-0002.safetensors, for cnn train --resume
     model.safetensors    the trained model
-    results.json         what it came to
+    results.json         accuracy, loss and times
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ def interval(steps_per_epoch: int) -> int:
 
 
 class Run:
-    """The folder of a training; a `Trainer` writes its curve and checkpoints there.
+    """The folder of a training, where a `Trainer` writes its loss curve and checkpoints.
 
     Parameters
     ----------
     folder : path
-        One that is there; see `create`.
+        An existing one; see `create`.
     keep : int
-        Checkpoints to keep, the last ones.
+        Number of checkpoints to keep: the last ones.
     """
 
     def __init__(self, folder: str | Path, keep: int = 3) -> None:
         self.folder = Path(folder)
         self.keep = checks.count("keep", keep)
-        self._written = (0, 0.0)  # images of the epoch and the sum of their losses, at a line
+        self._written = (0, 0.0)  # images of the epoch and sum of their losses, at the last line
         self._first = (0, 0)  # steps and images seen at the epoch's start
 
     @classmethod
@@ -58,7 +58,7 @@ class Run:
         Raises
         ------
         FileExistsError
-            If it is there already.
+            If it exists.
         OSError
             If it cannot be made.
         """
@@ -68,21 +68,21 @@ class Run:
 
     @property
     def history(self) -> Path:
-        """The file of the curve."""
+        """The file of the loss curve."""
         return self.folder / "history.jsonl"
 
     @property
     def checkpoints(self) -> list[Path]:
-        """The checkpoints there are, oldest first."""
+        """The checkpoints in the folder, oldest first."""
         return [path for _, path in self._numbered()]
 
     @property
     def latest(self) -> Path | None:
-        """The last checkpoint, if there is one."""
+        """The last checkpoint, or None."""
         return next(reversed(self.checkpoints), None)
 
     def begin(self, training: Training) -> None:
-        """Forget what was written after the training's last epoch, and write a checkpoint."""
+        """Delete the lines after the training's last finished epoch, and write a checkpoint."""
         kept, epochs = [], len(training.history)
         lines = self.history.read_text().splitlines(keepends=True) if self.history.exists() else []
         for line in lines if epochs else []:
@@ -94,7 +94,7 @@ class Run:
         self._save(training)
 
     def step(self, training: Training, learning_rate: float) -> None:
-        """Write the loss since the last line, now and then: reading it waits for a GPU."""
+        """Write the loss since the last line, once per `interval`: reading it waits for a GPU."""
         assert training.course is not None
         steps = training.steps - self._first[0]
         of_epoch = training.course.steps_per_epoch
@@ -130,7 +130,7 @@ class Run:
         folder = self.folder / "checkpoints"
         training_state.save(training, folder / f"epoch-{epochs:04}.safetensors")
         for number, path in self._numbered():
-            # What is later is of a training that was gone back on.
+            # Later ones are left from before the training went back to an earlier checkpoint.
             if not epochs - self.keep < number <= epochs:
                 path.unlink()
         for left_behind in folder.glob(f"{UNFINISHED}*"):  # by a process killed while saving
@@ -158,7 +158,7 @@ def new_run(runs: Path, recipe: str, keep: int = 3) -> Run:
 
 
 def versions(device: str) -> dict[str, str]:
-    """Return what a result depends on besides the settings."""
+    """Return the device and the versions of the software, on which results depend."""
     from kernels.runtime import describe
 
     try:

@@ -1,4 +1,4 @@
-"""A step of training, layer by layer: what planned steps are tested against."""
+"""A step of training, layer by layer; planned steps are tested against it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def take_step(
     Parameters
     ----------
     training : Training
-        Its model, optimizer and average are changed in place; its counters are the caller's.
+        Its model, optimizer and average change in place; the caller updates its counters.
     x : array (N, ...)
-        As `Network.prepare` returns it.
+        What `Network.prepare` returns.
     labels : array (N,)
         Of int64.
     factor : float
@@ -34,7 +34,7 @@ def take_step(
     loss_scale.scale_gradient(dy, training.loss_scale)
     model.backward(dy)
     unscale = loss_scale.update(model.gradient_buffer, training.loss_scale)
-    scaled = () if unscale is None else (unscale,)  # which only fp16 asks of an optimizer
+    scaled = () if unscale is None else (unscale,)  # optimizers of users need it for fp16 only
     training.optimizer.step(model.parameter_buffer, model.gradient_buffer, factor, *scaled)
     if training.ema is not None:
         training.ema.update(model.parameter_buffer)

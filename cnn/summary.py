@@ -1,4 +1,4 @@
-"""The table that `Sequential.summary` returns: what a network holds, and what it costs."""
+"""The table that `Sequential.summary` returns: layers, operations and memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HEADER = ("layer", "output", "parameters", "FLOP", "bytes")
 
 
 def summary(model: Network, batch_size: int) -> str:
-    """Return what `Sequential.summary` does."""
+    """Return the table; see `Sequential.summary`."""
     item = model.dtype.itemsize
     inputs = math.prod(model.input_shape) * item
     rows: list[Sequence[str]] = [_HEADER, ("input", str(model.input_shape), "", "", f"{inputs:,}")]
@@ -39,9 +39,9 @@ training in batches of {batch_size:,}: {training:,} bytes of activations, parame
 
 
 def forward_flop(layer: Layer, shape: Shape) -> int:
-    """Return the operations of a layer's forward for one output of `shape`, a multiply-add being 2.
+    """Return the operations of a layer's forward for one output of `shape`.
 
-    Those of `Conv2D` and `Dense`, without biases; all other layers count as 0.
+    A multiply-add of `Conv2D` or `Dense` counts as 2; biases and other layers count as 0.
     """
     if not isinstance(layer, (Conv2D, Dense)):
         return 0
@@ -50,7 +50,7 @@ def forward_flop(layer: Layer, shape: Shape) -> int:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Return a line per row: names on the left of their columns, counts on the right."""
+    """Return a line per row, with names aligned to the left and counts to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]

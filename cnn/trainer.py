@@ -36,7 +36,7 @@ from .training import Course, Training
 
 
 class Trainer(Training):
-    """A `Training` that trains: it minimises a loss over a model's parameters.
+    """A `Training` with `fit`, which minimises the loss over the model's parameters.
 
     Parameters
     ----------
@@ -45,23 +45,23 @@ class Trainer(Training):
     optimizer : Optimizer
         Such as ``SGD(0.1, momentum=0.9)``.
     loss : Loss, optional
-        `default_loss` where not given.
+        `default_loss` of the model by default.
     schedule : Schedule, optional
-        Of the learning rate, over all epochs of one `fit`; `Constant` where not given.
+        Of the learning rate, over all epochs of one `fit`; `Constant` by default.
     augment : Augment, optional
         Applied to each batch of training images.
     precision : {"fp32", "tf32", "bf16", "fp16"}
-        Of the products of training steps, on a float32 model, where its device has it; see
-        `kernels.gemm.precision`. Parameters, sums and everything else stay float32. With "fp16",
-        gradients are scaled, and steps whose gradients overflow are left out.
+        Of matrix products and convolutions in training steps, for float32 models on a device that
+        has it; see `kernels.gemm.precision`. Parameters, sums and everything else stay float32.
+        With "fp16", gradients are scaled, and steps whose gradients overflow are skipped.
     seed : int
         Of the epochs' order and the augmentation, in [0, 2**64).
     ema : EMA, optional
-        Moving average of the weights. It is what `evaluate` measures and what the model holds
-        when `fit` returns.
+        Moving average of the weights. `evaluate` measures it, and the model holds it when `fit`
+        returns.
     plan : bool
-        Record each step once and replay it, where that can be. False calls every layer at every
-        step; the results are equal to rounding.
+        Record each step once and replay it, if possible. False calls every layer at every step; the
+        results are equal up to rounding.
     run : Run, optional
         Folder where `fit` writes the loss curve and, after every epoch, a checkpoint.
 
@@ -70,14 +70,14 @@ class Trainer(Training):
     planned : bool
         Whether the last `fit` replayed its steps.
     obstacle : str or None
-        Why it did not, such as a layer that is not `Layer.recordable`.
+        Why it did not, such as a layer that is not `recordable`.
     history, train_seconds, images_seen, steps, course, loss_scale
         See `Training`.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is of another kind or out of range, or the model's device and type do not
+        If an argument has another type or is out of range, or the model's device and dtype do not
         have the precision.
 
     Notes
@@ -113,17 +113,17 @@ class Trainer(Training):
         validation: Any = None,
         progress: bool = False,
     ) -> list[dict[str, Any]]:
-        """Train and return `history`.
+        """Train, and return `history`.
 
         Parameters
         ----------
         data : Dataset or pair (images, labels)
             Images (N, H, W, C) or (N, H, W), uint8 or floating; labels (N,), any integer dtype.
-            uint8 images set the model's `pixel_mean` and `pixel_std`, unless they are set.
+            uint8 images set the model's `pixel_mean` and `pixel_std`, unless these are set already.
         epochs : int
-            Passes over the data, each in an order of its own.
+            Passes over the data, each in another random order.
         batch_size : int
-            Images per step; the last step of an epoch takes what is left.
+            Images per step; the last step of an epoch takes the rest.
         validation : the same as data, optional
             Evaluated after every epoch.
         progress : bool
@@ -137,15 +137,15 @@ class Trainer(Training):
         KernelError
             If the kernels cannot be compiled.
         TrainingDivergedError
-            If the loss is not finite. On a GPU that is looked at at the end of an epoch.
+            If the loss is not finite. On a GPU it is checked at the end of an epoch.
         KeyboardInterrupt
-            If interrupted; model, `history` and `train_seconds` hold what was reached. On a GPU
-            that may be at the end of an epoch.
+            If interrupted, on a GPU perhaps only at the end of an epoch. Model, `history` and
+            `train_seconds` keep what was reached.
 
         Notes
         -----
-        After `restore`, an unfinished training goes on: data, epochs and batch_size must be what
-        they were, and the finished epochs are not trained again.
+        After `restore`, an unfinished training goes on: data, epochs and batch_size must be the
+        same as before, and finished epochs are not trained again.
         """
         dataset = checked(self.model, "data", data)
         held_out = None if validation is None else checked(self.model, "validation", validation)
@@ -168,7 +168,7 @@ class Trainer(Training):
             self.run.begin(self)
 
         bar = Bar(epochs * len(dataset), course.done * len(dataset), enabled=progress)
-        # Between two `fit`, the model holds the average: the weights come back for training.
+        # Outside `fit`, the model holds the average: it is exchanged for the weights.
         with target.on(), bar, self._swapped_average():
             while not course.finished:
                 start = time.perf_counter()
@@ -184,29 +184,32 @@ class Trainer(Training):
     def save(self, path: str | Path) -> None:
         """Write model and state of the training to a safetensors file.
 
-        Everything random is a function of seeds and counters, so that a trainer that restores it
-        goes on bit for bit, on the same device. What a `fit` leaves that was interrupted in the
-        midst of an epoch does not go on, but starts another `fit`: see `Run` for checkpoints that
-        do. `Sequential.load` takes the model out of the file, even where `restore` will refuse a
-        loss or a schedule of your own.
+        All random numbers depend on seeds and counters alone, so a trainer that restores the file
+        goes on bit for bit, on the same device. If `fit` was interrupted within an epoch, the file
+        holds its weights, but the next `fit` trains all its epochs; a `Run` writes checkpoints that
+        go on. `Sequential.load` reads the model from the file, even if `restore` refuses a loss or
+        schedule of your own.
 
         Raises
         ------
         OSError
-            If the file cannot be written; what stood there is then unharmed.
+            If the file cannot be written; a file that was there is then unchanged.
         """
         training_state.save(self, path)
 
     def restore(self, path: str | Path) -> None:
-        """Take up what `save` wrote; the next `fit` goes on if that training was not finished.
+        """Read what `save` wrote; the next `fit` goes on if that training was not finished.
+
+        A loss, schedule, optimizer or augmentation of your own must be a dataclass of numbers and
+        strings, or a function that uses no variables of other functions: only these can be
+        compared with those of the file.
 
         Raises
         ------
         CheckpointError
             If the file is damaged or of another version, or if architecture, optimizer, loss,
-            schedule, augmentation, average, precision or seed are not, for sure, what they were;
-            nothing is changed then. Of your own they must be dataclasses of numbers and strings, or
-            functions that use no variables of other functions.
+            schedule, augmentation, average, precision or seed differ or cannot be compared; nothing
+            is changed then.
         OSError
             If it cannot be read.
         """
@@ -216,7 +219,7 @@ class Trainer(Training):
         self.loss_count = 0
 
     def evaluate(self, data: Any, batch_size: int = 1024) -> dict[str, float]:
-        """Return {"loss": mean loss, "accuracy": fraction classified right} of the model.
+        """Return {"loss": mean loss, "accuracy": fraction of right classes} of the model.
 
         Raises
         ------
@@ -280,7 +283,7 @@ class Trainer(Training):
         self.loss_sum += loss.astype(self.loss_sum.dtype) * len(chosen)
 
     def _batch(self, images: Array, chosen: Array, step: int) -> Array:
-        """Return the chosen images as the model takes them at a step, from 0."""
+        """Return the chosen images augmented for a step, from 0, and prepared for the model."""
         batch = images[chosen]
         if self.augment is not None:
             batch = self.augment(batch, seed=self.seed, offset=step)
@@ -292,7 +295,7 @@ class Trainer(Training):
             self._check(loss, images, chosen, self.steps)
 
     def _check(self, loss: Array, images: Array, chosen: Array, step: int) -> None:
-        """Raise TrainingDivergedError if a loss, up to that of a step, from 0, is no number."""
+        """Raise TrainingDivergedError if a loss is not finite, at a step counted from 0."""
         if not math.isfinite(loss):
             with gemm.precision(self.precision):
                 found = origin(self.model, self._batch(images, chosen, step))
@@ -305,7 +308,7 @@ class Trainer(Training):
         self.steps += steps
 
     def _plan(self, images: Array, labels: Array, course: Course) -> Plan | None:
-        """Return the plan of the steps that a course has left, unless there is an obstacle."""
+        """Return the plan of a course's steps, or None if there is an obstacle."""
         self.obstacle = obstacle(self, images) if self.plan else "plan is False"
         self.planned = self.obstacle is None
         if not self.planned:
@@ -313,7 +316,7 @@ class Trainer(Training):
         return Plan(self, images, labels, course.steps_per_epoch)
 
     def _factor(self, step: int, course: Course) -> float:
-        """Return the schedule's factor, which may be one of NumPy's numbers."""
+        """Return the schedule's factor as a Python number."""
         return float(checks.number(0)("schedule", self.schedule(step, course.steps)))
 
     def _steps_per_replay(self, course: Course, watched: bool) -> int:
@@ -341,7 +344,7 @@ class Trainer(Training):
         self.history.append(record)
 
     def _order(self, count: int) -> Array:
-        """Return the order, drawn for it, in which an epoch takes the images."""
+        """Draw the order of an epoch's images."""
         generator = np.random.default_rng((self.seed, self.images_seen))
         return self.model.target.array(generator.permutation(count))
 
@@ -355,7 +358,7 @@ class Trainer(Training):
 
     @contextmanager
     def _swapped_average(self) -> Iterator[None]:
-        """Exchange weights and moving average, if there is one, for a while."""
+        """Exchange weights and moving average, if there is one, within a ``with`` block."""
         self._swap_average()
         try:
             yield
@@ -372,7 +375,7 @@ def _check_statistics(model: Sequential, course: Course) -> None:
     """Raise ValueError if a step would give a `BatchNorm` one value per channel to train on."""
     shapes = [model.input_shape, *model.output_shapes]
     for position, (layer, shape) in enumerate(zip(model.layers, shapes, strict=False)):
-        # A derived class may take its statistics elsewhere.
+        # A derived class may take its statistics from elsewhere.
         if type(layer) is BatchNorm and course.smallest_step * math.prod(shape[:-1]) == 1:
             raise ValueError(
                 f"batch_size: got {course.batch_size} for {course.images} images, expected no step "

@@ -21,7 +21,7 @@ from .schedules import Constant, Schedule
 
 @dataclass
 class Course:
-    """How far a `fit` has come.
+    """The length of a `fit`, and how far it has come.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class Course:
     data : str
         Name of the data set.
     images : int
-        In the data set.
+        Number of images in it.
     done : int
         Finished epochs.
     reached : int
@@ -46,12 +46,12 @@ class Course:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of one epoch, the last perhaps of fewer images."""
+        """Steps of an epoch; the last one may have fewer images."""
         return -(-self.images // self.batch_size)
 
     @property
     def smallest_step(self) -> int:
-        """Images of an epoch's last step."""
+        """Number of images of an epoch's last step."""
         return self.images - (self.steps_per_epoch - 1) * self.batch_size
 
     @property
@@ -65,7 +65,7 @@ class Course:
         return self.done == self.epochs
 
     def check_continues(self, saved: Course) -> None:
-        """Raise ValueError unless this `fit` goes on with the one that was saved."""
+        """Raise ValueError unless this `fit` can go on where the saved one stopped."""
         for name in ("epochs", "batch_size", "data", "images"):
             found, expected = getattr(self, name), getattr(saved, name)
             if found != expected:
@@ -76,9 +76,9 @@ class Course:
 
 
 class Training:
-    """A model, the settings that it is trained by, and the state of its training.
+    """A model, the settings of its training, and how far that has come.
 
-    A checkpoint holds all of it. `Trainer` is one that trains, and describes the parameters.
+    A checkpoint holds all of it. `Trainer` adds `fit`; its docstring describes the parameters.
 
     Attributes
     ----------
@@ -88,13 +88,13 @@ class Training:
     train_seconds : float
         Time spent in training steps, without evaluation.
     images_seen, steps : int
-        Training images and batches taken so far.
+        Numbers of images and batches trained on so far.
     course : Course or None
-        How far the last `fit` came.
+        The last `fit`.
     loss_scale : array (3,) or None
         With "fp16", the state of `kernels.loss_scale`, on the device.
     loss_sum : array ()
-        Sum of the losses of the images of the epoch under way, on the device; not saved.
+        Sum of the losses of the current epoch's images, on the device; not saved.
     loss_count : int
         Number of these images; not saved.
     """
@@ -132,9 +132,9 @@ class Training:
 
     @property
     def running_loss(self) -> float:
-        """Mean training loss of the epoch under way, or of the last where no step is done yet.
+        """Mean training loss of the current epoch, or of the last one before its first step.
 
-        NaN before the first step of all. Reading it waits for a GPU.
+        NaN before the first step of a training. Reading it waits for a GPU.
         """
         if self.loss_count:
             return float(self.loss_sum) / self.loss_count

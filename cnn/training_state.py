@@ -1,4 +1,4 @@
-"""What a training needs to go on bit for bit, in one file with its model."""
+"""Saving a training with its model in one file, and restoring it to go on bit for bit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .formats import checkpoint
 from .formats.checkpoint import CheckpointError
 from .training import Course, Training
 
-#: What must be the same for a training to go on, beside the model; see `described`.
+#: Besides the model, these must be equal for a training to go on; see `described`.
 _SETTINGS = ("optimizer", "loss", "schedule", "augment", "ema", "precision", "seed")
 
 
@@ -56,7 +56,7 @@ def restore(training: Training, path: str | Path) -> None:
         _check_setting(path, name, state["settings"].get(name), getattr(training, name))
     model.fill(content, path)
     arrays = {name: model.target.array(a) for name, a in content.training_arrays.items()}
-    # In place where there is an array already: others may hold its address.
+    # Arrays that exist are filled in place: recorded launches hold their addresses.
     ema, optimizer = training.ema, training.optimizer
     if ema is not None:
         ema.steps = state["ema_steps"]
@@ -98,7 +98,7 @@ def _check_architecture(path: str | Path, saved: dict[str, Any], ours: dict[str,
 
 
 def _layer(described: Any) -> str:
-    """Return [name, settings] of a layer as one writes it, and anything else as it is."""
+    """Return [name, settings] of a layer as its constructor call, anything else as text."""
     if described is None:
         return "missing"
     if not (isinstance(described, list) and isinstance(described[0], str)):
@@ -108,7 +108,7 @@ def _layer(described: Any) -> str:
 
 
 def _check_setting(path: str | Path, name: str, found: str | None, value: Any) -> None:
-    """Raise CheckpointError unless a setting is, for sure, what it was in the training saved."""
+    """Raise CheckpointError unless a setting is known to be that of the saved training."""
     expected = described(value)
     if expected is None or found is None:
         whose = "of that training" if found is None else "given here"
@@ -123,15 +123,15 @@ def _check_setting(path: str | Path, name: str, found: str | None, value: Any) -
 
 
 def described(value: Any) -> str | None:
-    """Return what tells a setting from any other one, or None where nothing does.
+    """Return a text that only equal settings have, or None if there is no such text.
 
-    None, numbers, strings, and tuples and lists of them are themselves. A dataclass is its class,
-    by module and name, and the fields that its constructor takes; its methods are not looked at,
-    as those of layers are not. A function is its module, name, code and defaults; what it reads
-    from its module is not looked at. The code is that of one version of Python.
+    None, numbers, strings, and tuples and lists of them are given by their repr. A dataclass is
+    given by the module and name of its class and by the fields of its constructor, not by its
+    methods. A function is given by its module, name, bytecode and defaults, not by the globals that
+    it reads. Bytecode differs between versions of Python.
 
-    Nothing tells an object of a class without fields, one of a class made within a function, or a
-    function with variables of another function (a closure) from others of the same name.
+    There is no such text for an object of a class that is no dataclass or is defined in a
+    function, nor for a function that uses variables of another function (a closure).
     """
     value = checks.plain(value)
     if _is_literal(value):
@@ -144,7 +144,7 @@ def described(value: Any) -> str | None:
         code = hashlib.sha256(_code(value.__code__).encode()).hexdigest()[:16]
         return f"{value.__module__}.{value.__qualname__} of code {code} and defaults {defaults}"
     kind = type(value)
-    # A class that derives from a dataclass may have more than its fields.
+    # A class derived from a dataclass may have other attributes than its fields.
     if "__dataclass_fields__" not in vars(kind) or "<locals>" in kind.__qualname__:
         return None
     own = kind.__module__.startswith(f"{__package__}.")
@@ -156,14 +156,14 @@ def described(value: Any) -> str | None:
 
 
 def _is_literal(value: Any) -> bool:
-    """Whether a value is what repr() says, and that is all."""
+    """Whether repr() says all there is to a value."""
     if type(value) in (tuple, list):
         return all(map(_is_literal, value))
     return value is None or type(value) in (bool, int, float, str)
 
 
 def _code(code: CodeType) -> str:
-    """Return what a function does, in words that depend on nothing else: not on lines or files."""
+    """Return a function's bytecode and names as text, without its file and line numbers."""
     constants = [
         _code(constant)
         if isinstance(constant, CodeType)

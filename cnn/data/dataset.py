@@ -1,4 +1,4 @@
-"""Labelled images: what a data set is, and checks of one."""
+"""Labelled images, and checks of them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Dataset:
     Raises
     ------
     TypeError
-        If something is no array, has another dtype, or the two are on different devices.
+        If images or labels are no array, have another dtype, or are on different devices.
     ValueError
         If a shape does not fit.
     """
@@ -96,8 +96,8 @@ def as_dataset(data: Any, argument: str = "data") -> Dataset:
 def pixel_statistics(images: Any) -> tuple[float, float]:
     """Return mean and standard deviation of uint8 images, in grey levels; 1 for a deviation of 0.
 
-    Taken over parts, exactly, in whole numbers: squares of all images at once would take many times
-    the memory of the images.
+    Sums are exact, in integers, and taken over parts of the images: the squares of all at once
+    would take many times the images' memory.
     """
     total = squares = 0
     for start in range(0, len(images), 2048):
@@ -111,7 +111,7 @@ def pixel_statistics(images: Any) -> tuple[float, float]:
 
 def finite(images: Any) -> bool:
     """Whether floating images hold no NaN or infinity."""
-    # Extremes of bfloat16 are not for CuPy, and NumPy warns of a NaN in them.
+    # CuPy has no min and max of bfloat16, and NumPy's warn of a NaN.
     wide = np.dtype(np.float32) if images.dtype.itemsize == 2 else images.dtype
     parts = (
         images[start : start + 2048].astype(wide, copy=False)

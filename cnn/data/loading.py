@@ -20,19 +20,19 @@ def load(
     Parameters
     ----------
     name : {"auto", "mnist", "synthetic"}
-        "auto" is MNIST, or synthetic digits where MNIST is neither here nor to be downloaded.
+        "auto" is MNIST, or synthetic digits if MNIST is not found and cannot be downloaded.
     directory : path, optional
-        Folder with the MNIST files, see `mnist.load_mnist`; "synthetic" does not look at it.
+        Folder with the MNIST files, see `mnist.load_mnist`; "synthetic" ignores it.
     say : callable
-        Called once, with one sentence, when "auto" had to take synthetic digits.
+        Called with one sentence if "auto" takes synthetic digits.
 
     Raises
     ------
     ValueError
         If `name` is none of the three.
     DataError
-        If MNIST was wanted and is not to be had; with "auto" only if files are there but damaged,
-        or if a folder was named that lacks them.
+        If MNIST is asked for by name and cannot be loaded; with "auto", if files of MNIST are
+        damaged, or are missing in a folder that the user named.
     """
     if name not in ("auto", "mnist", "synthetic"):
         raise ValueError(f'name must be "auto", "mnist" or "synthetic", got {name!r}')

@@ -35,12 +35,12 @@ SHA256: dict[str, str] = {
 }
 _GZIP = b"\x1f\x8b"  # how each member of a file begins
 DOWNLOAD_TIMEOUT_SECONDS = 5.0
-# The largest file has 47 MB: whatever is longer is not MNIST and is not worth the memory.
+# The largest file has 47 MB: a longer one is not MNIST, and is not read on.
 LARGEST_CONTENT_BYTES = 64 * 2**20
 
 
 class DataNotFoundError(DataError):
-    """MNIST is in no place and no mirror gave it; `reason` says in a few words why not."""
+    """MNIST was not found and no mirror gave it; `reason` says why in a few words."""
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
@@ -95,7 +95,7 @@ def cache_directory() -> Path | None:
 
 
 def files_there(directory: str | os.PathLike[str] | None = None) -> list[Path]:
-    """Return the files of MNIST that `load_mnist` would find, none of which is to be changed."""
+    """Return the files that `load_mnist` would find, which must not be overwritten."""
     folder = _named_folder(directory)[0] or cache_directory()
     if folder is None:
         return []
@@ -110,7 +110,7 @@ def decode_idx(content: bytes, source: str = "IDX data") -> NDArray[np.uint8]:
     content : bytes
         The whole file, decompressed.
     source : str
-        What a message calls the file.
+        Name of the file in messages.
 
     Raises
     ------
@@ -138,8 +138,8 @@ def decode_idx(content: bytes, source: str = "IDX data") -> NDArray[np.uint8]:
 def _decompressed(content: bytes) -> tuple[bytes, str]:
     """Return the decompressed content, and what was wrong with the gzip stream or "".
 
-    The content says if it is gzip: browsers may decompress a file and keep its name. A damaged
-    stream gives what came before the damage, so that its hash can be shown.
+    The first bytes decide whether it is gzip: browsers may decompress a file and keep its name. Of
+    a damaged stream, what came before the damage is returned, so that its hash can be shown.
     """
     if not content.startswith(_GZIP):
         return content, ""
@@ -157,9 +157,9 @@ def _decompressed(content: bytes) -> tuple[bytes, str]:
 
 
 def _inflated(content: bytes) -> Iterator[bytes]:
-    """Yield what is in a gzip file, part by part.
+    """Yield the content of a gzip file, part by part.
 
-    What follows a whole member and is no other one is left out, as gzip(1) does.
+    Bytes after the last member are ignored, as gzip(1) does.
     """
     while content.startswith(_GZIP):
         member = zlib.decompressobj(wbits=31)  # a stream of zlib in gzip's header and checksum
@@ -173,7 +173,7 @@ def _inflated(content: bytes) -> Iterator[bytes]:
 
 
 def _verified(content: bytes, file: str, source: str) -> bytes:
-    """Return the decompressed content, or raise DataError if it is not that of MNIST's `file`."""
+    """Return the decompressed content; raise DataError if it is not that of MNIST's `file`."""
     content, damage = _decompressed(content)
     found = hashlib.sha256(content).hexdigest()
     if damage or found != SHA256[file]:
@@ -185,7 +185,7 @@ def _verified(content: bytes, file: str, source: str) -> bytes:
 
 
 def _named_folder(directory: str | os.PathLike[str] | None) -> tuple[Path | None, str]:
-    """Return the folder that the user named, if any, and what a message says about it."""
+    """Return the folder that the user named, if any, and how messages call it."""
     environment = os.environ.get("MNIST_DIR")
     if directory is not None:
         return Path(os.path.expanduser(directory)), "the given folder"
@@ -195,8 +195,8 @@ def _named_folder(directory: str | os.PathLike[str] | None) -> tuple[Path | None
 
 
 def _candidates(folder: Path, file: str) -> list[Path]:
-    """Return where MNIST's `file` may be in a folder, in the order that they are looked for."""
-    names = file, file.replace("-idx", ".idx")  # as it is on MNIST's page, and in many copies
+    """Return the paths at which MNIST's `file` is looked for in a folder, in order."""
+    names = file, file.replace("-idx", ".idx")  # the second is common among copies
     return [folder / f"{name}{suffix}" for name in names for suffix in ("", ".gz")]
 
 
@@ -222,7 +222,7 @@ def _read(folder: Path, file: str) -> bytes | None:
 
 
 def _read_named(folder: Path, origin: str) -> dict[str, bytes]:
-    """Return the four files of a folder that the user named, which therefore must hold them."""
+    """Return the four files of a folder that the user named; all must be there."""
     contents = {file: content for file in SHA256 if (content := _read(folder, file)) is not None}
     if len(contents) < len(SHA256):
         state = "" if folder.is_dir() else ", which is not a folder"
@@ -274,15 +274,15 @@ def _read_cache() -> dict[str, bytes]:
 
 
 def _download_missing(contents: dict[str, bytes], folder: Path) -> list[str]:
-    """Add what `contents` lacks to it and to the cache; return why mirrors or the cache failed.
+    """Add missing files to `contents` and to the cache; return why mirrors or the cache failed.
 
-    A mirror that does not answer is asked for no further file, so that being offline costs one
-    timeout for each mirror. One that answers with a bad file may still have the others.
+    A mirror that does not answer is not asked again, so that being offline costs one timeout per
+    mirror. One that answers with a bad file may still have the others.
     """
     reasons: list[str] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Tried before downloading; the file has no name, so that even a killed process leaves none.
+        # Tried before downloading. The file has no name, so even a killed process leaves none.
         with tempfile.TemporaryFile(dir=folder):
             pass
         for mirror in MIRRORS:
@@ -309,7 +309,7 @@ def _fetch(url: str, file: str) -> bytes:
 
     DataError: the server answered, but not with the file. ConnectionError: it did not answer.
     """
-    # Imported here because that takes as long as the rest of the package, and is seldom needed.
+    # Imported here: it takes as long as the rest of the package, and is seldom needed.
     from http.client import HTTPException
     from urllib.error import HTTPError
     from urllib.request import urlopen
@@ -322,8 +322,8 @@ def _fetch(url: str, file: str) -> bytes:
         except (OSError, HTTPException) as error:
             answers.put(error)
 
-    # In a thread because urlopen's timeout does not cover the look-up of the server's name and
-    # begins anew for each of its addresses: without a network that adds up to minutes.
+    # In a thread: urlopen's timeout excludes the look-up of the server's name, and starts anew for
+    # each of its addresses; without a network that adds up to minutes.
     threading.Thread(target=ask, daemon=True).start()
     try:
         answer = answers.get(timeout=DOWNLOAD_TIMEOUT_SECONDS)

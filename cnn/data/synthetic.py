@@ -1,7 +1,7 @@
 """Synthetic digits: pen strokes drawn into a bank of templates, then warped sample by sample.
 
-They stand in for MNIST where it cannot be had: same sizes, shapes and dtypes, and a task of the
-same kind, but other images. What is reached on them says nothing about MNIST.
+They replace MNIST where it is not available: same sizes, shapes and dtypes, and a similar task, but
+other images. An accuracy on them says nothing about MNIST.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from .dataset import Dataset
 Floats = NDArray[np.float32]
 
 IMAGE_SIZE = 28
-# MNIST's own layout: the digit fits a box of 20 pixels, its centre of mass in the image's centre.
+# As in MNIST, digits fit a box of 20 pixels and have their centre of mass in the image's centre.
 DIGIT_SIZE = 20.0
 CENTRE = (IMAGE_SIZE - 1) / 2
 CLASSES = 10
 TEMPLATES_PER_CLASS = 240
 POINTS_PER_SPAN = 5
-# As many images as are warped at once: keeps the working memory beside the result small.
+# Images warped at once; bounds the working memory.
 CHUNK = 8192
 
 # Each digit is written in several ways. A way is a list of strokes, divided by "/"; a stroke is the
@@ -84,8 +84,8 @@ def synthetic_digits(
 ) -> tuple[Dataset, Dataset]:
     """Return a training and a test set of drawn digits in the form of MNIST.
 
-    The two come from separate random streams and share no template, so that the test set is
-    written "by other hands". The same arguments give the same images on one machine.
+    The two sets come from separate random streams and share no template. The same arguments give
+    the same images on one machine.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ from safetensors.numpy import save as serialize
 from ..files import write_whole
 
 _FORMAT = "cnn-kernels model 1"
-_PREFIX = "training."  # of the names of arrays that are not the model's
+_PREFIX = "training."  # begins the names of arrays that are not the model's
 # NumPy's types by safetensors' names. It has no reader of bfloat16 for NumPy.
 _DTYPES = {
     **{
@@ -32,7 +32,7 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 class CheckpointError(RuntimeError):
-    """A file holds no model that can be loaded; the message is one sentence."""
+    """A file holds no model that can be loaded here; the message is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Content:
     Attributes
     ----------
     architecture : dict
-        All that makes the model anew, except its arrays.
+        What an equal model is made from, except its arrays.
     arrays : dict of str to array
         Those of the model.
     training : dict or None
@@ -63,7 +63,7 @@ def write(path: str | Path, content: Content) -> None:
 
 
 def read(path: str | Path) -> Content:
-    """Return what a file holds, once its SHA-256 has shown that it is what was written."""
+    """Return what a file holds; its SHA-256 must be that of what was written."""
     return from_bytes(Path(path).read_bytes(), path)
 
 
@@ -112,14 +112,14 @@ def from_bytes(content: bytes, source: str | Path) -> Content:
 
 
 def _array(view: dict[str, Any]) -> np.ndarray[Any, Any]:
-    """Return what safetensors gives of an array."""
+    """Return the array of a name, dtype, shape and bytes that safetensors read."""
     dtype = np.dtype(_DTYPES[view["dtype"]])
     array: np.ndarray[Any, Any] = np.frombuffer(view["data"], dtype).reshape(view["shape"])
     return array
 
 
 def to_numpy(arrays: dict[str, Any]) -> Arrays:
-    """Return arrays of any device as NumPy's."""
+    """Return arrays of any device as C-contiguous NumPy arrays."""
     return {
         name: np.asarray(array.get() if hasattr(array, "get") else array, order="C")
         for name, array in arrays.items()
@@ -127,7 +127,7 @@ def to_numpy(arrays: dict[str, Any]) -> Arrays:
 
 
 def _digest(described: dict[str, str], arrays: Arrays) -> str:
-    """Return the SHA-256 of all that a file holds, in hexadecimal."""
+    """Return the SHA-256 of descriptions and arrays, in hexadecimal."""
     digest = hashlib.sha256("\0".join(described.values()).encode())
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())

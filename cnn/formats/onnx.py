@@ -1,8 +1,8 @@
 """Models as ONNX graphs, which ONNX Runtime and others run without this project.
 
-Inside a graph every activation is channels-first, as ONNX has it: (N, C, H, W) for the model's
-(N, H, W, C). Where ONNX or its runtimes differ from the layers (windows that a rounded-up output
-count lets hang over the padding, dilated averages), the graph says it in other operators.
+Inside a graph every activation is channels-first, as in ONNX: (N, C, H, W) for the model's
+(N, H, W, C). Where ONNX or its runtimes differ from the layers (windows that reach beyond the
+padding with `ceil_mode`, dilated averages), the graph uses other operators.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ try:
 except ImportError as error:
     raise ImportError("exporting needs onnx: pip install 'cnn-kernels[onnx]'") from error
 
-#: Of 2020: old enough for every runtime in use, and all that is needed is in it.
+#: Of 2020: every runtime in use has it, and it has all operators that are needed.
 OPSET, IR_VERSION = 13, 7
 
 _INPUT_TYPES = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
@@ -56,17 +56,17 @@ def to_onnx(model: Sequential, input_type: str = "uint8") -> onnx.ModelProto:
     Parameters
     ----------
     model : Sequential
-        Of the layers in `cnn`.
+        All its layers must be from this package.
     input_type : {"uint8", "float32"}
-        As `Sequential.predict` takes both: uint8 images are normalised by the model's statistics,
-        within the graph; float32 ones are taken as they are.
+        The graph normalises uint8 images by the model's statistics, and takes float32 images as
+        they are; so does `Sequential.predict`.
 
     Raises
     ------
     TypeError
-        If the model is none, or a layer of another class, whose meaning is not known here.
+        If it is no model, or a layer is not from this package.
     ValueError
-        If `input_type` is neither.
+        If `input_type` is something else.
     """
     checks.instance("model", model, Sequential)
     if input_type not in _INPUT_TYPES:
@@ -119,7 +119,7 @@ def _version() -> str:
 
 
 class _Graph:
-    """Nodes and constants as they are added; names begin with the scope, a layer's position."""
+    """Collects nodes and constants; their names begin with the scope, a layer's position."""
 
     def __init__(self, scope: str) -> None:
         self.scope = scope
@@ -170,7 +170,7 @@ def _layers(graph: _Graph, model: Sequential, x: str) -> str:
 
 
 def _channels_first(graph: _Graph, x: str, shape: Shape) -> str:
-    """Return x (N, ..., C) as (N, C, ...), with one number for all of `shape` as it is."""
+    """Return x (N, ..., C) as (N, C, ...); (N, C) stays as it is."""
     axes = len(shape)
     return x if axes < 2 else graph.add("Transpose", x, perm=[0, axes, *range(1, axes)])
 
@@ -195,7 +195,7 @@ def _max_pool2d(graph: _Graph, layer: MaxPool2D, x: str, shape: Shape) -> str:
     sizes = _sizes(g)
     top, left, bottom, right = sizes["pads"]
     if max(top, bottom) >= g.KH or max(left, right) >= g.KW:
-        # Runtimes refuse pads of the kernel's size, which a dilated window may have.
+        # Runtimes refuse pads as large as the kernel, which dilated windows may have.
         pads = graph.constant("pads", [0, 0, top, left, 0, 0, bottom, right], np.int64)
         x = graph.add("Pad", x, pads, graph.constant("lowest", -math.inf))
         sizes["pads"] = [0, 0, 0, 0]
@@ -211,8 +211,8 @@ def _avg_pool2d(graph: _Graph, layer: AvgPool2D, x: str, shape: Shape) -> str:
     hangs_over = any(reach > end for reach, end in zip(sizes["pads"][2:], ends, strict=True))
     if (g.DH, g.DW) == (1, 1) and not (layer.count_include_pad and hangs_over):
         return graph.add("AveragePool", x, count_include_pad=int(layer.count_include_pad), **sizes)
-    # ONNX has dilated averages from opset 19 on only, and cells past the padding are counted by
-    # some runtimes: so the sums of a convolution, times 1 / the number of cells that count.
+    # ONNX has dilated averages only from opset 19 on, and some runtimes count cells beyond the
+    # padding. So a convolution sums up, and the sums are multiplied by 1 / the number of cells.
     C = shape[2]
     ones = graph.constant("ones", np.ones((C, 1, g.KH, g.KW)))
     sums = graph.add("Conv", x, ones, group=C, dilations=[g.DH, g.DW], **sizes)
@@ -285,8 +285,8 @@ def _window(layer: Conv2D | MaxPool2D | AvgPool2D, shape: Shape) -> tuple[Window
 def _sizes(g: Window) -> dict[str, list[int]]:
     """Return attributes that give exactly OH x OW windows without ONNX's ceil_mode.
 
-    That one lets windows start in the padding at the end, in some runtimes. The pads there are what
-    the last window reaches instead.
+    With ceil_mode, some runtimes let windows start in the padding at the end. Here the pads at the
+    end are as large as the last window needs.
     """
     ends = [
         max(0, (outputs - 1) * stride + dilation * (taps - 1) + 1 - length - start)
@@ -308,7 +308,7 @@ def _cells(
     length: int,
     padding: tuple[int, int],
 ) -> np.ndarray[Any, Any]:
-    """Return how many cells of each window count along one axis: the image's and the padding's."""
+    """Return the number of cells of each window, along one axis, in the image or its padding."""
     first = np.arange(outputs)[:, None] * stride - start
     cells = first + np.arange(taps) * dilation
     counted = (cells >= -padding[0]) & (cells < length + padding[1])

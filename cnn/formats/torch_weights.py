@@ -1,4 +1,4 @@
-"""Weights as PyTorch keeps them: `state_dict`s in safetensors files, without PyTorch."""
+"""PyTorch's `state_dict`s in safetensors files, read and written without PyTorch."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ..model import Sequential
 from .checkpoint import CheckpointError
 
 _NAMES = {"gamma": "weight", "beta": "bias"}
-_FLOATING = {"F16": "float16", "F32": "float32", "F64": "float64"}  # those that NumPy has, too
+_FLOATING = {"F16": "float16", "F32": "float32", "F64": "float64"}  # by safetensors' names
 
 
 class _Place(NamedTuple):
-    """An array of a model, and what PyTorch's differs by.
+    """An array of a model, and how its layout differs from PyTorch's.
 
-    Its last axes are read as `image` (H, W, C), where that is not empty, and their channels go
-    before the pixels; the result has the shape `shape`.
+    If `image` is (H, W, C), the last axes are pixels of C channels, which PyTorch has as
+    (C, H, W); its array has the shape `shape`.
     """
 
     array: Array
@@ -34,14 +34,14 @@ class _Place(NamedTuple):
     shape: Shape
 
     def to_torch(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return values of the model's shape as PyTorch has them."""
+        """Return values of the model's layout in PyTorch's."""
         if not self.image:
             return values
         pixels = values.reshape(*self._leading(), *self.image)
         return np.moveaxis(pixels, -1, -3).reshape(self.shape)
 
     def from_torch(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return values of PyTorch's shape as the model has them."""
+        """Return values of PyTorch's layout in the model's."""
         if not self.image:
             return values
         H, W, C = self.image
@@ -49,69 +49,69 @@ class _Place(NamedTuple):
         return np.moveaxis(planes, -3, -1).reshape(tuple(self.array.shape))
 
     def _leading(self) -> Shape:
-        """Return the first axis of filters and dense weights; a vector is all image."""
+        """Return the axis before the image: filters or units; a vector has none."""
         return tuple(self.array.shape[:1]) if self.array.ndim > 1 else ()
 
 
 def save_torch(model: Sequential, path: str | Path) -> None:
     """Write a model's weights as the `state_dict` of the same network in PyTorch.
 
-    That is an `nn.Sequential` of the same layers in the same order, each one module; the one of
+    That network is an `nn.Sequential` with one module per layer, in the same order;
     `GlobalAvgPool2D` is an `nn.Sequential` of `AdaptiveAvgPool2d(1)` and `Flatten`. Load the file
-    there with ``module.load_state_dict(safetensors.torch.load_file(path))``.
+    with ``module.load_state_dict(safetensors.torch.load_file(path))``.
 
-    Images are (N, C, H, W) there: filters are transposed, and so are the columns of the `Dense`
-    layer after a `Flatten`. `pixel_mean` and `pixel_std` are no part of a `state_dict`: normalise
+    PyTorch's images are (N, C, H, W), so filters are transposed, and the columns of a `Dense` layer
+    after a `Flatten` are reordered. A `state_dict` holds no `pixel_mean` and `pixel_std`: normalise
     the images as the model does.
 
     Parameters
     ----------
     model : Sequential
-        Of this package's layers; other layers must have no arrays.
+        Layers that are not from this package must have no arrays.
     path : str or Path
         The safetensors file; it appears whole or not at all.
 
     Raises
     ------
     TypeError, ValueError
-        If the model is none, or a layer with arrays is none of this package's.
+        If it is no model, or a layer with arrays is not from this package.
     OSError
-        If the file cannot be written; what stood there is then unharmed.
+        If the file cannot be written; a file that was there is then unchanged.
     """
     arrays = {
         key: np.ascontiguousarray(place.to_torch(_host(place.array)))
         for key, place in _places(model).items()
     }
-    arrays |= {key: np.array(0) for key in _counters(model)}  # only cumulative averages use them
+    arrays |= {key: np.array(0) for key in _counters(model)}  # seldom read
     write_whole(Path(path), serialize(arrays, {"format": "pt"}))
 
 
 def load_torch(model: Sequential, path: str | Path) -> None:
     """Set a model's weights to the `state_dict` of the same network in PyTorch; see `save_torch`.
 
-    Make the file there with ``safetensors.torch.save_file(module.state_dict(), path)``.
+    PyTorch writes the file by ``safetensors.torch.save_file(module.state_dict(), path)``.
 
     Parameters
     ----------
     model : Sequential
-        Of this package's layers; other layers must have no arrays. Values are converted to its
-        dtype.
+        Layers that are not from this package must have no arrays. Values are converted to the
+        model's dtype.
     path : str or Path
         A safetensors file of float16, float32 or float64.
 
     Raises
     ------
     CheckpointError
-        If the file is damaged, or lacks an array of the model, or has one of another shape or type
-        or one that the model has not; the model is then as before.
+        If the file is damaged, or its arrays are not those of the model, of the same shapes; the
+        model is then unchanged.
     TypeError, ValueError
-        If the model is none, or a layer with arrays is none of this package's.
+        If it is no model, or a layer with arrays is not from this package.
     OSError
         If the file cannot be read.
     """
     places = _places(model)
     with open(path, "rb"):
-        pass  # an OSError that names the file, where safetensors gives one that does not
+        pass  # raises an OSError that names the file, which safetensors' does not
     try:
         with safe_open(path, framework="numpy") as file:
             found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
@@ -127,11 +127,11 @@ def load_torch(model: Sequential, path: str | Path) -> None:
 
 
 def _places(model: Sequential) -> dict[str, _Place]:
-    """Return the arrays of a model by PyTorch's names for them."""
+    """Return the arrays of a model by PyTorch's names."""
     checks.instance("model", model, Sequential)
     places = {}
     shape = model.input_shape
-    flattened: Shape = ()  # the image whose pixels lie in one row by now
+    flattened: Shape = ()  # shape of the images that a Flatten has made rows of
     for position, (layer, output) in enumerate(zip(model.layers, model.output_shapes, strict=True)):
         arrays = {**layer.parameters, **layer.state}
         if arrays and not isinstance(layer, (Conv2D, Dense, BatchNorm)):
@@ -156,7 +156,7 @@ def _places(model: Sequential) -> dict[str, _Place]:
 
 
 def _counters(model: Sequential) -> list[str]:
-    """Return the names of what only PyTorch keeps: the batches that a BatchNorm has seen."""
+    """Return the names of PyTorch's counts of batches, one for each BatchNorm."""
     return [
         f"{position}.num_batches_tracked"
         for position, layer in enumerate(model.layers)
@@ -165,7 +165,7 @@ def _counters(model: Sequential) -> list[str]:
 
 
 def _differences(model: Sequential, places: dict[str, _Place], found: dict[str, Any]) -> list[str]:
-    """Return what keeps the arrays of a file from being the model's."""
+    """Return how the arrays of a file differ from the model's, in words."""
     missing = sorted(places.keys() - found.keys())
     unexpected = sorted(found.keys() - places.keys() - set(_counters(model)))
     differences = [f"it lacks {', '.join(missing)}"] if missing else []
