@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +55,11 @@ def test_killed_while_saving_the_last_checkpoint_is_sound(times, tmp_path):
     script = in_tests(f"save_for_ever({str(run.folder)!r})")
     epochs = []
     for _ in range(times):
+        before = run.latest
         process = fresh_python.start("-c", script)
         assert process.stdout.readline() == "ready\n", process.communicate()
+        while run.latest == before and process.poll() is None:  # long on a busy machine
+            time.sleep(0.01)
         try:
             process.wait(timeout=draw.uniform(0.05, 0.4))
         except subprocess.TimeoutExpired:
