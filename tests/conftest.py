@@ -18,6 +18,7 @@ from kernels.runtime.cpu import CpuTarget
 from kernels.runtime.cuda import CudaTarget, unavailable
 from kernels.runtime.recording import Rehearsal, current
 from kernels.runtime.simt import SimtTarget
+from support import NARROW
 
 # Examples are a function of the test alone, so that a failure in CI is one everywhere.
 hypothesis.settings.register_profile(
@@ -30,8 +31,6 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("kernels")
 
-#: Floating types that a GPU takes and a CPU does not.
-NARROW = ("float16", "bfloat16")
 #: The modules whose tolerances are stated for them.
 NARROW_TESTS = {f"test_{name}" for name in "dense dropout elementwise im2col pool softmax".split()}
 

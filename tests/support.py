@@ -3,6 +3,9 @@
 import numpy as np
 from hypothesis import strategies as st
 
+#: Floating types that a GPU takes and a CPU does not.
+NARROW = ("float16", "bfloat16")
+
 #: Relative to the largest reference value: rounding of sums over a few thousand terms.
 RTOL = {"float32": 2e-5, "float64": 1e-12}
 # Of the narrow types: arguments are rounded, and results once, to half a unit of the last place.
