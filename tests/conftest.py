@@ -31,8 +31,12 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("kernels")
 
-#: The modules whose tolerances are stated for them.
-NARROW_TESTS = {f"test_{name}" for name in "dense dropout elementwise im2col pool softmax".split()}
+#: The modules whose tolerances are not stated for them.
+NOT_NARROW = {
+    f"test_{name}"
+    for name in "checkpoint exp fused inference layers loss_scale losses math model optimizers plan "
+    "repeatability strides torch trainer winograd".split()
+}
 
 #: The extra for CUDA 12 has no PyTorch: its wheels bring CUDA 13.
 PYTORCH = importlib.util.find_spec("torch") is not None
@@ -82,16 +86,21 @@ def dtype(request):
     return np.dtype(request.param)
 
 
+@pytest.fixture(scope="session", params=["uint8", "float32", "float64", *NARROW])
+def pixel_type(request):
+    """Each type of images: the narrow ones on `cuda` alone."""
+    return np.dtype(request.param)
+
+
 def pytest_collection_modifyitems(items):
     items[:] = [item for item in items if _taken(item)]
 
 
 def _taken(item):
-    """Whether a test's target takes its type, and the test says how near narrow types come."""
+    """Whether a test's target takes its types."""
     values = getattr(getattr(item, "callspec", None), "params", {})
-    if values.get("dtype") not in NARROW:
-        return True
-    return values.get("target") == "cuda" and item.path.stem in NARROW_TESTS
+    narrow = {values.get("dtype"), values.get("pixel_type")} & set(NARROW)
+    return not narrow or values.get("target") == "cuda" and item.path.stem not in NOT_NARROW
 
 
 @pytest.fixture(scope="session", autouse=True)
