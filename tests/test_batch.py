@@ -7,7 +7,7 @@ import kernels
 from comparison import assert_close
 from kernels.batch import Augmentation, Progress, advance, count_batch, count_losses, gather_batch
 from kernels.reduce import accumulator
-from support import RTOL, host, normal
+from support import RTOL, host, normal, unit_roundoff
 
 N = 11
 MEAN, STD = 33.3, 77.7
@@ -95,7 +95,7 @@ def test_row_losses_are_counted_as_their_mean_is(target, dtype):
         count(target, target.array(np.asarray(loss, kept)), *arrays, progress)
         totals.append(host(progress.totals))
     # The mean is rounded, the row losses are not.
-    assert_close(totals[1], totals[0], rtol=RTOL[dtype.name] if dtype.itemsize == 2 else 1e-7)
+    assert_close(totals[1], totals[0], rtol=1e-7 + unit_roundoff(dtype))
     assert totals[1][1] == totals[0][1]
     losses[7], labels[7] = np.nan, 5  # no class of these
     arrays = [target.array(value) for value in (losses.astype(kept), outputs, labels)]
