@@ -31,13 +31,6 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("kernels")
 
-#: The modules whose tolerances are not stated for them.
-NOT_NARROW = {
-    f"test_{name}"
-    for name in "checkpoint exp fused inference layers loss_scale losses math model optimizers plan "
-    "repeatability strides torch trainer winograd".split()
-}
-
 #: The extra for CUDA 12 has no PyTorch: its wheels bring CUDA 13.
 PYTORCH = importlib.util.find_spec("torch") is not None
 collect_ignore_glob = [] if PYTORCH else ["test_torch*.py", "test_dlpack.py"]
@@ -99,8 +92,8 @@ def pytest_collection_modifyitems(items):
 def _taken(item):
     """Whether a test's target takes its types."""
     values = getattr(getattr(item, "callspec", None), "params", {})
-    narrow = {values.get("dtype"), values.get("pixel_type")} & set(NARROW)
-    return not narrow or values.get("target") == "cuda" and item.path.stem not in NOT_NARROW
+    narrow = any(values.get(name) in NARROW for name in ("dtype", "pixel_type"))
+    return not narrow or values.get("target") == "cuda"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -110,7 +110,7 @@ def assert_equal(planned, plain):
         assert getattr(planned, name) == getattr(plain, name)
     assert planned.optimizer.steps == plain.optimizer.steps
     losses = [[record["train_loss"] for record in t.history] for t in (planned, plain)]
-    # Layer by layer a batch's loss is rounded to the model's type, in a planned step it need not be.
+    # Layer by layer a batch's loss is rounded to the model's type; in a planned step it may not be.
     assert_close(losses[0], losses[1], rtol=1e-6 + unit_roundoff(planned.model.dtype))
     rates = [[record["learning_rate"] for record in t.history] for t in (planned, plain)]
     assert rates[0] == rates[1]
