@@ -74,7 +74,8 @@ def batch_norm(
 
     Notes
     -----
-    An empty batch leaves the running statistics as they are.
+    An empty batch leaves the running statistics as they are. They are of x's dtype: in float16 a
+    variance above 65504 is infinite. What is saved for the gradient is then float32.
     """
     checks.in_place("running_mean", running_mean)
     checks.in_place("running_var", running_var)

@@ -61,7 +61,7 @@ KERNEL batch_norm_pool_forward(const T *__restrict__ x, const T *__restrict__ ga
             const T *p = source + ((int64)(tap / COLUMNS) * g.W + tap % COLUMNS) * C;
             fetch_ahead(p, 1, ahead);
             // Centred before scaling: folding the mean into beta would cancel for large means.
-            return (take(p, count) - centre) * scale + shift;
+            return as_stored((take(p, count) - centre) * scale + shift);
         };
         Maximum maximum(value(0));
         UNROLL for (int tap = 1; tap < ROWS * COLUMNS; ++tap) maximum.meet(value(tap), tap);

@@ -230,6 +230,12 @@ def adam_step(
     ------
     TypeError, ValueError
         If dtypes, devices, shapes or parameters do not fit, or one cannot be updated in place.
+
+    Notes
+    -----
+    Every step rounds param, m and v to their dtype. With the default betas float16 keeps 0 as the v
+    of a gradient below 0.005, and later steps are then too long: let param, m and v be float32, and
+    cast grad.
     """
     scalars = adam_scalars(step, lr, betas, eps, weight_decay, decoupled)
     adam_update(scalars, param, grad, m, v)

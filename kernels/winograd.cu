@@ -339,9 +339,9 @@ KERNEL winograd_pool_forward(const T *__restrict__ x, const acc_t *__restrict__ 
         const int PH = g.OH / 2, PW = g.OW / 2, h = at.h / 2, w = at.w / 2;
         UNROLL for (int i = 0; i < TILE; i += 2) UNROLL for (int j = 0; j < TILE; j += 2) {
             if (h + i / 2 >= PH || w + j / 2 >= PW) continue;
-            Maximum maximum(value[i][j] + shift);
+            Maximum maximum(as_stored(value[i][j] + shift));
             UNROLL for (int tap = 1; tap < 4; ++tap)
-                maximum.meet(value[i + tap / 2][j + tap % 2] + shift, tap);
+                maximum.meet(as_stored(value[i + tap / 2][j + tap % 2] + shift), tap);
             const int64 out = ((at.n * PH + h + i / 2) * PW + w + j / 2) * F + f;
             maximum.store(y + out, argmax + out, F - f, true);
         }

@@ -13,7 +13,7 @@ import kernels
 from kernels import conv2d_pool, dense_loss, winograd
 from kernels.conv2d import forward_with_moments
 from kernels.geometry import window
-from kernels.reduce import Moments
+from kernels.reduce import Moments, accumulator
 from kernels.runtime import checks
 from support import host, normal
 
@@ -22,6 +22,9 @@ WINDOW = {"stride": (1, 2), "padding": ((1, 0), (1, 1))}
 X = (N, H, W, C)
 OH, OW = 15, 7  # of a window of (2, 3)
 Y = (N, OH, OW, C)
+
+#: Arguments that are float32 beside float16 and bfloat16: saved statistics, and maps.
+WIDE = {"mean", "inv_std", "matrix"}
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,12 @@ class Call:
         return {name: target.array(value) for name, value in self.cast(dtype).items()}
 
     def cast(self, dtype=None):
-        """Return fresh arrays, the floating ones in `dtype`."""
-        return {
-            name: value.astype(dtype or value.dtype) if value.dtype.kind == "f" else value.copy()
-            for name, value in self.arrays.items()
-        }
+        """Return fresh arrays, the floating ones in `dtype`, but for those never narrow."""
+        types = {name: value.dtype for name, value in self.arrays.items()}
+        for name, kind in types.items():
+            if dtype is not None and kind.kind == "f":
+                types[name] = accumulator(np.dtype(dtype)) if name in WIDE else dtype
+        return {name: value.astype(types[name]) for name, value in self.arrays.items()}
 
     def __call__(self, arguments):
         """Return every result, and every array updated in place, as NumPy arrays."""

@@ -19,6 +19,7 @@ from kernels.runtime.cpu import CpuTarget
 from kernels.runtime.cuda import CudaTarget, unavailable
 from kernels.runtime.recording import Rehearsal, current
 from kernels.runtime.simt import SimtTarget
+from support import NARROW
 
 # Examples are a function of the test alone, so that a failure in CI is one everywhere.
 hypothesis.settings.register_profile(
@@ -30,11 +31,6 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
 hypothesis.settings.load_profile("kernels")
-
-#: Floating types that a GPU takes and a CPU does not.
-NARROW = ("float16", "bfloat16")
-#: The modules whose tolerances are stated for them.
-NARROW_TESTS = {f"test_{name}" for name in "dense dropout elementwise im2col pool softmax".split()}
 
 #: The extra for CUDA 12 has no PyTorch: its wheels bring CUDA 13.
 PYTORCH = importlib.util.find_spec("torch") is not None
@@ -84,16 +80,21 @@ def dtype(request):
     return np.dtype(request.param)
 
 
+@pytest.fixture(scope="session", params=["uint8", "float32", "float64", *NARROW])
+def pixel_type(request):
+    """Each type of images: the narrow ones on `cuda` alone."""
+    return np.dtype(request.param)
+
+
 def pytest_collection_modifyitems(items):
     items[:] = [item for item in items if _taken(item)]
 
 
 def _taken(item):
-    """Whether a test's target takes its type, and the test says how near narrow types come."""
+    """Whether a test's target takes its types."""
     values = getattr(getattr(item, "callspec", None), "params", {})
-    if values.get("dtype") not in NARROW:
-        return True
-    return values.get("target") == "cuda" and item.path.stem in NARROW_TESTS
+    narrow = any(values.get(name) in NARROW for name in ("dtype", "pixel_type"))
+    return not narrow or values.get("target") == "cuda"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,7 +24,7 @@ from cnn.fused import ConvPool, Norm
 from cnn.fusion import fuse
 from cnn.plan import Plan
 from comparison import assert_close
-from support import RTOL, device_of, host
+from support import NARROW, RTOL, device_of, host, unit_roundoff
 
 SHAPE = (8, 7, 2)
 
@@ -101,13 +101,18 @@ def assert_equal(planned, plain):
     if to_the_bit(planned.model):
         assert bits(planned.model) == bits(plain.model)
     else:
+        name = planned.model.dtype.name
+        # Sums in another order are rounded to another number now and then: activations and
+        # parameters, in each of the steps.
+        rtol = RTOL[name] * (2 * planned.steps if name in NARROW else 1)
         for found, expected in zip(buffers(planned.model), buffers(plain.model), strict=True):
-            assert_close(found, expected, rtol=RTOL[planned.model.dtype.name])
+            assert_close(found, expected, rtol=rtol)
     for name in ("images_seen", "steps"):
         assert getattr(planned, name) == getattr(plain, name)
     assert planned.optimizer.steps == plain.optimizer.steps
     losses = [[record["train_loss"] for record in t.history] for t in (planned, plain)]
-    assert_close(losses[0], losses[1], rtol=1e-6)
+    # Layer by layer a batch's loss is rounded to the model's type; in a planned step it may not be.
+    assert_close(losses[0], losses[1], rtol=1e-6 + unit_roundoff(planned.model.dtype))
     rates = [[record["learning_rate"] for record in t.history] for t in (planned, plain)]
     assert rates[0] == rates[1]
 

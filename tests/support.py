@@ -1,12 +1,22 @@
 """What the tests of the kernels share: tolerances, arrays and hypothesis strategies."""
 
+import ml_dtypes
 import numpy as np
 from hypothesis import strategies as st
+
+#: Floating types that a GPU takes and a CPU does not.
+NARROW = ("float16", "bfloat16")
 
 #: Relative to the largest reference value: rounding of sums over a few thousand terms.
 RTOL = {"float32": 2e-5, "float64": 1e-12}
 # Of the narrow types: arguments are rounded, and results once, to half a unit of the last place.
 RTOL |= {"float16": 2**-10, "bfloat16": 2**-7}
+
+
+def unit_roundoff(dtype):
+    """Return the largest relative error of a number rounded to a floating type."""
+    return float(ml_dtypes.finfo(dtype).eps) / 2
+
 
 #: Around the eight channels that a cpu kernel takes at a time, with a tail of one and of seven.
 CHANNELS = [1, 7, 8, 9, 24, 33]

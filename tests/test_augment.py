@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 import comparison
 import kernels
 import reference
-from support import host, normal
+from support import RTOL, host, normal
 
 NAN, INF = np.nan, np.inf
-IMAGES = ["uint8", "float32", "float64"]
 
 
 def images(*shape, dtype, seed=0):
@@ -43,13 +42,13 @@ def check(target, values, matrix, **options):
         assert warped.shape == expected.shape and error.max(initial=0) <= 0.5 + 1e-3
         assert warped.any() or expected.max(initial=0) < 0.5
     else:
-        single = np.float32 in (values.dtype, matrix.dtype)
-        comparison.assert_close(warped, expected, rtol=2e-5 if single else 1e-12)
+        # Positions are of the matrix's precision, and each pixel is rounded to its own type.
+        rtol = max(RTOL[matrix.dtype.name], RTOL[values.dtype.name])
+        comparison.assert_close(warped, expected, rtol=rtol)
     return warped
 
 
 @hypothesis.given(
-    values_dtype=st.sampled_from(IMAGES),
     matrix_dtype=st.sampled_from(["float32", "float64"]),
     size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     N=st.integers(0, 3),
@@ -58,17 +57,16 @@ def check(target, values, matrix, **options):
     scale=st.sampled_from([0.1, 1, 4]),
     seed=st.integers(0, 99),
 )
-@hypothesis.settings(max_examples=150)
-def test_equals_the_oracle(target, values_dtype, matrix_dtype, size, N, C, fill, scale, seed):
+@hypothesis.settings(max_examples=50)
+def test_equals_the_oracle(target, pixel_type, matrix_dtype, size, N, C, fill, scale, seed):
     matrix = shifts(0, 0, count=N) + scale * normal(seed, N, 2, 3)
-    values = images(N, *size, C, dtype=values_dtype, seed=seed)
+    values = images(N, *size, C, dtype=pixel_type, seed=seed)
     check(target, values, matrix.astype(matrix_dtype), fill=fill)
 
 
-@pytest.mark.parametrize("values_dtype", IMAGES)
 @pytest.mark.parametrize("shape", [(2, 5, 7, 3), (2, 5, 7), (1, 1, 1), (0, 4, 4, 1), (2, 0, 3, 1)])
-def test_the_identity_changes_no_bit(target, values_dtype, shape):
-    values = images(*shape, dtype=values_dtype)
+def test_the_identity_changes_no_bit(target, pixel_type, shape):
+    values = images(*shape, dtype=pixel_type)
     for matrix_dtype in ("float32", "float64"):
         matrix = shifts(0, 0, count=shape[0], dtype=matrix_dtype)
         warped = warp(target, values, matrix)
@@ -76,10 +74,9 @@ def test_the_identity_changes_no_bit(target, values_dtype, shape):
         np.testing.assert_array_equal(warped, values)
 
 
-@pytest.mark.parametrize("values_dtype", IMAGES)
 @pytest.mark.parametrize("dx, dy", [(1, 0), (-2, 3), (4, -4), (6, 0), (0, -5)])
-def test_whole_shifts_are_exact(target, values_dtype, dx, dy):
-    values = images(1, 5, 6, 3, dtype=values_dtype)
+def test_whole_shifts_are_exact(target, pixel_type, dx, dy):
+    values = images(1, 5, 6, 3, dtype=pixel_type)
     padded = np.full((1, 17, 18, 3), 9, values.dtype)
     padded[:, 6:11, 6:12] = values
     expected = padded[:, 6 + dy : 11 + dy, 6 + dx : 12 + dx]
@@ -185,10 +182,9 @@ def test_each_range_moves_its_own_kind_alone(target, name, value, row):
         assert (abs(maps[i] - still).max() < 1e-3) == (i not in moved)
 
 
-@pytest.mark.parametrize("values_dtype", IMAGES)
 @pytest.mark.parametrize("shape", [(3, 5, 7, 2), (3, 28, 28), (0, 4, 4, 1), (1, 1, 1)])
-def test_no_range_changes_no_bit(target, values_dtype, shape):
-    values = images(*shape, dtype=values_dtype)
+def test_no_range_changes_no_bit(target, pixel_type, shape):
+    values = images(*shape, dtype=pixel_type)
     np.testing.assert_array_equal(host(kernels.augment(target.array(values), seed=3)), values)
 
 

@@ -9,7 +9,7 @@ import comparison
 import kernels
 import reference
 import support
-from support import RTOL, host, normal
+from support import RTOL, host, normal, numbers
 
 NAN, INF = np.nan, np.inf
 
@@ -164,8 +164,8 @@ def test_a_special_value_reaches_its_windows_alone(target, dtype, value):
 
 def test_relu_keeps_nan_and_clips_infinity(target, dtype):
     x = np.array([NAN, INF, -INF, -2, -0.0, 3], dtype).reshape(1, 1, 6, 1)
-    y = host(kernels.conv2d(target.array(x), target.array(np.ones((1, 1, 1, 1), dtype)), relu=True))
-    np.testing.assert_array_equal(y.ravel(), [NAN, INF, 0, 0, 0, 3])
+    y = kernels.conv2d(target.array(x), target.array(np.ones((1, 1, 1, 1), dtype)), relu=True)
+    np.testing.assert_array_equal(numbers(y).ravel(), [NAN, INF, 0, 0, 0, 3])
 
 
 def test_the_filter_gradient_of_many_rows_keeps_its_precision(target):

@@ -8,6 +8,7 @@ import reference
 from comparison import assert_close
 from kernels import gemm, runtime
 from kernels.dense_loss import dense_cross_entropy, fits
+from kernels.reduce import accumulator
 from support import RTOL, host, normal
 
 INF = np.inf
@@ -21,8 +22,14 @@ def check(target, x, w, b, labels, smoothing=0.0):
     options = {"label_smoothing": smoothing}
     _, gradient = kernels.softmax_cross_entropy(apart, labels, **options)
     row_losses, _ = kernels.softmax_cross_entropy(apart, labels, reduction="none", **options)
-    for found, expected in ((logits, apart), (losses, row_losses), (dlogits, gradient)):
-        assert found.dtype == x.dtype
+    # Row losses are kept in the type of sums; apart they are rounded to x's.
+    assert losses.dtype == accumulator(x.dtype)
+    for found, expected in (
+        (logits, apart),
+        (losses.astype(x.dtype), row_losses),
+        (dlogits, gradient),
+    ):
+        assert found.dtype == expected.dtype == x.dtype
         assert host(found).tobytes() == host(expected).tobytes()
     arrays = host(logits), host(labels)
     _, gradient = reference.softmax_cross_entropy(*arrays, **options)
@@ -30,7 +37,7 @@ def check(target, x, w, b, labels, smoothing=0.0):
     rtol = RTOL[x.dtype.name]
     weights = host(w).T, None if b is None else host(b)
     assert_close(logits, reference.dense(host(x), *weights), rtol=rtol)
-    assert_close(losses, row_losses, rtol=rtol)
+    assert_close(losses, row_losses, rtol=RTOL[losses.dtype.name])
     assert_close(dlogits, gradient, rtol=rtol)
     return host(losses), host(dlogits)
 
@@ -57,7 +64,7 @@ def of_logits(target, row, labels, dtype, smoothing=0.0):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
 def test_equals_the_layers_apart(target, dtype, rows, inputs, classes, smoothing):
     # Weights so small that a loss is no small difference of large logits.
-    x, w = normal(0, rows, inputs, dtype=dtype), 0.2 * normal(1, classes, inputs, dtype=dtype)
+    x, w = normal(0, rows, inputs, dtype=dtype), (0.2 * normal(1, classes, inputs)).astype(dtype)
     labels = np.random.default_rng(2).integers(classes, size=rows)
     check(target, x, w, normal(3, classes, dtype=dtype), labels, smoothing)
     check(target, x, w, None, labels, smoothing)
@@ -89,8 +96,9 @@ def test_rounded_products_are_those_of_the_layer(precision):
 
 
 def test_extreme_logits_give_finite_gradients(target, dtype):
-    losses, dlogits = of_logits(target, [1e4, -1e4, 0], [0, 1, 2], dtype)
-    assert losses.tolist() == [0, 2e4, 1e4] and np.isfinite(dlogits).all()
+    large = float(dtype.type(1e4))  # not every type has 1e4 itself
+    losses, dlogits = of_logits(target, [large, -large, 0], [0, 1, 2], dtype)
+    assert losses.tolist() == [0, 2 * large, large] and np.isfinite(dlogits).all()
     losses, dlogits = of_logits(target, [-INF, 0, 1], [2, 1, 0], dtype)
     assert np.isfinite(losses[:2]).all() and losses[2] == INF and np.isfinite(dlogits).all()
     losses, _ = of_logits(target, [-INF, 0, 1], [2], dtype, smoothing=0.1)

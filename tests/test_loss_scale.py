@@ -1,5 +1,6 @@
 """Loss scaling: the state on the device against a model in Python, and the steps it leaves out."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -7,8 +8,9 @@ import comparison
 import kernels
 from kernels import gemm, loss_scale, runtime
 from kernels.elementwise import adam_scalars, adam_update, sgd_scalars, sgd_update
+from kernels.reduce import accumulator
 from kernels.runtime.elementwise import Table
-from support import RTOL, host, normal
+from support import NARROW, RTOL, host, normal
 
 FLOAT = np.dtype(np.float32)
 BAD = [np.nan, np.inf, -np.inf]
@@ -53,7 +55,7 @@ def test_the_scale_follows_the_rule(target, dtype, scale, options):
 @pytest.mark.parametrize("value", BAD)
 def test_an_overflow_anywhere_is_found(target, dtype, count, value):
     for place in {0, count // 2, count - 1}:
-        grad = np.full(count, np.finfo(dtype).max, dtype)  # finite, however large
+        grad = np.full(count, ml_dtypes.finfo(dtype).max, dtype)  # finite, however large
         state = loss_scale.new_state(target, dtype)
         assert host(loss_scale.update(target.array(grad), state)) == 2.0**-16
         grad[place] = value
@@ -68,8 +70,8 @@ def test_no_gradient_has_no_overflow(target, dtype):
 
 def test_the_loss_gradient_is_scaled(target, dtype):
     gradient = target.array(normal(0, 37, 10, dtype=dtype))
-    expected = host(gradient) * 2.0**16
-    loss_scale.scale_gradient(gradient, loss_scale.new_state(target, dtype))
+    expected = host(gradient) * 2.0**10  # which float16 holds
+    loss_scale.scale_gradient(gradient, loss_scale.new_state(target, dtype, 2.0**10))
     np.testing.assert_array_equal(host(gradient), expected)
 
 
@@ -90,18 +92,20 @@ def test_a_scaled_step_is_the_step(target, dtype, name, planned):
     def numbers(scalars):
         if not planned:
             return scalars
-        rows = target.array(np.array([scalars], dtype))
+        rows = target.array(np.array([scalars], accumulator(dtype)))
         return Table(rows, target.zeros((1,), np.int64))
 
     arrays = [abs(normal(i, 1000, dtype=dtype)) for i in range(4)]
     plain, scaled, kept = ([target.array(array.copy()) for array in arrays] for _ in range(3))
     STEPS[name](numbers, *plain, None)
-    state = loss_scale.new_state(target, dtype, 2.0**20)
+    state = loss_scale.new_state(target, dtype, 2.0**10)  # times a gradient, float16 holds it
     loss_scale.scale_gradient(scaled[1], state)
     STEPS[name](numbers, *scaled, loss_scale.update(scaled[1], state))
     for index in (0, 2, 3):  # parameters and what the optimizer keeps
         comparison.assert_close(scaled[index], host(plain[index]), rtol=RTOL[dtype.name])
-    assert (host(plain[0]) != arrays[0]).all()
+    moved = host(plain[0]) != arrays[0]
+    # In a narrow type a small step of a large parameter is rounded away.
+    assert moved.mean() > 0.9 if dtype.name in NARROW else moved.all()
 
     kept[1][-1] = np.inf
     STEPS[name](numbers, *kept, loss_scale.update(kept[1], state))

@@ -21,7 +21,7 @@ from cnn.recipes import RECIPES
 from comparison import assert_close
 from network_reference import Network
 from reference import finite_difference
-from support import RTOL, device_of, host, normal
+from support import RTOL, device_of, host, normal, unit_roundoff
 
 
 def layers():
@@ -223,7 +223,8 @@ def test_uint8_images_are_normalised(target, dtype):
     model.pixel_mean, model.pixel_std = 33.25, 71.5
     prepared = model.prepare(images)
     assert prepared.dtype == dtype
-    assert_close(prepared, (images.astype(float) - 33.25) / 71.5, rtol=1e-6)
+    rtol = 1e-6 + unit_roundoff(dtype)
+    assert_close(prepared, (images.astype(float) - 33.25) / 71.5, rtol=rtol)
     assert_close(model.predict(images), host(prepared).reshape(3, 40), rtol=1e-7)
 
 

@@ -262,10 +262,12 @@ def test_a_cpu_multiplies_in_fp32_alone():
         kernels.dense(x, x)
 
 
-def test_only_float32_arrays_are_rounded():
-    x, w = np.ones((1, 2, 2, 1)), np.ones((1, 1, 1, 1))
-    expected = "got 'fp16' for float64 arrays on simt, expected 'fp32'"
-    with on(runtime.simt_target(), "fp16"), pytest.raises(ValueError, match=expected):
+def test_only_float32_arrays_are_rounded(target, dtype):
+    if dtype == FLOAT:
+        return
+    x, w = (target.array(np.ones(shape, dtype)) for shape in ((1, 2, 2, 1), (1, 1, 1, 1)))
+    expected = f"^precision: got 'fp16' for {dtype} arrays on {target}, expected 'fp32'$"
+    with gemm.precision("fp16"), pytest.raises(ValueError, match=expected):
         kernels.conv2d_backward(x, x, w)
 
 

@@ -160,9 +160,9 @@ struct BiasPoolRelu {
                 bias ? lanes_t(load_first(bias + n + v * LANES, count)) : lanes_t{};
             UNROLL for (int i = 0; i < TM / TAPS; ++i) {
                 if (i > 0 && i >= windows) break;  // a tile has at least one
-                Maximum maximum(tile[i * TAPS][v] + shift);
+                Maximum maximum(as_stored(tile[i * TAPS][v] + shift));
                 UNROLL for (int tap = 1; tap < TAPS; ++tap)
-                    maximum.meet(tile[i * TAPS + tap][v] + shift, tap);
+                    maximum.meet(as_stored(tile[i * TAPS + tap][v] + shift), tap);
                 const int64 out = (int64)(window + i) * stride + n + v * LANES;
                 maximum.store(y + out, argmax + out, count, true);
             }

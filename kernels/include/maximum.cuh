@@ -3,6 +3,15 @@
 
 #include "dialect.cuh"
 
+// A value as an array of T would hold it, so that a kernel which pools what it has just computed
+// finds the maxima that one would which reads it back: rounding may make two values equal.
+template <typename V> __device__ __forceinline__ V as_stored(V value) {
+    if constexpr (sizeof(T) < sizeof(acc_t))
+        return V(T(value));
+    else
+        return value;
+}
+
 struct Maximum {
     using lanes_t = Simd<acc_t>::type;
     using index_t = Simd<acc_t>::index;

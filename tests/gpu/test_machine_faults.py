@@ -175,6 +175,24 @@ RACES = {
         if (blockIdx.x == 0) y[64] = y[0];
         else atomicAdd(y, T(1));  // FAULT
     """,
+    # A block writes its byte of each word and reads another block's, with writes of the third
+    # block's byte in between.
+    "bytes_of_others": """
+        uint8 *word = reinterpret_cast<uint8 *>(y + threadIdx.x);
+        if (blockIdx.x == 2) word[3] = word[0];  // FAULT
+        else word[blockIdx.x] = 1;
+    """,
+    # Blocks read a byte each, then one writes the whole word.
+    "word_of_bytes": """
+        uint8 *word = reinterpret_cast<uint8 *>(y + threadIdx.x);
+        if (blockIdx.x < 2) y[64 + threadIdx.x] = word[blockIdx.x];
+        else y[threadIdx.x] = 1;  // FAULT
+    """,
+    # Of a word that blocks read as a whole, one writes a byte.
+    "byte_of_words": """
+        if (blockIdx.x < 2) y[32 + blockIdx.x * 32 + threadIdx.x] = y[threadIdx.x];
+        else reinterpret_cast<uint8 *>(y + threadIdx.x)[3] = 1;  // FAULT
+    """,
 }
 
 
@@ -191,6 +209,15 @@ NO_RACES = {
     "same_value": "y[threadIdx.x] = 7;",
     # Neighbouring bytes of one word.
     "bytes": "reinterpret_cast<uint8 *>(y)[blockIdx.x] = blockIdx.x;",
+    # The same, read before they are written, and again after the neighbours were.
+    "own_bytes": """
+        uint8 *bytes = reinterpret_cast<uint8 *>(y);
+        for (int i = 0; i < 2; ++i) bytes[blockIdx.x] += 1;
+    """,
+    "own_halves": """
+        uint16 *halves = reinterpret_cast<uint16 *>(y);
+        for (int i = 0; i < 2; ++i) halves[blockIdx.x] += 1;
+    """,
     "atomic": "atomicAdd(y, T(1));",
     # The last block adds up what the others wrote: "threadFenceReduction" of the CUDA samples.
     "last_block": """

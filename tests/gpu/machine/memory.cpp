@@ -34,6 +34,7 @@ Memory::Memory() {
     base_ = next_ = address(reserve(REGION));
     marks_ = static_cast<uint8_t *>(reserve(REGION));
     touched_ = static_cast<Touched *>(reserve(REGION / 4 * sizeof(Touched)));
+    touched_bytes_ = static_cast<Touched *>(reserve(REGION * sizeof(Touched)));
     page_arrays_ = static_cast<uint32_t *>(reserve(REGION / PAGE * 4));
 }
 
@@ -41,6 +42,7 @@ Memory::~Memory() {
     munmap(reinterpret_cast<void *>(base_), REGION);
     munmap(marks_, REGION);
     munmap(touched_, REGION / 4 * sizeof(Touched));
+    munmap(touched_bytes_, REGION * sizeof(Touched));
     munmap(page_arrays_, REGION / PAGE * 4);
 }
 
@@ -144,7 +146,10 @@ void Memory::copied(const void *to, const void *from, size_t bytes) {
     memmove(marks(address(to)), marks(address(from)), bytes);
 }
 
-void Memory::forget_touched() { clear(touched_, (next_ - base_) / 4 * sizeof(Touched)); }
+void Memory::forget_touched() {
+    clear(touched_, (next_ - base_) / 4 * sizeof(Touched));
+    clear(touched_bytes_, (next_ - base_) * sizeof(Touched));
+}
 
 void Memory::mark(Array &array, uint64_t begin, uint64_t end, uint8_t value) {
     array.marked = true;

@@ -23,7 +23,7 @@ struct Array {
     uint64_t gap = 0;     // bytes of nobody on either side
 };
 
-// Who touched four bytes of global memory in the running launch: see races.h.
+// Who touched a word of global memory in the running launch, or a byte of it: see races.h.
 struct Touched { uint32_t writer, reader; };
 
 class Memory {
@@ -60,6 +60,7 @@ class Memory {
     // The shadows, for accesses that were found to be inside an array.
     uint8_t *marks(uint64_t address) { return marks_ + (address - base_); }  // 1: written
     Touched *touched(uint64_t address) { return touched_ + (address - base_) / 4; }
+    Touched *touched_byte(uint64_t address) { return touched_bytes_ + (address - base_); }
     void forget_touched();
 
   private:
@@ -68,7 +69,7 @@ class Memory {
 
     uint64_t base_ = 0, next_ = 0;
     uint8_t *marks_ = nullptr;
-    Touched *touched_ = nullptr;
+    Touched *touched_ = nullptr, *touched_bytes_ = nullptr;  // of words, and of bytes
     uint32_t *page_arrays_ = nullptr;  // for every PAGE bytes, the index in slots_ plus 1
     std::deque<Array> slots_;
     std::vector<uint32_t> free_slots_;

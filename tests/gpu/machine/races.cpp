@@ -10,9 +10,10 @@
 namespace gpu {
 namespace {
 
-// A stamp: the launch, the block, and the bytes of the word (of a writer), or whether several
-// blocks have read it (of a reader). Numbers are kept as far as they fit.
-constexpr uint32_t LAUNCH = 0xff000000, BLOCK = 0x00fffff0, BYTES = 15, SEVERAL = 1, STRONG = 2;
+// A stamp: the launch, the block, and of a reader whether several blocks have read and whether the
+// access was strong. Numbers are kept as far as they fit. Where an access took only some bytes of a
+// word, each byte has stamps of its own, and the word's say only that the launch touched it.
+constexpr uint32_t LAUNCH = 0xff000000, BLOCK = 0x00fffff0, SEVERAL = 1, STRONG = 2, PARTS = 4;
 
 uint32_t stamp_of(const Warp &warp) {
     const Block &block = *warp.block;
@@ -71,28 +72,20 @@ bool ordered(const Warp &warp, uint32_t before) {
                               std::to_string(number / grid.x / grid.y) + ")";
     fault(FaultKind::race, warp, lane,
           attempt(warp, at, bytes, access) + " races with block " + block + ", which " + did +
-              " the same word in this launch: " + address_of(running, address, bytes));
+              " the same memory in this launch: " + address_of(running, address, bytes));
 }
 
-// Which bytes of the word at `word` an access covers.
-uint32_t bytes_covered(uint64_t word, uint64_t address, uint32_t bytes) {
-    const uint64_t first = address > word ? address - word : 0;
-    const uint64_t end = std::min<uint64_t>(address + bytes - word, 4);
-    return ((1u << end) - 1) & ~((1u << first) - 1);
-}
-
-void note_word(Warp &warp, int lane, const Instruction &at, Touched &touched, uint64_t word,
-               uint64_t address, uint32_t bytes, Access access) {
+// Checks an access to what `touched` is about, a whole word or one byte, and notes it.
+void note(Warp &warp, int lane, const Instruction &at, Touched &touched, uint64_t address,
+          uint32_t bytes, Access access) {
     const uint32_t own = stamp_of(warp), writer = load(touched.writer);
     const uint32_t reader = load(touched.reader);
-    const uint32_t covered = bytes_covered(word, address, bytes);
     const bool strong = access == Access::atomic || at.strong;
     const bool other_wrote =
         (writer & LAUNCH) == (own & LAUNCH) && (writer & BLOCK) != (own & BLOCK);
-    const bool same_bytes = writer & covered & BYTES;
     const bool both_strong = strong && (reader & STRONG) && (reader & LAUNCH) == (own & LAUNCH);
     if (access == Access::read) {
-        if (other_wrote && same_bytes && !both_strong && !ordered(warp, writer))
+        if (other_wrote && !both_strong && !ordered(warp, writer))
             report(warp, lane, at, address, bytes, access, writer, "wrote");
         if ((reader & LAUNCH) != (own & LAUNCH))
             store(touched.reader, own | (strong ? STRONG : 0));
@@ -100,22 +93,43 @@ void note_word(Warp &warp, int lane, const Instruction &at, Touched &touched, ui
             store(touched.reader, reader | SEVERAL);
         return;
     }
-    // Strong accesses alone: the word is marked so, and they do not race among each other.
+    // Strong accesses alone: the bytes are marked so, and they do not race among each other.
     if (both_strong) {
-        store(touched.writer, own | covered);
+        store(touched.writer, own);
         return;
     }
     const bool other_read = (reader & LAUNCH) == (own & LAUNCH) && !(reader & STRONG) &&
                             ((reader & BLOCK) != (own & BLOCK) || (reader & SEVERAL));
     if (other_read && !ordered(warp, reader))
         report(warp, lane, at, address, bytes, access, reader, "read");
-    if (other_wrote && same_bytes && !ordered(warp, writer)) {
+    if (other_wrote && !ordered(warp, writer)) {
         if (strong) report(warp, lane, at, address, bytes, access, writer, "wrote");
         warp.overwrites |= 1u << lane;
     }
-    const uint32_t kept = (writer & (LAUNCH | BLOCK)) == own ? writer & BYTES : 0;
-    store(touched.writer, own | kept | covered);
+    store(touched.writer, own);
     if (strong) store(touched.reader, own | STRONG);
+}
+
+// The same of a word at `word` that the access has bytes of.
+void note_word(Warp &warp, int lane, const Instruction &at, uint64_t word, uint64_t address,
+               uint32_t bytes, Access access) {
+    Memory &memory = warp.block->running.machine.memory;
+    Touched &whole = *memory.touched(word), *const parts = memory.touched_byte(word);
+    const uint32_t launch = stamp_of(warp) & LAUNCH;
+    const auto in_parts = [&](uint32_t stamp) {
+        return (stamp & LAUNCH) == launch && (stamp & PARTS);
+    };
+    const uint64_t begin = std::max(address, word), end = std::min(address + bytes, word + 4);
+    if (!in_parts(load(whole.writer)) && !in_parts(load(whole.reader))) {
+        if (end - begin == 4) return note(warp, lane, at, whole, address, bytes, access);
+        std::fill(parts, parts + 4, whole);
+    }
+    for (uint64_t byte = begin; byte < end; ++byte) {
+        Touched &part = parts[byte - word];
+        note(warp, lane, at, part, address, bytes, access);
+        if ((part.writer & LAUNCH) == launch) store(whole.writer, launch | PARTS);
+        if ((part.reader & LAUNCH) == launch) store(whole.reader, launch | PARTS);
+    }
 }
 
 // A warp's accesses next to each other, to words that nobody else touched: the common case.
@@ -124,16 +138,17 @@ bool note_row(Warp &warp, Touched *touched, uint32_t words, Access access) {
     uint32_t foreign = 0;
     for (uint32_t i = 0; i < words; ++i) {
         const uint32_t writer = touched[i].writer, reader = touched[i].reader;
-        const bool others_writer = ((writer ^ own) & LAUNCH) == 0 && ((writer ^ own) & BLOCK) != 0;
+        const bool any_writer = ((writer ^ own) & LAUNCH) == 0;
         const bool any_reader = ((reader ^ own) & LAUNCH) == 0;
+        const bool others_writer = any_writer && (((writer ^ own) & BLOCK) || (writer & PARTS));
         const bool others_reader =
             any_reader && (((reader ^ own) & mine) != 0 || (reader & SEVERAL));
-        const bool strong = any_reader && (reader & STRONG);
-        foreign |= others_writer | strong | (access == Access::write && others_reader);
+        const bool special = any_reader && (reader & (STRONG | PARTS));
+        foreign |= others_writer | special | (access == Access::write && others_reader);
     }
     if (foreign) return false;
     if (access == Access::write) {
-        for (uint32_t i = 0; i < words; ++i) touched[i].writer = own | BYTES;
+        for (uint32_t i = 0; i < words; ++i) touched[i].writer = own;
     } else {
         for (uint32_t i = 0; i < words; ++i) {
             const uint32_t reader = touched[i].reader;
@@ -188,7 +203,7 @@ void note_global(Warp &warp, const Instruction &at, const Array &array, uint32_t
         const uint64_t address = addresses.of[lane];
         const Alone alone(address, bytes);
         for (uint64_t word = address & ~uint64_t(3); word < address + bytes; word += 4)
-            note_word(warp, lane, at, *memory.touched(word), word, address, bytes, access);
+            note_word(warp, lane, at, word, address, bytes, access);
     }
 }
 

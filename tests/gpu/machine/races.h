@@ -1,6 +1,6 @@
 // Global memory: reads of what nobody wrote, and races between the blocks of a launch.
 //
-// The blocks of a launch have no order. If two of them access a word and one writes, that is a
+// The blocks of a launch have no order. If two of them access a byte and one writes, that is a
 // race, unless
 //
 //   - both accesses are strong (atomic operations, or loads and stores that are volatile, relaxed,
@@ -9,8 +9,8 @@
 //     block did something strong after that (acquired it): "the last block adds up"
 //   - both write the same value
 //
-// Who touched each word last is kept in a shadow. Different bytes of a word may be written by
-// different blocks: the last one's bytes are kept.
+// Who touched each word last is kept in a shadow, and of words whose bytes are accessed one by one
+// or two at a time, who touched each byte.
 #pragma once
 
 #include "access.h"
