@@ -15,6 +15,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -217,14 +218,25 @@ def _link(tools: _Tools, extension: Path, folder: Path) -> None:
 
 def _object(tools: _Tools, source: Path) -> Path:
     """Return one of the C++ files compiled, from the cache or made anew."""
-    # The machine includes nothing of the runtime.
-    parts = ("machine",) if source.parent.name == "machine" else ("machine", "runtime")
-    headers = [path.read_bytes() for part in parts for path in sorted((SOURCES / part).glob("*.h"))]
-    digest = _digest(source.read_bytes(), *headers, *_FLAGS, *tools.identity)
+    texts = [path.read_bytes() for path in sorted(_included(source))]
+    digest = _digest(source.read_bytes(), *texts, *_FLAGS, *tools.identity)
     folder = cache() / f"object-{source.stem}-{digest}"
     command = [*tools.compiler, *_FLAGS, "-isystem", str(tools.cuda), "-c", str(source)]
     _make(folder, lambda new: run([*command, "-o", str(new / "object.o")]))
     return folder / "object.o"
+
+
+def _included(source: Path) -> set[Path]:
+    """Return the headers of our own that a file includes, and they in turn."""
+    found: set[Path] = set()
+    unread = [source]
+    while unread:
+        path = unread.pop()
+        names = re.findall(r'^#include "(.+)"', path.read_text(), re.MULTILINE)
+        new = {(path.parent / name).resolve() for name in names} - found
+        found |= new
+        unread += new
+    return found
 
 
 @contextmanager
