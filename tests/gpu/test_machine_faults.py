@@ -215,6 +215,13 @@ def test_what_is_no_race_between_blocks(machine, values, name):
         assert y.values[64] == 3
 
 
+def test_the_same_value_at_the_same_instant_is_no_race(machine):
+    text = '#include "dialect.cuh"\nKERNEL same(T *y) { y[threadIdx.x] = 7; }'
+    same = module(machine, "same", text)
+    for _ in range(500):
+        same.run("same", 8, 1024, machine.array(np.zeros(1024, np.float32)))
+
+
 def test_without_its_fence_the_last_block_races(machine):
     text = NO_RACES["last_block"].replace("__threadfence();", "")
     text = f'#include "dialect.cuh"\nKERNEL last(T *y) {{\n{text}\n}}'

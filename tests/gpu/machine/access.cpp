@@ -35,6 +35,8 @@ void check_global(Warp &warp, const Instruction &at, Addresses &addresses, uint3
     Memory &memory = block.running.machine.memory;
     Bounds &bounds = block.bounds[at.site];
     addresses.row = warp.active == ALL && side_by_side(addresses, bytes);
+    if (access != Access::read && block.running.concurrent && block.running.several_blocks)
+        addresses.alone.lock(addresses.of, warp.active);
     for (uint32_t rest = warp.active;;) {
         const uint32_t inside =
             rest & bits_where([&](int l) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "block.h"
+#include "page_locks.h"
 #include "shared_memory.h"
 
 namespace gpu {
@@ -10,6 +11,7 @@ namespace gpu {
 struct Addresses {
     uint64_t of[LANES];
     bool row = false;  // all lanes are active and lie side by side
+    PageLocks alone;   // of a write to global memory, until it is done
 };
 
 // The addresses that the instruction's operand `a` and offset give, in the instruction's space.
