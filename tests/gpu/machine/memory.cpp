@@ -12,7 +12,7 @@ namespace {
 
 // Address space alone: pages take memory when they are touched.
 constexpr uint64_t REGION = uint64_t(1) << 39;
-constexpr uint64_t PAGE = 4096;        // what an array's bytes are rounded up to
+constexpr uint64_t PAGE = Memory::PAGE;
 constexpr uint64_t CLEARED = 1 << 18;  // from here on, pages go back to the system when freed
 constexpr size_t WAITING = 64;         // freed arrays of a size that wait before one is used again
 
@@ -34,6 +34,7 @@ Memory::Memory() {
     base_ = next_ = address(reserve(REGION));
     marks_ = static_cast<uint8_t *>(reserve(REGION));
     touched_ = static_cast<Touched *>(reserve(REGION / 4 * sizeof(Touched)));
+    pages_touched_ = static_cast<uint32_t *>(reserve(REGION / PAGE * 4));
     page_arrays_ = static_cast<uint32_t *>(reserve(REGION / PAGE * 4));
 }
 
@@ -41,6 +42,7 @@ Memory::~Memory() {
     munmap(reinterpret_cast<void *>(base_), REGION);
     munmap(marks_, REGION);
     munmap(touched_, REGION / 4 * sizeof(Touched));
+    munmap(pages_touched_, REGION / PAGE * 4);
     munmap(page_arrays_, REGION / PAGE * 4);
 }
 
@@ -144,7 +146,10 @@ void Memory::copied(const void *to, const void *from, size_t bytes) {
     memmove(marks(address(to)), marks(address(from)), bytes);
 }
 
-void Memory::forget_touched() { clear(touched_, (next_ - base_) / 4 * sizeof(Touched)); }
+void Memory::forget_touched() {
+    clear(touched_, (next_ - base_) / 4 * sizeof(Touched));
+    clear(pages_touched_, (next_ - base_) / PAGE * 4);
+}
 
 void Memory::mark(Array &array, uint64_t begin, uint64_t end, uint8_t value) {
     array.marked = true;

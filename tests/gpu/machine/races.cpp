@@ -20,6 +20,11 @@ uint32_t stamp_of(const Warp &warp) {
 uint32_t load(const uint32_t &word) { return __atomic_load_n(&word, __ATOMIC_RELAXED); }
 void store(uint32_t &word, uint32_t value) { __atomic_store_n(&word, value, __ATOMIC_RELAXED); }
 
+void note_page(const Warp &warp, uint64_t address) {
+    const Running &running = warp.block->running;
+    store(running.machine.memory.page_touched(address), running.stamp);
+}
+
 uint64_t block_of(uint32_t stamp) { return (stamp & BLOCK) >> 4; }
 
 // Whether what another block did before is ordered before what this one does now.
@@ -138,6 +143,7 @@ template <bool WRITE> bool note_row(const Warp &warp, const Addresses &addresses
     }
     if (all & ODD) return false;
     note_row<WRITE>(own, touched, words);
+    note_page(warp, addresses.of[0]), note_page(warp, addresses.of[LANES - 1]);
     return true;
 }
 
@@ -167,6 +173,7 @@ void note_lanes(Warp &warp, const Instruction &at, uint32_t lanes, const Address
     for (uint32_t rest = lanes; rest; rest &= rest - 1) {
         const int lane = lowest(rest);
         const uint64_t address = addresses.of[lane];
+        note_page(warp, address);
         for (uint64_t word = address & ~uint64_t(3); word < address + bytes; word += 4)
             note_word(warp, lane, at, *running.machine.memory.touched(word), word, address, bytes,
                       access);
@@ -266,17 +273,20 @@ void note_strong(Warp &warp) {
 }
 
 std::vector<Span> touched(Machine &machine, const Array &array, uint64_t gap) {
+    Memory &memory = machine.memory;
     std::vector<Span> spans;
     for (const bool write : {true, false}) {
-        bool open = false;
-        for (uint64_t at = array.begin; at < array.end; at += 4) {
-            const Touched &word = *machine.memory.touched(at);
-            if (((write ? word.writer : word.reader) & LAUNCH) != machine.stamp) continue;
-            if (open && at - spans.back().end <= gap) {
-                spans.back().end = at + 4;
-            } else {
-                spans.push_back({at, at + 4, write});
-                open = true;
+        const size_t first = spans.size();
+        for (uint64_t page = array.begin; page < array.end; page += Memory::PAGE) {
+            if (memory.page_touched(page) != machine.stamp) continue;
+            const uint64_t end = std::min(page + Memory::PAGE, array.end);
+            for (uint64_t at = page; at < end; at += 4) {
+                const Touched &word = *memory.touched(at);
+                if (((write ? word.writer : word.reader) & LAUNCH) != machine.stamp) continue;
+                if (spans.size() > first && at - spans.back().end <= gap)
+                    spans.back().end = at + 4;
+                else
+                    spans.push_back({at, at + 4, write});
             }
         }
     }
