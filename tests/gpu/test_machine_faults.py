@@ -145,6 +145,11 @@ def test_a_null_pointer(machine, empty):
     assert "a null pointer" in report
 
 
+def test_the_last_address_of_all(machine, empty):
+    text = '#include "dialect.cuh"\nKERNEL lost(const T *x, T *y) {\ny[0] = x[-1];  // FAULT\n}'
+    caught(machine, "lost", "host_pointer", 1, 1, np.uint64(0), empty(4), text=text)
+
+
 def test_a_freed_array(machine, values, empty):
     text = '#include "dialect.cuh"\nKERNEL late(const T *x, T *y) {\ny[0] = x[0];  // FAULT\n}'
     x = values(4)

@@ -48,7 +48,7 @@ struct Running {
 
 // The bounds of the array that a memory instruction accessed last, which it mostly does again.
 struct Bounds {
-    uint64_t begin = 1, end = 0;
+    uint64_t begin = 0, end = 0;
     const Array *array = nullptr;
 };
 

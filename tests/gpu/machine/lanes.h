@@ -13,6 +13,10 @@ namespace gpu {
 constexpr int LANES = 32;
 constexpr uint32_t ALL = 0xffffffffu;
 
+// How the addresses of a warp's lanes lie: anywhere; or, of all 32 lanes, side by side, or all the
+// same.
+enum class Shape : uint8_t { scattered, row, same };
+
 template <class T> using Stored = std::conditional_t<sizeof(T) < 4, uint32_t, T>;
 
 template <class T> inline T value_of(Stored<T> stored) { return T(stored); }

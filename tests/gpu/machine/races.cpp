@@ -97,14 +97,17 @@ constexpr uint32_t NOTE = 1, ODD = 2;
 
 template <bool WRITE>
 inline uint32_t to_do(uint32_t own, uint32_t writer, uint32_t reader, uint32_t covered) {
+    constexpr uint32_t THIS_LAUNCH = ~LAUNCH + 1;  // what differs from `own` is less than this
     const uint32_t wrote = writer ^ own, read = reader ^ own;
-    const bool others_wrote = ((wrote & LAUNCH) == 0) & ((wrote & BLOCK) != 0);
-    const bool was_read = (read & LAUNCH) == 0, several = (reader & SEVERAL) != 0;
-    const bool others_read = was_read & (((read & BLOCK) != 0) | several);
-    const bool odd = others_wrote | (was_read & ((reader & STRONG) != 0)) | (WRITE & others_read);
-    const bool noted = WRITE ? ((wrote & ~BYTES) == 0) & ((wrote & covered) == covered)
-                             : was_read & (((read & BLOCK) == 0) | several);
-    return (noted ? 0 : NOTE) | (odd ? ODD : 0);
+    const uint32_t by_others = wrote - (BYTES + 1) < THIS_LAUNCH - (BYTES + 1) ? ODD : 0;
+    if (WRITE) {
+        const uint32_t was_read = read - 1 < THIS_LAUNCH - 1 ? ODD : 0;  // by others, or strongly
+        return by_others | was_read | ((wrote & ~BYTES) | (~wrote & covered) ? NOTE : 0);
+    }
+    const uint32_t strong = read < THIS_LAUNCH ? read & STRONG : 0;
+    const uint32_t known = read & SEVERAL ? BLOCK | SEVERAL | STRONG : STRONG;
+    static_assert(STRONG == ODD);
+    return by_others | strong | (read & ~known ? NOTE : 0);
 }
 
 template <bool WRITE> uint32_t row_to_do(uint32_t own, const Touched *touched, uint32_t words) {
@@ -203,7 +206,8 @@ bool all_marked(const uint8_t *marks, uint32_t bytes) {
 void note_marks(const Warp &warp, const Instruction &at, uint32_t lanes, const Addresses &addresses,
                 uint32_t bytes, Access access) {
     Memory &memory = warp.block->running.machine.memory;
-    const bool row = lanes == ALL && addresses.row, write = access == Access::write;
+    const bool row = lanes == ALL && addresses.shape == Shape::row;
+    const bool write = access == Access::write;
     if (row && write) {
         memset(memory.marks(addresses.of[0]), 1, size_t(LANES) * bytes);
         return;
@@ -232,8 +236,11 @@ uint32_t different(uint32_t lanes, const Addresses &addresses) {
 void note_global(Warp &warp, const Instruction &at, const Array &array, uint32_t lanes,
                  const Addresses &addresses, uint32_t bytes, Access access) {
     const Running &running = warp.block->running;
-    const bool row = lanes == ALL && addresses.row, write = access == Access::write;
-    const uint32_t firsts = row ? lanes : different(lanes, addresses);
+    const bool row = lanes == ALL && addresses.shape == Shape::row;
+    const bool write = access == Access::write;
+    const uint32_t firsts = addresses.shape == Shape::same ? 1
+                            : row                          ? lanes
+                                                           : different(lanes, addresses);
     if (!array.whole) note_marks(warp, at, firsts, addresses, bytes, access);
     if (!running.several_blocks) return;
     if (at.strong) note_strong(warp);
