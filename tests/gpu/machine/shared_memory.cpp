@@ -128,6 +128,14 @@ void SharedMemory::check_lanes(const Warp &warp, const Instruction &at, const To
         if (touch.is_touched(k)) check_lane(warp, int(touch.lane(k)), at, touch.granule(k), access);
 }
 
+// A reader that may be concurrent with somebody stays; beside it there is room for another one.
+inline void SharedMemory::note_reader(uint32_t granule, uint32_t now, uint32_t least) {
+    const uint32_t reader = reader_[granule];
+    const bool taken = (reader >= least) & (reader != now);
+    reader_[granule] = taken ? reader : now;
+    other_reader_[granule] = taken ? now : other_reader_[granule];
+}
+
 // What the least known clock settles, or that it is one thread, is decided for all granules at
 // once; if that leaves a doubt, each is looked at.
 template <class Touch>
@@ -211,14 +219,6 @@ void SharedMemory::report_overwritten(const Warp &warp, const Instruction &at, i
                                       const void *address) {
     const auto offset = uint32_t(static_cast<const char *>(address) - bytes_.data());
     report(warp, lane, at, offset >> shift_, Access::write, stamp(warp, lane));
-}
-
-// A reader that may be concurrent with somebody stays; beside it there is room for another one.
-void SharedMemory::note_reader(uint32_t granule, uint32_t now, uint32_t least) {
-    const uint32_t reader = reader_[granule];
-    const bool taken = (reader >= least) & (reader != now);
-    reader_[granule] = taken ? reader : now;
-    other_reader_[granule] = taken ? now : other_reader_[granule];
 }
 
 void SharedMemory::read_lane(const Warp &warp, int lane, const Instruction &at, uint32_t granule) {
