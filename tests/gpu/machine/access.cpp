@@ -41,9 +41,9 @@ void check_global(Warp &warp, const Instruction &at, Addresses &addresses, uint3
     Block &block = *warp.block;
     Memory &memory = block.running.machine.memory;
     Bounds &bounds = block.bounds[at.site];
-    if (access != Access::read && block.running.concurrent && block.running.several_blocks)
-        addresses.alone.lock(addresses.of, warp.active);
     const bool together = addresses.shape != Shape::scattered;
+    if (access != Access::read && block.running.concurrent && block.running.several_blocks)
+        addresses.alone.lock(addresses.of, together ? ENDS : warp.active);
     if (together && is_inside(addresses.of[0], addresses.extent(bytes), bounds.begin, bounds.end))
         return note_global(warp, at, *bounds.array, ALL, addresses, bytes, access);
     for (uint32_t rest = warp.active;;) {

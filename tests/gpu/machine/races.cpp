@@ -141,7 +141,7 @@ template <bool WRITE> bool note_row(const Warp &warp, const Addresses &addresses
     // Who reads has not locked: most of what is read was noted before.
     PageLocks alone;
     if (!WRITE && !(all & ODD) && running.concurrent) {
-        alone.lock(addresses.of, ALL);
+        alone.lock(addresses.of, ENDS);
         all = row_to_do<WRITE>(own, touched, words);
     }
     if (all & ODD) return false;
@@ -279,6 +279,18 @@ void note_strong(Warp &warp) {
     if (block.fenced) store(running.released[block.number & (BLOCK >> 4)], now);
 }
 
+namespace {
+
+// Adds bytes to the spans from number `first` on.
+void add(std::vector<Span> &spans, size_t first, Span more, uint64_t gap) {
+    if (spans.size() > first && more.begin - spans.back().end <= gap)
+        spans.back().end = more.end;
+    else
+        spans.push_back(more);
+}
+
+}  // namespace
+
 std::vector<Span> touched(Machine &machine, const Array &array, uint64_t gap) {
     Memory &memory = machine.memory;
     std::vector<Span> spans;
@@ -286,15 +298,20 @@ std::vector<Span> touched(Machine &machine, const Array &array, uint64_t gap) {
         const size_t first = spans.size();
         for (uint64_t page = array.begin; page < array.end; page += Memory::PAGE) {
             if (memory.page_touched(page) != machine.stamp) continue;
-            const uint64_t end = std::min(page + Memory::PAGE, array.end);
-            for (uint64_t at = page; at < end; at += 4) {
-                const Touched &word = *memory.touched(at);
-                if (((write ? word.writer : word.reader) & LAUNCH) != machine.stamp) continue;
-                if (spans.size() > first && at - spans.back().end <= gap)
-                    spans.back().end = at + 4;
-                else
-                    spans.push_back({at, at + 4, write});
+            const Touched *words = memory.touched(page);
+            const uint64_t count = (std::min(Memory::PAGE, array.end - page) + 3) / 4;
+            const auto is_touched = [&](uint64_t i) {
+                return ((write ? words[i].writer : words[i].reader) & LAUNCH) == machine.stamp;
+            };
+            uint32_t found = 0;
+            for (uint64_t i = 0; i < count; ++i) found += is_touched(i);
+            if (found == count) {
+                add(spans, first, {page, page + 4 * count, write}, gap);
+                continue;
             }
+            for (uint64_t i = 0; i < count && found; ++i)
+                if (is_touched(i))
+                    add(spans, first, {page + 4 * i, page + 4 * i + 4, write}, gap), --found;
         }
     }
     return spans;
