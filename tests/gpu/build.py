@@ -15,6 +15,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -45,6 +46,16 @@ _CUPY_CONSTANTS = {
     "CUPY_DTYPES_VERSION": 0,
 }
 _FLAGS = [*(SOURCES / "machine" / "compile_flags.txt").read_text().split(), "-pthread"]
+# Nothing of the runtime takes long.
+_FLAGS_OF = {
+    "machine": _FLAGS,
+    "runtime": ["-O1" if flag == "-O3" else flag for flag in _FLAGS],
+}
+# What most files include, compiled once for all of them.
+_COMMON = (
+    "algorithm cstdint cstring deque functional limits map memory mutex set sstream stdexcept "
+    "string string_view thread vector"
+)
 # Symbols with a version of their own, so that no other CUDA in the process takes their place.
 _LINK = "-shared -pthread -Wl,--default-symver -Wl,-soname,libcuda.so.1 -Wl,-z,defs".split()
 
@@ -151,7 +162,7 @@ def _compile_extension(tools: _Tools, folder: Path) -> None:
         run([sys.executable, "-c", _CYTHONIZE, EXTENSION, repr(_CUPY_CONSTANTS)], cwd=root)
         api = root / "cupy_backends" / "cuda" / "api"
         includes = [root, root / "cupy_backends", api, tools.cuda, tools.python]
-        flags = ["-O1", "-w", "-fPIC", *(f"-I{path}" for path in includes)]
+        flags = ["-O0", "-w", "-fPIC", *(f"-I{path}" for path in includes)]
         text = root / f"{EXTENSION.replace('.', '/')}.cpp"
         run([*tools.compiler, *flags, "-c", str(text), "-o", str(folder / "runtime.o")])
 
@@ -207,24 +218,58 @@ def _download(target: Path) -> None:
 
 def _link(tools: _Tools, extension: Path, folder: Path) -> None:
     library = folder / "libcuda.so.1"
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as executor:
-        objects = list(executor.map(lambda path: _object(tools, path), _files("*.cpp")))
-    run([*tools.compiler, *_LINK, *map(str, objects), "-ldl", "-o", str(library)])
+    run([*tools.compiler, *_LINK, *map(str, _objects(tools)), "-ldl", "-o", str(library)])
     output = folder / f"runtime{sysconfig.get_config_var('EXT_SUFFIX')}"
     words = ["-shared", str(extension), str(library), "-Wl,-rpath,$ORIGIN", "-o", str(output)]
     run([*tools.compiler, *words])
 
 
-def _object(tools: _Tools, source: Path) -> Path:
+def _objects(tools: _Tools) -> list[Path]:
+    """Return the C++ files compiled, from the cache or made anew."""
+    with (
+        tempfile.TemporaryDirectory(prefix="common-") as name,
+        concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as executor,
+    ):
+        headers = {part: Path(name) / part / "common.h" for part in _FLAGS_OF}
+        list(executor.map(lambda part: _compile_common(tools, part, headers[part]), headers))
+        return list(
+            executor.map(
+                lambda source: _object(tools, source, headers[source.parent.name]),
+                _files("*.cpp"),
+            )
+        )
+
+
+def _compile_common(tools: _Tools, part: str, header: Path) -> None:
+    """Compile the common headers for files of the machine or the runtime."""
+    header.parent.mkdir()
+    header.write_text("".join(f"#include <{name}>\n" for name in _COMMON.split()))
+    words = [*_FLAGS_OF[part], "-x", "c++-header", str(header), "-o", f"{header}.gch"]
+    run([*tools.compiler, *words])
+
+
+def _object(tools: _Tools, source: Path, common: Path) -> Path:
     """Return one of the C++ files compiled, from the cache or made anew."""
-    # The machine includes nothing of the runtime.
-    parts = ("machine",) if source.parent.name == "machine" else ("machine", "runtime")
-    headers = [path.read_bytes() for part in parts for path in sorted((SOURCES / part).glob("*.h"))]
-    digest = _digest(source.read_bytes(), *headers, *_FLAGS, *tools.identity)
+    flags = _FLAGS_OF[source.parent.name]
+    texts = [path.read_bytes() for path in sorted(_included(source))]
+    digest = _digest(source.read_bytes(), *texts, *flags, *tools.identity)
     folder = cache() / f"object-{source.stem}-{digest}"
-    command = [*tools.compiler, *_FLAGS, "-isystem", str(tools.cuda), "-c", str(source)]
-    _make(folder, lambda new: run([*command, "-o", str(new / "object.o")]))
+    command = [*tools.compiler, *flags, "-include", str(common), "-isystem", str(tools.cuda)]
+    _make(folder, lambda new: run([*command, "-c", str(source), "-o", str(new / "object.o")]))
     return folder / "object.o"
+
+
+def _included(source: Path) -> set[Path]:
+    """Return the headers of our own that a file includes, and they in turn."""
+    found: set[Path] = set()
+    unread = [source]
+    while unread:
+        path = unread.pop()
+        names = re.findall(r'^#include "(.+)"', path.read_text(), re.MULTILINE)
+        new = {(path.parent / name).resolve() for name in names} - found
+        found |= new
+        unread += new
+    return found
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from typing import Any
 
 import pytest
@@ -10,6 +11,10 @@ import pytest
 from . import device
 
 device.turn_on()  # now: a conftest may be the first to import CuPy
+
+# pytest's workers share the cores.
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+os.environ.setdefault("EMULATED_GPU_THREADS", str(max(1, len(os.sched_getaffinity(0)) // _WORKERS)))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -102,6 +102,21 @@ def counted_kernels(options: argparse.Namespace) -> Iterator[tuple[str, Any, dic
 
 def counted_step(network: str, batch: int) -> dict[str, Any]:
     """Count a planned step of training: the second, which replays what the first recorded."""
+    counts: list[dict[str, Any]] = []
+
+    def counting(step: Callable[[], None]) -> None:
+        with device.counting() as counted:
+            step()
+        counts.append(counted)
+
+    planned_steps(network, batch, 2, counting)
+    return counts[1]
+
+
+def planned_steps(
+    network: str, batch: int, count: int, around: Callable[[Callable[[], None]], None]
+) -> None:
+    """Train for some steps, each of which `around` is to call; the first one records the others."""
     sys.path.insert(0, str(REPOSITORY / "bench"))
     import cnn
     import networks
@@ -118,19 +133,18 @@ def counted_step(network: str, batch: int) -> dict[str, Any]:
         seed=0,
         ema=recipe.average(),
     )
-    steps: list[dict[str, Any]] = []
+    done = 0
     step = Plan.step
 
-    def counting(self: Plan, rows: int, check: Callable[[], None] = lambda: None) -> None:
-        with device.counting() as counted:
-            step(self, rows, check)
-        steps.append(counted)
+    def wrapped(self: Plan, rows: int, check: Callable[[], None] = lambda: None) -> None:
+        nonlocal done
+        around(lambda: step(self, rows, check))
+        done += 1
 
-    train, _ = synthetic_digits(2 * batch, 10)
-    with patch.object(Plan, "step", counting):
+    train, _ = synthetic_digits(count * batch, 10)
+    with patch.object(Plan, "step", wrapped):
         trainer.fit(train, epochs=1, batch_size=batch)
-    assert trainer.planned and len(steps) == 2, trainer.obstacle
-    return steps[1]
+    assert trainer.planned and done == count, trainer.obstacle
 
 
 def described(

@@ -145,6 +145,11 @@ def test_a_null_pointer(machine, empty):
     assert "a null pointer" in report
 
 
+def test_the_last_address_of_all(machine, empty):
+    text = '#include "dialect.cuh"\nKERNEL lost(const T *x, T *y) {\ny[0] = x[-1];  // FAULT\n}'
+    caught(machine, "lost", "host_pointer", 1, 1, np.uint64(0), empty(4), text=text)
+
+
 def test_a_freed_array(machine, values, empty):
     text = '#include "dialect.cuh"\nKERNEL late(const T *x, T *y) {\ny[0] = x[0];  // FAULT\n}'
     x = values(4)
@@ -240,6 +245,13 @@ def test_what_is_no_race_between_blocks(machine, values, name):
     module(machine, name, text).run(name, 3, 1, y)
     if name == "last_block":
         assert y.values[64] == 3
+
+
+def test_the_same_value_at_the_same_instant_is_no_race(machine):
+    text = '#include "dialect.cuh"\nKERNEL same(T *y) { y[threadIdx.x] = 7; }'
+    same = module(machine, "same", text)
+    for _ in range(500):
+        same.run("same", 8, 1024, machine.array(np.zeros(1024, np.float32)))
 
 
 def test_without_its_fence_the_last_block_races(machine):

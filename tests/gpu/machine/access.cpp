@@ -22,11 +22,18 @@ namespace {
           what + " is out of bounds: " + where_to + ", no address of the GPU's memory");
 }
 
-bool side_by_side(const Addresses &addresses, uint32_t bytes) {
-    uint64_t apart = 0;
-    for (int l = 0; l < LANES; ++l)
+Shape shape_of(const Addresses &addresses, uint32_t bytes) {
+    uint64_t apart = 0, different = 0;
+    for (int l = 0; l < LANES; ++l) {
         apart |= addresses.of[l] ^ (addresses.of[0] + uint64_t(l) * bytes);
-    return apart == 0;
+        different |= addresses.of[l] ^ addresses.of[0];
+    }
+    return apart == 0 ? Shape::row : different == 0 ? Shape::same : Shape::scattered;
+}
+
+bool is_inside(uint64_t begin, uint64_t bytes, uint64_t room_begin, uint64_t room_end) {
+    const uint64_t offset = begin - room_begin, room = room_end - room_begin;
+    return (offset <= room) & (bytes <= room - offset);
 }
 
 void check_global(Warp &warp, const Instruction &at, Addresses &addresses, uint32_t bytes,
@@ -34,11 +41,15 @@ void check_global(Warp &warp, const Instruction &at, Addresses &addresses, uint3
     Block &block = *warp.block;
     Memory &memory = block.running.machine.memory;
     Bounds &bounds = block.bounds[at.site];
-    addresses.row = warp.active == ALL && side_by_side(addresses, bytes);
+    const bool together = addresses.shape != Shape::scattered;
+    if (access != Access::read && block.running.concurrent && block.running.several_blocks)
+        addresses.alone.lock(addresses.of, together ? ENDS : warp.active);
+    if (together && is_inside(addresses.of[0], addresses.extent(bytes), bounds.begin, bounds.end))
+        return note_global(warp, at, *bounds.array, ALL, addresses, bytes, access);
     for (uint32_t rest = warp.active;;) {
         const uint32_t inside =
             rest & bits_where([&](int l) {
-                return (addresses.of[l] >= bounds.begin) & (addresses.of[l] + bytes <= bounds.end);
+                return is_inside(addresses.of[l], bytes, bounds.begin, bounds.end);
             });
         if (inside) note_global(warp, at, *bounds.array, inside, addresses, bytes, access);
         rest &= ~inside;
@@ -46,7 +57,7 @@ void check_global(Warp &warp, const Instruction &at, Addresses &addresses, uint3
         const int lane = lowest(rest);
         const uint64_t address = addresses.of[lane];
         const Array *array = memory.array_at(reinterpret_cast<const void *>(address));
-        if (!array || address + bytes > array->end)
+        if (!array || !is_inside(address, bytes, array->begin, array->end))
             report_bounds(warp, lane, at, address, bytes, access);
         bounds = {array->begin, array->end, array};
     }
@@ -67,15 +78,18 @@ void check_global(Warp &warp, const Instruction &at, Addresses &addresses, uint3
 void check_shared(Warp &warp, const Instruction &at, Addresses &addresses, uint32_t bytes,
                   Access access) {
     SharedMemory &shared = warp.block->shared;
-    Offsets offsets;
-    uint64_t furthest = 0;
-    for (int l = 0; l < LANES; ++l) {
-        offsets[l] = uint32_t(addresses.of[l]);
-        furthest = std::max(furthest, warp.active >> l & 1 ? addresses.of[l] : 0);
+    const bool together = addresses.shape != Shape::scattered;
+    uint64_t first = addresses.of[0], extent = addresses.extent(bytes);
+    if (!together) {
+        first = 0;
+        for (int l = 0; l < LANES; ++l)
+            first = std::max(first, warp.active >> l & 1 ? addresses.of[l] : 0);
     }
-    if (furthest + bytes > shared.size() || furthest + bytes < bytes)
+    if (!is_inside(first, extent, 0, shared.size()))
         report_shared_bounds(warp, at, addresses, bytes, access);
-    shared.check(warp, at, offsets, bytes, access);
+    Offsets offsets;
+    for (int l = 0; l < LANES; ++l) offsets[l] = uint32_t(addresses.of[l]);
+    shared.check(warp, at, addresses.shape, offsets, bytes, access);
     const uint64_t begin = reinterpret_cast<uint64_t>(shared.data());
     for (int l = 0; l < LANES; ++l) addresses.of[l] += warp.active >> l & 1 ? begin : 0;
 }
@@ -83,6 +97,7 @@ void check_shared(Warp &warp, const Instruction &at, Addresses &addresses, uint3
 void check_local(Warp &warp, const Instruction &at, Addresses &addresses, uint32_t bytes,
                  Access access) {
     const uint32_t size = warp.block->running.program.local_bytes;
+    addresses.shape = Shape::scattered;  // each lane has memory of its own
     for (uint32_t rest = warp.active; rest; rest &= rest - 1) {
         const int lane = lowest(rest);
         const uint64_t address = addresses.of[lane];
@@ -125,6 +140,10 @@ uint32_t take_window(const Warp &warp, Addresses &addresses, uint64_t window) {
 void check_generic(Warp &warp, const Instruction &at, Addresses &addresses, uint32_t bytes,
                    uint32_t alignment, Access access) {
     const uint32_t all = warp.active;
+    uint64_t furthest = 0;
+    for (int l = 0; l < LANES; ++l)
+        furthest = std::max(furthest, all >> l & 1 ? addresses.of[l] : 0);
+    if (furthest < SHARED_WINDOW) return check_global(warp, at, addresses, bytes, access);
     const uint32_t shared = take_window(warp, addresses, SHARED_WINDOW);
     const uint32_t local = take_window(warp, addresses, LOCAL_WINDOW);
     const uint32_t parameter = take_window(warp, addresses, PARAMETER_WINDOW);
@@ -159,8 +178,12 @@ Addresses addresses_of(const Warp &warp, uint32_t operand, int64_t offset, bool 
 
 void check_access(Warp &warp, const Instruction &at, Space space, Addresses &addresses,
                   uint32_t bytes, uint32_t alignment, Access access) {
-    uint64_t together = 0;
-    for (int l = 0; l < LANES; ++l) together |= warp.active >> l & 1 ? addresses.of[l] : 0;
+    addresses.shape = warp.active == ALL ? shape_of(addresses, bytes) : Shape::scattered;
+    uint64_t together = addresses.of[0];
+    if (addresses.shape == Shape::scattered || bytes % alignment != 0) {
+        together = 0;
+        for (int l = 0; l < LANES; ++l) together |= warp.active >> l & 1 ? addresses.of[l] : 0;
+    }
     if (together & (alignment - 1))
         for (uint32_t rest = warp.active; rest; rest &= rest - 1)
             if (addresses.of[lowest(rest)] & (alignment - 1))

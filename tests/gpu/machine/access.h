@@ -2,6 +2,7 @@
 #pragma once
 
 #include "block.h"
+#include "page_locks.h"
 #include "shared_memory.h"
 
 namespace gpu {
@@ -9,7 +10,11 @@ namespace gpu {
 // The addresses that the lanes access; those of lanes that are not active are not set.
 struct Addresses {
     uint64_t of[LANES];
-    bool row = false;  // all lanes are active and lie side by side
+    Shape shape = Shape::scattered;  // known once they are checked
+    PageLocks alone;                 // of a write to global memory, until it is done
+
+    // Bytes from the first address to the end of the last access, if they are not scattered.
+    uint64_t extent(uint32_t bytes) const { return shape == Shape::row ? LANES * bytes : bytes; }
 };
 
 // The addresses that the instruction's operand `a` and offset give, in the instruction's space.

@@ -40,6 +40,7 @@ struct Running {
 
     // What races.h knows of the blocks.
     bool several_blocks = false;
+    bool concurrent = false;  // on several host threads
     uint32_t stamp = 0;
     std::atomic<uint32_t> synchronisations{0};  // strong accesses so far
     std::vector<uint32_t> released;  // which of them released a block's writes, 0: none yet
@@ -47,7 +48,7 @@ struct Running {
 
 // The bounds of the array that a memory instruction accessed last, which it mostly does again.
 struct Bounds {
-    uint64_t begin = 1, end = 0;
+    uint64_t begin = 0, end = 0;
     const Array *array = nullptr;
 };
 

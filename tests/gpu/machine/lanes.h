@@ -11,7 +11,11 @@
 namespace gpu {
 
 constexpr int LANES = 32;
-constexpr uint32_t ALL = 0xffffffffu;
+constexpr uint32_t ALL = 0xffffffffu, ENDS = 0x80000001u;
+
+// How the addresses of a warp's lanes lie: anywhere; or, of all 32 lanes, side by side, or all the
+// same.
+enum class Shape : uint8_t { scattered, row, same };
 
 template <class T> using Stored = std::conditional_t<sizeof(T) < 4, uint32_t, T>;
 

@@ -20,18 +20,47 @@ void load_element(const Warp &w, uint32_t to, const Addresses &from, uint32_t of
     }
 }
 
+// COUNT elements a lane, lanes side by side.
+template <class M, class R, int COUNT>
+void load_row(const Warp &w, const Instruction &i, const M *row, R narrow) {
+    for (int k = 0; k < COUNT; ++k) {
+        if (i.more[k] == NO_OPERAND) continue;
+        write_lanes<true>(w.at<R>(i.more[k]), ALL,
+                          [&](int l) { return R(R(row[l * COUNT + k]) & narrow); });
+    }
+}
+template <class M, class R>
+void load_rows(const Warp &w, const Instruction &i, const M *row, R narrow) {
+    switch (i.count) {
+    case 1:
+        return load_row<M, R, 1>(w, i, row, narrow);
+    case 2:
+        return load_row<M, R, 2>(w, i, row, narrow);
+    case 4:
+        return load_row<M, R, 4>(w, i, row, narrow);
+    default:
+        return load_row<M, R, 8>(w, i, row, narrow);
+    }
+}
+
 template <class M, class R, bool FULL> const Instruction *load(Warp &w, const Instruction &i) {
     Addresses addresses = addresses_of(w, i);
     const uint32_t bytes = uint32_t(sizeof(M)) * i.count;
     check_access(w, i, i.space, addresses, bytes, bytes, Access::read);
     const R narrow = i.b == NARROW ? R(0xffff) : R(-1);
-    if (FULL && addresses.row && i.count == 1 && i.more[0] != NO_OPERAND) {
-        const M *row = reinterpret_cast<const M *>(addresses.of[0]);
-        write_lanes<true>(w.at<R>(i.more[0]), ALL, [&](int l) { return R(R(row[l]) & narrow); });
-        return &i + 1;
+    const M *first = reinterpret_cast<const M *>(addresses.of[0]);
+    if (FULL && addresses.shape == Shape::row) {
+        load_rows<M, R>(w, i, first, narrow);
+    } else if (FULL && addresses.shape == Shape::same) {
+        for (uint32_t k = 0; k < i.count; ++k) {
+            const R value = R(R(first[k]) & narrow);
+            if (i.more[k] != NO_OPERAND)
+                write_lanes<true>(w.at<R>(i.more[k]), ALL, [&](int) { return value; });
+        }
+    } else {
+        for (uint32_t k = 0; k < i.count; ++k)
+            load_element<M, R, FULL>(w, i.more[k], addresses, k * uint32_t(sizeof(M)), narrow);
     }
-    for (uint32_t k = 0; k < i.count; ++k)
-        load_element<M, R, FULL>(w, i.more[k], addresses, k * uint32_t(sizeof(M)), narrow);
     return &i + 1;
 }
 
@@ -52,10 +81,12 @@ template <class M, class R, bool FULL> const Instruction *store(Warp &w, const I
     Addresses addresses = addresses_of(w, i);
     const uint32_t bytes = uint32_t(sizeof(M)) * i.count;
     check_access(w, i, i.space, addresses, bytes, bytes, Access::write);
-    if (FULL && addresses.row && i.count == 1 && !w.overwrites) {
-        const R *a = w.at<R>(i.more[0]);
-        M *row = reinterpret_cast<M *>(addresses.of[0]);
-        write_lanes<true>(row, ALL, [&](int l) { return M(a[l]); });
+    if (FULL && addresses.shape == Shape::row && !w.overwrites) {
+        for (uint32_t k = 0; k < i.count; ++k) {
+            const R *a = w.at<R>(i.more[k]);
+            M *row = reinterpret_cast<M *>(addresses.of[0]) + k;
+            for (int l = 0; l < LANES; ++l) row[uint32_t(l) * i.count] = M(a[l]);
+        }
         return &i + 1;
     }
     for (uint32_t k = 0; k < i.count; ++k) {

@@ -12,7 +12,7 @@ namespace {
 
 // Address space alone: pages take memory when they are touched.
 constexpr uint64_t REGION = uint64_t(1) << 39;
-constexpr uint64_t PAGE = 4096;        // what an array's bytes are rounded up to
+constexpr uint64_t PAGE = Memory::PAGE;
 constexpr uint64_t CLEARED = 1 << 18;  // from here on, pages go back to the system when freed
 constexpr size_t WAITING = 64;         // freed arrays of a size that wait before one is used again
 
@@ -35,6 +35,7 @@ Memory::Memory() {
     marks_ = static_cast<uint8_t *>(reserve(REGION));
     touched_ = static_cast<Touched *>(reserve(REGION / 4 * sizeof(Touched)));
     touched_bytes_ = static_cast<Touched *>(reserve(REGION * sizeof(Touched)));
+    pages_touched_ = static_cast<uint32_t *>(reserve(REGION / PAGE * 4));
     page_arrays_ = static_cast<uint32_t *>(reserve(REGION / PAGE * 4));
 }
 
@@ -43,6 +44,7 @@ Memory::~Memory() {
     munmap(marks_, REGION);
     munmap(touched_, REGION / 4 * sizeof(Touched));
     munmap(touched_bytes_, REGION * sizeof(Touched));
+    munmap(pages_touched_, REGION / PAGE * 4);
     munmap(page_arrays_, REGION / PAGE * 4);
 }
 
@@ -149,6 +151,7 @@ void Memory::copied(const void *to, const void *from, size_t bytes) {
 void Memory::forget_touched() {
     clear(touched_, (next_ - base_) / 4 * sizeof(Touched));
     clear(touched_bytes_, (next_ - base_) * sizeof(Touched));
+    clear(pages_touched_, (next_ - base_) / PAGE * 4);
 }
 
 void Memory::mark(Array &array, uint64_t begin, uint64_t end, uint8_t value) {

@@ -61,7 +61,11 @@ class Memory {
     uint8_t *marks(uint64_t address) { return marks_ + (address - base_); }  // 1: written
     Touched *touched(uint64_t address) { return touched_ + (address - base_) / 4; }
     Touched *touched_byte(uint64_t address) { return touched_bytes_ + (address - base_); }
+    // The launch that touched a page last, for each page of PAGE bytes.
+    uint32_t &page_touched(uint64_t address) { return pages_touched_[(address - base_) / PAGE]; }
     void forget_touched();
+
+    static constexpr uint64_t PAGE = 4096;  // what an array's bytes are rounded up to
 
   private:
     void mark(Array &array, uint64_t begin, uint64_t end, uint8_t value);
@@ -70,6 +74,7 @@ class Memory {
     uint64_t base_ = 0, next_ = 0;
     uint8_t *marks_ = nullptr;
     Touched *touched_ = nullptr, *touched_bytes_ = nullptr;  // of words, and of bytes
+    uint32_t *pages_touched_ = nullptr;
     uint32_t *page_arrays_ = nullptr;  // for every PAGE bytes, the index in slots_ plus 1
     std::deque<Array> slots_;
     std::vector<uint32_t> free_slots_;

@@ -1,9 +1,7 @@
 #include "races.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
-#include <thread>
 
 #include "report.h"
 
@@ -23,36 +21,12 @@ uint32_t stamp_of(const Warp &warp) {
 uint32_t load(const uint32_t &word) { return __atomic_load_n(&word, __ATOMIC_RELAXED); }
 void store(uint32_t &word, uint32_t value) { __atomic_store_n(&word, value, __ATOMIC_RELAXED); }
 
+void note_page(const Warp &warp, uint64_t address) {
+    const Running &running = warp.block->running;
+    store(running.machine.memory.page_touched(address), running.stamp);
+}
+
 uint64_t block_of(uint32_t stamp) { return (stamp & BLOCK) >> 4; }
-
-// Keeps the words of up to a page to one host thread while it checks and notes them: two blocks
-// that checked the same word before either had noted it would not see each other.
-class Alone {
-  public:
-    Alone(uint64_t address, uint64_t bytes) {
-        const uint64_t one = page(address), other = page(address + bytes - 1);
-        first_ = std::min(one, other), last_ = std::max(one, other);
-        lock(first_);
-        if (last_ != first_) lock(last_);
-    }
-    ~Alone() {
-        if (last_ != first_) unlock(last_);
-        unlock(first_);
-    }
-    Alone(const Alone &) = delete;
-
-  private:
-    static constexpr uint64_t PAGES = 1024;
-    static inline std::atomic<bool> locked_[PAGES];
-
-    static uint64_t page(uint64_t address) { return (address >> 12) % PAGES; }
-    static void lock(uint64_t page) {
-        while (locked_[page].exchange(true, std::memory_order_acquire)) std::this_thread::yield();
-    }
-    static void unlock(uint64_t page) { locked_[page].store(false, std::memory_order_release); }
-
-    uint64_t first_, last_;
-};
 
 // Whether what another block did before is ordered before what this one does now.
 bool ordered(const Warp &warp, uint32_t before) {
@@ -132,79 +106,185 @@ void note_word(Warp &warp, int lane, const Instruction &at, uint64_t word, uint6
     }
 }
 
-// A warp's accesses next to each other, to words that nobody else touched: the common case.
-bool note_row(Warp &warp, Touched *touched, uint32_t words, Access access) {
-    const uint32_t own = stamp_of(warp), mine = LAUNCH | BLOCK;
-    uint32_t foreign = 0;
-    for (uint32_t i = 0; i < words; ++i) {
-        const uint32_t writer = touched[i].writer, reader = touched[i].reader;
-        const bool any_writer = ((writer ^ own) & LAUNCH) == 0;
-        const bool any_reader = ((reader ^ own) & LAUNCH) == 0;
-        const bool others_writer = any_writer && (((writer ^ own) & BLOCK) || (writer & PARTS));
-        const bool others_reader =
-            any_reader && (((reader ^ own) & mine) != 0 || (reader & SEVERAL));
-        const bool special = any_reader && (reader & (STRONG | PARTS));
-        foreign |= others_writer | special | (access == Access::write && others_reader);
+// What there is to do for what is accessed plainly: it is to be noted, or perhaps more.
+constexpr uint32_t NOTE = 1, ODD = 2;
+
+template <bool WRITE> inline uint32_t to_do(uint32_t own, const Touched &touched) {
+    constexpr uint32_t THIS_LAUNCH = ~LAUNCH + 1;  // what differs from `own` is less than this
+    const uint32_t wrote = touched.writer ^ own, read = touched.reader ^ own;
+    const uint32_t by_others = wrote - 1 < THIS_LAUNCH - 1 ? ODD : 0;  // or in parts
+    if (WRITE) {
+        const uint32_t was_read = read - 1 < THIS_LAUNCH - 1 ? ODD : 0;  // by others, or strongly
+        return by_others | was_read | (wrote ? NOTE : 0);
     }
-    if (foreign) return false;
-    if (access == Access::write) {
-        for (uint32_t i = 0; i < words; ++i) touched[i].writer = own;
-    } else {
-        for (uint32_t i = 0; i < words; ++i) {
+    const uint32_t odd = read < THIS_LAUNCH && (read & (STRONG | PARTS)) ? ODD : 0;
+    const uint32_t known = read & SEVERAL ? BLOCK | SEVERAL | STRONG : STRONG;
+    return by_others | odd | (read & ~known ? NOTE : 0);
+}
+
+// The same for some bytes of a word.
+template <bool WRITE>
+inline uint32_t to_do(uint32_t own, Memory &memory, uint64_t address, uint32_t bytes) {
+    const Touched &whole = *memory.touched(address);
+    const uint32_t all = to_do<WRITE>(own, whole);
+    if (!all) return 0;
+    const auto in_parts = [&](uint32_t stamp) {
+        return ((stamp ^ own) & LAUNCH) == 0 && (stamp & PARTS);
+    };
+    if (!in_parts(whole.writer) && !in_parts(whole.reader)) return all;
+    uint32_t parts = 0;
+    for (uint32_t i = 0; i < bytes; ++i)
+        parts |= to_do<WRITE>(own, *memory.touched_byte(address + i));
+    return parts;
+}
+
+template <bool WRITE> uint32_t row_to_do(uint32_t own, const Touched *touched, uint32_t words) {
+    uint32_t all = 0;
+    for (uint32_t i = 0; i < words; ++i)
+        all |= to_do<WRITE>(own, touched[i]);
+    return all;
+}
+
+// Words next to each other, none of them odd.
+template <bool WRITE> void note_row(uint32_t own, Touched *touched, uint32_t words) {
+    for (uint32_t i = 0; i < words; ++i) {
+        if (WRITE) {
+            touched[i].writer = own;
+        } else {
             const uint32_t reader = touched[i].reader;
             const bool first = ((reader ^ own) & LAUNCH) != 0;
             const bool other = ((reader ^ own) & BLOCK) != 0;
             touched[i].reader = first ? own : other ? reader | SEVERAL : reader;
         }
     }
+}
+
+// Plain accesses next to each other, to whole words. Returns false if there is more to do.
+template <bool WRITE> bool note_row(const Warp &warp, const Addresses &addresses, uint32_t bytes) {
+    const Running &running = warp.block->running;
+    const uint32_t own = stamp_of(warp), words = uint32_t(LANES) * bytes / 4;
+    Touched *touched = running.machine.memory.touched(addresses.of[0]);
+    uint32_t all = row_to_do<WRITE>(own, touched, words);
+    if (all == 0) return true;
+    // Who reads has not locked: most of what is read was noted before.
+    PageLocks alone;
+    if (!WRITE && !(all & ODD) && running.concurrent) {
+        alone.lock(addresses.of, ENDS);
+        all = row_to_do<WRITE>(own, touched, words);
+    }
+    if (all & ODD) return false;
+    note_row<WRITE>(own, touched, words);
+    note_page(warp, addresses.of[0]), note_page(warp, addresses.of[LANES - 1]);
     return true;
 }
 
-void check_written(Warp &warp, int lane, const Instruction &at, uint64_t address, uint32_t bytes,
-                   Access access) {
-    const Running &running = warp.block->running;
+// Those of the lanes for whose words there is something to do.
+template <bool WRITE>
+uint32_t lanes_to_do(const Warp &warp, uint32_t lanes, const Addresses &addresses, uint32_t bytes) {
+    Memory &memory = warp.block->running.machine.memory;
+    const uint32_t own = stamp_of(warp);
+    uint32_t found = 0;
+    for (uint32_t rest = lanes; rest; rest &= rest - 1) {
+        const uint64_t address = addresses.of[lowest(rest)];
+        uint32_t all = 0;
+        if (bytes < 4)
+            all = to_do<WRITE>(own, memory, address, bytes);
+        else
+            all = row_to_do<WRITE>(own, memory.touched(address), bytes / 4);
+        found |= all ? rest & -rest : 0;
+    }
+    return found;
+}
+
+void note_lanes(Warp &warp, const Instruction &at, uint32_t lanes, const Addresses &addresses,
+                uint32_t bytes, Access access) {
+    Running &running = warp.block->running;
+    PageLocks alone;
+    if (access == Access::read && running.concurrent) alone.lock(addresses.of, lanes);
+    for (uint32_t rest = lanes; rest; rest &= rest - 1) {
+        const int lane = lowest(rest);
+        const uint64_t address = addresses.of[lane];
+        note_page(warp, address);
+        for (uint64_t word = address & ~uint64_t(3); word < address + bytes; word += 4)
+            note_word(warp, lane, at, word, address, bytes, access);
+    }
+}
+
+// Up to 16 marks, all of them 1.
+bool all_marked(const uint8_t *marks, uint32_t bytes) {
+    constexpr uint64_t ONES = 0x0101010101010101;
+    uint64_t low, high = ONES;
+    memcpy(&low, marks, 8);
+    if (bytes > 8) memcpy(&high, marks + 8, 8);
+    const uint32_t last = (bytes - 1) % 8;
+    const uint64_t last_ones = ONES >> 8 * (7 - last);
+    return bytes > 8 ? low == ONES && (high & last_ones) == last_ones
+                     : (low & last_ones) == last_ones;
+}
+
+[[noreturn]] void report_unwritten(const Warp &warp, int lane, const Instruction &at,
+                                   uint64_t address, uint32_t bytes, Access access) {
+    fault(FaultKind::unwritten, warp, lane,
+          attempt(warp, at, bytes, access) + " reads memory that nobody has written: " +
+              address_of(warp.block->running, address, bytes));
+}
+
+// Marks what is written, and checks that what is read was.
+void note_marks(const Warp &warp, const Instruction &at, uint32_t lanes, const Addresses &addresses,
+                uint32_t bytes, Access access) {
+    Memory &memory = warp.block->running.machine.memory;
+    const bool row = lanes == ALL && addresses.shape == Shape::row;
+    const bool write = access == Access::write;
+    if (row && write) {
+        memset(memory.marks(addresses.of[0]), 1, size_t(LANES) * bytes);
+        return;
+    }
+    if (row && !memchr(memory.marks(addresses.of[0]), 0, size_t(LANES) * bytes)) return;
     const uint32_t needed = std::min<uint32_t>(bytes, at.needed);
-    if (memchr(running.machine.memory.marks(address), 0, needed))
-        fault(FaultKind::unwritten, warp, lane,
-              attempt(warp, at, bytes, access) +
-                  " reads memory that nobody has written: " + address_of(running, address, bytes));
+    for (uint32_t rest = lanes; rest; rest &= rest - 1) {
+        const int lane = lowest(rest);
+        uint8_t *marks = memory.marks(addresses.of[lane]);
+        if (write)
+            memset(marks, 1, bytes);
+        else if (!all_marked(marks, needed))
+            report_unwritten(warp, lane, at, addresses.of[lane], bytes, access);
+    }
+}
+
+// Of neighbours that access the same, the first.
+uint32_t different(uint32_t lanes, const Addresses &addresses) {
+    const uint32_t alike =
+        bits_where([&](int l) { return addresses.of[l] == addresses.of[l ? l - 1 : 0]; });
+    return lanes & ~(alike & lanes << 1);
 }
 
 }  // namespace
 
 void note_global(Warp &warp, const Instruction &at, const Array &array, uint32_t lanes,
                  const Addresses &addresses, uint32_t bytes, Access access) {
-    Running &running = warp.block->running;
-    Memory &memory = running.machine.memory;
-    const bool row = lanes == ALL && addresses.row;
-    if (!array.whole) {
-        if (row && access == Access::write) {
-            memset(memory.marks(addresses.of[0]), 1, size_t(LANES) * bytes);
-        } else if (!row || memchr(memory.marks(addresses.of[0]), 0, size_t(LANES) * bytes)) {
-            for (uint32_t rest = lanes; rest; rest &= rest - 1) {
-                const int lane = lowest(rest);
-                if (access == Access::write)
-                    memset(memory.marks(addresses.of[lane]), 1, bytes);
-                else
-                    check_written(warp, lane, at, addresses.of[lane], bytes, access);
-            }
-        }
-    }
+    const Running &running = warp.block->running;
+    const bool row = lanes == ALL && addresses.shape == Shape::row;
+    const bool write = access == Access::write;
+    const uint32_t firsts = addresses.shape == Shape::same ? 1
+                            : row                          ? lanes
+                                                           : different(lanes, addresses);
+    if (!array.whole) note_marks(warp, at, firsts, addresses, bytes, access);
     if (!running.several_blocks) return;
     if (at.strong) note_strong(warp);
-    const bool plain = access == Access::read || access == Access::write;
-    if (row && plain && !at.strong && bytes >= 4) {
-        const Alone alone(addresses.of[0], uint64_t(LANES) * bytes);
-        Touched *touched = memory.touched(addresses.of[0]);
-        if (note_row(warp, touched, uint32_t(LANES) * bytes / 4, access)) return;
-    }
-    for (uint32_t rest = lanes; rest; rest &= rest - 1) {
-        const int lane = lowest(rest);
-        const uint64_t address = addresses.of[lane];
-        const Alone alone(address, bytes);
-        for (uint64_t word = address & ~uint64_t(3); word < address + bytes; word += 4)
-            note_word(warp, lane, at, word, address, bytes, access);
-    }
+    const bool plain = (access == Access::read || write) && !at.strong;
+    if (!plain) return note_lanes(warp, at, lanes, addresses, bytes, access);
+    if (row && addresses.of[0] % 4 == 0 &&
+        (write ? note_row<true>(warp, addresses, bytes) : note_row<false>(warp, addresses, bytes)))
+        return;
+    const uint32_t rest = write ? lanes_to_do<true>(warp, firsts, addresses, bytes)
+                                : lanes_to_do<false>(warp, firsts, addresses, bytes);
+    if (!rest) return;
+    note_lanes(warp, at, rest, addresses, bytes, access);
+    // All lanes that store there: the block's own note hides the other one from the later lanes.
+    for (uint32_t over = warp.overwrites & lanes; over; over &= over - 1)
+        warp.overwrites |= lanes & bits_where([&](int l) {
+                               return addresses.of[l] == addresses.of[lowest(over)];
+                           });
 }
 
 void report_overwrite(const Warp &warp, int lane, const Instruction &at, uint64_t address,
@@ -226,19 +306,39 @@ void note_strong(Warp &warp) {
     if (block.fenced) store(running.released[block.number & (BLOCK >> 4)], now);
 }
 
+namespace {
+
+// Adds bytes to the spans from number `first` on.
+void add(std::vector<Span> &spans, size_t first, Span more, uint64_t gap) {
+    if (spans.size() > first && more.begin - spans.back().end <= gap)
+        spans.back().end = more.end;
+    else
+        spans.push_back(more);
+}
+
+}  // namespace
+
 std::vector<Span> touched(Machine &machine, const Array &array, uint64_t gap) {
+    Memory &memory = machine.memory;
     std::vector<Span> spans;
     for (const bool write : {true, false}) {
-        bool open = false;
-        for (uint64_t at = array.begin; at < array.end; at += 4) {
-            const Touched &word = *machine.memory.touched(at);
-            if (((write ? word.writer : word.reader) & LAUNCH) != machine.stamp) continue;
-            if (open && at - spans.back().end <= gap) {
-                spans.back().end = at + 4;
-            } else {
-                spans.push_back({at, at + 4, write});
-                open = true;
+        const size_t first = spans.size();
+        for (uint64_t page = array.begin; page < array.end; page += Memory::PAGE) {
+            if (memory.page_touched(page) != machine.stamp) continue;
+            const Touched *words = memory.touched(page);
+            const uint64_t count = (std::min(Memory::PAGE, array.end - page) + 3) / 4;
+            const auto is_touched = [&](uint64_t i) {
+                return ((write ? words[i].writer : words[i].reader) & LAUNCH) == machine.stamp;
+            };
+            uint32_t found = 0;
+            for (uint64_t i = 0; i < count; ++i) found += is_touched(i);
+            if (found == count) {
+                add(spans, first, {page, page + 4 * count, write}, gap);
+                continue;
             }
+            for (uint64_t i = 0; i < count && found; ++i)
+                if (is_touched(i))
+                    add(spans, first, {page + 4 * i, page + 4 * i + 4, write}, gap), --found;
         }
     }
     return spans;

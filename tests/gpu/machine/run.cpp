@@ -3,10 +3,12 @@
 #include <cstring>
 #include <exception>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "block.h"
 #include "counting.h"
+#include "host_threads.h"
 
 namespace gpu {
 namespace {
@@ -25,21 +27,22 @@ struct FirstFault {
 
 void work(Running &running, FirstFault &first) {
     const uint64_t blocks = running.launch.grid.count();
-    Block block(running);
+    std::optional<Block> block;  // made where there is one left to run
     while (!running.stopped) {
         const uint64_t number = running.next_block++;
         if (number >= blocks) break;
         try {
-            block.run(number);
+            if (!block) block.emplace(running);
+            block->run(number);
         } catch (...) {
             first.note(number);
             running.stopped = true;
             return;
         }
     }
-    if (!block.counting) return;
+    if (!block || !block->counting) return;
     const std::lock_guard<std::mutex> lock(running.counted);
-    running.launch.counters->add(block.counting->totals);
+    running.launch.counters->add(block->counting->totals);
 }
 
 // The shadow of global memory tells launches apart by a number of 8 bits.
@@ -69,12 +72,9 @@ void run(Machine &machine, const Launch &launch) {
                function.parameters[i].bytes);
     prepare_races(running);
     FirstFault first;
-    const uint64_t blocks = launch.grid.count();
-    std::vector<std::thread> others;
-    for (uint64_t i = 1; i < std::min<uint64_t>(machine.host_threads, blocks); ++i)
-        others.emplace_back([&] { work(running, first); });
-    work(running, first);
-    for (std::thread &other : others) other.join();
+    const uint64_t others = std::min<uint64_t>(machine.host_threads, launch.grid.count()) - 1;
+    running.concurrent = others > 0;
+    run_on_host_threads(unsigned(others), [&] { work(running, first); });
     if (first.exception) std::rethrow_exception(first.exception);
 }
 

@@ -14,41 +14,33 @@ constexpr uint32_t LAST_CLOCK = (1u << 20) - 2;
 
 uint32_t clock_of(uint32_t stamp) { return stamp >> CLOCK_SHIFT; }
 
-// Up to 32 granules that a warp's lanes touch at once: number k is touched by lane(k).
+// Granules that a warp's lanes touch at once: number k is touched by lane(k).
 //
 // Anywhere: a granule a lane.
 struct Scattered {
     static constexpr bool DISTINCT = false;
+    static constexpr uint32_t count = LANES;
     uint32_t granules[LANES];
     uint32_t touched;  // those of lanes that are active
 
-    uint32_t granule(int k) const { return granules[k]; }
-    uint32_t lane(int k) const { return uint32_t(k); }
+    bool is_touched(uint32_t k) const { return touched >> k & 1; }
+    uint32_t granule(uint32_t k) const { return granules[k]; }
+    template <class T> T &in(T *of_granules, uint32_t k) const { return of_granules[granules[k]]; }
+    uint32_t lane(uint32_t k) const { return k; }
 };
 // Side by side, all lanes active, 2^shift granules a lane.
 struct Row {
     static constexpr bool DISTINCT = true;
-    uint32_t first, before, shift;
-    static constexpr uint32_t touched = ALL;
+    uint32_t first, count, shift;
 
-    uint32_t granule(int k) const { return first + uint32_t(k); }
-    uint32_t lane(int k) const { return (before + uint32_t(k)) >> shift; }
+    bool is_touched(uint32_t) const { return true; }
+    uint32_t granule(uint32_t k) const { return first + k; }
+    template <class T> T &in(T *of_granules, uint32_t k) const { return (of_granules + first)[k]; }
+    uint32_t lane(uint32_t k) const { return k >> shift; }
 };
 
-template <class Touch>
-void gather(uint32_t (&to)[LANES], const uint32_t *from, const Touch &touch) {
-    for (int k = 0; k < LANES; ++k) to[k] = from[touch.granule(k)];
-}
-template <class Touch, class T, class V>
-void scatter(T *to, const Touch &touch, uint32_t which, V value) {
-    if (which == ALL) {
-#pragma GCC ivdep
-        for (int k = 0; k < LANES; ++k) to[touch.granule(k)] = T(value(k));
-    } else {
-        for (uint32_t rest = which; rest; rest &= rest - 1)
-            to[touch.granule(lowest(rest))] = T(value(lowest(rest)));
-    }
-}
+// Whether two stamps are of one thread.
+bool same_thread(uint32_t a, uint32_t b) { return ((a ^ b) & THREAD) == 0; }
 
 }  // namespace
 
@@ -88,22 +80,18 @@ bool SharedMemory::ordered(const Warp &warp, uint32_t before, uint32_t now) {
     return thread == (now & THREAD) || clock_of(before) < known(warp.index, thread / LANES);
 }
 
-void SharedMemory::check(Warp &warp, const Instruction &at, const Offsets &offsets, uint32_t bytes,
-                         Access access) {
+void SharedMemory::check(Warp &warp, const Instruction &at, Shape shape, const Offsets &offsets,
+                         uint32_t bytes, Access access) {
     // Granules a lane: without those that are loaded, but not used.
     const uint32_t count = ((std::min<uint32_t>(bytes, at.needed) - 1) >> shift_) + 1;
-    uint32_t apart = ~warp.active;
-    for (int l = 0; l < LANES; ++l) apart |= offsets[l] ^ (offsets[0] + uint32_t(l) * bytes);
-    if (apart == 0 && bytes <= at.needed) {
-        const uint32_t first = offsets[0] >> shift_, shift = uint32_t(__builtin_ctz(count));
-        for (uint32_t before = 0; before < count * LANES; before += LANES)
-            note(warp, at, Row{first + before, before, shift}, access);
-        return;
-    }
+    if (shape == Shape::row && bytes <= at.needed)
+        return note(warp, at,
+                    Row{offsets[0] >> shift_, count * LANES, uint32_t(__builtin_ctz(count))},
+                    access);
     // Of neighbours that read the same, the first and the last one are enough: with one of them, a
     // later write has no order.
-    uint32_t readers = warp.active;
-    if (warp.active == ALL) {
+    uint32_t readers = shape == Shape::same ? 1 | 1u << (LANES - 1) : warp.active;
+    if (readers == ALL) {
         const uint32_t firsts =
             1 | bits_where([&](int l) { return offsets[l] != offsets[l ? l - 1 : 0]; });
         readers = firsts | firsts >> 1 | 1u << (LANES - 1);
@@ -126,72 +114,105 @@ void SharedMemory::check(Warp &warp, const Instruction &at, const Offsets &offse
 }
 
 template <class Touch>
-void SharedMemory::note(Warp &warp, const Instruction &at, const Touch &touch,
-                        Access access) {
+void SharedMemory::note(Warp &warp, const Instruction &at, const Touch &touch, Access access) {
     if (access == Access::read)
         read(warp, at, touch);
     else
         write(warp, at, touch, access);
 }
 
-// What the least known clock settles is decided for all lanes at once, the rest lane by lane.
+template <class Touch>
+void SharedMemory::check_lanes(const Warp &warp, const Instruction &at, const Touch &touch,
+                               Access access) {
+    for (uint32_t k = 0; k < touch.count; ++k)
+        if (touch.is_touched(k)) check_lane(warp, int(touch.lane(k)), at, touch.granule(k), access);
+}
+
+// A reader that may be concurrent with somebody stays; beside it there is room for another one.
+inline void SharedMemory::note_reader(uint32_t granule, uint32_t now, uint32_t least) {
+    const uint32_t reader = reader_[granule];
+    const bool taken = (reader >= least) & (reader != now);
+    reader_[granule] = taken ? reader : now;
+    other_reader_[granule] = taken ? now : other_reader_[granule];
+}
+
+// What the least known clock settles, or that it is one thread, is decided for all granules at
+// once; if that leaves a doubt, each is looked at.
 template <class Touch>
 void SharedMemory::read(const Warp &warp, const Instruction &at, const Touch &touch) {
     const uint32_t first = stamp(warp, 0), least = least_known_[warp.index] << CLOCK_SHIFT;
     const uint32_t begin = first_clock_ << CLOCK_SHIFT;
-    const auto now = [&](int k) { return first + touch.lane(k); };
-    uint32_t writers[LANES], readers[LANES];
-    gather(writers, writer_.data(), touch);
-    gather(readers, reader_.data(), touch);
-    const uint32_t doubtful = bits_where([&](int k) {
-        return (writers[k] < begin) | (writers[k] >= least) | ((writers[k] & COPYING) != 0);
-    });
-    for (uint32_t rest = doubtful & touch.touched; rest; rest &= rest - 1)
-        check_lane(warp, int(touch.lane(lowest(rest))), at, touch.granule(lowest(rest)),
-                   Access::read);
-    const uint32_t taken =
-        bits_where([&](int k) { return (readers[k] >= least) & (readers[k] != now(k)); });
-    scatter(reader_.data(), touch, touch.touched & ~taken, now);
-    scatter(other_reader_.data(), touch, touch.touched & taken, now);
+    const uint32_t *const writers = writer_.data();
+    uint32_t *const readers = reader_.data(), *const others = other_reader_.data();
+    uint16_t *const read_at = read_at_.data();
+    uint32_t doubtful = 0;
+    for (uint32_t k = 0; k < touch.count; ++k) {
+        const uint32_t writer = touch.in(writers, k);
+        doubtful |= (writer < begin) | ((writer & COPYING) != 0) |
+                    ((writer >= least) & !same_thread(writer, first + touch.lane(k)));
+    }
+    if (doubtful) check_lanes(warp, at, touch, Access::read);
     const uint16_t index = uint16_t(warp.block->running.program.index(at));
-    scatter(read_at_.data(), touch, touch.touched, [&](int) { return index; });
-    if (Touch::DISTINCT) return;
-    // Of lanes that read the same, one is the reader and another one the other.
-    gather(readers, reader_.data(), touch);
-    const uint32_t others = bits_where([&](int k) { return readers[k] != now(k); });
-    scatter(other_reader_.data(), touch, others & touch.touched & ~taken, now);
+    if constexpr (Touch::DISTINCT) {
+#pragma GCC ivdep
+        for (uint32_t k = 0; k < touch.count; ++k) {
+            const uint32_t now = first + touch.lane(k);
+            const uint32_t reader = touch.in(readers, k), other = touch.in(others, k);
+            const bool taken = (reader >= least) & (reader != now);
+            touch.in(readers, k) = taken ? reader : now;
+            touch.in(others, k) = taken ? now : other;
+        }
+        std::fill_n(read_at + touch.first, touch.count, index);
+    } else {
+        // Of lanes that read the same, one is the reader and another one the other.
+        for (uint32_t rest = touch.touched; rest; rest &= rest - 1) {
+            const uint32_t lane = uint32_t(lowest(rest));
+            note_reader(touch.granule(lane), first + lane, least);
+            read_at[touch.granule(lane)] = index;
+        }
+    }
 }
 
 template <class Touch>
-void SharedMemory::write(Warp &warp, const Instruction &at, const Touch &touch,
-                         Access access) {
+void SharedMemory::write(Warp &warp, const Instruction &at, const Touch &touch, Access access) {
     const uint32_t first = stamp(warp, 0), least = least_known_[warp.index] << CLOCK_SHIFT;
-    uint32_t writers[LANES], readers[LANES], others[LANES];
-    gather(writers, writer_.data(), touch);
-    gather(readers, reader_.data(), touch);
-    gather(others, other_reader_.data(), touch);
-    const auto check_lanes = [&](uint32_t which) {
-        for (uint32_t rest = which & touch.touched; rest; rest &= rest - 1)
-            check_lane(warp, int(touch.lane(lowest(rest))), at, touch.granule(lowest(rest)),
-                       access);
-    };
-    check_lanes(bits_where([&](int k) {
-        return (writers[k] >= least) | (readers[k] >= least) | (others[k] >= least) |
-               ((writers[k] & COPYING) != 0);
-    }));
+    uint32_t *const writers = writer_.data();
+    const uint32_t *const readers = reader_.data(), *const others = other_reader_.data();
+    uint16_t *const written_at = written_at_.data();
+    uint32_t doubtful = 0;
+    for (uint32_t k = 0; k < touch.count; ++k) {
+        const uint32_t now = first + touch.lane(k), writer = touch.in(writers, k);
+        const uint32_t one = touch.in(readers, k), other = touch.in(others, k);
+        doubtful |= ((writer & COPYING) != 0) | ((writer >= least) & !same_thread(writer, now)) |
+                    ((one >= least) & !same_thread(one, now)) |
+                    ((other >= least) & !same_thread(other, now));
+    }
+    if (doubtful) check_lanes(warp, at, touch, access);
     const uint32_t flags = access == Access::atomic ? ATOMIC : access == Access::copy ? COPYING : 0;
-    const auto now = [&](int k) { return (first + touch.lane(k)) | flags; };
-    scatter(writer_.data(), touch, touch.touched, now);
     const uint16_t index = uint16_t(warp.block->running.program.index(at));
-    scatter(written_at_.data(), touch, touch.touched, [&](int) { return index; });
-    if (Touch::DISTINCT || access == Access::atomic) return;
-    // Of lanes that write to one place one is the last; what the others write must be the same.
-    gather(writers, writer_.data(), touch);
-    const uint32_t lost = bits_where([&](int k) { return writers[k] != now(k); });
-    if (access == Access::write)
-        warp.overwritten = lost & touch.touched ? warp.active : warp.overwritten;
-    else
-        check_lanes(lost);
+    if constexpr (Touch::DISTINCT) {
+        for (uint32_t k = 0; k < touch.count; ++k)
+            touch.in(writers, k) = (first + touch.lane(k)) | flags;
+        std::fill_n(written_at + touch.first, touch.count, index);
+    } else {
+        for (uint32_t rest = touch.touched; rest; rest &= rest - 1) {
+            const uint32_t lane = uint32_t(lowest(rest));
+            writers[touch.granule(lane)] = (first + lane) | flags;
+            written_at[touch.granule(lane)] = index;
+        }
+        if (access == Access::atomic) return;
+        // Of lanes that write to one place one is the last; what the others write must be the same.
+        const uint32_t lost =
+            touch.touched & bits_where([&](int lane) {
+                return writers[touch.granule(uint32_t(lane))] != ((first + uint32_t(lane)) | flags);
+            });
+        if (lost && access == Access::write) {
+            warp.overwritten = warp.active;
+            return;
+        }
+        for (uint32_t rest = lost; rest; rest &= rest - 1)
+            check_lane(warp, lowest(rest), at, touch.granule(uint32_t(lowest(rest))), access);
+    }
 }
 
 void SharedMemory::report_overwritten(const Warp &warp, const Instruction &at, int lane,
@@ -202,13 +223,10 @@ void SharedMemory::report_overwritten(const Warp &warp, const Instruction &at, i
 
 void SharedMemory::read_lane(const Warp &warp, int lane, const Instruction &at, uint32_t granule) {
     const uint32_t now = stamp(warp, lane), least = least_known_[warp.index] << CLOCK_SHIFT;
-    const uint32_t writer = writer_[granule], reader = reader_[granule];
+    const uint32_t writer = writer_[granule];
     if (writer < first_clock_ << CLOCK_SHIFT || writer >= least || (writer & COPYING))
         check_lane(warp, lane, at, granule, Access::read);
-    if (reader >= least && reader != now)
-        other_reader_[granule] = now;
-    else
-        reader_[granule] = now;
+    note_reader(granule, now, least);
     read_at_[granule] = uint16_t(warp.block->running.program.index(at));
 }
 

@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "lanes.h"
+
 namespace gpu {
 
 struct Warp;
@@ -32,8 +34,8 @@ class SharedMemory {
 
     // Checks an access of the active lanes to bytes inside, and notes it; throws Fault.
     // Where lanes write to the same place, Warp::overwritten names all active ones.
-    void check(Warp &warp, const Instruction &at, const Offsets &offsets, uint32_t bytes,
-               Access access);
+    void check(Warp &warp, const Instruction &at, Shape shape, const Offsets &offsets,
+               uint32_t bytes, Access access);
     // Throws: a lane's bytes at a host address were overwritten by another lane's.
     [[noreturn]] void report_overwritten(const Warp &warp, const Instruction &at, int lane,
                                          const void *address);
@@ -56,6 +58,9 @@ class SharedMemory {
     void write(Warp &warp, const Instruction &at, const Touch &touch, Access access);
     template <class Touch>
     void note(Warp &warp, const Instruction &at, const Touch &touch, Access access);
+    template <class Touch>
+    void check_lanes(const Warp &warp, const Instruction &at, const Touch &touch, Access access);
+    void note_reader(uint32_t granule, uint32_t now, uint32_t least);
     void read_lane(const Warp &warp, int lane, const Instruction &at, uint32_t granule);
     void check_lane(const Warp &warp, int lane, const Instruction &at, uint32_t granule,
                     Access access);

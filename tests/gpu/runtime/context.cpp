@@ -19,11 +19,23 @@ const Device &chosen_model() {
     return *found;
 }
 
+// 0: one a core.
+unsigned chosen_threads() {
+    const char *given = std::getenv("EMULATED_GPU_THREADS");
+    if (!given) return 0;
+    char *end;
+    const long number = std::strtol(given, &end, 10);
+    if (number < 1 || *end)
+        throw Failure(cudaErrorInvalidValue, std::string("EMULATED_GPU_THREADS: got ") + given +
+                                                 ", expected a number of threads");
+    return unsigned(number);
+}
+
 }  // namespace
 
 Context &context() {
     // Never destroyed: Python frees arrays until the very end.
-    static Context *const made = new Context(chosen_model());
+    static Context *const made = new Context(chosen_model(), chosen_threads());
     return *made;
 }
 

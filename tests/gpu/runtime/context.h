@@ -22,7 +22,7 @@ struct HostMemory {
 };
 
 struct Context {
-    explicit Context(const Device &model) : machine(model) {}
+    Context(const Device &model, unsigned host_threads) : machine(model, host_threads) {}
 
     Machine machine;
     std::map<uintptr_t, HostMemory> host;   // by address

@@ -1,9 +1,10 @@
 // Registers and memory of kernels, as NVIDIA's assembler reports them: nvJitLink, a wheel, has it.
 #include <dlfcn.h>
 
+#include <algorithm>
+#include <cctype>
 #include <cstdint>
 #include <cstdlib>
-#include <regex>
 #include <sstream>
 
 #include "errors.h"
@@ -59,29 +60,40 @@ std::string log(Linker::Handle handle, int (*size_of)(Linker::Handle, size_t *),
     return text.c_str();
 }
 
+// The number before some words of a line; of the words' first place, if they are there.
+bool read_before(const std::string &line, const std::string &words, int &number) {
+    const size_t end = line.find(words);
+    if (end == std::string::npos) return false;
+    size_t begin = end;
+    while (begin > 0 && std::isdigit(static_cast<unsigned char>(line[begin - 1]))) --begin;
+    if (begin == end) return false;
+    number = std::stoi(line.substr(begin, end - begin));
+    return true;
+}
+
 // Reads what follows each "Function properties for name", of the compiler, and each "Function
 // properties for 'name':", of the linker, which comes later.
 std::map<std::string, Resources> read(const std::string &report) {
-    static const std::regex kernel("Function properties for '?([^':]+)");
-    static const std::regex spills(R"((\d+) bytes spill stores, (\d+) bytes spill loads)");
-    // The linker's shared memory has the system's part in it: the compiler's counts.
-    static const std::regex shared(R"(Used \d+ registers.*, (\d+) bytes smem)");
-    static const std::regex figures(R"(used (\d+) registers.*, (\d+) stack, \d+ bytes smem)");
+    const std::string heading = "Function properties for ";
     std::map<std::string, Resources> found;
     std::istringstream lines(report);
     std::string line, name;
-    std::smatch match;
     while (std::getline(lines, line)) {
-        if (std::regex_search(line, match, kernel)) {
-            name = match[1];
-        } else if (std::regex_search(line, match, spills)) {
-            found[name].spilled = std::stoi(match[1]) + std::stoi(match[2]);
-        } else if (std::regex_search(line, match, shared)) {
-            found[name].shared = std::stoi(match[1]);
-        } else if (std::regex_search(line, match, figures)) {
-            Resources &its = found[name];
-            its.registers = std::stoi(match[1]);
-            its.local = std::stoi(match[2]);
+        const size_t begin = line.find(heading);
+        int stored, loaded;
+        if (begin != std::string::npos) {
+            name = line.substr(begin + heading.size());
+            name.erase(std::remove(name.begin(), name.end(), '\''), name.end());
+            name = name.substr(0, name.find(':'));
+        } else if (read_before(line, " bytes spill stores", stored) &&
+                   read_before(line, " bytes spill loads", loaded)) {
+            found[name].spilled = stored + loaded;
+        } else if (line.find("Used ") != std::string::npos) {
+            // The linker's shared memory has the system's part in it: the compiler's counts.
+            read_before(line, " bytes smem", found[name].shared);
+        } else if (line.find("used ") != std::string::npos) {
+            read_before(line, " registers", found[name].registers);
+            read_before(line, " stack", found[name].local);
         }
     }
     return found;
