@@ -22,7 +22,7 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,7 @@ _CUPY_CONSTANTS = {
 }
 _FLAGS = [*(SOURCES / "machine" / "compile_flags.txt").read_text().split(), "-pthread"]
 # Symbols with a version of their own, so that no other CUDA in the process takes their place.
-_LINK = "-shared -pthread -Wl,--default-symver -Wl,-soname,libcuda.so.1 -Wl,-z,defs".split()
+_LINK = "-shared -pthread -Wl,--default-symver -Wl,-z,defs".split()
 
 
 class MissingError(Exception):
@@ -70,7 +70,8 @@ def build() -> Built:
         If something that it takes is not there.
     """
     tools = _Tools()
-    texts = [path.read_bytes() for path in [Path(__file__), *_files("*.cpp"), *_files("*.h")]]
+    files = [*_files("machine", "*.cpp", "*.h"), *_files("runtime", "*.cpp", "*.h")]
+    texts = [path.read_bytes() for path in [Path(__file__), *files]]
     folder = cache() / f"device-{_digest(*texts, *tools.identity)}"
     if not folder.exists():
         with _alone():
@@ -86,6 +87,33 @@ def cache() -> Path:
     return user_cache_path("cnn-kernels", appauthor=False) / "emulated-gpu"
 
 
+def machine() -> Path:
+    """Return the library of the machine alone, which executes PTX: it takes a C++ compiler only.
+
+    Raises
+    ------
+    MissingError
+        If there is none.
+    """
+    compiler = _Compiler()
+    texts = [path.read_bytes() for path in _files("machine", "*.cpp", "*.h")]
+    folder = cache() / f"machine-{_digest(*texts, *_FLAGS, *compiler.identity)}"
+    if not folder.exists():
+        with _alone():
+            _make(folder, lambda new: _link_machine(compiler, new))
+    return folder / "libmachine.so"
+
+
+class _Compiler:
+    """The C++ compiler, and what its code depends on."""
+
+    def __init__(self) -> None:
+        self.command = shlex.split(os.environ.get("CXX", "")) or ["g++"]
+        if shutil.which(self.command[0]) is None:
+            raise MissingError(f"the C++ compiler {self.command[0]} is not there")
+        self.identity = [run([*self.command, *"-march=native -dM -E -x c++ /dev/null".split()])]
+
+
 class _Tools:
     """What a build takes: compilers, headers, versions."""
 
@@ -98,12 +126,10 @@ class _Tools:
             if importlib.util.find_spec(module) is None:
                 raise MissingError(f"the package {package} is not installed")
         self.cuda = _cuda_headers()
-        self.compiler = shlex.split(os.environ.get("CXX", "")) or ["g++"]
-        if shutil.which(self.compiler[0]) is None:
-            raise MissingError(f"the C++ compiler {self.compiler[0]} is not there")
-        macros = run([*self.compiler, *"-march=native -dM -E -x c++ /dev/null".split()])
+        self.compiler = _Compiler()
         versions = [importlib.metadata.version(name) for name in ("cython", "nvidia-cuda-runtime")]
-        self.identity = [sysconfig.get_config_var("SOABI"), *versions, macros]
+        python = sysconfig.get_config_var("SOABI")
+        self.identity = [python, *versions, *self.compiler.identity]
 
 
 def _check_cupy() -> None:
@@ -131,10 +157,8 @@ def _cuda_headers() -> Path:
     return folder
 
 
-def _files(pattern: str) -> list[Path]:
-    return sorted(
-        path for part in ("machine", "runtime") for path in (SOURCES / part).glob(pattern)
-    )
+def _files(part: str, *patterns: str) -> list[Path]:
+    return sorted(path for pattern in patterns for path in (SOURCES / part).glob(pattern))
 
 
 def _extension_object(tools: _Tools) -> Path:
@@ -153,7 +177,8 @@ def _compile_extension(tools: _Tools, folder: Path) -> None:
         includes = [root, root / "cupy_backends", api, tools.cuda, tools.python]
         flags = ["-O1", "-w", "-fPIC", *(f"-I{path}" for path in includes)]
         text = root / f"{EXTENSION.replace('.', '/')}.cpp"
-        run([*tools.compiler, *flags, "-c", str(text), "-o", str(folder / "runtime.o")])
+        command = [*tools.compiler.command, *flags, "-c", str(text)]
+        run([*command, "-o", str(folder / "runtime.o")])
 
 
 _CYTHONIZE = """
@@ -207,24 +232,49 @@ def _download(target: Path) -> None:
 
 def _link(tools: _Tools, extension: Path, folder: Path) -> None:
     library = folder / "libcuda.so.1"
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as executor:
-        objects = list(executor.map(lambda path: _object(tools, path), _files("*.cpp")))
-    run([*tools.compiler, *_LINK, *map(str, objects), "-ldl", "-o", str(library)])
+    objects = [*_machine_objects(tools.compiler), *_runtime_objects(tools)]
+    words = [*_LINK, "-Wl,-soname,libcuda.so.1", *map(str, objects), "-ldl", "-o", str(library)]
+    run([*tools.compiler.command, *words])
     output = folder / f"runtime{sysconfig.get_config_var('EXT_SUFFIX')}"
     words = ["-shared", str(extension), str(library), "-Wl,-rpath,$ORIGIN", "-o", str(output)]
-    run([*tools.compiler, *words])
+    run([*tools.compiler.command, *words])
 
 
-def _object(tools: _Tools, source: Path) -> Path:
-    """Return one of the C++ files compiled, from the cache or made anew."""
-    # The machine includes nothing of the runtime.
-    parts = ("machine",) if source.parent.name == "machine" else ("machine", "runtime")
-    headers = [path.read_bytes() for part in parts for path in sorted((SOURCES / part).glob("*.h"))]
-    digest = _digest(source.read_bytes(), *headers, *_FLAGS, *tools.identity)
-    folder = cache() / f"object-{source.stem}-{digest}"
-    command = [*tools.compiler, *_FLAGS, "-isystem", str(tools.cuda), "-c", str(source)]
-    _make(folder, lambda new: run([*command, "-o", str(new / "object.o")]))
-    return folder / "object.o"
+def _link_machine(compiler: _Compiler, folder: Path) -> None:
+    objects = map(str, _machine_objects(compiler))
+    run([*compiler.command, *_LINK, *objects, "-o", str(folder / "libmachine.so")])
+
+
+def _machine_objects(compiler: _Compiler) -> list[Path]:
+    headers = _files("machine", "*.h")
+    return _objects(compiler, _files("machine", "*.cpp"), headers, compiler.identity)
+
+
+def _runtime_objects(tools: _Tools) -> list[Path]:
+    headers = _files("machine", "*.h") + _files("runtime", "*.h")
+    include = ["-isystem", str(tools.cuda)]
+    return _objects(tools.compiler, _files("runtime", "*.cpp"), headers, tools.identity, include)
+
+
+def _objects(
+    compiler: _Compiler,
+    sources: list[Path],
+    headers: list[Path],
+    identity: list[str],
+    include: Sequence[str] = (),
+) -> list[Path]:
+    """Return C++ files compiled, each from the cache or made anew."""
+    texts = [path.read_bytes() for path in headers]
+
+    def compiled(source: Path) -> Path:
+        digest = _digest(source.read_bytes(), *texts, *_FLAGS, *identity)
+        folder = cache() / f"object-{source.stem}-{digest}"
+        command = [*compiler.command, *_FLAGS, *include, "-c", str(source)]
+        _make(folder, lambda new: run([*command, "-o", str(new / "object.o")]))
+        return folder / "object.o"
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as executor:
+        return list(executor.map(compiled, sources))
 
 
 @contextmanager
