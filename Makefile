@@ -48,9 +48,11 @@ sanitize: .venv/test  ## run the kernel tests with the compiler's sanitizers
 	@PYTHONPATH=. $(BIN)/python tests/sanitize.py
 
 # GPU_PYTHON=python3 names an interpreter that has the packages: then nothing is installed.
-gpu: $(if $(GPU_PYTHON),,.venv/test)  ## run the tests on a GPU, some under compute-sanitizer
-	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(or $(GPU_PYTHON),$(BIN)/python) tests/gpu_lane.py \
-	    $(if $(RESULTS),--results $(RESULTS)) $(if $(COMMIT),--commit $(COMMIT))
+# REHEARSE=h100 goes through all of it on the emulated GPU.
+gpu: $(if $(GPU_PYTHON),,.venv/test)  ## try everything on a GPU within 8 minutes
+	@PYTHONPATH="$(CURDIR)/tests:$$PYTHONPATH" $(or $(GPU_PYTHON),$(BIN)/python) -m gpu_lane \
+	    $(if $(RESULTS),--results $(RESULTS)) $(if $(COMMIT),--commit $(COMMIT)) \
+	    $(if $(REHEARSE),--rehearse $(REHEARSE))
 
 profile: .venv/test  ## count what kernels do on four emulated GPUs, to bench/results
 	@PYTHONPATH=. $(BIN)/python -m tests.gpu.profile $(ARGS)

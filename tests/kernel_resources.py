@@ -42,6 +42,8 @@ MACHINES = {
 # Tensor cores: one precision wherever it is, the others once, and what Turing has.
 PRECISIONS = {"bf16": ARCHITECTURES[1:], "tf32": ("sm_90",), "fp16": ("sm_75", "sm_90")}
 # What the recipes do without: windows of more than 256 taps, and images that are not bytes.
+# What a CPU alone chooses, though it runs on a GPU, too: compiled for one.
+CPU_ALONE = ("winograd.cu",)
 UNCOMMON_TYPES = {
     "augment.cu": {"pixel_t": "float32"},
     "batch.cu": {"pixel_t": "float32"},
@@ -85,6 +87,7 @@ def matrix() -> list[Build]:
         for source in SOURCES
         for dtype, machines in MACHINES.items()
         for arch in machines
+        if source not in CPU_ALONE or arch == "sm_90"
     ]
     uncommon = [
         Build(source, "float32", "sm_90", tuple(types.items()))

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import io
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kernels.runtime import Source
 from kernels.runtime.cuda import CudaTarget
 
 
 class Compiled(NamedTuple):
-    """Machine code, and what the compiler and the assembler said while making it."""
+    """Machine code, the PTX it is made of, and what compiler and assembler said on the way."""
 
     cubin: bytes
+    ptx: str
     report: str
 
 
@@ -49,8 +50,21 @@ def compiled(text: str, name: str, arch: str) -> Compiled:
         ptxas_options=["-v"],
     )
     report = io.StringIO()
-    code = Program(text, "c++", options).compile("cubin", logs=report).code
-    return Compiled(bytes(code), report.getvalue())
+    program = Program(text, "c++", options)
+    cubin = bytes(program.compile("cubin", logs=report).code)
+    return Compiled(cubin, _ptx(program), report.getvalue())
+
+
+def _ptx(program: Any) -> str:
+    """Return what NVRTC gave the assembler: it is not compiled again."""
+    from cuda.bindings import nvrtc
+
+    error, size = nvrtc.nvrtcGetPTXSize(program.handle)
+    assert error == nvrtc.nvrtcResult.NVRTC_SUCCESS, error
+    ptx = bytearray(size)
+    (error,) = nvrtc.nvrtcGetPTX(program.handle, ptx)
+    assert error == nvrtc.nvrtcResult.NVRTC_SUCCESS, error
+    return ptx.rstrip(b"\0").decode()
 
 
 def version() -> str:

@@ -3,7 +3,7 @@
     python tests/sanitizer_faults.py read_past_end cpu
     python tests/sanitizer_faults.py red_zones
 
-For sanitize.py and gpu_lane.py, which run each in a process that its sanitizer ends.
+For sanitize.py and gpu_lane, which run each in a process that its sanitizer ends.
 """
 
 import ctypes

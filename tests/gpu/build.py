@@ -23,7 +23,7 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +57,7 @@ _COMMON = (
     "string string_view thread vector"
 )
 # Symbols with a version of their own, so that no other CUDA in the process takes their place.
-_LINK = "-shared -pthread -Wl,--default-symver -Wl,-soname,libcuda.so.1 -Wl,-z,defs".split()
+_LINK = "-shared -pthread -Wl,--default-symver -Wl,-z,defs".split()
 
 
 class MissingError(Exception):
@@ -81,7 +81,8 @@ def build() -> Built:
         If something that it takes is not there.
     """
     tools = _Tools()
-    texts = [path.read_bytes() for path in [Path(__file__), *_files("*.cpp"), *_files("*.h")]]
+    files = [*_files("machine", "*.cpp", "*.h"), *_files("runtime", "*.cpp", "*.h")]
+    texts = [path.read_bytes() for path in [Path(__file__), *files]]
     folder = cache() / f"device-{_digest(*texts, *tools.identity)}"
     if not folder.exists():
         with _alone():
@@ -97,6 +98,33 @@ def cache() -> Path:
     return user_cache_path("cnn-kernels", appauthor=False) / "emulated-gpu"
 
 
+def machine() -> Path:
+    """Return the library of the machine alone, which executes PTX: it takes a C++ compiler only.
+
+    Raises
+    ------
+    MissingError
+        If there is none.
+    """
+    compiler = _Compiler()
+    texts = [path.read_bytes() for path in _files("machine", "*.cpp", "*.h")]
+    folder = cache() / f"machine-{_digest(*texts, *_FLAGS, *compiler.identity)}"
+    if not folder.exists():
+        with _alone():
+            _make(folder, lambda new: _link_machine(compiler, new))
+    return folder / "libmachine.so"
+
+
+class _Compiler:
+    """The C++ compiler, and what its code depends on."""
+
+    def __init__(self) -> None:
+        self.command = shlex.split(os.environ.get("CXX", "")) or ["g++"]
+        if shutil.which(self.command[0]) is None:
+            raise MissingError(f"the C++ compiler {self.command[0]} is not there")
+        self.identity = [run([*self.command, *"-march=native -dM -E -x c++ /dev/null".split()])]
+
+
 class _Tools:
     """What a build takes: compilers, headers, versions."""
 
@@ -109,12 +137,10 @@ class _Tools:
             if importlib.util.find_spec(module) is None:
                 raise MissingError(f"the package {package} is not installed")
         self.cuda = _cuda_headers()
-        self.compiler = shlex.split(os.environ.get("CXX", "")) or ["g++"]
-        if shutil.which(self.compiler[0]) is None:
-            raise MissingError(f"the C++ compiler {self.compiler[0]} is not there")
-        macros = run([*self.compiler, *"-march=native -dM -E -x c++ /dev/null".split()])
+        self.compiler = _Compiler()
         versions = [importlib.metadata.version(name) for name in ("cython", "nvidia-cuda-runtime")]
-        self.identity = [sysconfig.get_config_var("SOABI"), *versions, macros]
+        python = sysconfig.get_config_var("SOABI")
+        self.identity = [python, *versions, *self.compiler.identity]
 
 
 def _check_cupy() -> None:
@@ -142,10 +168,8 @@ def _cuda_headers() -> Path:
     return folder
 
 
-def _files(pattern: str) -> list[Path]:
-    return sorted(
-        path for part in ("machine", "runtime") for path in (SOURCES / part).glob(pattern)
-    )
+def _files(part: str, *patterns: str) -> list[Path]:
+    return sorted(path for pattern in patterns for path in (SOURCES / part).glob(pattern))
 
 
 def _extension_object(tools: _Tools) -> Path:
@@ -164,7 +188,8 @@ def _compile_extension(tools: _Tools, folder: Path) -> None:
         includes = [root, root / "cupy_backends", api, tools.cuda, tools.python]
         flags = ["-O0", "-w", "-fPIC", *(f"-I{path}" for path in includes)]
         text = root / f"{EXTENSION.replace('.', '/')}.cpp"
-        run([*tools.compiler, *flags, "-c", str(text), "-o", str(folder / "runtime.o")])
+        command = [*tools.compiler.command, *flags, "-c", str(text)]
+        run([*command, "-o", str(folder / "runtime.o")])
 
 
 _CYTHONIZE = """
@@ -218,45 +243,49 @@ def _download(target: Path) -> None:
 
 def _link(tools: _Tools, extension: Path, folder: Path) -> None:
     library = folder / "libcuda.so.1"
-    run([*tools.compiler, *_LINK, *map(str, _objects(tools)), "-ldl", "-o", str(library)])
+    objects = [*_machine_objects(tools.compiler), *_runtime_objects(tools)]
+    words = [*_LINK, "-Wl,-soname,libcuda.so.1", *map(str, objects), "-ldl", "-o", str(library)]
+    run([*tools.compiler.command, *words])
     output = folder / f"runtime{sysconfig.get_config_var('EXT_SUFFIX')}"
     words = ["-shared", str(extension), str(library), "-Wl,-rpath,$ORIGIN", "-o", str(output)]
-    run([*tools.compiler, *words])
+    run([*tools.compiler.command, *words])
 
 
-def _objects(tools: _Tools) -> list[Path]:
-    """Return the C++ files compiled, from the cache or made anew."""
+def _link_machine(compiler: _Compiler, folder: Path) -> None:
+    objects = map(str, _machine_objects(compiler))
+    run([*compiler.command, *_LINK, *objects, "-o", str(folder / "libmachine.so")])
+
+
+def _machine_objects(compiler: _Compiler) -> list[Path]:
+    return _objects(compiler, "machine", compiler.identity)
+
+
+def _runtime_objects(tools: _Tools) -> list[Path]:
+    return _objects(tools.compiler, "runtime", tools.identity, ["-isystem", str(tools.cuda)])
+
+
+def _objects(
+    compiler: _Compiler, part: str, identity: list[str], include: Sequence[str] = ()
+) -> list[Path]:
+    """Return the C++ files of a part compiled, each from the cache or made anew."""
+    words = [*compiler.command, *_FLAGS_OF[part]]
+
+    def compiled(source: Path) -> Path:
+        texts = [path.read_bytes() for path in sorted(_included(source))]
+        digest = _digest(source.read_bytes(), *texts, *_FLAGS_OF[part], *identity)
+        folder = cache() / f"object-{source.stem}-{digest}"
+        command = [*words, *include, "-include", str(common), "-c", str(source)]
+        _make(folder, lambda new: run([*command, "-o", str(new / "object.o")]))
+        return folder / "object.o"
+
     with (
         tempfile.TemporaryDirectory(prefix="common-") as name,
         concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as executor,
     ):
-        headers = {part: Path(name) / part / "common.h" for part in _FLAGS_OF}
-        list(executor.map(lambda part: _compile_common(tools, part, headers[part]), headers))
-        return list(
-            executor.map(
-                lambda source: _object(tools, source, headers[source.parent.name]),
-                _files("*.cpp"),
-            )
-        )
-
-
-def _compile_common(tools: _Tools, part: str, header: Path) -> None:
-    """Compile the common headers for files of the machine or the runtime."""
-    header.parent.mkdir()
-    header.write_text("".join(f"#include <{name}>\n" for name in _COMMON.split()))
-    words = [*_FLAGS_OF[part], "-x", "c++-header", str(header), "-o", f"{header}.gch"]
-    run([*tools.compiler, *words])
-
-
-def _object(tools: _Tools, source: Path, common: Path) -> Path:
-    """Return one of the C++ files compiled, from the cache or made anew."""
-    flags = _FLAGS_OF[source.parent.name]
-    texts = [path.read_bytes() for path in sorted(_included(source))]
-    digest = _digest(source.read_bytes(), *texts, *flags, *tools.identity)
-    folder = cache() / f"object-{source.stem}-{digest}"
-    command = [*tools.compiler, *flags, "-include", str(common), "-isystem", str(tools.cuda)]
-    _make(folder, lambda new: run([*command, "-c", str(source), "-o", str(new / "object.o")]))
-    return folder / "object.o"
+        common = Path(name) / "common.h"
+        common.write_text("".join(f"#include <{header}>\n" for header in _COMMON.split()))
+        run([*words, "-x", "c++-header", str(common), "-o", f"{common}.gch"])
+        return list(executor.map(compiled, _files(part, "*.cpp")))
 
 
 def _included(source: Path) -> set[Path]:

@@ -1,17 +1,18 @@
-"""What four GPUs can do at most, in a clock or a second, for the bounds.
+"""What GPUs can do at most, in a clock or a second, for the bounds.
 
 Where no source tells a rate, the one here is above any that was measured, for a bound must hold.
 
 Sources: [G] CUDA C++ Programming Guide, "Throughput of Native Arithmetic Instructions" and "Compute
 Capabilities"; [A] NVIDIA A100 Tensor Core GPU Architecture; [H] NVIDIA H100 Tensor Core GPU
-Architecture; [R] NVIDIA Ada GPU Architecture; [T] NVIDIA Turing GPU Architecture, T4 data sheet.
-Rates of tensor cores follow from the TFLOP/s of [A], [H], [R], [T], at their clocks, without
+Architecture; [H2] NVIDIA H200 Tensor Core GPU, data sheet; [R] NVIDIA Ada GPU Architecture; [T]
+NVIDIA Turing GPU Architecture, T4 data sheet; [M] NVIDIA Ampere GA102 GPU Architecture, RTX A6000
+data sheet. Rates of tensor cores follow from the TFLOP/s of these, at their clocks, without
 sparsity.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Gpu:
     """One model; rates are per multiprocessor and clock unless they say otherwise."""
 
     name: str
+    device: str  # what cudaGetDeviceProperties calls it
     multiprocessors: int
     clock: float  # Hz, the highest that the model boosts to by its specification
     warps: int  # resident on a multiprocessor
@@ -38,10 +40,11 @@ class Gpu:
 
 MiB = 2**20
 
-#: By the names that $EMULATED_GPU takes.
+#: Those that are emulated, by the names that $EMULATED_GPU takes.
 GPUS = {
     "h100": Gpu(
         name="H100 SXM",
+        device="NVIDIA H100 80GB HBM3",
         multiprocessors=132,  # [H]
         clock=1.98e9,
         warps=64,
@@ -57,6 +60,7 @@ GPUS = {
     ),
     "a100": Gpu(
         name="A100 SXM 40 GB",
+        device="NVIDIA A100-SXM4-40GB",
         multiprocessors=108,  # [A]
         clock=1.41e9,
         warps=64,
@@ -70,6 +74,7 @@ GPUS = {
     ),
     "rtx4090": Gpu(
         name="RTX 4090",
+        device="NVIDIA GeForce RTX 4090",
         multiprocessors=128,  # [R]
         clock=2.52e9,
         warps=48,
@@ -83,6 +88,7 @@ GPUS = {
     ),
     "t4": Gpu(
         name="T4",
+        device="Tesla T4",
         multiprocessors=40,  # [T]
         clock=1.59e9,
         warps=32,
@@ -95,3 +101,31 @@ GPUS = {
         tensor={"f16": 512, "f16.f16": 512, "s8": 1024},
     ),
 }
+
+#: An H100 with other memory [H2], so what is counted on the one holds for the other.
+H200 = replace(GPUS["h100"], name="H200 SXM", device="NVIDIA H200", dram=4.8e12)
+
+#: What the SGEMM worklog measured on.
+A6000 = Gpu(
+    name="RTX A6000",
+    device="NVIDIA RTX A6000",
+    multiprocessors=84,  # [M]
+    clock=1.8e9,
+    warps=48,
+    dram=768e9,
+    l2_bytes=6 * MiB,
+    l2=64 * 84,  # no source: what the ports of its multiprocessors take
+    float32=128,
+    half=128,
+    float64=2,
+    tensor={"f16": 256, "f16.f16": 512, "bf16": 256, "tf32": 128, "s8": 1024},
+)
+
+
+def of_device(name: str) -> tuple[Gpu, str] | None:
+    """Return a GPU by its device's name, and the name of the emulated one whose counts are its own.
+
+    None where no rates are known of it: other boards of the same name have other clocks and memory.
+    """
+    known = [*((gpu, counted) for counted, gpu in GPUS.items()), (H200, "h100")]
+    return next(((gpu, counted) for gpu, counted in known if gpu.device == name), None)

@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,12 @@ from .gpus import GPUS, Gpu
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = REPOSITORY / "bench" / "results"
 STEPS = [(network, batch) for network in ("speedrun", "batch-norm") for batch in (128, 512)]
+
+#: The rows of the steps, and how a row's name tells which.
+STEP = re.compile(r"training step: (?P<network>[\w-]+), batch (?P<batch>\d+)")
+
+#: What the results call the figures of a launch, of all its blocks and of that with the least.
+FIGURES = {"all": "figures", "least": "least"}
 
 ARITHMETIC = ("fma32", "add32", "mul32", "half", "fma64", "tensor")
 
@@ -155,7 +163,8 @@ def described(
     for launch in counted["launches"]:
         where = residence(launch, gpu)
         kept = {key: value for key, value in launch.items() if key not in ("all", "least")}
-        kept |= {"figures": {key: value for key, value in launch["all"].items() if value}}
+        for key, column in FIGURES.items():
+            kept[column] = {figure: value for figure, value in launch[key].items() if value}
         kept |= {"occupancy": where.occupancy, "waves": _short(where.waves)}
         kept |= {"tail": _short(where.tail), "instructions": instructions(launch["all"])}
         kept |= {"arithmetic": _short(share(launch["all"], ARITHMETIC))}
@@ -164,6 +173,15 @@ def described(
     row = {"row": name, "launches": launches, "bytes": counted["bytes"]}
     row["bound"] = _told(bound_of_all(counted, gpu))
     return row | ({"scaled": scaled} if scaled else {})
+
+
+def counts(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what was counted, of a row of the results: the bounds can be taken again of it."""
+    launches = [
+        {**launch, **{key: Counter(launch[column]) for key, column in FIGURES.items()}}
+        for launch in row["launches"]
+    ]
+    return {"launches": launches, "bytes": row["bytes"]}
 
 
 def _told(it: Bound) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""`make gpu`: what is run on a real GPU, in parts."""

@@ -1,0 +1,68 @@
+"""Planned training steps of the benchmark's networks, on images drawn at random."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
+
+import cnn
+from cnn.plan import Plan
+from networks import INPUT_SHAPE, NETWORKS
+
+__all__ = ["NETWORKS", "Steps", "record"]
+
+
+class Steps:
+    """A planned training whose every step takes a whole batch.
+
+    Parameters
+    ----------
+    network : str
+        One of `NETWORKS`.
+    batch : int
+        Images a step.
+    count : int
+        Steps, at most.
+    """
+
+    def __init__(self, network: str, batch: int, count: int) -> None:
+        recipe = NETWORKS[network]
+        self._trainer = cnn.Trainer(
+            cnn.Sequential(recipe.layers(), INPUT_SHAPE, device="cuda", seed=0),
+            recipe.optimizer(recipe.lr),
+            recipe.loss,
+            recipe.schedule,
+            recipe.augment,
+            seed=0,
+            ema=recipe.average(),
+        )
+        random = np.random.default_rng(0)
+        images = random.integers(256, size=(count * batch, *INPUT_SHAPE), dtype=np.uint8)
+        labels = random.integers(10, size=count * batch)
+        self._target = self._trainer.model.target
+        self._count, self._batch = count, batch
+        self._order = self._target.array(np.arange(len(labels)))
+        self.plan = Plan(self._trainer, *map(self._target.array, (images, labels)), count)
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Begin again with the first image."""
+        self.plan.begin_epoch(self._order, [0.01] * self._count)
+
+    def record(self) -> None:
+        """Take the first step by its Python code; what was recorded is replayed and compared."""
+        self.plan.step(self._batch)
+
+    def replay(self, steps: int) -> None:
+        """Take steps at once, as one graph."""
+        self.plan.stride(self._batch, steps)
+
+
+def record(network: str, batch: int) -> Any:
+    """Take one step and record it."""
+    Steps(network, batch, 1).record()
