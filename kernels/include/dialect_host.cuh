@@ -1,4 +1,4 @@
-// What `cpu` and `simt` have in common: CUDA's words for a C++ compiler, and calling a kernel.
+// What `cpu` needs: CUDA's words for a C++ compiler, and calling a kernel.
 #pragma once
 
 #include <stdint.h>

@@ -1,4 +1,4 @@
-// The dialect's words for blocks of many threads, on `cuda` and `simt`.
+// The dialect's words for blocks of many threads, on `cuda`.
 #pragma once
 
 #define FULL_BLOCKS  // tells kernels' headers that a block has many threads

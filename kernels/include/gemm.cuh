@@ -9,7 +9,7 @@
 // Micro-tiles of TM rows of C are summed up in registers, and an *epilogue* takes each when it is
 // whole:   store(m, n, tile, rows, columns)   of which so many rows and columns are part of C.
 //
-//   cuda, simt   gemm_tiles.cuh: tiles of both operands in shared memory, a micro-tile a thread
+//   cuda         gemm_tiles.cuh: tiles of both operands in shared memory, a micro-tile a thread
 //                gemm_mma.cuh: on tensor cores, with a PRECISION: tf32, bf16 or fp16
 //   cpu          gemm_rows.cuh: operand A read where it lies, SIMD registers along n
 #pragma once

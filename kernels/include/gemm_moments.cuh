@@ -3,7 +3,7 @@
 //   BlockMoments moments{...};
 //   moments.finish(gemm<...>(..., BiasRelu<BlockMoments::Taker>{..., {&moments}}));
 //
-//   cuda, simt   afterwards, from the results in a near cache: `parts` chunks of the block's rows,
+//   cuda         afterwards, from the results in a near cache: `parts` chunks of the block's rows,
 //                which the threads share
 //   cpu          from micro-tiles in registers: a chunk, the block's rows
 #pragma once
