@@ -2,14 +2,14 @@
 //
 // One text, two targets. Under NVRTC (`cuda`) the words mean what CUDA says. Under a C++ compiler
 // (`cpu`) a block has ONE thread: barriers vanish, a block-stride loop is a plain loop that the
-// compiler vectorises, and LANES consecutive elements form one SIMD register.
+// compiler vectorises, and LANES consecutive elements form one SIMD register. A header that needs
+// another text for each asks for __CUDACC__.
 //
 // A kernel is correct for any block size that its static_asserts admit, 1 included.
 #pragma once
 
 #if defined(__CUDACC__)
 #include "dialect_cuda.cuh"
-#include "dialect_threads.cuh"
 #else
 #include "dialect_cpu.cuh"
 #endif

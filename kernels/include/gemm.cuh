@@ -49,7 +49,7 @@ __device__ inline void load(const Loader &loader, int row, int column, int count
     loader.load(loader.row(row), loader.column(column), count, Converted<STEP>{out});
 }
 
-#if defined(FULL_BLOCKS)
+#if defined(__CUDACC__)
 // The rows of an M x N product that fall to this block: of all columns, where gridDim.y is 1.
 struct BlockRows {
     int begin, end;
@@ -59,7 +59,7 @@ struct BlockRows {
 
 #if defined(TYPE_PRECISION)
 #include "gemm_mma.cuh"
-#elif defined(FULL_BLOCKS)
+#elif defined(__CUDACC__)
 #include "gemm_tiles.cuh"
 #else
 #include "gemm_rows.cuh"

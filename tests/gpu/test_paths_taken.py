@@ -105,7 +105,7 @@ def test_a_path_not_taken_is_noticed(emulated):
     # Its own loops over the warps of a block, too: rows of three have one.
     assert {"softmax_forward", "softmax_backward", "cross_entropy_rows"} <= entries
     assert {place[0][0] for entry, place in missed if entry == "softmax_forward"} == {
-        "kernels/include/dialect_threads.cuh"
+        "kernels/include/dialect_cuda.cuh"
     }
 
 
