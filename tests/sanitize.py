@@ -118,7 +118,7 @@ def block_pool() -> str:
     launches = BUILD / "dense.cpp"
     source = next(source for source in Source.all if source.name == "dense.cu")
     constants = source.constants(cpu_target(), "float32")
-    launches.write_text(source.library(["dense_forward"], constants))
+    launches.write_text(source.library("dense_forward", constants))
     texts = [TESTS / "thread_pool_stress.cpp", PACKAGE / "runtime" / "thread_pool.cpp", launches]
     programs = []
     for name, flags in (("raced", ["-DPLANTED_RACE"]), ("stress", [])):
