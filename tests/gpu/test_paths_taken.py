@@ -6,7 +6,6 @@ unrolled loop, are one; a function that is inlined in two places has two.
 """
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +16,6 @@ from paths import CALLS, FLOAT
 
 from . import loaded
 
-TESTS = Path(__file__).parents[1]
 SHIPPED = {entry for source in Source.all for entry in source.entries}
 
 _ENTRY = re.compile(r"(?:\.visible |\.weak )?\.(?:entry|func) .*?(\w+)\($")
@@ -25,7 +23,6 @@ _ACCESS = re.compile(
     r"\s*(@!?%p\d+\s+)?(?:(?:ld|st)\.(?!param)|(?:atom|red|ldmatrix|stmatrix)\.|cp\.async\.c[ag]\.)"
 )
 _END_OF_BASIC_BLOCK = re.compile(r"\S+:$|\s*(?:@!?%p\d+\s+)?(?:bra|brx|ret|exit|call)\b")
-_FLOAT_ATOMIC = re.compile(r"^\s*(?:@!?%p\d+\s+)?(?:atom|red)\.\S*\.b?f\d.*$", re.MULTILINE)
 
 
 class Taken:
@@ -107,23 +104,3 @@ def test_a_path_not_taken_is_noticed(emulated):
     assert {place[0][0] for entry, place in missed if entry == "softmax_forward"} == {
         "kernels/include/dialect_cuda.cuh"
     }
-
-
-def float_atomics(text):
-    return _FLOAT_ATOMIC.findall(text)
-
-
-def test_no_sum_depends_on_the_order_of_threads(emulated, called):
-    """Without a race, which any launch here would report, only atomic sums of floats do."""
-    texts = called[0].texts
-    assert len(texts) > 30 and not [line for text in texts for line in float_atomics(text)]
-
-
-def test_a_sum_that_depends_on_the_order_of_threads_is_noticed(emulated):
-    texts = []
-    with loaded.editing(texts.append):
-        target, text = runtime.cuda_target(), (TESTS / "faults" / "float_atomic.cu").read_text()
-        source = Source("float_atomic.cu", text, packaged=False)
-        x, y = target.array(np.ones(300, FLOAT)), target.zeros((1,), FLOAT)
-        source.kernel("float_atomic", target, FLOAT)((2, 1, 1), 64, x, y, x.size)
-    assert float_atomics(texts[-1])

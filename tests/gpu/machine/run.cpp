@@ -27,8 +27,9 @@ void work(Running &running, FirstFault &first) {
     const uint64_t blocks = running.launch.grid.count();
     Block block(running);
     while (!running.stopped) {
-        const uint64_t number = running.next_block++;
-        if (number >= blocks) break;
+        const uint64_t turn = running.next_block++;
+        if (turn >= blocks) break;
+        const uint64_t number = running.machine.opposite ? blocks - 1 - turn : turn;
         try {
             block.run(number);
         } catch (...) {
