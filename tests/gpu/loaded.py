@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
 from kernels.runtime import targets
+from kernels.runtime.source import Source
 
 #: Where an instruction is from: (file, line, column), then where that was inlined, and so on.
 Place = tuple[tuple[str, int, int], ...]
@@ -32,22 +33,21 @@ def editing(edit: Callable[[str], str | None]) -> Iterator[list[Any]]:
 
     modules: list[Any] = []
 
-    class Module(cupy.cuda.function.Module):  # type: ignore[misc]
+    class Module(cupy.cuda.function.Module):
         def load(self, code: bytes) -> None:
             edited = edit(code.rstrip(b"\0").decode())
             super().load(code if edited is None else edited.encode())
             if edited is not None:
                 modules.append(self)
 
-    with (
-        mock.patch.object(cupy.cuda.function, "Module", Module),
-        mock.patch.object(targets, "_CUDA", {}),
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(cupy.cuda.function, "Module", Module))
+        stack.enter_context(mock.patch.object(targets, "_CUDA", {}))
+        for source in Source.all:
+            stack.enter_context(mock.patch.object(source, "_kernels", {}))
         cupy.clear_memo()
-        try:
-            yield modules
-        finally:
-            cupy.clear_memo()
+        stack.callback(cupy.clear_memo)
+        yield modules
 
 
 def placed(ptx: str) -> Iterator[tuple[str, Place]]:
