@@ -15,7 +15,7 @@
 #include "lanes.cuh"
 #include "moments.cuh"
 
-#ifdef FULL_BLOCKS
+#ifdef __CUDACC__
 constexpr int MERGING = 256;  // threads of batch_norm_merge: one_block of reduce.py
 #else
 constexpr int MERGING = 1;

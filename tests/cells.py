@@ -24,7 +24,7 @@ from kernels.runtime.source import Source
 
 README = Path(__file__).parent / "README.md"
 START, END = "<!-- cells: made by `make cells` -->", "<!-- end of cells -->"
-TARGETS = ("cpu", "simt", "cuda")
+TARGETS = ("cpu", "cuda")
 
 Cell = tuple[str, str, str]  # entry point, target, dtype
 
@@ -107,7 +107,7 @@ def table(cells: set[Cell]) -> str:
 def cells_in(text: str) -> set[Cell]:
     """Return the cells of a table that `table` made."""
     found = set()
-    for entry, *columns in re.findall(r"^\| `(\w+)` \|(.*)\|(.*)\|(.*)\|$", text, re.MULTILINE):
+    for entry, *columns in re.findall(r"^\| `(\w+)` \|(.*)\|(.*)\|$", text, re.MULTILINE):
         for target, column in zip(TARGETS, columns, strict=True):
             found |= {(entry, target, dtype) for dtype in column.split()}
     return found

@@ -18,7 +18,6 @@ from kernels.runtime import checks, choose_target
 from kernels.runtime.cpu import CpuTarget
 from kernels.runtime.cuda import CudaTarget, unavailable
 from kernels.runtime.recording import Rehearsal, current
-from kernels.runtime.simt import SimtTarget
 from support import NARROW
 
 # Examples are a function of the test alone, so that a failure in CI is one everywhere.
@@ -60,18 +59,23 @@ def pytest_xdist_auto_num_workers(config):
     return len(os.sched_getaffinity(0)) if is_whole(config) else 0
 
 
-@pytest.fixture(params=["cpu", "simt", "cuda"])
+@pytest.fixture(params=["cpu", "cuda"])
 def target(request):
     """Each target there is: `target.array(values)` makes an array of it."""
-    if request.param == "cuda":
-        reason = unavailable()
-        if reason is not None:
-            pytest.skip(reason)
-        yield runtime.cuda_target()
-        return
-    chosen = runtime.cpu_target() if request.param == "cpu" else runtime.simt_target()
-    with runtime.numpy_arrays_on(chosen):
-        yield chosen
+    return runtime.cpu_target() if request.param == "cpu" else _cuda_target()
+
+
+@pytest.fixture(params=["cuda"])  # the tests' names have it then, as those of `target` have
+def cuda(request):
+    """The target `cuda` alone."""
+    return _cuda_target()
+
+
+def _cuda_target():
+    reason = unavailable()
+    if reason is not None:
+        pytest.skip(reason)
+    return runtime.cuda_target()
 
 
 @pytest.fixture(scope="session", params=["float32", "float64", *NARROW])
@@ -121,7 +125,7 @@ def poisoned_outputs():
     The emulated GPU is told that nobody wrote it: reading it is a fault then.
     """
     with pytest.MonkeyPatch.context() as patch:
-        for kind in (CpuTarget, SimtTarget, CudaTarget):
+        for kind in (CpuTarget, CudaTarget):
             patch.setattr(kind, "empty", _poisoned(kind.empty))
         yield
 

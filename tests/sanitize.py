@@ -2,8 +2,8 @@
 
     make sanitize
 
-AddressSanitizer and UndefinedBehaviorSanitizer watch the kernel tests on `cpu` and `simt`, with a
-red zone on both sides of every array. ThreadSanitizer watches the block pool of `cpu`: in a C++
+AddressSanitizer and UndefinedBehaviorSanitizer watch the kernel tests on `cpu`, with a red zone on
+both sides of every array. ThreadSanitizer watches the block pool of `cpu`: in a C++
 program, thread_pool_stress.cpp, and under Python threads that build, load and launch every kernel
 at once. Of the cache of compiled libraries it sees the loading, no more: the rest is Python and
 files, which test_cache.py and test_runtime.py try with several threads and processes.
@@ -34,7 +34,6 @@ KERNEL_TESTS = [
     *(f"tests/test_{name}.py" for name in "conv2d conv2d_pool winograd im2col".split()),
     *(f"tests/test_{name}.py" for name in "pool batchnorm dense dense_loss softmax".split()),
     *(f"tests/test_{name}.py" for name in "elementwise dropout augment batch".split()),
-    "tests/test_tensor_cores.py",
     "tests/test_repeatability.py::test_twice_gives_the_same_bits",
 ]
 THREAD_TESTS = [
@@ -70,13 +69,12 @@ class Sanitizer:
         }
 
 
-# Leaks: Python's own, at exit. Use after return: its shadow stacks would cost gigabytes of address
-# space, one for every lane of `simt`. Aborting makes Python say in which test it was.
+# Leaks: Python's own, at exit. Aborting makes Python say in which test it was.
 ADDRESS = Sanitizer(
     "-fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all",
     ("libasan.so", "libubsan.so"),
     {
-        "ASAN_OPTIONS": "abort_on_error=1:detect_leaks=0:detect_stack_use_after_return=0",
+        "ASAN_OPTIONS": "abort_on_error=1:detect_leaks=0:detect_stack_use_after_return=1",
         "UBSAN_OPTIONS": "abort_on_error=1:print_stacktrace=1",
     },
 )
@@ -105,22 +103,14 @@ def main() -> int:
 def planted_faults() -> str:
     """Faults that AddressSanitizer and UndefinedBehaviorSanitizer must report"""
     succeeds(start(ADDRESS, "sanitizer_faults", "red_zones"))
-    for target in ("cpu", "simt"):
-        for fault, report in REPORTS.items():
-            reported(start(ADDRESS, "sanitizer_faults", fault, target), report, line(fault))
-    return f"red zones are there, {len(REPORTS)} faults each on cpu and simt reported"
+    for fault, report in REPORTS.items():
+        reported(start(ADDRESS, "sanitizer_faults", fault, "cpu"), report, line(fault))
+    return f"red zones are there, {len(REPORTS)} faults reported"
 
 
 def kernel_tests() -> str:
-    """The kernel tests on cpu and simt, with AddressSanitizer and UndefinedBehaviorSanitizer"""
-    # Side by side: most of the tests keep one core busy.
-    chosen = "simt", "not simt and not cuda"
-    lanes = [start(ADDRESS, *pytest(names, *KERNEL_TESTS)) for names in chosen]
-    try:
-        return ", ".join(succeeds(lane) for lane in lanes)
-    finally:  # where one failed, the other still runs
-        for lane in lanes:
-            lane.kill()
+    """The kernel tests on cpu, with AddressSanitizer and UndefinedBehaviorSanitizer"""
+    return succeeds(start(ADDRESS, *pytest(*KERNEL_TESTS)))
 
 
 def block_pool() -> str:
@@ -128,7 +118,7 @@ def block_pool() -> str:
     launches = BUILD / "dense.cpp"
     source = next(source for source in Source.all if source.name == "dense.cu")
     constants = source.constants(cpu_target(), "float32")
-    launches.write_text(source.library(["dense_forward"], constants))
+    launches.write_text(source.library("dense_forward", constants))
     texts = [TESTS / "thread_pool_stress.cpp", PACKAGE / "runtime" / "thread_pool.cpp", launches]
     programs = []
     for name, flags in (("raced", ["-DPLANTED_RACE"]), ("stress", [])):
@@ -149,15 +139,15 @@ def block_pool() -> str:
 def python_threads() -> str:
     """Python threads that build, load and launch every kernel at once, with ThreadSanitizer"""
     reported(start(THREAD, "sanitizer_faults", RACE, "cpu"), RACE_REPORT, line(RACE))
-    done = succeeds(start(THREAD, *pytest("not simt and not cuda", *THREAD_TESTS)))
+    done = succeeds(start(THREAD, *pytest(*THREAD_TESTS)))
     return f"a planted race reported, {done}"
 
 
-def pytest(chosen: str, *arguments: str) -> list[str]:
-    """Return the words that run those tests whose names fit."""
+def pytest(*arguments: str) -> list[str]:
+    """Return the words that run tests, but for those on a GPU."""
     # UndefinedBehaviorSanitizer writes to the process' own stderr: pytest must not capture that.
     words = "pytest -q -p no:cacheprovider --capture=sys --tb=short -k".split()
-    return [*words, chosen, *arguments]
+    return [*words, "not cuda", *arguments]
 
 
 def start(sanitizer: Sanitizer, *arguments: str) -> subprocess.Popen[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels.runtime import Source, cpu_target, cuda_target, simt_target
+from kernels.runtime import Source, cpu_target, cuda_target
 
 HERE = Path(__file__).parent
 
@@ -93,7 +93,7 @@ def check_red_zones():
     assert poisoned(freed) == 1, "an array that was freed is not poisoned"
 
 
-TARGETS = {"cpu": cpu_target, "simt": simt_target, "cuda": gpu_without_pool}
+TARGETS = {"cpu": cpu_target, "cuda": gpu_without_pool}
 
 if __name__ == "__main__":
     if sys.argv[1] == "red_zones":

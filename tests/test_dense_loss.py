@@ -6,7 +6,7 @@ import pytest
 import kernels
 import reference
 from comparison import assert_close
-from kernels import gemm, runtime
+from kernels import gemm
 from kernels.dense_loss import dense_cross_entropy, fits
 from kernels.reduce import accumulator
 from support import RTOL, host, normal
@@ -79,14 +79,17 @@ def test_as_many_classes_as_fit(target, dtype):
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
-def test_rounded_products_are_those_of_the_layer(precision):
+def test_rounded_products_are_those_of_the_layer(cuda, precision):
     x, w, b = normal(0, 130, 40, dtype="f4"), normal(1, 50, 40, dtype="f4"), normal(2, 50)
     labels = np.arange(130) % 50
-    with runtime.numpy_arrays_on(runtime.simt_target()), gemm.precision(precision):
-        logits, losses, dlogits = dense_cross_entropy(x, w, b.astype("f4"), labels, 0.1)
-        apart = kernels.dense(x, w, b.astype("f4"))
-        _, gradient = kernels.softmax_cross_entropy(apart, labels, label_smoothing=0.1)
-    assert logits.tobytes() == apart.tobytes() and dlogits.tobytes() == gradient.tobytes()
+    on = [cuda.array(array) for array in (x, w, b.astype("f4"), labels)]
+    with gemm.precision(precision):
+        found = dense_cross_entropy(*on, 0.1)
+        apart = kernels.dense(*on[:3])
+        _, gradient = kernels.softmax_cross_entropy(apart, on[3], label_smoothing=0.1)
+    logits, losses, dlogits = map(host, found)
+    assert logits.tobytes() == host(apart).tobytes()
+    assert dlogits.tobytes() == host(gradient).tobytes()
     expected, _ = reference.softmax_cross_entropy(
         logits, labels, label_smoothing=0.1, reduction="none"
     )

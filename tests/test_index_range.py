@@ -1,7 +1,7 @@
-"""Arrays of more than 2^31 elements: 64-bit offsets, or a clear error; in sparse files.
+"""Arrays of more than 2^31 elements: 64-bit offsets, or a clear error.
 
-A sparse file takes neither memory nor disk where nobody writes, so a few elements at its far end
-can be tested.
+A sparse file, or memory of the emulated GPU, takes nothing where nobody writes, so a few elements
+at its far end can be tested.
 """
 
 from pathlib import Path
@@ -11,17 +11,11 @@ import pytest
 
 import kernels
 from kernels.geometry import window
-from kernels.runtime import cpu_target
-from kernels.runtime.simt import SimtTarget
 from kernels.runtime.source import Source
+from support import host
 
 TEXT = (Path(__file__).parent / "device" / "far_indices.cu").read_text()
 FLOAT = np.dtype(np.float32)
-
-
-@pytest.fixture(params=["cpu", "simt"])
-def target(request):
-    return cpu_target() if request.param == "cpu" else SimtTarget()
 
 
 def sparse(folder, name, count):
@@ -32,25 +26,26 @@ def test_loaders_reach_elements_past_2_to_the_31(target, tmp_path):
     """With one tap and stride 1, a row of each loader's matrix is one pixel's channels."""
     images, size, channels = 70_000, 100, 4  # 2.8e9 elements, rows far below 2^31
     rows = images * size * size
-    x = sparse(tmp_path, "x", rows * channels)
-    x[-2 * channels :] = range(2 * channels)
+    count = rows * channels
+    x = sparse(tmp_path, "x", count) if target.name == "cpu" else target.fresh((count,), FLOAT)
+    x[-2 * channels :] = target.array(np.arange(2 * channels, dtype=FLOAT))
     g, _ = window((size, size), (1, 1), stride=1, padding=0, dilation=1)
     kernel = Source("far_indices.cu", TEXT, packaged=False).kernel("far_rows", target, FLOAT)
     for row, expected in ((rows - 1, [4, 5, 6, 7]), (rows - 2, [0, 1, 2, 3])):
-        out = np.full(2 * channels, np.nan, np.float32)
+        out = target.array(np.full(2 * channels, np.nan, np.float32))
         kernel((1, 1, 1), 1, x, out, g, row, channels)
-        assert out.tolist() == 2 * expected
+        assert host(out).tolist() == 2 * expected
 
 
 def test_grid_strides_and_places_count_in_64_bits(target):
     pixels, C, height, width = 2**33 + 5, 3, 7, 11
-    out = np.full(5, -1, np.int64)
+    out = target.array(np.full(5, -1, np.int64))
     kernel = Source("far_indices.cu", TEXT, packaged=False).kernel("far_pixels", target, FLOAT)
     kernel((3, 1, 1), target.threads, out, pixels, C, height, width)
     # The last of three blocks starts at its 256th thread of the grid, or at its third of the range.
-    first = 2 * 256 if target.name == "simt" else pixels * C * 2 // 3
+    first = 2 * 256 if target.name == "cuda" else pixels * C * 2 // 3
     n, rest = divmod(pixels - 1, height * width)
-    assert out.tolist() == [first // C, first % C, n, rest // width, rest % width]
+    assert host(out).tolist() == [first // C, first % C, n, rest // width, rest % width]
 
 
 @pytest.mark.parametrize(

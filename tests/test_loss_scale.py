@@ -6,7 +6,7 @@ import pytest
 
 import comparison
 import kernels
-from kernels import gemm, loss_scale, runtime
+from kernels import gemm, loss_scale
 from kernels.elementwise import adam_scalars, adam_update, sgd_scalars, sgd_update
 from kernels.reduce import accumulator
 from kernels.runtime.elementwise import Table
@@ -50,7 +50,7 @@ def test_the_scale_follows_the_rule(target, dtype, scale, options):
         assert host(unscale).tolist() == expected[1:2]
 
 
-# A block takes 256 elements at a time on simt, 8192 on cpu.
+# A block takes 256 elements at a time on cuda, 8192 on cpu.
 @pytest.mark.parametrize("count", [1, 2, 255, 257, 1025, 8193, 20_000])
 @pytest.mark.parametrize("value", BAD)
 def test_an_overflow_anywhere_is_found(target, dtype, count, value):
@@ -113,17 +113,18 @@ def test_a_scaled_step_is_the_step(target, dtype, name, planned):
         np.testing.assert_array_equal(host(kept[index]), arrays[index])
 
 
-def test_fp16_gradients_need_a_scale_and_an_overflow_lowers_it():
+def test_fp16_gradients_need_a_scale_and_an_overflow_lowers_it(cuda):
     """Through a dense layer on tensor cores."""
-    with runtime.numpy_arrays_on(runtime.simt_target()) as target, gemm.precision("fp16"):
-        x, w = normal(0, 64, 20, dtype=FLOAT), normal(1, 10, 20, dtype=FLOAT)
-        dy = normal(2, 64, 10, dtype=FLOAT) * np.float32(1e-8)  # most below fp16's least number
-        exact = dy.astype(np.float64).T @ x
+    x, w = normal(0, 64, 20, dtype=FLOAT), normal(1, 10, 20, dtype=FLOAT)
+    dy = normal(2, 64, 10, dtype=FLOAT) * np.float32(1e-8)  # most below fp16's least number
+    exact = dy.astype(np.float64).T @ x
+    x, w, dy = map(cuda.array, (x, w, dy))
+    with gemm.precision("fp16"):
         _, lost, _ = kernels.dense_backward(dy, x, w)
         with pytest.raises(AssertionError):
             comparison.assert_close(lost, exact, rtol=0.1)
 
-        state = loss_scale.new_state(target, FLOAT, 2.0**24)
+        state = loss_scale.new_state(cuda, FLOAT, 2.0**24)
         dy *= 2.0**20  # with the state's scale, beyond fp16's largest number
         for halvings in range(20):
             scaled = dy.copy()

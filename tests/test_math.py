@@ -14,7 +14,7 @@ from kernels.runtime import Source, Target
 from kernels.runtime.source import PACKAGE
 from support import RTOL, host
 
-HEADER = (PACKAGE / "include/math_host.cuh").read_text()
+HEADER = (PACKAGE / "include/math_cpu.cuh").read_text()
 OF_ONE = re.findall(r"^OF_ONE\((\w+)\)", HEADER, re.MULTILINE)
 OF_TWO = re.findall(r"^OF_TWO\((\w+)\)", HEADER, re.MULTILINE)
 CALLS = [*(f"{name}(x)" for name in OF_ONE), *(f"{name}(x, y)" for name in OF_TWO)]

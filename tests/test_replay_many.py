@@ -11,7 +11,6 @@ import pytest
 from cnn import SGD, Augment, OneCycle, Run, Trainer, TrainingDivergedError
 from cnn.plan import replayed_together
 from cnn.training import Course
-from kernels import runtime
 from kernels.runtime.cuda import CudaTarget
 from planned import NETWORKS, OPTIMIZERS, a_plan, bits, noise, normalised, pair
 from support import host
@@ -100,15 +99,14 @@ def test_at_once_and_one_by_one_train_the_same(target, dtype, taken, every, laye
     assert ours == theirs
 
 
-def test_a_loss_scale_changes_within_a_replay(taken):
+def test_a_loss_scale_changes_within_a_replay(cuda, taken):
     trainers = []
-    with runtime.numpy_arrays_on(runtime.simt_target()) as target:
-        for steps in (1, 7):
-            taken.append(steps)
-            trainer = pair(target, precision="fp16")[0]
-            trainer.loss_scale[...] = [2.0**24, 2.0**-24, 0]
-            trainer.fit(noise(25), epochs=2, batch_size=4)
-            trainers.append(trainer)
+    for steps in (1, 7):
+        taken.append(steps)
+        trainer = pair(cuda, precision="fp16")[0]
+        trainer.loss_scale[...] = cuda.array([2.0**24, 2.0**-24, 0], np.float32)
+        trainer.fit(noise(25), epochs=2, batch_size=4)
+        trainers.append(trainer)
     assert trainers[0].loss_scale[0] < 2.0**24  # gradients overflowed, and steps were left out
     assert held(trainers[0]) == held(trainers[1])
 

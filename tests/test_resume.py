@@ -28,7 +28,7 @@ from cnn import (
     Trainer,
 )
 from fresh_python import output
-from kernels.runtime import numpy_arrays_on, simt_target
+from support import host
 
 RANDOM = np.random.default_rng(0)
 # Three batches an epoch, the last of them smaller.
@@ -42,14 +42,14 @@ def layers(units=3):
     return [*conv, Dropout(0.2), Flatten(), Dropout(0.4), Dense(units)]
 
 
-def make(model_seed=1, run=None, units=3, dtype="float32", **changes):
+def make(model_seed=1, run=None, units=3, dtype="float32", device="cpu", **changes):
     options = {
         "optimizer": SGD(0.05, momentum=0.9),
         "schedule": OneCycle(),
         "augment": Augment(rotate=10, shift=1, zoom=0.1),
         "seed": 3,
     }
-    model = Sequential(layers(units), (9, 9, 1), "cpu", dtype, model_seed)
+    model = Sequential(layers(units), (9, 9, 1), device, dtype, model_seed)
     return Trainer(model, run=run, **(options | changes))
 
 
@@ -68,7 +68,7 @@ def held(trainer):
     numbers = [trainer.steps, trainer.images_seen, optimizer.steps, trainer.course]
     numbers += [ema and ema.steps, model.pixel_mean, model.pixel_std]
     numbers += [(layer.seed, layer.draws) for layer in model.layers]
-    return {name: array.tobytes() for name, array in arrays.items()}, history, numbers
+    return {name: host(array).tobytes() for name, array in arrays.items()}, history, numbers
 
 
 class InterruptedRun(Run):
@@ -129,19 +129,20 @@ def test_two_epochs_and_two_more_are_four(name, plan, tmp_path):
         assert held(resumed) == held(whole)
 
 
+@pytest.mark.usefixtures("cuda")
 def test_the_loss_scale_goes_on_too(tmp_path):
-    with numpy_arrays_on(simt_target()):
-        trainers = [make(precision="fp16") for _ in range(2)]
-        for trainer in trainers:
-            trainer.loss_scale[0] = 2.0**20
-            fit(trainer, 1)
-        trainers[0].save(tmp_path / "whole.safetensors")
-        trainers[1] = make(model_seed=99, precision="fp16")
-        trainers[1].restore(tmp_path / "whole.safetensors")
-        assert trainers[1].loss_scale.tobytes() == trainers[0].loss_scale.tobytes()
-        for trainer in trainers:
-            fit(trainer, 1)
-        assert held(trainers[1]) == held(trainers[0])
+    options = {"device": "cuda", "precision": "fp16"}
+    trainers = [make(**options) for _ in range(2)]
+    for trainer in trainers:
+        trainer.loss_scale[0] = 2.0**20
+        fit(trainer, 1)
+    trainers[0].save(tmp_path / "whole.safetensors")
+    trainers[1] = make(model_seed=99, **options)
+    trainers[1].restore(tmp_path / "whole.safetensors")
+    assert host(trainers[1].loss_scale).tolist() == host(trainers[0].loss_scale).tolist()
+    for trainer in trainers:
+        fit(trainer, 1)
+    assert held(trainers[1]) == held(trainers[0])
 
 
 def test_resumed_twice_and_from_the_first_checkpoint(tmp_path):

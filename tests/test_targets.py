@@ -139,19 +139,3 @@ def test_unknown_device_is_named() -> None:
 
     with pytest.raises(ValueError, match="^device: got 'gpu', expected 'auto', 'cpu' or 'cuda'$"):
         choose_target("gpu")
-
-
-@pytest.mark.parametrize("name", ["cpu", "simt"])
-def test_environment_chooses_the_target_of_numpy_arrays(name: str) -> None:
-    script = (
-        "import kernels, numpy; from kernels.runtime import as_array;"
-        "x = numpy.array([-1, 2], numpy.float32);"
-        "print(as_array('x', x)[0].name, kernels.relu(x))"
-    )
-    assert output(script, KERNELS_TARGET=name) == f"{name} [0. 2.]\n"
-
-
-def test_unknown_target_in_the_environment_is_named() -> None:
-    script = "import kernels, numpy; kernels.relu(numpy.ones(2, numpy.float32))"
-    done = run("-c", script, KERNELS_TARGET="tpu")
-    assert "KERNELS_TARGET: got 'tpu', expected 'cpu' or 'simt'" in done.stderr

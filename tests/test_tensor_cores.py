@@ -5,7 +5,6 @@ the only difference, and the exact one, within what rounding the operands may do
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import hypothesis
 import numpy as np
@@ -16,9 +15,8 @@ import comparison
 import kernels
 import reference
 import support
-from kernels import conv2d_pool, gemm, runtime
+from kernels import conv2d_pool, gemm
 from kernels.geometry import window
-from kernels.runtime.cuda import unavailable
 from rounding import EPSILON, rounded
 from support import RTOL, host, normal
 
@@ -26,17 +24,10 @@ FLOAT = np.dtype(np.float32)
 UNEVEN = {"stride": (1, 2), "padding": ((2, 1), (0, 3)), "dilation": (2, 1)}
 
 
-@pytest.fixture(params=["simt", "cuda"])
-def target(request):
-    """Each target that has tensor cores."""
-    if request.param == "cuda":
-        reason = unavailable()
-        if reason is not None:
-            pytest.skip(reason)
-        yield runtime.cuda_target()
-        return
-    with runtime.numpy_arrays_on(runtime.simt_target()) as chosen:
-        yield chosen
+@pytest.fixture
+def target(cuda):
+    """The target that has tensor cores."""
+    return cuda
 
 
 @pytest.fixture(params=["tf32", "bf16", "fp16"])
@@ -249,16 +240,10 @@ def test_fp32_multiplies_as_without_a_precision(target):
 # --- what a precision is refused for
 
 
-@contextmanager
-def on(target, precision):
-    with runtime.numpy_arrays_on(target), gemm.precision(precision):
-        yield
-
-
 def test_a_cpu_multiplies_in_fp32_alone():
     x = np.ones((2, 2), FLOAT)
     expected = "^precision: got 'tf32' for float32 arrays on cpu, expected 'fp32'$"
-    with on(runtime.cpu_target(), "tf32"), pytest.raises(ValueError, match=expected):
+    with gemm.precision("tf32"), pytest.raises(ValueError, match=expected):
         kernels.dense(x, x)
 
 
@@ -271,19 +256,18 @@ def test_only_float32_arrays_are_rounded(target, dtype):
         kernels.conv2d_backward(x, x, w)
 
 
-def test_an_unknown_precision():
-    x = np.ones((2, 2), FLOAT)
-    expected = "got 'int8' .* expected 'fp32' or 'tf32' or 'bf16' or 'fp16'"
-    with on(runtime.simt_target(), "int8"), pytest.raises(ValueError, match=expected):
+def test_an_unknown_precision(target):
+    x = target.array(np.ones((2, 2), FLOAT))
+    expected = f"got 'int8' .* expected {' or '.join(map(repr, target.precisions))}"
+    with gemm.precision("int8"), pytest.raises(ValueError, match=expected):
         kernels.dense(x, x)
 
 
-def test_a_precision_ends_with_its_block_and_stays_in_its_thread():
-    x = np.full((1, 1), 1 + 2.0**-20, FLOAT)
-    with runtime.numpy_arrays_on(runtime.simt_target()):
-        with pytest.raises(KeyError), gemm.precision("bf16"):
-            assert kernels.dense(x, x) == 1
-            with ThreadPoolExecutor(1) as executor:
-                assert executor.submit(kernels.dense, x, x).result() > 1
-            raise KeyError
-        assert kernels.dense(x, x) > 1
+def test_a_precision_ends_with_its_block_and_stays_in_its_thread(target):
+    x = target.array(np.full((1, 1), 1 + 2.0**-20, FLOAT))
+    with pytest.raises(KeyError), gemm.precision(target.precisions[-1]):
+        assert kernels.dense(x, x) == 1
+        with ThreadPoolExecutor(1) as executor:
+            assert executor.submit(kernels.dense, x, x).result() > 1
+        raise KeyError
+    assert kernels.dense(x, x) > 1

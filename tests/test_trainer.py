@@ -35,7 +35,6 @@ from cnn import (
 )
 from cnn.fusion import fuse
 from comparison import assert_close
-from kernels.runtime import numpy_arrays_on, simt_target
 from support import NARROW, device_of, host, unit_roundoff
 
 
@@ -400,42 +399,40 @@ def test_a_cpu_trains_in_fp32_alone(precision):
 
 
 @pytest.mark.parametrize("optimizer", [lambda: SGD(0.05, momentum=0.9), lambda: Adam(2e-3)])
-def test_every_precision_trains_about_as_fp32(optimizer):
+def test_every_precision_trains_about_as_fp32(cuda, optimizer):
     """And not the same, or it was not in force."""
     losses = {}
-    with numpy_arrays_on(simt_target()) as target:
-        for precision in target.precisions:
-            trainer = Trainer(build(seed=0), optimizer(), precision=precision)
-            losses[precision] = trainer.fit(noise(16), 3, batch_size=8)[-1]["train_loss"]
-            assert np.isfinite(host(trainer.model.parameter_buffer)).all()
+    for precision in cuda.precisions:
+        trainer = Trainer(build(seed=0, device="cuda"), optimizer(), precision=precision)
+        losses[precision] = trainer.fit(noise(16), 3, batch_size=8)[-1]["train_loss"]
+        assert np.isfinite(host(trainer.model.parameter_buffer)).all()
     exact = losses.pop("fp32")
     for loss in losses.values():
         assert loss != exact and abs(loss - exact) < 0.02 * exact
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
-def test_a_planned_step_has_the_precision_of_a_plain_one(precision):
+def test_a_planned_step_has_the_precision_of_a_plain_one(cuda, precision):
     """To the bit, where no fused layer rounds in another order."""
     found = []
-    with numpy_arrays_on(simt_target()):
-        for plan in (True, False):
-            model = build(lambda: [Conv2D(6, 3), ReLU(), Flatten(), Dense(4)], seed=0)
-            trainer = Trainer(model, Adam(2e-3), precision=precision, plan=plan)
-            trainer.fit(noise(20), 3, batch_size=8)
-            assert trainer.planned == plan
-            found.append(bits(model))
+    for plan in (True, False):
+        model = build(lambda: [Conv2D(6, 3), ReLU(), Flatten(), Dense(4)], "cuda", seed=0)
+        trainer = Trainer(model, Adam(2e-3), precision=precision, plan=plan)
+        trainer.fit(noise(20), 3, batch_size=8)
+        assert trainer.planned == plan
+        found.append(bits(model))
     assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("plan", [True, False])
+@pytest.mark.usefixtures("cuda")
 def test_a_step_whose_gradients_overflow_is_left_out(plan):
-    with numpy_arrays_on(simt_target()):
-        model = build(lambda: [Flatten(), Dense(4)], seed=0)
-        trainer = Trainer(model, SGD(0.05), precision="fp16", plan=plan)
-        trainer.loss_scale[0] = 2.0**24  # more than any gradient here stands
-        before = bits(model)
-        trainer.fit(noise(8), 1, batch_size=8)
-        assert bits(model) == before and trainer.loss_scale[0] == 2.0**23
-        trainer.fit(noise(8), 12, batch_size=8)  # the scale falls until they are finite
-        assert bits(model) != before and 1 < trainer.loss_scale[0] < 2.0**22
-        assert trainer.planned == plan
+    model = build(lambda: [Flatten(), Dense(4)], seed=0, device="cuda")
+    trainer = Trainer(model, SGD(0.05), precision="fp16", plan=plan)
+    trainer.loss_scale[0] = 2.0**24  # more than any gradient here stands
+    before = bits(model)
+    trainer.fit(noise(8), 1, batch_size=8)
+    assert bits(model) == before and trainer.loss_scale[0] == 2.0**23
+    trainer.fit(noise(8), 12, batch_size=8)  # the scale falls until they are finite
+    assert bits(model) != before and 1 < trainer.loss_scale[0] < 2.0**22
+    assert trainer.planned == plan

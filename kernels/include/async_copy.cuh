@@ -6,13 +6,12 @@
 //   wait_copies<N>()                     waits for all of its groups but the last N
 //
 // Both addresses are aligned to BYTES. Other threads see the copies after a barrier that follows
-// the wait. sm_75 copies at once. On `simt` a copy arrives at its wait and no sooner, and what it
-// is to overwrite can be neither read nor written before. `cpu` has no such words.
+// the wait. sm_75 copies at once. `cpu` has no such words.
 #pragma once
 
 #include "dialect.cuh"
 
-#if defined(__CUDACC__) && __CUDA_ARCH__ >= 800
+#if __CUDA_ARCH__ >= 800
 
 template <int BYTES>
 __device__ inline void copy_async(void *to, const void *from, int valid = BYTES) {
@@ -32,7 +31,7 @@ template <int N> __device__ inline void wait_copies() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
-#elif defined(__CUDACC__)
+#else
 
 template <int BYTES>
 __device__ inline void copy_async(void *to, const void *from, int valid = BYTES) {
@@ -47,16 +46,5 @@ __device__ inline void copy_async(void *to, const void *from, int valid = BYTES)
 }
 __device__ inline void commit_copies() {}
 template <int N> __device__ inline void wait_copies() {}
-
-#elif defined(KERNELS_SIMT)
-
-// Not inlined, so that reports name the line that calls it.
-template <int BYTES>
-__attribute__((noinline)) void copy_async(void *to, const void *from, int valid = BYTES) {
-    static_assert(BYTES == 4 || BYTES == 16, "4 or 16 bytes");
-    simt::begin_copy(to, from, BYTES, valid, __builtin_return_address(0));
-}
-inline void commit_copies() { simt::commit_copies(); }
-template <int N> inline void wait_copies() { simt::wait_copies(N); }
 
 #endif

@@ -63,7 +63,7 @@ __device__ inline int row_ahead(int64 row) {
     return int(larger(smaller(row, MOST), LEAST));
 }
 
-#ifdef FULL_BLOCKS
+#ifdef __CUDACC__
 
 // The block's threads share the channels.
 template <class Body> __device__ void for_channels(int C, const Body &body) {

@@ -1,19 +1,15 @@
 // The dialect: all that a kernel may rely on besides plain CUDA C++.
 //
-// One text, three targets. Under NVRTC (`cuda`) the words mean what CUDA says. Under a C++ compiler
+// One text, two targets. Under NVRTC (`cuda`) the words mean what CUDA says. Under a C++ compiler
 // (`cpu`) a block has ONE thread: barriers vanish, a block-stride loop is a plain loop that the
-// compiler vectorises, and LANES consecutive elements form one SIMD register. `simt`, for tests, is
-// a C++ compiler too, but with full blocks of 32-lane warps, every access checked.
+// compiler vectorises, and LANES consecutive elements form one SIMD register. A header that needs
+// another text for each asks for __CUDACC__.
 //
 // A kernel is correct for any block size that its static_asserts admit, 1 included.
 #pragma once
 
 #if defined(__CUDACC__)
 #include "dialect_cuda.cuh"
-#include "dialect_threads.cuh"
-#elif defined(KERNELS_SIMT)
-#include "dialect_simt.cuh"
-#include "dialect_threads.cuh"
 #else
 #include "dialect_cpu.cuh"
 #endif

@@ -1,7 +1,10 @@
 // The dialect's words on `cpu`: one CUDA thread a block, compiled by the system's C++ compiler.
 #pragma once
 
-#include "dialect_host.cuh"
+#include <stdint.h>
+#include <string.h>
+
+#include "math_cpu.cuh"
 #include "registers.cuh"
 
 #if defined(__AVX512F__)
@@ -12,6 +15,21 @@ struct dim3 { unsigned x, y, z; };
 
 #define __global__ inline __attribute__((noinline))  // inline: left out unless it is exported
 #define __shared__  // the block's one thread keeps its shared memory on its stack
+#define __device__
+#define __forceinline__ inline __attribute__((always_inline))
+#define __launch_bounds__(...)
+
+// Before a loop of fixed length over registers.
+#define UNROLL _Pragma("GCC unroll 16")
+
+static inline float infinity() { return __builtin_inff(); }
+static inline float not_a_number() { return __builtin_nanf(""); }
+
+// The lowest bit that is set; one must be.
+static inline int first_bit(unsigned long long bits) { return __builtin_ctzll(bits); }
+
+template <typename E> static inline E sin_pi(E x) { return sin(E(3.141592653589793) * x); }
+template <typename E> static inline E cos_pi(E x) { return cos(E(3.141592653589793) * x); }
 
 static constexpr dim3 threadIdx{0, 0, 0}, blockDim{1, 1, 1};
 static thread_local dim3 blockIdx, gridDim;
@@ -230,6 +248,21 @@ template <typename E, typename V, typename Op> static inline E reduce_warp_lanes
 }
 
 // ---- launching ---------------------------------------------------------------------------------
+
+// A kernel with its arguments, each by address, as cudaLaunchKernel takes them.
+template <typename... P> struct Call {
+    void (*kernel)(P...);
+    void **arguments;
+
+    template <int... I> struct Indices {};
+    template <int N, int... I> struct Count : Count<N - 1, N - 1, I...> {};
+    template <int... I> struct Count<0, I...> { using type = Indices<I...>; };
+
+    template <int... I> void unpack(Indices<I...>) const {
+        kernel(*static_cast<P *>(arguments[I])...);
+    }
+    void operator()() const { unpack(typename Count<sizeof...(P)>::type()); }
+};
 
 using RangeBody = void (*)(void *context, long long begin, long long end);
 using ParallelFor = void (*)(RangeBody body, void *context, long long count);

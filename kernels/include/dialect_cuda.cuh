@@ -1,4 +1,4 @@
-// The dialect's words on `cuda`, compiled by NVRTC, besides CUDA's own.
+// The dialect's words on `cuda`, compiled by NVRTC, besides CUDA's own: a block has many threads.
 #pragma once
 
 // Before a loop of fixed length over registers.
@@ -18,3 +18,92 @@ template <typename E> __device__ inline E cos_pi(E x) { return cospi(x); }
 
 // The lowest bit that is set; one must be.
 __device__ inline int first_bit(unsigned long long bits) { return __ffsll(bits) - 1; }
+
+// Elements that one thread treats as a unit: lanes are threads here, so one.
+template <typename E> struct Simd {
+    using type = E;
+    using index = int;
+    static constexpr int LANES = 1;
+};
+template <typename E> __device__ inline E load_lanes(const E *p) { return *p; }
+template <typename E> __device__ inline void store_lanes(E *p, E value) { *p = value; }
+// The first `count` lanes, if that many; none if it is not positive. The others are zero, or
+// `otherwise`.
+template <typename E> __device__ inline E load_first(const E *p, int count, E otherwise = E(0)) {
+    return count > 0 ? *p : otherwise;
+}
+template <typename E, typename V> __device__ inline void store_first(E *p, V value, int count) {
+    if (count > 0) *p = E(value);
+}
+// Other threads hide the time that memory takes.
+template <typename E> __device__ inline void fetch_ahead(const E *, int = 1, int = 0) {}
+
+// Writing an array of which nothing is read; the caches take care of themselves here.
+template <typename E> __device__ inline bool past_caches(long long, int) { return false; }
+template <typename E, typename V>
+__device__ inline void write_first(E *p, V value, int count, bool) {
+    store_first(p, value, count);
+}
+
+// Whole numbers of another type, the first `count` of them; the others are anything.
+template <typename E, typename Whole>
+__device__ inline int load_first_whole(const Whole *p, int count) {
+    return count > 0 ? int(*p) : 0;
+}
+template <typename E, typename Whole>
+__device__ inline void store_first_whole(Whole *p, int value, int count) {
+    if (count > 0) *p = Whole(value);
+}
+// The lanes that a comparison holds for, one bit each.
+template <typename E> __device__ inline unsigned long long lane_bits(bool holds) { return holds; }
+template <typename E> __device__ inline int lane_numbers() { return 0; }
+template <typename E> __device__ inline E exp_lanes(E x) { return exp(x); }
+
+// A loop over a fixed number of neighbouring elements, held in registers.
+#define LANE_LOOP(v, V) _Pragma("unroll") for (int v = 0; v < (V); ++v)
+// The first `count` of them: still a fixed number of turns, or registers would become memory.
+#define FIRST_LANES(v, V, count) \
+    LANE_LOOP(v, V)              \
+        if (v < (count))
+
+// Lanes interleave over the grid: neighbouring threads touch neighbouring elements.
+#define GRID_STRIDE(i, n)                                                               \
+    for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x, i##_end = (n); \
+         i < i##_end; i += (long long)gridDim.x * blockDim.x)
+#define BLOCK_STRIDE(i, n) for (int i = threadIdx.x; i < (n); i += blockDim.x)
+// Blocks take the rows in turn; a grid of as many takes one each.
+#define BLOCK_ROWS(row, rows) for (long long row = blockIdx.x; row < (rows); row += gridDim.x)
+
+// Writes a whole array: element i is of(i).
+template <int, typename E, class Of>
+__device__ inline void write_each(E *p, long long count, const Of &of) {
+    GRID_STRIDE(i, count) p[i] = of(i);
+}
+
+constexpr int WARP = 32;  // threads of one
+
+// Reduces over a warp, or over the block, and gives every thread of it the result; every thread of
+// it must call it. The order is fixed (butterfly inside warps, then over warps), so the result is
+// bitwise repeatable.
+template <typename E, typename Op> __device__ E warp_reduce(E value, Op op) {
+    for (int offset = WARP / 2; offset > 0; offset /= 2)
+        value = op(value, __shfl_xor_sync(0xffffffffu, value, offset));
+    return value;
+}
+template <typename E, typename Op> __device__ E block_reduce(E value, Op op) {
+    __shared__ E partial[32];
+    const int warp = threadIdx.x / WARP, warps = (blockDim.x + WARP - 1) / WARP;
+    value = warp_reduce(value, op);
+    if (threadIdx.x % WARP == 0) partial[warp] = value;
+    __syncthreads();
+    value = partial[0];
+    for (int i = 1; i < warps; ++i) value = op(value, partial[i]);
+    __syncthreads();  // partial may be written by the next reduction
+    return value;
+}
+template <typename E, typename Op> __device__ E reduce_lanes(E value, Op op) {
+    return block_reduce(value, op);
+}
+template <typename E, typename Op> __device__ E reduce_warp_lanes(E value, Op op) {
+    return warp_reduce(value, op);
+}

@@ -9,7 +9,7 @@
 // Micro-tiles of TM rows of C are summed up in registers, and an *epilogue* takes each when it is
 // whole:   store(m, n, tile, rows, columns)   of which so many rows and columns are part of C.
 //
-//   cuda, simt   gemm_tiles.cuh: tiles of both operands in shared memory, a micro-tile a thread
+//   cuda         gemm_tiles.cuh: tiles of both operands in shared memory, a micro-tile a thread
 //                gemm_mma.cuh: on tensor cores, with a PRECISION: tf32, bf16 or fp16
 //   cpu          gemm_rows.cuh: operand A read where it lies, SIMD registers along n
 #pragma once
@@ -49,7 +49,7 @@ __device__ inline void load(const Loader &loader, int row, int column, int count
     loader.load(loader.row(row), loader.column(column), count, Converted<STEP>{out});
 }
 
-#if defined(FULL_BLOCKS)
+#if defined(__CUDACC__)
 // The rows of an M x N product that fall to this block: of all columns, where gridDim.y is 1.
 struct BlockRows {
     int begin, end;
@@ -59,7 +59,7 @@ struct BlockRows {
 
 #if defined(TYPE_PRECISION)
 #include "gemm_mma.cuh"
-#elif defined(FULL_BLOCKS)
+#elif defined(__CUDACC__)
 #include "gemm_tiles.cuh"
 #else
 #include "gemm_rows.cuh"

@@ -3,9 +3,9 @@
 //   BlockMoments moments{...};
 //   moments.finish(gemm<...>(..., BiasRelu<BlockMoments::Taker>{..., {&moments}}));
 //
-//   cuda, simt   afterwards, from the results in a near cache: `parts` chunks of the block's rows,
-//                which the threads share
-//   cpu          from micro-tiles in registers: a chunk, the block's rows
+//   cuda   afterwards, from the results in a near cache: `parts` chunks of the block's rows, which
+//          the threads share
+//   cpu    from micro-tiles in registers: a chunk, the block's rows
 #pragma once
 
 #include "gemm.cuh"
@@ -17,7 +17,7 @@ struct BlockMoments {
     const T *y;  // results, C channels
     int C, parts;
 
-#ifdef FULL_BLOCKS
+#ifdef __CUDACC__
     struct Taker {
         BlockMoments *moments;
         __device__ void operator()(int, const lanes_t (&)[TM], int) const {}

@@ -9,8 +9,8 @@
 //   d[0], d[1]  row g,              columns 2t, 2t + 1
 //   d[2], d[3]  row g + 8,          columns 2t, 2t + 1
 //
-// Every lane of the warp must call mma(). `cuda` needs sm_80, or sm_75 for Fp16; `simt` computes
-// the same from the same fragments; `cpu`, whose blocks have one thread, has no such word.
+// Every lane of the warp must call mma(). It needs sm_80, or sm_75 for Fp16; `cpu`, whose blocks
+// have one thread, has no such word.
 #pragma once
 
 #include "dialect.cuh"
@@ -18,8 +18,6 @@
 struct Fp16 { static constexpr int K = 16, PER = 2; };  // IEEE half precision
 struct Bf16 { static constexpr int K = 16, PER = 2; };  // the upper half of a float
 struct Tf32 { static constexpr int K = 8, PER = 1; };   // a float with a fraction of 10 bits
-
-#if defined(__CUDACC__)
 
 template <typename E>
 __device__ inline void mma(float (&d)[4], const uint32 (&a)[4], const uint32 (&b)[2]) {
@@ -48,58 +46,11 @@ MMA(Fp16, MMA_TEXT("m16n8k8", "f16", "%4, %5", "%8") MMA_TEXT("m16n8k8", "f16", 
 #undef MMA
 #undef MMA_TEXT
 
-#elif defined(KERNELS_SIMT)
-
-// The p-th number in a register.
-template <typename E> inline float number(uint32 bits, int p);
-template <> inline float number<Tf32>(uint32 bits, int) {
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-template <> inline float number<Bf16>(uint32 bits, int p) {
-    return number<Tf32>(p ? bits & 0xffff0000u : bits << 16, 0);
-}
-template <> inline float number<Fp16>(uint32 bits, int p) {
-    bits = p ? bits >> 16 : bits & 0xffff;
-    const int exponent = bits >> 10 & 31, fraction = bits & 1023;
-    const float sign = bits >> 15 ? -1.0f : 1.0f;
-    if (exponent == 31) return fraction ? not_a_number() : sign * infinity();
-    return exponent ? sign * __builtin_ldexpf(float(1024 + fraction), exponent - 25)
-                    : sign * __builtin_ldexpf(float(fraction), -24);
-}
-
-// Lanes show each other their fragments here; what kernels themselves share is checked, this not.
-template <typename E>
-__attribute__((no_sanitize("thread"))) void mma(float (&d)[4], const uint32 (&a)[4],
-                                                const uint32 (&b)[2]) {
-    struct Fragments { uint32 a[4], b[2]; };
-    static Fragments shown[32][32];  // by warp and lane
-    Fragments(&warp)[32] = shown[threadIdx.x / 32];
-    const int g = simt::self() / 4, t = simt::self() % 4;
-    for (int r = 0; r < 4; ++r) warp[simt::self()].a[r] = a[r];
-    for (int r = 0; r < 2; ++r) warp[simt::self()].b[r] = b[r];
-    __syncwarp();
-    for (int i = 0; i < 4; ++i) {
-        const int below = i / 2, column = 2 * t + i % 2;
-        for (int k = 0; k < E::K; ++k) {
-            const int place = k / E::PER, lane = place % 4, half = place / 4;
-            d[i] += number<E>(warp[g * 4 + lane].a[half * 2 + below], k % E::PER) *
-                    number<E>(warp[column * 4 + lane].b[half], k % E::PER);
-        }
-    }
-    __syncwarp();
-}
-
-#endif
-
 // ---- rounding ----------------------------------------------------------------------------------
 
 // A register of two floats, of Tf32 the lower alone, rounded to nearest: ties to even, in Tf32 away
 // from zero. In Fp16 what is past the largest number becomes infinite.
 template <typename E> __device__ inline uint32 rounded(float lower, float upper);
-
-#if defined(__CUDACC__)
 
 template <> __device__ inline uint32 rounded<Fp16>(float lower, float upper) {
     uint32 bits;
@@ -122,34 +73,3 @@ template <> __device__ inline uint32 rounded<Tf32>(float lower, float) {
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(lower));
     return bits;
 }
-
-#elif defined(KERNELS_SIMT)
-
-inline uint32 bits_of(float value) {
-    uint32 bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-inline uint32 to_bf16(float value) {
-    const uint32 bits = bits_of(value);
-    return is_nan(value) ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-}
-inline uint32 to_fp16(float value) {
-    const uint32 bits = bits_of(value), sign = bits >> 16 & 0x8000, size = bits & 0x7fffffff;
-    if (is_nan(value)) return 0x7fff;
-    if (size >= bits_of(65520)) return sign | 0x7c00;
-    if (size < bits_of(0x1p-14f))  // subnormal: a multiple of 2^-24
-        return sign | uint32(__builtin_rintf(__builtin_ldexpf(__builtin_fabsf(value), 24)));
-    return sign | (size + 0xfff + (size >> 13 & 1) - (112u << 23)) >> 13;
-}
-template <> inline uint32 rounded<Fp16>(float lower, float upper) {
-    return to_fp16(lower) | to_fp16(upper) << 16;
-}
-template <> inline uint32 rounded<Bf16>(float lower, float upper) {
-    return to_bf16(lower) | to_bf16(upper) << 16;
-}
-template <> inline uint32 rounded<Tf32>(float lower, float) {
-    return is_nan(lower) ? 0x7fffffff : (bits_of(lower) + 0x1000) & 0xffffe000;
-}
-
-#endif

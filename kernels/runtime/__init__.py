@@ -4,14 +4,7 @@ from .describe import describe
 from .errors import KernelError
 from .source import Source
 from .target import Array, Kernel, Target
-from .targets import (
-    as_array,
-    choose_target,
-    cpu_target,
-    cuda_target,
-    numpy_arrays_on,
-    simt_target,
-)
+from .targets import as_array, choose_target, cpu_target, cuda_target
 
 __all__ = [
     "Array",
@@ -24,6 +17,4 @@ __all__ = [
     "cpu_target",
     "cuda_target",
     "describe",
-    "numpy_arrays_on",
-    "simt_target",
 ]

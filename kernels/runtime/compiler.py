@@ -65,14 +65,7 @@ class Compiler:
         lines = self.identity.splitlines()
         return next(line.removeprefix(definition) for line in lines if line.startswith(definition))
 
-    def load(
-        self,
-        name: str,
-        text: str,
-        flags: list[str],
-        instrument: str = "",
-        mode: int = ctypes.DEFAULT_MODE,
-    ) -> ctypes.CDLL:
+    def load(self, name: str, text: str, flags: list[str]) -> ctypes.CDLL:
         """Return a text compiled to a shared library and loaded, from the cache or made anew.
 
         A library in the cache that cannot be loaded is replaced: what it was linked with may be
@@ -86,10 +79,6 @@ class Compiler:
             C++17 source.
         flags : list of str
             Of the compiler.
-        instrument : str
-            A flag for compiling that must not reach the linker.
-        mode : int
-            Of `ctypes.CDLL`.
 
         Raises
         ------
@@ -99,16 +88,16 @@ class Compiler:
         """
         # The macros of gcc are those of g++, which links with the library of C++.
         compiler = [str(shutil.which(self.command[0])), *self.command[1:], self.identity]
-        parts = [text, *_FLAGS, *flags, instrument, *compiler]
+        parts = [text, *_FLAGS, *flags, *compiler]
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
         key = f"{Path(name).stem}-{digest[:32]}"
         found = cache.find(key)
         if found is not None:
             with contextlib.suppress(OSError):
-                return ctypes.CDLL(str(found), mode)
-        made = cache.store(key, self._compile(name, text, flags, instrument))
+                return ctypes.CDLL(str(found))
+        made = cache.store(key, self._compile(name, text, flags))
         try:
-            return ctypes.CDLL(str(made), mode)
+            return ctypes.CDLL(str(made))
         except OSError as error:  # such as a cache folder mounted without the right to execute
             raise KernelError(
                 f"a compiled kernel cannot be loaded: {error}; the compiler "
@@ -116,19 +105,14 @@ class Compiler:
                 "folder one that may hold programs"
             ) from error
 
-    def _compile(self, name: str, text: str, flags: list[str], instrument: str) -> bytes:
+    def _compile(self, name: str, text: str, flags: list[str]) -> bytes:
         what = f"{PACKAGE.name}/{name}"
         try:
             with tempfile.TemporaryDirectory(prefix="kernels-") as folder:
-                output, source = str(Path(folder) / "library.so"), ["-x", "c++", "-"]
-                if instrument:
-                    compiled = str(Path(folder) / "object.o")
-                    options = [*flags, instrument, "-c", *source, "-o", compiled]
-                    self._run(what, [*_FLAGS, *options], text)
-                    self._run(what, [*_FLAGS, *flags, "-shared", compiled, "-o", output], "")
-                else:
-                    self._run(what, [*_FLAGS, *flags, "-shared", *source, "-o", output], text)
-                return Path(output).read_bytes()
+                output = Path(folder) / "library.so"
+                options = [*_FLAGS, *flags, *"-shared -x c++ - -o".split(), str(output)]
+                self._run(what, options, text)
+                return output.read_bytes()
         except OSError as error:
             raise KernelError(f"the library of {what} could not be made: {error}") from error
 

@@ -170,7 +170,7 @@ class CpuTarget:
 
     def _library(self, source: Source, entry: str, constants: dict[str, Any]) -> ctypes.CDLL:
         """Return a library of one entry point: the compiler leaves out what the others need."""
-        return self._load(source.name, source.library([entry], constants))
+        return self._load(source.name, source.library(entry, constants))
 
     def _pool(self) -> Any:
         if self._parallel_for is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -127,10 +126,9 @@ class Source:
             lines.append(f"#define TYPE_{name} {c_type}")
         return "\n".join([*lines, self.text])
 
-    def library(self, entries: Iterable[str], constants: dict[str, Any]) -> str:
-        """Return the text of a library for a C++ compiler, with these entry points to launch."""
-        exports = [f"EXPORT_LAUNCH({entry})\n" for entry in entries]
-        return "".join([self.specialised(constants), *exports])
+    def library(self, entry: str, constants: dict[str, Any]) -> str:
+        """Return the text of a library for a C++ compiler, with this entry point to launch."""
+        return f"{self.specialised(constants)}EXPORT_LAUNCH({entry})\n"
 
     def kernel(self, entry: str, target: Target, dtype: Any, **constants: Any) -> Kernel:
         """Return an entry point for a target and element type; its first launch compiles it."""

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,14 +10,12 @@ import numpy as np
 from . import cuda
 from .cpu import CpuTarget
 from .errors import KernelError
-from .simt import SimtTarget
 from .target import Array, Target
 
 _KDL_HOST = (1, 3)  # DLDeviceType of DLPack: kDLCPU and, pinned for a GPU, kDLCUDAHost
 # One of each: kernels, and the thread pool, belong to a target.
-_CPU, _SIMT = CpuTarget(), SimtTarget()
+_CPU = CpuTarget()
 _CUDA: dict[int, Target] = {}  # by device
-_chosen: list[Target] = []  # by numpy_arrays_on, innermost last
 
 
 def cpu_target() -> Target:
@@ -29,40 +23,11 @@ def cpu_target() -> Target:
     return _CPU
 
 
-def simt_target() -> Target:
-    """Return the `simt` target."""
-    return _SIMT
-
-
 def cuda_target(device: int = 0) -> Target:
     """Return the `cuda` target of one GPU."""
     if device not in _CUDA:
         _CUDA.setdefault(device, cuda.CudaTarget(device))  # keeps the first of two threads'
     return _CUDA[device]
-
-
-def numpy_target() -> Target:
-    """Return the target that NumPy arrays run on: `cpu`, unless something else was chosen."""
-    return _chosen[-1] if _chosen else _named_target()
-
-
-@cache
-def _named_target() -> Target:
-    """Return the one that $KERNELS_TARGET names, which is read once."""
-    name = os.environ.get("KERNELS_TARGET") or "cpu"
-    if name not in ("cpu", "simt"):
-        raise KernelError(f"KERNELS_TARGET: got {name!r}, expected 'cpu' or 'simt'")
-    return cpu_target() if name == "cpu" else simt_target()
-
-
-@contextmanager
-def numpy_arrays_on(target: Target) -> Iterator[Target]:
-    """Run NumPy arrays on a target for a while, in every thread."""
-    _chosen.append(target)
-    try:
-        yield target
-    finally:
-        _chosen.pop()
 
 
 def choose_target(device: str = "auto") -> tuple[Target, str | None]:
@@ -83,13 +48,13 @@ def choose_target(device: str = "auto") -> tuple[Target, str | None]:
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device: got {device!r}, expected 'auto', 'cpu' or 'cuda'")
     if device == "cpu":
-        return numpy_target(), None
+        return _CPU, None
     reason = cuda.unavailable()
     if reason is None:
         return cuda_target(cuda.current_device()), None
     if device == "cuda":
         raise KernelError(f"device 'cuda' is not available: {reason}")
-    return numpy_target(), reason
+    return _CPU, reason
 
 
 def as_array(name: str, value: Any) -> tuple[Target, Array]:
@@ -101,7 +66,7 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
         If the value is neither an array nor speaks DLPack, or not in terms that NumPy or CuPy know.
     """
     if isinstance(value, np.ndarray):
-        return numpy_target(), value
+        return _CPU, value
     loaded: Any = sys.modules.get("cupy")
     if loaded is not None and isinstance(value, loaded.ndarray):
         return cuda_target(value.device.id), value
@@ -114,7 +79,7 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
         raise TypeError(f"{name}: got a negated view, expected a tensor after resolve_neg()")
     try:
         if value.__dlpack_device__()[0] in _KDL_HOST:
-            return numpy_target(), np.from_dlpack(value)
+            return _CPU, np.from_dlpack(value)
     # Such as a dtype that NumPy lacks, or PyTorch's device without memory.
     except (BufferError, RuntimeError, ValueError) as error:
         raise TypeError(f"{name}: NumPy cannot take it through DLPack: {error}") from error

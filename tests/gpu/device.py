@@ -85,6 +85,26 @@ def forget(address: int, size: int) -> bool:
 
 
 @contextmanager
+def opposite_order() -> Iterator[None]:
+    """Run blocks, warps and lanes one by one, the last one first.
+
+    A lane runs until it must wait for others, however far its warp is. As slow as that is.
+
+    Raises
+    ------
+    RuntimeError
+        If the device is not used.
+    """
+    if _library is None:
+        raise RuntimeError("only the emulated GPU has an order, and it is not in use")
+    _library.emulated_opposite(1)
+    try:
+        yield
+    finally:
+        _library.emulated_opposite(0)
+
+
+@contextmanager
 def counting() -> Iterator[dict[str, Any]]:
     """Count what kernels do: at the end, the dictionary that this gives is filled.
 
@@ -153,6 +173,7 @@ def _load(built: build.Built) -> None:
     _library = ctypes.CDLL(str(built.library))
     _library.emulated_fault.restype = ctypes.c_char_p
     _library.emulated_fresh.restype = None
+    _library.emulated_opposite.restype = None
     _library.emulated_count.restype = None
     _library.emulated_counted.restype = ctypes.c_char_p
     _library.emulated_forget.argtypes = [ctypes.c_void_p, ctypes.c_size_t]

@@ -192,7 +192,8 @@ void Block::run(uint64_t which) {
     for (PendingCopies &pending : copies) pending = PendingCopies();
     for (Warp &warp : warps) {
         const uint32_t left = threads - warp.index * LANES;
-        start(warp, running.program.code.data(), left >= LANES ? ALL : (1u << left) - 1);
+        start(warp, running.program.code.data(), left >= LANES ? ALL : (1u << left) - 1,
+              running.machine.opposite);
     }
     run_warps();
     if (counting) counting->end_block();
@@ -201,7 +202,8 @@ void Block::run(uint64_t which) {
 void Block::run_warps() {
     for (;;) {
         bool ran = false, all_ended = true, gave_way = false;
-        for (Warp &warp : warps) {
+        for (size_t i = 0; i < warps.size(); ++i) {
+            Warp &warp = warps[running.machine.opposite ? warps.size() - 1 - i : i];
             if (warp.state == Warp::ended) continue;
             all_ended = false;
             if (warp.current < 0) continue;

@@ -49,15 +49,18 @@ const Instruction *end_fragment(Warp &warp, int number, uint32_t joined) {
 
 }  // namespace
 
-void start(Warp &warp, const Instruction *first, uint32_t lanes) {
+void start(Warp &warp, const Instruction *first, uint32_t lanes, bool one_by_one) {
     warp.fragments.clear();
     warp.present = lanes;
     warp.exited = 0;
     warp.state = Warp::ready;
-    const int number = new_fragment(warp);
-    warp.fragments[number].next = first;
-    warp.fragments[number].mask = lanes;
-    run_fragment(warp, number);
+    while (lanes) {
+        const uint32_t mask = one_by_one ? lanes & -lanes : lanes;
+        Fragment &made = warp.fragments[new_fragment(warp)];
+        made.next = first, made.mask = mask;
+        lanes &= ~mask;
+    }
+    pick(warp);
 }
 
 const Instruction *diverge(Warp &warp, uint32_t taken, const Instruction *target,

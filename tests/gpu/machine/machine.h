@@ -36,6 +36,7 @@ struct Machine {
     unsigned host_threads;
     uint32_t launches = 0;  // so far
     bool watched = false;   // launches of a single block note what they touch, too
+    bool opposite = false;  // blocks, warps and lanes run one by one, the last one first
     uint32_t stamp = 0;     // of the last launch's accesses in the shadow
 };
 

@@ -29,8 +29,9 @@ void work(Running &running, FirstFault &first) {
     const uint64_t blocks = running.launch.grid.count();
     std::optional<Block> block;  // made where there is one left to run
     while (!running.stopped) {
-        const uint64_t number = running.next_block++;
-        if (number >= blocks) break;
+        const uint64_t turn = running.next_block++;
+        if (turn >= blocks) break;
+        const uint64_t number = running.machine.opposite ? blocks - 1 - turn : turn;
         try {
             if (!block) block.emplace(running);
             block->run(number);

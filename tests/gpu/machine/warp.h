@@ -60,8 +60,8 @@ struct Warp {
 
 // ---- fragments: fragments.cpp ------------------------------------------------------------------
 
-// All lanes together, before the first instruction.
-void start(Warp &warp, const Instruction *first, uint32_t lanes);
+// All lanes before the first instruction: together, or one by one, the last one first.
+void start(Warp &warp, const Instruction *first, uint32_t lanes, bool one_by_one);
 
 // The active lanes part: those of `taken` go on at `target`, the others at `next`, and they meet
 // again at `join` (nullptr: never). Returns what runs next.

@@ -25,6 +25,12 @@ void emulated_fresh() {
     join(host_clock(), all_work());
 }
 
+// From now on blocks, warps and lanes run one by one, the last one first; or as ever.
+void emulated_opposite(int opposite) {
+    const std::lock_guard<std::mutex> locked(context_lock());
+    context().machine.opposite = opposite != 0;
+}
+
 // Makes the bytes of an array ones that nobody wrote, and that look like it.
 void emulated_forget(void *pointer, size_t bytes) {
     const std::lock_guard<std::mutex> locked(context_lock());

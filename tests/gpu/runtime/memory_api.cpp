@@ -11,6 +11,10 @@ using namespace gpu;
 
 namespace {
 
+// Bytes of the largest array that is filled when it is made. Of a larger one the machine knows that
+// nobody wrote it, too, but its pages take no memory before somebody does.
+constexpr size_t MOST_FILLED = size_t(1) << 30;
+
 uintptr_t address(const void *pointer) { return reinterpret_cast<uintptr_t>(pointer); }
 
 // Returns an array of the machine; nullptr for none of 0 bytes, as cudaMalloc does.
@@ -26,7 +30,7 @@ void *allocate(size_t bytes, const char *name) {
                                                      std::to_string(used) + " of " +
                                                      std::to_string(total) + " are in use");
     it.serials[address(found)] = ++serial;
-    std::memset(found, UNWRITTEN, bytes);
+    if (bytes <= MOST_FILLED) std::memset(found, UNWRITTEN, bytes);
     return found;
 }
 

@@ -23,6 +23,18 @@ LoadedModule &module_of(CUmodule handle) {
     return *module;
 }
 
+// As NVIDIA's assembler does, which a driver gives PTX to: what is declared in a kernel is no part
+// of what a launch can opt into.
+void check_shared(const Module &module) {
+    const uint32_t most = context().machine.device.shared_per_block;
+    for (const Function &function : module.functions())
+        if (function.static_shared > most)
+            throw Failure(cudaErrorInvalidPtx,
+                          function.name + ": declares " + std::to_string(function.static_shared) +
+                              " bytes of shared memory, expected at most " + std::to_string(most) +
+                              "; a launch gives more, as dynamic memory");
+}
+
 void load(CUmodule *handle, std::string text) {
     const char ELF[] = "\177ELF";
     if (text.compare(0, 4, ELF) == 0)
@@ -38,6 +50,7 @@ void load(CUmodule *handle, std::string text) {
     } catch (const Error &error) {
         throw Failure(cudaErrorInvalidPtx, error.what());
     }
+    check_shared(*module->machine_module);
     modules.insert(module.get());
     *handle = reinterpret_cast<CUmodule>(module.release());
 }

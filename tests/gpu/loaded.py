@@ -1,0 +1,64 @@
+"""PTX between the compiler and the driver: seen, and edited, as CuPy loads it.
+
+What NVRTC made is taken from CuPy's cache where it is there: an edit compiles nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+from kernels.runtime import targets
+from kernels.runtime.source import Source
+
+#: Where an instruction is from: (file, line, column), then where that was inlined, and so on.
+Place = tuple[tuple[str, int, int], ...]
+
+_FILE = re.compile(r'^\s*\.file\s+(\d+)\s+"(?:[^"]*/(?=kernels/))?([^"]+)"', re.MULTILINE)
+_LOC = re.compile(
+    r"\s*\.loc\s+(\d+) (\d+) (\d+)(?:, function_name [^,]+, inlined_at (\d+) (\d+) (\d+))?"
+)
+
+
+@contextmanager
+def editing(edit: Callable[[str], str | None]) -> Iterator[list[Any]]:
+    """Edit the PTX of every module that CuPy loads, where `edit` gives a text; give those modules.
+
+    All are loaded anew: by a `cuda` target of its own, which ends with this, and by CuPy.
+    """
+    import cupy
+
+    modules: list[Any] = []
+
+    class Module(cupy.cuda.function.Module):
+        def load(self, code: bytes) -> None:
+            edited = edit(code.rstrip(b"\0").decode())
+            super().load(code if edited is None else edited.encode())
+            if edited is not None:
+                modules.append(self)
+
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(cupy.cuda.function, "Module", Module))
+        stack.enter_context(mock.patch.object(targets, "_CUDA", {}))
+        for source in Source.all:
+            stack.enter_context(mock.patch.object(source, "_kernels", {}))
+        cupy.clear_memo()
+        stack.callback(cupy.clear_memo)
+        yield modules
+
+
+def placed(ptx: str) -> Iterator[tuple[str, Place]]:
+    """Yield each line of a text and where what it says is from, () where that is not told."""
+    files = dict(_FILE.findall(ptx))
+    known: dict[tuple[str, ...], Place] = {}
+    place: Place = ()
+    for line in ptx.splitlines():
+        loc = _LOC.match(line)
+        if loc and loc[2] != "0":  # of no line: the last one is nearest
+            at, outer = loc.groups()[:3], loc.groups()[3:]
+            place = ((files[at[0]], int(at[1]), int(at[2])), *known.get(outer, ()))
+            known[at] = place
+        yield line, place

@@ -1,0 +1,106 @@
+"""Every load and store of every shipped kernel is executed by the tests, on the emulated GPU.
+
+So every loader, epilogue and fast path is taken: what a path reads or writes is an instruction, and
+each that NVRTC made is looked for among those that ran. Copies of one place in the source, as of an
+unrolled loop, are one; a function that is inlined in two places has two.
+"""
+
+import re
+
+import numpy as np
+import pytest
+
+from kernels import runtime, softmax
+from kernels.runtime.source import Source
+from paths import CALLS, FLOAT
+
+from . import loaded
+
+SHIPPED = {entry for source in Source.all for entry in source.entries}
+
+_ENTRY = re.compile(r"(?:\.visible |\.weak )?\.(?:entry|func) .*?(\w+)\($")
+_ACCESS = re.compile(
+    r"\s*(@!?%p\d+\s+)?(?:(?:ld|st)\.(?!param)|(?:atom|red|ldmatrix|stmatrix)\.|cp\.async\.c[ag]\.)"
+)
+_END_OF_BASIC_BLOCK = re.compile(r"\S+:$|\s*(?:@!?%p\d+\s+)?(?:bra|brx|ret|exit|call)\b")
+
+
+class Taken:
+    """Marks loads and stores in PTX, and tells which have run.
+
+    Those of a basic block run together, so that one mark stands for all of them.
+    """
+
+    def __init__(self):
+        self.texts = []
+        self._marks = []  # of each text, and mark in it: the (function, place) pairs it stands for
+
+    def mark(self, ptx):
+        """Return a text in which a mark that is passed sets a word of `taken`; None of CuPy's."""
+        if not SHIPPED & set(re.findall(r"\.entry (\w+)", ptx)):
+            return None
+        lines, marks, function, marked = [], [], "", False
+        for line, place in loaded.placed(ptx):
+            entry, access = _ENTRY.match(line), _ACCESS.match(line)
+            function = entry[1] if entry else function
+            if access:
+                guard = access[1] or ""
+                if guard or not marked:
+                    lines.append(f"{guard}red.global.or.b32 [taken + {4 * len(marks)}], 1;")
+                    marks.append(set())
+                    marked = marked or not guard
+                marks[-1].add((function, place))
+            elif _END_OF_BASIC_BLOCK.match(line):
+                marked = False
+            lines.append(line)
+        self.texts.append(ptx)
+        self._marks.append(marks)
+        variable = f".global .align 4 .b32 taken[{len(marks)}];"
+        return "\n".join(lines).replace(".address_size 64", f".address_size 64\n{variable}")
+
+    def missed(self, cupy, modules):
+        """Return what never ran in one of the modules that were made of the texts."""
+        missed = set()
+        for module, marks in zip(modules, self._marks, strict=True):
+            words = np.empty(len(marks), np.uint32)
+            runtime = cupy.cuda.runtime
+            address = module.get_global_var("taken")
+            runtime.memcpy(words.ctypes.data, address, words.nbytes, runtime.memcpyDeviceToHost)
+            every = set().union(*marks)
+            missed |= every.difference(
+                *(pairs for word, pairs in zip(words, marks, strict=True) if word)
+            )
+        return missed
+
+
+@pytest.fixture(scope="module")
+def called(cupy):
+    """What was taken by all calls, and the modules that they loaded."""
+    taken = Taken()
+    with loaded.editing(taken.mark) as modules:
+        target = runtime.cuda_target()
+        assert CALLS.keys() >= {f"products in {precision}" for precision in target.precisions}
+        for call in CALLS.values():
+            call(target)
+        yield taken, modules
+
+
+def test_every_load_and_store_is_executed(emulated, called):
+    taken, modules = called
+    names = {name for text in taken.texts for name in re.findall(r"\.entry (\w+)", text)}
+    assert names >= SHIPPED
+    missed = taken.missed(emulated, modules)
+    assert not missed, "\n".join(f"{entry}: {place}" for entry, place in sorted(missed))
+
+
+def test_a_path_not_taken_is_noticed(emulated):
+    taken = Taken()
+    with loaded.editing(taken.mark) as modules:
+        softmax(runtime.cuda_target().array(np.zeros((2, 3), FLOAT)))
+        missed = taken.missed(emulated, modules)
+    entries = {entry for entry, _ in missed}
+    # Its own loops over the warps of a block, too: rows of three have one.
+    assert {"softmax_forward", "softmax_backward", "cross_entropy_rows"} <= entries
+    assert {place[0][0] for entry, place in missed if entry == "softmax_forward"} == {
+        "kernels/include/dialect_cuda.cuh"
+    }
