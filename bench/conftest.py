@@ -8,7 +8,7 @@ import pytest
 import condense
 import peak
 from cnn import load
-from cnn.data import synthetic_digits
+from cnn.data.synthetic import synthetic_digits
 from kernels.runtime import choose_target
 from machine import threads
 

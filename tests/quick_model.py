@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cnn import SGD, Conv2D, Dataset, Dense, Flatten, MaxPool2D, ReLU, Sequential, Trainer, load
-from cnn.data import synthetic_digits
+from cnn.data.synthetic import synthetic_digits
 from cnn.picture import centre
 
 MNIST = Path(os.environ.get("MNIST_DIR") or Path(__file__).parents[2] / "shared" / "data" / "mnist")

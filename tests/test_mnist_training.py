@@ -22,7 +22,7 @@ from cnn import (
     Trainer,
     load,
 )
-from cnn.data import synthetic_digits
+from cnn.data.synthetic import synthetic_digits
 
 MNIST = Path(
     os.environ.get("MNIST_DIR")

@@ -34,7 +34,7 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch):
     few = """
 import cnn, cnn.data
 def load(name="auto", directory=None, **options):
-    from cnn.data import synthetic_digits
+    from cnn.data.synthetic import synthetic_digits
     return synthetic_digits(512, 256)
 cnn.load = load
 """

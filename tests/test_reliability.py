@@ -15,7 +15,7 @@ import pytest
 import fresh_python
 import test_cli
 from cnn import SGD, BatchNorm, Conv2D, Dense, Dropout, Flatten, ReLU, Run, Sequential, Trainer
-from cnn.data import synthetic_digits
+from cnn.data.synthetic import synthetic_digits
 
 TESTS = str(Path(__file__).parent)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from . import mnist, synthetic
 from .dataset import Dataset
 
 
@@ -36,6 +35,8 @@ def load(
     """
     if name not in ("auto", "mnist", "synthetic"):
         raise ValueError(f'name must be "auto", "mnist" or "synthetic", got {name!r}')
+    from . import mnist, synthetic  # only here: a program with data of its own starts faster
+
     if name != "synthetic":
         try:
             return mnist.load_mnist(directory)

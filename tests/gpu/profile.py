@@ -128,7 +128,7 @@ def planned_steps(
     sys.path.insert(0, str(REPOSITORY / "bench"))
     import cnn
     import networks
-    from cnn.data import synthetic_digits
+    from cnn.data.synthetic import synthetic_digits
     from cnn.plan import Plan
 
     recipe = networks.NETWORKS[network]
