@@ -19,8 +19,8 @@ class EMA:
     Parameters
     ----------
     decay : float
-        In [0, 1). The average is the weights after the first step; early on (1 + steps) /
-        (10 + steps) is used where that is smaller, so that these are soon forgotten.
+        In [0, 1). The average starts as the weights after the first step. It soon forgets them:
+        the decay of early steps is (1 + steps) / (10 + steps), if that is smaller.
     """
 
     decay: float = 0.999
@@ -34,7 +34,7 @@ class EMA:
         self.steps = 0
 
     def begin(self, weights: Array) -> None:
-        """Make the average's array if it is not there yet."""
+        """Allocate the average if there is none."""
         if self.average is None:
             self.average = weights.copy()
 
@@ -45,11 +45,11 @@ class EMA:
         self.steps += 1
 
     def scalars(self, step: int) -> tuple[float]:
-        """Return the share of the way to the weights that a step moves the average; step 1: all."""
+        """Return the step's 1 - decay, which is 1 at step 1."""
         return (1.0 if step == 1 else 1 - min(self.decay, (1 + step) / (10 + step)),)
 
     def move(self, weights: Array, scalars: Scalars) -> None:
-        """Launch the move by the numbers of a step, or by a table; `begin` has made the array."""
+        """Launch the update by the scalars of one step or a table of them, after `begin`."""
         average_update(scalars, self.average, weights)
 
     def swap(self, weights: Array) -> None:

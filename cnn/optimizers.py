@@ -46,7 +46,7 @@ class Optimizer(ABC):
         self.update(parameters, gradients, self.scalars(self.steps, factor), unscale)
 
     def begin(self, parameters: Array) -> None:
-        """Make the arrays of the state that are not there yet, filled with zeros."""
+        """Allocate missing arrays of the state, filled with zeros."""
         for name in self.slots():
             if name not in self.state:
                 self.state[name] = parameters.copy()
@@ -58,7 +58,7 @@ class Optimizer(ABC):
 
     @abstractmethod
     def scalars(self, step: int, factor: float) -> tuple[float, ...]:
-        """Return the numbers that `update` takes at a step, from 1, of the rate lr * factor."""
+        """Return what `update` needs at a step, counted from 1, with the rate lr * factor."""
 
     @abstractmethod
     def update(
@@ -68,10 +68,10 @@ class Optimizer(ABC):
         scalars: Scalars,
         unscale: Array | None = None,
     ) -> None:
-        """Launch the update of `parameters` by these numbers, or by a table of every step's.
+        """Launch the update of `parameters`, by the scalars of one step or a table of them.
 
-        `unscale` (1,), on the device, is what to multiply scaled gradients by, and 0 for a step to
-        leave out. `begin` has made the state.
+        Gradients are multiplied by `unscale` (1,), on the device, if it is given; 0 skips the step.
+        `begin` must have been called.
         """
 
 
@@ -96,7 +96,7 @@ class SGD(Optimizer):
         return ("velocity",) if self.momentum else ()
 
     def scalars(self, step: int, factor: float) -> tuple[float, ...]:
-        """Return the numbers that `update` takes at a step, from 1, of the rate lr * factor."""
+        """Return what `update` needs at a step, counted from 1, with the rate lr * factor."""
         return sgd_scalars(self.lr * factor, self.momentum, self.nesterov, self.weight_decay)
 
     def update(
@@ -106,7 +106,7 @@ class SGD(Optimizer):
         scalars: Scalars,
         unscale: Array | None = None,
     ) -> None:
-        """Launch the update of `parameters` by these numbers, or by a table of every step's."""
+        """Launch the update, by the scalars of one step or a table of them."""
         velocity = self.state["velocity"] if self.momentum else None
         sgd_update(scalars, parameters, gradients, velocity, unscale)
 
@@ -134,7 +134,7 @@ class Adam(Optimizer):
         return ("m", "v")
 
     def scalars(self, step: int, factor: float) -> tuple[float, ...]:
-        """Return the numbers that `update` takes at a step, from 1, of the rate lr * factor."""
+        """Return what `update` needs at a step, counted from 1, with the rate lr * factor."""
         return adam_scalars(
             step, self.lr * factor, self.betas, self.eps, self.weight_decay, self.decoupled
         )
@@ -146,7 +146,7 @@ class Adam(Optimizer):
         scalars: Scalars,
         unscale: Array | None = None,
     ) -> None:
-        """Launch the update of `parameters` by these numbers, or by a table of every step's."""
+        """Launch the update, by the scalars of one step or a table of them."""
         adam_update(scalars, parameters, gradients, self.state["m"], self.state["v"], unscale)
 
 
