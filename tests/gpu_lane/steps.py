@@ -59,8 +59,8 @@ class Steps:
         self.plan.step(self._batch)
 
     def replay(self, steps: int) -> None:
-        """Take steps at once, as one graph."""
-        self.plan.stride(self._batch, steps)
+        """Take steps in one replay, which is one graph."""
+        self.plan.replay_many(self._batch, steps)
 
 
 def record(network: str, batch: int) -> Any:
