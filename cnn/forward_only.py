@@ -1,7 +1,7 @@
 """Layers for prediction: they keep nothing for a backward pass.
 
 Values computed from the weights alone (a batch normalisation folded into the filters before it,
-transformed filters) are cached until the weights change: each pass compares them.
+transformed filters) are cached until the weights change: each pass compares these.
 """
 
 from __future__ import annotations

@@ -16,12 +16,12 @@ from .layers import BatchNorm, Conv2D, Dense, Dropout, Layer, MaxPool2D, ReLU
 from .losses import Loss, SoftmaxCrossEntropy
 from .network import Network
 
-#: Takes the network and the layers of a pattern; returns what replaces them, None if they misfit.
+#: Takes the network and a pattern's layers; returns what replaces them, or None if nothing can.
 Build = Callable[..., Layer | None]
 
 
 class Pattern(NamedTuple):
-    """Layers in a row, and what replaces them; None where nothing does."""
+    """The classes of layers in a row, and what replaces these; None if nothing does."""
 
     kinds: tuple[type[Any], ...]
     training: Build | None
@@ -31,7 +31,7 @@ class Pattern(NamedTuple):
 def fuse(network: Network, loss: Loss | None = None) -> list[Layer]:
     """Return layers that train as a network's do, on the same parameters, in fewer passes.
 
-    The loss, if it is given, may become part of the last layer.
+    If a loss is given, it may become part of the last layer.
     """
     chain = [*network.layers, *([] if loss is None else [loss])]
     layers = _rewritten(network, chain, [(p.kinds, p.training) for p in PATTERNS])
@@ -39,9 +39,9 @@ def fuse(network: Network, loss: Loss | None = None) -> list[Layer]:
 
 
 def fuse_for_prediction(network: Network) -> list[Layer]:
-    """Return layers of which only `forward` is used, without training: a network's in fewer passes.
+    """Return layers that predict as a network's do, on the same parameters, in fewer passes.
 
-    They use the same parameters.
+    Only their `forward` may be called, without `training`.
     """
     chain = [layer for layer in network.layers if type(layer) is not Dropout]
     return _rewritten(network, chain, [(p.kinds, p.prediction) for p in PATTERNS])
@@ -52,13 +52,13 @@ def _rewritten(
     chain: Sequence[Any],
     patterns: Sequence[tuple[tuple[type[Any], ...], Build | None]],
 ) -> list[Any]:
-    """Replace, from the first layer on, those of the first pattern that fits."""
+    """Return the chain with layers replaced, from the first on, by the first pattern that fits."""
     done: list[Any] = []
     left = list(chain)
     while left:
         count, replacement = 1, left[0]
         for kinds, build in patterns:
-            # Of exactly these classes: a derived one may do something else.
+            # A class derived from these may do something else.
             if build is None or tuple(map(type, left[: len(kinds)])) != kinds:
                 continue
             built = build(network, *left[: len(kinds)])
@@ -108,7 +108,7 @@ def _forward_dense(network: Network, dense: Dense, relu: ReLU) -> Layer:
     return ForwardDense(dense)
 
 
-#: The first that fits counts, so a longer one comes before its beginning.
+#: The first that fits is taken: a pattern stands before those that it begins with.
 PATTERNS = (
     #       layers in a row                          in training  in prediction
     Pattern((Conv2D, BatchNorm, ReLU, MaxPool2D), _conv_norm, _forward_conv),
