@@ -18,7 +18,7 @@ def cupy():
     return cupy
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def emulated(cupy):
     """CuPy on the emulated GPU, which reports what a real one cannot."""
     if device.real_gpu():

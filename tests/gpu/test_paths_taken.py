@@ -74,7 +74,7 @@ class Taken:
 
 
 @pytest.fixture(scope="module")
-def called(cupy):
+def called(emulated):
     """What was taken by all calls, and the modules that they loaded."""
     taken = Taken()
     with loaded.editing(taken.mark) as modules:
