@@ -24,7 +24,7 @@ from cnn import (
 )
 from comparison import assert_close
 from planned import NETWORKS, OPTIMIZERS, SHAPE, assert_equal, bits, noise, pair, small, to_the_bit
-from support import RTOL
+from support import NARROW, RTOL
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -60,6 +60,16 @@ def test_every_form_of_images_trains_the_same(target, dtype, kind, augment):
     trainers = pair(target, NETWORKS["ReLU taken up"], dtype=dtype, augment=augment)
     for trainer in trainers:
         trainer.fit(noise(13, kind), epochs=2, batch_size=4)
+    assert_equal(*trainers)
+
+
+# Of float32 models alone: test_batch.py has every pair of types.
+@pytest.mark.parametrize("pixel_type", NARROW)
+@pytest.mark.parametrize("augment", [None, Augment(rotate=10, shift=1, zoom=0.1)])
+def test_narrow_images_train_the_same(target, pixel_type, augment):
+    trainers = pair(target, NETWORKS["ReLU taken up"], augment=augment)
+    for trainer in trainers:
+        trainer.fit(noise(13, pixel_type), epochs=2, batch_size=4)
     assert_equal(*trainers)
 
 
