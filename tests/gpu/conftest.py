@@ -1,5 +1,7 @@
 """CuPy on whatever GPU there is, real or emulated; what a test needs of the emulated one alone."""
 
+import gc
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,7 @@ def emulated(cupy):
 @pytest.fixture
 def stream(cupy):
     """A stream that the legacy one does not wait for, made current."""
+    gc.collect()  # arrays of earlier tests' tracebacks: freed in a capture, they would end it
     with cupy.cuda.Stream(non_blocking=True) as current:
         yield current
         if current.is_capturing():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 from cuda.bindings import nvrtc
 from cuda.pathfinder import find_nvidia_header_directory
 
 
+@functools.cache
 def compiled(text: str, name: str, arch: str = "sm_90") -> str:
     """Return the PTX of a CUDA text, with the lines of its source.
 

@@ -100,6 +100,7 @@ def main() -> None:
         "made by": "python -m tests.gpu.speed",
         "cpu": processor(),
         "cores": len(os.sched_getaffinity(0)),
+        "load of the minute before": round(os.getloadavg()[0], 1),
     }
     for name, measure in (
         ("nanoseconds of a warp instruction, one core", instructions),
@@ -115,17 +116,24 @@ def main() -> None:
 def instructions() -> dict[str, float]:
     """Return what an instruction takes with every check on, while two blocks run in turn."""
     machine = Machine(str(build.build().library), host_threads=1)
-    memory = machine.array(np.zeros(BLOCKS * WARPS * 32 * 9, np.float32))
     times = {}
-    for name, (instruction, stride) in INSTRUCTIONS.items():
-        module = machine.module(KERNEL.format(body=instruction * UNROLLED, stride=stride))
-
-        def run(turns: int, module: Any = module) -> None:
-            module.run("repeat", BLOCKS, 32 * WARPS, memory, np.uint32(turns))
-
+    for name in INSTRUCTIONS:
+        run = repeated(machine, name)
         more = lasting(partial(run, TURNS + 1)) - lasting(partial(run, 1))
         times[name] = round(more * 1e9 / (TURNS * UNROLLED * WARPS * BLOCKS), 1)
     return times
+
+
+def repeated(machine: Machine, name: str) -> Callable[[int], None]:
+    """Return what runs an instruction a number of times UNROLLED, in each warp of two blocks."""
+    instruction, stride = INSTRUCTIONS[name]
+    module = machine.module(KERNEL.format(body=instruction * UNROLLED, stride=stride))
+    memory = machine.array(np.zeros(BLOCKS * WARPS * 32 * 9, np.float32))
+
+    def run(turns: int) -> None:
+        module.run("repeat", BLOCKS, 32 * WARPS, memory, np.uint32(turns))
+
+    return run
 
 
 def launches() -> dict[str, float]:

@@ -13,8 +13,11 @@ constexpr uint32_t BANKS = 32, WORD = 4;
 uint32_t most_in_a_bank(const uint64_t *offsets, uint32_t lanes, uint32_t bytes, bool alike) {
     uint64_t words[LANES * 8];
     uint32_t count = 0;
+    uint64_t before = ~uint64_t(0);
     for (uint32_t rest = lanes; rest; rest &= rest - 1) {
         const uint64_t offset = offsets[lowest(rest)];
+        if (offset == before && !alike) continue;
+        before = offset;
         for (uint64_t w = offset / WORD; w <= (offset + bytes - 1) / WORD; ++w)
             if (count == 0 || alike || words[count - 1] != w) words[count++] = w;
     }
@@ -58,6 +61,9 @@ Wavefronts served(const uint64_t *offsets, uint32_t lanes, uint32_t bytes, int f
 }  // namespace
 
 Wavefronts wavefronts(const uint64_t *offsets, uint32_t lanes, uint32_t bytes) {
+    uint64_t apart = ~lanes;
+    for (int l = 0; l < LANES; ++l) apart |= offsets[l] ^ (offsets[0] + uint64_t(l) * bytes);
+    if (apart == 0 && offsets[0] % bytes == 0) return {std::max(bytes / WORD, 1u), 0};  // a row
     return served(offsets, lanes, bytes, 0, LANES);
 }
 

@@ -113,7 +113,10 @@ void Counting::note_global(const Kind &kind, uint32_t lanes, const Addresses &ad
     uint32_t count = 0;
     for (uint32_t rest = lanes; rest; rest &= rest - 1) {
         const int l = lowest(rest);
-        ranges[count++] = {addresses.of[l], addresses.of[l] + bytes[l]};
+        const Range range = {addresses.of[l], addresses.of[l] + bytes[l]};
+        const bool again =
+            count && range.begin == ranges[count - 1].begin && range.end == ranges[count - 1].end;
+        if (!again) ranges[count++] = range;
     }
     const auto before = [](const Range &a, const Range &b) { return a.begin < b.begin; };
     if (!std::is_sorted(ranges, ranges + count, before)) std::sort(ranges, ranges + count, before);

@@ -149,9 +149,15 @@ void Memory::copied(const void *to, const void *from, size_t bytes) {
 }
 
 void Memory::forget_touched() {
-    clear(touched_, (next_ - base_) / 4 * sizeof(Touched));
-    clear(touched_bytes_, (next_ - base_) * sizeof(Touched));
-    clear(pages_touched_, (next_ - base_) / PAGE * 4);
+    const uint64_t end = (next_ - base_) / PAGE;
+    for (uint64_t page = 0; page < end; ++page) {
+        const uint64_t first = page;
+        while (page < end && pages_touched_[page]) pages_touched_[page++] = 0;
+        const uint64_t bytes = (page - first) * PAGE, begin = base_ + first * PAGE;
+        if (bytes) clear(touched(begin), bytes / 4 * sizeof(Touched));
+        // That of bytes says nothing until its word says so: only its memory is given back.
+        if (bytes * sizeof(Touched) >= CLEARED) clear(touched_byte(begin), bytes * sizeof(Touched));
+    }
 }
 
 void Memory::mark(Array &array, uint64_t begin, uint64_t end, uint8_t value) {
