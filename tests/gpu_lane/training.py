@@ -12,10 +12,9 @@ import tempfile
 from pathlib import Path
 from unittest.mock import patch
 
-from cnn.synthetic import synthetic_digits
-
 import cnn.data
 from cnn.__main__ import main as command_line
+from cnn.data import synthetic_digits
 
 from .report import of_this_part
 
