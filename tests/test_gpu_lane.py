@@ -1,5 +1,6 @@
 """`make gpu`: how it goes through its parts, and what the parts find, on the emulated GPU."""
 
+import importlib
 import json
 import sys
 import time
@@ -99,6 +100,23 @@ def test_the_budget_is_eight_minutes():
     assert lane.BUDGET_SECONDS <= 480
     # A part that takes all its time leaves some for the most important ones behind it.
     assert sum(part.seconds for part in lane.PARTS.values()) <= 1.2 * lane.BUDGET_SECONDS
+
+
+@pytest.mark.parametrize("form", ["words", "rehearsal"])
+@pytest.mark.parametrize("name", lane.PARTS)
+def test_parts_are_programs_that_take_their_words(name, form, monkeypatch, capsys):
+    module, *words = getattr(lane.PARTS[name], form).split()
+    if module == "pytest":
+        assert Path(REPOSITORY, words[words.index("-k") - 1]).exists()
+        return
+    main = importlib.import_module(module).main
+    monkeypatch.setattr(sys, "argv", [module, *words, "--help"])
+    if name == "smoke":  # it takes none
+        assert not words
+        return
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0 and "usage" in capsys.readouterr().out
 
 
 def test_no_gpu_is_one_sentence(tmp_path):

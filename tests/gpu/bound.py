@@ -1,7 +1,8 @@
 """The time below which a launch cannot come on a GPU: a bound, and never a time.
 
 What ptxas may leave out, merge or hoist (integer arithmetic, moves, comparisons, branches) is
-counted, but is in no bound; nor is what a kernel waits for.
+counted, but is in no bound; nor is what a kernel waits for. Accesses to shared memory count as if
+ptxas merged all that have their addresses side by side, for it does so where it can tell.
 """
 
 from __future__ import annotations
@@ -130,8 +131,9 @@ def _memory(launch: Mapping[str, Any], gpu: Gpu) -> dict[str, float]:
     stored = (figures["global_store_sectors"] + figures["atomic_sectors"]) * SECTOR
     l2 = min(gpu.l2, gpu.port * gpu.multiprocessors)
     return {
-        "shared": _busiest(launch, gpu, lambda f: f["shared_wavefronts"]),
-        "l1": cached * SECTOR / gpu.l1 / gpu.multiprocessors,
+        "shared": _busiest(launch, gpu, lambda f: f["shared_least"]),
+        # One warp instruction a clock, be it that all lanes load one word.
+        "l1": max(cached * SECTOR / gpu.l1, figures["global_load_requests"]) / gpu.multiprocessors,
         "l2": max(loaded, stored) / l2,  # both ways at once
     }
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 TEXT = (Path(__file__).parent / "ladder.cu").read_text()
 
@@ -33,3 +35,33 @@ STEPS = (
     Step("larger_tiles", 128, 256, 19721),
     Step("warp_tiles_of_parts", 128, 128, 21779),
 )
+
+#: What the worklog's cuBLAS came to, in GFLOP/s.
+LIBRARY = 23250
+
+
+def extrapolated(step: Step, counts: Mapping[int, Mapping[str, Any]], size: int) -> dict[str, Any]:
+    """Return what a launch on M = N = K = `size` does, of the counts of one block, by its K.
+
+    Exact, since every block does the same, each pass over a part of K does, too, and no sector or
+    bank depends on the sizes, which are multiples of 32 floats: the figures are linear in K and in
+    the number of blocks. The two Ks must be multiples of what a pass takes.
+    """
+    (k0, first), (k1, second) = sorted(counts.items())
+
+    def at_size(of: Callable[[Mapping[str, Any]], int]) -> int:
+        steps, rest = divmod((of(second) - of(first)) * (size - k0), k1 - k0)
+        assert rest == 0
+        return of(first) + steps
+
+    columns, rows = step.grid(size, size)
+    block = {name: at_size(lambda one, name=name: one["all"][name]) for name in first["all"]}
+    bytes_of_matrix = 4 * size * size
+    return {
+        **first,
+        "grid": [columns, rows, 1],
+        "longest_warp": at_size(lambda one: one["longest_warp"]),
+        "bytes": {"read": 2 * bytes_of_matrix, "written": bytes_of_matrix},
+        "least": block,
+        "all": {name: figure * columns * rows for name, figure in block.items()},
+    }

@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=256, help="in a batch of kernels, at most")
     parser.add_argument("--elements", type=int, default=2**22, help="of flat arrays, at most")
     parser.add_argument("--batch", type=int, default=512, help="larger training steps are left out")
-    parser.add_argument("--only", default="", help="rows whose name has this in it")
+    parser.add_argument("--only", default="", help="rows whose name has this in it: others stay")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--here", choices=GPUS, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -63,14 +63,16 @@ def profile(options: argparse.Namespace) -> None:
     if device.real_gpu():
         sys.exit("make profile: the GPU is a real one, which counts nothing")
     gpu = GPUS[options.here]
-    rows: list[str] = []
     path = options.results / f"profile-{options.here}.json"
+    stays = options.only and path.exists()  # what is not asked for
+    before = json.loads(path.read_text())["rows"] if stays else []
+    rows = {row["row"]: row for row in before}
     print(f"\n{gpu.name}: bounds, not times\n{HEADER}")
     for row in _rows(options, gpu):
-        rows.append(json.dumps(row))
+        rows[row["row"]] = row
         for line in lines(row):
             print(line, flush=True)
-        body = ",\n".join(rows)
+        body = ",\n".join(map(json.dumps, rows.values()))
         path.write_text(
             f'{{"made by": "make profile", "gpu": "{gpu.name}", "rows": [\n{body}\n]}}\n'
         )

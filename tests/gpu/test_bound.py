@@ -10,7 +10,8 @@ from gpu.gpus import GPUS
 H100, A100, T4 = (GPUS[name] for name in ("h100", "a100", "t4"))
 FIGURES = (
     "fma32 add32 mul32 lasting double_operations half_operations special_operations "
-    "global_load_sectors uncached_sectors global_store_sectors atomic_sectors shared_wavefronts"
+    "global_load_sectors uncached_sectors global_store_sectors atomic_sectors shared_least "
+    "global_load_requests"
 ).split()
 
 
@@ -71,7 +72,7 @@ def test_dram_and_l2():
 
 
 def test_shared_memory_serves_a_wavefront_a_clock():
-    by, least = seconds(launch_of(shared_wavefronts=132 * 10**6))
+    by, least = seconds(launch_of(shared_least=132 * 10**6))
     assert (by, least) == ("shared", pytest.approx(10**6 / 1.98e9))
 
 
@@ -101,7 +102,7 @@ def test_a_small_launch_is_bound_by_its_start_or_its_longest_warp():
 
 
 def test_launches_one_after_the_other():
-    one, two = launch_of(shared_wavefronts=132 * 10**6), launch_of(longest_warp=10)
+    one, two = launch_of(shared_least=132 * 10**6), launch_of(longest_warp=10)
     total = {"launches": [one, two, two], "bytes": {"read": 0, "written": 0}}
     found = bound_of_all(total, H100)
     assert found.by == "shared"

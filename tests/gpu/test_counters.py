@@ -135,6 +135,38 @@ def test_banks(count, arrays, type_, index, stride, taken, conflicts):
     assert (got.shared_wavefronts - filling, got.shared_conflicts) == (taken, conflicts)
 
 
+def test_accesses_that_the_assembler_may_merge(count, arrays):
+    """To neighbouring words, at the same place in all lanes: four of them are one of 16 bytes."""
+    text = """float *y, int stride) {{
+        __shared__ __align__(16) float tile[32 * 40];
+        for (int i = threadIdx.x; i < 32 * 40; i += 32) tile[i] = i;
+        __syncwarp();
+        float sum = 0;
+        #pragma unroll
+        for (int i = 0; i < 32; ++i) {{
+            float value;  // by PTX of our own: NVRTC merges some, too
+            asm("ld.shared.f32 %0, [%1];"
+                : "=f"(value) : "r"((int)__cvta_generic_to_shared(tile + {index})));
+            sum += value;
+        }}
+        y[threadIdx.x] = sum;
+    }}"""
+
+    def loads(index, stride):
+        got = count(text.format(index=index), 1, 32, arrays(32), np.int32(stride))
+        # What fills the tile has another place in every lane.
+        return got.shared_wavefronts - 40, got.shared_least - 40, got.lasting
+
+    # One word for all lanes, 32 times: 8 accesses of 16 bytes, of two wavefronts each.
+    # Of an instruction, 4 bytes are a quarter everywhere; a store to y is the last.
+    assert loads("i", 0) == (32, 16, 32 / 4 + 40 / 4 + 1)
+    # A row each, 4 words apart from the next in the banks: 4 wavefronts a load. By 16 bytes, the
+    # eight lanes of a quarter have all banks.
+    assert loads("threadIdx.x * 36 + i", 0)[:2] == (32 * 4, 32)
+    # Neighbouring words in neighbouring lanes: nothing merges.
+    assert loads("i * 32 + threadIdx.x", 0)[:2] == (32, 32)
+
+
 def test_a_chain_of_multiply_adds(count, arrays):
     text = """const float *x, float *y, int n) {
         float sum = x[threadIdx.x];

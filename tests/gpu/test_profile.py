@@ -1,11 +1,12 @@
 """`make profile` on a few small shapes."""
 
+import json
 from argparse import Namespace
 
 import pytest
 
 from gpu import device, profile
-from gpu.bound import LAUNCH
+from gpu.bound import LAUNCH, bound_of_all
 from gpu.gpus import GPUS
 
 
@@ -43,3 +44,16 @@ def test_a_planned_step():
     assert row["bound"]["seconds"] == pytest.approx(
         sum(launch["bound"]["seconds"] for launch in row["launches"]), rel=1e-3
     )
+
+
+def test_rows_that_are_not_asked_for_stay(tmp_path):
+    path = tmp_path / "profile-h100.json"
+    path.write_text('{"rows": [{"row": "another"}, {"row": "relu: 16M", "old": 1}]}')
+    options = Namespace(here="h100", results=tmp_path, batch=1, images=2, elements=1000)
+    options.only = "relu: 16M"
+    profile.profile(options)
+    another, relu = json.loads(path.read_text())["rows"]
+    assert another == {"row": "another"} and "old" not in relu
+    # The bound can be taken again of what the file has.
+    counted = profile.counts(relu)
+    assert bound_of_all(counted, GPUS["h100"]).seconds == pytest.approx(relu["bound"]["seconds"])

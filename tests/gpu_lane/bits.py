@@ -84,7 +84,7 @@ def programs(only: str, batch: int) -> Iterator[tuple[str, Any]]:
         for name, call in calls.items():
             yield f"{name} {dtype}", partial(run_call, target, call, dtype)
         if dtype == "float32":
-            for name in PRODUCTS & calls.keys():
+            for name in sorted(PRODUCTS & calls.keys()):
                 for precision in target.precisions[1:]:
                     run = partial(run_call, target, calls[name], dtype, precision)
                     yield f"{name} float32 in {precision}", run

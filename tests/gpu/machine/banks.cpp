@@ -67,6 +67,21 @@ Wavefronts wavefronts(const uint64_t *offsets, uint32_t lanes, uint32_t bytes) {
     return served(offsets, lanes, bytes, 0, LANES);
 }
 
+uint32_t least_sixteenths(const uint64_t *offsets, uint32_t lanes, uint32_t bytes) {
+    uint32_t least = 16 * wavefronts(offsets, lanes, bytes).taken;
+    for (uint32_t merged = 2 * bytes; merged <= 16; merged *= 2) {
+        const uint64_t place = offsets[lowest(lanes)] % merged;
+        uint64_t first[LANES];
+        for (uint32_t rest = lanes; rest; rest &= rest - 1) {
+            const int l = lowest(rest);
+            if (offsets[l] % merged != place) return least;
+            first[l] = offsets[l] - place;
+        }
+        least = std::min(least, wavefronts(first, lanes, merged).taken * bytes * 16 / merged);
+    }
+    return least;
+}
+
 Wavefronts atomic_wavefronts(const uint64_t *offsets, uint32_t lanes, uint32_t bytes) {
     if (!lanes) return {0, 0};
     const uint32_t taken = most_in_a_bank(offsets, lanes, bytes, true);

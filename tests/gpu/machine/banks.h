@@ -15,6 +15,11 @@ struct Wavefronts { uint32_t taken, conflicts; };
 // quarters alike: NVIDIA's forum, "Unexpected shared memory bank conflict".
 Wavefronts wavefronts(const uint64_t *offsets, uint32_t lanes, uint32_t bytes);
 
+// The fewest wavefronts that may be due to an access, in sixteenths. The assembler merges accesses
+// to neighbouring addresses, up to 16 bytes a lane at a multiple of their size, where this one has
+// the same place in all lanes: those that the wider one is made of share its wavefronts.
+uint32_t least_sixteenths(const uint64_t *offsets, uint32_t lanes, uint32_t bytes);
+
 // An atomic operation: lanes with one word go one after the other.
 Wavefronts atomic_wavefronts(const uint64_t *offsets, uint32_t lanes, uint32_t bytes);
 

@@ -51,6 +51,7 @@ const char *name_of(Figure figure) {
         "shared_requests",
         "shared_wavefronts",
         "shared_conflicts",
+        "shared_least",
     };
     static_assert(sizeof names / sizeof *names == FIGURES);
     return names[figure];

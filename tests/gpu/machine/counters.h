@@ -66,6 +66,7 @@ enum Figure : uint8_t {
     SHARED_REQUESTS,
     SHARED_WAVEFRONTS,
     SHARED_CONFLICTS,
+    SHARED_LEAST,  // wavefronts, if the assembler merges all neighbouring accesses that it may
 
     FIGURES
 };

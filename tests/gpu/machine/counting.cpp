@@ -76,9 +76,12 @@ void Counting::note_shared(const Kind &kind, uint32_t lanes, const Addresses &ad
     // Banks repeat in every window, so that generic addresses need not become offsets.
     const Wavefronts w = atomic ? atomic_wavefronts(addresses.of, lanes, bytes)
                                 : wavefronts(addresses.of, lanes, bytes);
+    const bool merges = !atomic && kind.figure != COPY;
     ++figures_[SHARED_REQUESTS];
     figures_[SHARED_WAVEFRONTS] += w.taken;
     figures_[SHARED_CONFLICTS] += w.conflicts;
+    least_sixteenths_ +=
+        merges ? least_sixteenths(addresses.of, lanes, bytes) : SIXTEENTHS * w.taken;
 }
 
 // Eight rows of 16 bytes each: one wavefront a matrix, if they lie in different banks.
@@ -90,6 +93,7 @@ void Counting::note_matrices(const Kind &kind, uint32_t lanes, const Addresses &
     ++figures_[SHARED_REQUESTS];
     figures_[SHARED_WAVEFRONTS] += w.taken;
     figures_[SHARED_CONFLICTS] += w.conflicts;
+    least_sixteenths_ += SIXTEENTHS * w.taken;
 }
 
 void Counting::note_copy(const Warp &warp, const Instruction &at, const Kind &kind,
@@ -167,10 +171,12 @@ void Counting::end_block() {
         count = Count();
     }
     for (uint64_t &warp : warps_) {
-        block.longest_warp = std::max(block.longest_warp, warp);
-        figures_[LASTING] += warp;
+        block.longest_warp = std::max(block.longest_warp, warp / SIXTEENTHS);
+        figures_[LASTING] += warp / SIXTEENTHS;
         warp = 0;
     }
+    figures_[SHARED_LEAST] = least_sixteenths_ / SIXTEENTHS;
+    least_sixteenths_ = 0;
     block.all = block.least = figures_;
     block.blocks = 1;
     figures_ = Figures();

@@ -37,9 +37,10 @@ class Counting {
 
     const Block &block_;
     std::vector<Kind> kinds_;
-    std::vector<Count> counts_;    // of the running block, by instruction
-    std::vector<uint64_t> warps_;  // of each warp, the instructions that no assembler leaves out
-    Figures figures_{};            // of the running block
+    std::vector<Count> counts_;      // of the running block, by instruction
+    std::vector<uint64_t> warps_;    // of each warp, the instructions that no assembler leaves out,
+    uint64_t least_sixteenths_ = 0;  // and wavefronts of shared memory: both in sixteenths
+    Figures figures_{};              // of the running block
 };
 
 }  // namespace gpu

@@ -7,6 +7,8 @@
 namespace gpu {
 namespace {
 
+uint8_t whole(bool lasts) { return lasts ? SIXTEENTHS : 0; }
+
 bool is_one_of(const std::string &word, std::initializer_list<std::string_view> words) {
     return std::find(words.begin(), words.end(), word) != words.end();
 }
@@ -47,7 +49,7 @@ void arithmetic(const Statement &s, Type type, Kind &kind) {
         return;
     }
     kind.operations_per_lane = operations * (bytes_of(type) == 4 && is_half(type) ? 2 : 1);
-    kind.lasting = fma;  // an add and a mul may become one
+    kind.lasting = whole(fma);  // an add and a mul may become one
 }
 
 void access(const Statement &s, Type type, Kind &kind) {
@@ -59,9 +61,12 @@ void access(const Statement &s, Type type, Kind &kind) {
     kind.memory = true;
     uint32_t count = has(s, {"v2"}) ? 2 : has(s, {"v4"}) ? 4 : has(s, {"v8"}) ? 8 : 1;
     kind.bytes = uint8_t(bytes_of(type) * count);
-    kind.lasting = !has(s, {"local"});
+    const bool shared = has(s, {"shared", "shared::cta"});
+    // The assembler merges neighbouring accesses to shared memory, up to 16 bytes a lane.
+    if (!has(s, {"local"}))
+        kind.lasting = uint8_t(shared ? std::min<uint32_t>(kind.bytes, SIXTEENTHS) : SIXTEENTHS);
     kind.uncached = has(s, {"cg", "cv", "volatile", "relaxed", "acquire", "mmio"});
-    if (has(s, {"shared", "shared::cta"}))
+    if (shared)
         kind.figure = load ? LOAD_SHARED : STORE_SHARED;
     else if (has(s, {"local"}))
         kind.figure = load ? LOAD_LOCAL : STORE_LOCAL;
@@ -75,7 +80,7 @@ int number_after(const std::string &shape, char letter) {
 }
 
 void matrix(const Statement &s, Kind &kind) {
-    kind.lasting = true;
+    kind.lasting = SIXTEENTHS;
     if (s.opcode == "mma") {
         kind.figure = TENSOR;
         kind.operations = TENSOR_OPERATIONS;
@@ -105,21 +110,23 @@ Kind kind_of(const Statement &s) {
         access(s, type, kind);
     } else if (is_one_of(op, {"atom", "red"})) {
         kind.figure = has(s, {"shared", "shared::cta"}) ? ATOMIC_SHARED : ATOMIC_GLOBAL;
-        kind.memory = kind.lasting = true;
+        kind.memory = true;
+        kind.lasting = SIXTEENTHS;
         kind.bytes = uint8_t(bytes_of(type));
     } else if (op == "cp") {
         const bool copies = !has(s, {"commit_group", "wait_group", "wait_all"});
         kind.figure = copies ? COPY : OTHER;
-        kind.memory = kind.lasting = copies;
+        kind.memory = copies;
+        kind.lasting = whole(copies);
         kind.uncached = has(s, {"cg"});
     } else if (is_one_of(op, {"bar", "barrier"})) {
         kind.figure = has(s, {"warp"}) ? WARP : BARRIER;
-        kind.lasting = kind.figure == BARRIER;
+        kind.lasting = whole(kind.figure == BARRIER);
     } else if (op == "barrier result") {
         kind.counted = false;  // of the barrier before it
     } else if (is_one_of(op, {"shfl", "vote", "match", "redux", "activemask", "elect"})) {
         kind.figure = WARP;
-        kind.lasting = op == "shfl" || op == "redux";
+        kind.lasting = whole(op == "shfl" || op == "redux");
     } else if (is_one_of(op, {"bra", "brx", "ret", "exit", "trap", "brkpt", "call"})) {
         kind.figure = CONTROL;
     } else if (is_one_of(op, {"mov", "cvta", "selp", "slct", "isspacep", "copy parameter"})) {
@@ -129,7 +136,7 @@ Kind kind_of(const Statement &s) {
     } else if (is_one_of(op, {"rcp", "sqrt", "rsqrt", "ex2", "lg2", "sin", "cos", "tanh"}) ||
                (op == "div" && type == Type::f32)) {
         kind.figure = type == Type::f64 ? OTHER64 : SPECIAL;
-        kind.lasting = kind.figure == SPECIAL;
+        kind.lasting = whole(kind.figure == SPECIAL);
         if (kind.lasting) kind.operations = SPECIAL_OPERATIONS, kind.operations_per_lane = 1;
     } else if (is_one_of(op, {"membar", "fence", "prefetch", "prefetchu", "nanosleep", "discard",
                               "applypriority", "createpolicy", "pmevent", "setmaxnreg",

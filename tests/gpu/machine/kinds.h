@@ -10,10 +10,12 @@
 
 namespace gpu {
 
+constexpr uint32_t SIXTEENTHS = 16;  // of an instruction, or of a wavefront
+
 struct Kind {
     Figure figure = OTHER;  // its class
     bool counted = false;   // false of a join, which is no instruction
-    bool lasting = false;   // no assembler can leave it out, merge it with another or hoist it
+    uint8_t lasting = 0;    // sixteenths of it that no assembler can leave out, merge or hoist
     bool memory = false;    // it accesses memory through addresses
     bool uncached = false;  // a load that is never in L1
     bool writes = false;    // of an ldmatrix or stmatrix: the latter
