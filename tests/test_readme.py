@@ -35,7 +35,7 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch):
 import cnn, cnn.data
 def load(name="auto", directory=None, **options):
     from cnn.data.synthetic import synthetic_digits
-    return synthetic_digits(512, 256)
+    return synthetic_digits(64, 32)
 cnn.load = load
 """
     assert SOURCES
