@@ -354,6 +354,18 @@ def test_copies_in_two_groups(machine):
     np.testing.assert_array_equal(y.values, [*values[::-1][:64], 1, 2, 0, 0])
 
 
+def test_groups_without_copies(machine):
+    """Which a kernel counts that copies elements of two bytes by itself."""
+    body = """
+    asm volatile("cp.async.commit_group;");
+    asm volatile("cp.async.wait_group 0;" ::: "memory");
+    y[threadIdx.x] = threadIdx.x;
+    """
+    y = machine.empty(40, np.int32)
+    launch(machine, body, 1, 40, y)
+    np.testing.assert_array_equal(y.values, np.arange(40))
+
+
 # ---- tensor cores -------------------------------------------------------------------------------
 
 #: shape -> rows, k; PTX type -> NumPy type, neighbours in a register

@@ -488,8 +488,9 @@ void Selection::address(size_t i) {
 void Selection::copy_source(size_t i) {
     if (address(&Instruction::b, &Instruction::offset_b, i) != Type::b64)
         refuse("the address of its source must have 64 bits");
-    compiler_.program_->copies = true;
 }
+
+void Selection::counts_copies() { compiler_.program_->copies = true; }
 
 void Selection::run(Handlers handlers) {
     instruction.run[0] = handlers.full;

@@ -79,6 +79,7 @@ const Instruction *wait_groups(Warp &w, const Instruction &i) {
 
 void cp(Selection &s) {
     if (!s.take("async")) s.refuse("bulk copies are not supported");
+    s.counts_copies();
     if (s.has("bulk") || s.has("mbarrier")) s.refuse("it is not supported");
     if (s.take("commit_group")) return s.run({commit_group, commit_group});
     if (s.take("wait_all")) {

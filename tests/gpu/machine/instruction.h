@@ -97,7 +97,7 @@ struct Program {
     uint32_t common_bytes = 0;
     uint32_t memory_sites = 0;
     uint32_t static_shared = 0, local_bytes = 0;
-    bool copies = false;                   // there are asynchronous ones
+    bool copies = false;                   // there are asynchronous ones, or groups of them
     bool strong = false;                   // there are strong accesses or atomic operations
     uint32_t smallest_shared_access = 16;  // bytes
 

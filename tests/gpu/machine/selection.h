@@ -61,6 +61,8 @@ class Selection {
     void address(size_t i);
     // The source of an asynchronous copy: base to `b`, offset to `offset_b`.
     void copy_source(size_t i);
+    // The program has asynchronous copies, or counts groups of them though it has none.
+    void counts_copies();
 
     void run(Handlers handlers);
     void run_unguarded(Handlers handlers);  // the handlers look at the guard themselves
