@@ -82,11 +82,8 @@ class ConvPool(Layer):
         saved = (dy, self._y, self._argmax)
         geometry = (conv.window, self.pool)
         dw, db = conv.gradients["weight"], conv.gradients.get("bias")
-        conv2d_pool.filter_gradient(*saved, self._x, dw, db, *geometry)
-        if not conv.need_dx:
-            return None
-        weight = conv.parameters["weight"]
-        return conv2d_pool.input_gradient(*saved, weight, self._x.shape, *geometry)
+        arrays = (*saved, self._x, conv.parameters["weight"], dw, db)
+        return conv2d_pool.backward(*arrays, *geometry, need_dx=conv.need_dx)
 
 
 class Norm(Layer):

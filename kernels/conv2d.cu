@@ -34,6 +34,22 @@ conv2d_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__rest
     moments.finish(block, group * filters);
 }
 
+// The same without bias and ReLU, as partial sums (splits, rows, F); split s takes taps and
+// channels [s*share, (s+1)*share) of each group.
+KERNEL __launch_bounds__(THREADS, BLOCKS)
+conv2d_partial(const T *__restrict__ x, const T *__restrict__ w, acc_t *__restrict__ partial,
+               Window window, int rows, int C, int F, int groups, int splits, int share) {
+    const int group = blockIdx.z / splits, split = blockIdx.z % splits;
+    const int channels = C / groups, filters = F / groups;
+    const int K = window.KH * window.KW * channels;
+    const Share part(K, share, split);
+    const Im2col<ByPixel> a{x + group * channels, window, C, channels, {window.OH, window.OW}};
+    const Matrix weights{w + (int64)group * filters * K, K};
+    const Plain<acc_t> epilogue{partial + (int64)split * rows * F + group * filters, F};
+    gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(a, weights, rows, filters, part.begin, part.end,
+                                                 epilogue);
+}
+
 // Convolution, bias, max-pooling with argmax and ReLU in one. A pool window has KH x KW pixels,
 // does not overlap the next, and `rows` counts the pixels inside the OH x OW windows of every
 // image.
@@ -51,8 +67,8 @@ conv2d_pool_forward(const T *__restrict__ x, const T *__restrict__ w, const T *_
 // their gradients come through the taps of the other.
 KERNEL __launch_bounds__(THREADS, BLOCKS)
 conv2d_input_gradient(const T *__restrict__ dy, const T *__restrict__ w, T *__restrict__ dx,
-                      Window window, Lattice pixels, Lattice taps, int rows, int H, int W, int KH,
-                      int KW, int C, int F, int groups) {
+                      Window window, Lattice pixels, Lattice taps, int rows, int KH, int KW, int C,
+                      int F, int groups, int H, int W) {
     const int group = blockIdx.z, channels = C / groups, filters = F / groups;
     const Im2col<ByPixel> a{dy + group * filters, window, F, filters, {window.OH, window.OW}};
     const TurnedFilters b{
@@ -60,6 +76,22 @@ conv2d_input_gradient(const T *__restrict__ dy, const T *__restrict__ w, T *__re
     gemm<Rows::ALONG_OUTPUT, Rows::ALONG_K>(a, b, rows, channels, 0,
                                             taps.rows * taps.columns * filters,
                                             AtPixels{dx + group * channels, pixels, H, W, C});
+}
+
+// The same at stride 1, as partial sums (splits, rows, C) where rows are the pixels of dx; split s
+// takes taps and filters [s*share, (s+1)*share) of each group.
+KERNEL __launch_bounds__(THREADS, BLOCKS)
+conv2d_partial_input_gradient(const T *__restrict__ dy, const T *__restrict__ w,
+                              acc_t *__restrict__ partial, Window window, Lattice taps, int rows,
+                              int KH, int KW, int C, int F, int groups, int splits, int share) {
+    const int group = blockIdx.z / splits, split = blockIdx.z % splits;
+    const int channels = C / groups, filters = F / groups;
+    const Share part(taps.rows * taps.columns * filters, share, split);
+    const Im2col<ByPixel> a{dy + group * filters, window, F, filters, {window.OH, window.OW}};
+    const TurnedFilters b{
+        w + (int64)group * filters * KH * KW * channels, taps, KH, KW, filters, channels};
+    const Plain<acc_t> epilogue{partial + (int64)split * rows * C + group * channels, C};
+    gemm<Rows::ALONG_OUTPUT, Rows::ALONG_K>(a, b, rows, channels, part.begin, part.end, epilogue);
 }
 
 // Partial sums (splits, KH*KW*C/groups, F); split s takes output pixels [s*share, (s+1)*share).
@@ -73,6 +105,6 @@ conv2d_filter_gradient(const T *__restrict__ dy, const T *__restrict__ x,
     const Im2col<ByPixel> a{x + group * channels, window, C, channels, {window.OH, window.OW}};
     const Matrix b{dy + group * filters, F};
     const Plain<acc_t> epilogue{partial + (int64)split * K * F + group * filters, F};
-    const int begin = split * share, end = smaller(rows, begin + share);
-    gemm<Rows::ALONG_K, Rows::ALONG_K>(a, b, K, filters, begin, end, epilogue);
+    const Share part(rows, share, split);
+    gemm<Rows::ALONG_K, Rows::ALONG_K>(a, b, K, filters, part.begin, part.end, epilogue);
 }

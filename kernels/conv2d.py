@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from . import gemm, winograd
 from .geometry import Lattice, Padding, Pair, Window, window
-from .reduce import Moments, accumulator, column_sum, sum_columns
+from .reduce import Moments, accumulator, column_sum, sum_columns, sum_outputs, sum_partials
 from .runtime import Array, Source, Target, checks
 from .runtime.target import Shape
 
@@ -117,13 +117,21 @@ def _forward(
         return y, moments
     x, g = padded(target, x, s.window)
     rows = y.size // s.F
-    grid, threads = gemm.tiles(target, rows, s.F // groups, groups), gemm.threads(target)
+    split: Literal["never", "on cuda"] = "never" if with_moments else "on cuda"
+    work = gemm.divide(target, x.dtype, rows, s.F // groups, s.K, groups, split=split)
+    vectors = _vectors(target, x, s.C, groups), _vectors(target, w, s.C // groups)
+    if work.splits > 1:
+        launch = gemm.product(_SOURCE, "conv2d_partial", target, x.dtype, work, vectors=vectors)
+        partial = target.empty((work.splits, rows, s.F), accumulator(x.dtype))
+        launch(x, w, partial, g, rows, s.C, s.F, groups, work.splits, work.share)
+        sum_outputs(target, partial, b, y, relu=relu)
+        return y, None
+    launch = gemm.product(_SOURCE, "conv2d_forward", target, x.dtype, work, vectors=vectors)
     parts = 1 if target.name == "cpu" else 4  # of a block's rows, for its threads to share
     if with_moments:
-        moments = Moments.empty(target, grid[0] * parts, s.F, x.dtype)
-    kernel = gemm.kernel(_SOURCE, "conv2d_forward", target, x.dtype)
+        moments = Moments.empty(target, launch.grid[0] * parts, s.F, x.dtype)
     arrays = (x, w, b, y, *(moments or (None,) * 3))
-    kernel(grid, threads, *arrays, g, rows, s.C, s.F, groups, int(relu), parts)
+    launch(*arrays, g, rows, s.C, s.F, groups, int(relu), parts)
     return y, moments
 
 
@@ -166,11 +174,36 @@ def conv2d_backward(
     checks.shape("dy", dy, s.output, "the shape of the result")
     dw = checks.result(target, "out_dw", out_dw, w.shape, x.dtype)
     db = checks.result(target, "out_db", out_db, (s.F,), x.dtype) if need_db else None
+    dx = _gradients(target, dy, x, w, s, groups, dw, db, need_dx)
+    return dx, dw, db
+
+
+def gradients(
+    dy: Array, x: Array, w: Array, dw: Array, db: Array | None, g: Window, *, need_dx: bool
+) -> Array | None:
+    """Return dx or None, and write dw and, unless it is None, db; the arguments are checked."""
+    target, (dy, x, w) = checks.arrays(dy=dy, x=x, w=w)
+    (N, _, _, C), (F, KH, KW, _) = x.shape, w.shape
+    s = _Sizes(g, N, C, F, KH * KW * C, dy.shape)
+    return _gradients(target, dy, x, w, s, 1, dw, db, need_dx)
+
+
+def _gradients(
+    target: Target,
+    dy: Array,
+    x: Array,
+    w: Array,
+    s: _Sizes,
+    groups: int,
+    dw: Array,
+    db: Array | None,
+    need_dx: bool,
+) -> Array | None:
     dx = _input_gradient(target, dy, x, w, s, groups) if need_dx else None
     _filter_gradient(target, dy, x, dw, s, groups)
     if db is not None:
         column_sum(target, dy.reshape(dy.size // s.F, s.F), db)
-    return dx, dw, db
+    return dx
 
 
 def _filter_gradient(
@@ -179,12 +212,12 @@ def _filter_gradient(
     if winograd.suits(target, x.dtype, s.N, s.window, s.C, s.F, groups):
         return winograd.filter_gradient(dy, x, dw, s.window, target=target)
     x, g = padded(target, x, s.window)
-    threads, rows = gemm.threads(target), dy.size // s.F
-    splits, share = gemm.split(target, s.K, s.F // groups, rows, groups)
-    partial = target.empty((splits, s.K, s.F), accumulator(x.dtype))
-    grid = gemm.tiles(target, s.K, s.F // groups, groups * splits)
-    kernel = gemm.kernel(_SOURCE, "conv2d_filter_gradient", target, x.dtype)
-    kernel(grid, threads, dy, x, partial, g, rows, s.C, s.F, groups, splits, share)
+    rows = dy.size // s.F
+    work = gemm.divide(target, x.dtype, s.K, s.F // groups, rows, groups, split="always")
+    vectors = _vectors(target, x, s.C, groups), _vectors(target, dy, s.F, groups)
+    launch = gemm.product(_SOURCE, "conv2d_filter_gradient", target, x.dtype, work, vectors=vectors)
+    partial = target.empty((work.splits, s.K, s.F), accumulator(x.dtype))
+    launch(dy, x, partial, g, rows, s.C, s.F, groups, work.splits, work.share)
     sum_columns(target, partial, dw)
 
 
@@ -197,7 +230,7 @@ def _input_gradient(target: Target, dy: Array, x: Array, w: Array, s: _Sizes, gr
     parts = [(down, across) for down in _parts(g, 0) for across in _parts(g, 1)]
     if sum(down.pixels * across.pixels for down, across in parts) < g.H * g.W:
         dx = target.zeros(x.shape, x.dtype)  # some pixels are under no tap
-    kernel = gemm.kernel(_SOURCE, "conv2d_input_gradient", target, x.dtype)
+    channels, filters = s.C // groups, s.F // groups
     for down, across in parts:
         rows = s.N * down.pixels * across.pixels
         over = Window(
@@ -207,10 +240,27 @@ def _input_gradient(target: Target, dy: Array, x: Array, w: Array, s: _Sizes, gr
         source, over = padded(target, dy, over)
         pixels = Lattice(down.pixel, across.pixel, down.pixels, across.pixels, g.SH, g.SW)
         taps = Lattice(down.tap, across.tap, down.taps, across.taps, down.step, across.step)
-        grid = gemm.tiles(target, rows, s.C // groups, groups)
-        sizes = (rows, g.H, g.W, g.KH, g.KW, s.C, s.F, groups)
-        kernel(grid, gemm.threads(target), source, w, dx, over, pixels, taps, *sizes)
+        vectors = _vectors(target, source, s.F, groups), _vectors(target, w, channels)
+        depth = down.taps * across.taps * filters
+        split: Literal["never", "on cuda"] = "on cuda" if rows == s.N * g.H * g.W else "never"
+        work = gemm.divide(target, x.dtype, rows, channels, depth, groups, split=split)
+        sizes = (rows, g.KH, g.KW, s.C, s.F, groups)
+        if work.splits > 1:
+            entry = "conv2d_partial_input_gradient"
+            launch = gemm.product(_SOURCE, entry, target, x.dtype, work, vectors=vectors)
+            partial = target.empty((work.splits, rows, s.C), accumulator(x.dtype))
+            launch(source, w, partial, over, taps, *sizes, work.splits, work.share)
+            sum_partials(target, partial, x.dtype, dx)
+            continue
+        entry = "conv2d_input_gradient"
+        launch = gemm.product(_SOURCE, entry, target, x.dtype, work, vectors=vectors)
+        launch(source, w, dx, over, pixels, taps, *sizes, g.H, g.W)
     return dx
+
+
+def _vectors(target: Target, array: Array, channels: int, groups: int = 1) -> bool:
+    """Whether an operand may be copied 16 bytes at a time, by its channels and their groups."""
+    return gemm.in_vectors(target, array, channels, channels // groups)
 
 
 class _Part(NamedTuple):

@@ -10,16 +10,16 @@ import ctypes
 from typing import Any, NamedTuple
 
 from . import gemm, winograd
-from .conv2d import padded
+from .conv2d import gradients, padded
 from .geometry import Window
 from .reduce import accumulator
 from .runtime import Array, Source, Target, checks
 from .runtime.target import Shape
 
 _FORWARD = Source("conv2d.cu")
-_SOURCE = Source("conv2d_pool.cu", ROWS=1, VECTORS=1)
-_BLOCKS = {"cpu": 16}  # each with partial gradients of its own; 64 elsewhere
-_MOST_SHARED = 48 * 1024  # bytes a block may have without asking
+_UNPOOL = Source("unpool.cu")
+_SOURCE = Source("conv2d_pool.cu", ROWS=1, VECTORS=1)  # of cpu
+_BLOCKS = 16  # each with partial gradients of its own
 _MOST_ON_CPU = 512 * 1024  # bytes that stay in the second-level cache
 _MOST_STRIPS = 32 * 1024  # bytes of strips that stay in the first-level cache
 _REGISTERS = 20  # vectors of filters that a thread sums up at a time
@@ -64,9 +64,10 @@ def windows(
     pool = Pool(window.OH // kernel[0], window.OW // kernel[1], *kernel)
     if taps not in (2, 4) or window.DW != 1 or pool.PH * pool.PW == 0:
         return None
+    if target.name != "cpu":
+        return pool
     layouts = _layouts(target, window, pool, filters, dtype)
-    limit = _MOST_ON_CPU if target.name == "cpu" else _MOST_SHARED
-    return pool if all(layout.shared <= limit for layout in layouts) else None
+    return pool if all(layout.shared <= _MOST_ON_CPU for layout in layouts) else None
 
 
 def forward(x: Array, w: Array, b: Array | None, window: Window, pool: Pool) -> tuple[Array, Array]:
@@ -81,17 +82,57 @@ def forward(x: Array, w: Array, b: Array | None, window: Window, pool: Pool) -> 
         return y, argmax
     rows = checks.count("x: pixels", N * pool.PH * pool.PW * pool.KH * pool.KW)
     x, window = padded(target, x, window)
-    kernel = gemm.kernel(_FORWARD, "conv2d_pool_forward", target, x.dtype)
-    kernel(
-        gemm.tiles(target, rows, F),
-        gemm.threads(target),
-        *(x, w, b, y, argmax, window, rows, C, F),
-        *(pool.PH, pool.PW, pool.KH, pool.KW),
-    )
+    work = gemm.divide(target, x.dtype, rows, F, w[0].size)
+    vectors = gemm.in_vectors(target, x, C), gemm.in_vectors(target, w, C)
+    launch = gemm.product(_FORWARD, "conv2d_pool_forward", target, x.dtype, work, vectors=vectors)
+    pixels = pool.PH, pool.PW, pool.KH, pool.KW
+    launch(x, w, b, y, argmax, window, rows, C, F, *pixels)
     return y, argmax
 
 
-def input_gradient(
+def backward(
+    dy: Array,
+    y: Array,
+    argmax: Array,
+    x: Array,
+    w: Array,
+    dw: Array,
+    db: Array | None,
+    window: Window,
+    pool: Pool,
+    *,
+    need_dx: bool = True,
+) -> Array | None:
+    """Return dx (N, H, W, C) or None, and write dw (F, KH, KW, C) and, unless it is None, db (F,).
+
+    On `cuda` the gradient of the convolution's output is written out and multiplied as any other:
+    its zeros take part in the products, so that not-a-numbers meet them, as in PyTorch. On `cpu`
+    only what is not zero is multiplied.
+    """
+    target, (dy, y, x, w) = checks.arrays(dy=dy, y=y, x=x, w=w)
+    if target.name != "cpu":
+        convolved = _unpooled(target, dy, y, argmax, window, pool)
+        return gradients(convolved, x, w, dw, db, window, need_dx=need_dx)
+    _filter_gradient(target, dy, y, argmax, x, dw, db, window, pool)
+    return _input_gradient(target, dy, y, argmax, w, x.shape, window, pool) if need_dx else None
+
+
+def _unpooled(
+    target: Target, dy: Array, y: Array, argmax: Array, window: Window, pool: Pool
+) -> Array:
+    """Return the gradient (N, OH, OW, F) of what was pooled, for the gradient dy of y."""
+    N, F = len(dy), dy.shape[-1]
+    dz = target.empty((N, window.OH, window.OW, F), dy.dtype)
+    rows, columns = -(-window.OH // pool.KH), -(-window.OW // pool.KW)
+    count = N * rows * columns * -(-F // 4)
+    kernel = _UNPOOL.kernel("unpool", target, dy.dtype)
+    sizes = (window.OH, window.OW, F, pool.PH, pool.PW, pool.KH, pool.KW)
+    kernel(target.stride_grid(count), target.threads, dy, y, argmax, dz, count, *sizes)
+    return dz
+
+
+def _input_gradient(
+    target: Target,
     dy: Array,
     y: Array,
     argmax: Array,
@@ -101,7 +142,6 @@ def input_gradient(
     pool: Pool,
 ) -> Array:
     """Return dx (N, H, W, C) for the gradient dy of y."""
-    target, (dy, y, w) = checks.arrays(dy=dy, y=y, w=w)
     (N, _, _, C), F = x_shape, w.shape[0]
     _, layout = _layouts(target, window, pool, w.shape, dy.dtype)
     rows, length, run = F * window.KH, window.KW * C, layout.pool.run
@@ -111,11 +151,12 @@ def input_gradient(
     dx = target.empty(x_shape, dy.dtype)
     kernel = _SOURCE.kernel("conv2d_pool_input_gradient", target, dy.dtype, **layout.constants)
     arguments = (dy, y, argmax, filters, dx, window, layout.pool, N, C, F)
-    kernel((_blocks(target, N), 1, 1), target.threads, *arguments, shared=layout.shared)
+    kernel((min(N, _BLOCKS), 1, 1), target.threads, *arguments, shared=layout.shared)
     return dx
 
 
-def filter_gradient(
+def _filter_gradient(
+    target: Target,
     dy: Array,
     y: Array,
     argmax: Array,
@@ -126,11 +167,10 @@ def filter_gradient(
     pool: Pool,
 ) -> None:
     """Write dw (F, KH, KW, C) and, unless it is None, db (F,), for the gradient dy of y."""
-    target, (dy, y, x) = checks.arrays(dy=dy, y=y, x=x)
     (N, _, _, C), F = x.shape, dw.shape[0]
     layout, _ = _layouts(target, window, pool, dw.shape, dy.dtype)
     rows, run = layout.pool.rows, layout.pool.run
-    blocks = _blocks(target, N)
+    blocks = min(N, _BLOCKS)
     partial = target.empty((blocks, F, rows * run + 1), accumulator(dy.dtype))
     kernel = _SOURCE.kernel("conv2d_pool_filter_gradient", target, dy.dtype, **layout.constants)
     arguments = (dy, y, argmax, x, partial, window, layout.pool, N, C, F)
@@ -187,7 +227,3 @@ def _layouts(
 def _divisor(number: int, limit: int) -> int:
     """Return the largest divisor up to a limit."""
     return max(d for d in range(1, max(limit, 1) + 1) if number % d == 0)
-
-
-def _blocks(target: Target, images: int) -> int:
-    return min(images, _BLOCKS.get(target.name, 64))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from . import gemm
-from .reduce import accumulator, column_sum, sum_partials
-from .runtime import Array, Source, checks
+from typing import Literal
 
-_SOURCE = Source("dense.cu")
+from . import gemm
+from .reduce import accumulator, column_sum, sum_outputs, sum_partials
+from .runtime import Array, Source, Target, checks
+
+_SOURCE = Source("dense.cu", sum_t="float32")
 
 
 def dense(x: Array, w: Array, b: Array | None = None, *, relu: bool = False) -> Array:
@@ -37,9 +39,16 @@ def dense(x: Array, w: Array, b: Array | None = None, *, relu: bool = False) -> 
     if b is not None:
         checks.shape("b", b, (outputs,), "one bias per output")
     y = target.empty((rows, outputs), x.dtype)
-    kernel = gemm.kernel(_SOURCE, "dense_forward", target, x.dtype)
-    grid = gemm.tiles(target, rows, outputs)
-    kernel(grid, gemm.threads(target), x, w, b, y, rows, inputs, outputs, int(bool(relu)))
+    vectors = gemm.in_vectors(target, x, inputs), gemm.in_vectors(target, w, inputs)
+    work = gemm.divide(target, x.dtype, rows, outputs, inputs, split="on cuda")
+    if work.splits > 1:
+        launch = gemm.product(_SOURCE, "dense_partial", target, x.dtype, work, vectors=vectors)
+        partial = target.empty((work.splits, rows, outputs), accumulator(x.dtype))
+        launch(x, w, partial, rows, inputs, outputs, work.share)
+        sum_outputs(target, partial, b, y, relu=relu)
+        return y
+    launch = gemm.product(_SOURCE, "dense_forward", target, x.dtype, work, vectors=vectors)
+    launch(x, w, b, y, rows, inputs, outputs, int(bool(relu)))
     return y
 
 
@@ -78,24 +87,35 @@ def dense_backward(
     checks.shape("dy", dy, (rows, outputs), "the shape of the result")
     dw = checks.result(target, "out_dw", out_dw, w.shape, x.dtype)
     db = checks.result(target, "out_db", out_db, (outputs,), x.dtype) if need_db else None
-    threads = gemm.threads(target)
     dx = None
     if need_dx:
         dx = target.empty((rows, inputs), x.dtype)
-        kernel = gemm.kernel(_SOURCE, "dense_input_gradient", target, x.dtype)
-        grid = gemm.tiles(target, rows, inputs)
-        kernel(grid, threads, dy, w, dx, rows, inputs, outputs)
-    splits, share = gemm.split(target, outputs, inputs, rows)
-    whole = splits == 1 and accumulator(x.dtype) == x.dtype  # then there is nothing to add up
-    partial = dw if whole else target.empty((splits, outputs, inputs), accumulator(x.dtype))
-    kernel = gemm.kernel(_SOURCE, "dense_weight_gradient", target, x.dtype)
-    grid = gemm.tiles(target, outputs, inputs, splits)
-    kernel(grid, threads, dy, x, partial, rows, inputs, outputs, share)
-    if not whole:
-        sum_partials(target, partial, x.dtype, dw)
+        _product(target, "dense_input_gradient", (dy, w, dx), rows, inputs, outputs, "on cuda")
+    _product(target, "dense_weight_gradient", (dy, x, dw), outputs, inputs, rows, "always")
     if db is not None:
         column_sum(target, dy, db)
     return dx, dw, db
+
+
+def _product(
+    target: Target,
+    entry: str,
+    arrays: tuple[Array, Array, Array],
+    M: int,
+    N: int,
+    K: int,
+    split: Literal["on cuda", "always"],
+) -> None:
+    """Write a gradient (M, N), a product of two matrices, to the last of the arrays."""
+    a, b, y = arrays
+    work = gemm.divide(target, y.dtype, M, N, K, split=split)
+    whole = work.splits == 1  # then there is nothing to add up
+    partial = y if whole else target.empty((work.splits, M, N), accumulator(y.dtype))
+    vectors = gemm.in_vectors(target, a, a.shape[1]), gemm.in_vectors(target, b, b.shape[1])
+    launch = gemm.product(_SOURCE, entry, target, y.dtype, work, vectors=vectors)
+    launch(a, b, partial, M, N, K, work.share)
+    if not whole:
+        sum_partials(target, partial, y.dtype, y)
 
 
 def _sizes(x: Array, w: Array) -> tuple[int, int, int]:

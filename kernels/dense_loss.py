@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import gemm
 from .reduce import accumulator
 from .runtime import Array, Source, Target, checks
@@ -10,9 +12,9 @@ from .softmax import IGNORE_INDEX
 _SOURCE = Source("dense_loss.cu")
 
 
-def fits(target: Target, classes: int) -> bool:
+def fits(target: Target, dtype: Any, classes: int) -> bool:
     """Return whether a block has all classes of its rows, as `dense_cross_entropy` needs."""
-    return gemm.tiles(target, 1, classes)[1] == 1
+    return classes > 0 and gemm.has_whole_rows(target, dtype, classes)
 
 
 def dense_cross_entropy(
@@ -38,8 +40,9 @@ def dense_cross_entropy(
     (rows, inputs), classes = x.shape, len(w)
     logits, dlogits = (target.empty((rows, classes), x.dtype) for _ in range(2))
     losses = target.empty((rows,), accumulator(x.dtype))
-    kernel = gemm.kernel(_SOURCE, "dense_cross_entropy", target, x.dtype)
+    work = gemm.divide(target, x.dtype, rows, classes, inputs, whole_rows=True)
+    vectors = gemm.in_vectors(target, x, inputs), gemm.in_vectors(target, w, inputs)
+    launch = gemm.product(_SOURCE, "dense_cross_entropy", target, x.dtype, work, vectors=vectors)
     arrays = (x, w, b, labels, logits, losses, dlogits)
-    grid, threads = gemm.tiles(target, rows, classes), gemm.threads(target)
-    kernel(grid, threads, *arrays, rows, inputs, classes, IGNORE_INDEX, label_smoothing)
+    launch(*arrays, rows, inputs, classes, IGNORE_INDEX, label_smoothing)
     return logits, losses, dlogits

@@ -1,25 +1,104 @@
-"""Launch geometry of the one GEMM, and the precision of its products."""
+"""The one GEMM's tiles and launch geometry, and the precision of its products."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from .runtime import Kernel, Source, Target
+from .reduce import accumulator
+from .runtime import Array, Kernel, Source, Target
 from .runtime.target import Grid
 
-_SPLIT_BLOCKS = 128  # blocks that a split reduction aims at: some for every core or multiprocessor
 #: How `cpu` shares a product out, by ``bench/tune.py``: the rows of a block, which packs operand B
 #: anew, and the most blocks; the partial results of a split reduction.
 ON_CPU = {"rows": 256, "blocks": 64, "splits": 16}
-#: Tiles for tensor cores (gemm_mma.cuh), in place of the target's; 32 KB of shared memory.
-_TILES = {
-    "tf32": {"BM": 64, "BN": 64, "BK": 32, "WARP_M": 32, "WARP_N": 32, "STAGES": 2},
-    "bf16": {"BM": 64, "BN": 64, "BK": 32, "WARP_M": 32, "WARP_N": 32, "STAGES": 2},
-    "fp16": {"BM": 64, "BN": 64, "BK": 32, "WARP_M": 32, "WARP_N": 32, "STAGES": 2},
-}
+
+
+class Tile(NamedTuple):
+    """What a block of a product takes on `cuda`; see gemm_fma.cuh."""
+
+    BM: int  # rows and columns of a block,
+    BN: int
+    BK: int  # the steps of k in a stage,
+    WARP_M: int  # rows and columns of a warp,
+    WARP_N: int
+    STAGES: int
+    LANES_N: int = 4  # lanes side by side along n,
+    speed: float = 1.0  # the share of its instructions that multiplies, beside the best tile's
+
+    @property
+    def warps(self) -> int:
+        """Warps of a block."""
+        return self.BM // self.WARP_M * (self.BN // self.WARP_N)
+
+    @property
+    def constants(self) -> dict[str, int]:
+        """What the headers of the GEMM are compiled with."""
+        names = "BM BN BK WARP_M WARP_N STAGES LANES_N".split()
+        return {name: getattr(self, name) for name in names}
+
+    def grid(self, M: int, N: int, depth: int) -> Grid:
+        """Return the blocks of an M x N product, `depth` times over."""
+        return -(-M // self.BM), -(-N // self.BN), depth
+
+
+class _Body(NamedTuple):
+    """Tiles of one way to multiply, and the multiply-adds of a multiprocessor in a clock."""
+
+    tiles: tuple[Tile, ...]
+    rate: int
+
+
+#: On the ordinary cores: 8 x 8 outputs a lane, 4 x 12 for 24 columns, then fewer.
+_FMA = _Body(
+    (
+        Tile(128, 64, 16, 64, 32, 3),
+        Tile(64, 64, 16, 32, 32, 3, speed=0.92),
+        Tile(256, 32, 16, 64, 32, 2, speed=0.96),
+        Tile(128, 32, 16, 32, 32, 3, speed=0.88),
+        Tile(256, 24, 16, 64, 24, 2, LANES_N=2, speed=0.89),
+        Tile(128, 24, 16, 64, 24, 3, LANES_N=2, speed=0.89),
+        Tile(256, 16, 16, 64, 16, 2, speed=0.8),
+        Tile(128, 16, 16, 32, 16, 3, speed=0.74),
+        Tile(32, 32, 16, 32, 16, 3, speed=0.7),
+        Tile(32, 16, 16, 32, 16, 3, speed=0.6),
+    ),
+    rate=128,
+)
+_FMA_DOUBLE = _Body((Tile(64, 64, 16, 32, 16, 2), Tile(32, 16, 16, 32, 16, 2, speed=0.8)), rate=64)
+#: On tensor cores (gemm_mma.cuh), of float arrays, whose traffic is what limits them.
+_MMA = _Body(
+    (
+        Tile(64, 64, 32, 32, 32, 2),
+        Tile(64, 32, 32, 32, 32, 2, speed=0.9),
+        Tile(32, 32, 32, 32, 32, 2, speed=0.8),
+    ),
+    rate=256,
+)
+#: The same of arrays of 16 bits.
+_MMA_16 = _Body(
+    (
+        Tile(128, 128, 32, 64, 64, 3),
+        Tile(128, 64, 32, 64, 32, 3, speed=0.95),
+        Tile(64, 64, 32, 64, 32, 3, speed=0.95),
+        Tile(64, 64, 32, 32, 32, 3, speed=0.75),
+        Tile(128, 32, 32, 32, 32, 3, speed=0.7),
+        Tile(32, 32, 32, 32, 32, 3, speed=0.4),
+    ),
+    rate=1290,
+)
+# What the choice of a tile goes by: an H100's multiprocessors, the instructions that one of them
+# and one warp begin in a clock, the bytes that L2 takes in a clock, and the clocks of a launch.
+_MULTIPROCESSORS, _ISSUE, _L2, _LAUNCH = 132, 4, 2500, 2000
+_SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+#: Columns of a block that has whole rows: the widest tiles leave no shared memory for more.
+MOST_IN_ROWS = 64
+_NARROW = {"float16": "fp16", "bfloat16": "bf16"}
+
+
 _precision: ContextVar[str] = ContextVar("precision", default="fp32")
 
 
@@ -32,8 +111,7 @@ def precision(name: str) -> Iterator[None]:
     name : {"fp32", "tf32", "bf16", "fp16"}
         "fp32" does not round. The others do, to nearest, and multiply on tensor cores: tf32 keeps
         10 bits after the point, bf16 7, both with the exponents of float32; fp16 keeps 10 and has
-        no number above 65504. Sums are taken in float32, results stay float32. The gradients of
-        conv2d_pool.py do not come under it: they are no GEMM.
+        no number above 65504. Sums are taken in float32, results stay float32.
 
     Raises
     ------
@@ -62,54 +140,172 @@ def check_precision(name: str, target: Target, dtype: Any) -> None:
         )
 
 
-def kernel(source: Source, entry: str, target: Target, dtype: Any) -> Kernel:
-    """Return an entry point that multiplies in the chosen precision."""
-    name = _precision.get()
-    if rounds():
-        check_precision(name, target, dtype)
-    return source.kernel(entry, target, dtype, **constants(name))
+class Product(NamedTuple):
+    """An entry point that multiplies, and the blocks of the product."""
+
+    kernel: Kernel
+    grid: Grid
+    threads: int
+    splits: int  # parts of k, whose sums are partial
+    share: int  # of k, in each but the last
+
+    def __call__(self, *arguments: Any) -> None:
+        """Launch it."""
+        self.kernel(self.grid, self.threads, *arguments)
 
 
-def constants(name: str) -> dict[str, Any]:
-    """Return the constants of sources for a precision, in place of a target's."""
-    return {"PRECISION": name, **_TILES[name]} if name in _TILES else {}
+def product(
+    source: Source,
+    entry: str,
+    target: Target,
+    dtype: Any,
+    work: Work,
+    *,
+    vectors: tuple[bool, bool] = (False, False),
+) -> Product:
+    """Return an entry point for a product in the chosen precision.
 
-
-def tiles(target: Target, M: int, N: int, depth: int = 1) -> Grid:
-    """Return the grid of an M x N product, `depth` times over."""
-    if target.name == "cpu":
-        blocks = min(-(-M // ON_CPU["rows"]), ON_CPU["blocks"])
-        return blocks, -(-N // target.constants["BN"]), depth
-    tile = _tile(target)
-    return -(-M // tile["BM"]), -(-N // tile["BN"]), depth
-
-
-def threads(target: Target) -> int:
-    """Return THREADS of the GEMM: one a 4 x 4 micro-tile on cuda, or 32 a warp's tile."""
-    if target.name == "cpu":
-        return 1
-    tile = _tile(target)
-    outputs = tile["BM"] * tile["BN"]
-    if "WARP_M" in tile:
-        return outputs // (tile["WARP_M"] * tile["WARP_N"]) * 32
-    return outputs // 16
-
-
-def split(target: Target, M: int, N: int, K: int, depth: int = 1) -> tuple[int, int]:
-    """Return (splits, share of k in each) for a product with few tiles and a long k.
-
-    The shapes alone decide, so that the order of summation, and with it every bit of the result,
-    is the same from run to run and on any number of cores. No k gives no splits.
+    Parameters
+    ----------
+    source, entry, target, dtype
+        As `Source.kernel` takes them. A parameter of type ``sum_t`` is of this dtype, or where k
+        is divided of the type that sums are taken in.
+    work : Work
+        How the product is shared out, as `divide` returns it.
+    vectors : (bool, bool)
+        Whether A and B may be copied 16 bytes at a time; see `in_vectors`.
     """
-    across, down, _ = tiles(target, M, N)
-    blocks, step = _SPLIT_BLOCKS, _tile(target)["BK"]
+    more: dict[str, Any] = {"sum_t": dtype if work.splits == 1 else accumulator(dtype)}
+    if work.tile is not None:
+        more |= constants(work.tile, dtype, _multiplied(target, dtype), vectors)
+    kernel = source.kernel(entry, target, dtype, **more)
+    return Product(kernel, work.grid, work.threads, work.splits, work.share)
+
+
+def in_vectors(target: Target, array: Array, *lengths: int) -> bool:
+    """Whether an operand may be copied 16 bytes at a time, as it is on `cuda`.
+
+    Parameters
+    ----------
+    array : array
+        What the operand is read from.
+    *lengths : int
+        Elements from one of its rows to the next, and of what is contiguous in a row.
+    """
+    units = [length * array.itemsize for length in lengths]
+    return target.name != "cpu" and not any(unit % 16 for unit in [target.address(array), *units])
+
+
+def constants(tile: Tile, dtype: Any, precision: str, vectors: tuple[bool, bool]) -> dict[str, Any]:
+    """Return what the sources of products are compiled with on `cuda`."""
+    unit = 16 // dtype.itemsize
+    wide = {f"VECTOR_{x}": unit if v else 1 for x, v in zip("AB", vectors, strict=True)}
+    return {**tile.constants, **wide, **({} if precision == "fp32" else {"PRECISION": precision})}
+
+
+class Work(NamedTuple):
+    """How a product is shared out."""
+
+    tile: Tile | None  # None on cpu
+    grid: Grid
+    splits: int
+    share: int
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return 1 if self.tile is None else self.tile.warps * 32
+
+
+def divide(
+    target: Target,
+    dtype: Any,
+    M: int,
+    N: int,
+    K: int,
+    depth: int = 1,
+    *,
+    split: Literal["never", "on cuda", "always"] = "never",
+    whole_rows: bool = False,
+) -> Work:
+    """Share out an M x N product over k < K, `depth` times over.
+
+    Sizes and type alone decide, so that the order of summation, and with it every bit of the
+    result, is the same from run to run and on any number of cores. The tile changes no bit, parts
+    of k do. With "always", no k gives no parts.
+
+    Parameters
+    ----------
+    split : {"never", "on cuda", "always"}
+        Where k may be divided among blocks, whose partial sums are then to be added up.
+    whole_rows : bool
+        Whether a block must have all columns; see `has_whole_rows`.
+    """
+    check_precision(_precision.get(), target, dtype)
     if target.name == "cpu":
-        blocks, step = ON_CPU["splits"], 256
-    wanted = max(1, blocks // max(1, across * down * depth))
+        rows, columns = (
+            min(-(-M // ON_CPU["rows"]), ON_CPU["blocks"]),
+            -(-N // target.constants["BN"]),
+        )
+        splits, share = 1, K
+        if split == "always":
+            splits, share = _shares(K, 256, ON_CPU["splits"] // max(1, rows * columns * depth))
+        return Work(None, (rows, columns, depth * splits), splits, share)
+    best = None
+    body = _body(target, dtype)
+    for tile in body.tiles:
+        if whole_rows and not N <= tile.BN <= MOST_IN_ROWS:
+            continue
+        rows, columns, _ = tile.grid(M, N, depth)
+        for wanted in (1,) if split == "never" else _SPLITS:
+            splits, share = _shares(K, tile.BK, wanted)
+            if split != "always":  # one part writes zeros where there is no k
+                splits = max(splits, 1)
+            work = Work(tile, (rows, columns, depth * splits), splits, share)
+            clocks = _clocks(work, body.rate, M * N * depth)
+            if best is None or clocks < best[0]:
+                best = clocks, work
+            if splits < wanted:
+                break
+    assert best is not None, "no tile has whole rows"
+    return best[1]
+
+
+def has_whole_rows(target: Target, dtype: Any, N: int) -> bool:
+    """Whether a block can have all of N columns."""
+    if target.name == "cpu":
+        return target.constants["BN"] >= N
+    return N <= MOST_IN_ROWS
+
+
+def _shares(K: int, step: int, wanted: int) -> tuple[int, int]:
+    """Return (parts, k of each) for at most so many parts of whole steps, none if there is no k."""
     steps = -(-K // step)
-    share = max(1, -(-steps // wanted)) * step
+    share = max(1, -(-steps // max(1, wanted))) * step
     return -(-K // share), share
 
 
-def _tile(target: Target) -> dict[str, int]:
-    return _TILES.get(_precision.get(), target.constants)
+def _clocks(work: Work, rate: int, outputs: int) -> float:
+    """Return an estimate of the clocks that a product takes on `cuda`, with what adds it up."""
+    tile = work.tile
+    assert tile is not None
+    rounds = -(-math.prod(work.grid) // _MULTIPROCESSORS)
+    block = tile.BM * tile.BN * work.share / (rate * tile.speed)  # if it keeps all schedulers busy
+    clocks = block * max(rounds, _ISSUE / tile.warps)
+    if work.splits > 1:
+        clocks += _LAUNCH + outputs * work.splits * 8 / _L2
+    return clocks
+
+
+def _multiplied(target: Target, dtype: Any) -> str:
+    """Return the precision that products of arrays are taken in: narrow arrays' is their own."""
+    if rounds():
+        return _precision.get()
+    own = _NARROW.get(dtype.name, "fp32")
+    return own if own in target.precisions else "fp32"
+
+
+def _body(target: Target, dtype: Any) -> _Body:
+    if _multiplied(target, dtype) != "fp32":
+        return _MMA_16 if dtype.itemsize == 2 else _MMA
+    return _FMA_DOUBLE if dtype.itemsize == 8 else _FMA

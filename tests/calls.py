@@ -75,8 +75,7 @@ def conv2d_pool_and_gradients(x, w, b, dy, *, kernel=(2, 2)):
     y, argmax = conv2d_pool.forward(x, w, b, g, pool)
     dw = target.empty(w.shape, w.dtype)
     db = None if b is None else target.empty(b.shape, b.dtype)
-    conv2d_pool.filter_gradient(dy, y, argmax, x, dw, db, g, pool)
-    dx = conv2d_pool.input_gradient(dy, y, argmax, w, x.shape, g, pool)
+    dx = conv2d_pool.backward(dy, y, argmax, x, w, dw, db, g, pool)
     return y, argmax, dx, dw, db
 
 

@@ -13,7 +13,7 @@ import cnn.network
 import gpu.device
 import gpu.plugin
 from cells import Cells, is_whole
-from kernels import runtime
+from kernels import gemm, runtime
 from kernels.runtime import checks, choose_target
 from kernels.runtime.cpu import CpuTarget
 from kernels.runtime.cuda import CudaTarget, unavailable
@@ -82,6 +82,12 @@ def _cuda_target():
 def dtype(request):
     """Each floating type: the narrow ones on `cuda` alone, which alone takes them."""
     return np.dtype(request.param)
+
+
+@pytest.fixture
+def undivided(monkeypatch):
+    """Products on `cuda` whose k is not divided: every epilogue then takes the same sums."""
+    monkeypatch.setattr(gemm, "_SPLITS", (1,))
 
 
 @pytest.fixture(scope="session", params=["uint8", "float32", "float64", *NARROW])

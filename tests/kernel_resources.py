@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 import kernels.batch
 import kernels.batchnorm_pool
 import kernels.conv2d_pool
@@ -39,11 +41,24 @@ MACHINES = {
     "float16": ("sm_90",),
     "bfloat16": ("sm_75", "sm_90"),
 }
-# Tensor cores: one precision wherever it is, the others once, and what Turing has.
-PRECISIONS = {"bf16": ARCHITECTURES[1:], "tf32": ("sm_90",), "fp16": ("sm_75", "sm_90")}
-# What the recipes do without: windows of more than 256 taps, and images that are not bytes.
+#: The sources of products, which are compiled by tile.
+PRODUCTS = ("conv2d.cu", "dense.cu", "dense_loss.cu")
+# The bodies of products: type, precision, tiles, where the first of them is compiled, and whether
+# the others are, too: once, of the source that has all loaders. Tensor cores: one precision of
+# float32 arrays wherever it is, the others once, and what Turing has.
+BODIES = [
+    ("float32", "fp32", gemm._FMA, ARCHITECTURES, True),
+    ("float64", "fp32", gemm._FMA_DOUBLE, ("sm_90",), True),
+    ("bfloat16", "fp32", gemm._FMA, ("sm_75",), False),
+    ("bfloat16", "bf16", gemm._MMA_16, ("sm_80", "sm_90"), True),
+    ("float16", "fp16", gemm._MMA_16, ("sm_75",), False),
+    ("float32", "bf16", gemm._MMA, ARCHITECTURES[1:], True),
+    ("float32", "tf32", gemm._MMA, ("sm_90",), False),
+    ("float32", "fp16", gemm._MMA, ("sm_75",), False),
+]
 # What a CPU alone chooses, though it runs on a GPU, too: compiled for one.
-CPU_ALONE = ("winograd.cu",)
+CPU_ALONE = ("winograd.cu", "conv2d_pool.cu")
+# What the recipes do without: windows of more than 256 taps, and images that are not bytes.
 UNCOMMON_TYPES = {
     "augment.cu": {"pixel_t": "float32"},
     "batch.cu": {"pixel_t": "float32"},
@@ -60,6 +75,8 @@ class Build:
     dtype: str
     arch: str
     types: tuple[tuple[str, str], ...] = ()
+    tile: gemm.Tile | None = None  # of a product
+    vectors: bool = True  # whether its operands are copied 16 bytes at a time
 
     def __str__(self) -> str:
         """Return a name that tests are chosen by."""
@@ -72,12 +89,19 @@ class Build:
     def compiled(self) -> nvrtc.Compiled:
         """Compile it."""
         constants = dict(self.types)
-        constants |= gemm.constants(constants.get("PRECISION", "fp32"))
+        if self.tile is not None:
+            vectors = self.vectors, self.vectors
+            precision = constants.get("PRECISION", "fp32")
+            constants["sum_t"] = self.dtype
+            constants |= gemm.constants(self.tile, np.dtype(self.dtype), precision, vectors)
         text = nvrtc.specialised(SOURCES[self.source], self.dtype, **constants)
         return nvrtc.compiled(text, self.source, self.arch)
 
     def _types(self) -> list[str]:
-        return [f"{name}={value}" for name, value in self.types]
+        words = [f"{name}={value}" for name, value in self.types]
+        if self.tile is not None:
+            words.append(f"{self.tile.BM}x{self.tile.BN}/{self.tile.WARP_M}x{self.tile.WARP_N}")
+        return words if self.vectors else [*words, "by element"]
 
 
 def matrix() -> list[Build]:
@@ -87,19 +111,30 @@ def matrix() -> list[Build]:
         for source in SOURCES
         for dtype, machines in MACHINES.items()
         for arch in machines
-        if source not in CPU_ALONE or arch == "sm_90"
+        if source not in PRODUCTS and (source not in CPU_ALONE or arch == "sm_90")
     ]
     uncommon = [
         Build(source, "float32", "sm_90", tuple(types.items()))
         for source, types in UNCOMMON_TYPES.items()
     ]
-    tensor_cores = [
-        Build(source, "float32", arch, (("PRECISION", precision),))
-        for source in ("conv2d.cu", "dense.cu", "dense_loss.cu")
-        for precision, machines in PRECISIONS.items()
-        for arch in machines
-    ]
-    return common + uncommon + tensor_cores
+    return common + uncommon + _products()
+
+
+def _products() -> list[Build]:
+    builds = []
+    for dtype, precision, body, machines, all_tiles in BODIES:
+        types = () if precision == "fp32" else (("PRECISION", precision),)
+        first, *others = body.tiles
+        of_rows = next(tile for tile in body.tiles if tile.BN <= gemm.MOST_IN_ROWS)
+        builds += [
+            Build(source, dtype, arch, types, of_rows if source == "dense_loss.cu" else first)
+            for source in PRODUCTS
+            for arch in machines
+        ]
+        if all_tiles:
+            builds += [Build("conv2d.cu", dtype, "sm_90", types, tile) for tile in others]
+            builds.append(Build("conv2d.cu", dtype, "sm_90", types, first, vectors=False))
+    return builds
 
 
 def faults(found: Resources, listed: Resources | None, more_registers: int) -> list[str]:
@@ -140,6 +175,8 @@ def committed() -> Table:
 
 def measured() -> dict[str, dict[str, Resources]]:
     """Compile the matrix and return the table's rows."""
+    import cuda.core  # noqa: F401  which threads that do it at once find half done
+
     builds = matrix()
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # NVRTC lets go of Python's lock
         reports = pool.map(lambda build: build.compiled().report, builds)

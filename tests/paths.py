@@ -53,6 +53,19 @@ def small_pools(target):
             conv2d_pool_and_gradients(odd, make.full((5, 3, 3, 5), 1), bias, dy, kernel=kernel)
 
 
+def divided_products(target):
+    """Few outputs and a long k, which blocks share: of channels in fours, and of others."""
+    make = Arrays(target)
+    for few, many in ((8, 512), (5, 515)):
+        x, w = make.normal(0, 1, 4, 4, many), make.normal(1, few, 3, 3, many)
+        kernels.conv2d(x, w, w[:, 0, 0, 0].copy(), padding=1, relu=True)
+        kernels.conv2d(x, w, padding=1)
+        w = make.normal(1, many, 3, 3, few)
+        kernels.conv2d_backward(x, x[..., :few].copy(), w, padding=1)
+        rows = make.normal(2, 3, few * many)
+        kernels.dense(rows, make.normal(3, few, few * many))
+
+
 def padded_images(target):
     g = window((6, 5), 3, stride=1, padding=1, dilation=1)[0]
     with_padding(target, Arrays(target).normal(0, 2, 6, 5, 4), g)
@@ -230,7 +243,7 @@ def _in_precision(name: str) -> Callable[[Any], None]:
 
 OTHERS = (
     *(small_pools, padded_images, winograd_tiles, kept_filters, norms, fused_norms),
-    *(losses, pools, elementwise, overflows, batches),
+    *(losses, pools, elementwise, overflows, batches, divided_products),
 )
 CALLS = {name: _of_function(call) for name, call in (FUNCTIONS | PLANNED).items()}
 CALLS |= {other.__name__: other for other in OTHERS}

@@ -64,6 +64,7 @@ def arrays(N, size, C, F, kernel=(3, 3), groups=1, dtype=np.float64):
         (5, (9, 10), 17, 18, (3, 3), {"padding": 1}),  # Winograd's on cpu, with tiles cut off
     ],
 )
+@pytest.mark.usefixtures("undivided")
 def test_are_those_of_the_result(target, dtype, N, size, C, F, kernel, options):
     x, w, b = arrays(N, size, C, F, kernel, options.get("groups", 1), dtype)
     check(target, x, w, b, **options)

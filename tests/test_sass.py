@@ -55,7 +55,7 @@ def test_asynchronous_copies_pass_by_the_registers(arch):
         assert has(copies["copy_wide"], "LDG.E.128") and has(copies["copy_narrow"], "LDG.E")
     else:
         # The barrier that a wait is for, and the copies; nothing is loaded or stored besides.
-        assert copies["copy_wide"] == {"LDGDEPBAR", "LDGSTS.E.BYPASS.128.ZFILL"}
+        assert copies["copy_wide"] == {"LDGDEPBAR", "LDGSTS.E.128.ZFILL"}
         assert copies["copy_narrow"] == {"LDGDEPBAR", "LDGSTS.E"}
         assert all(has(opcodes, "DEPBAR.LE") for opcodes in found.values())
 

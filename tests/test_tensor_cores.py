@@ -144,7 +144,7 @@ def test_convolutions_of_any_window(
         ((0, 6, 6, 2), (3, 3, 3, 2), 1, (2, 2)),  # an empty batch
     ],
 )
-def test_pooled_convolutions(target, precision, x_shape, w_shape, padding, pool):
+def test_pooled_convolutions(undivided, target, precision, x_shape, w_shape, padding, pool):
     """To the bit what convolution, pooling and ReLU give one after the other."""
     x, w, b = (
         target.array(normal(i, *shape, dtype=FLOAT))
@@ -198,13 +198,13 @@ def test_dense(target, precision, rows, inputs, outputs):
 @pytest.mark.parametrize(
     "tile",
     [
-        {"BM": 64, "BN": 32, "WARP_M": 64, "WARP_N": 8, "STAGES": 3},  # one warp down, two on way
-        {"BM": 32, "BN": 64, "WARP_M": 32, "WARP_N": 16, "STAGES": 4},  # one warp across
+        gemm.Tile(64, 32, 32, 64, 32, 3),  # one warp, two steps on their way
+        gemm.Tile(32, 64, 32, 32, 32, 4),  # one warp down
     ],
 )
 def test_any_tile_gives_the_product(target, tile, monkeypatch):
     for precision in target.precisions[1:]:
-        monkeypatch.setitem(gemm._TILES, precision, {"BK": 32, **tile})
+        monkeypatch.setattr(gemm, "_MMA", gemm._Body((tile,), rate=1))
         with gemm.precision(precision):
             shapes = (2, 11, 13, 8), (33, 3, 3, 8)
             check_convolution(target, precision, *shapes, **UNEVEN)

@@ -412,8 +412,8 @@ def test_every_precision_trains_about_as_fp32(cuda, optimizer):
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
-def test_a_planned_step_has_the_precision_of_a_plain_one(cuda, precision):
-    """To the bit, where no fused layer rounds in another order."""
+def test_a_planned_step_has_the_precision_of_a_plain_one(cuda, undivided, precision):
+    """To the bit, where no fused layer rounds in another order and no product is divided."""
     found = []
     for plan in (True, False):
         model = build(lambda: [Conv2D(6, 3), ReLU(), Flatten(), Dense(4)], "cuda", seed=0)

@@ -1,7 +1,9 @@
 // Copies from global to shared memory that run beside the arithmetic (`cp.async`, from sm_80 on).
 //
-//   copy_async<BYTES>(to, from, valid)   begins a copy of 4 or 16 BYTES; only the first `valid` are
-//                                        read, the others become zero
+//   copy_elements<N>(to, from, inside)   begins a copy of N elements, or of zeros where `from` is
+//                                        not inside an array; of elements of 2 bytes at once
+//   copy_async<BYTES>(to, from, valid)   begins a copy of 4, 8 or 16 BYTES; only the first `valid`
+//                                        are read, the others become zero
 //   commit_copies()                      makes a group of this thread's copies since its last group
 //   wait_copies<N>()                     waits for all of its groups but the last N
 //
@@ -15,16 +17,13 @@
 
 template <int BYTES>
 __device__ inline void copy_async(void *to, const void *from, int valid = BYTES) {
-    static_assert(BYTES == 4 || BYTES == 16, "4 or 16 bytes");
+    static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "4, 8 or 16 bytes");
     const uint32 shared = uint32(__cvta_generic_to_shared(to));
-    if (BYTES == 16)  // past the first-level cache
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(from),
-                     "r"(valid)
-                     : "memory");
-    else
-        asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared), "l"(from),
-                     "r"(valid)
-                     : "memory");
+    // Through the first-level cache, where windows meet their neighbours' pixels, and blocks of a
+    // multiprocessor each other's filters.
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %3, %2;" ::"r"(shared), "l"(from),
+                 "r"(valid), "n"(BYTES)
+                 : "memory");
 }
 __device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> __device__ inline void wait_copies() {
@@ -35,7 +34,7 @@ template <int N> __device__ inline void wait_copies() {
 
 template <int BYTES>
 __device__ inline void copy_async(void *to, const void *from, int valid = BYTES) {
-    static_assert(BYTES == 4 || BYTES == 16, "4 or 16 bytes");
+    static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "4, 8 or 16 bytes");
     if (BYTES == 16 && valid == 16) {
         *static_cast<uint4 *>(to) = *static_cast<const uint4 *>(from);
         return;
@@ -48,3 +47,12 @@ __device__ inline void commit_copies() {}
 template <int N> __device__ inline void wait_copies() {}
 
 #endif
+
+template <int N, typename E>
+__device__ inline void copy_elements(E *to, const E *from, bool inside) {
+    constexpr int BYTES = N * sizeof(E);
+    if constexpr (BYTES >= 4)
+        copy_async<BYTES>(to, from, inside ? BYTES : 0);
+    else
+        *to = inside ? *from : E(0);
+}

@@ -108,6 +108,13 @@ template <typename V> static inline void store_first_bytes(unsigned char *p, V v
 }
 #endif
 
+// N registers of neighbours, the first `count` lanes of them.
+template <typename E, typename V, int N>
+static inline void store_row(E *p, const V (&value)[N], int count) {
+    constexpr int LANES = Simd<E>::LANES;
+    UNROLL for (int v = 0; v < N; ++v) store_first(p + v * LANES, value[v], count - v * LANES);
+}
+
 // Asks for `count` elements of what a loop over neighbours comes to in 8 KB, or in `distance`
 // elements. The processor itself looks ahead along few runs at a time, and not past the end of a
 // page of 4 KB.

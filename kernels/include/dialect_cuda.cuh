@@ -35,6 +35,36 @@ template <typename E> __device__ inline E load_first(const E *p, int count, E ot
 template <typename E, typename V> __device__ inline void store_first(E *p, V value, int count) {
     if (count > 0) *p = E(value);
 }
+// N neighbours, the first `count` of them; all at once where the address allows it.
+template <typename E, typename V, int N>
+__device__ inline void store_row(E *to, const V (&value)[N], int count) {
+    struct alignas(sizeof(E) * N < 16 ? sizeof(E) * N : 16) Row { E value[N]; };
+    if (count >= N && (unsigned long long)to % alignof(Row) == 0) {
+        Row row;
+        for (int i = 0; i < N; ++i) row.value[i] = E(value[i]);
+        *reinterpret_cast<Row *>(to) = row;
+    } else {
+        for (int i = 0; i < N; ++i)
+            if (i < count) to[i] = E(value[i]);
+    }
+}
+template <typename E, typename V, int N>
+__device__ inline void load_row(V (&value)[N], const E *from, int count) {
+    struct alignas(sizeof(E) * N < 16 ? sizeof(E) * N : 16) Row { E value[N]; };
+    if (count >= N && (unsigned long long)from % alignof(Row) == 0) {
+        const Row row = *reinterpret_cast<const Row *>(from);
+        for (int i = 0; i < N; ++i) value[i] = V(row.value[i]);
+    } else {
+        for (int i = 0; i < N; ++i) value[i] = i < count ? V(from[i]) : V(0);
+    }
+}
+// N neighbours, at an address that N of them divide, or 16 bytes.
+template <int N, typename E, typename V>
+__device__ inline void load_vector(V (&value)[N], const E *from) {
+    struct alignas(sizeof(E) * N < 16 ? sizeof(E) * N : 16) Row { E value[N]; };
+    const Row row = *reinterpret_cast<const Row *>(from);
+    for (int i = 0; i < N; ++i) value[i] = V(row.value[i]);
+}
 // Other threads hide the time that memory takes.
 template <typename E> __device__ inline void fetch_ahead(const E *, int = 1, int = 0) {}
 

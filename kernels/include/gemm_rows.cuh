@@ -27,6 +27,23 @@ constexpr int SHEET = 256;                           // rows whose sums wait for
 static_assert(BN >= VECTORS * LANES, "a panel must hold the columns of a micro-tile");
 static_assert(SHEET % TM == 0 && BK * BN >= BAND * TM, "sheets must hold whole micro-tiles");
 
+// Puts what a loader copies to elements STEP apart.
+template <int STEP> struct Converted {
+    acc_t *out;
+
+    // The next `length` elements: the source's from `begin` to `end`, and zeros around them.
+    __device__ __forceinline__ void run(const T *source, int begin, int end, int length) {
+        copy_between<STEP>(out, source, begin, end, length);
+        out += length * STEP;
+    }
+};
+
+// Copies columns [column, column + count) of a row to elements STEP apart.
+template <int STEP, class Loader>
+__device__ inline void load(const Loader &loader, int row, int column, int count, acc_t *out) {
+    loader.load(loader.row(row), loader.column(column), count, Converted<STEP>{out});
+}
+
 // The part of [0, count) that block `index` of `blocks` takes, in whole multiples of `unit`.
 struct Part {
     int begin, end;

@@ -76,15 +76,16 @@ template <class Order> struct Im2col {
     // How many make a tap row.
     __device__ int runs(int run) const { return run > channels ? 1 : window.KW; }
 
-    // An image, and where its pixel under the first tap is.
+    // The pixel under the first tap, which need not be in the image.
     struct Row {
-        const T *image;
+        const T *first;
         int h, w;
     };
     __device__ Row row(int r) const {
         const Window &g = window;
         const Place at = order.place(r);
-        return {x + at.n * g.H * g.W * C, at.row * g.SH - g.PH, at.column * g.SW - g.PW};
+        const int h = at.row * g.SH - g.PH, w = at.column * g.SW - g.PW;
+        return {x + ((at.n * g.H + h) * g.W + w) * C, h, w};
     }
 
     // A run, by its first tap, and a place in it.
@@ -107,10 +108,46 @@ template <class Order> struct Im2col {
             const int until = larger(smaller(g.W - iw, g.KW), 0);
             const int begin = smaller(larger(before * C - j, 0), length);
             const int end = inside ? larger(smaller(until * C - j, length), begin) : begin;
-            out.run(row.image + ((int64)ih * g.W + iw) * C + j, begin, end, length);
+            const int64 pixel = (int64)kh * g.DH * g.W + kw * g.DW;
+            out.run(row.first + pixel * C + j, begin, end, length);
             done += length;
             if (++kw == runs) kw = 0, ++kh;
         }
+    }
+
+    // What gemm_stages.cuh asks: a tap by its distance from the first one, and a channel.
+    struct Segment { int h, w, channel; };
+    __device__ Segment segment(int c) const {
+        const int tap = c / channels, kh = tap / window.KW, kw = tap - kh * window.KW;
+        return {kh * window.DH, kw * window.DW, c - tap * channels};
+    }
+    __device__ void advance(Segment &segment, int n) const {
+        segment.channel += n;
+        while (segment.channel >= channels) {
+            segment.channel -= channels;
+            segment.w += window.DW;
+            if (segment.w == window.KW * window.DW) segment.w = 0, segment.h += window.DH;
+        }
+    }
+    // Of rows by pixel.
+    __device__ void advance(Row &row, int n) const {
+        const Window &g = window;
+        const int width = g.OW * g.SW, height = g.OH * g.SH;  // of all windows
+        row.w += n * g.SW;
+        row.first += (int64)n * g.SW * C;
+        while (row.w >= width - g.PW) {
+            row.w -= width, row.h += g.SH;
+            row.first += ((int64)g.SH * g.W - width) * C;
+        }
+        while (row.h >= height - g.PH) {
+            row.h -= height;
+            row.first += (int64)(g.H - height) * g.W * C;
+        }
+    }
+    __device__ bool at(const Row &row, const Segment &segment, const T *&from) const {
+        const int h = row.h + segment.h, w = row.w + segment.w;
+        from = row.first + (((int64)segment.h * window.W + segment.w) * C + segment.channel);
+        return unsigned(h) < unsigned(window.H) && unsigned(w) < unsigned(window.W);
     }
 
     // What gemm_rows.cuh asks: where windows that lie in the image as a whole have their pixels.
@@ -171,15 +208,37 @@ struct TurnedFilters {
     Lattice taps;
     int KH, KW, filters, channels;
 
-    __device__ const T *row(int r) const {
-        const int tap = taps.rows * taps.columns - 1 - r / filters, f = r % filters;
-        const int kh = taps.row + tap / taps.columns * taps.row_step;
-        const int kw = taps.column + tap % taps.columns * taps.column_step;
-        return w + (((int64)f * KH + kh) * KW + kw) * channels;
+    struct Row { int f, kh, kw; };
+    __device__ Row row(int r) const {
+        const int tap = taps.rows * taps.columns - 1 - r / filters;
+        return {r % filters, taps.row + tap / taps.columns * taps.row_step,
+                taps.column + tap % taps.columns * taps.column_step};
+    }
+    __device__ const T *first(const Row &row) const {
+        return w + (((int64)row.f * KH + row.kh) * KW + row.kw) * channels;
     }
     __device__ int column(int c) const { return c; }
-    template <class Out> __device__ void load(const T *row, int column, int count, Out out) const {
-        out.run(row + column, 0, count, count);
+    template <class Out>
+    __device__ void load(const Row &row, int column, int count, Out out) const {
+        out.run(first(row) + column, 0, count, count);
+    }
+
+    // What gemm_stages.cuh asks.
+    __device__ int segment(int c) const { return c; }
+    __device__ void advance(int &segment, int n) const { segment += n; }
+    __device__ void advance(Row &row, int n) const {
+        row.f += n;
+        while (row.f >= filters) {
+            row.f -= filters;
+            row.kw -= taps.column_step;
+            if (row.kw >= taps.column) continue;
+            row.kw += taps.columns * taps.column_step;
+            row.kh -= taps.row_step;
+        }
+    }
+    __device__ bool at(const Row &row, int segment, const T *&from) const {
+        from = first(row) + segment;
+        return true;
     }
 };
 
@@ -198,9 +257,7 @@ struct AtPixels {
             if (i >= rows) break;
             const int64 h = at.n * H + pixels.row + at.row * pixels.row_step;
             const int w = pixels.column + at.column * pixels.column_step;
-            T *const to = y + (h * W + w) * stride + n;
-            UNROLL for (int v = 0; v < V; ++v)
-                store_first(to + v * LANES, tile[i][v], columns - v * LANES);
+            store_row(y + (h * W + w) * stride + n, tile[i], columns);
             at.advance(pixels.rows, pixels.columns);
         }
     }

@@ -25,8 +25,7 @@ class CudaTarget:
     """One NVIDIA GPU; arrays are CuPy's."""
 
     name = "cuda"
-    #: The GEMM's tile: 256 threads of 4 x 4 outputs, both panels within 48 KB even in float64.
-    constants = {"BM": 64, "BN": 64, "BK": 16}
+    constants: dict[str, int] = {}
     dtypes: tuple[str, ...] = ("float32", "float64", "float16", "bfloat16")
     near_bytes = 0
     threads = 256
@@ -54,7 +53,7 @@ class CudaTarget:
         """Compile, or load from CuPy's cache, one entry point; return what binds its launches."""
         cupy = self._cupy
         with self.on():
-            function = self._module(source, constants).get_function(entry)
+            function = self._module(source, entry, constants).get_function(entry)
 
         def bind(grid: Grid, threads: int, shared: int, arguments: list[Any]) -> Launch:
             packed = tuple(map(_argument, arguments))
@@ -151,8 +150,8 @@ class CudaTarget:
         for kernel in kernels:
             kernel.compile()
 
-    def _module(self, source: Source, constants: dict[str, Any]) -> Any:
-        text = source.specialised(constants)
+    def _module(self, source: Source, entry: str, constants: dict[str, Any]) -> Any:
+        text = source.specialised(constants, entry)
         module = self._modules.get(text)
         if module is None:
             cupy = self._cupy

@@ -112,8 +112,8 @@ class Source:
         """The parameters of every entry point, read from the text itself."""
         return {name: _parameters(text) for name, text in _ENTRY.findall(self.text)}
 
-    def specialised(self, constants: dict[str, Any]) -> str:
-        """Return the text under these constants."""
+    def specialised(self, constants: dict[str, Any], entry: str | None = None) -> str:
+        """Return the text under these constants, of all entry points or of one alone."""
         lines = []
         for name, value in sorted(constants.items()):
             if isinstance(value, int):
@@ -124,7 +124,10 @@ class Source:
             if header:
                 lines.append(f"#include <{header}>")
             lines.append(f"#define TYPE_{name} {c_type}")
-        return "\n".join([*lines, self.text])
+        text = self.text
+        if entry is not None:
+            text = _ENTRY.sub(lambda found: _only(entry, found), text)
+        return "\n".join([*lines, text])
 
     def library(self, entry: str, constants: dict[str, Any]) -> str:
         """Return the text of a library for a C++ compiler, with this entry point to launch."""
@@ -142,6 +145,11 @@ class Source:
     def constants(self, target: Target, dtype: Any) -> dict[str, Any]:
         """Return the constants of the common specialisation for a target and element type."""
         return {**target.constants, **self.defaults, "T": dtype}
+
+
+def _only(entry: str, found: re.Match[str]) -> str:
+    """Return the head of an entry point, which becomes a template, never compiled, but for one."""
+    return found[0] if found[1] == entry else found[0].replace("KERNEL", "OTHER_KERNEL", 1)
 
 
 def flattened(name: str, text: str | None = None) -> str:

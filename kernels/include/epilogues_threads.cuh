@@ -1,0 +1,69 @@
+// The epilogues of convolutions and dense layers for blocks of many threads.
+#pragma once
+
+// What BiasRelu would hand its values to, had one thread all of a channel: nothing.
+struct Nothing {};
+
+// y[m, n] = value + bias[n], clipped below at zero when relu is set; bias may be null.
+template <class Taker = Nothing> struct BiasRelu {
+    T *y;
+    const T *bias;
+    int64 stride;
+    int relu;
+    bool past;  // past_caches of y: the caches take care of themselves here
+    Taker take;
+
+    template <int V>
+    __device__ void store(int m, int n, const acc_t (&tile)[TM][V], int rows, int columns) const {
+        acc_t shift[V];
+        UNROLL for (int v = 0; v < V; ++v) shift[v] = bias && v < columns ? acc_t(bias[n + v]) : 0;
+        UNROLL for (int i = 0; i < TM; ++i) {
+            acc_t value[V];
+            UNROLL for (int v = 0; v < V; ++v) {
+                value[v] = tile[i][v] + shift[v];
+                if (relu && value[v] < 0) value[v] = 0;
+            }
+            if (i < rows) store_row(y + (m + i) * stride + n, value, columns);
+        }
+    }
+};
+
+// y[window, n] = the maximum over the window's pixels of value + bias[n], clipped below at zero;
+// argmax is where it lies. The rows m are pixels in the order of their windows.
+struct BiasPoolRelu {
+    T *y;
+    uint8 *argmax;
+    const T *bias;
+    int64 stride;
+    int taps;  // pixels of a window, 2 or 4
+
+    template <int V>
+    __device__ void store(int m, int n, const acc_t (&tile)[TM][V], int rows, int columns) const {
+        if (taps == 4)
+            pool<4>(m / 4, n, tile, rows / 4, columns);
+        else
+            pool<2>(m / 2, n, tile, rows / 2, columns);
+    }
+
+    template <int TAPS, int V>
+    __device__ __forceinline__ void pool(int window, int n, const acc_t (&tile)[TM][V], int windows,
+                                         int columns) const {
+        acc_t shift[V];
+        UNROLL for (int v = 0; v < V; ++v) shift[v] = bias && v < columns ? acc_t(bias[n + v]) : 0;
+        UNROLL for (int i = 0; i < TM / TAPS; ++i) {
+            acc_t best[V];
+            int index[V];
+            UNROLL for (int v = 0; v < V; ++v) {
+                Maximum maximum(as_stored(tile[i * TAPS][v] + shift[v]));
+                UNROLL for (int tap = 1; tap < TAPS; ++tap)
+                    maximum.meet(as_stored(tile[i * TAPS + tap][v] + shift[v]), tap);
+                best[v] = maximum.best < 0 ? 0 : maximum.best;
+                index[v] = maximum.index;
+            }
+            if (i >= windows) break;
+            const int64 out = (int64)(window + i) * stride + n;
+            store_row(y + out, best, columns);
+            store_row(argmax + out, index, columns);
+        }
+    }
+};
