@@ -81,7 +81,7 @@ _MMA = _Body(
 #: The same of arrays of 16 bits.
 _MMA_16 = _Body(
     (
-        Tile(128, 128, 32, 64, 64, 3),
+        Tile(128, 128, 32, 64, 32, 3),
         Tile(128, 64, 32, 64, 32, 3, speed=0.95),
         Tile(64, 64, 32, 64, 32, 3, speed=0.95),
         Tile(64, 64, 32, 32, 32, 3, speed=0.75),

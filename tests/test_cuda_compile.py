@@ -33,7 +33,7 @@ def test_message_names_the_kernels_file_and_line() -> None:
     with pytest.raises(Exception, match=r"kernels/faulty\.cu\(5\): error: .*lost"):
         nvrtc.compiled(nvrtc.specialised(source, "float32"), source.name, "sm_90")
     # A tile that its micro-tiles do not fill: the fault is then in a header.
-    message = r"kernels/include/gemm_fma\.cuh\(\d+\): error: .*must fill"
+    message = r"kernels/include/gemm_stages\.cuh\(\d+\): error: .*must fill"
     with pytest.raises(Exception, match=message):
         nvrtc.compiled(
             nvrtc.specialised(source, "float32", BM=66, BN=64, BK=16), source.name, "sm_90"

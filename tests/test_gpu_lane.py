@@ -348,7 +348,7 @@ def test_what_ptx_leaves_open(body, expected):
 
 
 @pytest.fixture
-def row(cuda):
+def row(cuda, undivided):
     """A small row of the benchmark as the profile has it, and how to time it."""
     if device.real_gpu():
         pytest.skip("the GPU is a real one")

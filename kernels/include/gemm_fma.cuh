@@ -13,11 +13,6 @@
 
 constexpr int LANES_M = 32 / LANES_N;
 constexpr int REPEATS_M = WARP_M / (LANES_M * TM), REPEATS_N = WARP_N / (LANES_N * TN);
-// Warps that a multiprocessor must hold: 8 of as many registers as there are, which leaves the
-// compiler room to read ahead; 12 of 168 where there are few sums.
-constexpr int WARPS = REPEATS_M * REPEATS_N > 2 ? 8 : 12;
-constexpr int BLOCKS = WARPS * 32 > THREADS ? WARPS * 32 / THREADS : 1;
-
 static_assert(LANES_M * TM % 32 == 0, "micro-tiles of A lie whole blocks of lines apart");
 static_assert(LANES_N == 2 || LANES_N == 4, "lanes in pairs both ways");
 static_assert(WARP_M % (LANES_M * TM) == 0 && WARP_N % (LANES_N * TN) == 0,

@@ -7,7 +7,7 @@
 // four neighbours at once, and has micro-tiles of 4 x 4 outputs in the end.
 //
 //   bytes    as in gemm_fma.cuh
-//   shared   for a warp's 64 x 64 outputs by 32 of k in 16 bits, 16 reads of 16 bytes a lane for 64
+//   shared   for a warp's 64 x 32 outputs by 32 of k in 16 bits, 12 reads of 16 bytes a lane for 32
 //            products of 16 x 8 x 16
 //   geometry as in gemm_fma.cuh
 //   lanes    with g = lane / 4, t = lane % 4, a lane reads of each 32 outputs those from 4g on, and
@@ -18,11 +18,6 @@
 #include "mma.cuh"
 
 using precision_t = TYPE_PRECISION;
-
-// Warps that a multiprocessor must hold: 12 of 168 registers a thread, or 8 where sums take half of
-// them. The tiles of three blocks are also what the 100 KB of sm_86 and sm_89 take.
-constexpr int WARPS = WARP_M * WARP_N > 2048 ? 8 : 12;
-constexpr int BLOCKS = WARPS * 32 > THREADS ? WARPS * 32 / THREADS : 1;
 
 static_assert(sizeof(acc_t) == sizeof(float), "sums in float");
 static_assert(WARP_M % 32 == 0 && WARP_N % 32 == 0, "products must fill a warp's outputs");

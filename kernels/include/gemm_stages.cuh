@@ -28,6 +28,13 @@ static_assert(STAGES >= 2, "a tile to multiply and one on its way");
 
 constexpr int UNIT = 16 / sizeof(T);  // elements in a segment of 16 bytes, as banks serve them
 
+// Warps that a multiprocessor must hold: 12, with 168 registers a thread, or 8 where sums and the
+// rows of copies take more than the rest leaves.
+constexpr int SUMS = BM * BN / THREADS * int(sizeof(acc_t) / 4);
+constexpr int ROWS_OF_COPIES = 4 * (BM * BK / UNIT / THREADS);
+constexpr int WARPS = SUMS + ROWS_OF_COPIES > 48 ? 8 : 12;
+constexpr int BLOCKS = WARPS * 32 > THREADS ? WARPS * 32 / THREADS : 1;
+
 // Elements of A and of B in a copy: a UNIT, where every row begins at a multiple of 16 bytes and no
 // copy would cross the end of a row or tap; else one.
 #ifndef VECTOR_A

@@ -3,11 +3,25 @@
 #include "gemm.cuh"
 #include "im2col.cuh"
 
-// What the two loaders copy from one row of `count` elements, one after the other.
+// Copies a row of `count` elements as the GEMM does.
+template <class Loader>
+__device__ void copy_row(const Loader &loader, int row, int count, acc_t *out) {
+#ifdef __CUDACC__
+    auto segment = loader.segment(0);
+    for (int i = 0; i < count; ++i, loader.advance(segment, 1)) {
+        const T *from;
+        out[i] = loader.at(loader.row(row), segment, from) ? acc_t(*from) : acc_t(0);
+    }
+#else
+    load<1>(loader, row, 0, count, out);
+#endif
+}
+
+// What the two loaders copy from one row, one after the other.
 KERNEL far_rows(const T *__restrict__ x, T *__restrict__ out, Window g, int row, int count) {
     if (threadIdx.x > 0) return;
-    load<1>(Matrix{x, count}, row, 0, count, out);
-    load<1>(Im2col<ByPixel>{x, g, count, count, {g.OH, g.OW}}, row, 0, count, out + count);
+    copy_row(Matrix{x, count}, row, count, out);
+    copy_row(Im2col<ByPixel>{x, g, count, count, {g.OH, g.OW}}, row, count, out + count);
 }
 
 // The pixel and channel that thread 0 of the last block comes to first, and a pixel's place.
