@@ -221,7 +221,7 @@ struct Copier<ROWS, EXTENT, VECTOR, Loader, false> {
           k(k_begin + Lines::line()), depth(Axes::depth(loader, k)) {
         UNROLL for (int i = 0; i < Lines::REPEATS; ++i) {
             const int output = Lines::column() + i * THREADS;
-            outputs[i] = Axes::output(loader, first + smaller(output, limit - 1));
+            outputs[i] = Axes::output(loader, first + smaller(output, limit - VECTOR));
         }
     }
 

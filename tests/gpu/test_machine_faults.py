@@ -95,6 +95,9 @@ def test_a_copy_to_what_is_still_read(machine, values, empty):
 def test_a_copy_of_16_bytes_from_an_address_that_4_divide(machine, values, empty):
     report = caught(machine, "unaligned_copy", "misaligned", 1, 1, values(64), empty(4))
     assert "is no multiple of 16" in report
+    text = text_of("unaligned_copy").replace("x + 1", "x + 1, 0")  # PTX excepts no size
+    report = caught(machine, "unaligned_copy", "misaligned", 1, 1, values(64), empty(4), text=text)
+    assert "is no multiple of 16" in report
 
 
 # ---- global memory ------------------------------------------------------------------------------

@@ -176,9 +176,8 @@ Addresses addresses_of(const Warp &warp, uint32_t operand, int64_t offset, bool 
     return result;
 }
 
-void check_access(Warp &warp, const Instruction &at, Space space, Addresses &addresses,
-                  uint32_t bytes, uint32_t alignment, Access access) {
-    addresses.shape = warp.active == ALL ? shape_of(addresses, bytes) : Shape::scattered;
+void check_alignment(const Warp &warp, const Instruction &at, const Addresses &addresses,
+                     uint32_t bytes, uint32_t alignment, Access access) {
     uint64_t together = addresses.of[0];
     if (addresses.shape == Shape::scattered || bytes % alignment != 0) {
         together = 0;
@@ -191,6 +190,12 @@ void check_access(Warp &warp, const Instruction &at, Space space, Addresses &add
                       attempt(warp, at, bytes, access) + " is not aligned: " +
                           address_of(warp.block->running, addresses.of[lowest(rest)], bytes) +
                           " is no multiple of " + std::to_string(alignment));
+}
+
+void check_access(Warp &warp, const Instruction &at, Space space, Addresses &addresses,
+                  uint32_t bytes, uint32_t alignment, Access access) {
+    addresses.shape = warp.active == ALL ? shape_of(addresses, bytes) : Shape::scattered;
+    check_alignment(warp, at, addresses, bytes, alignment, access);
     switch (space) {
     case Space::global:
     case Space::constant:

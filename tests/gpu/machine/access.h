@@ -22,6 +22,10 @@ Addresses addresses_of(const Warp &warp, const Instruction &at);
 // Those that an operand and an offset give.
 Addresses addresses_of(const Warp &warp, uint32_t operand, int64_t offset, bool wide);
 
+// Checks that addresses of accesses of `bytes` a lane are multiples of `alignment`. Throws Fault.
+void check_alignment(const Warp &warp, const Instruction &at, const Addresses &addresses,
+                     uint32_t bytes, uint32_t alignment, Access access);
+
 // Checks an access of `bytes` a lane: alignment (to `alignment` bytes), bounds, reads of what
 // nobody wrote, races. Then turns the addresses into those of the host. Throws Fault.
 void check_access(Warp &warp, const Instruction &at, Space space, Addresses &addresses,

@@ -41,7 +41,10 @@ const Instruction *begin_copy(Warp &w, const Instruction &i) {
         w.active = lanes_alike(rest, wanted);
         rest &= ~w.active;
         const uint32_t bytes = wanted[lowest(w.active)];
-        if (bytes) check_access(w, i, Space::global, from, bytes, i.count, Access::read);
+        if (bytes)
+            check_access(w, i, Space::global, from, bytes, i.count, Access::read);
+        else
+            check_alignment(w, i, from, i.count, i.count, Access::read);
     }
     w.active = all;
     for (uint32_t rest = all; rest; rest &= rest - 1) {
