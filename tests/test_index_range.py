@@ -37,6 +37,15 @@ def test_loaders_reach_elements_past_2_to_the_31(target, tmp_path):
         assert host(out).tolist() == 2 * expected
 
 
+def test_the_last_part_of_k_ends_where_k_does(target):
+    K, share = 2**31 - 1, 2**23
+    end = target.array(np.zeros(1, np.int32))
+    kernel = Source("far_indices.cu", TEXT, packaged=False).kernel("far_share", target, FLOAT)
+    for split, expected in ((254, 255 * share), (255, K)):
+        kernel((1, 1, 1), 1, end, K, share, split)
+        assert host(end) == expected
+
+
 def test_grid_strides_and_places_count_in_64_bits(target):
     pixels, C, height, width = 2**33 + 5, 3, 7, 11
     out = target.array(np.full(5, -1, np.int64))

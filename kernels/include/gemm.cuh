@@ -45,14 +45,15 @@ struct Share {
     int begin, end;
     __device__ Share(int K, int share) : Share(K, share, blockIdx.z) {}
     __device__ Share(int K, int share, int split)
-        : begin(split * share), end(smaller(K, begin + share)) {}
+        : begin(split * share), end(begin + smaller(share, K - begin)) {}
 };
 
 #if defined(__CUDACC__)
 // The rows of an M x N product that fall to this block: of all columns, where gridDim.y is 1.
 struct BlockRows {
     int begin, end;
-    __device__ explicit BlockRows(int M) : begin(blockIdx.x * BM), end(smaller(begin + BM, M)) {}
+    __device__ explicit BlockRows(int M)
+        : begin(blockIdx.x * BM), end(begin + smaller(BM, M - begin)) {}
 };
 
 #include "gemm_stages.cuh"

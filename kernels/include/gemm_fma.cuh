@@ -64,5 +64,5 @@ __device__ Block gemm(const A &a, const B &b, int M, int N, int k_begin, int k_e
         if (row < M && column < N)
             epilogue.store(row, column, sum[r][s], smaller(TM, M - row), smaller(TN, N - column));
     }
-    return {m0, smaller(m0 + BM, M), n0, smaller(n0 + BN, N)};
+    return {m0, int(smaller(m0 + unsigned(BM), unsigned(M))), n0, smaller(n0 + BN, N)};
 }

@@ -110,5 +110,5 @@ __device__ Block gemm(const A &a, const B &b, int M, int N, int k_begin, int k_e
             sum[i][r / 2][s][j][r % 2 * 2 + c];
         epilogue.store(m, n, tile, smaller(TM, M - m), smaller(TN, N - n));
     }
-    return {m0, smaller(m0 + BM, M), n0, smaller(n0 + BN, N)};
+    return {m0, int(smaller(m0 + unsigned(BM), unsigned(M))), n0, smaller(n0 + BN, N)};
 }

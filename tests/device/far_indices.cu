@@ -24,6 +24,11 @@ KERNEL far_rows(const T *__restrict__ x, T *__restrict__ out, Window g, int row,
     copy_row(Im2col<ByPixel>{x, g, count, count, {g.OH, g.OW}}, row, count, out + count);
 }
 
+// Where a part of k ends.
+KERNEL far_share(int *__restrict__ end, int K, int share, int split) {
+    if (threadIdx.x == 0) end[0] = Share(K, share, split).end;
+}
+
 // The pixel and channel that thread 0 of the last block comes to first, and a pixel's place.
 KERNEL far_pixels(int64 *__restrict__ out, int64 pixels, int C, int height, int width) {
     if (blockIdx.x + 1 < gridDim.x || threadIdx.x > 0) return;
