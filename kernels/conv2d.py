@@ -212,6 +212,9 @@ def _filter_gradient(
     if winograd.suits(target, x.dtype, s.N, s.window, s.C, s.F, groups):
         return winograd.filter_gradient(dy, x, dw, s.window, target=target)
     x, g = padded(target, x, s.window)
+    g = Window.from_buffer_copy(g)
+    # A single window has no next one, however far away: the kernel's steps must not overflow.
+    g.SH, g.SW = (step if count > 1 else 1 for count, step in ((g.OH, g.SH), (g.OW, g.SW)))
     rows = dy.size // s.F
     work = gemm.divide(target, x.dtype, s.K, s.F // groups, rows, groups, split="always")
     vectors = _vectors(target, x, s.C, groups), _vectors(target, dy, s.F, groups)

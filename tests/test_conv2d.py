@@ -175,6 +175,14 @@ def test_the_filter_gradient_of_many_rows_keeps_its_precision(target):
     check_backward(target, dy, x, w)
 
 
+def test_the_stride_of_a_single_window_may_be_of_any_length(target):
+    x, w, dy = (
+        normal(i, *shape, dtype="float32")
+        for i, shape in enumerate([(40, 3, 3, 4), (8, 3, 3, 4), (40, 1, 1, 8)])
+    )
+    check_backward(target, dy, x, w, stride=(2**30, 2**31 - 1))
+
+
 def test_a_row_with_padding_of_over_two_to_the_31_elements_is_refused(target):
     x, w = np.ones((1, 1, 1, 4096), np.float32), np.ones((1, 1, 1, 4096), np.float32)
     with pytest.raises(ValueError, match="x: elements of a padded row: got 8589938688"):
