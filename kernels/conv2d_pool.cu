@@ -1,7 +1,7 @@
 // The gradients of convolution, max-pooling and ReLU in one, without what is zero in them.
 //
 //   Of the pixels in a pooling window the gradient reaches only the maximum, and not even that
-//   where the ReLU clipped. With g[p, f] = dy[p, f] where y[p, f] > 0, else 0, for window p and
+//   where the ReLU clipped. With g[p, f] = 0 where y[p, f] <= 0, else dy[p, f], for window p and
 //   filter f, whose maximum lies at place q = argmax[p, f]:
 //
 //   dx[taps under (p, q)] += g[p, f] * w[f, :]
@@ -133,7 +133,7 @@ KERNEL conv2d_pool_filter_gradient(const T *__restrict__ dy, const T *__restrict
     const int words = ceil_div(windows, 2 * BITS) * 2, columns = pool.rows * pool.run;
     acc_t *strips = memory + canvas.size();
     int *begin = reinterpret_cast<int *>(strips + pool.strips);  // (windows, places)
-    int *passed = begin + windows * places;  // (words, F): the windows with y > 0, a bit for each
+    int *passed = begin + windows * places;  // (words, F): windows with a gradient, a bit for each
     BLOCK_STRIDE(i, windows * places) begin[i] = canvas.place(i / places, i % places);
     canvas.clear();
     partial += (int64)blockIdx.x * F * (columns + 1);
@@ -152,8 +152,8 @@ KERNEL conv2d_pool_filter_gradient(const T *__restrict__ dy, const T *__restrict
                     const int64 at = first + (word * BITS + b) * F + f;
                     const lanes_t output = lanes_t(load_first(y + at, F - f));
                     const lanes_t gradient = lanes_t(load_first(dy + at, F - f));
-                    bits |= output > 0 ? index_t{} + (1 << b) : index_t{};
-                    sum += output > 0 ? gradient : lanes_t{};
+                    bits |= output <= 0 ? index_t{} : index_t{} + (1 << b);
+                    sum += output <= 0 ? lanes_t{} : gradient;
                 }
                 store_first_whole<acc_t>(passed + word * F + f, bits, F - f);
             }
@@ -205,12 +205,12 @@ KERNEL conv2d_pool_input_gradient(const T *__restrict__ dy, const T *__restrict_
                     const acc_t *source = w + row * pool.run + column;
                     Registers sums = {};
                     for (int f0 = 0; f0 < F; f0 += 64) {
-                        uint64 bits = 0;  // the filters whose maximum is here and above 0
+                        uint64 bits = 0;  // the filters whose maximum is here and not clipped
                         for (int f = f0; f < smaller(f0 + 64, F); f += LANES) {
                             const lanes_t output = lanes_t(load_first(y + first + f, F - f));
                             const index_t index =
                                 load_first_whole<acc_t>(argmax + first + f, F - f);
-                            bits |= lane_bits<acc_t>((index == q) & (output > 0)) << (f - f0);
+                            bits |= lane_bits<acc_t>((index == q) & !(output <= 0)) << (f - f0);
                         }
                         for (; bits; bits &= bits - 1) {
                             const int64 f = f0 + first_bit(bits);

@@ -1,9 +1,9 @@
 // The gradient of what was max-pooled and clipped at zero, in windows that touch and do not
 // overlap.
 //
-//   dz[n, oh, ow, f] = dy[n, ph, pw, f]  where argmax is this pixel of the window and y > 0, else 0
+//   dz[n, oh, ow, f] = dy[n, ph, pw, f]  where argmax is this pixel of the window, unless y <= 0
 //
-// and 0 for pixels that are in no window.
+// and 0 for all other pixels, among them those in no window.
 //
 // shapes   dy, y, argmax (N, PH, PW, F); dz (N, OH, OW, F); a window has KH x KW pixels
 // bytes    all once
@@ -27,7 +27,7 @@ KERNEL unpool(const T *__restrict__ dy, const T *__restrict__ y, const uint8 *__
             load_row(gradient, dy + from, channels);
             load_row(output, y + from, channels);
             load_row(tap, argmax + from, channels);
-            UNROLL for (int i = 0; i < 4; ++i) if (!(output[i] > 0)) tap[i] = -1;
+            UNROLL for (int i = 0; i < 4; ++i) if (output[i] <= 0) tap[i] = -1;
         }
         const int h = at.row * KH, w = at.column * KW;
         for (int kh = 0; kh < smaller(KH, OH - h); ++kh)

@@ -198,16 +198,16 @@ def test_what_the_relu_clips_has_no_gradient(target, dtype):
         assert not host(gradient).any()
 
 
-def test_the_first_nan_of_a_window_wins_and_has_no_gradient(target, dtype):
+def test_the_first_nan_of_a_window_wins_and_has_the_gradient(target, dtype):
     x = np.array([[5, NAN, 1, 2], [NAN, 9, 4, 3]], dtype).reshape(1, 2, 4, 1)
     fused = Fused(target, x, np.ones((1, 1, 1, 1), dtype))
     y, argmax = fused.forward()
     np.testing.assert_array_equal(numbers(y).ravel(), [NAN, 4])
     np.testing.assert_array_equal(host(argmax).ravel(), [1, 2])
-    # As PyTorch's: a gradient passes only where y > 0, which NaN is not.
+    # As relu_backward, and PyTorch, have it: no gradient where y <= 0, which NaN is not.
     dx, _, db = fused.gradients(np.array([3, 7], dtype).reshape(y.shape), y, argmax)
-    np.testing.assert_array_equal(host(dx)[0, ..., 0], [[0, 0, 0, 0], [0, 0, 7, 0]])
-    np.testing.assert_array_equal(host(db), [7])
+    np.testing.assert_array_equal(host(dx)[0, ..., 0], [[0, 3, 0, 0], [0, 0, 7, 0]])
+    np.testing.assert_array_equal(host(db), [10])
 
 
 def test_what_the_relu_clips_meets_no_nan_on_cpu(dtype):
