@@ -104,7 +104,7 @@ def _taken(item):
     """Whether a test's target takes its types."""
     values = getattr(getattr(item, "callspec", None), "params", {})
     narrow = any(values.get(name) in NARROW for name in ("dtype", "pixel_type"))
-    return not narrow or values.get("target") == "cuda"
+    return not narrow or "cuda" in (values.get("target"), values.get("cuda"))
 
 
 @pytest.fixture(scope="session", autouse=True)
