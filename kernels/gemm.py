@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from .reduce import accumulator
@@ -45,7 +47,8 @@ class Tile(NamedTuple):
         return -(-M // self.BM), -(-N // self.BN), depth
 
 
-class _Body(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class _Body:
     """Tiles of one way to multiply, and the multiply-adds of a multiprocessor in a clock."""
 
     tiles: tuple[Tile, ...]
@@ -251,16 +254,34 @@ def divide(
         if split == "always":
             splits, share = _shares(K, 256, ON_CPU["splits"] // max(1, rows * columns * depth))
         return Work(None, (rows, columns, depth * splits), splits, share)
+    parts = (1,) if split == "never" else _SPLITS
+    least = 0 if split == "always" else 1  # one part writes zeros where there is no k
+    return _cheapest(_body(target, dtype), M, N, K, depth, parts, least, whole_rows)
+
+
+@lru_cache(maxsize=1024)
+def _cheapest(
+    body: _Body,
+    M: int,
+    N: int,
+    K: int,
+    depth: int,
+    parts: tuple[int, ...],
+    least: int,
+    whole_rows: bool,
+) -> Work:
+    """Return the way to share out a product on `cuda` that is estimated to take least time.
+
+    It is kept, for to find it takes longer than a small product.
+    """
     best = None
-    body = _body(target, dtype)
     for tile in body.tiles:
         if whole_rows and not N <= tile.BN <= MOST_IN_ROWS:
             continue
         rows, columns, _ = tile.grid(M, N, depth)
-        for wanted in (1,) if split == "never" else _SPLITS:
+        for wanted in parts:
             splits, share = _shares(K, tile.BK, wanted)
-            if split != "always":  # one part writes zeros where there is no k
-                splits = max(splits, 1)
+            splits = max(splits, least)
             work = Work(tile, (rows, columns, depth * splits), splits, share)
             clocks = _clocks(work, body.rate, M * N * depth)
             if best is None or clocks < best[0]:
