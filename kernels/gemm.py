@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from .reduce import accumulator
 from .runtime import Array, Kernel, Source, Target
-from .runtime.target import Grid
+from .runtime.target import GRID_YZ_MAX, Grid
 
 #: How `cpu` shares a product out, by ``bench/tune.py``: the rows of a block, which packs operand B
 #: anew, and the most blocks; the partial results of a split reduction.
@@ -283,9 +283,10 @@ def _cheapest(
             splits, share = _shares(K, tile.BK, wanted)
             splits = max(splits, least)
             work = Work(tile, (rows, columns, depth * splits), splits, share)
-            clocks = _clocks(work, body.rate, M * N * depth)
-            if best is None or clocks < best[0]:
-                best = clocks, work
+            too_many = max(work.grid[1:]) > GRID_YZ_MAX  # blocks, for any launch
+            cost = too_many, _clocks(work, body.rate, M * N * depth)
+            if best is None or cost < best[0]:
+                best = cost, work
             if splits < wanted:
                 break
     assert best is not None, "no tile has whole rows"

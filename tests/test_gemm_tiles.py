@@ -11,6 +11,7 @@ import comparison
 import kernels
 import reference
 from kernels import gemm
+from kernels.runtime.target import GRID_YZ_MAX
 from support import RTOL, host, normal
 
 BODIES = {
@@ -129,6 +130,19 @@ def test_products_of_divided_k(cuda, monkeypatch, dtype, x_shape, w_shape, optio
     assert all(work.splits > 1 for work in divided)
     for array, expected in zip(found, reference.conv2d_backward(dy, x, w, **options), strict=True):
         comparison.assert_close(array, expected, rtol=RTOL[dtype])
+
+
+@pytest.mark.parametrize(
+    "M, N, K, groups",
+    [
+        (9, 1, 128 * 28 * 28, 512),  # the filter gradient of a depthwise convolution
+        (4, 1, 2304, 4096),
+        (8, 3_000_000, 16, 1),  # more columns than as many narrow tiles as a launch may have
+    ],
+)
+def test_a_product_is_never_more_blocks_than_a_launch_takes(cuda, M, N, K, groups):
+    work = gemm.divide(cuda, np.dtype("float32"), M, N, K, groups, split="always")
+    assert max(work.grid[1:]) <= GRID_YZ_MAX
 
 
 @pytest.mark.parametrize("vectors", [False, True])
