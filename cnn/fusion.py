@@ -92,7 +92,7 @@ def _with_relu(network: Network, layer: Layer, relu: ReLU) -> Layer:
 
 
 def _dense_loss(network: Network, dense: Dense, loss: SoftmaxCrossEntropy) -> Layer | None:
-    return DenseLoss(dense, loss) if fits(network.target, network.dtype, dense.units) else None
+    return DenseLoss(dense, loss) if fits(network.target, dense.units) else None
 
 
 def _forward_conv(network: Network, conv: Conv2D, *after: Layer) -> Layer | None:

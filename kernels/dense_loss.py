@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from . import gemm
 from .reduce import accumulator
 from .runtime import Array, Source, Target, checks
@@ -12,9 +10,9 @@ from .softmax import IGNORE_INDEX
 _SOURCE = Source("dense_loss.cu")
 
 
-def fits(target: Target, dtype: Any, classes: int) -> bool:
+def fits(target: Target, classes: int) -> bool:
     """Return whether a block has all classes of its rows, as `dense_cross_entropy` needs."""
-    return classes > 0 and gemm.has_whole_rows(target, dtype, classes)
+    return classes > 0 and gemm.has_whole_rows(target, classes)
 
 
 def dense_cross_entropy(

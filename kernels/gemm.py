@@ -149,8 +149,6 @@ class Product(NamedTuple):
     kernel: Kernel
     grid: Grid
     threads: int
-    splits: int  # parts of k, whose sums are partial
-    share: int  # of k, in each but the last
 
     def __call__(self, *arguments: Any) -> None:
         """Launch it."""
@@ -182,7 +180,7 @@ def product(
     if work.tile is not None:
         more |= constants(work.tile, dtype, _multiplied(target, dtype), vectors)
     kernel = source.kernel(entry, target, dtype, **more)
-    return Product(kernel, work.grid, work.threads, work.splits, work.share)
+    return Product(kernel, work.grid, work.threads)
 
 
 def in_vectors(target: Target, array: Array, *lengths: int) -> bool:
@@ -293,7 +291,7 @@ def _cheapest(
     return best[1]
 
 
-def has_whole_rows(target: Target, dtype: Any, N: int) -> bool:
+def has_whole_rows(target: Target, N: int) -> bool:
     """Whether a block can have all of N columns."""
     if target.name == "cpu":
         return target.constants["BN"] >= N
@@ -311,9 +309,9 @@ def _clocks(work: Work, rate: int, outputs: int) -> float:
     """Return an estimate of the clocks that a product takes on `cuda`, with what adds it up."""
     tile = work.tile
     assert tile is not None
-    rounds = -(-math.prod(work.grid) // _MULTIPROCESSORS)
+    waves = -(-math.prod(work.grid) // _MULTIPROCESSORS)
     block = tile.BM * tile.BN * work.share / (rate * tile.speed)  # if it keeps all schedulers busy
-    clocks = block * max(rounds, _ISSUE / tile.warps)
+    clocks = block * max(waves, _ISSUE / tile.warps)
     if work.splits > 1:
         clocks += _LAUNCH + outputs * work.splits * 8 / _L2
     return clocks

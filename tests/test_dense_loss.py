@@ -75,8 +75,8 @@ def test_equals_the_layers_apart(target, dtype, rows, inputs, classes, smoothing
 
 
 def test_as_many_classes_as_fit(target, dtype):
-    classes = next(number for number in range(1, 1000) if not fits(target, dtype, number + 1))
-    assert fits(target, dtype, 10) and not fits(target, dtype, 0)
+    classes = next(number for number in range(1, 1000) if not fits(target, number + 1))
+    assert fits(target, 10) and not fits(target, 0)
     x, w = normal(0, 70, 9, dtype=dtype), normal(1, classes, 9, dtype=dtype)
     check(target, x, w, None, np.arange(70) % classes, 0.1)
 
