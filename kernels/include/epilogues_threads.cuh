@@ -1,7 +1,7 @@
 // The epilogues of convolutions and dense layers for blocks of many threads.
 #pragma once
 
-// What BiasRelu would hand its values to, had one thread all of a channel: nothing.
+// BiasRelu's Taker on cpu receives its values; here no thread has a whole channel.
 struct Nothing {};
 
 // y[m, n] = value + bias[n], clipped below at zero when relu is set; bias may be null.
@@ -10,7 +10,7 @@ template <class Taker = Nothing> struct BiasRelu {
     const T *bias;
     int64 stride;
     int relu;
-    bool past;  // past_caches of y: the caches take care of themselves here
+    bool past;  // these two are for cpu
     Taker take;
 
     template <int V>

@@ -1,15 +1,14 @@
 // The one GEMM: C[m, n] = sum over k of A[m, k] * B[k, n], for dense layers and convolutions.
 //
 // A *loader* presents an operand as rows of elements, which run either along the operand's output
-// index (m or n) or along the reduction index k. What row() gives may be kept for other columns.
+// index (m or n) or along the reduction index k. What row() returns serves all columns of the row.
 //
-//   on cpu    load(row(r), column(c), count, out): so many columns, as runs of neighbours in
-//   memory;
-//             how they get to their destination is the business of `out`
-//   on cuda   at(row(r), segment(c), from): where VECTOR columns are; see gemm_stages.cuh
+//   cpu    load(row(r), column(c), count, out) hands `count` columns to `out`, in runs that are
+//          contiguous in memory
+//   cuda   at(row(r), segment(c), from) gives the address of VECTOR columns; see gemm_stages.cuh
 //
-// Micro-tiles of TM rows of C are summed up in registers, and an *epilogue* takes each when it is
-// whole:   store(m, n, tile, rows, columns)   of which so many rows and columns are part of C.
+// Micro-tiles of TM rows of C are summed up in registers. An *epilogue* takes each finished one:
+// store(m, n, tile, rows, columns), of which only `rows` and `columns` are part of C.
 //
 //   cuda   gemm_fma.cuh: tiles of both operands in shared memory, micro-tiles a thread
 //          gemm_mma.cuh: the same on tensor cores, with a PRECISION: tf32, bf16 or fp16
@@ -40,7 +39,7 @@ using sum_t = TYPE_sum_t;
 // The rows and columns of C that a block has computed.
 struct Block { int m0, m1, n0, n1; };
 
-// What this block, the split blockIdx.z, has of k.
+// The k that a block sums over: part `split` of K, each `share` long but the last.
 struct Share {
     int begin, end;
     __device__ Share(int K, int share) : Share(K, share, blockIdx.z) {}

@@ -41,7 +41,7 @@ __device__ __forceinline__ void read(Registers &to, const T *stages, int start, 
             const int first = (p * 2 + r) * E::PER;
             to[i][p][r] = rounded<E>(value[i][first], value[i][first + E::PER - 1]);
         }
-    } else if constexpr (Tile::BY_OUTPUT) {
+    } else if constexpr (Tile::K_MAJOR) {
         const T *first = stages + (start ^ k) + apart * Tile::COLUMNS;
         UNROLL for (int i = 0; i < 4; ++i)
             load_vector<4>(reinterpret_cast<uint32(&)[4]>(to[i]),
