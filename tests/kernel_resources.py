@@ -44,8 +44,8 @@ MACHINES = {
 #: The sources of products, which are compiled by tile.
 PRODUCTS = ("conv2d.cu", "dense.cu", "dense_loss.cu")
 # The bodies of products: type, precision, tiles, where the first of them is compiled, and whether
-# the others are, too: once, of the source that has all loaders. Tensor cores: one precision of
-# float32 arrays wherever it is, the others once, and what Turing has.
+# the others are, too: once, of the source that has all loaders, by `make test-all`. Tensor cores:
+# one precision of float32 arrays wherever it is, the others once, and what Turing has.
 BODIES = [
     ("float32", "fp32", gemm._FMA, ARCHITECTURES, True),
     ("float64", "fp32", gemm._FMA_DOUBLE, ("sm_90",), True),
@@ -77,6 +77,7 @@ class Build:
     types: tuple[tuple[str, str], ...] = ()
     tile: gemm.Tile | None = None  # of a product
     vectors: bool = True  # whether its operands are copied 16 bytes at a time
+    slow: bool = False  # looked at by `make test-all` alone
 
     def __str__(self) -> str:
         """Return a name that tests are chosen by."""
@@ -132,8 +133,11 @@ def _products() -> list[Build]:
             for arch in machines
         ]
         if all_tiles:
-            builds += [Build("conv2d.cu", dtype, "sm_90", types, tile) for tile in others]
-            builds.append(Build("conv2d.cu", dtype, "sm_90", types, first, vectors=False))
+            of_tiles = [(tile, True) for tile in others] + [(first, False)]
+            builds += [
+                Build("conv2d.cu", dtype, "sm_90", types, tile, vectors, slow=True)
+                for tile, vectors in of_tiles
+            ]
     return builds
 
 

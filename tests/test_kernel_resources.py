@@ -37,7 +37,13 @@ def machine():
     return Machine(str(gpu.build.machine()))
 
 
-@pytest.mark.parametrize("build", matrix(), ids=str)
+MATRIX = [
+    pytest.param(build, marks=pytest.mark.slow if build.slow else (), id=str(build))
+    for build in matrix()
+]
+
+
+@pytest.mark.parametrize("build", MATRIX)
 def test_build(build, table, machine):
     """Compiled once, for all there is to see: that takes longer than all the rest."""
     compiled = build.compiled()
