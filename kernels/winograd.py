@@ -17,7 +17,7 @@ from .reduce import Moments, accumulator
 from .runtime import Array, Source, Target
 from .runtime.memory import kept
 from .runtime.recording import current
-from .runtime.target import Grid, Shape
+from .runtime.types import Grid, Shape
 
 _SOURCE = Source("winograd.cu")
 _TILE = 4  # outputs a side

@@ -3,8 +3,9 @@
 from .describe import describe
 from .errors import KernelError
 from .source import Source
-from .target import Array, Kernel, Target
+from .target import Kernel, Target
 from .targets import as_array, choose_target, cpu_target, cuda_target
+from .types import Array
 
 __all__ = [
     "Array",

@@ -11,8 +11,9 @@ import numpy as np
 
 from .errors import KernelError
 from .recording import current
-from .target import INT32_MAX, Array, Shape, Target
+from .target import Target
 from .targets import as_array
+from .types import INT32_MAX, Array, Shape
 
 
 def arrays(*, optional: Collection[str] = (), **named: Any) -> tuple[Target, list[Array]]:

@@ -15,9 +15,9 @@ import numpy as np
 from . import memory
 from .compiler import compiler
 from .errors import KernelError
-from .recording import Launch
 from .source import Source, flattened
-from .target import Array, Binder, Grid, Kernel, Shape
+from .target import Kernel
+from .types import Array, Binder, Grid, Launch, Shape
 
 FLAGS = (
     "-O3 -march=native -ffp-contract=fast -fno-math-errno -fno-trapping-math -fopenmp-simd -pthread"

@@ -13,9 +13,10 @@ import numpy as np
 
 from . import memory
 from .errors import KernelError
-from .recording import Launch, in_order
+from .recording import in_order
 from .source import Source
-from .target import Array, Binder, Grid, Kernel, Shape
+from .target import Kernel
+from .types import Array, Binder, Grid, Launch, Shape
 
 _NOTHING = 'extern "C" __global__ void nothing() {}'
 _BLOCKS = 32 * 132  # enough for every multiprocessor of the largest GPUs, several times over

@@ -8,7 +8,8 @@ import numpy as np
 
 from .recording import current
 from .source import C_TYPES, Source
-from .target import Array, Target
+from .target import Target
+from .types import Array
 
 
 class Table(NamedTuple):

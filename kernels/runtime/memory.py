@@ -11,7 +11,8 @@ import numpy as np
 
 from .elementwise import Elementwise
 from .recording import current
-from .target import Array, Shape, Target
+from .target import Target
+from .types import Array, Shape
 
 _ALIGNMENT = 64  # bytes: a cache line, so a vector register too
 _LEAST_CHUNK = 2**20  # bytes: smaller arrays of an arena share one allocation

@@ -11,21 +11,19 @@ A replay repeats launches and nothing else. Two checks find code that does more 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .errors import KernelError
+from .types import Array, Launch
 
 if TYPE_CHECKING:
     from .memory import Arena
     from .source import Parameter
-    from .target import Array, Kernel
-
-#: A launch whose arguments are checked and packed.
-Launch = Callable[[], None]
+    from .target import Kernel
 
 _local = threading.local()
 

@@ -10,20 +10,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from .recording import Launch, Rehearsal, current
+from .recording import Rehearsal, current
+from .types import GRID_YZ_MAX, Array, Binder, Grid, Launch, Shape
 
 if TYPE_CHECKING:
     from .source import Parameter, Source
-
-Shape = tuple[int, ...]
-Array = Any  #: numpy.ndarray on `cpu`, cupy.ndarray on `cuda`
-Grid = tuple[int, int, int]
-#: Takes the grid, the threads and bytes of dynamic shared memory per block, and the checked
-#: arguments, one per parameter; packs them. Scalars are kept, of arrays the addresses alone.
-Binder = Callable[[Grid, int, int, list[Any]], Launch]
-
-INT32_MAX = 2**31 - 1
-GRID_YZ_MAX = 65535  # CUDA's limit, kept on every target
 
 
 class Target(Protocol):
