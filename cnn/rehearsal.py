@@ -13,7 +13,7 @@ import numpy as np
 
 from kernels import gemm
 from kernels.runtime import Array
-from kernels.runtime.memory import Arena
+from kernels.runtime.arena import Arena
 from kernels.runtime.recording import Rehearsal
 from kernels.runtime.types import Shape
 

@@ -8,8 +8,8 @@ from cnn.evaluation import BATCH_SIZE
 from cnn.layers import Layer
 from kernels import runtime
 from kernels.runtime import targets
+from kernels.runtime.arena import Arena
 from kernels.runtime.cpu import CpuTarget
-from kernels.runtime.memory import Arena
 from kernels.runtime.recording import Rehearsal
 from kernels.runtime.source import Source
 from planned import NETWORKS, OPTIMIZERS, SHAPE, a_plan, bits, noise

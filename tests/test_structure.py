@@ -12,8 +12,7 @@ ROOT = Path(__file__).parents[1]
 KNOWN = {
     "kernels": [
         [
-            "kernels.runtime.elementwise",
-            "kernels.runtime.memory",
+            "kernels.runtime.arena",
             "kernels.runtime.recording",
             "kernels.runtime.source",
             "kernels.runtime.target",

@@ -15,6 +15,7 @@ import numpy as np
 from . import memory
 from .compiler import compiler
 from .errors import KernelError
+from .reserve import Reserve
 from .source import Source, flattened
 from .target import Kernel
 from .types import Array, Binder, Grid, Launch, Shape
@@ -81,7 +82,7 @@ class CpuTarget:
         self._lock = threading.Lock()
         self._parallel_for: Any = None
         self._replay: Any = None
-        self._reserve = memory.Reserve()
+        self._reserve = Reserve()
 
     def __repr__(self) -> str:
         """Return the name that messages use."""

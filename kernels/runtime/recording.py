@@ -21,7 +21,7 @@ from .errors import KernelError
 from .types import Array, Launch
 
 if TYPE_CHECKING:
-    from .memory import Arena
+    from .arena import Arena
     from .source import Parameter
     from .target import Kernel
 

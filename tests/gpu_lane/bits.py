@@ -27,7 +27,7 @@ from gpu import build, ptx
 from gpu.machine_api import Machine
 from kernels import gemm
 from kernels.runtime import cuda_target
-from kernels.runtime.memory import Arena
+from kernels.runtime.arena import Arena
 from kernels.runtime.recording import Recording, Rehearsal
 from support import RTOL
 
