@@ -13,6 +13,7 @@ KNOWN = {
     "kernels": [
         [
             "kernels.runtime.arena",
+            "kernels.runtime.kernel",
             "kernels.runtime.recording",
             "kernels.runtime.source",
             "kernels.runtime.target",

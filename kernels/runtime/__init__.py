@@ -2,8 +2,9 @@
 
 from .describe import describe
 from .errors import KernelError
+from .kernel import Kernel
 from .source import Source
-from .target import Kernel, Target
+from .target import Target
 from .targets import as_array, choose_target, cpu_target, cuda_target
 from .types import Array
 

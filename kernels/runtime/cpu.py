@@ -15,9 +15,9 @@ import numpy as np
 from . import memory
 from .compiler import compiler
 from .errors import KernelError
+from .kernel import Kernel
 from .reserve import Reserve
 from .source import Source, flattened
-from .target import Kernel
 from .types import Array, Binder, Grid, Launch, Shape
 
 FLAGS = (

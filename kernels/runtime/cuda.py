@@ -13,9 +13,9 @@ import numpy as np
 
 from . import memory
 from .errors import KernelError
+from .kernel import Kernel
 from .recording import in_order
 from .source import Source
-from .target import Kernel
 from .types import Array, Binder, Grid, Launch, Shape
 
 _NOTHING = 'extern "C" __global__ void nothing() {}'

@@ -22,8 +22,8 @@ from .types import Array, Launch
 
 if TYPE_CHECKING:
     from .arena import Arena
+    from .kernel import Kernel
     from .source import Parameter
-    from .target import Kernel
 
 _local = threading.local()
 

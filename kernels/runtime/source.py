@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .target import Kernel
+from .kernel import Kernel
 
 if TYPE_CHECKING:
     from .target import Target

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
+from kernels.runtime.kernel import Kernel
 from kernels.runtime.source import Parameter, Source
-from kernels.runtime.target import Kernel
 
 
 @dataclass(frozen=True)
