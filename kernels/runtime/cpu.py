@@ -15,7 +15,6 @@ import numpy as np
 from . import memory
 from .compiler import compiler
 from .errors import KernelError
-from .kernel import Kernel
 from .reserve import Reserve
 from .source import Source, flattened
 from .types import Array, Binder, Grid, Launch, Shape
@@ -147,24 +146,23 @@ class CpuTarget:
     def _register_bytes(self) -> int:
         return int(compiler().macro("REGISTER_BYTES"))
 
-    def compile(self, kernels: Iterable[Kernel]) -> None:
-        """Compile what the cache lacks of these kernels, one compiler per core at a time."""
+    def compile(self, jobs: Iterable[Callable[[], Any]]) -> None:
+        """Run jobs that compile one kernel each, one per core at a time."""
         from concurrent.futures import ThreadPoolExecutor
 
         failed = threading.Event()
 
-        def build(compile: Callable[[], Any]) -> None:
+        def build(job: Callable[[], Any]) -> None:
             try:
                 if not failed.is_set():
-                    compile()
+                    job()
             except BaseException:
                 failed.set()  # at once: this thread takes the next job before the caller knows
                 raise
 
         executor = ThreadPoolExecutor(thread_count())
         try:
-            jobs = [self._pool, *(kernel.compile for kernel in kernels)]
-            for result in [executor.submit(build, job) for job in jobs]:
+            for result in [executor.submit(build, job) for job in (self._pool, *jobs)]:
                 result.result()
         finally:  # after an error, or an interrupt, the compilers not yet started stay so
             executor.shutdown(cancel_futures=True)

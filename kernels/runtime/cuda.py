@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -13,7 +13,6 @@ import numpy as np
 
 from . import memory
 from .errors import KernelError
-from .kernel import Kernel
 from .recording import in_order
 from .source import Source
 from .types import Array, Binder, Grid, Launch, Shape
@@ -146,10 +145,10 @@ class CudaTarget:
         """Return how many elements one thread treats as a unit: one."""
         return 1
 
-    def compile(self, kernels: Iterable[Kernel]) -> None:
-        """Compile what CuPy's cache lacks of these kernels."""
-        for kernel in kernels:
-            kernel.compile()
+    def compile(self, jobs: Iterable[Callable[[], Any]]) -> None:
+        """Run jobs that compile one kernel each."""
+        for job in jobs:
+            job()
 
     def _module(self, source: Source, entry: str, constants: dict[str, Any]) -> Any:
         text = source.specialised(constants, entry)

@@ -47,7 +47,7 @@ class Kernel:
             return
         recording = current()
         if isinstance(recording, Rehearsal):
-            recording.kernels[self] = None
+            recording.jobs[self.compile] = None
             return
         launch = self.compile()(grid, threads, shared, packed)
         launch()

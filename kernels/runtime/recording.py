@@ -11,9 +11,9 @@ A replay repeats launches and nothing else. Two checks find code that does more 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,6 @@ from .types import Array, Launch
 
 if TYPE_CHECKING:
     from .arena import Arena
-    from .kernel import Kernel
     from .source import Parameter
 
 _local = threading.local()
@@ -163,13 +162,13 @@ class Rehearsal(Recording):
 
     Attributes
     ----------
-    kernels : dict of Kernel to None
-        In order of their first launch.
+    jobs : dict of callable to None
+        Each compiles one kernel; in order of the kernels' first launches.
     """
 
     def __init__(self, arena: Arena) -> None:
         super().__init__(arena, ())
-        self.kernels: dict[Kernel, None] = {}
+        self.jobs: dict[Callable[[], Any], None] = {}
 
     def __exit__(self, *error: object) -> None:
         """Stop; another block may follow."""
@@ -189,7 +188,7 @@ class Rehearsal(Recording):
         KernelError
             If one cannot be compiled.
         """
-        self.arena.target.compile(self.kernels)
+        self.arena.target.compile(self.jobs)
 
 
 class Proof:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .types import Array, Binder, Grid, Launch, Shape
 
 if TYPE_CHECKING:
-    from .kernel import Kernel
     from .source import Source
 
 
@@ -64,8 +63,8 @@ class Target(Protocol):
     def lanes(self, itemsize: int) -> int:
         """Return how many elements of that many bytes one thread treats as a unit."""
 
-    def compile(self, kernels: Iterable[Kernel]) -> None:
-        """Compile what the cache lacks of these kernels, several at a time where that is faster."""
+    def compile(self, jobs: Iterable[Callable[[], Any]]) -> None:
+        """Run jobs that compile one kernel each, several at a time where that is faster."""
 
     @property
     def threads(self) -> int:
