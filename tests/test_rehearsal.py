@@ -21,9 +21,9 @@ def compiled(target, monkeypatch):
     """The entry points that a new target has been asked for, in order."""
     asked, binder = [], type(target).binder
 
-    def noted(self, source, entry, constants):
+    def noted(self, program, entry, constants):
         asked.append(entry)
-        return binder(self, source, entry, constants)
+        return binder(self, program, entry, constants)
 
     monkeypatch.setattr(type(target), "binder", noted)
     monkeypatch.setattr(targets, "_CPU", CpuTarget())

@@ -15,8 +15,8 @@ import numpy as np
 from . import memory
 from .compiler import compiler
 from .errors import KernelError
+from .program import Program, flattened
 from .reserve import Reserve
-from .source import Source, flattened
 from .types import Array, Binder, Grid, Launch, Shape
 
 FLAGS = (
@@ -87,9 +87,9 @@ class CpuTarget:
         """Return the name that messages use."""
         return self.name
 
-    def binder(self, source: Source, entry: str, constants: dict[str, Any]) -> Binder:
+    def binder(self, program: Program, entry: str, constants: dict[str, Any]) -> Binder:
         """Compile, or load from the cache, one entry point; return what binds its launches."""
-        function = getattr(self._library(source, entry, constants), f"launch_{entry}")
+        function = getattr(self._library(program, entry, constants), f"launch_{entry}")
         parallel_for = self._pool()
 
         def bind(grid: Grid, threads: int, shared: int, arguments: list[Any]) -> Launch:
@@ -167,9 +167,9 @@ class CpuTarget:
         finally:  # after an error, or an interrupt, the compilers not yet started stay so
             executor.shutdown(cancel_futures=True)
 
-    def _library(self, source: Source, entry: str, constants: dict[str, Any]) -> ctypes.CDLL:
+    def _library(self, program: Program, entry: str, constants: dict[str, Any]) -> ctypes.CDLL:
         """Return a library of one entry point: the compiler leaves out what the others need."""
-        return self._load(source.name, source.library(entry, constants))
+        return self._load(program.name, program.library(entry, constants))
 
     def _pool(self) -> Any:
         if self._parallel_for is None:

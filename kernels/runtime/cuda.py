@@ -13,8 +13,8 @@ import numpy as np
 
 from . import memory
 from .errors import KernelError
+from .program import Program
 from .recording import in_order
-from .source import Source
 from .types import Array, Binder, Grid, Launch, Shape
 
 _NOTHING = 'extern "C" __global__ void nothing() {}'
@@ -49,11 +49,11 @@ class CudaTarget:
             return ("fp32", "tf32", "bf16", "fp16")
         return ("fp32", "fp16") if capability >= 75 else ("fp32",)
 
-    def binder(self, source: Source, entry: str, constants: dict[str, Any]) -> Binder:
+    def binder(self, program: Program, entry: str, constants: dict[str, Any]) -> Binder:
         """Compile, or load from CuPy's cache, one entry point; return what binds its launches."""
         cupy = self._cupy
         with self.on():
-            function = self._module(source, entry, constants).get_function(entry)
+            function = self._module(program, entry, constants).get_function(entry)
 
         def bind(grid: Grid, threads: int, shared: int, arguments: list[Any]) -> Launch:
             packed = tuple(map(_argument, arguments))
@@ -150,8 +150,8 @@ class CudaTarget:
         for job in jobs:
             job()
 
-    def _module(self, source: Source, entry: str, constants: dict[str, Any]) -> Any:
-        text = source.specialised(constants, entry)
+    def _module(self, program: Program, entry: str, constants: dict[str, Any]) -> Any:
+        text = program.specialised(constants, entry)
         module = self._modules.get(text)
         if module is None:
             cupy = self._cupy
@@ -163,7 +163,7 @@ class CudaTarget:
             except (cupy.cuda.compiler.CompileException, RuntimeError) as error:
                 lines = str(error).strip().splitlines() or [type(error).__name__]
                 first = next((line for line in lines if "error" in line), lines[0])
-                raise KernelError(f"NVRTC failed on {source.name}: {first.strip()}") from error
+                raise KernelError(f"NVRTC failed on {program.name}: {first.strip()}") from error
             self._modules[text] = module
         return module
 

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .program import C_TYPES
 from .recording import current
-from .source import C_TYPES, Source
+from .source import Source
 from .target import Target
 from .types import Array
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import ctypes
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from .program import Parameter, Program
 from .recording import Rehearsal, current
 from .target import Target
 from .types import GRID_YZ_MAX, Binder, Grid
-
-if TYPE_CHECKING:
-    from .source import Parameter, Source
 
 
 class Kernel:
@@ -25,13 +23,13 @@ class Kernel:
     """
 
     def __init__(
-        self, target: Target, source: Source, entry: str, constants: dict[str, Any]
+        self, target: Target, program: Program, entry: str, constants: dict[str, Any]
     ) -> None:
         self.name = entry
         self._parameters = [
-            (p, p.dtype(constants), _scalar_type(p, constants)) for p in source.entries[entry]
+            (p, p.dtype(constants), _scalar_type(p, constants)) for p in program.entries[entry]
         ]
-        self._make_binder = partial(target.binder, source, entry, constants)
+        self._make_binder = partial(target.binder, program, entry, constants)
         self._binder: Binder | None = None
 
     def compile(self) -> Binder:

@@ -13,16 +13,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from .arena import Arena
 from .errors import KernelError
+from .program import Parameter
 from .types import Array, Launch
-
-if TYPE_CHECKING:
-    from .arena import Arena
-    from .source import Parameter
 
 _local = threading.local()
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from .program import Program
 from .types import Array, Binder, Grid, Launch, Shape
-
-if TYPE_CHECKING:
-    from .source import Source
 
 
 class Target(Protocol):
@@ -26,7 +24,7 @@ class Target(Protocol):
     def precisions(self) -> tuple[str, ...]:
         """In which the products of float32 arrays can be taken; see gemm.precision."""
 
-    def binder(self, source: Source, entry: str, constants: dict[str, Any]) -> Binder:
+    def binder(self, program: Program, entry: str, constants: dict[str, Any]) -> Binder:
         """Compile, or load from the cache, one entry point; return what binds its launches."""
 
     def stream(self) -> Any:

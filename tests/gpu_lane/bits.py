@@ -211,9 +211,9 @@ class Memory:
 
 def _compiled(machine: Machine, launch: Launch) -> tuple[Any, list[str]]:
     """Return the module that a launch's kernel is in, and what is undefined in the kernel."""
-    text = launch.source.specialised(launch.constants)
-    return _module(machine, text, launch.source.name), _undefined(
-        text, launch.source.name, launch.entry
+    text = launch.program.specialised(launch.constants)
+    return _module(machine, text, launch.program.name), _undefined(
+        text, launch.program.name, launch.entry
     )
 
 
