@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from . import memory
+from .allocator import Allocator
 from .compiler import compiler
 from .errors import KernelError
 from .program import Program, flattened
@@ -65,7 +65,7 @@ class _CpuLaunch:
         return _Bound(function, self._grid, ctypes.addressof(self._arguments))
 
 
-class CpuTarget:
+class CpuTarget(Allocator):
     """The machine's own cores; arrays are NumPy's."""
 
     name = "cpu"
@@ -107,14 +107,6 @@ class CpuTarget:
     def fresh(self, shape: Shape, dtype: Any) -> Array:
         """Return an uninitialised C-contiguous array with memory of its own."""
         return self._reserve.array(shape, dtype)
-
-    def empty(self, shape: Shape, dtype: Any) -> Array:
-        """Return an uninitialised C-contiguous array; of a recording's arena while there is one."""
-        return memory.empty(self, shape, dtype)
-
-    def zeros(self, shape: Shape, dtype: Any) -> Array:
-        """Return an array of zeros; in a recording, zeroed again by every replay."""
-        return memory.zeros(self, shape, dtype)
 
     def array(self, values: Any, dtype: Any = None) -> Array:
         """Return values as a C-contiguous array here, copied only where needed."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import memory
+from .allocator import Allocator
 from .errors import KernelError
 from .program import Program
 from .recording import in_order
@@ -21,7 +21,7 @@ _NOTHING = 'extern "C" __global__ void nothing() {}'
 _BLOCKS = 32 * 132  # enough for every multiprocessor of the largest GPUs, several times over
 
 
-class CudaTarget:
+class CudaTarget(Allocator):
     """One NVIDIA GPU; arrays are CuPy's."""
 
     name = "cuda"
@@ -94,14 +94,6 @@ class CudaTarget:
         """Return an uninitialised C-contiguous array with memory of its own."""
         with self._cupy.cuda.Device(self.device):
             return self._cupy.empty(shape, dtype)
-
-    def empty(self, shape: Shape, dtype: Any) -> Array:
-        """Return an uninitialised C-contiguous array; of a recording's arena while there is one."""
-        return memory.empty(self, shape, dtype)
-
-    def zeros(self, shape: Shape, dtype: Any) -> Array:
-        """Return an array of zeros; in a recording, zeroed again by every replay."""
-        return memory.zeros(self, shape, dtype)
 
     def array(self, values: Any, dtype: Any = None) -> Array:
         """Return values as a C-contiguous array here, copied only where needed."""

@@ -46,6 +46,9 @@ class Target(Protocol):
     def zeros(self, shape: Shape, dtype: Any) -> Array:
         """Return an array of zeros; in a recording, zeroed again by every replay."""
 
+    def kept(self, shape: Shape, dtype: Any) -> Array:
+        """Return an uninitialised array whose values last from replay to replay of a recording."""
+
     def array(self, values: Any, dtype: Any = None) -> Array:
         """Return values as a C-contiguous array here, copied only where needed."""
 
