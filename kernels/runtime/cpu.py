@@ -77,7 +77,6 @@ class CpuTarget(Allocator):
     threads = 1
 
     def __init__(self) -> None:
-        self._libraries: dict[str, ctypes.CDLL] = {}
         self._lock = threading.Lock()
         self._parallel_for: Any = None
         self._replay: Any = None
@@ -89,7 +88,9 @@ class CpuTarget(Allocator):
 
     def binder(self, program: Program, entry: str, constants: dict[str, Any]) -> Binder:
         """Compile, or load from the cache, one entry point; return what binds its launches."""
-        function = getattr(self._library(program, entry, constants), f"launch_{entry}")
+        # Of one entry point: the compiler leaves out what the others need.
+        library = compiler().load(program.name, program.library(entry, constants), FLAGS)
+        function = getattr(library, f"launch_{entry}")
         parallel_for = self._pool()
 
         def bind(grid: Grid, threads: int, shared: int, arguments: list[Any]) -> Launch:
@@ -159,23 +160,13 @@ class CpuTarget(Allocator):
         finally:  # after an error, or an interrupt, the compilers not yet started stay so
             executor.shutdown(cancel_futures=True)
 
-    def _library(self, program: Program, entry: str, constants: dict[str, Any]) -> ctypes.CDLL:
-        """Return a library of one entry point: the compiler leaves out what the others need."""
-        return self._load(program.name, program.library(entry, constants))
-
     def _pool(self) -> Any:
         if self._parallel_for is None:
-            library = self._load(_POOL_SOURCE, flattened(_POOL_SOURCE))
+            library = compiler().load(_POOL_SOURCE, flattened(_POOL_SOURCE), FLAGS)
             with self._lock:
                 library.start_pool(thread_count())
             self._replay, self._parallel_for = library.replay, library.parallel_for
         return self._parallel_for
-
-    def _load(self, name: str, text: str) -> ctypes.CDLL:
-        library = self._libraries.get(text)
-        if library is None:
-            library = self._libraries[text] = compiler().load(name, text, FLAGS)
-        return library
 
 
 def _address(array: Array) -> int:

@@ -35,7 +35,6 @@ class CudaTarget(Allocator):
 
         self._cupy = cupy
         self.device = device
-        self._modules: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         """Return the name that messages use."""
@@ -52,8 +51,9 @@ class CudaTarget(Allocator):
     def binder(self, program: Program, entry: str, constants: dict[str, Any]) -> Binder:
         """Compile, or load from CuPy's cache, one entry point; return what binds its launches."""
         cupy = self._cupy
+        text = program.specialised(constants, entry)
         with self.on():
-            function = self._module(program, entry, constants).get_function(entry)
+            function = self._module(program.name, text).get_function(entry)
 
         def bind(grid: Grid, threads: int, shared: int, arguments: list[Any]) -> Launch:
             packed = tuple(map(_argument, arguments))
@@ -142,21 +142,17 @@ class CudaTarget(Allocator):
         for job in jobs:
             job()
 
-    def _module(self, program: Program, entry: str, constants: dict[str, Any]) -> Any:
-        text = program.specialised(constants, entry)
-        module = self._modules.get(text)
-        if module is None:
-            cupy = self._cupy
-            try:
-                module = cupy.RawModule(code=text, options=("-std=c++17",))
-                module.compile()
-            # CuPy raises RuntimeError of several classes where NVRTC or the headers of CUDA are not
-            # installed, or the driver does not take what NVRTC made.
-            except (cupy.cuda.compiler.CompileException, RuntimeError) as error:
-                lines = str(error).strip().splitlines() or [type(error).__name__]
-                first = next((line for line in lines if "error" in line), lines[0])
-                raise KernelError(f"NVRTC failed on {program.name}: {first.strip()}") from error
-            self._modules[text] = module
+    def _module(self, name: str, text: str) -> Any:
+        cupy = self._cupy
+        try:
+            module = cupy.RawModule(code=text, options=("-std=c++17",))
+            module.compile()
+        # CuPy raises RuntimeError of several classes where NVRTC or the headers of CUDA are not
+        # installed, or the driver does not take what NVRTC made.
+        except (cupy.cuda.compiler.CompileException, RuntimeError) as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            first = next((line for line in lines if "error" in line), lines[0])
+            raise KernelError(f"NVRTC failed on {name}: {first.strip()}") from error
         return module
 
 
