@@ -36,7 +36,7 @@ class Source(Program):
 
     def kernel(self, entry: str, target: Target, dtype: Any, **constants: Any) -> Kernel:
         """Return an entry point for a target and element type; its first launch compiles it."""
-        key = (entry, target, dtype, *constants.values())
+        key = (entry, target, dtype, *constants, *constants.values())
         found = self._kernels.get(key)
         if found is None:
             found = Kernel(target, self, entry, self.constants(target, dtype) | constants)
