@@ -1,4 +1,4 @@
-"""The arrays of a target, from a recording's arena while there is one."""
+"""How every target makes arrays, inside and outside of a recording."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _ZERO = Elementwise("fill_zeros", "", "T y", "0", new=True)
 
 
 class Allocator:
-    """The part of a target that makes arrays: the same for every target."""
+    """Base of the targets: makes arrays from what a target calls `fresh`."""
 
     def empty(self: Target, shape: Shape, dtype: Any) -> Array:
-        """Return an uninitialised C-contiguous array; of a recording's arena while there is one."""
+        """Return an uninitialised C-contiguous array, in a recording from its arena."""
         recording = current()
         if recording is None:
             return self.fresh(shape, dtype)
@@ -25,7 +25,7 @@ class Allocator:
         return array
 
     def zeros(self: Target, shape: Shape, dtype: Any) -> Array:
-        """Return an array of zeros; in a recording, zeroed again by every replay."""
+        """Return an array of zeros; every replay of a recording zeroes it again."""
         array = self.empty(shape, dtype)
         if current() is None:
             with self.on():
@@ -35,7 +35,7 @@ class Allocator:
         return array
 
     def kept(self: Target, shape: Shape, dtype: Any) -> Array:
-        """Return an uninitialised array whose values last from replay to replay of a recording."""
+        """Return an uninitialised array that keeps its values between replays of a recording."""
         array, recording = self.fresh(shape, dtype), current()
         if recording is not None:
             recording.keep(array)

@@ -1,4 +1,4 @@
-"""The memory of recordings."""
+"""The memory that recordings take their arrays from."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _LEAST_CHUNK = 2**20  # bytes: smaller arrays of an arena share one allocation
 
 
 class Arena:
-    """Memory for arrays that come and go in the same order time and again.
+    """Memory for arrays that are made and dropped in the same order again and again.
 
-    A block goes back with the last reference to its array, views included, and serves later arrays;
-    the memory itself stays until nothing refers to the arena.
+    With the last reference to an array, views included, its block is free for later arrays. The
+    memory itself is freed with the last reference to the arena.
 
     Attributes
     ----------
     target : Target
         Whose memory it is.
     stream : stream or None
-        Of a GPU, the current one when the arena was made; all that uses its memory runs there.
+        The current one when the arena was made; all work on its memory runs there.
     bytes : int
         Memory taken so far.
     """
@@ -37,8 +37,8 @@ class Arena:
         self.bytes = 0
         self._chunks: list[tuple[int, int, Array]] = []  # first and last address, memory
         self._free: dict[int, int] = {}  # address -> bytes
-        # Blocks given back. The garbage collector may do so at any moment, also in the middle of
-        # `array`, so they join the free ones only when the next array is asked for.
+        # The garbage collector may give blocks back at any moment, even in the middle of `array`:
+        # they join the free blocks when the next array is asked for.
         self._returned: list[tuple[int, int]] = []
 
     def array(self, shape: Shape, dtype: Any) -> Array:
@@ -65,7 +65,7 @@ class Arena:
         self._returned.append((address, size))
 
     def _take(self, size: int) -> int:
-        """Return the address of a block: of the smallest free one that is large enough."""
+        """Return the address of a block, cut from the smallest free one that is large enough."""
         self._join()
         fitting = [(free, address) for address, free in self._free.items() if free >= size]
         if not fitting:
@@ -77,7 +77,7 @@ class Arena:
         return address
 
     def _chunk(self, size: int) -> tuple[int, int]:
-        """Return bytes and address of new memory."""
+        """Allocate memory and return its bytes and address."""
         size = max(size, _LEAST_CHUNK)
         memory = self.target.fresh((size + ALIGNMENT,), np.uint8)
         begin = self.target.address(memory)
@@ -86,7 +86,7 @@ class Arena:
         return size, -(-begin // ALIGNMENT) * ALIGNMENT
 
     def _join(self) -> None:
-        """Make one of free blocks that are neighbours."""
+        """Free the blocks given back, and merge neighbouring free blocks."""
         if not self._returned:
             return
         while self._returned:

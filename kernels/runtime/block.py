@@ -1,15 +1,15 @@
-"""A block of memory that calls back when the last array in it is gone."""
+"""Memory of one array that is given back with the last reference to it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-ALIGNMENT = 64  # bytes: a cache line, so a vector register too
+ALIGNMENT = 64  # bytes: a cache line, and the widest SIMD register
 
 
 class Block:
-    """The memory of one array, which holds it as its base, and what is done when that is gone."""
+    """The base of one array and its views; calls `give_back` when the last of them is gone."""
 
     def __init__(self, address: int, size: int, give_back: Callable[[], None]) -> None:
         self._address, self._size, self._give_back = address, size, give_back

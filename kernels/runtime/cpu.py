@@ -87,7 +87,7 @@ class CpuTarget(Allocator):
         return self.name
 
     def binder(self, program: Program, entry: str, constants: dict[str, Any]) -> Binder:
-        """Compile, or load from the cache, one entry point; return what binds its launches."""
+        """Return a function that binds launches of one entry point, compiled or from the cache."""
         # Of one entry point: the compiler leaves out what the others need.
         library = compiler().load(program.name, program.library(entry, constants), FLAGS)
         function = getattr(library, f"launch_{entry}")
@@ -125,7 +125,7 @@ class CpuTarget(Allocator):
         return (min(-(-count // _ELEMENTS_PER_BLOCK), 2**31 - 1), 1, 1)
 
     def replayer(self, launches: list[Launch]) -> Launch:
-        """Return what runs bound launches in order: one call into C++ for all of them."""
+        """Return a function that runs bound launches in order, by one call into C++."""
         self._pool()
         bound = [launch.bound() for launch in launches if isinstance(launch, _CpuLaunch)]
         table = (_Bound * len(bound))(*bound)
@@ -140,7 +140,7 @@ class CpuTarget(Allocator):
         return int(compiler().macro("REGISTER_BYTES"))
 
     def compile(self, jobs: Iterable[Callable[[], Any]]) -> None:
-        """Run jobs that compile one kernel each, one per core at a time."""
+        """Run jobs, each of which compiles one kernel; as many at a time as there are cores."""
         from concurrent.futures import ThreadPoolExecutor
 
         failed = threading.Event()

@@ -42,14 +42,14 @@ class CudaTarget(Allocator):
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """In which the products of float32 arrays can be taken; see gemm.precision."""
+        """The precisions that float32 arrays can be multiplied in; see gemm.precision."""
         capability = int(self._cupy.cuda.Device(self.device).compute_capability)
         if capability >= 80:
             return ("fp32", "tf32", "bf16", "fp16")
         return ("fp32", "fp16") if capability >= 75 else ("fp32",)
 
     def binder(self, program: Program, entry: str, constants: dict[str, Any]) -> Binder:
-        """Compile, or load from CuPy's cache, one entry point; return what binds its launches."""
+        """Return a function that binds launches of one entry point, compiled or from the cache."""
         cupy = self._cupy
         text = program.specialised(constants, entry)
         with self.on():
@@ -73,10 +73,10 @@ class CudaTarget(Allocator):
 
     @contextmanager
     def on(self, stream: Any = None) -> Iterator[None]:
-        """Make the device, and a stream of it, CuPy's current ones for a while.
+        """Make the device, and the stream if given, CuPy's current ones in a ``with`` block.
 
-        What is launched meanwhile comes after all that the current stream was given before, and
-        ahead of all that it is given later.
+        Work launched in the block runs after all earlier work of the outer stream, and before all
+        its later work.
         """
         with self._cupy.cuda.Device(self.device):
             outer = self._cupy.cuda.get_current_stream()
@@ -113,7 +113,7 @@ class CudaTarget(Allocator):
         return int(array.data.ptr)
 
     def replayer(self, launches: list[Launch]) -> Launch:
-        """Return what runs bound launches in order: they become one CUDA graph."""
+        """Return a function that runs bound launches in order, as one CUDA graph."""
         cupy = self._cupy
         with self.on():
             # The default stream cannot be captured; what is captured does not run.
@@ -138,7 +138,7 @@ class CudaTarget(Allocator):
         return 1
 
     def compile(self, jobs: Iterable[Callable[[], Any]]) -> None:
-        """Run jobs that compile one kernel each."""
+        """Run jobs, each of which compiles one kernel, in order."""
         for job in jobs:
             job()
 

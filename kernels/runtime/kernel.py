@@ -1,4 +1,4 @@
-"""The launcher of one entry point."""
+"""Checks and launches of kernels."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .types import GRID_YZ_MAX, Binder, Grid
 
 
 class Kernel:
-    """One entry point under some constants; the only way a kernel is launched.
+    """One entry point, specialised by constants, for one target. Every launch goes through it.
 
-    Checks the number of arguments, the dtype and contiguity of every array and the range of every
-    scalar, converts each to its declared C type, and skips an empty grid. The first launch compiles
-    it, unless that is done already. A `Rehearsal` only takes note of a launch.
+    A call checks the number of arguments, the dtype and contiguity of every array and the range of
+    every scalar, converts scalars to their declared C types, and skips an empty grid. The first
+    launch compiles the kernel. In a `Rehearsal`, a call only notes that the kernel is needed.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Kernel:
         self._binder: Binder | None = None
 
     def compile(self) -> Binder:
-        """Compile it, or load it from the cache, once."""
+        """Compile the kernel or load it from the cache, the first time; return its binder."""
         if self._binder is None:
             self._binder = self._make_binder()
         return self._binder
@@ -57,7 +57,7 @@ class Kernel:
             )
 
     def _packed(self, grid: Grid, arguments: tuple[Any, ...]) -> list[Any] | None:
-        """Return the arguments checked and scalars converted; None if there is nothing to do."""
+        """Check the arguments and convert scalars; return None if the grid is empty."""
         if len(arguments) != len(self._parameters):
             raise TypeError(
                 f"{self.name}: got {len(arguments)} arguments, expected {len(self._parameters)}"

@@ -1,4 +1,4 @@
-"""Programs: one text made of a `.cu` file and its headers, and the signatures in it."""
+"""Programs: the text of a `.cu` file with its headers, and the signatures of its entry points."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _ENTRY = re.compile(
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of an entry point: its name, C type, whether it is a pointer, and to const."""
+    """One parameter of an entry point; `const` says whether it points to const."""
 
     name: str
     type: str
@@ -53,7 +53,7 @@ class Parameter:
     const: bool
 
     def dtype(self, constants: dict[str, Any]) -> np.dtype[Any] | None:
-        """Return the element type under these constants, None for a struct."""
+        """Return the element type with these constants, or None for a struct."""
         if self.type == "acc_t":
             wide = np.dtype(constants["T"]) == np.float64
             return np.dtype("float64" if wide else "float32")
@@ -80,16 +80,16 @@ class Program:
 
     @cached_property
     def text(self) -> str:
-        """The whole text, headers included, with ``#line`` marks for compiler messages."""
+        """The whole text, headers included, with ``#line`` marks for the compiler's messages."""
         return flattened(self.name, self._text)
 
     @cached_property
     def entries(self) -> dict[str, tuple[Parameter, ...]]:
-        """The parameters of every entry point, read from the text itself."""
+        """The parameters of every entry point, parsed from the text."""
         return {name: _parameters(text) for name, text in _ENTRY.findall(self.text)}
 
     def specialised(self, constants: dict[str, Any], entry: str | None = None) -> str:
-        """Return the text under these constants, of all entry points or of one alone.
+        """Return the text with these constants, with all entry points or one.
 
         An int becomes ``#define NAME value``, a dtype ``#define TYPE_NAME ctype``.
         """
@@ -114,12 +114,12 @@ class Program:
 
 
 def _only(entry: str, found: re.Match[str]) -> str:
-    """Return the head of an entry point, which becomes a template, never compiled, but for one."""
+    """Return the head of an entry point; all but one become templates, which nothing compiles."""
     return found[0] if found[1] == entry else found[0].replace("KERNEL", "OTHER_KERNEL", 1)
 
 
 def flattened(name: str, text: str | None = None) -> str:
-    """Return a file of the package, or a text that goes by a name, with its headers in it."""
+    """Return a file of the package, or a named text, with its headers expanded."""
     return "\n".join(_flatten(name, text or (PACKAGE / name).read_text(), set())) + "\n"
 
 

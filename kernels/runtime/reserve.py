@@ -11,23 +11,23 @@ import numpy as np
 from .block import ALIGNMENT, Block
 from .types import Array, Shape
 
-_LEAST_KEPT = 2**17  # bytes: for more, the C library asks the system
-_MOST_KEPT = 2**27  # bytes of large arrays that are gone
-_MOST_ARRAYS_KEPT = 64  # which are looked through for every new one
+_LEAST_KEPT = 2**17  # bytes: from here on malloc maps new pages for every array
+_MOST_KEPT = 2**27  # bytes
+_MOST_ARRAYS_KEPT = 64  # every new array searches them
 
 
 class Reserve:
-    """Keeps the memory of large NumPy arrays that are gone for later ones of the same size.
+    """Keeps the memory of dropped large NumPy arrays for later ones of the same size.
 
-    The C library would give it back to the system at once, and the first touch of what the system
-    gives anew takes longer than most kernels do. Of what is kept, the oldest goes first.
+    The C library would return it to the system at once, and the page faults of new memory take
+    longer than most kernels do. Where too much is kept, the oldest is freed first.
     """
 
     def __init__(self) -> None:
         self._kept: dict[int, Array] = {}  # id -> memory, in the order in which it came
 
     def array(self, shape: Shape, dtype: Any) -> Array:
-        """Return an uninitialised array; the memory of a large one is kept after its last use."""
+        """Return an uninitialised array; if it is large, its memory is kept when it is dropped."""
         dtype = np.dtype(dtype)
         count = math.prod(shape) * dtype.itemsize
         if count < _LEAST_KEPT:
@@ -37,8 +37,8 @@ class Reserve:
         block = Block(address, count, partial(self._keep, memory))
         return np.asarray(block).view(dtype).reshape(shape)
 
-    # The garbage collector may call `_keep` at any moment, also in the middle of these two: they
-    # only use what a dict does in one go.
+    # The garbage collector may call `_keep` at any moment, even in the middle of these two: they
+    # use only atomic operations of a dict.
     def _take(self, size: int) -> Array:
         for memory in list(self._kept.values()):
             if memory.size == size and self._kept.pop(id(memory), None) is not None:

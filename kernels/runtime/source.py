@@ -1,4 +1,4 @@
-"""Sources: programs whose kernels are made once for each target, element type and constants."""
+"""Sources: programs that make each of their kernels once."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .target import Target
 
 
 class Source(Program):
-    """A program that keeps its kernels.
+    """A program that makes each kernel once per target, element type and constants.
 
     Parameters
     ----------
     name, text
-        The program's.
+        As `Program` takes them.
     packaged : bool
         Whether it is one of the package's, in `Source.all`.
     **defaults
@@ -35,7 +35,7 @@ class Source(Program):
             Source.all.append(self)
 
     def kernel(self, entry: str, target: Target, dtype: Any, **constants: Any) -> Kernel:
-        """Return an entry point for a target and element type; its first launch compiles it."""
+        """Return the kernel of an entry point; its first launch compiles it."""
         key = (entry, target, dtype, *constants, *constants.values())
         found = self._kernels.get(key)
         if found is None:
@@ -44,5 +44,5 @@ class Source(Program):
         return found
 
     def constants(self, target: Target, dtype: Any) -> dict[str, Any]:
-        """Return the constants of the common specialisation for a target and element type."""
+        """Return the constants that all kernels of a target and element type share."""
         return {**target.constants, **self.defaults, "T": dtype}

@@ -1,4 +1,4 @@
-"""What every target offers: arrays, geometry and launches."""
+"""The interface of a target: arrays, launch geometry, compiling and replays."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from .types import Array, Binder, Grid, Launch, Shape
 
 
 class Target(Protocol):
-    """Where kernels run."""
+    """A device that kernels are compiled for and run on."""
 
     name: str
     constants: dict[str, int]
     dtypes: tuple[str, ...]  #: floating types that kernels take here
-    #: Shared memory for what a block would else read again from afar: what of it stays in a core's
-    #: own cache, 0 where other threads hide the time that takes.
+    #: Kernels copy an input that they read several times to shared memory if it is no larger than
+    #: this: what stays in a core's own cache, or 0 where other threads hide the latency.
     near_bytes: int
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """In which the products of float32 arrays can be taken; see gemm.precision."""
+        """The precisions that float32 arrays can be multiplied in; see gemm.precision."""
 
     def binder(self, program: Program, entry: str, constants: dict[str, Any]) -> Binder:
-        """Compile, or load from the cache, one entry point; return what binds its launches."""
+        """Return a function that binds launches of one entry point, compiled or from the cache."""
 
     def stream(self) -> Any:
-        """Return the current stream, None where there are no streams."""
+        """Return the current stream, or None on a target without streams."""
 
     def on(self, stream: Any = None) -> AbstractContextManager[None]:
-        """Make the device, and a stream of it where given, the current ones for a while.
+        """Make the device, and the stream if given, the current ones in a ``with`` block.
 
-        What is launched meanwhile comes after all that the current stream was given before, and
-        ahead of all that it is given later.
+        Work launched in the block runs after all earlier work of the outer stream, and before all
+        its later work.
         """
 
     def fresh(self, shape: Shape, dtype: Any) -> Array:
         """Return an uninitialised C-contiguous array with memory of its own."""
 
     def empty(self, shape: Shape, dtype: Any) -> Array:
-        """Return an uninitialised C-contiguous array; of a recording's arena while there is one."""
+        """Return an uninitialised C-contiguous array, in a recording from its arena."""
 
     def zeros(self, shape: Shape, dtype: Any) -> Array:
-        """Return an array of zeros; in a recording, zeroed again by every replay."""
+        """Return an array of zeros; every replay of a recording zeroes it again."""
 
     def kept(self, shape: Shape, dtype: Any) -> Array:
-        """Return an uninitialised array whose values last from replay to replay of a recording."""
+        """Return an uninitialised array that keeps its values between replays of a recording."""
 
     def array(self, values: Any, dtype: Any = None) -> Array:
         """Return values as a C-contiguous array here, copied only where needed."""
@@ -59,13 +59,13 @@ class Target(Protocol):
         """Return the grid of a GRID_STRIDE kernel over `count` elements."""
 
     def replayer(self, launches: list[Launch]) -> Callable[[], None]:
-        """Return what runs bound launches in order, with as little work on the host as can be."""
+        """Return a function that runs bound launches in order, with little work on the host."""
 
     def lanes(self, itemsize: int) -> int:
-        """Return how many elements of that many bytes one thread treats as a unit."""
+        """Return how many elements of `itemsize` bytes a thread computes at once."""
 
     def compile(self, jobs: Iterable[Callable[[], Any]]) -> None:
-        """Run jobs that compile one kernel each, several at a time where that is faster."""
+        """Run jobs, each of which compiles one kernel; several at a time if that is faster."""
 
     @property
     def threads(self) -> int:

@@ -1,4 +1,4 @@
-"""Plain types of the runtime, and the limits of its numbers."""
+"""Plain types and numeric limits of the runtime."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ Array = Any  #: numpy.ndarray on `cpu`, cupy.ndarray on `cuda`
 Grid = tuple[int, int, int]
 #: A launch whose arguments are checked and packed.
 Launch = Callable[[], None]
-#: Takes the grid, the threads and bytes of dynamic shared memory per block, and the checked
-#: arguments, one per parameter; packs them. Scalars are kept, of arrays the addresses alone.
+#: Packs a launch: takes the grid, threads and bytes of dynamic shared memory per block, and the
+#: checked arguments, one per parameter. The launch keeps scalars, but of arrays only the addresses.
 Binder = Callable[[Grid, int, int, list[Any]], Launch]
 
 INT32_MAX = 2**31 - 1
-GRID_YZ_MAX = 65535  # CUDA's limit, kept on every target
+GRID_YZ_MAX = 65535  # blocks along y or z: CUDA's limit, checked on every target
