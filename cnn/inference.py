@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from kernels.runtime import Array
+from kernels.runtime.arena import Arena
 from kernels.runtime.checks import floating
-from kernels.runtime.memory import Arena
 from kernels.runtime.recording import Proof, Recording, Rehearsal
 
 from .fusion import fuse_for_prediction

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.runtime.target import Shape
+from kernels.runtime.types import Shape
 
 Initializer = Callable[[np.random.Generator, Shape], np.ndarray[Any, Any]]
 

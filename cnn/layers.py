@@ -18,7 +18,7 @@ import numpy as np
 import kernels
 from kernels.geometry import Padding, Pair, window
 from kernels.runtime import Array, Target, as_array
-from kernels.runtime.target import Shape
+from kernels.runtime.types import Shape
 
 from . import checks
 from .initializers import Initializer, fan_in_uniform, ones, zeros

@@ -13,7 +13,7 @@ import numpy as np
 import kernels
 from kernels.runtime import Array, Target, choose_target
 from kernels.runtime.checks import floating
-from kernels.runtime.target import Shape
+from kernels.runtime.types import Shape
 
 from . import checks
 from .data.dataset import channels_last

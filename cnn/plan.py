@@ -11,9 +11,10 @@ from kernels import gemm, loss_scale
 from kernels.batch import Augmentation, Progress, advance, count_batch, gather_batch
 from kernels.reduce import accumulator
 from kernels.runtime import Array
+from kernels.runtime.arena import Arena
 from kernels.runtime.elementwise import Table
-from kernels.runtime.memory import Arena
-from kernels.runtime.recording import Launch, Proof, Recording, Rehearsal
+from kernels.runtime.recording import Proof, Recording, Rehearsal
+from kernels.runtime.types import Launch
 
 from .fused import DenseLoss
 from .fusion import fuse

@@ -13,9 +13,9 @@ import numpy as np
 
 from kernels import gemm
 from kernels.runtime import Array
-from kernels.runtime.memory import Arena
+from kernels.runtime.arena import Arena
 from kernels.runtime.recording import Rehearsal
-from kernels.runtime.target import Shape
+from kernels.runtime.types import Shape
 
 from .data.dataset import Dataset
 from .evaluation import BATCH_SIZE

@@ -8,7 +8,7 @@ import numpy as np
 
 from .reduce import accumulator
 from .runtime import Array, Source, Target, checks
-from .runtime.target import GRID_YZ_MAX
+from .runtime.types import GRID_YZ_MAX
 
 _SOURCE = Source("augment.cu", pixel_t=np.uint8)
 

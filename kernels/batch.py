@@ -9,7 +9,7 @@ import numpy as np
 from .augment import frame_bytes
 from .reduce import one_block
 from .runtime import Array, Source, Target, checks
-from .runtime.target import Shape
+from .runtime.types import Shape
 
 _SOURCE = Source("batch.cu", pixel_t=np.uint8)
 

@@ -252,6 +252,8 @@ def _rows(x: Array) -> tuple[int, int]:
 
 def _saved(target: Target, name: str, value: Array, x: Array, C: int) -> Array:
     wide = accumulator(x.dtype)
-    array = checks.of_type(target, name, value, wide, "f", cast=wide)
+    array = checks.of_type(target, name, value, wide, "f")
+    if array.dtype != wide:
+        raise TypeError(f"{name}: got {array.dtype}, expected {wide}")
     checks.shape(name, array, (C,), "one value per channel")
     return array

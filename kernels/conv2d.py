@@ -10,7 +10,7 @@ from . import gemm, winograd
 from .geometry import Lattice, Padding, Pair, Window, window
 from .reduce import Moments, accumulator, column_sum, sum_columns, sum_outputs, sum_partials
 from .runtime import Array, Source, Target, checks
-from .runtime.target import Shape
+from .runtime.types import Shape
 
 _SOURCE = Source("conv2d.cu")
 _IM2COL = Source("im2col.cu")

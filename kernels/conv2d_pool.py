@@ -14,7 +14,7 @@ from .conv2d import gradients, padded
 from .geometry import Window
 from .reduce import accumulator
 from .runtime import Array, Source, Target, checks
-from .runtime.target import Shape
+from .runtime.types import Shape
 
 _FORWARD = Source("conv2d.cu")
 _UNPOOL = Source("unpool.cu")

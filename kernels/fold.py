@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from .runtime import Array, Source, checks
-from .runtime.memory import kept
 
 _SOURCE = Source("fold.cu")
 
@@ -29,8 +28,8 @@ def fold_norm(
     arrays = {"w": w, "b": b, "gamma": gamma, "beta": beta, "mean": mean, "variance": variance}
     target, taken = checks.arrays(**arrays, optional=("b", "gamma", "beta", "mean", "variance"))
     F, K = w.shape[0], w[0].size
-    folded, shift = kept(target, w.shape, w.dtype), kept(target, (F,), w.dtype)
-    changed = kept(target, (F,), "int32")
+    folded, shift = target.kept(w.shape, w.dtype), target.kept((F,), w.dtype)
+    changed = target.kept((F,), "int32")
     with target.on():
         folded.fill(0)  # the first launch compares with it, too
         changed.fill(-1)

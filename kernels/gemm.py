@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from .reduce import accumulator
 from .runtime import Array, Kernel, Source, Target
-from .runtime.target import GRID_YZ_MAX, Grid
+from .runtime.types import GRID_YZ_MAX, Grid
 
 #: How `cpu` shares a product out, by ``bench/tune.py``: the rows of a block, which packs operand B
 #: anew, and the most blocks; the partial results of a split reduction.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .runtime import checks
-from .runtime.target import INT32_MAX
+from .runtime.types import INT32_MAX
 
 Pair = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]

@@ -9,7 +9,7 @@ import numpy as np
 from .conv2d import image_shape
 from .geometry import Padding, Pads, Pair, Window, window
 from .runtime import Array, Kernel, Source, Target, as_array, checks
-from .runtime.target import Grid, Shape
+from .runtime.types import Grid, Shape
 
 _SOURCE = Source("pool.cu", argmax_t=np.uint8)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from .reduce import accumulator, one_block
 from .runtime import Array, Source, Target, checks
-from .runtime.target import Grid
+from .runtime.types import Grid
 
 _SOURCE = Source("softmax.cu")
 IGNORE_INDEX = -100  #: the label, no class, of rows that count nothing; PyTorch's

@@ -15,9 +15,8 @@ from . import gemm
 from .geometry import Window
 from .reduce import Moments, accumulator
 from .runtime import Array, Source, Target
-from .runtime.memory import kept
 from .runtime.recording import current
-from .runtime.target import Grid, Shape
+from .runtime.types import Grid, Shape
 
 _SOURCE = Source("winograd.cu")
 _TILE = 4  # outputs a side
@@ -169,7 +168,7 @@ def _convolve(
     tiles, count = _chunks(target, x.dtype, N, outputs, C, F)
     changed = _changed.get()
     shape, wide = (_POINTS, C * tiles.width + _LINE), accumulator(w.dtype)
-    u = target.empty(shape, wide) if changed is None else kept(target, shape, wide)
+    u = target.empty(shape, wide) if changed is None else target.kept(shape, wide)
     kernel = _SOURCE.kernel("winograd_filters", target, w.dtype)
     grid = target.stride_grid(C * tiles.width)
     kernel(grid, target.threads, w, changed, u, w.shape[0], w.shape[3], tiles.width, int(turned))

@@ -20,8 +20,8 @@ from kernels.dense_loss import dense_cross_entropy
 from kernels.elementwise import adam_update, average_update, sgd_update
 from kernels.fold import fold_norm
 from kernels.geometry import window
+from kernels.runtime.arena import Arena
 from kernels.runtime.elementwise import Table
-from kernels.runtime.memory import Arena
 from kernels.runtime.recording import Recording
 from support import normal
 

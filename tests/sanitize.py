@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kernels.runtime import Source, cpu_target
-from kernels.runtime.source import PACKAGE
+from kernels.runtime.program import PACKAGE
 from sanitizer_faults import RACE, RACE_REPORT, REPORTS, line
 
 TESTS = Path(__file__).resolve().parent

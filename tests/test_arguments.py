@@ -7,10 +7,11 @@ import pytest
 
 import kernels
 from calls import ARGUMENTS, CALLS, C, F, H, N, W, X, Y
-from support import host
+from support import NARROW, host
 
 INTEGERS = {"argmax", "labels", "mask"}
-OWN_FLOAT = {"images", "matrix", "mean", "inv_std"}  # need not be of the other arguments' dtype
+SAVED = {"mean", "inv_std"}  # of the dtype that sums are taken in
+OWN_FLOAT = {"images", "matrix"} | SAVED  # need not be of the other arguments' dtype
 OPTIONAL = {("conv2d", "b"), ("dense", "b"), ("softmax_cross_entropy", "weight")}
 
 
@@ -54,7 +55,7 @@ def test_wrong_dtypes(target, name, argument):
     if argument in INTEGERS:
         wrong[-1] = np.float32
     if target.name != "cuda":  # CuPy has no such arrays
-        wrong += [object, "M8[s]"] + [">f4"] * (argument not in INTEGERS | {"mean", "inv_std"})
+        wrong += [object, "M8[s]"] + [">f4"] * (argument not in INTEGERS)
     if argument in INTEGERS - {"labels"}:
         wrong += [np.uint32, np.int8]
     for dtype in wrong:
@@ -70,13 +71,11 @@ def test_float16_runs_on_cuda_alone(target, name, argument):
         return
     array = CALLS[name].arrays[argument].astype(np.float16)
     expected = "integer" if argument == "labels" else "uint|float"
-    if argument in ("mean", "inv_std"):
-        return  # statistics are cast
     refuse(
         target,
         name,
         TypeError,
-        f"^{argument}: got float16.*, expected .*({expected})",
+        f"^(saved.)?{argument}: got float16.*, expected .*({expected})",
         {argument: array},
     )
 
@@ -248,6 +247,14 @@ def test_results_are_written_only_where_they_fit(target, name, out, shape):
     arguments = CALLS[name].arguments(target, np.float32)
     with pytest.raises(ValueError, match=message):
         CALLS[name]({**arguments, out: apart})
+
+
+@pytest.mark.parametrize("argument", sorted(SAVED))
+@pytest.mark.parametrize("dtype", ["float64", *NARROW])
+def test_saved_statistics_are_not_cast(target, argument, dtype):
+    saved = CALLS["batch_norm_backward"].arrays[argument].astype(dtype)
+    message = f"^saved.{argument}: got {dtype}, expected float32$"
+    refuse(target, "batch_norm_backward", TypeError, message, {argument: saved})
 
 
 def test_saved_must_come_from_batch_norm(target):

@@ -15,7 +15,7 @@ from kernels.conv2d_pool import Pool
 from kernels.geometry import Lattice, Window
 from kernels.runtime import Source
 from kernels.runtime.cpu import CpuTarget
-from kernels.runtime.source import Parameter
+from kernels.runtime.program import Parameter
 from kernels.winograd import Tiles
 
 

@@ -11,8 +11,8 @@ import kernels
 from cnn import SGD, Flatten, Sequential, Trainer
 from kernels import KernelError, elementwise
 from kernels.runtime import Source, as_array, choose_target, cuda_target
+from kernels.runtime.arena import Arena
 from kernels.runtime.elementwise import Table
-from kernels.runtime.memory import Arena
 from kernels.runtime.recording import Recording
 
 

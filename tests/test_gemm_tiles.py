@@ -11,7 +11,7 @@ import comparison
 import kernels
 import reference
 from kernels import gemm
-from kernels.runtime.target import GRID_YZ_MAX
+from kernels.runtime.types import GRID_YZ_MAX
 from support import RTOL, host, normal
 
 BODIES = {

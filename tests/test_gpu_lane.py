@@ -18,7 +18,7 @@ from gpu_lane import bits, launches, report, steps, times
 from gpu_lane.undefined import undefined
 from kernels.runtime import cuda_target
 from kernels.runtime.cuda import unavailable
-from kernels.runtime.source import Parameter
+from kernels.runtime.program import Parameter
 
 TESTS = Path(__file__).parent
 PATH = f"{TESTS}:{REPOSITORY}"

@@ -33,7 +33,7 @@ from comparison import assert_close
 from kernels import KernelError, winograd
 from kernels.fold import fold_norm
 from kernels.runtime import cpu_target
-from kernels.runtime.memory import Arena
+from kernels.runtime.arena import Arena
 from kernels.runtime.recording import Recording, Rehearsal, current
 from reference import batch_norm, relu
 from reference_windows import conv2d

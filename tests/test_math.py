@@ -11,7 +11,7 @@ import pytest
 
 import nvrtc
 from kernels.runtime import Source, Target
-from kernels.runtime.source import PACKAGE
+from kernels.runtime.program import PACKAGE
 from support import RTOL, host
 
 HEADER = (PACKAGE / "include/math_cpu.cuh").read_text()

@@ -18,7 +18,7 @@ from cnn import (
     Trainer,
 )
 from cnn.progress import Bar
-from kernels.runtime.memory import Arena
+from kernels.runtime.arena import Arena
 from planned import (
     NETWORKS,
     OPTIMIZERS,

@@ -7,7 +7,7 @@ import pytest
 
 import kernels
 from kernels.runtime import KernelError
-from kernels.runtime.memory import Arena
+from kernels.runtime.arena import Arena
 from kernels.runtime.recording import Proof, Recording
 from support import host, normal
 

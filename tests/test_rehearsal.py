@@ -8,8 +8,8 @@ from cnn.evaluation import BATCH_SIZE
 from cnn.layers import Layer
 from kernels import runtime
 from kernels.runtime import targets
+from kernels.runtime.arena import Arena
 from kernels.runtime.cpu import CpuTarget
-from kernels.runtime.memory import Arena
 from kernels.runtime.recording import Rehearsal
 from kernels.runtime.source import Source
 from planned import NETWORKS, OPTIMIZERS, SHAPE, a_plan, bits, noise
@@ -21,9 +21,9 @@ def compiled(target, monkeypatch):
     """The entry points that a new target has been asked for, in order."""
     asked, binder = [], type(target).binder
 
-    def noted(self, source, entry, constants):
+    def noted(self, program, entry, constants):
         asked.append(entry)
-        return binder(self, source, entry, constants)
+        return binder(self, program, entry, constants)
 
     monkeypatch.setattr(type(target), "binder", noted)
     monkeypatch.setattr(targets, "_CPU", CpuTarget())
@@ -146,7 +146,7 @@ def test_a_rehearsal_changes_nothing(target):
     rehearsal = Rehearsal(Arena(target))
     plan.rehearse(4, rehearsal)
     model.rehearse(4, np.dtype(np.uint8), rehearsal)
-    assert rehearsal.kernels and len(rehearsal) == 0
+    assert rehearsal.jobs and len(rehearsal) == 0
     assert before == (bits(model), [vars(layer) for layer in model.layers], plan.arena.bytes)
 
 

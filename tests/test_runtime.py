@@ -132,6 +132,21 @@ def test_launch_refuses_what_does_not_fit(
     assert launch == []
 
 
+def test_a_kernel_is_made_once_for_each_target_dtype_and_constants() -> None:
+    source = Source("typed.cu", TYPED, packaged=False)
+    first, second = CpuTarget(), CpuTarget()
+    kernel = source.kernel("typed", first, "float32", KH=3)
+    assert source.kernel("typed", first, "float32", KH=3) is kernel
+    others = [
+        source.kernel("typed", second, "float32", KH=3),
+        source.kernel("typed", first, "float64", KH=3),
+        source.kernel("typed", first, "float32", KH=5),
+        source.kernel("typed", first, "float32", KW=3),  # the same value by another name
+        source.kernel("typed", first, "float32"),
+    ]
+    assert len({kernel, *others}) == 6
+
+
 @pytest.mark.parametrize("grid", [(0, 1, 1), (1, 0, 1), (1, 1, 0)])
 def test_empty_grid_is_not_launched(launch: Launches, grid: tuple[int, int, int]) -> None:
     launch(grid)

@@ -10,7 +10,8 @@ import pytest
 
 from kernels.runtime.compiler import compiler
 from kernels.runtime.cpu import FLAGS
-from kernels.runtime.source import Source, flattened
+from kernels.runtime.program import flattened
+from kernels.runtime.source import Source
 
 
 def preprocessed(text: str) -> str:

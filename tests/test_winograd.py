@@ -14,7 +14,7 @@ from calls import winograd_and_gradients
 from kernels import gemm, winograd
 from kernels.geometry import window
 from kernels.runtime import cpu_target
-from kernels.runtime.memory import Arena
+from kernels.runtime.arena import Arena
 from kernels.runtime.recording import Recording
 from support import CHANNELS, RTOL, host, normal
 

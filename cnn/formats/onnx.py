@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from kernels.geometry import Pads, Window, window
-from kernels.runtime.target import Shape
+from kernels.runtime.types import Shape
 
 from .. import checks
 from ..layers import (

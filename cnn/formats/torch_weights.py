@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize
 
 from kernels.runtime import Array
-from kernels.runtime.target import Shape
+from kernels.runtime.types import Shape
 
 from .. import checks
 from ..files import write_whole

@@ -2,9 +2,11 @@
 
 from .describe import describe
 from .errors import KernelError
+from .kernel import Kernel
 from .source import Source
-from .target import Array, Kernel, Target
+from .target import Target
 from .targets import as_array, choose_target, cpu_target, cuda_target
+from .types import Array
 
 __all__ = [
     "Array",

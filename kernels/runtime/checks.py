@@ -11,8 +11,9 @@ import numpy as np
 
 from .errors import KernelError
 from .recording import current
-from .target import INT32_MAX, Array, Shape, Target
+from .target import Target
 from .targets import as_array
+from .types import INT32_MAX, Array, Shape
 
 
 def arrays(*, optional: Collection[str] = (), **named: Any) -> tuple[Target, list[Array]]:
@@ -60,18 +61,13 @@ def floating(dtype: Any) -> bool:
     return dtype.kind == "f" or dtype_name(dtype) == "bfloat16"
 
 
-def of_type(
-    target: Target, name: str, value: Any, expected: str, kinds: str, cast: Any = None
-) -> Array:
-    """Return a contiguous array on a target whose dtype kind is in `kinds`, cast where asked."""
+def of_type(target: Target, name: str, value: Any, expected: str, kinds: str) -> Array:
+    """Return a contiguous array on a target whose dtype kind is in `kinds`."""
     here, array = as_array(name, value)
     if here is not target:
         raise ValueError(f"{name}: is on {here}, expected {target}")
     if array.dtype.kind not in kinds:
         raise TypeError(f"{name}: got {array.dtype}, expected {expected}")
-    if cast is not None:
-        with target.on():
-            array = array.astype(cast, copy=False)
     return contiguous(target, array)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from . import cache
 from .errors import KernelError
-from .source import PACKAGE, flattened
+from .program import PACKAGE, flattened
 
 _FLAGS = "-std=c++17 -fPIC -fvisibility=hidden".split()
 

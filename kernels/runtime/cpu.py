@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from . import memory
+from .allocator import Allocator
 from .compiler import compiler
 from .errors import KernelError
-from .recording import Launch
-from .source import Source, flattened
-from .target import Array, Binder, Grid, Kernel, Shape
+from .program import Program, flattened
+from .reserve import Reserve
+from .types import Array, Binder, Grid, Launch, Shape
 
 FLAGS = (
     "-O3 -march=native -ffp-contract=fast -fno-math-errno -fno-trapping-math -fopenmp-simd -pthread"
@@ -65,7 +65,7 @@ class _CpuLaunch:
         return _Bound(function, self._grid, ctypes.addressof(self._arguments))
 
 
-class CpuTarget:
+class CpuTarget(Allocator):
     """The machine's own cores; arrays are NumPy's."""
 
     name = "cpu"
@@ -77,19 +77,20 @@ class CpuTarget:
     threads = 1
 
     def __init__(self) -> None:
-        self._libraries: dict[str, ctypes.CDLL] = {}
         self._lock = threading.Lock()
         self._parallel_for: Any = None
         self._replay: Any = None
-        self._reserve = memory.Reserve()
+        self._reserve = Reserve()
 
     def __repr__(self) -> str:
         """Return the name that messages use."""
         return self.name
 
-    def binder(self, source: Source, entry: str, constants: dict[str, Any]) -> Binder:
-        """Compile, or load from the cache, one entry point; return what binds its launches."""
-        function = getattr(self._library(source, entry, constants), f"launch_{entry}")
+    def binder(self, program: Program, entry: str, constants: dict[str, Any]) -> Binder:
+        """Return a function that binds launches of one entry point, compiled or from the cache."""
+        # Of one entry point: the compiler leaves out what the others need.
+        library = compiler().load(program.name, program.library(entry, constants), FLAGS)
+        function = getattr(library, f"launch_{entry}")
         parallel_for = self._pool()
 
         def bind(grid: Grid, threads: int, shared: int, arguments: list[Any]) -> Launch:
@@ -108,14 +109,6 @@ class CpuTarget:
         """Return an uninitialised C-contiguous array with memory of its own."""
         return self._reserve.array(shape, dtype)
 
-    def empty(self, shape: Shape, dtype: Any) -> Array:
-        """Return an uninitialised C-contiguous array; of a recording's arena while there is one."""
-        return memory.empty(self, shape, dtype)
-
-    def zeros(self, shape: Shape, dtype: Any) -> Array:
-        """Return an array of zeros; in a recording, zeroed again by every replay."""
-        return memory.zeros(self, shape, dtype)
-
     def array(self, values: Any, dtype: Any = None) -> Array:
         """Return values as a C-contiguous array here, copied only where needed."""
         return np.require(values, dtype, ["C_CONTIGUOUS", "ALIGNED"])
@@ -132,7 +125,7 @@ class CpuTarget:
         return (min(-(-count // _ELEMENTS_PER_BLOCK), 2**31 - 1), 1, 1)
 
     def replayer(self, launches: list[Launch]) -> Launch:
-        """Return what runs bound launches in order: one call into C++ for all of them."""
+        """Return a function that runs bound launches in order, by one call into C++."""
         self._pool()
         bound = [launch.bound() for launch in launches if isinstance(launch, _CpuLaunch)]
         table = (_Bound * len(bound))(*bound)
@@ -146,45 +139,34 @@ class CpuTarget:
     def _register_bytes(self) -> int:
         return int(compiler().macro("REGISTER_BYTES"))
 
-    def compile(self, kernels: Iterable[Kernel]) -> None:
-        """Compile what the cache lacks of these kernels, one compiler per core at a time."""
+    def compile(self, jobs: Iterable[Callable[[], Any]]) -> None:
+        """Run jobs, each of which compiles one kernel; as many at a time as there are cores."""
         from concurrent.futures import ThreadPoolExecutor
 
         failed = threading.Event()
 
-        def build(compile: Callable[[], Any]) -> None:
+        def build(job: Callable[[], Any]) -> None:
             try:
                 if not failed.is_set():
-                    compile()
+                    job()
             except BaseException:
                 failed.set()  # at once: this thread takes the next job before the caller knows
                 raise
 
         executor = ThreadPoolExecutor(thread_count())
         try:
-            jobs = [self._pool, *(kernel.compile for kernel in kernels)]
-            for result in [executor.submit(build, job) for job in jobs]:
+            for result in [executor.submit(build, job) for job in (self._pool, *jobs)]:
                 result.result()
         finally:  # after an error, or an interrupt, the compilers not yet started stay so
             executor.shutdown(cancel_futures=True)
 
-    def _library(self, source: Source, entry: str, constants: dict[str, Any]) -> ctypes.CDLL:
-        """Return a library of one entry point: the compiler leaves out what the others need."""
-        return self._load(source.name, source.library(entry, constants))
-
     def _pool(self) -> Any:
         if self._parallel_for is None:
-            library = self._load(_POOL_SOURCE, flattened(_POOL_SOURCE))
+            library = compiler().load(_POOL_SOURCE, flattened(_POOL_SOURCE), FLAGS)
             with self._lock:
                 library.start_pool(thread_count())
             self._replay, self._parallel_for = library.replay, library.parallel_for
         return self._parallel_for
-
-    def _load(self, name: str, text: str) -> ctypes.CDLL:
-        library = self._libraries.get(text)
-        if library is None:
-            library = self._libraries[text] = compiler().load(name, text, FLAGS)
-        return library
 
 
 def _address(array: Array) -> int:

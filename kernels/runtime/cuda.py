@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from . import memory
+from .allocator import Allocator
 from .errors import KernelError
-from .recording import Launch, in_order
-from .source import Source
-from .target import Array, Binder, Grid, Kernel, Shape
+from .program import Program
+from .recording import in_order
+from .types import Array, Binder, Grid, Launch, Shape
 
 _NOTHING = 'extern "C" __global__ void nothing() {}'
 _BLOCKS = 32 * 132  # enough for every multiprocessor of the largest GPUs, several times over
 
 
-class CudaTarget:
+class CudaTarget(Allocator):
     """One NVIDIA GPU; arrays are CuPy's."""
 
     name = "cuda"
@@ -35,7 +35,6 @@ class CudaTarget:
 
         self._cupy = cupy
         self.device = device
-        self._modules: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         """Return the name that messages use."""
@@ -43,17 +42,18 @@ class CudaTarget:
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """In which the products of float32 arrays can be taken; see gemm.precision."""
+        """The precisions that float32 arrays can be multiplied in; see gemm.precision."""
         capability = int(self._cupy.cuda.Device(self.device).compute_capability)
         if capability >= 80:
             return ("fp32", "tf32", "bf16", "fp16")
         return ("fp32", "fp16") if capability >= 75 else ("fp32",)
 
-    def binder(self, source: Source, entry: str, constants: dict[str, Any]) -> Binder:
-        """Compile, or load from CuPy's cache, one entry point; return what binds its launches."""
+    def binder(self, program: Program, entry: str, constants: dict[str, Any]) -> Binder:
+        """Return a function that binds launches of one entry point, compiled or from the cache."""
         cupy = self._cupy
+        text = program.specialised(constants, entry)
         with self.on():
-            function = self._module(source, entry, constants).get_function(entry)
+            function = self._module(program.name, text).get_function(entry)
 
         def bind(grid: Grid, threads: int, shared: int, arguments: list[Any]) -> Launch:
             packed = tuple(map(_argument, arguments))
@@ -73,10 +73,10 @@ class CudaTarget:
 
     @contextmanager
     def on(self, stream: Any = None) -> Iterator[None]:
-        """Make the device, and a stream of it, CuPy's current ones for a while.
+        """Make the device, and the stream if given, CuPy's current ones in a ``with`` block.
 
-        What is launched meanwhile comes after all that the current stream was given before, and
-        ahead of all that it is given later.
+        Work launched in the block runs after all earlier work of the outer stream, and before all
+        its later work.
         """
         with self._cupy.cuda.Device(self.device):
             outer = self._cupy.cuda.get_current_stream()
@@ -94,14 +94,6 @@ class CudaTarget:
         """Return an uninitialised C-contiguous array with memory of its own."""
         with self._cupy.cuda.Device(self.device):
             return self._cupy.empty(shape, dtype)
-
-    def empty(self, shape: Shape, dtype: Any) -> Array:
-        """Return an uninitialised C-contiguous array; of a recording's arena while there is one."""
-        return memory.empty(self, shape, dtype)
-
-    def zeros(self, shape: Shape, dtype: Any) -> Array:
-        """Return an array of zeros; in a recording, zeroed again by every replay."""
-        return memory.zeros(self, shape, dtype)
 
     def array(self, values: Any, dtype: Any = None) -> Array:
         """Return values as a C-contiguous array here, copied only where needed."""
@@ -121,7 +113,7 @@ class CudaTarget:
         return int(array.data.ptr)
 
     def replayer(self, launches: list[Launch]) -> Launch:
-        """Return what runs bound launches in order: they become one CUDA graph."""
+        """Return a function that runs bound launches in order, as one CUDA graph."""
         cupy = self._cupy
         with self.on():
             # The default stream cannot be captured; what is captured does not run.
@@ -145,26 +137,22 @@ class CudaTarget:
         """Return how many elements one thread treats as a unit: one."""
         return 1
 
-    def compile(self, kernels: Iterable[Kernel]) -> None:
-        """Compile what CuPy's cache lacks of these kernels."""
-        for kernel in kernels:
-            kernel.compile()
+    def compile(self, jobs: Iterable[Callable[[], Any]]) -> None:
+        """Run jobs, each of which compiles one kernel, in order."""
+        for job in jobs:
+            job()
 
-    def _module(self, source: Source, entry: str, constants: dict[str, Any]) -> Any:
-        text = source.specialised(constants, entry)
-        module = self._modules.get(text)
-        if module is None:
-            cupy = self._cupy
-            try:
-                module = cupy.RawModule(code=text, options=("-std=c++17",))
-                module.compile()
-            # CuPy raises RuntimeError of several classes where NVRTC or the headers of CUDA are not
-            # installed, or the driver does not take what NVRTC made.
-            except (cupy.cuda.compiler.CompileException, RuntimeError) as error:
-                lines = str(error).strip().splitlines() or [type(error).__name__]
-                first = next((line for line in lines if "error" in line), lines[0])
-                raise KernelError(f"NVRTC failed on {source.name}: {first.strip()}") from error
-            self._modules[text] = module
+    def _module(self, name: str, text: str) -> Any:
+        cupy = self._cupy
+        try:
+            module = cupy.RawModule(code=text, options=("-std=c++17",))
+            module.compile()
+        # CuPy raises RuntimeError of several classes where NVRTC or the headers of CUDA are not
+        # installed, or the driver does not take what NVRTC made.
+        except (cupy.cuda.compiler.CompileException, RuntimeError) as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            first = next((line for line in lines if "error" in line), lines[0])
+            raise KernelError(f"NVRTC failed on {name}: {first.strip()}") from error
         return module
 
 

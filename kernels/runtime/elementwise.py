@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .program import C_TYPES
 from .recording import current
-from .source import C_TYPES, Source
-from .target import Array, Target
+from .source import Source
+from .target import Target
+from .types import Array
 
 
 class Table(NamedTuple):

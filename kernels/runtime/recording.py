@@ -4,8 +4,8 @@ A replay repeats launches and nothing else. Two checks find code that does more 
 
 - `Recording.add` refuses a launch on an array that no replay would fill: one made in the block by
   NumPy or CuPy, such as a cast, or one of the arena's that no launch has written.
-- `Proof` replays from poisoned memory and compares every bit. It finds what has no launch to show,
-  such as ``y *= 2``.
+- `Proof` replays from poisoned memory and compares every bit. It finds changes made without a
+  launch, such as ``y *= 2``.
 """
 
 from __future__ import annotations
@@ -13,19 +13,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
+from .arena import Arena
 from .errors import KernelError
-
-if TYPE_CHECKING:
-    from .memory import Arena
-    from .source import Parameter
-    from .target import Array, Kernel
-
-#: A launch whose arguments are checked and packed.
-Launch = Callable[[], None]
+from .program import Parameter
+from .types import Array, Launch
 
 _local = threading.local()
 
@@ -34,8 +29,8 @@ class Recording:
     """Runs the code of a ``with`` block once and keeps its launches, which `replay` runs again.
 
     All that the code does on the device must be launches of kernels, on the same arrays every
-    time. Arrays that it makes come from an arena and go back there with their last reference, so
-    the code's own lifetimes are the plan of the memory.
+    time. Arrays that it makes come from an arena and go back there with their last reference:
+    what lives at the same time in the code has memory of its own.
 
     Parameters
     ----------
@@ -154,9 +149,9 @@ class Recording:
 
 
 class Rehearsal(Recording):
-    """Runs the code of ``with`` blocks without its launches, and notes their kernels.
+    """Runs the code of ``with`` blocks without its launches, and notes which kernels it needs.
 
-    The arrays that the launches would fill hold undefined values: the code must not read them.
+    The arrays that the launches would fill are undefined: the code must not read them.
 
     Parameters
     ----------
@@ -165,13 +160,13 @@ class Rehearsal(Recording):
 
     Attributes
     ----------
-    kernels : dict of Kernel to None
-        In order of their first launch.
+    jobs : dict of callable to None
+        Compiles one kernel each, in order of their first launches.
     """
 
     def __init__(self, arena: Arena) -> None:
         super().__init__(arena, ())
-        self.kernels: dict[Kernel, None] = {}
+        self.jobs: dict[Callable[[], Any], None] = {}
 
     def __exit__(self, *error: object) -> None:
         """Stop; another block may follow."""
@@ -191,7 +186,7 @@ class Rehearsal(Recording):
         KernelError
             If one cannot be compiled.
         """
-        self.arena.target.compile(self.kernels)
+        self.arena.target.compile(self.jobs)
 
 
 class Proof:

@@ -10,7 +10,8 @@ import numpy as np
 from . import cuda
 from .cpu import CpuTarget
 from .errors import KernelError
-from .target import Array, Target
+from .target import Target
+from .types import Array
 
 _KDL_HOST = (1, 3)  # DLDeviceType of DLPack: kDLCPU and, pinned for a GPU, kDLCUDAHost
 # One of each: kernels, and the thread pool, belong to a target.

@@ -12,7 +12,7 @@ import pytest
 
 from kernels import runtime
 from kernels.runtime import KernelError, Source
-from kernels.runtime.memory import Arena
+from kernels.runtime.arena import Arena
 from kernels.runtime.recording import Recording
 
 from . import device

@@ -27,7 +27,7 @@ from gpu import build, ptx
 from gpu.machine_api import Machine
 from kernels import gemm
 from kernels.runtime import cuda_target
-from kernels.runtime.memory import Arena
+from kernels.runtime.arena import Arena
 from kernels.runtime.recording import Recording, Rehearsal
 from support import RTOL
 
@@ -110,7 +110,7 @@ def compile_at_once(target: Any, calls: dict[str, Any], dtype: str) -> None:
         with rehearsal:
             call.function(**{**call.options, **arguments})
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lambda kernel: kernel.compile(), rehearsal.kernels))
+        list(pool.map(lambda job: job(), rehearsal.jobs))
 
 
 class Comparison:
@@ -211,9 +211,9 @@ class Memory:
 
 def _compiled(machine: Machine, launch: Launch) -> tuple[Any, list[str]]:
     """Return the module that a launch's kernel is in, and what is undefined in the kernel."""
-    text = launch.source.specialised(launch.constants)
-    return _module(machine, text, launch.source.name), _undefined(
-        text, launch.source.name, launch.entry
+    text = launch.program.specialised(launch.constants)
+    return _module(machine, text, launch.program.name), _undefined(
+        text, launch.program.name, launch.entry
     )
 
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
-from kernels.runtime.source import Parameter, Source
-from kernels.runtime.target import Kernel
+from kernels.runtime.kernel import Kernel
+from kernels.runtime.program import Parameter, Program
 
 
 @dataclass(frozen=True)
 class Launch:
     """A launch of a kernel: what it is made of, and the call that does it once more."""
 
-    source: Source
+    program: Program
     entry: str
     constants: dict[str, Any]
     grid: tuple[int, int, int]
@@ -44,13 +44,13 @@ def each(around: Callable[[Launch], None]) -> Iterator[None]:
 
     def watched(self: Kernel) -> Any:
         bind = compile_(self)
-        _, source, entry, constants = _built_of(self)
-        parameters = source.entries[entry]
+        _, program, entry, constants = _built_of(self)
+        parameters = program.entries[entry]
 
         def watched_bind(grid: Any, threads: int, shared: int, values: list[Any]) -> Any:
             run = bind(grid, threads, shared, values)
             arguments = list(zip(parameters, values, strict=True))
-            launch = Launch(source, entry, constants, grid, threads, shared, arguments, run)
+            launch = Launch(program, entry, constants, grid, threads, shared, arguments, run)
 
             def launched() -> None:
                 if cupy.cuda.get_current_stream().is_capturing():
@@ -66,6 +66,6 @@ def each(around: Callable[[Launch], None]) -> Iterator[None]:
         yield
 
 
-def _built_of(kernel: Kernel) -> tuple[Any, Source, str, dict[str, Any]]:
+def _built_of(kernel: Kernel) -> tuple[Any, Program, str, dict[str, Any]]:
     binder = kernel._make_binder
     return (binder.func, *binder.args)

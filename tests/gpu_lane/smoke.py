@@ -14,7 +14,7 @@ import numpy as np
 
 from kernels import relu
 from kernels.runtime import cuda, cuda_target
-from kernels.runtime.memory import Arena
+from kernels.runtime.arena import Arena
 from kernels.runtime.recording import Recording
 
 from .report import of_this_part

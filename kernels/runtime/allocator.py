@@ -1,0 +1,42 @@
+"""How every target makes arrays, inside and outside of a recording."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .elementwise import Elementwise
+from .recording import current
+from .target import Target
+from .types import Array, Shape
+
+_ZERO = Elementwise("fill_zeros", "", "T y", "0", new=True)
+
+
+class Allocator:
+    """Base of the targets: makes arrays from what a target calls `fresh`."""
+
+    def empty(self: Target, shape: Shape, dtype: Any) -> Array:
+        """Return an uninitialised C-contiguous array, in a recording from its arena."""
+        recording = current()
+        if recording is None:
+            return self.fresh(shape, dtype)
+        array = recording.arena.array(shape, dtype)
+        recording.made(array)
+        return array
+
+    def zeros(self: Target, shape: Shape, dtype: Any) -> Array:
+        """Return an array of zeros; every replay of a recording zeroes it again."""
+        array = self.empty(shape, dtype)
+        if current() is None:
+            with self.on():
+                array.fill(0)
+        else:
+            _ZERO(self, array.dtype, array)
+        return array
+
+    def kept(self: Target, shape: Shape, dtype: Any) -> Array:
+        """Return an uninitialised array that keeps its values between replays of a recording."""
+        array, recording = self.fresh(shape, dtype), current()
+        if recording is not None:
+            recording.keep(array)
+        return array
