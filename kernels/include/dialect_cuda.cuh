@@ -35,35 +35,35 @@ template <typename E> __device__ inline E load_first(const E *p, int count, E ot
 template <typename E, typename V> __device__ inline void store_first(E *p, V value, int count) {
     if (count > 0) *p = E(value);
 }
-// N neighbours, the first `count` of them; all at once where the address allows it.
+// N neighbours in memory, accessed at once.
+template <typename E, int N> struct alignas(sizeof(E) * N < 16 ? sizeof(E) * N : 16) Vector {
+    E value[N];
+    static __device__ bool fits(const E *p, int count) {
+        return count >= N && (unsigned long long)p % alignof(Vector) == 0;
+    }
+};
+// At an address that is aligned to Vector.
+template <int N, typename E, typename V>
+__device__ inline void load_vector(V (&value)[N], const E *from) {
+    const Vector<E, N> row = *reinterpret_cast<const Vector<E, N> *>(from);
+    for (int i = 0; i < N; ++i) value[i] = V(row.value[i]);
+}
+// The first `count` of N neighbours, at any address; load_row makes the others zero.
+template <typename E, typename V, int N>
+__device__ inline void load_row(V (&value)[N], const E *from, int count) {
+    if (Vector<E, N>::fits(from, count)) return load_vector(value, from);
+    for (int i = 0; i < N; ++i) value[i] = i < count ? V(from[i]) : V(0);
+}
 template <typename E, typename V, int N>
 __device__ inline void store_row(E *to, const V (&value)[N], int count) {
-    struct alignas(sizeof(E) * N < 16 ? sizeof(E) * N : 16) Row { E value[N]; };
-    if (count >= N && (unsigned long long)to % alignof(Row) == 0) {
-        Row row;
+    if (Vector<E, N>::fits(to, count)) {
+        Vector<E, N> row;
         for (int i = 0; i < N; ++i) row.value[i] = E(value[i]);
-        *reinterpret_cast<Row *>(to) = row;
+        *reinterpret_cast<Vector<E, N> *>(to) = row;
     } else {
         for (int i = 0; i < N; ++i)
             if (i < count) to[i] = E(value[i]);
     }
-}
-template <typename E, typename V, int N>
-__device__ inline void load_row(V (&value)[N], const E *from, int count) {
-    struct alignas(sizeof(E) * N < 16 ? sizeof(E) * N : 16) Row { E value[N]; };
-    if (count >= N && (unsigned long long)from % alignof(Row) == 0) {
-        const Row row = *reinterpret_cast<const Row *>(from);
-        for (int i = 0; i < N; ++i) value[i] = V(row.value[i]);
-    } else {
-        for (int i = 0; i < N; ++i) value[i] = i < count ? V(from[i]) : V(0);
-    }
-}
-// N neighbours, at an address that N of them divide, or 16 bytes.
-template <int N, typename E, typename V>
-__device__ inline void load_vector(V (&value)[N], const E *from) {
-    struct alignas(sizeof(E) * N < 16 ? sizeof(E) * N : 16) Row { E value[N]; };
-    const Row row = *reinterpret_cast<const Row *>(from);
-    for (int i = 0; i < N; ++i) value[i] = V(row.value[i]);
 }
 // Other threads hide the time that memory takes.
 template <typename E> __device__ inline void fetch_ahead(const E *, int = 1, int = 0) {}

@@ -245,12 +245,16 @@ struct Copier<ROWS, EXTENT, VECTOR, Loader, false> {
 };
 
 // Calls multiply(tiles of A, tiles of B, stage) for one BK of k after another, in order, up to
-// k_end.
-template <class TileA, class TileB, class CopierA, class CopierB, class Multiply>
-__device__ __forceinline__ void in_stages(CopierA a, CopierB b, int k_begin, int k_end,
-                                          const Multiply &multiply) {
+// k_end, for the block whose outputs begin at (m0, n0), of an M x N product.
+template <Rows A_ROWS, Rows B_ROWS, class A, class B, class Multiply>
+__device__ __forceinline__ void in_stages(const A &a, const B &b, int m0, int M, int n0, int N,
+                                          int k_begin, int k_end, const Multiply &multiply) {
+    using TileA = Tile<A_ROWS, BM, VECTOR_A>;
+    using TileB = Tile<B_ROWS, BN, VECTOR_B>;
     alignas(16) __shared__ T tiles_a[STAGES * TileA::SIZE];
     alignas(16) __shared__ T tiles_b[STAGES * TileB::SIZE];
+    Copier<A_ROWS, BM, VECTOR_A, A> copier_a(a, m0, M, k_begin);
+    Copier<B_ROWS, BN, VECTOR_B, B> copier_b(b, n0, N, k_begin);
     const int steps = ceil_div(k_end - k_begin, BK);
     int filled = 0, read = 0;  // stages, taken in turn
     // A step's copies begin STAGES - 1 steps ahead; the first steps have nothing to multiply.
@@ -260,8 +264,8 @@ __device__ __forceinline__ void in_stages(CopierA a, CopierB b, int k_begin, int
             __syncthreads();  // this step's tiles are whole, the last step's may be overwritten
         }
         if (step + STAGES - 1 < steps) {
-            a.begin(tiles_a, filled, k_end);
-            b.begin(tiles_b, filled, k_end);
+            copier_a.begin(tiles_a, filled, k_end);
+            copier_b.begin(tiles_b, filled, k_end);
             filled = filled + 1 == STAGES ? 0 : filled + 1;
         }
         commit_copies();  // one group a step, even if empty, so that waits can count steps
@@ -269,15 +273,4 @@ __device__ __forceinline__ void in_stages(CopierA a, CopierB b, int k_begin, int
         multiply(tiles_a, tiles_b, read);
         read = read + 1 == STAGES ? 0 : read + 1;
     }
-}
-
-// The same for the block whose outputs begin at (m0, n0), of an M x N product.
-template <Rows A_ROWS, Rows B_ROWS, class A, class B, class Multiply>
-__device__ __forceinline__ void in_stages(const A &a, const B &b, int m0, int M, int n0, int N,
-                                          int k_begin, int k_end, const Multiply &multiply) {
-    using TileA = Tile<A_ROWS, BM, VECTOR_A>;
-    using TileB = Tile<B_ROWS, BN, VECTOR_B>;
-    in_stages<TileA, TileB>(Copier<A_ROWS, BM, VECTOR_A, A>(a, m0, M, k_begin),
-                            Copier<B_ROWS, BN, VECTOR_B, B>(b, n0, N, k_begin), k_begin, k_end,
-                            multiply);
 }
