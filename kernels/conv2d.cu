@@ -64,33 +64,20 @@ conv2d_pool_forward(const T *__restrict__ x, const T *__restrict__ w, const T *_
 }
 
 // `window` slides over dy here, at stride 1, and its outputs are the pixels of dx in the lattice;
-// their gradients come through the taps of the other.
+// their gradients come through the taps of the other. Partial sums (splits, N, H, W, C), of one
+// split unless the lattice has all pixels; split s takes taps and filters [s*share, (s+1)*share).
 KERNEL __launch_bounds__(THREADS, BLOCKS)
-conv2d_input_gradient(const T *__restrict__ dy, const T *__restrict__ w, T *__restrict__ dx,
-                      Window window, Lattice pixels, Lattice taps, int rows, int KH, int KW, int C,
-                      int F, int groups, int H, int W) {
-    const int group = blockIdx.z, channels = C / groups, filters = F / groups;
-    const Im2col<ByPixel> a{dy + group * filters, window, F, filters, {window.OH, window.OW}};
-    const TurnedFilters b{
-        w + (int64)group * filters * KH * KW * channels, taps, KH, KW, filters, channels};
-    gemm<Rows::ALONG_OUTPUT, Rows::ALONG_K>(a, b, rows, channels, 0,
-                                            taps.rows * taps.columns * filters,
-                                            AtPixels{dx + group * channels, pixels, H, W, C});
-}
-
-// The same at stride 1, as partial sums (splits, rows, C) where rows are the pixels of dx; split s
-// takes taps and filters [s*share, (s+1)*share) of each group.
-KERNEL __launch_bounds__(THREADS, BLOCKS)
-conv2d_partial_input_gradient(const T *__restrict__ dy, const T *__restrict__ w,
-                              acc_t *__restrict__ partial, Window window, Lattice taps, int rows,
-                              int KH, int KW, int C, int F, int groups, int splits, int share) {
+conv2d_input_gradient(const T *__restrict__ dy, const T *__restrict__ w,
+                      sum_t *__restrict__ partial, Window window, Lattice pixels, Lattice taps,
+                      int rows, int H, int W, int KH, int KW, int C, int F, int groups, int splits,
+                      int share) {
     const int group = blockIdx.z / splits, split = blockIdx.z % splits;
     const int channels = C / groups, filters = F / groups;
     const Share part(taps.rows * taps.columns * filters, share, split);
     const Im2col<ByPixel> a{dy + group * filters, window, F, filters, {window.OH, window.OW}};
     const TurnedFilters b{
         w + (int64)group * filters * KH * KW * channels, taps, KH, KW, filters, channels};
-    const Plain<acc_t> epilogue{partial + (int64)split * rows * C + group * channels, C};
+    const AtPixels epilogue{partial + (int64)split * rows * C + group * channels, pixels, H, W, C};
     gemm<Rows::ALONG_OUTPUT, Rows::ALONG_K>(a, b, rows, channels, part.begin, part.end, epilogue);
 }
 

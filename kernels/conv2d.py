@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from . import gemm, winograd
 from .geometry import Lattice, Padding, Pair, Window, window
@@ -12,7 +12,7 @@ from .reduce import Moments, accumulator, column_sum, sum_columns, sum_outputs, 
 from .runtime import Array, Source, Target, checks
 from .runtime.types import Shape
 
-_SOURCE = Source("conv2d.cu")
+SOURCE = Source("conv2d.cu", sum_t="float32")
 _IM2COL = Source("im2col.cu")
 
 
@@ -117,19 +117,19 @@ def _forward(
         return y, moments
     x, g = padded(target, x, s.window)
     rows = y.size // s.F
-    split: Literal["never", "on cuda"] = "never" if with_moments else "on cuda"
+    split: gemm.Split = "never" if with_moments else "on cuda"
     work = gemm.divide(target, x.dtype, rows, s.F // groups, s.K, groups, split=split)
     vectors = _vectors(target, x, s.C, groups), _vectors(target, w, s.C // groups)
     if work.splits > 1:
-        launch = gemm.product(_SOURCE, "conv2d_partial", target, x.dtype, work, vectors=vectors)
+        launch = gemm.product(SOURCE, "conv2d_partial", target, x.dtype, work, vectors=vectors)
         partial = target.empty((work.splits, rows, s.F), accumulator(x.dtype))
         launch(x, w, partial, g, rows, s.C, s.F, groups, work.splits, work.share)
         sum_outputs(target, partial, b, y, relu=relu)
         return y, None
-    launch = gemm.product(_SOURCE, "conv2d_forward", target, x.dtype, work, vectors=vectors)
+    launch = gemm.product(SOURCE, "conv2d_forward", target, x.dtype, work, vectors=vectors)
     parts = 1 if target.name == "cpu" else 4  # of a block's rows, for its threads to share
     if with_moments:
-        moments = Moments.empty(target, launch.grid[0] * parts, s.F, x.dtype)
+        moments = Moments.empty(target, work.grid[0] * parts, s.F, x.dtype)
     arrays = (x, w, b, y, *(moments or (None,) * 3))
     launch(*arrays, g, rows, s.C, s.F, groups, int(relu), parts)
     return y, moments
@@ -174,31 +174,23 @@ def conv2d_backward(
     checks.shape("dy", dy, s.output, "the shape of the result")
     dw = checks.result(target, "out_dw", out_dw, w.shape, x.dtype)
     db = checks.result(target, "out_db", out_db, (s.F,), x.dtype) if need_db else None
-    dx = _gradients(target, dy, x, w, s, groups, dw, db, need_dx)
-    return dx, dw, db
+    return gradients(target, dy, x, w, dw, db, s.window, groups, need_dx=need_dx), dw, db
 
 
 def gradients(
-    dy: Array, x: Array, w: Array, dw: Array, db: Array | None, g: Window, *, need_dx: bool
-) -> Array | None:
-    """Return dx or None, and write dw and, unless it is None, db; the arguments are checked."""
-    target, (dy, x, w) = checks.arrays(dy=dy, x=x, w=w)
-    (N, _, _, C), (F, KH, KW, _) = x.shape, w.shape
-    s = _Sizes(g, N, C, F, KH * KW * C, dy.shape)
-    return _gradients(target, dy, x, w, s, 1, dw, db, need_dx)
-
-
-def _gradients(
     target: Target,
     dy: Array,
     x: Array,
     w: Array,
-    s: _Sizes,
-    groups: int,
     dw: Array,
     db: Array | None,
+    g: Window,
+    groups: int = 1,
+    *,
     need_dx: bool,
 ) -> Array | None:
+    """Return dx or None, and write dw and, unless it is None, db, of arguments that are checked."""
+    s = _Sizes(g, x.shape[0], x.shape[3], w.shape[0], w[0].size, dy.shape)
     dx = _input_gradient(target, dy, x, w, s, groups) if need_dx else None
     _filter_gradient(target, dy, x, dw, s, groups)
     if db is not None:
@@ -218,7 +210,7 @@ def _filter_gradient(
     rows = dy.size // s.F
     work = gemm.divide(target, x.dtype, s.K, s.F // groups, rows, groups, split="always")
     vectors = _vectors(target, x, s.C, groups), _vectors(target, dy, s.F, groups)
-    launch = gemm.product(_SOURCE, "conv2d_filter_gradient", target, x.dtype, work, vectors=vectors)
+    launch = gemm.product(SOURCE, "conv2d_filter_gradient", target, x.dtype, work, vectors=vectors)
     partial = target.empty((work.splits, s.K, s.F), accumulator(x.dtype))
     launch(dy, x, partial, g, rows, s.C, s.F, groups, work.splits, work.share)
     sum_columns(target, partial, dw)
@@ -245,19 +237,16 @@ def _input_gradient(target: Target, dy: Array, x: Array, w: Array, s: _Sizes, gr
         taps = Lattice(down.tap, across.tap, down.taps, across.taps, down.step, across.step)
         vectors = _vectors(target, source, s.F, groups), _vectors(target, w, channels)
         depth = down.taps * across.taps * filters
-        split: Literal["never", "on cuda"] = "on cuda" if rows == s.N * g.H * g.W else "never"
+        split: gemm.Split = "on cuda" if rows == s.N * g.H * g.W else "never"
         work = gemm.divide(target, x.dtype, rows, channels, depth, groups, split=split)
-        sizes = (rows, g.KH, g.KW, s.C, s.F, groups)
-        if work.splits > 1:
-            entry = "conv2d_partial_input_gradient"
-            launch = gemm.product(_SOURCE, entry, target, x.dtype, work, vectors=vectors)
-            partial = target.empty((work.splits, rows, s.C), accumulator(x.dtype))
-            launch(source, w, partial, over, taps, *sizes, work.splits, work.share)
-            sum_partials(target, partial, x.dtype, dx)
-            continue
+        whole = work.splits == 1  # then there is nothing to add up
+        partial = dx if whole else target.empty((work.splits, *dx.shape), accumulator(x.dtype))
         entry = "conv2d_input_gradient"
-        launch = gemm.product(_SOURCE, entry, target, x.dtype, work, vectors=vectors)
-        launch(source, w, dx, over, pixels, taps, *sizes, g.H, g.W)
+        launch = gemm.product(SOURCE, entry, target, x.dtype, work, vectors=vectors)
+        sizes = (rows, g.H, g.W, g.KH, g.KW, s.C, s.F, groups, work.splits, work.share)
+        launch(source, w, partial, over, pixels, taps, *sizes)
+        if not whole:
+            sum_partials(target, partial, x.dtype, dx)
     return dx
 
 

@@ -1,4 +1,6 @@
-// The gradients of convolution, max-pooling and ReLU in one, without what is zero in them.
+// The gradients of convolution, max-pooling and ReLU in one, without what is zero in them, on
+// `cpu`; on `cuda` unpool.cu writes the convolution's own gradient out, and conv2d.cu goes on with
+// it.
 //
 //   Of the pixels in a pooling window the gradient reaches only the maximum, and not even that
 //   where the ReLU clipped. With g[p, f] = 0 where y[p, f] <= 0, else dy[p, f], for window p and

@@ -10,13 +10,12 @@ import ctypes
 from typing import Any, NamedTuple
 
 from . import gemm, winograd
-from .conv2d import gradients, padded
+from .conv2d import SOURCE, gradients, padded
 from .geometry import Window
 from .reduce import accumulator
 from .runtime import Array, Source, Target, checks
 from .runtime.types import Shape
 
-_FORWARD = Source("conv2d.cu")
 _UNPOOL = Source("unpool.cu")
 _SOURCE = Source("conv2d_pool.cu", ROWS=1, VECTORS=1)  # of cpu
 _BLOCKS = 16  # each with partial gradients of its own
@@ -84,7 +83,7 @@ def forward(x: Array, w: Array, b: Array | None, window: Window, pool: Pool) -> 
     x, window = padded(target, x, window)
     work = gemm.divide(target, x.dtype, rows, F, w[0].size)
     vectors = gemm.in_vectors(target, x, C), gemm.in_vectors(target, w, C)
-    launch = gemm.product(_FORWARD, "conv2d_pool_forward", target, x.dtype, work, vectors=vectors)
+    launch = gemm.product(SOURCE, "conv2d_pool_forward", target, x.dtype, work, vectors=vectors)
     pixels = pool.PH, pool.PW, pool.KH, pool.KW
     launch(x, w, b, y, argmax, window, rows, C, F, *pixels)
     return y, argmax
@@ -112,7 +111,7 @@ def backward(
     target, (dy, y, x, w) = checks.arrays(dy=dy, y=y, x=x, w=w)
     if target.name != "cpu":
         convolved = _unpooled(target, dy, y, argmax, window, pool)
-        return gradients(convolved, x, w, dw, db, window, need_dx=need_dx)
+        return gradients(target, convolved, x, w, dw, db, window, need_dx=need_dx)
     _filter_gradient(target, dy, y, argmax, x, dw, db, window, pool)
     return _input_gradient(target, dy, y, argmax, w, x.shape, window, pool) if need_dx else None
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from . import gemm
 from .reduce import accumulator, column_sum, sum_outputs, sum_partials
 from .runtime import Array, Source, Target, checks
@@ -104,7 +102,7 @@ def _product(
     M: int,
     N: int,
     K: int,
-    split: Literal["on cuda", "always"],
+    split: gemm.Split,
 ) -> None:
     """Write a gradient (M, N), a product of two matrices, to the last of the arrays."""
     a, b, y = arrays

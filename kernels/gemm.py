@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
 
 from .reduce import accumulator
-from .runtime import Array, Kernel, Source, Target
+from .runtime import Array, Source, Target
 from .runtime.types import GRID_YZ_MAX, Grid
 
 #: How `cpu` shares a product out, by ``bench/tune.py``: the rows of a block, which packs operand B
@@ -100,7 +100,8 @@ _SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 #: Columns of a block that has whole rows: the widest tiles leave no shared memory for more.
 MOST_IN_ROWS = 64
 _NARROW = {"float16": "fp16", "bfloat16": "bf16"}
-
+#: Where k may be divided among blocks, whose partial sums are then to be added up.
+Split = Literal["never", "on cuda", "always"]
 
 _precision: ContextVar[str] = ContextVar("precision", default="fp32")
 
@@ -143,18 +144,6 @@ def check_precision(name: str, target: Target, dtype: Any) -> None:
         )
 
 
-class Product(NamedTuple):
-    """An entry point that multiplies, and the blocks of the product."""
-
-    kernel: Kernel
-    grid: Grid
-    threads: int
-
-    def __call__(self, *arguments: Any) -> None:
-        """Launch it."""
-        self.kernel(self.grid, self.threads, *arguments)
-
-
 def product(
     source: Source,
     entry: str,
@@ -163,8 +152,8 @@ def product(
     work: Work,
     *,
     vectors: tuple[bool, bool] = (False, False),
-) -> Product:
-    """Return an entry point for a product in the chosen precision.
+) -> Callable[..., None]:
+    """Return what launches an entry point for a product in the chosen precision.
 
     Parameters
     ----------
@@ -180,7 +169,7 @@ def product(
     if work.tile is not None:
         more |= constants(work.tile, dtype, _multiplied(target, dtype), vectors)
     kernel = source.kernel(entry, target, dtype, **more)
-    return Product(kernel, work.grid, work.threads)
+    return partial(kernel, work.grid, work.threads)
 
 
 def in_vectors(target: Target, array: Array, *lengths: int) -> bool:
@@ -226,7 +215,7 @@ def divide(
     K: int,
     depth: int = 1,
     *,
-    split: Literal["never", "on cuda", "always"] = "never",
+    split: Split = "never",
     whole_rows: bool = False,
 ) -> Work:
     """Share out an M x N product over k < K, `depth` times over.

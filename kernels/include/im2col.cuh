@@ -245,7 +245,7 @@ struct TurnedFilters {
 // y[n, the pixels of a lattice, c] = value, of images (N, H, W, stride) at the group's first
 // channel.
 struct AtPixels {
-    T *y;
+    sum_t *y;
     Lattice pixels;
     int H, W, stride;
 
