@@ -5,7 +5,7 @@
 //               a cycle), and few enough for the 16 registers of AVX2. It reports how many
 //               operations it did, two for a multiply-add.
 //   copy        y = x, around the caches: 2 * n * sizeof(T) bytes
-#include "dialect.cuh"
+#include "dialect/dialect.cuh"
 
 using lanes_t = Simd<T>::type;
 constexpr int LANES = Simd<T>::LANES, CHAINS = 12;

@@ -23,7 +23,8 @@ os.environ.setdefault("KERNELS_THREADS", "1")
 import numpy as np
 
 import kernels
-from kernels import gemm, winograd
+from kernels.conv import winograd
+from kernels.gemm import gemm
 from kernels.runtime import targets
 from kernels.runtime.cpu import CpuTarget
 

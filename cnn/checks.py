@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels import geometry
+from kernels.common import geometry
 from kernels.runtime import checks
 
 #: Takes the name of a setting and what was given; returns what to keep, or raises.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kernels.elementwise import Scalars, average_update
+from kernels.common.elementwise import Scalars, average_update
 from kernels.runtime import Array
 
 from . import checks

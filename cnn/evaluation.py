@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.reduce import accumulator
+from kernels.common.reduce import accumulator
 from kernels.runtime.checks import floating
 
 from . import checks

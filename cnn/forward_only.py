@@ -7,9 +7,9 @@ transformed filters) are cached until the weights change: each pass compares the
 from __future__ import annotations
 
 import kernels
-from kernels import conv2d_pool, winograd
-from kernels.conv2d_pool import Pool
-from kernels.fold import fold_norm
+from kernels.conv import conv2d_pool, winograd
+from kernels.conv.conv2d_pool import Pool
+from kernels.norm.fold import fold_norm
 from kernels.runtime import Array
 
 from .layers import BatchNorm, Conv2D, Dense, Layer

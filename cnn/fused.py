@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import kernels
-from kernels import batchnorm, batchnorm_pool, conv2d_pool
-from kernels.batch import Progress, count_losses
-from kernels.conv2d import forward_with_moments
-from kernels.conv2d_pool import Pool
-from kernels.dense_loss import dense_cross_entropy
-from kernels.geometry import Window, window
-from kernels.reduce import Moments
+from kernels.common.geometry import Window, window
+from kernels.common.reduce import Moments
+from kernels.conv import conv2d_pool
+from kernels.conv.conv2d import forward_with_moments
+from kernels.conv.conv2d_pool import Pool
+from kernels.loss.dense_loss import dense_cross_entropy
+from kernels.norm import batchnorm, batchnorm_pool
 from kernels.runtime import Array, as_array
+from kernels.step.batch import Progress, count_losses
 
 from .layers import BatchNorm, Conv2D, Dense, Layer, MaxPool2D
 from .losses import SoftmaxCrossEntropy

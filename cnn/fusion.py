@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from kernels import conv2d_pool
-from kernels.conv2d_pool import Pool
-from kernels.dense_loss import fits
-from kernels.geometry import pair
+from kernels.common.geometry import pair
+from kernels.conv import conv2d_pool
+from kernels.conv.conv2d_pool import Pool
+from kernels.loss.dense_loss import fits
 
 from .forward_only import ForwardConv, ForwardDense
 from .fused import ConvNorm, ConvPool, DenseLoss, Norm, WithReLU

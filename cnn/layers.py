@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import kernels
-from kernels.geometry import Padding, Pair, window
+from kernels.common.geometry import Padding, Pair, window
 from kernels.runtime import Array, Target, as_array
 from kernels.runtime.types import Shape
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
-from kernels.elementwise import Scalars, adam_scalars, adam_update, sgd_scalars, sgd_update
+from kernels.common.elementwise import Scalars, adam_scalars, adam_update, sgd_scalars, sgd_update
 from kernels.runtime import Array
 
 from . import checks

@@ -7,14 +7,15 @@ from itertools import pairwise
 
 import numpy as np
 
-from kernels import gemm, loss_scale
-from kernels.batch import Augmentation, Progress, advance, count_batch, gather_batch
-from kernels.reduce import accumulator
+from kernels.common.reduce import accumulator
+from kernels.gemm import gemm
 from kernels.runtime import Array
 from kernels.runtime.arena import Arena
 from kernels.runtime.elementwise import Table
 from kernels.runtime.recording import Proof, Recording, Rehearsal
 from kernels.runtime.types import Launch
+from kernels.step import loss_scale
+from kernels.step.batch import Augmentation, Progress, advance, count_batch, gather_batch
 
 from .fused import DenseLoss
 from .fusion import fuse

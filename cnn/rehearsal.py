@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels import gemm
+from kernels.gemm import gemm
 from kernels.runtime import Array
 from kernels.runtime.arena import Arena
 from kernels.runtime.recording import Rehearsal

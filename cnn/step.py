@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kernels import loss_scale
 from kernels.runtime import Array
+from kernels.step import loss_scale
 
 from .training import Training
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from kernels import gemm
-from kernels.reduce import accumulator
+from kernels.common.reduce import accumulator
+from kernels.gemm import gemm
 from kernels.runtime import Array
 
 from . import checks, training_state

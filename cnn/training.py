@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from kernels import gemm, loss_scale
+from kernels.gemm import gemm
 from kernels.runtime import Array
+from kernels.step import loss_scale
 
 from . import checks
 from .augment import Augment

@@ -1,12 +1,13 @@
 """Hand-written CUDA kernels for small convolutional networks, on NumPy and CuPy arrays."""
 
-from .augment import affine_warp, augment
-from .batchnorm import BatchNormSaved, batch_norm, batch_norm_backward
-from .conv2d import col2im, conv2d, conv2d_backward, im2col
-from .dense import dense, dense_backward
-from .dropout import dropout, dropout_backward
-from .elementwise import adam_step, normalize, relu, relu_backward, sgd_step
-from .pool import (
+from .common.elementwise import adam_step, normalize, relu, relu_backward, sgd_step
+from .conv.conv2d import col2im, conv2d, conv2d_backward, im2col
+from .gemm.dense import dense, dense_backward
+from .images.augment import affine_warp, augment
+from .images.dropout import dropout, dropout_backward
+from .loss.softmax import cross_entropy, softmax, softmax_backward, softmax_cross_entropy
+from .norm.batchnorm import BatchNormSaved, batch_norm, batch_norm_backward
+from .pooling.pool import (
     avg_pool2d,
     avg_pool2d_backward,
     global_avg_pool2d,
@@ -16,7 +17,6 @@ from .pool import (
     pool_indices,
 )
 from .runtime import KernelError
-from .softmax import cross_entropy, softmax, softmax_backward, softmax_cross_entropy
 
 __all__ = [
     "BatchNormSaved",

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 import kernels
-from kernels import conv2d_pool, dense_loss, winograd
-from kernels.conv2d import forward_with_moments
-from kernels.geometry import window
-from kernels.reduce import Moments, accumulator
+from kernels.common.geometry import window
+from kernels.common.reduce import Moments, accumulator
+from kernels.conv import conv2d_pool, winograd
+from kernels.conv.conv2d import forward_with_moments
+from kernels.loss import dense_loss
 from kernels.runtime import checks
 from support import host, normal
 

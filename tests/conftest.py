@@ -13,7 +13,8 @@ import cnn.network
 import gpu.device
 import gpu.plugin
 from cells import Cells, is_whole
-from kernels import gemm, runtime
+from kernels import runtime
+from kernels.gemm import gemm
 from kernels.runtime import checks, choose_target
 from kernels.runtime.cpu import CpuTarget
 from kernels.runtime.cuda import CudaTarget, unavailable

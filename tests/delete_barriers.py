@@ -22,7 +22,7 @@ from kernels.runtime import cuda_target
 KERNELS = Path(__file__).resolve().parent.parent / "kernels"
 
 #: What a CPU alone runs, where a block has one thread and needs no barrier.
-ON_CPU = {"conv2d_pool.cu"}
+ON_CPU = {"conv/conv2d_pool.cu"}
 
 _BARRIER = re.compile(r"__syncthreads\(\);")
 _DEFINITION = re.compile(r"(#define|void) __syncthreads\(\)")
@@ -54,8 +54,8 @@ class Verdict:
 def barriers(kernels: Path) -> set[Barrier]:
     """Return every barrier in a folder of kernels."""
     found = set()
-    for path in [*kernels.glob("*.cu"), *kernels.glob("include/*.cuh")]:
-        if path.name in ON_CPU:
+    for path in [*kernels.rglob("*.cu"), *kernels.rglob("*.cuh")]:
+        if str(path.relative_to(kernels)) in ON_CPU:
             continue
         for number, line in enumerate(path.read_text().splitlines(), start=1):
             code = line.partition("//")[0]

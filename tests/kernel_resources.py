@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 import kernels.batch
 import kernels.batchnorm_pool
 import kernels.conv2d_pool
 import kernels.dense_loss
 import kernels.fold
-import kernels.loss_scale  # noqa: F401  (they define sources that `kernels` alone leaves out)
+import numpy as np
+
+import kernels.step.loss_scale  # noqa: F401  (they define sources that `kernels` alone leaves out)
 import nvrtc
-from kernels import gemm
+from kernels.gemm import gemm
 from kernels.runtime import Source
 from nvrtc import Resources
 
@@ -42,7 +42,7 @@ MACHINES = {
     "bfloat16": ("sm_75", "sm_90"),
 }
 #: The sources of products, which are compiled by tile.
-PRODUCTS = ("conv2d.cu", "dense.cu", "dense_loss.cu")
+PRODUCTS = ("conv/conv2d.cu", "gemm/dense.cu", "loss/dense_loss.cu")
 # The bodies of products: type, precision, tiles, where the first of them is compiled, and whether
 # the others are, too: once, of the source that has all loaders, by `make test-all`. Tensor cores:
 # one precision of float32 arrays wherever it is, the others once, and what Turing has.
@@ -57,13 +57,13 @@ BODIES = [
     ("float32", "fp16", gemm._MMA, ("sm_75",), False),
 ]
 # What a CPU alone chooses, though it runs on a GPU, too: compiled for one.
-CPU_ALONE = ("winograd.cu", "conv2d_pool.cu")
+CPU_ALONE = ("conv/winograd.cu", "conv/conv2d_pool.cu")
 # What the recipes do without: windows of more than 256 taps, and images that are not bytes.
 UNCOMMON_TYPES = {
-    "augment.cu": {"pixel_t": "float32"},
-    "batch.cu": {"pixel_t": "float32"},
+    "images/augment.cu": {"pixel_t": "float32"},
+    "step/batch.cu": {"pixel_t": "float32"},
     "elementwise/normalize": {"U": "float32"},
-    "pool.cu": {"argmax_t": "uint16"},
+    "pooling/pool.cu": {"argmax_t": "uint16"},
 }
 
 
@@ -128,14 +128,14 @@ def _products() -> list[Build]:
         first, *others = body.tiles
         of_rows = next(tile for tile in body.tiles if tile.BN <= gemm.MOST_IN_ROWS)
         builds += [
-            Build(source, dtype, arch, types, of_rows if source == "dense_loss.cu" else first)
+            Build(source, dtype, arch, types, of_rows if source == "loss/dense_loss.cu" else first)
             for source in PRODUCTS
             for arch in machines
         ]
         if all_tiles:
             of_tiles = [(tile, True) for tile in others] + [(first, False)]
             builds += [
-                Build("conv2d.cu", dtype, "sm_90", types, tile, vectors, slow=True)
+                Build("conv/conv2d.cu", dtype, "sm_90", types, tile, vectors, slow=True)
                 for tile, vectors in of_tiles
             ]
     return builds

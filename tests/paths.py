@@ -13,16 +13,26 @@ import numpy as np
 import kernels
 from calls import CALLS as FUNCTIONS
 from calls import PLANNED, Call, conv2d_pool_and_gradients, winograd_and_gradients
-from kernels import batchnorm_pool, conv2d_pool, gemm, loss_scale, winograd
-from kernels.batch import Augmentation, Progress, advance, count_batch, count_losses, gather_batch
-from kernels.conv2d import forward_with_moments, with_padding
-from kernels.dense_loss import dense_cross_entropy
-from kernels.elementwise import adam_update, average_update, sgd_update
-from kernels.fold import fold_norm
-from kernels.geometry import window
+from kernels.common.elementwise import adam_update, average_update, sgd_update
+from kernels.common.geometry import window
+from kernels.conv import conv2d_pool, winograd
+from kernels.conv.conv2d import forward_with_moments, with_padding
+from kernels.gemm import gemm
+from kernels.loss.dense_loss import dense_cross_entropy
+from kernels.norm import batchnorm_pool
+from kernels.norm.fold import fold_norm
 from kernels.runtime.arena import Arena
 from kernels.runtime.elementwise import Table
 from kernels.runtime.recording import Recording
+from kernels.step import loss_scale
+from kernels.step.batch import (
+    Augmentation,
+    Progress,
+    advance,
+    count_batch,
+    count_losses,
+    gather_batch,
+)
 from support import normal
 
 FLOAT = np.dtype(np.float32)

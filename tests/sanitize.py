@@ -117,7 +117,7 @@ def kernel_tests() -> str:
 def block_pool() -> str:
     """The block pool in C++, with ThreadSanitizer"""
     launches = BUILD / "dense.cpp"
-    source = next(source for source in Source.all if source.name == "dense.cu")
+    source = next(source for source in Source.all if source.name == "gemm/dense.cu")
     constants = source.constants(cpu_target(), "float32")
     launches.write_text(source.library("dense_forward", constants))
     texts = [TESTS / "thread_pool_stress.cpp", PACKAGE / "runtime" / "thread_pool.cpp", launches]
@@ -125,7 +125,7 @@ def block_pool() -> str:
     for name, flags in (("raced", ["-DPLANTED_RACE"]), ("stress", [])):
         programs.append(str(BUILD / name))
         options = f"-std=c++17 -O1 -g -pthread {THREAD.flags}".split() + flags
-        options.append(f"-I{PACKAGE / 'include'}")
+        options.append(f"-I{PACKAGE}")
         compiled = [*shlex.split(gcc()), *options, *map(str, texts), "-o", programs[-1]]
         succeeds(run(compiled, {}))
     environment = {name: THREAD.environment()[name] for name in THREAD.options}

@@ -5,8 +5,15 @@ import pytest
 
 import kernels
 from comparison import assert_close
-from kernels.batch import Augmentation, Progress, advance, count_batch, count_losses, gather_batch
-from kernels.reduce import accumulator
+from kernels.common.reduce import accumulator
+from kernels.step.batch import (
+    Augmentation,
+    Progress,
+    advance,
+    count_batch,
+    count_losses,
+    gather_batch,
+)
 from support import RTOL, host, normal, unit_roundoff
 
 N = 11

@@ -23,8 +23,8 @@ from cnn import (
 )
 from cnn.fused import ConvNorm, Norm
 from cnn.fusion import fuse
-from kernels import batchnorm_pool
-from kernels.geometry import window
+from kernels.common.geometry import window
+from kernels.norm import batchnorm_pool
 from support import NARROW, RTOL, device_of, host, normal, numbers
 
 MOMENTUM, EPS = 0.3, 1e-3

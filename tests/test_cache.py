@@ -84,7 +84,7 @@ import numpy as np
 from kernels.runtime import Source
 from kernels.runtime.cpu import CpuTarget
 text = '''
-#include "dialect.cuh"
+#include "dialect/dialect.cuh"
 KERNEL product(T *y) { y[0] = SEVEN * SIX; }
 '''
 y = np.zeros(1, np.float32)
@@ -95,7 +95,7 @@ print(int(y[0]))
 
 
 def add_to_header(root: Path) -> None:
-    header = root / "kernels" / "include" / "dialect.cuh"
+    header = root / "kernels" / "dialect" / "dialect.cuh"
     header.write_text(header.read_text() + "// and a word more\n")
 
 

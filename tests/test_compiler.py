@@ -114,7 +114,8 @@ def test_message_names_the_kernels_file_and_line(
 ) -> None:
     monkeypatch.setenv("KERNELS_CACHE_DIR", str(cache))
     text = (
-        '#include "gemm.cuh"\n#include "im2col.cuh"\n\nKERNEL faulty(T *y) {\n    y[0] = lost;\n}'
+        '#include "gemm/gemm.cuh"\n#include "conv/im2col.cuh"\n'
+        "\nKERNEL faulty(T *y) {\n    y[0] = lost;\n}"
     )
     source = Source("faulty.cu", text, packaged=False)
     constants = {**CpuTarget.constants, "T": "float32"}
@@ -122,7 +123,7 @@ def test_message_names_the_kernels_file_and_line(
         CpuTarget().binder(source, "faulty", constants)
     # A panel narrower than a micro-tile: the fault is then in a header.
     constants["BN"] = 1
-    message = r"kernels/include/gemm_rows\.cuh:\d+:\d+: error: .*must hold"
+    message = r"kernels/gemm/gemm_rows\.cuh:\d+:\d+: error: .*must hold"
     with pytest.raises(KernelError, match=message):
         CpuTarget().binder(source, "faulty", constants)
 
@@ -131,7 +132,7 @@ def test_lines_are_counted_past_a_header_that_is_left_out(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KERNELS_CACHE_DIR", str(cache))
-    text = '#if 0\n#include "random.cuh"\n#endif\nint wrong = lost;'
+    text = '#if 0\n#include "images/random.cuh"\n#endif\nint wrong = lost;'
     source = Source("faulty.cu", text, packaged=False)
     with pytest.raises(KernelError, match=r"kernels/faulty\.cu:4:\d+: error: .*lost"):
         CpuTarget().binder(source, "faulty", {})

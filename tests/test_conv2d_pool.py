@@ -9,8 +9,9 @@ import comparison
 import kernels
 import reference
 import support
-from kernels import conv2d_pool, runtime
-from kernels.geometry import window
+from kernels import runtime
+from kernels.common.geometry import window
+from kernels.conv import conv2d_pool
 from support import RTOL, host, normal, numbers
 
 # Compared to the bit with a convolution and a pool, which may divide k.

@@ -11,12 +11,12 @@ import pytest
 import kernels
 import nvrtc
 from kernel_resources import SOURCES
-from kernels.conv2d_pool import Pool
-from kernels.geometry import Lattice, Window
+from kernels.common.geometry import Lattice, Window
+from kernels.conv.conv2d_pool import Pool
+from kernels.conv.winograd import Tiles
 from kernels.runtime import Source
 from kernels.runtime.cpu import CpuTarget
 from kernels.runtime.program import Parameter
-from kernels.winograd import Tiles
 
 
 def test_every_source_is_compiled() -> None:
@@ -27,13 +27,14 @@ def test_every_source_is_compiled() -> None:
 
 def test_message_names_the_kernels_file_and_line() -> None:
     text = (
-        '#include "gemm.cuh"\n#include "im2col.cuh"\n\nKERNEL faulty(T *y) {\n    y[0] = lost;\n}'
+        '#include "gemm/gemm.cuh"\n#include "conv/im2col.cuh"\n'
+        "\nKERNEL faulty(T *y) {\n    y[0] = lost;\n}"
     )
     source = Source("faulty.cu", text, packaged=False)
     with pytest.raises(Exception, match=r"kernels/faulty\.cu\(5\): error: .*lost"):
         nvrtc.compiled(nvrtc.specialised(source, "float32"), source.name, "sm_90")
     # A tile that its micro-tiles do not fill: the fault is then in a header.
-    message = r"kernels/include/gemm_stages\.cuh\(\d+\): error: .*must fill"
+    message = r"kernels/gemm/gemm_stages\.cuh\(\d+\): error: .*must fill"
     with pytest.raises(Exception, match=message):
         nvrtc.compiled(
             nvrtc.specialised(source, "float32", BM=66, BN=64, BK=16), source.name, "sm_90"
@@ -44,9 +45,9 @@ def test_message_names_the_kernels_file_and_line() -> None:
 
 # The structs, by a source that declares them.
 DECLARED = {
-    "conv2d.cu": {"Lattice": Lattice},
-    "conv2d_pool.cu": {"Window": Window, "Pool": Pool},
-    "winograd.cu": {"Tiles": Tiles},
+    "conv/conv2d.cu": {"Lattice": Lattice},
+    "conv/conv2d_pool.cu": {"Window": Window, "Pool": Pool},
+    "conv/winograd.cu": {"Tiles": Tiles},
 }
 STRUCTS = {name: struct for structs in DECLARED.values() for name, struct in structs.items()}
 

@@ -9,7 +9,8 @@ import pytest
 import cupy_stand_in as cupy
 import kernels
 from cnn import SGD, Flatten, Sequential, Trainer
-from kernels import KernelError, elementwise
+from kernels import KernelError
+from kernels.common import elementwise
 from kernels.runtime import Source, as_array, choose_target, cuda_target
 from kernels.runtime.arena import Arena
 from kernels.runtime.elementwise import Table

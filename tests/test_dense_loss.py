@@ -6,9 +6,9 @@ import pytest
 import kernels
 import reference
 from comparison import assert_close
-from kernels import gemm
-from kernels.dense_loss import dense_cross_entropy, fits
-from kernels.reduce import accumulator
+from kernels.common.reduce import accumulator
+from kernels.gemm import gemm
+from kernels.loss.dense_loss import dense_cross_entropy, fits
 from support import RTOL, host, normal
 
 INF = np.inf

@@ -12,7 +12,7 @@ from support import RTOL, host, normal, numbers
 # Compiled here alone: taken off the list of the package's sources.
 PHILOX = Source(
     "philox_test.cu",
-    text="""#include "random.cuh"
+    text="""#include "images/random.cuh"
 KERNEL philox_words(int *__restrict__ words, uint64 seed, uint64 index, uint64 offset) {
     const Random4 random = philox(seed, index, offset);
     for (int i = 0; i < 4; ++i) words[i] = int(random.word[i]);

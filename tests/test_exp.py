@@ -8,7 +8,7 @@ from support import host
 
 SOURCE = Source(
     "exp.cu",
-    """#include "dialect.cuh"
+    """#include "dialect/dialect.cuh"
 KERNEL exponentials(const T *__restrict__ x, T *__restrict__ y, int64 count) {
     constexpr int LANES = Simd<acc_t>::LANES;
     GRID_STRIDE(i, count / LANES)

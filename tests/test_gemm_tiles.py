@@ -10,7 +10,7 @@ import pytest
 import comparison
 import kernels
 import reference
-from kernels import gemm
+from kernels.gemm import gemm
 from kernels.runtime.types import GRID_YZ_MAX
 from support import RTOL, host, normal
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 import reference
 import support
-from kernels.geometry import window
+from kernels.common.geometry import window
 
 
 def outputs(size, kernel, *, stride=1, padding=0, dilation=1, **options):

@@ -9,8 +9,8 @@ import comparison
 import kernels
 import reference
 import support
-from kernels.conv2d import with_padding
-from kernels.geometry import window
+from kernels.common.geometry import window
+from kernels.conv.conv2d import with_padding
 from support import RTOL, host, normal, numbers
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import kernels
-from kernels.geometry import window
+from kernels.common.geometry import window
 from kernels.runtime.source import Source
 from support import host
 

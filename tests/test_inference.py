@@ -30,8 +30,9 @@ from cnn import (
 from cnn.evaluation import evaluate
 from cnn.inference import Inference
 from comparison import assert_close
-from kernels import KernelError, winograd
-from kernels.fold import fold_norm
+from kernels import KernelError
+from kernels.conv import winograd
+from kernels.norm.fold import fold_norm
 from kernels.runtime import cpu_target
 from kernels.runtime.arena import Arena
 from kernels.runtime.recording import Recording, Rehearsal, current

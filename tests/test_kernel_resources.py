@@ -83,7 +83,7 @@ def check_tensor_cores(build, ptx):
     for entry, text in found.items():
         assert "mma.sync.aligned." in text, entry
         # Neither exponentials nor moments are products.
-        others = build.source == "dense_loss.cu" or entry == "conv2d_forward"
+        others = build.source == "loss/dense_loss.cu" or entry == "conv2d_forward"
         assert ("fma.rn.ftz.f32" in text) == others, entry
         copies = re.findall(r"cp\.async\.\w+\.shared\.global[^;]*, (\d+)[^;]*;", text)
         if build.arch == "sm_75":

@@ -14,7 +14,7 @@ from kernels.runtime import Source, Target
 from kernels.runtime.program import PACKAGE
 from support import RTOL, host
 
-HEADER = (PACKAGE / "include/math_cpu.cuh").read_text()
+HEADER = (PACKAGE / "dialect/math_cpu.cuh").read_text()
 OF_ONE = re.findall(r"^OF_ONE\((\w+)\)", HEADER, re.MULTILINE)
 OF_TWO = re.findall(r"^OF_TWO\((\w+)\)", HEADER, re.MULTILINE)
 CALLS = [*(f"{name}(x)" for name in OF_ONE), *(f"{name}(x, y)" for name in OF_TWO)]
@@ -26,7 +26,8 @@ X, Y = 1.25, -2.75  # of some functions NaN
 
 SOURCE = Source(
     "functions.cu",
-    '#include "dialect.cuh"\nKERNEL functions(const T *__restrict__ in, T *__restrict__ out) {\n'
+    '#include "dialect/dialect.cuh"\n'
+    "KERNEL functions(const T *__restrict__ in, T *__restrict__ out) {\n"
     "    if (blockIdx.x || threadIdx.x) return;\n    const T x = in[0], y = in[1];\n"
     + "".join(f"    out[{i}] = {call};\n" for i, call in enumerate([*CALLS, *NARROW]))
     + "}\n",

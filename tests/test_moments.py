@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 import comparison
 import kernels
 from calls import winograd_with_moments
-from kernels import batchnorm, gemm
-from kernels.conv2d import forward_with_moments
+from kernels.conv.conv2d import forward_with_moments
+from kernels.gemm import gemm
+from kernels.norm import batchnorm
 from support import CHANNELS, RTOL, host, normal
 
 

@@ -12,7 +12,8 @@ import pytest
 
 import kernels
 from calls import CALLS, PLANNED
-from kernels import gemm, runtime
+from kernels import runtime
+from kernels.gemm import gemm
 from support import host
 
 TESTS = Path(__file__).parent

@@ -12,7 +12,7 @@ import pytest
 
 import kernels
 from fresh_python import RELU, REPOSITORY, error, output
-from kernels.geometry import Window
+from kernels.common.geometry import Window
 from kernels.runtime import Kernel, Source
 from kernels.runtime.cpu import CpuTarget
 
@@ -56,7 +56,7 @@ def test_import_starts_and_creates_nothing(tmp_path: Path) -> None:
 # --- a launch
 
 TYPED = """
-#include "window.cuh"
+#include "common/window.cuh"
 
 KERNEL typed(const T *__restrict__ x, int64 *indices, Window g, int rows, int64 count, uint64 seed,
              double p) {}

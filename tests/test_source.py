@@ -26,7 +26,7 @@ LARGE = {"math.h", "immintrin.h"}
 
 @pytest.mark.skipif("Clang" in compiler().version, reason="its builtins have other names")
 def test_kernels_read_no_large_header() -> None:
-    read = preprocessed('#include "gemm.cuh"\n#include "warp.cuh"\n')
+    read = preprocessed('#include "gemm/gemm.cuh"\n#include "images/warp.cuh"\n')
     files = {path.rsplit("/")[-1] for path in re.findall(r'^# \d+ "([^"]+)"', read, re.MULTILINE)}
     assert "string.h" in files and not files & LARGE
 
@@ -35,12 +35,12 @@ def test_kernels_read_no_large_header() -> None:
 def test_a_header_is_expanded_once(source: Source) -> None:
     """But for those that are included under a condition, before and where that does not hold."""
     counts = Counter(re.findall(r'^#line 1 "kernels/(.*)"$', source.text, re.MULTILINE))
-    several = {name.split("/")[-1] for name, count in counts.items() if count > 1}
-    assert counts["include/dialect.cuh"] == 1 and max(counts.values()) <= 2
-    assert several <= {"channels.cuh", "window.cuh"}
+    several = {name for name, count in counts.items() if count > 1}
+    assert counts["dialect/dialect.cuh"] == 1 and max(counts.values()) <= 2
+    assert several <= {"common/channels.cuh", "common/window.cuh"}
 
 
-INCLUDE = '#include "random.cuh"\n'
+INCLUDE = '#include "images/random.cuh"\n'
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_header_counts_once_whatever_its_condition(text: str) -> None:
 @pytest.mark.skipif("define __AVX512BW__" not in compiler().identity, reason="no AVX-512")
 @pytest.mark.parametrize("builtin", ["loadups512_mask", "ptestmd512", "sfence"])
 def test_a_compiler_that_lacks_a_builtin_reads_the_header(builtin: str) -> None:
-    text = flattened("every.cu", '#include "gemm.cuh"\n#include "warp.cuh"\n')
+    text = flattened("every.cu", '#include "gemm/gemm.cuh"\n#include "images/warp.cuh"\n')
     assert f"HAS({builtin})" in text
     text = text.replace(f"HAS({builtin})", "HAS(nothing_of_that_name)")
     command = [*compiler().command, *FLAGS, "-DBM=1", "-DBN=96", "-DBK=1024", "-std=c++17"]

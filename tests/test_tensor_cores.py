@@ -15,8 +15,9 @@ import comparison
 import kernels
 import reference
 import support
-from kernels import conv2d_pool, gemm
-from kernels.geometry import window
+from kernels.common.geometry import window
+from kernels.conv import conv2d_pool
+from kernels.gemm import gemm
 from rounding import EPSILON, rounded
 from support import RTOL, host, normal
 

@@ -11,8 +11,9 @@ import comparison
 import kernels
 import reference
 from calls import winograd_and_gradients
-from kernels import gemm, winograd
-from kernels.geometry import window
+from kernels.common.geometry import window
+from kernels.conv import winograd
+from kernels.gemm import gemm
 from kernels.runtime import cpu_target
 from kernels.runtime.arena import Arena
 from kernels.runtime.recording import Recording

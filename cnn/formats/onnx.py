@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.geometry import Pads, Window, window
+from kernels.common.geometry import Pads, Window, window
 from kernels.runtime.types import Shape
 
 from .. import checks

@@ -47,7 +47,7 @@ class Compiler:
             )
         self.command = found[0]
         query = "-march=native -dM -E -x c++ -".split()
-        text = flattened("include/registers.cuh")
+        text = flattened("dialect/registers.cuh")
         self.identity = self._run("a query of its macros", query, text)
         if " __VERSION__ " not in self.identity:
             raise KernelError(

@@ -65,7 +65,7 @@ class Elementwise:
         self.name = name
         statement = f"{_names(outputs)[0][1]} = {operation};" if new else operation
         self._declared = (inputs, scalars, outputs, statement)
-        lines = ['#include "dialect.cuh"', "using A = acc_t;"]
+        lines = ['#include "dialect/dialect.cuh"', "using A = acc_t;"]
         lines += [f"using {t} = TYPE_{t};" for t in types]
         lines += _loop(name, inputs, outputs, scalars, operation, new=new)
         if table:

@@ -125,7 +125,7 @@ def flattened(name: str, text: str | None = None) -> str:
 
 @cache
 def _header(name: str) -> str:
-    return (PACKAGE / "include" / name).read_text()
+    return (PACKAGE / name).read_text()
 
 
 def _flatten(name: str, text: str, once: set[str], conditional: bool = False) -> list[str]:
@@ -146,7 +146,7 @@ def _flatten(name: str, text: str, once: set[str], conditional: bool = False) ->
             if not under:
                 once.add(include[1])
             guard = "INCLUDED_" + re.sub(r"\W", "_", include[1])
-            header = _flatten(f"include/{include[1]}", _header(include[1]), once, under)
+            header = _flatten(include[1], _header(include[1]), once, under)
             lines += [f"#ifndef {guard}", f"#define {guard}", *header, "#endif"]
             lines.append(f'#line {number + 1} "{PACKAGE.name}/{name}"')
         elif include or line == "#pragma once":

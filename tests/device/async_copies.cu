@@ -1,5 +1,5 @@
 // Each word of async_copy.cuh: a warp takes a row of 64 to shared memory and writes it backwards.
-#include "async_copy.cuh"
+#include "dialect/async_copy.cuh"
 
 // By 16 bytes, of which the last copy's are partly zeros.
 KERNEL copy_wide(const float *__restrict__ x, float *__restrict__ y, int count) {

@@ -1,7 +1,7 @@
 // The index functions and loaders of the kernels, at rows and pixels past 2^31 elements.
-#include "channels.cuh"
-#include "gemm.cuh"
-#include "im2col.cuh"
+#include "common/channels.cuh"
+#include "gemm/gemm.cuh"
+#include "conv/im2col.cuh"
 
 // Copies a row of `count` elements as the GEMM does.
 template <class Loader>

@@ -1,5 +1,5 @@
 // d (16 x 8) = a (16 x K) b (K x 8) by one warp, rounded, as a test of the fragments of mma.cuh.
-#include "mma.cuh"
+#include "dialect/mma.cuh"
 
 using E = TYPE_PRECISION;
 

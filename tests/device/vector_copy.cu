@@ -1,5 +1,5 @@
 // A copy by 16 bytes a load and one by an element a load, which their machine code must tell apart.
-#include "dialect.cuh"
+#include "dialect/dialect.cuh"
 
 KERNEL vector_copy(const float4 *__restrict__ x, float4 *__restrict__ y, int64 count) {
     GRID_STRIDE(i, count) y[i] = x[i];

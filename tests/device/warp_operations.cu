@@ -1,5 +1,5 @@
 // Each word of the dialect for warps and shared memory, once. y[i] = what thread i got.
-#include "dialect.cuh"
+#include "dialect/dialect.cuh"
 
 KERNEL shuffle_index(int *__restrict__ y) {
     y[threadIdx.x] = __shfl_sync(0xffffffffu, int(threadIdx.x), threadIdx.x + 5);

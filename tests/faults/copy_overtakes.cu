@@ -1,5 +1,5 @@
 // A copy begins to overwrite what another lane may still have to read.
-#include "async_copy.cuh"
+#include "dialect/async_copy.cuh"
 
 KERNEL copy_overtakes(const T *__restrict__ x, T *__restrict__ y) {
     __shared__ float tile[64];

@@ -1,5 +1,5 @@
 // A barrier that only half of the lanes come to, while the others return.
-#include "dialect.cuh"
+#include "dialect/dialect.cuh"
 
 KERNEL divergent_barrier(const T *__restrict__ x, T *__restrict__ y) {
     __shared__ T tile[64];

@@ -1,5 +1,5 @@
 // A row's offset taken in 32 bits: wrong once the array passes 2^31 elements.
-#include "dialect.cuh"
+#include "dialect/dialect.cuh"
 
 KERNEL index_overflow(const uint8 *__restrict__ x, uint8 *__restrict__ y, int row, int width) {
     const int offset = int(uint32(row) * uint32(width));

@@ -1,5 +1,5 @@
 // Uses one tile twice, without waiting for the others' reads before it is written again.
-#include "dialect.cuh"
+#include "dialect/dialect.cuh"
 
 KERNEL late_barrier(const T *__restrict__ x, T *__restrict__ y) {
     __shared__ T tile[64];

@@ -1,5 +1,5 @@
 // An array indexed by a value of the run: it cannot be in registers, and gets a stack frame.
-#include "dialect.cuh"
+#include "dialect/dialect.cuh"
 
 KERNEL local_array(const int *__restrict__ bins, int *__restrict__ y, int count) {
     int tally[16] = {};

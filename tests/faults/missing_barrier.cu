@@ -1,5 +1,5 @@
 // Reverses each block's part of x through shared memory, without waiting for the others' writes.
-#include "dialect.cuh"
+#include "dialect/dialect.cuh"
 
 KERNEL missing_barrier(const T *__restrict__ x, T *__restrict__ y) {
     __shared__ T tile[64];

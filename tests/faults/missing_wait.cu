@@ -1,5 +1,5 @@
 // A barrier follows a copy's beginning, but no wait: it may still be on its way.
-#include "async_copy.cuh"
+#include "dialect/async_copy.cuh"
 
 KERNEL missing_wait(const T *__restrict__ x, T *__restrict__ y) {
     __shared__ float tile[64];

@@ -1,5 +1,5 @@
 // 128 values alive at once, in a block whose threads have 64 registers each.
-#include "dialect.cuh"
+#include "dialect/dialect.cuh"
 
 KERNEL __launch_bounds__(1024) register_spill(float *x) {
     float held[128];  // FAULT

@@ -1,5 +1,5 @@
 // A mask of the lower half, but the partner is in the upper one.
-#include "dialect.cuh"
+#include "dialect/dialect.cuh"
 
 KERNEL shuffle_from_outside(const T *__restrict__ x, T *__restrict__ y) {
     if (threadIdx.x >= 16) return;

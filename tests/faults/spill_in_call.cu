@@ -1,5 +1,5 @@
 // The spills of register_spill.cu, but in a function that the kernel calls.
-#include "dialect.cuh"
+#include "dialect/dialect.cuh"
 
 __device__ __noinline__ void multiply_reversed(float *x) {
     float held[128];  // FAULT

@@ -1,5 +1,5 @@
 // 64 KiB of shared memory, more than a block has unless the launch asks for it.
-#include "dialect.cuh"
+#include "dialect/dialect.cuh"
 
 KERNEL too_much_shared(const T *__restrict__ x, T *__restrict__ y) {
     __shared__ T tile[16384];

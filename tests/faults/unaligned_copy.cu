@@ -1,5 +1,5 @@
 // 16 bytes from an address that only 4 divide.
-#include "async_copy.cuh"
+#include "dialect/async_copy.cuh"
 
 KERNEL unaligned_copy(const T *__restrict__ x, T *__restrict__ y) {
     alignas(16) __shared__ float tile[4];

@@ -1,5 +1,5 @@
 // Adds up a tile of which the launch's threads fill only the first part.
-#include "dialect.cuh"
+#include "dialect/dialect.cuh"
 
 KERNEL uninitialised_shared(const T *__restrict__ x, T *__restrict__ y, int count) {
     __shared__ T tile[64];

@@ -1,5 +1,5 @@
 // A sum over a warp whose upper half has left: the mask names lanes that take no part.
-#include "dialect.cuh"
+#include "dialect/dialect.cuh"
 
 KERNEL wrong_mask(const T *__restrict__ x, T *__restrict__ y) {
     if (threadIdx.x >= 16) return;

@@ -8,7 +8,7 @@ from kernels.runtime.source import Source
 from paths import CALLS
 
 TWO = """// The second barrier is not needed.
-#include "dialect.cuh"
+#include "dialect/dialect.cuh"
 
 KERNEL two(const T *__restrict__ x, T *__restrict__ y) {
     __shared__ T tile[64];

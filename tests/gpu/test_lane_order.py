@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from calls import CALLS, PLANNED
-from kernels import gemm, runtime
+from kernels import runtime
+from kernels.gemm import gemm
 from kernels.runtime import Source
 
 from . import device
@@ -45,7 +46,7 @@ def test_and_so_do_products_on_tensor_cores(target, name, precision):
         test_every_function_gives_the_same_bits_in_the_opposite_order(target, name, FLOAT)
 
 
-PASSED = """#include "dialect.cuh"
+PASSED = """#include "dialect/dialect.cuh"
 KERNEL passed(const T *__restrict__ x, T *y, int count) {
     BLOCK_STRIDE(i, count) y[i] = x[i];
     BLOCK_STRIDE(i, count) y[count + i] = y[count - 1 - i];

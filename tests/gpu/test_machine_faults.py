@@ -12,6 +12,8 @@ from kernels.runtime import Source
 from . import build, ptx
 from .machine_api import Machine, MachineError
 
+DIALECT = '#include "dialect/dialect.cuh"\n'
+
 TESTS = Path(__file__).parents[1]
 
 
@@ -127,7 +129,7 @@ def test_an_index_that_overflows_past_2_to_the_31_elements(machine):
 
 
 def test_memory_that_nobody_has_written(machine, empty):
-    text = '#include "dialect.cuh"\nKERNEL stale(T *x, T *y) { y[threadIdx.x] = x[threadIdx.x]; }'
+    text = DIALECT + "KERNEL stale(T *x, T *y) { y[threadIdx.x] = x[threadIdx.x]; }"
     x = empty(64)
     report = caught(machine, "stale", "unwritten", 1, 32, x, empty(64), text=text)
     assert "thread (0, 0, 0): read of 4 bytes at kernels/stale.cu:2" in report
@@ -135,7 +137,7 @@ def test_memory_that_nobody_has_written(machine, empty):
 
 
 def test_a_pointer_of_the_host(machine, empty):
-    text = '#include "dialect.cuh"\nKERNEL lost(const T *x, T *y) {\ny[0] = x[0];  // FAULT\n}'
+    text = DIALECT + "KERNEL lost(const T *x, T *y) {\ny[0] = x[0];  // FAULT\n}"
     host = np.zeros(4, np.float32)
     arguments = np.uint64(host.ctypes.data), empty(4)
     report = caught(machine, "lost", "host_pointer", 1, 1, *arguments, text=text)
@@ -143,18 +145,18 @@ def test_a_pointer_of_the_host(machine, empty):
 
 
 def test_a_null_pointer(machine, empty):
-    text = '#include "dialect.cuh"\nKERNEL lost(const T *x, T *y) {\ny[0] = x[0];  // FAULT\n}'
+    text = DIALECT + "KERNEL lost(const T *x, T *y) {\ny[0] = x[0];  // FAULT\n}"
     report = caught(machine, "lost", "out_of_bounds", 1, 1, np.uint64(0), empty(4), text=text)
     assert "a null pointer" in report
 
 
 def test_the_last_address_of_all(machine, empty):
-    text = '#include "dialect.cuh"\nKERNEL lost(const T *x, T *y) {\ny[0] = x[-1];  // FAULT\n}'
+    text = DIALECT + "KERNEL lost(const T *x, T *y) {\ny[0] = x[-1];  // FAULT\n}"
     caught(machine, "lost", "host_pointer", 1, 1, np.uint64(0), empty(4), text=text)
 
 
 def test_a_freed_array(machine, values, empty):
-    text = '#include "dialect.cuh"\nKERNEL late(const T *x, T *y) {\ny[0] = x[0];  // FAULT\n}'
+    text = DIALECT + "KERNEL late(const T *x, T *y) {\ny[0] = x[0];  // FAULT\n}"
     x = values(4)
     address = np.uint64(x.address)
     del x
@@ -206,7 +208,7 @@ RACES = {
 
 @pytest.mark.parametrize("name", RACES)
 def test_a_race_between_blocks(machine, values, name):
-    text = f'#include "dialect.cuh"\nKERNEL {name}(T *y) {{\n{RACES[name]}\n}}'
+    text = f"{DIALECT}KERNEL {name}(T *y) {{\n{RACES[name]}\n}}"
     with pytest.raises(MachineError, match="races with") as fault:
         module(machine, name, text).run(name, 3, 32, values(128))
     assert fault.value.kind == "race"
@@ -243,7 +245,7 @@ NO_RACES = {
 
 @pytest.mark.parametrize("name", NO_RACES)
 def test_what_is_no_race_between_blocks(machine, values, name):
-    text = f'#include "dialect.cuh"\nKERNEL {name}(T *y) {{\n{NO_RACES[name]}\n}}'
+    text = f"{DIALECT}KERNEL {name}(T *y) {{\n{NO_RACES[name]}\n}}"
     y = machine.array(np.zeros(128, np.float32))
     module(machine, name, text).run(name, 3, 1, y)
     if name == "last_block":
@@ -251,7 +253,7 @@ def test_what_is_no_race_between_blocks(machine, values, name):
 
 
 def test_the_same_value_at_the_same_instant_is_no_race(machine):
-    text = '#include "dialect.cuh"\nKERNEL same(T *y) { y[threadIdx.x] = 7; }'
+    text = DIALECT + "KERNEL same(T *y) { y[threadIdx.x] = 7; }"
     same = module(machine, "same", text)
     for _ in range(500):
         same.run("same", 8, 1024, machine.array(np.zeros(1024, np.float32)))
@@ -259,7 +261,7 @@ def test_the_same_value_at_the_same_instant_is_no_race(machine):
 
 def test_without_its_fence_the_last_block_races(machine):
     text = NO_RACES["last_block"].replace("__threadfence();", "")
-    text = f'#include "dialect.cuh"\nKERNEL last(T *y) {{\n{text}\n}}'
+    text = f"{DIALECT}KERNEL last(T *y) {{\n{text}\n}}"
     y = machine.array(np.zeros(128, np.float32))
     with pytest.raises(MachineError, match="races with block"):
         module(machine, "last", text).run("last", 3, 1, y)
@@ -310,7 +312,7 @@ def test_a_fault_does_not_spoil_the_next_launch(machine, values, empty):
 
 def test_a_fault_of_a_block_that_another_one_waits_for(machine):
     """The launch ends, though the other block polls for ever."""
-    text = """#include "dialect.cuh"
+    text = """#include "dialect/dialect.cuh"
     KERNEL waits(uint32 *y) {
         if (blockIdx.x == 1) y[1 << 20] = 0;
         else while (atomicAdd(y, 0u) == 0) {}

@@ -10,7 +10,8 @@ import re
 import numpy as np
 import pytest
 
-from kernels import runtime, softmax
+from kernels import runtime
+from kernels.loss import softmax
 from kernels.runtime.source import Source
 from paths import CALLS, FLOAT
 
@@ -18,7 +19,10 @@ from . import loaded
 
 #: But for what a CPU alone runs.
 SHIPPED = {
-    entry for source in Source.all if source.name != "conv2d_pool.cu" for entry in source.entries
+    entry
+    for source in Source.all
+    if source.name != "conv/conv2d_pool.cu"
+    for entry in source.entries
 }
 
 _ENTRY = re.compile(r"(?:\.visible |\.weak )?\.(?:entry|func) .*?(\w+)\($")
@@ -105,4 +109,4 @@ def test_a_path_not_taken_is_noticed(emulated):
         missed = taken.missed(emulated, modules)
     # Loops over the warps of a block: rows of three have one.
     assert {entry for entry, _ in missed} == {"softmax_forward"}
-    assert {place[0][0] for _, place in missed} == {"kernels/include/dialect_cuda.cuh"}
+    assert {place[0][0] for _, place in missed} == {"kernels/dialect/dialect_cuda.cuh"}

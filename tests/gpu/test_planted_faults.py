@@ -65,7 +65,7 @@ def test_a_fault_is_told_with_its_place(emulated, target, name):
         kernel(name, target)((blocks, 1, 1), threads, *arguments)
 
 
-GATHERED = """#include "dialect.cuh"
+GATHERED = """#include "dialect/dialect.cuh"
 KERNEL gathered(const T *__restrict__ x, const int *__restrict__ at, T *__restrict__ y) {
     y[threadIdx.x] = x[at[threadIdx.x]];
 }

@@ -25,7 +25,7 @@ import numpy as np
 from calls import CALLS, PLANNED
 from gpu import build, ptx
 from gpu.machine_api import Machine
-from kernels import gemm
+from kernels.gemm import gemm
 from kernels.runtime import cuda_target
 from kernels.runtime.arena import Arena
 from kernels.runtime.recording import Recording, Rehearsal

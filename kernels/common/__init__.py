@@ -1,0 +1,1 @@
+"""What several families share: window geometry, ordered sums, elementwise kernels."""

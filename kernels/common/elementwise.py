@@ -1,0 +1,318 @@
+"""ReLU, normalisation, SGD, Adam and EMA: one expression each, one text for every target."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..runtime import Array, Target, as_array, checks
+from ..runtime.elementwise import Elementwise, Table
+
+_RELU = Elementwise("relu_forward", "T x", "T y", "x < T(0) ? T(0) : x", new=True)
+_RELU_BACKWARD = Elementwise(
+    "relu_backward", "T dy, T y", "T dx", "y <= T(0) ? T(0) : dy", new=True
+)
+_NORMALIZE = Elementwise(
+    "normalize",
+    "U image",
+    "T y",
+    "(A(image) - mean) * inv_std",
+    scalars="A mean, A inv_std",
+    new=True,
+    U=np.uint8,
+)
+_MULTIPLY_BY = Elementwise("multiply_by", "raw A factor", "T x", "x = T(A(x) * factor[0]);")
+
+
+def _step(name: str, outputs: str, operation: str, scalars: str) -> tuple[Elementwise, Elementwise]:
+    """Return an optimizer's kernel, and the one for a scaled gradient: see loss_scale.py."""
+    scaled = operation.replace("A(grad)", "A(grad) * unscale[0]")
+    return (
+        Elementwise(name, "T grad", outputs, operation, scalars, table=True),
+        Elementwise(
+            f"scaled_{name}",
+            "T grad, raw A unscale",
+            outputs,
+            f"if (unscale[0] != 0) {{ {scaled} }}",
+            scalars,
+            table=True,
+        ),
+    )
+
+
+_SGD = _step(
+    "sgd",
+    "T param",
+    "const A p = A(param); param = T(p - lr * (A(grad) + weight_decay * p));",
+    scalars="A lr, A weight_decay",
+)
+_SGD_MOMENTUM = _step(
+    "sgd_momentum",
+    "T velocity, T param",
+    "const A p = A(param), g = A(grad) + weight_decay * p, v = momentum * A(velocity) + g;"
+    " velocity = T(v);"
+    " param = T(p - lr * (nesterov ? g + momentum * v : v));",
+    scalars="A lr, A weight_decay, A momentum, int32 nesterov",
+)
+_ADAM = _step(
+    "adam",
+    "T m, T v, T param",
+    "const A p = A(param), g = A(grad) + l2 * p;"
+    " const A first = beta1 * A(m) + take1 * g, second = beta2 * A(v) + take2 * g * g;"
+    " m = T(first);"
+    " v = T(second);"
+    " param = T(p - (shrink * p + rate * first / (sqrt(second) * inv_root + eps)));",
+    scalars="A l2, A shrink, A beta1, A take1, A beta2, A take2, A rate, A inv_root, A eps",
+)
+_EMA = Elementwise(
+    "moving_average",
+    "T value",
+    "T average",
+    "const A a = A(average); average = share < 1 ? T(a + share * (A(value) - a)) : value;",
+    scalars="A share",
+    table=True,
+)
+#: The numbers of one step, or a table of every step's.
+Scalars = tuple[float, ...] | Table
+
+
+def relu(x: Array) -> Array:
+    """Return max(x, 0), NaN staying NaN; any shape, floating.
+
+    Raises
+    ------
+    TypeError
+        If x is not floating.
+    """
+    target, (x,) = checks.arrays(x=x)
+    y = target.empty(x.shape, x.dtype)
+    _RELU(target, x.dtype, x, y)
+    return y
+
+
+def relu_backward(dy: Array, y: Array) -> Array:
+    """Return dx of `relu`, y being its result: dy, and 0 where y <= 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes, devices or shapes do not fit.
+    """
+    target, (dy, y) = checks.arrays(dy=dy, y=y)
+    checks.shape("y", y, dy.shape, "the shape of dy")
+    dx = target.empty(dy.shape, dy.dtype)
+    _RELU_BACKWARD(target, dy.dtype, dy, y, dx)
+    return dx
+
+
+def normalize(images: Array, mean: float, std: float, dtype: Any = np.float32) -> Array:
+    """Return (images - mean) / std in a floating dtype; any shape, uint8 or floating.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype or parameter does not fit.
+    """
+    target, images = checks.images("images", images)
+    out = np.dtype(dtype)
+    if checks.dtype_name(out) not in target.dtypes:
+        raise TypeError(f"dtype: got {out}, expected {' or '.join(target.dtypes)}")
+    mean, std = checks.number("mean", mean), checks.number("std", std)
+    if std <= 0:
+        raise ValueError(f"std: got {std}, expected more than 0")
+    y = target.empty(images.shape, out)
+    _NORMALIZE(target, out, images, mean, 1 / std, y, U=images.dtype)
+    return y
+
+
+def sgd_step(
+    param: Array,
+    grad: Array,
+    velocity: Array | None = None,
+    *,
+    lr: float,
+    momentum: float = 0,
+    nesterov: bool = False,
+    weight_decay: float = 0,
+) -> None:
+    """Update param in place by stochastic gradient descent, as `torch.optim.SGD` does.
+
+    g = grad + weight_decay * param; velocity = momentum * velocity + g;
+    param -= lr * (g + momentum * velocity if nesterov else velocity)
+
+    Parameters
+    ----------
+    param, grad : array
+        Of one shape and floating dtype.
+    velocity : array, optional
+        Of the same; zeros before the first step; updated in place. Needed with momentum.
+    lr, momentum, weight_decay : float
+        At least 0.
+    nesterov : bool
+        Look ahead along the velocity; needs momentum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes, devices, shapes or parameters do not fit, or one cannot be updated in place.
+    """
+    scalars = sgd_scalars(lr, momentum, nesterov, weight_decay)
+    if momentum and velocity is None:
+        raise ValueError("velocity: got None, expected an array, since momentum is set")
+    sgd_update(scalars, param, grad, velocity if momentum else None)
+
+
+def sgd_scalars(
+    lr: float, momentum: float = 0, nesterov: bool = False, weight_decay: float = 0
+) -> tuple[float, ...]:
+    """Return the numbers of one step, checked, that `sgd_update` takes; see `sgd_step`."""
+    lr = checks.number("lr", lr, least=0)
+    momentum = checks.number("momentum", momentum, least=0)
+    weight_decay = checks.number("weight_decay", weight_decay, least=0)
+    if nesterov and not momentum:
+        raise ValueError("nesterov: is set, expected a momentum above 0")
+    return (lr, weight_decay, momentum, int(bool(nesterov))) if momentum else (lr, weight_decay)
+
+
+def sgd_update(
+    scalars: Scalars,
+    param: Array,
+    grad: Array,
+    velocity: Array | None,
+    unscale: Array | None = None,
+) -> None:
+    """Take one step by these numbers; with velocity if there is a momentum among them.
+
+    With unscale (1,) grad is multiplied by it; where it is 0, all stays as it is. The device looks
+    at its value, not the host.
+    """
+    state = {} if velocity is None else {"velocity": velocity}
+    param, grad, *moving = _updated(param, grad, **state)
+    target, _ = as_array("param", param)
+    kernels = _SGD_MOMENTUM if moving else _SGD
+    _launch(kernels, target, grad, unscale, *_as_arguments(scalars), *moving, param)
+
+
+def adam_step(
+    param: Array,
+    grad: Array,
+    m: Array,
+    v: Array,
+    *,
+    step: int,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0,
+    decoupled: bool = False,
+) -> None:
+    """Update param, m and v in place by Adam, as `torch.optim.Adam` and `AdamW` do.
+
+    Source: Kingma and Ba, "Adam", 2015; decoupled decay: Loshchilov and Hutter, 2019.
+
+    Parameters
+    ----------
+    param, grad, m, v : array
+        Of one shape and floating dtype; m and v are zeros before the first step.
+    step : int
+        Number of this step, from 1.
+    lr, eps, weight_decay : float
+        At least 0.
+    betas : pair of float
+        Decay of the two moments, in [0, 1).
+    decoupled : bool
+        Shrink param by lr * weight_decay (AdamW) instead of adding the decay to the gradient.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes, devices, shapes or parameters do not fit, or one cannot be updated in place.
+
+    Notes
+    -----
+    Every step rounds param, m and v to their dtype. With the default betas float16 keeps 0 as the v
+    of a gradient below 0.005, and later steps are then too long: let param, m and v be float32, and
+    cast grad.
+    """
+    scalars = adam_scalars(step, lr, betas, eps, weight_decay, decoupled)
+    adam_update(scalars, param, grad, m, v)
+
+
+def adam_scalars(
+    step: int,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0,
+    decoupled: bool = False,
+) -> tuple[float, ...]:
+    """Return the numbers of one step, checked, that `adam_update` takes; see `adam_step`."""
+    step = checks.whole("step", step, 1)
+    lr = checks.number("lr", lr, least=0)
+    eps = checks.number("eps", eps, least=0)
+    weight_decay = checks.number("weight_decay", weight_decay, least=0)
+    if not isinstance(betas, Sequence) or len(betas) != 2:
+        raise ValueError(f"betas: got {betas!r}, expected a pair of numbers")
+    beta1, beta2 = (checks.number("betas", beta, least=0, below=1) for beta in betas)
+    l2, shrink = (0.0, lr * weight_decay) if decoupled else (weight_decay, 0.0)
+    rate, inv_root = lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
+    # 1 - beta is taken here, in double: in float32, 1 - 0.999f is 1e-5 off.
+    return (l2, shrink, beta1, 1 - beta1, beta2, 1 - beta2, rate, inv_root, eps)
+
+
+def adam_update(
+    scalars: Scalars,
+    param: Array,
+    grad: Array,
+    m: Array,
+    v: Array,
+    unscale: Array | None = None,
+) -> None:
+    """Take one step by these numbers; unscale is that of `sgd_update`."""
+    param, grad, m, v = _updated(param, grad, m=m, v=v)
+    target, _ = as_array("param", param)
+    _launch(_ADAM, target, grad, unscale, *_as_arguments(scalars), m, v, param)
+
+
+def multiply_by(x: Array, factor: Array) -> None:
+    """Multiply x in place by a number on its device: factor (1,), in the type of x's sums."""
+    target, _ = as_array("x", x)
+    _MULTIPLY_BY(target, x.dtype, factor, x)
+
+
+def average_update(scalars: Scalars, average: Array, value: Array) -> None:
+    """Move an average towards a value, in place, by one number: the share of the way, up to 1."""
+    average, value = _updated(average, value)
+    target, _ = as_array("average", average)
+    _EMA(target, average.dtype, value, *_as_arguments(scalars), average)
+
+
+def _launch(
+    kernels: tuple[Elementwise, Elementwise],
+    target: Target,
+    grad: Array,
+    unscale: Array | None,
+    *arguments: Any,
+) -> None:
+    plain, scaled = kernels
+    if unscale is None:
+        plain(target, grad.dtype, grad, *arguments)
+    else:
+        scaled(target, grad.dtype, grad, unscale, *arguments)
+
+
+def _as_arguments(scalars: Scalars) -> tuple[Any, ...]:
+    return (scalars,) if isinstance(scalars, Table) else scalars
+
+
+def _updated(param: Array, grad: Array, **state: Array) -> list[Array]:
+    """Check param and its state for an update in place, and grad beside them."""
+    for name, array in {"param": param, **state}.items():
+        checks.in_place(name, array)
+    _, taken = checks.arrays(param=param, grad=grad, **state)
+    for name, array in zip(("grad", *state), taken[1:], strict=True):
+        checks.shape(name, array, taken[0].shape, "the shape of param")
+    return taken

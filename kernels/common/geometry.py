@@ -1,0 +1,166 @@
+"""The geometry of sliding windows: strides, paddings and dilations checked and packed."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+from ..runtime import checks
+from ..runtime.types import INT32_MAX
+
+Pair = int | Sequence[int]
+Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
+Pads = tuple[tuple[int, int], tuple[int, int]]
+
+
+class Window(ctypes.Structure):
+    """The struct of ``common/window.cuh``, field for field."""
+
+    _fields_ = [
+        (name, ctypes.c_int)
+        for name in ("H", "W", "OH", "OW", "KH", "KW", "SH", "SW", "PH", "PW", "DH", "DW")
+    ]
+    H: int
+    W: int
+    OH: int
+    OW: int
+    KH: int
+    KW: int
+    SH: int
+    SW: int
+    PH: int
+    PW: int
+    DH: int
+    DW: int
+
+
+class Lattice(ctypes.Structure):
+    """The struct of ``conv/im2col.cuh``, field for field."""
+
+    _fields_ = [
+        (name, ctypes.c_int)
+        for name in ("row", "column", "rows", "columns", "row_step", "column_step")
+    ]
+
+
+def pair(name: str, value: Pair, least: int) -> tuple[int, int]:
+    """Return an int or (h, w) as a pair of whole numbers of at least `least`."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if len(value) != 2:
+            raise ValueError(f"{name}: got {value!r}, expected a whole number or a pair (h, w)")
+        return checks.whole(name, value[0], least), checks.whole(name, value[1], least)
+    number = checks.whole(name, value, least)
+    return number, number
+
+
+def window(
+    size: tuple[int, int],
+    kernel: Pair,
+    *,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    ceil_mode: bool = False,
+    pool: bool = False,
+) -> tuple[Window, Pads]:
+    """Return the window over an image of `size` (H, W) and its padding on each side.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Height and width of the image.
+    kernel, stride, dilation : int or (h, w)
+        At least 1.
+    padding : int, (h, w), ((top, bottom), (left, right)), "valid" or "same"
+        "same" gives ceil(size / stride) outputs, the odd cell going to the bottom and right.
+    ceil_mode : bool
+        Round the number of outputs up, as long as the last window starts inside the image or its
+        top or left padding.
+    pool : bool
+        Padding is then limited to the window's extent minus one on each side.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one is out of range, or no window fits the padded image.
+    """
+    kernels = pair("kernel", kernel, 1)
+    strides = pair("stride", stride, 1)
+    dilations = pair("dilation", dilation, 1)
+    extents = [d * (k - 1) + 1 for k, d in zip(kernels, dilations, strict=True)]
+    pads = _pads(padding, size, extents, strides)
+    outputs = []
+    for axis, length, extent, step, (before, after) in zip(
+        ("height", "width"), size, extents, strides, pads, strict=True
+    ):
+        if pool and max(before, after) >= extent:
+            raise ValueError(
+                f"padding: got {max(before, after)} for a window that extends over {extent}, "
+                f"expected at most {extent - 1}"
+            )
+        outputs.append(output_count(axis, length, before, after, extent, step, ceil_mode))
+    if (size[0] + sum(pads[0])) * (size[1] + sum(pads[1])) > INT32_MAX:
+        raise ValueError(f"padding: got {padding!r}, expected a padded image below 2**31 pixels")
+    tops = (pads[0][0], pads[1][0])
+    return Window(*size, *outputs, *kernels, *strides, *tops, *dilations), pads
+
+
+def output_count(
+    axis: str, length: int, before: int, after: int, extent: int, step: int, ceil_mode: bool
+) -> int:
+    """Return the number of windows along an axis, or raise ValueError where there is none.
+
+    Rounded up, a last window may hang over the end, even the only one: it must start in the image
+    or in the padding before it. PyTorch counts so.
+    """
+    room = length + before + after - extent
+    count = (-(-room // step) if ceil_mode else room // step) + 1
+    if ceil_mode and (count - 1) * step >= length + before:
+        count -= 1
+    if count < 1:
+        raise ValueError(
+            f"kernel: extends over {extent}, larger than the padded input of {axis} "
+            f"{length + before + after}"
+        )
+    return count
+
+
+def _pads(
+    padding: Padding, size: tuple[int, int], extents: list[int], strides: tuple[int, int]
+) -> Pads:
+    pads = sides(padding)
+    if pads is not None:
+        return pads
+    rows, columns = (
+        max((-(-length // step) - 1) * step + extent - length, 0)
+        for length, extent, step in zip(size, extents, strides, strict=True)
+    )
+    return (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)
+
+
+def sides(padding: Padding) -> Pads | None:
+    """Return a padding as ((top, bottom), (left, right)), or None for "same": that is the image's.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no padding, or less than 0.
+    """
+    if isinstance(padding, str) and padding == "valid":
+        return (0, 0), (0, 0)
+    if isinstance(padding, str) and padding == "same":
+        return None
+    expected = (
+        f"padding: got {padding!r}, expected a whole number, (h, w), "
+        "((top, bottom), (left, right)), 'valid' or 'same'"
+    )
+    both: Any = padding
+    if isinstance(padding, str):
+        raise ValueError(expected)
+    if not isinstance(padding, Sequence):
+        both = (padding, padding)
+    if len(both) != 2:
+        raise ValueError(expected)
+    (top, bottom), (left, right) = (pair("padding", side, 0) for side in both)
+    return (top, bottom), (left, right)

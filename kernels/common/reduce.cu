@@ -1,0 +1,61 @@
+// Sums over rows, in two ordered passes, so that no result depends on timing. A single chunk needs
+// one.
+//
+//   column_sum    partial[chunk, c] = sum of x[r, c] over the rows r of one chunk
+//   sum_partials  y[i]              = sum of partial[s, i] over s, in order
+//   sum_outputs   y[i, j]           = sum of partial[s, i, j] over s, in order, plus b[j], clipped
+//                                     below at zero when relu is set; b may be null
+//   sum_columns   y[j, i]           = sum of partial[s, i, j] over s, in order
+//
+// shapes   x (rows, C); partial (chunks, C), (splits, count) or (splits, rows, columns)
+// bytes    x once; the partial sums are rows / chunk times smaller
+// geometry column_sum: a block a chunk; the others: any grid, one thread an element
+#include "common/channels.cuh"
+#include "dialect/lanes.cuh"
+
+KERNEL column_sum(const T *__restrict__ x, acc_t *__restrict__ partial, int64 rows, int C,
+                  int rows_per_chunk) {
+    const int64 begin = (int64)blockIdx.x * rows_per_chunk;
+    const int64 end = smaller(begin + rows_per_chunk, rows);
+    for_registers(C, [&](auto at) {
+        constexpr int V = decltype(at)::REGISTERS;
+        lanes_t sum[V] = {};
+        for (int64 r = begin; r < end; ++r) {
+            const T *row = x + r * C + at.first;
+            UNROLL for (int v = 0; v < V; ++v) {
+                at.fetch(row, v);
+                sum[v] += at.load(row, v);
+            }
+        }
+        UNROLL for (int v = 0; v < V; ++v)
+            at.store(partial + (int64)blockIdx.x * C + at.first, v, sum[v]);
+    });
+}
+
+KERNEL sum_partials(const acc_t *__restrict__ partial, T *__restrict__ y, int64 count, int splits) {
+    GRID_STRIDE(i, count) {
+        acc_t sum = 0;
+        for (int s = 0; s < splits; ++s) sum += partial[s * count + i];
+        y[i] = T(sum);
+    }
+}
+
+KERNEL sum_outputs(const acc_t *__restrict__ partial, const T *__restrict__ b, T *__restrict__ y,
+                   int64 count, int columns, int splits, int relu) {
+    GRID_STRIDE(i, count) {
+        acc_t sum = 0;
+        for (int s = 0; s < splits; ++s) sum += partial[s * count + i];
+        if (b) sum += acc_t(b[i % columns]);
+        y[i] = T(relu && sum < 0 ? acc_t(0) : sum);
+    }
+}
+
+KERNEL sum_columns(const acc_t *__restrict__ partial, T *__restrict__ y, int rows, int columns,
+                   int splits) {
+    GRID_STRIDE(item, (int64)rows * columns) {
+        const int row = int(item / columns), column = int(item - (int64)row * columns);
+        acc_t sum = 0;
+        for (int s = 0; s < splits; ++s) sum += partial[(int64)s * rows * columns + item];
+        y[(int64)column * rows + row] = T(sum);
+    }
+}

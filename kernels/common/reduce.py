@@ -1,0 +1,92 @@
+"""Ordered sums over rows: bias gradients and the split GEMM's partial results."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ..runtime import Array, Source, Target
+
+_SOURCE = Source("common/reduce.cu")
+
+
+class Moments(NamedTuple):
+    """What the kernels of ``moments.cuh`` write of the chunks that values are taken in.
+
+    Attributes
+    ----------
+    means, squares : array (chunks, C)
+        Of each channel: the mean of a chunk's values and the sum of squares about it.
+    counts : array (chunks,)
+        Values of a chunk in each channel.
+    """
+
+    means: Array
+    squares: Array
+    counts: Array
+
+    @classmethod
+    def empty(cls, target: Target, chunks: int, C: int, dtype: Any) -> Moments:
+        """Return arrays to write those of values of a dtype to."""
+        wide = accumulator(dtype)
+        means, squares = target.empty((chunks, C), wide), target.empty((chunks, C), wide)
+        return cls(means, squares, target.empty((chunks,), "int32"))
+
+
+def chunks(target: Target, rows: int) -> tuple[int, int]:
+    """Return (rows per chunk, chunks) of a two-pass reduction; the rows alone decide."""
+    per_chunk = 1024 if target.name == "cpu" else 128
+    return per_chunk, -(-rows // per_chunk)
+
+
+def channel_threads(target: Target, C: int) -> int:
+    """Return the threads of a block whose threads share C channels."""
+    return 1 if target.name == "cpu" else min(max(-(-C // 32), 1) * 32, 256)
+
+
+def one_block(target: Target) -> int:
+    """Return the threads of a launch of one block, which adds up everything."""
+    return 1 if target.name == "cpu" else 256
+
+
+def column_sum(target: Target, x: Array, y: Array) -> None:
+    """Write the sum of x (rows, C) over its rows to y (C,)."""
+    rows, C = x.shape
+    rows_per_chunk, count = chunks(target, rows)
+    wide = accumulator(x.dtype)
+    whole = count == 1 and wide == x.dtype  # then there is nothing to add up
+    partial = y if whole else target.empty((count, C), wide)
+    kernel = _SOURCE.kernel("column_sum", target, x.dtype)
+    kernel((count, 1, 1), channel_threads(target, C), x, partial, rows, C, rows_per_chunk)
+    if not whole:
+        sum_partials(target, partial, x.dtype, y)
+
+
+def sum_partials(target: Target, partial: Array, dtype: Any, out: Array | None = None) -> Array:
+    """Sum partial (splits, ...) over its first axis in order; zeros if it is empty.
+
+    Written to `out` (see checks.result), of this dtype, if given.
+    """
+    y = target.empty(partial.shape[1:], dtype) if out is None else out
+    kernel = _SOURCE.kernel("sum_partials", target, dtype)
+    kernel(target.stride_grid(y.size), target.threads, partial, y, y.size, partial.shape[0])
+    return y
+
+
+def sum_outputs(target: Target, partial: Array, b: Array | None, y: Array, *, relu: bool) -> None:
+    """Write the sum of partial (splits, ..., columns) over its first axis, plus b, to y."""
+    splits, columns = partial.shape[0], partial.shape[-1]
+    kernel = _SOURCE.kernel("sum_outputs", target, y.dtype)
+    arguments = (partial, b, y, y.size, columns, splits, int(bool(relu)))
+    kernel(target.stride_grid(y.size), target.threads, *arguments)
+
+
+def sum_columns(target: Target, partial: Array, y: Array) -> None:
+    """Write the sum of partial (splits, rows, columns) over its first axis, transposed, to y."""
+    splits, rows, columns = partial.shape
+    kernel = _SOURCE.kernel("sum_columns", target, y.dtype)
+    kernel(target.stride_grid(y.size), target.threads, partial, y, rows, columns, splits)
+
+
+def accumulator(dtype: Any) -> str:
+    """Return the dtype that sums of `dtype` are taken in."""
+    return "float64" if dtype == "float64" else "float32"

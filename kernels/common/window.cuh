@@ -1,0 +1,85 @@
+// The geometry of a sliding window over an NHWC image, shared by convolution and pooling.
+//
+//   ih = oh * SH - PH + kh * DH        iw = ow * SW - PW + kw * DW
+//
+// PH and PW are the top and left padding; the bottom and right are implied by OH and OW. The host
+// checks that one image, input or output, has fewer than 2^31 elements.
+#pragma once
+
+#include "dialect/dialect.cuh"
+
+struct Window { int H, W, OH, OW, KH, KW, SH, SW, PH, PW, DH, DW; };
+
+// One axis of a window, over `inputs` pixels.
+struct Axis {
+    int inputs, outputs, taps, stride, padding, dilation;
+
+    // Where output o's window begins and ends, its last tap included, give or take padding.
+    __device__ int begin(int o) const { return o * stride - padding; }
+    __device__ int reach() const { return (taps - 1) * dilation; }
+};
+__device__ inline Axis vertical(const Window &g) { return {g.H, g.OH, g.KH, g.SH, g.PH, g.DH}; }
+__device__ inline Axis horizontal(const Window &g) { return {g.W, g.OW, g.KW, g.SW, g.PW, g.DW}; }
+
+// The taps [first, end) of output o that are in [low, high); both 0 if none is.
+struct Taps {
+    int first, end;
+
+    __device__ Taps(const Axis &a, int o, int low, int high) : first(0), end(a.taps) {
+        const int begin = a.begin(o);
+        if (begin >= low && begin + a.reach() < high) return;  // most are, and need no division
+        if (begin < low) first = (low - begin - 1) / a.dilation + 1;
+        end = begin < high ? smaller(a.taps, (high - 1 - begin) / a.dilation + 1) : 0;
+        if (first >= end) first = end = 0;
+    }
+    __device__ Taps(const Axis &a, int o) : Taps(a, o, 0, a.inputs) {}
+    __device__ int count() const { return end - first; }
+};
+
+// The outputs first to last of an axis whose windows reach input i, give or take holes between
+// dilated taps; tap() is the tap that output o does it with, or -1.
+struct Cover {
+    Axis a;
+    int first, last, reach;
+
+    __device__ Cover(const Axis &a) : a(a), reach(-1) {}
+    __device__ Cover(const Axis &a, int i) : Cover(a) { to(i); }
+
+    __device__ void to(int i) {
+        const bool next = reach >= 0 && i + a.padding == reach + 1;
+        reach = i + a.padding;
+        const int beyond = reach - a.reach();
+        if (next) {  // an input's neighbour needs no division
+            first += (int64)first * a.stride < beyond;
+            last += last + 1 < a.outputs && (last + 1) * a.stride <= reach;
+        } else {
+            first = beyond > 0 ? (beyond - 1) / a.stride + 1 : 0;
+            last = smaller(reach / a.stride, a.outputs - 1);
+        }
+    }
+    __device__ int tap(int o) const {
+        const int offset = reach - o * a.stride;
+        if (a.dilation == 1) return offset;
+        return offset % a.dilation ? -1 : offset / a.dilation;
+    }
+};
+
+__device__ inline Cover cover_rows(const Window &g, int h) { return Cover(vertical(g), h); }
+__device__ inline Cover cover_columns(const Window &g, int w) { return Cover(horizontal(g), w); }
+
+// A pixel's place in its image, and the image's in the batch.
+struct Place {
+    int64 n;
+    int row, column;
+
+    __device__ void advance(int height, int width) {
+        if (++column < width) return;
+        column = 0;
+        if (++row == height) row = 0, ++n;
+    }
+};
+__device__ inline Place place(int64 pixel, int height, int width) {
+    const int64 n = pixel / (height * width);
+    const int rest = int(pixel - n * height * width);
+    return {n, rest / width, rest % width};
+}

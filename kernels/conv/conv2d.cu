@@ -1,0 +1,97 @@
+// 2-D convolution (cross-correlation) and its gradients, each one implicit GEMM over im2col.
+//
+//   y[n, oh, ow, f] = b[f] + sum over kh, kw, c of x[n, ih, iw, c] * w[f, kh, kw, c]
+//   with ih = oh*SH - PH + kh*DH, iw = ow*SW - PW + kw*DW, zero outside the image; the groups split
+//   C and F into equal parts that meet only each other
+//
+//   forward          (N*OH*OW, F)   = im2col(x)   @ w^T            k = (kh, kw, c)
+//   input gradient   (N*H*W, C)     = im2col(dy)  @ w turned over  k = (kh, kw, f); with strides,
+//                                     for the pixels that the same taps reach, one after the other
+//   filter gradient  (KH*KW*C, F)   = im2col(x)^T @ dy             k = (n, oh, ow), split in parts
+//
+// shapes   x (N, H, W, C), w (F, KH, KW, C/groups), b (F), y and dy (N, OH, OW, F)
+// bytes    x, w and y once each per tile column; im2col is never written
+// geometry as in gemm.cuh; blockIdx.z is the group (filter gradient: group * splits + split)
+#include "gemm/gemm_moments.cuh"
+#include "conv/im2col.cuh"
+
+// y, and unless they are null the moments of y: those of a block's rows in `parts` chunks.
+KERNEL __launch_bounds__(THREADS, BLOCKS)
+conv2d_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__restrict__ b,
+               T *__restrict__ y, acc_t *__restrict__ means, acc_t *__restrict__ squares,
+               int *__restrict__ counts, Window window, int rows, int C, int F, int groups,
+               int relu, int parts) {
+    const int group = blockIdx.z, channels = C / groups, filters = F / groups;
+    const int K = window.KH * window.KW * channels;
+    const Im2col<ByPixel> a{x + group * channels, window, C, channels, {window.OH, window.OW}};
+    const Matrix weights{w + (int64)group * filters * K, K};
+    BlockMoments moments{means, squares, counts, y, F, parts};
+    const BiasRelu<BlockMoments::Taker> epilogue{
+        y + group * filters, b ? b + group * filters : nullptr, F, relu, past_caches<T>(rows, F),
+        {&moments}};
+    const Block block =
+        gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(a, weights, rows, filters, 0, K, epilogue);
+    moments.finish(block, group * filters);
+}
+
+// The same without bias and ReLU, as partial sums (splits, rows, F); split s takes taps and
+// channels [s*share, (s+1)*share) of each group.
+KERNEL __launch_bounds__(THREADS, BLOCKS)
+conv2d_partial(const T *__restrict__ x, const T *__restrict__ w, acc_t *__restrict__ partial,
+               Window window, int rows, int C, int F, int groups, int splits, int share) {
+    const int group = blockIdx.z / splits, split = blockIdx.z % splits;
+    const int channels = C / groups, filters = F / groups;
+    const int K = window.KH * window.KW * channels;
+    const Share part(K, share, split);
+    const Im2col<ByPixel> a{x + group * channels, window, C, channels, {window.OH, window.OW}};
+    const Matrix weights{w + (int64)group * filters * K, K};
+    const Plain<acc_t> epilogue{partial + (int64)split * rows * F + group * filters, F};
+    gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(a, weights, rows, filters, part.begin, part.end,
+                                                 epilogue);
+}
+
+// Convolution, bias, max-pooling with argmax and ReLU in one. A pool window has KH x KW pixels,
+// does not overlap the next, and `rows` counts the pixels inside the OH x OW windows of every
+// image.
+KERNEL __launch_bounds__(THREADS, BLOCKS)
+conv2d_pool_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__restrict__ b,
+                    T *__restrict__ y, uint8 *__restrict__ argmax, Window window, int rows, int C,
+                    int F, int OH, int OW, int KH, int KW) {
+    const int K = window.KH * window.KW * C;
+    const Im2col<ByWindow> a{x, window, C, C, {OH, OW, KH, KW}};
+    gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(a, Matrix{w, K}, rows, F, 0, K,
+                                                 BiasPoolRelu{y, argmax, b, F, KH * KW});
+}
+
+// `window` slides over dy here, at stride 1, and its outputs are the pixels of dx in the lattice;
+// their gradients come through the taps of the other. Partial sums (splits, N, H, W, C), of one
+// split unless the lattice has all pixels; split s takes taps and filters [s*share, (s+1)*share).
+KERNEL __launch_bounds__(THREADS, BLOCKS)
+conv2d_input_gradient(const T *__restrict__ dy, const T *__restrict__ w,
+                      sum_t *__restrict__ partial, Window window, Lattice pixels, Lattice taps,
+                      int rows, int H, int W, int KH, int KW, int C, int F, int groups, int splits,
+                      int share) {
+    const int group = blockIdx.z / splits, split = blockIdx.z % splits;
+    const int channels = C / groups, filters = F / groups;
+    const Share part(taps.rows * taps.columns * filters, share, split);
+    const Im2col<ByPixel> a{dy + group * filters, window, F, filters, {window.OH, window.OW}};
+    const TurnedFilters b{
+        w + (int64)group * filters * KH * KW * channels, taps, KH, KW, filters, channels};
+    const AtPixels epilogue{partial + (int64)split * rows * C + group * channels, pixels, H, W, C};
+    gemm<Rows::ALONG_OUTPUT, Rows::ALONG_K>(a, b, rows, channels, part.begin, part.end, epilogue);
+}
+
+// Partial sums (splits, KH*KW*C/groups, F); split s takes output pixels [s*share, (s+1)*share).
+KERNEL __launch_bounds__(THREADS, BLOCKS)
+conv2d_filter_gradient(const T *__restrict__ dy, const T *__restrict__ x,
+                       acc_t *__restrict__ partial, Window window, int rows, int C, int F,
+                       int groups, int splits, int share) {
+    const int group = blockIdx.z / splits, split = blockIdx.z % splits;
+    const int channels = C / groups, filters = F / groups;
+    const int K = window.KH * window.KW * channels;
+    const Im2col<ByPixel> a{x + group * channels, window, C, channels, {window.OH, window.OW}};
+    const Matrix b{dy + group * filters, F};
+    const Plain<acc_t> epilogue{partial + (int64)split * K * F + group * filters, F};
+    const Share part(rows, share, split);
+    gemm<Rows::ALONG_K, Rows::ALONG_K>(a, b, K, filters, part.begin, part.end, epilogue);
+}

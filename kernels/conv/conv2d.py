@@ -1,0 +1,408 @@
+"""2-D convolution and its gradients (implicit GEMM), and im2col / col2im written out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..common.geometry import Lattice, Padding, Pair, Window, window
+from ..common.reduce import Moments, accumulator, column_sum, sum_columns, sum_outputs, sum_partials
+from ..gemm import gemm
+from ..runtime import Array, Source, Target, checks
+from ..runtime.types import Shape
+from . import winograd
+
+SOURCE = Source("conv/conv2d.cu", sum_t="float32")
+_IM2COL = Source("conv/im2col.cu")
+
+
+class _Sizes(NamedTuple):
+    """What a convolution's launches share."""
+
+    window: Window
+    N: int
+    C: int
+    F: int
+    K: int  # of one filter
+    output: Shape
+
+
+def conv2d(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    relu: bool = False,
+) -> Array:
+    """Return the 2-D convolution (cross-correlation, as in every CNN) of x with w, plus b.
+
+    On `cpu`, filters of 3 x 3 at stride 1 with 16 channels and filters or more are multiplied by
+    Winograd's algorithm (winograd.py). There a value that is not finite reaches all outputs of the
+    4 x 4 tiles that any of its windows is in, elsewhere its own windows alone, and gradients
+    likewise; and sums of whole numbers are rounded, too.
+
+    Parameters
+    ----------
+    x : array (N, H, W, C)
+        Images, floating.
+    w : array (F, KH, KW, C/groups)
+        Filters, of x's dtype.
+    b : array (F,), optional
+        Biases, of x's dtype.
+    stride, dilation : int or (h, w)
+        Pixels between neighbouring windows, and between neighbouring taps of one.
+    padding : int, (h, w), ((top, bottom), (left, right)), "valid" or "same"
+        Zeros around the image, in pixels.
+    groups : int
+        Parts that C and F are split into; each part of F sees only its part of C.
+    relu : bool
+        Clip the result below at zero.
+
+    Returns
+    -------
+    array (N, OH, OW, F)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes, devices, shapes or parameters do not fit, or the dilated kernel is larger than
+        the padded image.
+    """
+    target, (x, w, b) = checks.arrays(x=x, w=w, b=b, optional=("b",))
+    s = _sizes(x, w, stride, padding, dilation, groups)
+    if b is not None:
+        checks.shape("b", b, (s.F,), "one bias per filter")
+    return _forward(target, x, w, b, s, groups, relu=relu)[0]
+
+
+def forward_with_moments(
+    x: Array,
+    w: Array,
+    b: Array | None,
+    *,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+) -> tuple[Array, Moments]:
+    """Return what `conv2d` does, and its moments: what a batch normalisation after it needs."""
+    target, (x, w, b) = checks.arrays(x=x, w=w, b=b, optional=("b",))
+    s = _sizes(x, w, stride, padding, dilation, groups)
+    y, moments = _forward(target, x, w, b, s, groups, with_moments=True)
+    assert moments is not None
+    return y, moments
+
+
+def _forward(
+    target: Target,
+    x: Array,
+    w: Array,
+    b: Array | None,
+    s: _Sizes,
+    groups: int,
+    *,
+    relu: bool = False,
+    with_moments: bool = False,
+) -> tuple[Array, Moments | None]:
+    y = target.empty(s.output, x.dtype)
+    moments: Moments | None = None
+    if winograd.suits(target, x.dtype, s.N, s.window, s.C, s.F, groups):
+        if with_moments:
+            moments = Moments.empty(target, winograd.chunks(target, y, s.C), s.F, x.dtype)
+        winograd.forward(x, w, b, y, s.window, relu=relu, target=target, moments=moments)
+        return y, moments
+    x, g = padded(target, x, s.window)
+    rows = y.size // s.F
+    split: gemm.Split = "never" if with_moments else "on cuda"
+    work = gemm.divide(target, x.dtype, rows, s.F // groups, s.K, groups, split=split)
+    vectors = _vectors(target, x, s.C, groups), _vectors(target, w, s.C // groups)
+    if work.splits > 1:
+        launch = gemm.product(SOURCE, "conv2d_partial", target, x.dtype, work, vectors=vectors)
+        partial = target.empty((work.splits, rows, s.F), accumulator(x.dtype))
+        launch(x, w, partial, g, rows, s.C, s.F, groups, work.splits, work.share)
+        sum_outputs(target, partial, b, y, relu=relu)
+        return y, None
+    launch = gemm.product(SOURCE, "conv2d_forward", target, x.dtype, work, vectors=vectors)
+    parts = 1 if target.name == "cpu" else 4  # of a block's rows, for its threads to share
+    if with_moments:
+        moments = Moments.empty(target, work.grid[0] * parts, s.F, x.dtype)
+    arrays = (x, w, b, y, *(moments or (None,) * 3))
+    launch(*arrays, g, rows, s.C, s.F, groups, int(relu), parts)
+    return y, moments
+
+
+def conv2d_backward(
+    dy: Array,
+    x: Array,
+    w: Array,
+    *,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    need_dx: bool = True,
+    need_db: bool = True,
+    out_dw: Array | None = None,
+    out_db: Array | None = None,
+) -> tuple[Array | None, Array, Array | None]:
+    """Return the gradients (dx, dw, db) of `conv2d` without ReLU.
+
+    Parameters
+    ----------
+    dy : array (N, OH, OW, F)
+        Gradient of the result.
+    x, w
+        The images and filters of `conv2d`.
+    stride, padding, dilation, groups
+        As in `conv2d`.
+    need_dx, need_db : bool
+        If false, dx or db is not computed and None is returned for it.
+    out_dw, out_db : array, optional
+        C-contiguous arrays of dw's and db's shape and dtype to write them to.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `conv2d`, and if dy does not have the shape of the result.
+    """
+    target, (dy, x, w) = checks.arrays(dy=dy, x=x, w=w)
+    s = _sizes(x, w, stride, padding, dilation, groups)
+    checks.shape("dy", dy, s.output, "the shape of the result")
+    dw = checks.result(target, "out_dw", out_dw, w.shape, x.dtype)
+    db = checks.result(target, "out_db", out_db, (s.F,), x.dtype) if need_db else None
+    return gradients(target, dy, x, w, dw, db, s.window, groups, need_dx=need_dx), dw, db
+
+
+def gradients(
+    target: Target,
+    dy: Array,
+    x: Array,
+    w: Array,
+    dw: Array,
+    db: Array | None,
+    g: Window,
+    groups: int = 1,
+    *,
+    need_dx: bool,
+) -> Array | None:
+    """Return dx or None, and write dw and, unless it is None, db, of arguments that are checked."""
+    s = _Sizes(g, x.shape[0], x.shape[3], w.shape[0], w[0].size, dy.shape)
+    dx = _input_gradient(target, dy, x, w, s, groups) if need_dx else None
+    _filter_gradient(target, dy, x, dw, s, groups)
+    if db is not None:
+        column_sum(target, dy.reshape(dy.size // s.F, s.F), db)
+    return dx
+
+
+def _filter_gradient(
+    target: Target, dy: Array, x: Array, dw: Array, s: _Sizes, groups: int
+) -> None:
+    if winograd.suits(target, x.dtype, s.N, s.window, s.C, s.F, groups):
+        return winograd.filter_gradient(dy, x, dw, s.window, target=target)
+    x, g = padded(target, x, s.window)
+    g = Window.from_buffer_copy(g)
+    # A single window has no next one, however far away: the kernel's steps must not overflow.
+    g.SH, g.SW = (step if count > 1 else 1 for count, step in ((g.OH, g.SH), (g.OW, g.SW)))
+    rows = dy.size // s.F
+    work = gemm.divide(target, x.dtype, s.K, s.F // groups, rows, groups, split="always")
+    vectors = _vectors(target, x, s.C, groups), _vectors(target, dy, s.F, groups)
+    launch = gemm.product(SOURCE, "conv2d_filter_gradient", target, x.dtype, work, vectors=vectors)
+    partial = target.empty((work.splits, s.K, s.F), accumulator(x.dtype))
+    launch(dy, x, partial, g, rows, s.C, s.F, groups, work.splits, work.share)
+    sum_columns(target, partial, dw)
+
+
+def _input_gradient(target: Target, dy: Array, x: Array, w: Array, s: _Sizes, groups: int) -> Array:
+    g = s.window
+    dx = target.empty(x.shape, x.dtype)
+    if winograd.suits(target, x.dtype, s.N, g, s.F, s.C, groups):
+        winograd.input_gradient(dy, w, dx, g, target=target)
+        return dx
+    parts = [(down, across) for down in _parts(g, 0) for across in _parts(g, 1)]
+    if sum(down.pixels * across.pixels for down, across in parts) < g.H * g.W:
+        dx = target.zeros(x.shape, x.dtype)  # some pixels are under no tap
+    channels, filters = s.C // groups, s.F // groups
+    for down, across in parts:
+        rows = s.N * down.pixels * across.pixels
+        over = Window(
+            *(g.OH, g.OW, down.pixels, across.pixels, down.taps, across.taps, 1, 1),
+            *(down.padding, across.padding, down.dilation, across.dilation),
+        )
+        source, over = padded(target, dy, over)
+        pixels = Lattice(down.pixel, across.pixel, down.pixels, across.pixels, g.SH, g.SW)
+        taps = Lattice(down.tap, across.tap, down.taps, across.taps, down.step, across.step)
+        vectors = _vectors(target, source, s.F, groups), _vectors(target, w, channels)
+        depth = down.taps * across.taps * filters
+        split: gemm.Split = "on cuda" if rows == s.N * g.H * g.W else "never"
+        work = gemm.divide(target, x.dtype, rows, channels, depth, groups, split=split)
+        whole = work.splits == 1  # then there is nothing to add up
+        partial = dx if whole else target.empty((work.splits, *dx.shape), accumulator(x.dtype))
+        entry = "conv2d_input_gradient"
+        launch = gemm.product(SOURCE, entry, target, x.dtype, work, vectors=vectors)
+        sizes = (rows, g.H, g.W, g.KH, g.KW, s.C, s.F, groups, work.splits, work.share)
+        launch(source, w, partial, over, pixels, taps, *sizes)
+        if not whole:
+            sum_partials(target, partial, x.dtype, dx)
+    return dx
+
+
+def _vectors(target: Target, array: Array, channels: int, groups: int = 1) -> bool:
+    """Whether an operand may be copied 16 bytes at a time, by its channels and their groups."""
+    return gemm.in_vectors(target, array, channels, channels // groups)
+
+
+class _Part(NamedTuple):
+    """Pixels of an axis that the same taps reach: from the first on, every `stride`, every `step`.
+
+    Their gradients are the convolution of dy, at stride 1, with these taps turned over.
+    """
+
+    pixel: int
+    pixels: int
+    tap: int
+    taps: int
+    step: int
+    padding: int
+    dilation: int
+
+
+def _parts(g: Window, axis: int) -> list[_Part]:
+    """Return the parts of an axis, 0 or 1, that have pixels and taps."""
+    size, taps, stride, padding, dilation = (
+        (g.H, g.KH, g.SH, g.PH, g.DH),
+        (g.W, g.KW, g.SW, g.PW, g.DW),
+    )[axis]
+    step = stride // math.gcd(stride, dilation)  # taps apart that reach the same pixels
+    parts = []
+    for tap in range(min(step, taps)):
+        pixel = (tap * dilation - padding) % stride
+        count, used = -(-max(size - pixel, 0) // stride), -(-(taps - tap) // step)
+        if count:
+            apart = step * dilation // stride  # outputs between what two of the taps reach
+            last = (pixel + padding - (tap + (used - 1) * step) * dilation) // stride
+            parts.append(_Part(pixel, count, tap, used, step, -last, apart))
+    return parts
+
+
+def im2col(
+    x: Array, kernel: Pair, *, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1
+) -> Array:
+    """Return every window of x (N, H, W, C) as a row: (N*OH*OW, KH*KW*C), zero in the padding.
+
+    Parameters are those of `conv2d`; `kernel` is int or (h, w).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `conv2d`.
+    """
+    target, (x,) = checks.arrays(x=x)
+    checks.dimensions("x", x, "N, H, W, C")
+    N, H, W, C = x.shape
+    g, _ = window((H, W), kernel, stride=stride, padding=padding, dilation=dilation)
+    rows, taps = N * g.OH * g.OW, g.KH * g.KW
+    cols = target.empty((rows, taps * C), x.dtype)
+    launch = _IM2COL.kernel("im2col_copy", target, x.dtype)
+    launch(target.stride_grid(cols.size), target.threads, x, cols, g, rows, C)
+    return cols
+
+
+def col2im(
+    cols: Array,
+    x_shape: Shape,
+    kernel: Pair,
+    *,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+) -> Array:
+    """Return the adjoint of `im2col`: x (N, H, W, C) with every copied value added up.
+
+    Parameters
+    ----------
+    cols : array (N*OH*OW, KH*KW*C)
+        What `im2col` gives for an image of `x_shape`, floating.
+    x_shape : (N, H, W, C)
+        Shape of the result.
+    kernel, stride, padding, dilation
+        As in `im2col`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtype, shapes or parameters do not fit.
+    """
+    target, (cols,) = checks.arrays(cols=cols)
+    N, H, W, C = image_shape("x_shape", x_shape)
+    g, _ = window((H, W), kernel, stride=stride, padding=padding, dilation=dilation)
+    expected = (N * g.OH * g.OW, g.KH * g.KW * C)
+    checks.shape("cols", cols, expected, "N*OH*OW, KH*KW*C")
+    x = target.empty((N, H, W, C), cols.dtype)
+    launch = _IM2COL.kernel("col2im_sum", target, cols.dtype)
+    launch(target.stride_grid(x.size), target.threads, cols, x, g, N * H * W, C)
+    return x
+
+
+def image_shape(name: str, shape: Shape) -> tuple[int, int, int, int]:
+    """Return an argument (N, H, W, C) as four whole numbers."""
+    if not isinstance(shape, Sequence) or isinstance(shape, str):
+        raise TypeError(f"{name}: got {shape!r}, expected (N, H, W, C)")
+    if len(shape) != 4:
+        raise ValueError(f"{name}: got {tuple(shape)}, expected (N, H, W, C)")
+    N, H, W, C = (checks.whole(name, length, 0) for length in shape)
+    return N, H, W, C
+
+
+def padded(target: Target, x: Array, g: Window) -> tuple[Array, Window]:
+    """Return images x (N, H, W, C) and the window over them, on `cpu` with their padding.
+
+    Its GEMM reads x where it lies, and rows that reach into padding take several times as long.
+    """
+    rows, columns = _reach(g)
+    inside = 0 == g.PH == g.PW and rows <= g.H and columns <= g.W
+    if target.name != "cpu" or inside or rows * columns > 2 * g.H * g.W:
+        return x, g
+    return with_padding(target, x, g)
+
+
+def with_padding(target: Target, x: Array, g: Window) -> tuple[Array, Window]:
+    """Return all that windows reach of images and their padding, and the window over it."""
+    rows, columns = _reach(g)
+    N, H, W, C = x.shape
+    y = target.empty((N, rows, columns, C), x.dtype)
+    kernel = _IM2COL.kernel("pad_images", target, x.dtype)
+    grid = target.stride_grid(y.size)
+    kernel(grid, target.threads, x, y, N, H, W, C, g.PH, g.PW, rows, columns)
+    return y, Window(rows, columns, g.OH, g.OW, g.KH, g.KW, g.SH, g.SW, 0, 0, g.DH, g.DW)
+
+
+def _reach(g: Window) -> tuple[int, int]:
+    """Return the rows and columns from the first tap of the first window to the last's last."""
+    return (g.OH - 1) * g.SH + (g.KH - 1) * g.DH + 1, (g.OW - 1) * g.SW + (g.KW - 1) * g.DW + 1
+
+
+def _sizes(
+    x: Array, w: Array, stride: Pair, padding: Padding, dilation: Pair, groups: int
+) -> _Sizes:
+    checks.dimensions("x", x, "N, H, W, C")
+    checks.dimensions("w", w, "F, KH, KW, C/groups")
+    groups = checks.whole("groups", groups, 1)
+    (N, H, W, C), (F, KH, KW, _) = x.shape, w.shape
+    if C == 0 or F == 0 or C % groups or F % groups:
+        raise ValueError(
+            f"groups: got {groups} for {C} channels and {F} filters, expected a divisor of both"
+        )
+    checks.shape("w", w, (F, KH, KW, C // groups), "F, KH, KW, C/groups")
+    checks.count("x: pixels of the batch", N * H * W)
+    checks.count("x: elements of an image", H * W * C)
+    g, (_, sides) = window((H, W), (KH, KW), stride=stride, padding=padding, dilation=dilation)
+    checks.count("x: elements of a padded row", (W + sum(sides)) * C)
+    checks.count("x: windows of the batch", N * g.OH * g.OW)
+    checks.count("w: elements of a filter", KH * KW * C)
+    checks.count("w: taps of all filters", KH * KW * F)
+    return _Sizes(g, N, C, F, KH * KW * C // groups, (N, g.OH, g.OW, F))

@@ -1,0 +1,229 @@
+"""Convolution, max-pooling and ReLU in one, and its gradients: what a planned step runs.
+
+The convolution has neither groups nor dilation along a row; the pool's windows touch, do not
+overlap and have two or four pixels.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, NamedTuple
+
+from ..common.geometry import Window
+from ..common.reduce import accumulator
+from ..gemm import gemm
+from ..runtime import Array, Source, Target, checks
+from ..runtime.types import Shape
+from . import winograd
+from .conv2d import SOURCE, gradients, padded
+
+_UNPOOL = Source("conv/unpool.cu")
+_SOURCE = Source("conv/conv2d_pool.cu", ROWS=1, VECTORS=1)  # of cpu
+_BLOCKS = 16  # each with partial gradients of its own
+_MOST_ON_CPU = 512 * 1024  # bytes that stay in the second-level cache
+_MOST_STRIPS = 32 * 1024  # bytes of strips that stay in the first-level cache
+_REGISTERS = 20  # vectors of filters that a thread sums up at a time
+_BITS = 31  # windows to a word, as in the source
+
+
+class Pool(ctypes.Structure):
+    """The struct of ``conv2d_pool.cu``, field for field."""
+
+    _fields_ = [
+        (name, ctypes.c_int)
+        for name in ("PH", "PW", "KH", "KW", "height", "width", "strips", "rows", "run")
+    ]
+    PH: int
+    PW: int
+    KH: int
+    KW: int
+    height: int
+    width: int
+    strips: int
+    rows: int
+    run: int
+
+
+def windows(
+    target: Target, dtype: Any, filters: Shape, window: Window, kernel: tuple[int, int]
+) -> Pool | None:
+    """Return the windows of a pool of this size over a convolution's output, if it can be fused.
+
+    Parameters
+    ----------
+    target, dtype
+        What it is to run on.
+    filters : (F, KH, KW, C)
+        Shape of the filters.
+    window : Window
+        Geometry of the convolution.
+    kernel : (h, w)
+        Pixels of a pooling window; windows touch and do not overlap.
+    """
+    taps = kernel[0] * kernel[1]
+    pool = Pool(window.OH // kernel[0], window.OW // kernel[1], *kernel)
+    if taps not in (2, 4) or window.DW != 1 or pool.PH * pool.PW == 0:
+        return None
+    if target.name != "cpu":
+        return pool
+    layouts = _layouts(target, window, pool, filters, dtype)
+    return pool if all(layout.shared <= _MOST_ON_CPU for layout in layouts) else None
+
+
+def forward(x: Array, w: Array, b: Array | None, window: Window, pool: Pool) -> tuple[Array, Array]:
+    """Return y and argmax (N, PH, PW, F) of x (N, H, W, C)."""
+    target, (x, w, b) = checks.arrays(x=x, w=w, b=b, optional=("b",))
+    N, _, _, C = x.shape
+    F = w.shape[0]
+    shape = (N, pool.PH, pool.PW, F)
+    y, argmax = target.empty(shape, x.dtype), target.empty(shape, "uint8")
+    if (pool.KH, pool.KW) == (2, 2) and winograd.suits(target, x.dtype, N, window, C, F):
+        winograd.pool_forward(x, w, b, y, argmax, window, target=target)
+        return y, argmax
+    rows = checks.count("x: pixels", N * pool.PH * pool.PW * pool.KH * pool.KW)
+    x, window = padded(target, x, window)
+    work = gemm.divide(target, x.dtype, rows, F, w[0].size)
+    vectors = gemm.in_vectors(target, x, C), gemm.in_vectors(target, w, C)
+    launch = gemm.product(SOURCE, "conv2d_pool_forward", target, x.dtype, work, vectors=vectors)
+    pixels = pool.PH, pool.PW, pool.KH, pool.KW
+    launch(x, w, b, y, argmax, window, rows, C, F, *pixels)
+    return y, argmax
+
+
+def backward(
+    dy: Array,
+    y: Array,
+    argmax: Array,
+    x: Array,
+    w: Array,
+    dw: Array,
+    db: Array | None,
+    window: Window,
+    pool: Pool,
+    *,
+    need_dx: bool = True,
+) -> Array | None:
+    """Return dx (N, H, W, C) or None, and write dw (F, KH, KW, C) and, unless it is None, db (F,).
+
+    On `cuda` the gradient of the convolution's output is written out and multiplied as any other:
+    its zeros take part in the products, so that not-a-numbers meet them, as in PyTorch. On `cpu`
+    only what is not zero is multiplied.
+    """
+    target, (dy, y, x, w) = checks.arrays(dy=dy, y=y, x=x, w=w)
+    if target.name != "cpu":
+        convolved = _unpooled(target, dy, y, argmax, window, pool)
+        return gradients(target, convolved, x, w, dw, db, window, need_dx=need_dx)
+    _filter_gradient(target, dy, y, argmax, x, dw, db, window, pool)
+    return _input_gradient(target, dy, y, argmax, w, x.shape, window, pool) if need_dx else None
+
+
+def _unpooled(
+    target: Target, dy: Array, y: Array, argmax: Array, window: Window, pool: Pool
+) -> Array:
+    """Return the gradient (N, OH, OW, F) of what was pooled, for the gradient dy of y."""
+    N, F = len(dy), dy.shape[-1]
+    dz = target.empty((N, window.OH, window.OW, F), dy.dtype)
+    rows, columns = -(-window.OH // pool.KH), -(-window.OW // pool.KW)
+    count = N * rows * columns * -(-F // 4)
+    kernel = _UNPOOL.kernel("unpool", target, dy.dtype)
+    sizes = (window.OH, window.OW, F, pool.PH, pool.PW, pool.KH, pool.KW)
+    kernel(target.stride_grid(count), target.threads, dy, y, argmax, dz, count, *sizes)
+    return dz
+
+
+def _input_gradient(
+    target: Target,
+    dy: Array,
+    y: Array,
+    argmax: Array,
+    w: Array,
+    x_shape: Shape,
+    window: Window,
+    pool: Pool,
+) -> Array:
+    """Return dx (N, H, W, C) for the gradient dy of y."""
+    (N, _, _, C), F = x_shape, w.shape[0]
+    _, layout = _layouts(target, window, pool, w.shape, dy.dtype)
+    rows, length, run = F * window.KH, window.KW * C, layout.pool.run
+    filters = target.empty((rows, run), accumulator(dy.dtype))
+    kernel = _SOURCE.kernel("pad_filters", target, dy.dtype)
+    kernel(target.stride_grid(filters.size), target.threads, w, filters, rows, length, run)
+    dx = target.empty(x_shape, dy.dtype)
+    kernel = _SOURCE.kernel("conv2d_pool_input_gradient", target, dy.dtype, **layout.constants)
+    arguments = (dy, y, argmax, filters, dx, window, layout.pool, N, C, F)
+    kernel((min(N, _BLOCKS), 1, 1), target.threads, *arguments, shared=layout.shared)
+    return dx
+
+
+def _filter_gradient(
+    target: Target,
+    dy: Array,
+    y: Array,
+    argmax: Array,
+    x: Array,
+    dw: Array,
+    db: Array | None,
+    window: Window,
+    pool: Pool,
+) -> None:
+    """Write dw (F, KH, KW, C) and, unless it is None, db (F,), for the gradient dy of y."""
+    (N, _, _, C), F = x.shape, dw.shape[0]
+    layout, _ = _layouts(target, window, pool, dw.shape, dy.dtype)
+    rows, run = layout.pool.rows, layout.pool.run
+    blocks = min(N, _BLOCKS)
+    partial = target.empty((blocks, F, rows * run + 1), accumulator(dy.dtype))
+    kernel = _SOURCE.kernel("conv2d_pool_filter_gradient", target, dy.dtype, **layout.constants)
+    arguments = (dy, y, argmax, x, partial, window, layout.pool, N, C, F)
+    kernel((blocks, 1, 1), target.threads, *arguments, shared=layout.shared)
+    kernel = _SOURCE.kernel("sum_filters", target, dy.dtype)
+    grid = target.stride_grid(dw.size + F)
+    length = window.KH * window.KW * C // rows
+    kernel(grid, target.threads, partial, dw, db, F, rows, length, run, blocks)
+
+
+class _Layout(NamedTuple):
+    """How a gradient's image and filters lie in memory."""
+
+    pool: Pool
+    constants: dict[str, int]
+    shared: int  # bytes a block takes
+
+
+def _layouts(
+    target: Target, g: Window, pool: Pool, filters: Shape, dtype: Any
+) -> tuple[_Layout, _Layout]:
+    """Return the layouts for the gradients of filters (F, KH, KW, C) and of the input.
+
+    Few channels do not fill the vectors of a row of taps: strips, in which all rows are one run,
+    take fewer, though none of them lies within a line of the cache.
+    """
+    F, KH, KW, C = filters
+    itemsize = 8 if accumulator(dtype) == "float64" else 4
+    lanes = target.lanes(itemsize)
+    limit = _REGISTERS if lanes > 1 else 1
+    windows, places = pool.PH * pool.PW, pool.KH * pool.KW
+    height = max((pool.PH * pool.KH - 1) * g.SH + (KH - 1) * g.DH + 1, g.PH + g.H)
+    width = max((pool.PW * pool.KW - 1) * g.SW + KW, g.PW + g.W)
+    image = height * width * C + lanes
+
+    def layout(rows: int, length: int, strips: int, integers: int) -> _Layout:
+        across = -(-length // lanes)
+        sizes = (pool.PH, pool.PW, pool.KH, pool.KW, height, width, strips, rows, across * lanes)
+        vectors = _divisor(across, limit)
+        fitting = _divisor(rows, limit // vectors) if vectors == across else 1
+        shared = (image + strips) * itemsize + integers * 4
+        return _Layout(Pool(*sizes), {"ROWS": fitting, "VECTORS": vectors}, shared)
+
+    strips = pool.PW * pool.KW * height * KW * C + lanes
+    fewer = 2 * -(-KH * KW * C // lanes) < KH * -(-KW * C // lanes)
+    integers = windows * places + -(-windows // (2 * _BITS)) * 2 * F
+    if lanes > 1 and g.DH == 1 and fewer and strips * itemsize <= _MOST_STRIPS:
+        of_filters = layout(1, KH * KW * C, strips, integers)
+    else:
+        of_filters = layout(KH, KW * C, 0, integers)
+    return of_filters, layout(KH, KW * C, 0, 0)
+
+
+def _divisor(number: int, limit: int) -> int:
+    """Return the largest divisor up to a limit."""
+    return max(d for d in range(1, max(limit, 1) + 1) if number % d == 0)

@@ -1,0 +1,264 @@
+// Loaders that present a convolution's operands as matrices without writing them out.
+//
+//   im2col(x)   row (n, oh, ow), column (kh, kw, c): the pixel under tap (kh, kw), zero in padding
+//
+// and what the input gradient needs besides: the filters turned over, and places for its results.
+// One group's channels at a time. Rows number fewer than 2^31, checked on the host.
+#pragma once
+
+#include "dialect/dialect.cuh"
+#include "common/window.cuh"
+
+// The order of im2col's rows: pixel after pixel, or window after window of a pool whose windows
+// touch and do not overlap, so that a micro-tile holds whole windows. Pixels outside are left out.
+// A Walk goes along: run() rows from here on each lie to the right of the one before.
+struct ByPixel {
+    int OH, OW;
+
+    __device__ Place place(int row) const { return ::place(row, OH, OW); }
+
+    struct Walk {
+        Place at;
+        int OH, OW;
+
+        int run() const { return OW - at.column; }
+        void advance(int count) {  // at most a run
+            at.column += count - 1;
+            at.advance(OH, OW);
+        }
+    };
+    Walk walk(int row) const { return {place(row), OH, OW}; }
+};
+struct ByWindow {
+    int rows, columns, KH, KW;  // windows in an image, pixels in a window
+
+    __device__ Place place(int row) const {
+        const int window = row / (KH * KW), tap = row - window * (KH * KW), kh = tap / KW;
+        const Place at = ::place(window, rows, columns);
+        return {at.n, at.row * KH + kh, at.column * KW + tap - kh * KW};
+    }
+
+    struct Walk {
+        Place at;
+        int kh, kw, OH, OW, KH, KW;
+
+        int run() const { return KW - kw; }
+        void advance(int count) {
+            at.column += count, kw += count;
+            if (kw < KW) return;
+            kw = 0;
+            if (++kh < KH) {
+                at.column -= KW, ++at.row;
+                return;
+            }
+            kh = 0, at.row -= KH - 1;
+            if (at.column < OW) return;
+            at.column = 0, at.row += KH;
+            if (at.row == OH) at.row = 0, ++at.n;
+        }
+    };
+    Walk walk(int row) const {
+        const int tap = row % (KH * KW);
+        return {place(row), tap / KW, tap % KW, rows * KH, columns * KW, KH, KW};
+    }
+};
+
+template <class Order> struct Im2col {
+    const T *x;  // at the group's first channel
+    Window window;
+    int C, channels;  // of the image, of the group
+    Order order;
+
+    // Columns contiguous in memory: a whole tap row where taps touch, else one tap.
+    __device__ int run() const {
+        return window.DW == 1 && channels == C ? window.KW * channels : channels;
+    }
+    // How many make a tap row.
+    __device__ int runs(int run) const { return run > channels ? 1 : window.KW; }
+
+    // The pixel under the first tap, which need not be in the image.
+    struct Row {
+        const T *first;
+        int h, w;
+    };
+    __device__ Row row(int r) const {
+        const Window &g = window;
+        const Place at = order.place(r);
+        const int h = at.row * g.SH - g.PH, w = at.column * g.SW - g.PW;
+        return {x + ((at.n * g.H + h) * g.W + w) * C, h, w};
+    }
+
+    // A run, by its first tap, and a place in it.
+    struct Column { int kh, kw, j; };
+    __device__ Column column(int c) const {
+        const int run = this->run(), runs = this->runs(run), first = c / run, kh = first / runs;
+        return {kh, first - kh * runs, c - first * run};
+    }
+
+    template <class Out> __device__ void load(Row row, Column column, int count, Out out) const {
+        const Window &g = window;
+        const int run = this->run(), runs = this->runs(run);
+        int kh = column.kh, kw = column.kw, j = column.j;
+        for (int done = 0; done < count; j = 0) {
+            const int ih = row.h + kh * g.DH, iw = row.w + kw * g.DW;
+            const int length = smaller(run - j, count - done);
+            // Elements of the run before `begin` and from `end` on lie in the padding.
+            const bool inside = ih >= 0 && ih < g.H;
+            const int before = larger(smaller(-iw, g.KW), 0);
+            const int until = larger(smaller(g.W - iw, g.KW), 0);
+            const int begin = smaller(larger(before * C - j, 0), length);
+            const int end = inside ? larger(smaller(until * C - j, length), begin) : begin;
+            const int64 pixel = (int64)kh * g.DH * g.W + kw * g.DW;
+            out.run(row.first + pixel * C + j, begin, end, length);
+            done += length;
+            if (++kw == runs) kw = 0, ++kh;
+        }
+    }
+
+    // What gemm_stages.cuh asks: a tap by its distance from the first one, and a channel.
+    struct Segment { int h, w, channel; };
+    __device__ Segment segment(int c) const {
+        const int tap = c / channels, kh = tap / window.KW, kw = tap - kh * window.KW;
+        return {kh * window.DH, kw * window.DW, c - tap * channels};
+    }
+    __device__ void advance(Segment &segment, int n) const {
+        segment.channel += n;
+        while (segment.channel >= channels) {
+            segment.channel -= channels;
+            segment.w += window.DW;
+            if (segment.w == window.KW * window.DW) segment.w = 0, segment.h += window.DH;
+        }
+    }
+    // Of rows by pixel.
+    __device__ void advance(Row &row, int n) const {
+        const Window &g = window;
+        const int width = g.OW * g.SW, height = g.OH * g.SH;  // of all windows
+        row.w += n * g.SW;
+        row.first += (int64)n * g.SW * C;
+        while (row.w >= width - g.PW) {
+            row.w -= width, row.h += g.SH;
+            row.first += ((int64)g.SH * g.W - width) * C;
+        }
+        while (row.h >= height - g.PH) {
+            row.h -= height;
+            row.first += (int64)(g.H - height) * g.W * C;
+        }
+    }
+    __device__ bool at(const Row &row, const Segment &segment, const T *&from) const {
+        const int h = row.h + segment.h, w = row.w + segment.w;
+        from = row.first + (((int64)segment.h * window.W + segment.w) * C + segment.channel);
+        return unsigned(h) < unsigned(window.H) && unsigned(w) < unsigned(window.W);
+    }
+
+    // What gemm_rows.cuh asks: where windows that lie in the image as a whole have their pixels.
+    static constexpr bool PLAIN = false;
+    bool inside() const {
+        const Window &g = window;
+        const int last_h = (g.OH - 1) * g.SH - g.PH + (g.KH - 1) * g.DH;
+        const int last_w = (g.OW - 1) * g.SW - g.PW + (g.KW - 1) * g.DW;
+        return g.PH == 0 && g.PW == 0 && last_h < g.H && last_w < g.W;
+    }
+    struct Walk {
+        const Im2col &a;
+        typename Order::Walk row;
+        bool inside;
+
+        const T *pixel() const {
+            const Window &g = a.window;
+            const int h = row.at.row * g.SH - g.PH, w = row.at.column * g.SW - g.PW;
+            if (!inside) {
+                const int last_h = h + (g.KH - 1) * g.DH, last_w = w + (g.KW - 1) * g.DW;
+                if ((h < 0) | (w < 0) | (last_h >= g.H) | (last_w >= g.W)) return nullptr;
+            }
+            return a.x + ((row.at.n * g.H + h) * g.W + w) * a.C;
+        }
+        bool next(int count, const T **start) {
+            bool whole = true;
+            if (!inside) {
+                for (int i = 0; i < count; ++i, row.advance(1))
+                    whole &= (start[i] = pixel()) != nullptr;
+                return whole;
+            }
+            const int64 step = (int64)a.window.SW * a.C;
+            while (count > 0) {
+                const int run = smaller(row.run(), count);
+                const T *const first = pixel();
+                for (int done = 0; done < run; done += SLACK)
+                    LANE_LOOP(i, SLACK) start[done + i] = first + (done + i) * step;
+                row.advance(run);
+                start += run, count -= run;
+            }
+            return true;
+        }
+    };
+    Walk walk(int row) const { return {*this, order.walk(row), inside()}; }
+    int64 offset(int column) const {
+        const int tap = column / channels, kh = tap / window.KW, kw = tap - kh * window.KW;
+        return ((int64)kh * window.DH * window.W + kw * window.DW) * C + column - tap * channels;
+    }
+};
+
+// Some rows and columns of pixels or taps: from the first on, every so many.
+struct Lattice { int row, column, rows, columns, row_step, column_step; };
+
+// Of filters (F, KH, KW, channels) the taps of a lattice, counted from the last, as a matrix with
+// row (tap, f) and column c.
+struct TurnedFilters {
+    const T *w;  // at the group's first filter
+    Lattice taps;
+    int KH, KW, filters, channels;
+
+    struct Row { int f, kh, kw; };
+    __device__ Row row(int r) const {
+        const int tap = taps.rows * taps.columns - 1 - r / filters;
+        return {r % filters, taps.row + tap / taps.columns * taps.row_step,
+                taps.column + tap % taps.columns * taps.column_step};
+    }
+    __device__ const T *first(const Row &row) const {
+        return w + (((int64)row.f * KH + row.kh) * KW + row.kw) * channels;
+    }
+    __device__ int column(int c) const { return c; }
+    template <class Out>
+    __device__ void load(const Row &row, int column, int count, Out out) const {
+        out.run(first(row) + column, 0, count, count);
+    }
+
+    // What gemm_stages.cuh asks.
+    __device__ int segment(int c) const { return c; }
+    __device__ void advance(int &segment, int n) const { segment += n; }
+    __device__ void advance(Row &row, int n) const {
+        row.f += n;
+        while (row.f >= filters) {
+            row.f -= filters;
+            row.kw -= taps.column_step;
+            if (row.kw >= taps.column) continue;
+            row.kw += taps.columns * taps.column_step;
+            row.kh -= taps.row_step;
+        }
+    }
+    __device__ bool at(const Row &row, int segment, const T *&from) const {
+        from = first(row) + segment;
+        return true;
+    }
+};
+
+// y[n, the pixels of a lattice, c] = value, of images (N, H, W, stride) at the group's first
+// channel.
+struct AtPixels {
+    sum_t *y;
+    Lattice pixels;
+    int H, W, stride;
+
+    template <int V>
+    __device__ __forceinline__ void store(int m, int n, const lanes_t (&tile)[TM][V], int rows,
+                                          int columns) const {
+        Place at = place(m, pixels.rows, pixels.columns);
+        UNROLL for (int i = 0; i < TM; ++i) {
+            if (i >= rows) break;
+            const int64 h = at.n * H + pixels.row + at.row * pixels.row_step;
+            const int w = pixels.column + at.column * pixels.column_step;
+            store_row(y + (h * W + w) * stride + n, tile[i], columns);
+            at.advance(pixels.rows, pixels.columns);
+        }
+    }
+};

@@ -1,0 +1,318 @@
+// The dialect's words on `cpu`: one CUDA thread a block, compiled by the system's C++ compiler.
+#pragma once
+
+#include <stdint.h>
+#include <string.h>
+
+#include "dialect/math_cpu.cuh"
+#include "dialect/registers.cuh"
+
+#if defined(__AVX512F__)
+#include "dialect/avx512_cpu.cuh"
+#endif
+
+struct dim3 { unsigned x, y, z; };
+
+#define __global__ inline __attribute__((noinline))  // inline: left out unless it is exported
+#define __shared__  // the block's one thread keeps its shared memory on its stack
+#define __device__
+#define __forceinline__ inline __attribute__((always_inline))
+#define __launch_bounds__(...)
+
+// Before a loop of fixed length over registers.
+#define UNROLL _Pragma("GCC unroll 16")
+
+static inline float infinity() { return __builtin_inff(); }
+static inline float not_a_number() { return __builtin_nanf(""); }
+
+// The lowest bit that is set; one must be.
+static inline int first_bit(unsigned long long bits) { return __builtin_ctzll(bits); }
+
+template <typename E> static inline E sin_pi(E x) { return sin(E(3.141592653589793) * x); }
+template <typename E> static inline E cos_pi(E x) { return cos(E(3.141592653589793) * x); }
+
+static constexpr dim3 threadIdx{0, 0, 0}, blockDim{1, 1, 1};
+static thread_local dim3 blockIdx, gridDim;
+static inline void __syncthreads() {}
+
+static thread_local double *dynamic_shared_bytes;
+#define DYNAMIC_SHARED(type, name) type *name = reinterpret_cast<type *>(dynamic_shared_bytes)
+
+template <typename E> struct Simd {
+    typedef E type __attribute__((vector_size(REGISTER_BYTES)));
+    using index = decltype(type{} < type{});  // as many whole numbers, as wide
+    static constexpr int LANES = REGISTER_BYTES / sizeof(E);
+};
+template <typename E> static inline typename Simd<E>::type load_lanes(const E *p) {
+    typename Simd<E>::type value;
+    memcpy(&value, p, sizeof value);  // an unaligned load
+    return value;
+}
+template <typename E> static inline void store_lanes(E *p, typename Simd<E>::type value) {
+    memcpy(p, &value, sizeof value);
+}
+// The first `count` lanes, if that many; none if it is not positive. The others are zero, or
+// `otherwise`. As bytes, lanes are whole numbers below 256.
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+static inline unsigned first_bits(int count) {
+    return count >= 16 ? 0xffff : count > 0 ? (1u << count) - 1 : 0;
+}
+static inline Simd<float>::type load_first(const float *p, int count, float otherwise = 0) {
+    return _mm512_mask_loadu_ps(_mm512_set1_ps(otherwise), __mmask16(first_bits(count)), p);
+}
+static inline Simd<double>::type load_first(const double *p, int count, double otherwise = 0) {
+    return _mm512_mask_loadu_pd(_mm512_set1_pd(otherwise), __mmask8(first_bits(count)), p);
+}
+static inline void store_first(float *p, Simd<float>::type value, int count) {
+    _mm512_mask_storeu_ps(p, __mmask16(first_bits(count)), value);
+}
+static inline void store_first(double *p, Simd<double>::type value, int count) {
+    _mm512_mask_storeu_pd(p, __mmask8(first_bits(count)), value);
+}
+static inline void copy_lanes_between(float *out, const float *p, int begin, int end, int length) {
+    for (int i = 0; i < length; i += 16) {
+        const unsigned inside = first_bits(end - i) & ~first_bits(begin - i);
+        store_first(out + i, _mm512_maskz_loadu_ps(__mmask16(inside), p + i), length - i);
+    }
+}
+static inline void copy_lanes_between(double *out, const double *p, int begin, int end,
+                                      int length) {
+    for (int i = 0; i < length; i += 8) {
+        const unsigned inside = first_bits(end - i) & ~first_bits(begin - i);
+        store_first(out + i, _mm512_maskz_loadu_pd(__mmask8(inside), p + i), length - i);
+    }
+}
+static inline void store_first_bytes(unsigned char *p, Simd<float>::index value, int count) {
+    _mm_mask_storeu_epi8(p, __mmask16(first_bits(count)), _mm512_cvtepi32_epi8((__m512i)value));
+}
+static inline void store_first_bytes(unsigned char *p, Simd<double>::index value, int count) {
+    _mm_mask_storeu_epi8(p, __mmask16(first_bits(count < 8 ? count : 8)),
+                         _mm512_cvtepi64_epi8((__m512i)value));
+}
+#else
+template <typename E>
+static inline typename Simd<E>::type load_first(const E *p, int count, E otherwise = 0) {
+    if (count >= Simd<E>::LANES) return load_lanes(p);
+    typename Simd<E>::type value = otherwise - typename Simd<E>::type{};
+    for (int i = 0; i < count; ++i) value[i] = p[i];
+    return value;
+}
+template <typename E>
+static inline void store_first(E *p, typename Simd<E>::type value, int count) {
+    if (count >= Simd<E>::LANES) return store_lanes(p, value);
+    for (int i = 0; i < count; ++i) p[i] = value[i];
+}
+template <typename V> static inline void store_first_bytes(unsigned char *p, V value, int count) {
+    constexpr int LANES = sizeof(V) / sizeof(value[0]);
+    for (int i = 0; i < (count < LANES ? count : LANES); ++i) p[i] = (unsigned char)value[i];
+}
+#endif
+
+// N registers of neighbours, the first `count` lanes of them.
+template <typename E, typename V, int N>
+static inline void store_row(E *p, const V (&value)[N], int count) {
+    constexpr int LANES = Simd<E>::LANES;
+    UNROLL for (int v = 0; v < N; ++v) store_first(p + v * LANES, value[v], count - v * LANES);
+}
+
+// Asks for `count` elements of what a loop over neighbours comes to in 8 KB, or in `distance`
+// elements. The processor itself looks ahead along few runs at a time, and not past the end of a
+// page of 4 KB.
+template <typename E>
+static inline void fetch_ahead(const E *p, int count = 1, int distance = 8192 / sizeof(E)) {
+    constexpr int LINE = 64 / sizeof(E);
+    UNROLL for (int i = 0; i < count; i += LINE) __builtin_prefetch(p + distance + i);
+}
+
+// Whether an array of so many rows, with what is read beside it, is past the caches, and may be
+// written around them: rows must be whole lines, for a line that is written both ways takes longer.
+template <typename E> static inline bool past_caches(long long rows, int columns) {
+    const long long bytes = columns * (long long)sizeof(E);
+    return rows * bytes >= 1 << 24 && bytes % 64 == 0;
+}
+// As store_first, in a loop over neighbours of an array of which nothing is read. Past the caches,
+// whole lines go around them to memory, which else would first fetch what is overwritten.
+template <typename E>
+static inline void write_first(E *p, typename Simd<E>::type value, int count, bool past) {
+#if defined(__AVX512F__)
+    if (past && count >= Simd<E>::LANES && reinterpret_cast<uintptr_t>(p) % 64 == 0)
+        return _mm512_stream_si512(reinterpret_cast<__m512i *>(p), (__m512i)value);
+#endif
+    fetch_ahead(p);
+    store_first(p, value, count);
+}
+// The same for a whole array: element i is of(i), which reads neighbours that are NARROWER times as
+// narrow. A register of those makes as many of E's.
+template <int NARROWER, typename E, class Of>
+static inline void write_each(E *p, long long count, const Of &of) {
+    constexpr int LANES = Simd<E>::LANES, STEP = NARROWER * LANES;
+    const bool past = past_caches<E>(count / LANES, LANES);
+    long long i = count * blockIdx.x / gridDim.x;
+    const long long end = count * (blockIdx.x + 1LL) / gridDim.x;
+    for (; i < end && reinterpret_cast<uintptr_t>(p + i) % REGISTER_BYTES > 0; ++i) p[i] = of(i);
+    for (; i + STEP <= end; i += STEP) {
+        E values[STEP];
+        _Pragma("omp simd") for (int l = 0; l < STEP; ++l) values[l] = of(i + l);
+        UNROLL for (int l = 0; l < STEP; l += LANES)
+            write_first(p + i + l, load_lanes(values + l), LANES, past);
+    }
+    for (; i < end; ++i) p[i] = of(i);
+}
+
+// Whole numbers of another type, the first `count` of them, if that many; the others are anything.
+template <typename E, typename Whole>
+static inline typename Simd<E>::index load_first_whole(const Whole *p, int count) {
+    typename Simd<E>::index value = {};
+    for (int i = 0; i < (count < Simd<E>::LANES ? count : Simd<E>::LANES); ++i) value[i] = p[i];
+    return value;
+}
+template <typename E, typename Whole>
+static inline void store_first_whole(Whole *p, typename Simd<E>::index value, int count) {
+    if constexpr (sizeof(Whole) == 1)
+        store_first_bytes(p, value, count);
+    else
+        for (int i = 0; i < (count < Simd<E>::LANES ? count : Simd<E>::LANES); ++i)
+            p[i] = Whole(value[i]);
+}
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+template <> inline Simd<float>::index load_first_whole<float>(const unsigned char *p, int count) {
+    const __m128i bytes = _mm_maskz_loadu_epi8(__mmask16(first_bits(count)), p);
+    return (Simd<float>::index)_mm512_cvtepu8_epi32(bytes);
+}
+template <> inline Simd<double>::index load_first_whole<double>(const unsigned char *p, int count) {
+    const __m128i bytes = _mm_maskz_loadu_epi8(__mmask16(first_bits(count < 8 ? count : 8)), p);
+    return (Simd<double>::index)_mm512_cvtepu8_epi64(bytes);
+}
+#endif
+
+// The lanes that a comparison holds for, one bit each.
+template <typename E> static inline unsigned long long lane_bits(typename Simd<E>::index holds) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    if constexpr (sizeof(E) == 4)
+        return _mm512_test_epi32_mask((__m512i)holds, (__m512i)holds);
+    else
+        return _mm512_test_epi64_mask((__m512i)holds, (__m512i)holds);
+#else
+    unsigned long long bits = 0;
+    for (int i = 0; i < Simd<E>::LANES; ++i) bits |= (unsigned long long)(holds[i] != 0) << i;
+    return bits;
+#endif
+}
+
+// 0, 1, 2, ...
+template <typename E> static inline typename Simd<E>::index lane_numbers() {
+    typename Simd<E>::index number;
+    UNROLL for (int i = 0; i < Simd<E>::LANES; ++i) number[i] = i;
+    return number;
+}
+
+#include "dialect/exp_cpu.cuh"
+
+// Blocks run on several cores at once.
+template <typename E> static inline E atomicAdd(E *p, E value) {
+    E before;
+    __atomic_load(p, &before, __ATOMIC_RELAXED);
+    for (;;) {
+        E after = before + value;
+        if (__atomic_compare_exchange(p, &before, &after, false, __ATOMIC_RELAXED,
+                                      __ATOMIC_RELAXED))
+            return before;
+    }
+}
+
+// A loop over a fixed number of neighbouring elements, turned into SIMD code.
+#define LANE_LOOP(v, V) _Pragma("omp simd") for (int v = 0; v < (V); ++v)
+// The first `count` of them.
+#define FIRST_LANES(v, V, count) _Pragma("omp simd") for (int v = 0; v < (count); ++v)
+
+// A block takes one contiguous chunk, so that the loop is a plain one over neighbours.
+#define GRID_STRIDE(i, n)                                                   \
+    for (long long i = (n) * (long long)blockIdx.x / gridDim.x,             \
+                   i##_end = (n) * ((long long)blockIdx.x + 1) / gridDim.x; \
+         i < i##_end; ++i)
+#define BLOCK_STRIDE(i, n) for (int i = 0, i##_end = (n); i < i##_end; ++i)
+
+// A block takes some of the rows, neighbours.
+#define BLOCK_ROWS(row, rows) GRID_STRIDE(row, rows)
+
+constexpr int WARP = 1;  // threads of one
+
+template <typename E, typename Op> static inline E block_reduce(E value, Op) { return value; }
+// Over the lanes, too: by halves, for another order would wait for one lane after the other.
+template <typename E, int COUNT = Simd<E>::LANES, typename V, typename Op>
+static inline E reduce_lanes(V value, Op op) {
+    if constexpr (COUNT == 2)
+        return op(value[0], value[1]);
+    else {
+        typedef E half_t __attribute__((vector_size(COUNT / 2 * sizeof(E))));
+        half_t half[2];
+        memcpy(half, &value, sizeof value);
+        return reduce_lanes<E, COUNT / 2>(op(half[0], half[1]), op);
+    }
+}
+template <typename E, typename V, typename Op> static inline E reduce_warp_lanes(V value, Op op) {
+    return reduce_lanes<E>(value, op);
+}
+
+// ---- launching ---------------------------------------------------------------------------------
+
+// A kernel with its arguments, each by address, as cudaLaunchKernel takes them.
+template <typename... P> struct Call {
+    void (*kernel)(P...);
+    void **arguments;
+
+    template <int... I> struct Indices {};
+    template <int N, int... I> struct Count : Count<N - 1, N - 1, I...> {};
+    template <int... I> struct Count<0, I...> { using type = Indices<I...>; };
+
+    template <int... I> void unpack(Indices<I...>) const {
+        kernel(*static_cast<P *>(arguments[I])...);
+    }
+    void operator()() const { unpack(typename Count<sizeof...(P)>::type()); }
+};
+
+using RangeBody = void (*)(void *context, long long begin, long long end);
+using ParallelFor = void (*)(RangeBody body, void *context, long long count);
+
+template <typename... P> struct Launch {
+    Call<P...> call;
+    dim3 grid;
+    unsigned shared_bytes;
+
+    void blocks(long long begin, long long end) const {
+        gridDim = grid;
+        // Aligned like the registers that it is read into.
+        double *memory = new double[(shared_bytes + REGISTER_BYTES) / sizeof(double) + 1];
+        dynamic_shared_bytes =
+            reinterpret_cast<double *>((reinterpret_cast<uintptr_t>(memory) + REGISTER_BYTES - 1) &
+                                       -uintptr_t(REGISTER_BYTES));
+        for (long long block = begin; block < end; ++block) {
+            blockIdx.x = unsigned(block % grid.x);
+            blockIdx.y = unsigned(block / grid.x % grid.y);
+            blockIdx.z = unsigned(block / grid.x / grid.y);
+            call();
+        }
+        delete[] memory;
+#if defined(__AVX512F__)
+        _mm_sfence();  // what went around the caches is there when the launch is over
+#endif
+    }
+    static void body(void *self, long long begin, long long end) {
+        static_cast<Launch *>(self)->blocks(begin, end);
+    }
+};
+
+// `grid` holds the blocks along x, y and z, then the bytes of dynamic shared memory.
+template <typename... P>
+static void launch(void (*kernel)(P...), const unsigned *grid, void **arguments,
+                   ParallelFor parallel_for) {
+    Launch<P...> self{{kernel, arguments}, {grid[0], grid[1], grid[2]}, grid[3]};
+    parallel_for(Launch<P...>::body, &self, (long long)grid[0] * grid[1] * grid[2]);
+}
+
+// The runtime appends one of these, for the entry point of the library.
+#define EXPORT_LAUNCH(name)                                                 \
+    extern "C" __attribute__((visibility("default"))) void launch_##name(   \
+        const unsigned *grid, void **arguments, ParallelFor parallel_for) { \
+        launch(name, grid, arguments, parallel_for);                        \
+    }

@@ -1,0 +1,1 @@
+"""The one matrix product, its tiles and bodies; dense layers."""

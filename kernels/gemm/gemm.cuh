@@ -1,0 +1,127 @@
+// The one GEMM: C[m, n] = sum over k of A[m, k] * B[k, n], for dense layers and convolutions.
+//
+// A *loader* presents an operand as rows of elements, which run either along the operand's output
+// index (m or n) or along the reduction index k. What row() returns serves all columns of the row.
+//
+//   cpu    load(row(r), column(c), count, out) hands `count` columns to `out`, in runs that are
+//          contiguous in memory
+//   cuda   at(row(r), segment(c), from) gives the address of VECTOR columns; see gemm_stages.cuh
+//
+// Micro-tiles of TM rows of C are summed up in registers. An *epilogue* takes each finished one:
+// store(m, n, tile, rows, columns), of which only `rows` and `columns` are part of C.
+//
+//   cuda   gemm_fma.cuh: tiles of both operands in shared memory, micro-tiles a thread
+//          gemm_mma.cuh: the same on tensor cores, with a PRECISION: tf32, bf16 or fp16
+//   cpu    gemm_rows.cuh: operand A read where it lies, SIMD registers along n
+#pragma once
+
+#include "dialect/lanes.cuh"
+#include "pooling/maximum.cuh"
+
+// The tile of a block; the runtime passes its table's figures, editors get these.
+#ifndef BM
+#define BM 64
+#define BN 64
+#define BK 16
+#endif
+
+enum class Rows { ALONG_OUTPUT, ALONG_K };
+
+// Addresses of rows are made so many at a time (gemm_rows.cuh): arrays of them have that to spare.
+constexpr int SLACK = 8;
+
+// What sums are stored as: T, or where there are several parts of k acc_t.
+#ifndef TYPE_sum_t
+#define TYPE_sum_t TYPE_T
+#endif
+using sum_t = TYPE_sum_t;
+
+// The rows and columns of C that a block has computed.
+struct Block { int m0, m1, n0, n1; };
+
+// The k that a block sums over: part `split` of K, each `share` long but the last.
+struct Share {
+    int begin, end;
+    __device__ Share(int K, int share) : Share(K, share, blockIdx.z) {}
+    __device__ Share(int K, int share, int split)
+        : begin(split * share), end(begin + smaller(share, K - begin)) {}
+};
+
+#if defined(__CUDACC__)
+// The rows of an M x N product that fall to this block: of all columns, where gridDim.y is 1.
+struct BlockRows {
+    int begin, end;
+    __device__ explicit BlockRows(int M)
+        : begin(blockIdx.x * BM), end(begin + smaller(BM, M - begin)) {}
+};
+
+#include "gemm/gemm_stages.cuh"
+#ifdef TYPE_PRECISION
+#include "gemm/gemm_mma.cuh"
+#else
+#include "gemm/gemm_fma.cuh"
+#endif
+#include "gemm/epilogues_threads.cuh"
+
+#else
+#include "gemm/gemm_rows.cuh"
+
+#include "gemm/epilogues_lanes.cuh"
+#endif
+
+// ---- loaders and epilogues ---------------------------------------------------------------------
+
+// A matrix in memory, rows `stride` elements apart.
+struct Matrix {
+    const T *data;
+    int64 stride;
+
+    __device__ const T *row(int r) const { return data + r * stride; }
+    __device__ int column(int c) const { return c; }
+    template <class Out> __device__ void load(const T *row, int column, int count, Out out) const {
+        fetch_ahead(row + column);
+        out.run(row + column, 0, count, count);
+    }
+
+    // What gemm_stages.cuh asks.
+    __device__ int segment(int c) const { return c; }
+    __device__ void advance(const T *&row, int n) const { row += n * stride; }
+    __device__ void advance(int &segment, int n) const { segment += n; }
+    __device__ bool at(const T *row, int segment, const T *&from) const {
+        from = row + segment;
+        return true;
+    }
+
+    // What gemm_rows.cuh asks: a row is one run.
+    static constexpr bool PLAIN = true;
+    struct Walk {
+        const T *row;
+        int64 stride;
+        bool next(int count, const T **start) {
+            for (int i = 0; i < count; ++i, row += stride) start[i] = row;
+            return true;
+        }
+    };
+    Walk walk(int row) const { return {data + row * stride, stride}; }
+    int run() const { return 1 << 30; }
+    int64 offset(int column) const { return column; }
+};
+
+// y[m, n] = value: a gradient, or a partial sum to be added up in a fixed order afterwards.
+template <typename E> struct Plain {
+    E *y;
+    int64 stride;
+
+    template <int ROWS, int V>
+    __device__ __forceinline__ void store(int m, int n, const lanes_t (&tile)[ROWS][V], int rows,
+                                          int columns) const {
+        UNROLL for (int i = 0; i < ROWS; ++i) if (i < rows)
+            store_row(y + (m + i) * stride + n, tile[i], columns);
+    }
+    template <int ROWS, int V>
+    __device__ __forceinline__ void load(int m, int n, lanes_t (&tile)[ROWS][V], int rows,
+                                         int columns) const {
+        UNROLL for (int i = 0; i < ROWS; ++i) UNROLL for (int v = 0; v < V; ++v) if (i < rows)
+            tile[i][v] = load_first(y + (m + i) * stride + n + v * LANES, columns - v * LANES);
+    }
+};

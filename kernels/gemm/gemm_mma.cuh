@@ -1,0 +1,114 @@
+// The one GEMM on tensor cores: the loaders and epilogues of gemm.cuh, sums in float32. Arrays are
+// of the PRECISION that is multiplied (bf16 or fp16), or float, rounded to it (or to tf32) on their
+// way to registers.
+//
+// A block computes BM x BN outputs, a warp WARP_M x WARP_N of them. Row g of a product is any
+// output of A, column g any of B: here outputs are four apart, so that a lane reads 16 bytes of
+// four neighbours at once, and has micro-tiles of 4 x 4 outputs in the end.
+//
+//   bytes    as in gemm_fma.cuh
+//   shared   for a warp's 64 x 32 outputs by 32 of k in 16 bits, 12 reads of 16 bytes a lane for 32
+//            products of 16 x 8 x 16
+//   geometry as in gemm_fma.cuh
+//   lanes    with g = lane / 4, t = lane % 4, a lane reads of each 32 outputs those from 4g on, and
+//            of each STEP of k the t-th quarter; of each 32 x 32 outputs it holds the rows from 4g
+//            and the columns from 8t and from 8t + 4 on
+#pragma once
+
+#include "dialect/mma.cuh"
+
+using precision_t = TYPE_PRECISION;
+
+static_assert(sizeof(acc_t) == sizeof(float), "sums in float");
+static_assert(WARP_M % 32 == 0 && WARP_N % 32 == 0, "products must fill a warp's outputs");
+
+constexpr int STEP = 4 * UNIT;                   // of k: 16 bytes for each of four lanes
+constexpr int PRODUCTS = STEP / precision_t::K;  // along k
+static_assert(BK % STEP == 0, "whole steps");
+
+// What four outputs have in the registers of a lane: the first and the second one of each product.
+// Any order of k will do that is the same for a and b.
+using Registers = uint32[4][PRODUCTS][2];
+
+template <class Tile>
+__device__ __forceinline__ void read(Registers &to, const T *stages, int start, int k, int apart) {
+    if constexpr (sizeof(T) == 4) {
+        using E = precision_t;
+        float value[4][4];
+        Tile::read(value, stages, start, k, apart);
+        UNROLL for (int i = 0; i < 4; ++i) UNROLL for (int p = 0; p < PRODUCTS; ++p)
+            UNROLL for (int r = 0; r < 2; ++r) {
+            const int first = (p * 2 + r) * E::PER;
+            to[i][p][r] = rounded<E>(value[i][first], value[i][first + E::PER - 1]);
+        }
+    } else if constexpr (Tile::K_MAJOR) {
+        const T *first = stages + (start ^ k) + apart * Tile::COLUMNS;
+        UNROLL for (int i = 0; i < 4; ++i)
+            load_vector<4>(reinterpret_cast<uint32(&)[4]>(to[i]),
+                           reinterpret_cast<const uint32 *>(first + i * 8 * Tile::COLUMNS));
+    } else {  // lines of outputs: two make the pairs along k
+        const T *first = stages + (start ^ apart) + k * Tile::COLUMNS;
+        UNROLL for (int pair = 0; pair < 4; ++pair) {
+            uint32 low[2], high[2];
+            const T *line = first + pair * 2 * Tile::COLUMNS;
+            load_vector<2>(low, reinterpret_cast<const uint32 *>(line));
+            load_vector<2>(high, reinterpret_cast<const uint32 *>(line + Tile::COLUMNS));
+            UNROLL for (int i = 0; i < 4; ++i) to[i][pair / 2][pair % 2] =
+                __byte_perm(low[i / 2], high[i / 2], i % 2 ? 0x7632 : 0x5410);
+        }
+    }
+}
+
+// Of rows 4g and 4g + 1, then 4g + 2 and 4g + 3, by columns 8t + j and 8t + 4 + j.
+using Sums = float[WARP_M / 32][2][WARP_N / 32][4][4];
+
+// Adds the products of one step of k to a warp's outputs; the lane starts reading there.
+template <class TileA, class TileB>
+__device__ __forceinline__ void multiply(Sums &sum, const T *tiles_a, const T *tiles_b, int start_a,
+                                         int start_b) {
+    UNROLL for (int k = 0; k < BK; k += STEP) {
+        Registers b[WARP_N / 32];
+        UNROLL for (int s = 0; s < WARP_N / 32; ++s) read<TileB>(b[s], tiles_b, start_b, k, s * 32);
+        UNROLL for (int i = 0; i < WARP_M / 32; ++i) {
+            Registers rows;
+            read<TileA>(rows, tiles_a, start_a, k, i * 32);
+            UNROLL for (int half = 0; half < 2; ++half) UNROLL for (int p = 0; p < PRODUCTS; ++p) {
+                uint32 a[4];
+                UNROLL for (int r = 0; r < 4; ++r) a[r] = rows[half * 2 + r % 2][p][r / 2];
+                UNROLL for (int s = 0; s < WARP_N / 32; ++s) UNROLL for (int j = 0; j < 4; ++j)
+                    mma<precision_t>(sum[i][half][s][j], a, b[s][j][p]);
+            }
+        }
+    }
+}
+
+// Tile (blockIdx.x, blockIdx.y) of the M x N product over k in [k_begin, k_end).
+template <Rows A_ROWS, Rows B_ROWS, class A, class B, class Epilogue>
+__device__ Block gemm(const A &a, const B &b, int M, int N, int k_begin, int k_end,
+                      const Epilogue &epilogue) {
+    const int m0 = blockIdx.x * BM, n0 = blockIdx.y * BN, warp = threadIdx.x / 32;
+    const int warp_m = warp % WARPS_M * WARP_M, warp_n = warp / WARPS_M * WARP_N;
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const bool used = m0 + warp_m < M && n0 + warp_n < N;
+    Sums sum = {};
+    using TileA = Tile<A_ROWS, BM, VECTOR_A>;
+    using TileB = Tile<B_ROWS, BN, VECTOR_B>;
+    int start_a = TileA::start(warp_m + g * 4, t * UNIT),
+        start_b = TileB::start(warp_n + g * 4, t * UNIT);
+    const auto add = [&](const T *tiles_a, const T *tiles_b, int stage) {
+        if (used) multiply<TileA, TileB>(sum, tiles_a, tiles_b, start_a, start_b);
+        next_stage<TileA::SIZE>(start_a, stage);
+        next_stage<TileB::SIZE>(start_b, stage);
+    };
+    in_stages<A_ROWS, B_ROWS>(a, b, m0, M, n0, N, k_begin, k_end, add);
+    UNROLL for (int i = 0; i < WARP_M / 32; ++i) UNROLL for (int s = 0; s < WARP_N / 32; ++s)
+        UNROLL for (int c = 0; c < 2; ++c) {
+        const int m = m0 + warp_m + i * 32 + g * 4, n = n0 + warp_n + s * 32 + t * 8 + c * 4;
+        if (m >= M || n >= N) continue;
+        acc_t tile[TM][TN];
+        UNROLL for (int r = 0; r < TM; ++r) UNROLL for (int j = 0; j < TN; ++j) tile[r][j] =
+            sum[i][r / 2][s][j][r % 2 * 2 + c];
+        epilogue.store(m, n, tile, smaller(TM, M - m), smaller(TN, N - n));
+    }
+    return {m0, int(smaller(m0 + unsigned(BM), unsigned(M))), n0, smaller(n0 + BN, N)};
+}

@@ -1,0 +1,80 @@
+// The moments of what a block of the GEMM stores, its columns being channels.
+//
+//   BlockMoments moments{...};
+//   moments.finish(gemm<...>(..., BiasRelu<BlockMoments::Taker>{..., {&moments}}));
+//
+//   cuda   afterwards, from the results in a near cache: `parts` chunks of the block's rows, which
+//          the threads share
+//   cpu    from micro-tiles in registers: a chunk, the block's rows
+#pragma once
+
+#include "gemm/gemm.cuh"
+#include "norm/moments.cuh"
+
+struct BlockMoments {
+    acc_t *means, *squares;  // null: none are taken
+    int *counts;
+    const T *y;  // results, C channels
+    int C, parts;
+
+#ifdef __CUDACC__
+    struct Taker { BlockMoments *moments; };  // takes nothing: finish() reads y
+
+    __device__ void finish(const Block &block, int first) {
+        if (!means) return;
+        __syncthreads();  // the block's results are whole
+        const int share = ceil_div(block.m1 - block.m0, parts), channels = block.n1 - block.n0;
+        BLOCK_STRIDE(i, parts * channels) {
+            const int part = i / channels, c = first + block.n0 + i % channels;
+            const int begin = block.m0 + part * share, end = smaller(begin + share, block.m1);
+            const T *from = y + (int64)smaller(begin, block.m1 - 1) * C + c;
+            Moments<1> own(from);
+            own.add_rows(from, C, end - begin);
+            own.store(means, squares, counts, (int64)blockIdx.x * parts + part, C, c);
+        }
+    }
+#else
+    static constexpr int REGISTERS = BN / LANES;
+    Moments<LANES> group[REGISTERS];
+
+    // Takes up one register of columns of a micro-tile.
+    struct Taker {
+        BlockMoments *moments;
+        void operator()(int n, const lanes_t (&value)[TM], int rows) const {
+            if (moments->means) moments->take(n, value, rows);
+        }
+    };
+
+    void take(int n, const lanes_t (&value)[TM], int rows) {
+        Moments<LANES> &own = group[n / LANES % REGISTERS];
+        if (own.count == 0) store_lanes(own.pivot, value[0]);
+        const lanes_t pivot = load_lanes(own.pivot);
+        lanes_t mean, square;
+        const auto both = [&](auto whole) {
+            const auto sum = [&](const auto &of) {
+                lanes_t sums[2] = {};  // for one waits for the addition before
+                UNROLL for (int i = 0; i < TM; ++i) {
+                    if (decltype(whole)::value || i < rows) sums[i % 2] += of(value[i] - pivot);
+                }
+                return sums[0] + sums[1];
+            };
+            mean = sum([](lanes_t d) { return d; }) / acc_t(rows);
+            square = sum([&](lanes_t d) { return (d - mean) * (d - mean); });
+        };
+        if (rows == TM)
+            both(Width<1>());
+        else
+            both(Width<0>());
+        acc_t means[LANES], squares[LANES];
+        store_lanes(means, mean);
+        store_lanes(squares, square);
+        own.merge(rows, means, squares);
+    }
+
+    void finish(const Block &block, int first) {
+        for (int n = block.n0; means && n < block.n1; n += LANES)
+            group[n / LANES % REGISTERS].store(means, squares, counts, blockIdx.x, C, first + n,
+                                               smaller(LANES, block.n1 - n));
+    }
+#endif
+};

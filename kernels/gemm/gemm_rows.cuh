@@ -1,0 +1,392 @@
+// The GEMM of gemm.cuh on `cpu`: one thread a block, lanes along n, operand A read where it lies.
+//
+// A micro-tile is TM rows by V registers of C: each k takes V loads of B and TM broadcasts of A for
+// TM * V multiply-adds. B is packed, a panel at a time, unless few micro-tiles read it; packing A
+// as well would cost more than it saves, since a row of A meets only N columns. A's loader tells
+// where a row lies:
+//
+//   walk(row).next(count, start)
+//                     puts the addresses of the row and those after it, then of the next ones, ...;
+//                     null for a row that reaches into padding, which is copied together by load(),
+//                     and then returns false; up to SLACK more addresses may be written
+//   offset(column)    where a column lies from there; columns come in runs() of neighbours
+//   inside()          whether no row reaches into padding
+//   PLAIN             whether moreover every row is one run
+//
+//   geometry grid (parts of M, parts of N, any): any number of parts gives the same bits
+#pragma once
+
+#include "common/channels.cuh"
+
+// TM * VECTORS sums fit the registers: 24 of AVX-512's 32, 12 of AVX2's 16.
+constexpr int TM = REGISTER_BYTES == 64 ? 8 : 4, VECTORS = 3;
+constexpr int TALL = REGISTER_BYTES == 64 ? 9 : TM;  // fits, too: the taps of a 3 x 3 window
+constexpr int BAND = 256;                            // rows along k that are packed at a time
+constexpr int SHEET = 256;                           // rows whose sums wait for the next panel
+
+static_assert(BN >= VECTORS * LANES, "a panel must hold the columns of a micro-tile");
+static_assert(SHEET % TM == 0 && BK * BN >= BAND * TM, "sheets must hold whole micro-tiles");
+
+// Puts what a loader copies to elements STEP apart.
+template <int STEP> struct Converted {
+    acc_t *out;
+
+    // The next `length` elements: the source's from `begin` to `end`, and zeros around them.
+    __device__ __forceinline__ void run(const T *source, int begin, int end, int length) {
+        copy_between<STEP>(out, source, begin, end, length);
+        out += length * STEP;
+    }
+};
+
+// Copies columns [column, column + count) of a row to elements STEP apart.
+template <int STEP, class Loader>
+__device__ inline void load(const Loader &loader, int row, int column, int count, acc_t *out) {
+    loader.load(loader.row(row), loader.column(column), count, Converted<STEP>{out});
+}
+
+// The part of [0, count) that block `index` of `blocks` takes, in whole multiples of `unit`.
+struct Part {
+    int begin, end;
+
+    Part(int count, int unit, unsigned index, unsigned blocks) {
+        const int64 units = ceil_div(count, unit);
+        begin = int(units * index / blocks) * unit;
+        end = smaller(int(units * (index + 1) / blocks) * unit, count);
+    }
+};
+
+// The rows of an M x N product that fall to this block: of all columns, where gridDim.y is 1.
+struct BlockRows : Part {
+    explicit BlockRows(int M) : Part(M, TM, blockIdx.x, gridDim.x) {}
+};
+
+// The registers of a micro-tile for N columns: fewest lanes unused, then most work a broadcast.
+static inline int vectors(int N) {
+    const int needed = ceil_div(N, LANES);
+    if (needed <= VECTORS) return needed;
+    return ceil_div(needed, 3) * 3 <= ceil_div(needed, 2) * 2 ? 3 : 2;
+}
+
+// The sums of a micro-tile, kept in registers as long as loops over them are unrolled.
+template <int V, int ROWS = TM> struct MicroTile {
+    lanes_t sum[ROWS][V];
+
+    template <class Body> __attribute__((always_inline)) void each(const Body &body) {
+        UNROLL for (int i = 0; i < ROWS; ++i) UNROLL for (int v = 0; v < V; ++v) body(i, v);
+    }
+    // Adds the product of A's elements, element(i) of row i, with one row of B.
+    template <class Element>
+    __attribute__((always_inline)) void add(const acc_t *b, const Element &element) {
+        lanes_t row[V];
+        UNROLL for (int v = 0; v < V; ++v) row[v] = load_lanes(b + v * LANES);
+        each([&](int i, int v) { sum[i][v] += element(i) * row[v]; });
+    }
+    void load(const acc_t *from) {
+        each([&](int i, int v) { sum[i][v] = load_lanes(from + (i * V + v) * LANES); });
+    }
+    void store(acc_t *to) {
+        each([&](int i, int v) { store_lanes(to + (i * V + v) * LANES, sum[i][v]); });
+    }
+};
+
+// Transposes LANES x LANES values: exchanges the off-diagonal quarters of ever smaller blocks.
+static inline void transpose(lanes_t (&row)[LANES]) {
+    using index_t = decltype(lanes_t{} < lanes_t{});
+    UNROLL for (int step = LANES / 2; step > 0; step /= 2) {
+        index_t upper, lower;
+        for (int l = 0; l < LANES; ++l) {
+            upper[l] = l & step ? LANES + l - step : l;
+            lower[l] = l & step ? LANES + l : l + step;
+        }
+        UNROLL for (int i = 0; i < LANES; ++i) {
+            if (i & step) continue;
+            const lanes_t a = row[i], b = row[i + step];
+            row[i] = __builtin_shuffle(a, b, upper);
+            row[i + step] = __builtin_shuffle(a, b, lower);
+        }
+    }
+}
+
+// Takes a row of B, which is one run without padding, with zeros up to `width`.
+struct Padded {
+    acc_t *out;
+    int width;
+
+    void run(const acc_t *source, int, int end, int) const {
+        for (int n = 0; n < width; n += LANES) {
+            fetch_ahead(source + n);
+            store_lanes(out + n, load_first(source + n, end - n));
+        }
+    }
+};
+
+// Packs rows [k0, k0 + depth) and columns [n0, n0 + columns) of B, with zeros up to `width`.
+template <Rows ROWS, class B>
+static void pack(acc_t *tile, const B &b, int k0, int depth, int n0, int columns, int width) {
+    if (ROWS == Rows::ALONG_K) {
+        for (int k = 0; k < depth; ++k)
+            b.load(b.row(k0 + k), b.column(n0), columns, Padded{tile + k * width, width});
+        return;
+    }
+    for (int n = 0; n < width; n += LANES)
+        for (int k = 0; k < depth; k += LANES) {
+            const int length = smaller(LANES, depth - k), rows = smaller(LANES, columns - n);
+            alignas(REGISTER_BYTES) acc_t line[LANES];
+            lanes_t square[LANES];
+            UNROLL for (int i = 0; i < LANES; ++i) {
+                if (i < rows && length == LANES) {
+                    load<1>(b, n0 + n + i, k0 + k, LANES, line);
+                    square[i] = load_lanes(line);
+                } else {
+                    if (i < rows) load<1>(b, n0 + n + i, k0 + k, length, line);
+                    square[i] = load_first(line, i < rows ? length : 0);
+                }
+            }
+            transpose(square);
+            for (int j = 0; j < length; ++j) store_lanes(tile + (k + j) * width + n, square[j]);
+        }
+}
+
+// Takes the addresses of the next rows, the last one's for those past it, and returns whether none
+// is null. Not inlined: in the midst of a product there are no registers left for it.
+template <class Walk>
+__attribute__((noinline)) static bool next_rows(Walk &walk, int rows,
+                                                const T *(&start)[TM + SLACK]) {
+    const bool whole = walk.next(rows, start);
+    for (int i = rows; i < TM; ++i) start[i] = start[rows - 1];
+    UNROLL for (int i = 0; i < TM; ++i) fetch_ahead(start[i]);
+    return whole;
+}
+
+// ---- rows along the output ---------------------------------------------------------------------
+
+template <int V, Rows B_ROWS, class A, class B, class Epilogue>
+static void multiply_rows(const A &a, const B &b, Part m, Part n, int k_begin, int k_end,
+                          const Epilogue &epilogue) {
+    constexpr int WIDTH = V * LANES, PANEL = BN / WIDTH * WIDTH;
+    alignas(REGISTER_BYTES) acc_t tile[BK * BN], gathered[TM][BK], waiting[SHEET * BN];
+    // A panel ends where a run ends, unless runs are longer than panels.
+    const int run = a.run(), most = run < BK ? BK / run * run : BK;
+    for (int n0 = n.begin; n0 < n.end; n0 += PANEL) {
+        const int columns = smaller(PANEL, n.end - n0);
+        const int width = ceil_div(columns, WIDTH) * WIDTH;
+        for (int m0 = m.begin; m0 < m.end; m0 += SHEET) {
+            const int m1 = smaller(m0 + SHEET, m.end);
+            int k0 = k_begin;
+            do {
+                const int left = run < BK ? most : smaller(most, run - k0 % run);
+                const int depth = smaller(left, k_end - k0);
+                const bool first = k0 == k_begin, last = k0 + depth == k_end;
+                if (!(first && last) || m0 == m.begin)
+                    pack<B_ROWS>(tile, b, k0, depth, n0, columns, width);
+                auto walk = a.walk(m0);
+                for (int row = m0; row < m1; row += TM) {
+                    const int rows = smaller(TM, m1 - row);
+                    const acc_t *start[TM + SLACK];
+                    const bool whole = next_rows(walk, rows, start);
+                    bool direct[TM];  // unless all are
+                    for (int i = 0; !whole && i < TM; ++i) {
+                        direct[i] = start[i];
+                        if (direct[i]) continue;
+                        load<1>(a, row + smaller(i, rows - 1), k0, depth, gathered[i]);
+                        start[i] = gathered[i];
+                    }
+                    for (int j = 0; j < columns; j += WIDTH) {
+                        MicroTile<V> c = {};
+                        acc_t *kept = waiting + (row - m0) * BN + j * TM;
+                        if (!first) c.load(kept);
+                        const acc_t *packed = tile + j;
+                        for (int k = 0; k < depth; k += run) {
+                            const int64 offset = a.offset(k0 + k);
+                            const acc_t *p[TM];
+                            UNROLL for (int i = 0; i < TM; ++i) p[i] =
+                                start[i] + (whole || direct[i] ? offset : k);
+                            const int length = smaller(run, depth - k);
+                            for (int l = 0; l < length; ++l, packed += width)
+                                c.add(packed, [&](int i) { return p[i][l]; });
+                        }
+                        if (last)
+                            epilogue.store(row, n0 + j, c.sum, rows, smaller(WIDTH, columns - j));
+                        else
+                            c.store(kept);
+                    }
+                }
+                k0 += depth;
+            } while (k0 < k_end);
+        }
+    }
+}
+
+// ---- short rows --------------------------------------------------------------------------------
+
+// The same where a row has few columns, in short runs, and none in padding: windows over images of
+// few channels. Each column has an offset of its own, and all of B's panel stays packed.
+template <int V, Rows B_ROWS, class A, class B, class Epilogue>
+static void multiply_short_rows(const A &a, const B &b, Part m, Part n, int K,
+                                const Epilogue epilogue) {
+    constexpr int WIDTH = V * LANES, PANEL = BN / WIDTH * WIDTH, CHUNK = 8 * TM;
+    alignas(REGISTER_BYTES) acc_t tile[BK * BN];
+    int64 offsets[BK];
+    for (int k = 0; k < K; ++k) offsets[k] = a.offset(k);
+    for (int n0 = n.begin; n0 < n.end; n0 += PANEL) {
+        const int columns = smaller(PANEL, n.end - n0);
+        const int width = ceil_div(columns, WIDTH) * WIDTH;
+        pack<B_ROWS>(tile, b, 0, K, n0, columns, width);
+        auto walk = a.walk(m.begin);
+        for (int m0 = m.begin; m0 < m.end; m0 += CHUNK) {
+            const acc_t *start[CHUNK + SLACK];
+            const int rows = smaller(CHUNK, m.end - m0);
+            walk.next(rows, start);
+            for (int i = rows; i % TM > 0; ++i) start[i] = start[rows - 1];
+            for (int row = 0; row < rows; row += TM)
+                for (int j = 0; j < columns; j += WIDTH) {
+                    MicroTile<V> c = {};
+                    const acc_t *packed = tile + j;
+                    for (int k = 0; k < K; ++k, packed += width)
+                        c.add(packed, [&](int i) { return start[row + i][offsets[k]]; });
+                    epilogue.store(m0 + row, n0 + j, c.sum, smaller(TM, rows - row),
+                                   smaller(WIDTH, columns - j));
+                }
+        }
+    }
+}
+
+// ---- few rows ----------------------------------------------------------------------------------
+
+// The same product by dot products, lanes along k: packing B would cost more than multiplying it.
+template <class A, class B, class Epilogue>
+static void multiply_dots(const A &a, const B &b, int M, Part n, int K, const Epilogue &epilogue) {
+    constexpr int CHAINS = 8;  // as many sums at a time as hide the latency of one
+    static_assert(LANES % CHAINS == 0 || LANES < CHAINS, "a vector of results is made in turns");
+    for (int n0 = n.begin; n0 < n.end; n0 += LANES) {
+        const int columns = smaller(LANES, n.end - n0);
+        lanes_t results[TM][1] = {};
+        const acc_t *x[TM + SLACK];
+        a.walk(0).next(M, x);
+        for (int i = 0; i < M; ++i) {
+            for (int j = 0; j < columns; j += CHAINS) {
+                const acc_t *row[CHAINS + SLACK];
+                const int used = smaller(CHAINS, columns - j);
+                b.walk(n0 + j).next(used, row);
+                for (int c = used; c < CHAINS; ++c) row[c] = row[0];
+                lanes_t sum[CHAINS] = {};
+                for (int k = 0; k < K; k += LANES) {
+                    const lanes_t value = load_first(x[i] + k, K - k);
+                    UNROLL for (int c = 0; c < CHAINS; ++c) sum[c] +=
+                        value * load_first(row[c] + k, K - k);
+                }
+                for (int c = 0; c < used; ++c) {
+                    acc_t total = 0;
+                    for (int l = 0; l < LANES; ++l) total += sum[c][l];
+                    results[i][0][j + c] = total;
+                }
+            }
+        }
+        epilogue.store(0, n0, results, M, columns);
+    }
+}
+
+// ---- rows along k ------------------------------------------------------------------------------
+
+template <int V, int ROWS, class A, class B, class Epilogue>
+static void multiply_bands(const A &a, const B &b, Part m, Part n, int k_begin, int k_end,
+                           const Epilogue &epilogue) {
+    constexpr int WIDTH = V * LANES, PANEL = BN / WIDTH * WIDTH;
+    constexpr int MOST = BK * BN / BAND / ROWS * ROWS;  // columns of A that are gathered at a time
+    alignas(REGISTER_BYTES) acc_t tile[BAND * BN], gathered[BAND * MOST];
+    for (int n0 = n.begin; n0 < n.end; n0 += PANEL) {
+        const int columns = smaller(PANEL, n.end - n0);
+        const int width = ceil_div(columns, WIDTH) * WIDTH;
+        auto walk = a.walk(k_begin);
+        for (int k0 = k_begin; k0 < k_end; k0 += BAND) {
+            const int depth = smaller(BAND, k_end - k0);
+            // Rows that lie in one piece come first, then the others.
+            const acc_t *start[BAND + SLACK];
+            int order[BAND], direct = 0, others = 0;
+            walk.next(depth, start);
+            for (int k = 0; k < depth; ++k) {
+                fetch_ahead(start[k]);
+                if (start[k])
+                    start[direct] = start[k], order[direct++] = k;
+                else
+                    order[BAND - ++others] = k;
+            }
+            // Packed in this order, unless so few micro-tiles read B that it would not pay. Lanes
+            // past the last column then hold what comes after it, if that is enough.
+            const int64 after = (k_end - k0 - depth) * b.stride;
+            const bool packed = others > 0 || after < width - columns || m.end - m.begin > 4 * ROWS;
+            const acc_t *const band = packed ? tile : b.row(k0) + n0;
+            const int64 step = packed ? width : b.stride;
+            for (int i = 0; packed && i < depth; ++i) {
+                const int k = i < direct ? order[i] : order[BAND - 1 - (i - direct)];
+                pack<Rows::ALONG_K>(tile + i * width, b, k0 + k, 1, n0, columns, width);
+            }
+            for (int m0 = m.begin; m0 < m.end; m0 += MOST) {
+                const int m1 = smaller(m0 + MOST, m.end);
+                for (int i = 0; i < others; ++i)
+                    load<1>(a, k0 + order[BAND - 1 - i], m0, m1 - m0, gathered + i * MOST);
+                for (int row = m0; row < m1; row += ROWS) {
+                    int64 offset[ROWS];
+                    int place[ROWS];
+                    for (int i = 0; i < ROWS; ++i) {
+                        place[i] = smaller(row + i, m1 - 1) - m0;
+                        offset[i] = a.offset(m0 + place[i]);
+                    }
+                    for (int j = 0; j < columns; j += WIDTH) {
+                        const int rows = smaller(ROWS, m1 - row);
+                        const int used = smaller(WIDTH, columns - j);
+                        MicroTile<V, ROWS> c = {};
+                        const acc_t *lanes = band + j;
+                        for (int k = 0; k < direct; ++k, lanes += step)
+                            c.add(lanes, [&](int i) { return start[k][offset[i]]; });
+                        for (int k = 0; k < others; ++k, lanes += step)
+                            c.add(lanes, [&](int i) { return gathered[k * MOST + place[i]]; });
+                        if (k0 > k_begin) {  // band by band, so that rounding errors stay few
+                            MicroTile<V, ROWS> before;
+                            epilogue.load(row, n0 + j, before.sum, rows, used);
+                            c.each([&](int i, int v) { c.sum[i][v] += before.sum[i][v]; });
+                        }
+                        epilogue.store(row, n0 + j, c.sum, rows, used);
+                    }
+                }
+            }
+        }
+    }
+}
+
+// The part of the M x N product over k in [k_begin, k_end) that falls to this block. Rows along the
+// output have all of k.
+template <Rows A_ROWS, Rows B_ROWS, class A, class B, class Epilogue>
+static Block gemm(const A &a, const B &b, int M, int N, int k_begin, int k_end,
+                  const Epilogue &epilogue) {
+    const int V = vectors(N);
+    if constexpr (A::PLAIN && A_ROWS == Rows::ALONG_OUTPUT && B_ROWS == Rows::ALONG_OUTPUT)
+        if (M <= TM) {  // one block along m
+            const Part n(N, LANES, blockIdx.y, gridDim.y);
+            multiply_dots(a, b, M, n, k_end, epilogue);
+            return {0, M, n.begin, n.end};
+        }
+    const BlockRows m(M);
+    const Part n(N, V * LANES, blockIdx.y, gridDim.y);
+    const auto whole = [](Part part, int unit) {
+        return ceil_div(part.end - part.begin, unit) * unit;
+    };
+    const auto run = [&](auto width) {
+        if constexpr (A_ROWS == Rows::ALONG_OUTPUT) {
+            if constexpr (!A::PLAIN)
+                if (k_end <= BK && a.run() < 2 * LANES && a.inside())
+                    return multiply_short_rows<width.value, B_ROWS>(a, b, m, n, k_end, epilogue);
+            multiply_rows<width.value, B_ROWS>(a, b, m, n, k_begin, k_end, epilogue);
+        } else if (whole(m, TALL) < whole(m, TM))
+            multiply_bands<width.value, TALL>(a, b, m, n, k_begin, k_end, epilogue);
+        else
+            multiply_bands<width.value, TM>(a, b, m, n, k_begin, k_end, epilogue);
+    };
+    if (V == 1)
+        run(Width<1>());
+    else if (V == 2)
+        run(Width<2>());
+    else
+        run(Width<3>());
+    return {m.begin, m.end, n.begin, n.end};
+}

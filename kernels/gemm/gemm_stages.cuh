@@ -1,0 +1,276 @@
+// The pipeline through shared memory that gemm_fma.cuh and gemm_mma.cuh share.
+//
+// Shared memory holds STAGES tiles of A and of B, in the arrays' own type: while one stage is
+// multiplied, the next ones are filled by asynchronous copies. A loader (gemm.cuh), whose rows run
+// along the outputs or along k, provides:
+//
+//   Row row(int r)           the state of row r
+//   Segment segment(int c)   the state of the VECTOR columns from c on
+//   advance(state, n)        moves either of them n steps along k
+//   at(row, segment, from)   sets `from` to the address of these elements; false if they are zeros
+//                            of the padding
+#pragma once
+
+#include "dialect/async_copy.cuh"
+
+#ifndef WARP_M
+#define WARP_M 32
+#define WARP_N 32
+#define LANES_N 4
+#define STAGES 2
+#endif
+
+constexpr int TM = 4, TN = 4;  // of a micro-tile
+constexpr int WARPS_M = BM / WARP_M, WARPS_N = BN / WARP_N, THREADS = WARPS_M * WARPS_N * 32;
+static_assert(BM % WARP_M == 0 && BN % WARP_N == 0, "warps must fill the tile");
+static_assert(STAGES >= 2, "a tile to multiply and one on its way");
+
+constexpr int UNIT = 16 / sizeof(T);  // elements in 16 bytes, the widest access
+
+// Warps that a multiprocessor must hold: 12, with 168 registers a thread, or 8 where sums and the
+// rows of copies take more than the rest leaves.
+constexpr int SUMS = BM * BN / THREADS * int(sizeof(acc_t) / 4);
+constexpr int ROWS_OF_COPIES = 4 * (BM * BK / UNIT / THREADS);
+constexpr int WARPS = SUMS + ROWS_OF_COPIES > 48 ? 8 : 12;
+constexpr int BLOCKS = WARPS * 32 > THREADS ? WARPS * 32 / THREADS : 1;
+
+// Elements of A and of B in a copy: UNIT if every row is aligned to 16 bytes and no copy would
+// cross the end of a row or tap (gemm.in_vectors), else one.
+#ifndef VECTOR_A
+#define VECTOR_A 1
+#define VECTOR_B 1
+#endif
+
+// One operand's tile of EXTENT outputs by BK steps of k. It is k-major (a line of BK elements for
+// each output) where 16-byte copies run along k; otherwise a line of EXTENT elements for each k.
+//
+// A 16-byte read is free of conflicts if each eight lanes meet all 32 banks. Eight lanes of
+// gemm_fma.cuh read outputs that are four apart; of gemm_mma.cuh, two such outputs at four places
+// along k. So k-major tiles keep outputs four apart in neighbouring lines, and the 16-byte segments
+// of a line are permuted by an XOR with bits of the line's number.
+template <Rows ROWS, int EXTENT, int VECTOR> struct Tile {
+    static constexpr bool K_MAJOR = ROWS == Rows::ALONG_OUTPUT && VECTOR > 1;
+    static constexpr int LINES = K_MAJOR ? (EXTENT + 31) / 32 * 32 : BK;
+    static constexpr int COLUMNS = K_MAJOR ? BK : EXTENT;
+    static constexpr int SEGMENTS = COLUMNS / UNIT, SIZE = LINES * COLUMNS;
+    static_assert(VECTOR == 1 || VECTOR == UNIT, "copies of an element or of 16 bytes");
+    static_assert(COLUMNS % UNIT == 0 && EXTENT % 4 == 0, "whole segments");
+    static_assert(!K_MAJOR || (SEGMENTS & (SEGMENTS - 1)) == 0, "an XOR permutes powers of two");
+
+    // The line of an output, and its inverse: of each 32 outputs, first those divisible by four,
+    // then those that leave one, two and three.
+    static __device__ constexpr int line(int output) {
+        return (output & ~31) | (output & 3) << 3 | (output >> 2 & 7);
+    }
+    static __device__ constexpr int output(int line) {
+        return (line & ~31) | (line & 7) << 2 | (line >> 3 & 3);
+    }
+    // What the number of a segment is XORed with.
+    static __device__ constexpr int moved(int line) {
+        if (!K_MAJOR && sizeof(T) == 8) return 0;
+        if (!K_MAJOR) return line / UNIT * 2 % (SEGMENTS % 8 == 0 ? 8 : SEGMENTS % 4 == 0 ? 4 : 1);
+        return SEGMENTS < 8 ? line / (8 / SEGMENTS) % SEGMENTS : (line & 1) * 4 + (line >> 1 & 3);
+    }
+    static __device__ constexpr int at(int line, int column) {
+        return line * COLUMNS + (column / UNIT ^ moved(line)) * UNIT + column % UNIT;
+    }
+
+    // The offset that read() takes, for an output divisible by 4 and a k.
+    static __device__ constexpr int start(int output, int k = 0) {
+        return K_MAJOR ? at(line(output), k) : at(k, output);
+    }
+    // value[i][j] = element (output + apart + i, k0 + k + j), where `start` is start(output, k0)
+    // plus SIZE for each stage before this one. Needed: DEPTH divides k and UNIT, 32 divides
+    // `apart`, and 16 divides k unless k0 is 0.
+    template <int DEPTH>
+    static __device__ void read(acc_t (&value)[4][DEPTH], const T *stages, int start, int k,
+                                int apart = 0) {
+        if constexpr (K_MAJOR) {
+            const T *first = stages + (start ^ k / UNIT * UNIT) + k % UNIT + apart * COLUMNS;
+            UNROLL for (int i = 0; i < 4; ++i)
+                load_vector<DEPTH>(value[i], first + i * 8 * COLUMNS);
+        } else {
+            UNROLL for (int j = 0; j < DEPTH; ++j) {
+                acc_t outputs[4];
+                const int line = (k + j) * COLUMNS;
+                const int to = moved(k + j) * UNIT;  // of 16 bits it may share bits with `apart`
+                const int place = UNIT > 4 ? start ^ to ^ apart : (start ^ to) + apart;
+                load_vector<4>(outputs, stages + place + line);
+                UNROLL for (int i = 0; i < 4; ++i) value[i][j] = outputs[i];
+            }
+        }
+    }
+};
+
+// How a block's threads share the copies of a tile: each copies the same columns of COPIES lines
+// that are LINES_APART from each other.
+template <class Tile, int VECTOR> struct CopyLayout {
+    static constexpr int ACROSS = Tile::COLUMNS / VECTOR;  // copies that a line takes
+    static constexpr int REPEATS = ACROSS <= THREADS ? 1 : ACROSS / THREADS;  // in a line
+    static constexpr int LINES_APART = REPEATS > 1 ? 1 : THREADS / ACROSS;
+    static constexpr int COPIES = (Tile::LINES + LINES_APART - 1) / LINES_APART;
+    static_assert(REPEATS == 1 || ACROSS % THREADS == 0, "threads must share evenly");
+
+    // The thread's first line and column; a surplus thread's line is past the last.
+    static __device__ int line() {
+        const int line = REPEATS > 1 ? 0 : threadIdx.x / ACROSS;
+        return line < LINES_APART ? line : Tile::LINES;
+    }
+    static __device__ int column() { return threadIdx.x % ACROSS * VECTOR; }
+    static __device__ bool has(int line) {
+        return (LINES_APART <= Tile::LINES && Tile::LINES % LINES_APART == 0 &&
+                THREADS % ACROSS == 0) ||
+               line < Tile::LINES;
+    }
+};
+
+// Moves an offset into the tile of one stage on to the next stage's, after the last to the first's.
+// Threads keep such offsets: to compute them anew takes a dozen instructions.
+template <int SIZE> __device__ inline void next_stage(int &place, int stage) {
+    place += stage + 1 == STAGES ? -(STAGES - 1) * SIZE : SIZE;
+}
+
+template <Rows ROWS, int EXTENT, int VECTOR, class Loader,
+          bool K_MAJOR = ::Tile<ROWS, EXTENT, VECTOR>::K_MAJOR>
+struct Copier;
+
+// Fills one operand's tiles, stage after stage, with zeros for outputs from `end` and k from k_end
+// on. K-major: each of a thread's copies has a row of its own; all have the same columns.
+template <Rows ROWS, int EXTENT, int VECTOR, class Loader>
+struct Copier<ROWS, EXTENT, VECTOR, Loader, true> {
+    using Tile = ::Tile<ROWS, EXTENT, VECTOR>;
+    using Layout = CopyLayout<Tile, VECTOR>;
+
+    static_assert((Layout::LINES_APART & (Layout::LINES_APART - 1)) == 0,
+                  "the lines of a thread differ in other bits than its first one has");
+
+    const Loader &loader;
+    const int limit;  // of outputs, from the thread's first one on
+    int to;           // where the first copy goes
+    int k;
+    decltype(((Loader *)nullptr)->row(0)) rows[Layout::COPIES];
+    decltype(((Loader *)nullptr)->segment(0)) segment;
+
+    __device__ Copier(const Loader &loader, int first, int end, int k_begin)
+        : loader(loader), limit(end - first - Tile::output(Layout::line())),
+          to(Tile::at(Layout::line(), Layout::column())), k(k_begin + Layout::column()),
+          segment(loader.segment(k)) {
+        UNROLL for (int i = 0; i < Layout::COPIES; ++i) rows[i] =
+            loader.row(smaller(end - limit + output(i), end - 1));
+    }
+
+    // The output of copy i, from the first one's on.
+    static __device__ constexpr int output(int i) { return Tile::output(i * Layout::LINES_APART); }
+
+    __device__ void begin(T *tiles, int stage, int k_end) {
+        UNROLL for (int i = 0; i < Layout::COPIES; ++i) {
+            if (!Layout::has(Layout::line() + i * Layout::LINES_APART)) break;
+            const T *from;
+            const bool inside = loader.at(rows[i], segment, from);
+            const int apart = i * Layout::LINES_APART;
+            copy_elements<VECTOR>(tiles + (to ^ Tile::moved(apart) * UNIT) + apart * Tile::COLUMNS,
+                                  from, inside && output(i) < limit && k < k_end);
+        }
+        loader.advance(segment, BK);
+        next_stage<Tile::SIZE>(to, stage);
+        k += BK;
+    }
+};
+
+// A loader's rows and segments, by whether they run along the outputs or along k.
+template <Rows ROWS, class Loader> struct Oriented {
+    static __device__ auto output(const Loader &loader, int i) {
+        if constexpr (ROWS == Rows::ALONG_OUTPUT)
+            return loader.row(i);
+        else
+            return loader.segment(i);
+    }
+    static __device__ auto depth(const Loader &loader, int k) {
+        if constexpr (ROWS == Rows::ALONG_OUTPUT)
+            return loader.segment(k);
+        else
+            return loader.row(k);
+    }
+    template <class Output, class Depth>
+    static __device__ bool at(const Loader &loader, const Output &output, const Depth &depth,
+                              const T *&from) {
+        if constexpr (ROWS == Rows::ALONG_OUTPUT)
+            return loader.at(output, depth, from);
+        else
+            return loader.at(depth, output, from);
+    }
+};
+
+// Lines of outputs: a thread copies the same outputs for one k after another.
+template <Rows ROWS, int EXTENT, int VECTOR, class Loader>
+struct Copier<ROWS, EXTENT, VECTOR, Loader, false> {
+    using Tile = ::Tile<ROWS, EXTENT, VECTOR>;
+    using Layout = CopyLayout<Tile, VECTOR>;
+    using Oriented = ::Oriented<ROWS, Loader>;
+
+    const Loader &loader;
+    const int limit;
+    int to;  // where the first copy goes
+    int k;
+    decltype(Oriented::output(*(Loader *)nullptr, 0)) outputs[Layout::REPEATS];
+    decltype(Oriented::depth(*(Loader *)nullptr, 0)) depth;
+
+    __device__ Copier(const Loader &loader, int first, int end, int k_begin)
+        : loader(loader), limit(end - first), to(Layout::line() * Tile::COLUMNS),
+          k(k_begin + Layout::line()), depth(Oriented::depth(loader, k)) {
+        UNROLL for (int i = 0; i < Layout::REPEATS; ++i) {
+            const int output = Layout::column() + i * THREADS;
+            outputs[i] = Oriented::output(loader, first + smaller(output, limit - VECTOR));
+        }
+    }
+
+    __device__ void begin(T *tiles, int stage, int k_end) {
+        UNROLL for (int j = 0; j < Layout::COPIES; ++j) {
+            const int apart = j * Layout::LINES_APART, line = Layout::line() + apart;
+            UNROLL for (int i = 0; i < Layout::REPEATS; ++i) {
+                if (!Layout::has(line)) break;
+                const int output = Layout::column() + i * THREADS;
+                const T *from;
+                const bool inside = Oriented::at(loader, outputs[i], depth, from);
+                const int place = output ^ Tile::moved(line) * UNIT;
+                copy_elements<VECTOR>(tiles + to + apart * Tile::COLUMNS + place, from,
+                                      inside && output < limit && k + apart < k_end);
+            }
+            constexpr int AWAY = (Layout::COPIES - 1) * Layout::LINES_APART;
+            loader.advance(depth, j + 1 < Layout::COPIES ? Layout::LINES_APART : BK - AWAY);
+        }
+        next_stage<Tile::SIZE>(to, stage);
+        k += BK;
+    }
+};
+
+// Calls multiply(tiles of A, tiles of B, stage) for one BK of k after another, in order, up to
+// k_end, for the block whose outputs begin at (m0, n0), of an M x N product.
+template <Rows A_ROWS, Rows B_ROWS, class A, class B, class Multiply>
+__device__ __forceinline__ void in_stages(const A &a, const B &b, int m0, int M, int n0, int N,
+                                          int k_begin, int k_end, const Multiply &multiply) {
+    using TileA = Tile<A_ROWS, BM, VECTOR_A>;
+    using TileB = Tile<B_ROWS, BN, VECTOR_B>;
+    alignas(16) __shared__ T tiles_a[STAGES * TileA::SIZE];
+    alignas(16) __shared__ T tiles_b[STAGES * TileB::SIZE];
+    Copier<A_ROWS, BM, VECTOR_A, A> copier_a(a, m0, M, k_begin);
+    Copier<B_ROWS, BN, VECTOR_B, B> copier_b(b, n0, N, k_begin);
+    const int steps = ceil_div(k_end - k_begin, BK);
+    int filled = 0, read = 0;  // stages, taken in turn
+    // A step's copies begin STAGES - 1 steps ahead; the first steps have nothing to multiply.
+    for (int step = 1 - STAGES; step < steps; ++step) {
+        if (step >= 0) {
+            wait_copies<STAGES - 2>();
+            __syncthreads();  // this step's tiles are whole, the last step's may be overwritten
+        }
+        if (step + STAGES - 1 < steps) {
+            copier_a.begin(tiles_a, filled, k_end);
+            copier_b.begin(tiles_b, filled, k_end);
+            filled = filled + 1 == STAGES ? 0 : filled + 1;
+        }
+        commit_copies();  // one group a step, even if empty, so that waits can count steps
+        if (step < 0) continue;
+        multiply(tiles_a, tiles_b, read);
+        read = read + 1 == STAGES ? 0 : read + 1;
+    }
+}

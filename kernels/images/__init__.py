@@ -1,0 +1,1 @@
+"""Warps, augmentation and dropout."""

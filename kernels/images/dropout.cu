@@ -1,0 +1,42 @@
+// Inverted dropout and its gradient.
+//
+//   y = x / (1 - p) where the mask is 1, else 0;  mask[i] = [u_i >= p], u_i uniform in [0, 1)
+//
+// Element i takes word i % 4 of Philox block i / 4: a function of seed, offset and i alone. The
+// offset grows by counter[0], unless that is null.
+//
+// shapes   x, y, mask, dy, dx: any, equal; mask uint8
+// bytes    x once, y and mask once
+// geometry any grid; a thread takes LANES Philox blocks of four elements at a time
+#include "images/random.cuh"
+
+constexpr int LANES = Simd<float>::LANES, ELEMENTS = 4 * LANES;
+
+KERNEL dropout_forward(const T *__restrict__ x, T *__restrict__ y, uint8 *__restrict__ mask,
+                       int64 count, double p, uint64 seed, uint64 offset,
+                       const int64 *__restrict__ counter) {
+    const acc_t scale = acc_t(1 / (1 - p));
+    if (counter) offset += uint64(counter[0]);
+    GRID_STRIDE(group, (count + ELEMENTS - 1) / ELEMENTS) {
+        uint32 words[ELEMENTS];
+        const uint64 block = group * LANES;
+        LANE_LOOP(l, LANES) {  // without an inner loop, or it would not become SIMD code
+            const Random4 random = philox(seed, block + uint64(l), offset);
+            words[l * 4] = random.word[0], words[l * 4 + 1] = random.word[1];
+            words[l * 4 + 2] = random.word[2], words[l * 4 + 3] = random.word[3];
+        }
+        const int64 first = group * ELEMENTS;
+        const int left = int(smaller(count - first, (int64)ELEMENTS));
+        FIRST_LANES(i, ELEMENTS, left) {
+            const bool kept = uniform(words[i]) >= float(p);
+            mask[first + i] = kept;
+            y[first + i] = kept ? T(acc_t(x[first + i]) * scale) : T(0);
+        }
+    }
+}
+
+KERNEL dropout_backward(const T *__restrict__ dy, const uint8 *__restrict__ mask,
+                        T *__restrict__ dx, int64 count, double p) {
+    const acc_t scale = acc_t(1 / (1 - p));
+    GRID_STRIDE(i, count) dx[i] = mask[i] ? T(acc_t(dy[i]) * scale) : T(0);
+}

@@ -1,7 +1,0 @@
-// The SIMD register that sums are taken in, LANES elements: on `cuda` one.
-#pragma once
-
-#include "dialect.cuh"
-
-using lanes_t = Simd<acc_t>::type;
-constexpr int LANES = Simd<acc_t>::LANES;

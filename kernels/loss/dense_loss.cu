@@ -1,0 +1,37 @@
+// The last layer of a classifier with its loss: logits, row losses and the gradient of their mean.
+//
+//   logits  = x w^T + b                     as dense_forward of dense.cu has them
+//   losses, dlogits                         as softmax_cross_entropy_rows of softmax.cu, divided by
+//                                           the number of labels that count
+//
+// The block that has made a row of logits goes on with it while it is in cache. So a row has no
+// more classes than a tile columns, and the grid's y is 1.
+//
+// shapes   x (rows, inputs), w (classes, inputs), b (classes) or null, labels and losses (rows),
+//          logits, dlogits (rows, classes)
+// bytes    x, logits, dlogits once, w once a block
+// geometry as in gemm.cuh, then a warp takes whole rows, one after the other
+#include "gemm/gemm.cuh"
+#include "loss/softmax.cuh"
+
+KERNEL __launch_bounds__(THREADS, BLOCKS)
+dense_cross_entropy(const T *__restrict__ x, const T *__restrict__ w, const T *__restrict__ b,
+                    const int64 *__restrict__ labels, T *__restrict__ logits,
+                    acc_t *__restrict__ losses, T *__restrict__ dlogits, int rows, int inputs,
+                    int classes, int64 ignored, double smoothing) {
+    gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(Matrix{x, inputs}, Matrix{w, inputs}, rows,
+                                                 classes, 0, inputs,
+                                                 BiasRelu<>{logits, b, classes, 0});
+    int counted = 0;
+    BLOCK_STRIDE(row, rows) counted += counts(labels[row], classes, ignored);
+    counted = block_reduce(counted, Sum());  // its barriers also make the block's logits whole
+    const acc_t scale = acc_t(1) / acc_t(counted);
+    const BlockRows block(rows);
+    for (int row = block.begin + threadIdx.x / WARP; row < block.end; row += blockDim.x / WARP) {
+        const int64 first = (int64)row * classes;
+        const acc_t loss =
+            cross_entropy_row<OfWarp>(logits + first, dlogits + first, nullptr, false, labels[row],
+                                      nullptr, scale, classes, ignored, acc_t(smoothing));
+        if (threadIdx.x % WARP == 0) losses[row] = loss;
+    }
+}

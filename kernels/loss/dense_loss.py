@@ -1,0 +1,46 @@
+"""A dense layer with softmax and cross-entropy in one: the last layer of a planned step."""
+
+from __future__ import annotations
+
+from ..common.reduce import accumulator
+from ..gemm import gemm
+from ..runtime import Array, Source, Target, checks
+from .softmax import IGNORE_INDEX
+
+_SOURCE = Source("loss/dense_loss.cu")
+
+
+def fits(target: Target, classes: int) -> bool:
+    """Return whether a block has all classes of its rows, as `dense_cross_entropy` needs."""
+    return classes > 0 and gemm.has_whole_rows(target, classes)
+
+
+def dense_cross_entropy(
+    x: Array, w: Array, b: Array | None, labels: Array, label_smoothing: float
+) -> tuple[Array, Array, Array]:
+    """Return logits, losses and the gradient of the mean loss by the logits, in one launch.
+
+    Parameters
+    ----------
+    x, w, b : array (N, in), (classes, in), (classes,) or None
+        As `kernels.dense` takes them; `fits` tells how many classes there may be.
+    labels : array (N,) of int64
+        Classes; see `kernels.softmax_cross_entropy`.
+    label_smoothing : float
+        In [0, 1].
+
+    Returns
+    -------
+    logits, losses, dlogits : array (N, classes), (N,), (N, classes)
+        The losses in the type that sums are taken in.
+    """
+    target, (x, w, b) = checks.arrays(x=x, w=w, b=b, optional=("b",))
+    (rows, inputs), classes = x.shape, len(w)
+    logits, dlogits = (target.empty((rows, classes), x.dtype) for _ in range(2))
+    losses = target.empty((rows,), accumulator(x.dtype))
+    work = gemm.divide(target, x.dtype, rows, classes, inputs, whole_rows=True)
+    vectors = gemm.in_vectors(target, x, inputs), gemm.in_vectors(target, w, inputs)
+    launch = gemm.product(_SOURCE, "dense_cross_entropy", target, x.dtype, work, vectors=vectors)
+    arrays = (x, w, b, labels, logits, losses, dlogits)
+    launch(*arrays, rows, inputs, classes, IGNORE_INDEX, label_smoothing)
+    return logits, losses, dlogits

@@ -1,0 +1,105 @@
+// Softmax over the last axis, its Jacobian product, and cross-entropy, fused and textbook.
+//
+//   softmax        y_c  = exp(x_c - max x) / sum of exp(x - max x)
+//   its gradient   dx_c = y_c * (dy_c - sum of dy * y)
+//   fused          loss = sum over c of q_c * (log(sum of exp(z - max z)) - (z_c - max z))
+//                  dz_c = softmax(z)_c * sum(q) - q_c
+//                  q_c  = (1 - smoothing) * weight[label] * [c = label] + smoothing / C * weight[c]
+//   textbook       loss = -log p[label],  dp[label] = -1 / p[label]
+//
+// Terms with q_c = 0 are left out, so logits of -inf are fine where they carry no target. A row
+// with the ignored label gives zeros, one with a label outside [0, C) gives NaN and reads nothing.
+//
+// shapes   x, y, logits, dlogits (rows, C); labels, losses (rows); weight (C) or null
+// bytes    a row is read from memory once (again from cache) and its gradient written once
+// geometry a block takes whole rows, one after the other; its threads share the columns. A `room`
+//          of C elements in shared memory, if there is one, keeps a row between two passes
+#include "loss/softmax.cuh"
+
+KERNEL softmax_forward(const T *__restrict__ x, T *__restrict__ y, int64 rows, int C, int room) {
+    DYNAMIC_SHARED(T, memory);
+    const bool past = room && past_caches<T>(rows, C);  // else the result keeps what is read again
+    BLOCK_ROWS(row, rows) {
+        T *target = y + row * C;
+        const Exponentials<OfBlock> e(x + row * C, keep(room ? memory : nullptr, target, C), C);
+        const acc_t share = acc_t(1) / e.sum;
+        for_columns<OfBlock>(C, [&](int c, int count) {
+            write_first(target + c, e.load(c, count) * share, count, past);
+        });
+    }
+}
+
+KERNEL softmax_backward(const T *__restrict__ dy, const T *__restrict__ y, T *__restrict__ dx,
+                        int64 rows, int C) {
+    BLOCK_ROWS(row, rows) {
+        const int64 first = row * C;
+        lanes_t sums = {};
+        for_columns<OfBlock>(C, [&](int c, int count) {
+            sums += lanes_t(load_first(dy + first + c, count)) *
+                    lanes_t(load_first(y + first + c, count));
+        });
+        const acc_t sum = reduce_lanes<acc_t>(sums, Sum());
+        for_columns<OfBlock>(C, [&](int c, int count) {
+            const lanes_t value = lanes_t(load_first(dy + first + c, count)) - sum;
+            store_first(dx + first + c, lanes_t(load_first(y + first + c, count)) * value, count);
+        });
+    }
+}
+
+// The summed weights of the rows with a label that counts: the divisor of a mean. One block. In
+// double, like the sum of the losses: on cpu a single thread adds up the whole batch.
+KERNEL loss_divisor(const int64 *__restrict__ labels, const T *__restrict__ weight,
+                    acc_t *__restrict__ divisor, int64 rows, int C, int64 ignored) {
+    double sum = 0;
+    BLOCK_STRIDE(row, rows) {
+        const int64 label = labels[row];
+        if (!counts(label, C, ignored)) continue;
+        sum += weight ? acc_t(weight[label]) : acc_t(1);
+    }
+    sum = block_reduce(sum, Sum());
+    if (threadIdx.x == 0) divisor[0] = acc_t(sum);
+}
+
+// Row losses and, unless dlogits is null, their gradient divided by divisor[0] if that is given.
+KERNEL softmax_cross_entropy_rows(const T *__restrict__ logits, const int64 *__restrict__ labels,
+                                  const T *__restrict__ weight, const acc_t *__restrict__ divisor,
+                                  acc_t *__restrict__ losses, T *__restrict__ dlogits, int64 rows,
+                                  int C, int64 ignored, double smoothing, int room) {
+    DYNAMIC_SHARED(T, memory);
+    const bool past = room && past_caches<T>(rows, C);  // else the result keeps what is read again
+    const acc_t scale = divisor ? acc_t(1) / divisor[0] : acc_t(1);
+    BLOCK_ROWS(row, rows) {
+        T *dz = dlogits ? dlogits + row * C : nullptr;
+        const acc_t loss =
+            cross_entropy_row<OfBlock>(logits + row * C, dz, room ? memory : nullptr, past,
+                                       labels[row], weight, scale, C, ignored, acc_t(smoothing));
+        if (threadIdx.x == 0) losses[row] = loss;
+    }
+}
+
+// Textbook cross-entropy of probabilities: row losses, and the gradient of their mean. `floor`
+// keeps the logarithm of a probability that underflowed finite.
+KERNEL cross_entropy_rows(const T *__restrict__ p, const int64 *__restrict__ labels,
+                          const acc_t *__restrict__ divisor, acc_t *__restrict__ losses,
+                          T *__restrict__ dp, int64 rows, int C, double floor) {
+    GRID_STRIDE(row, rows) {
+        const int64 label = labels[row];
+        const bool valid = label >= 0 && label < C;
+        acc_t value = valid ? acc_t(p[row * C + label]) : acc_t(not_a_number());
+        if (value < acc_t(floor)) value = acc_t(floor);
+        losses[row] = -log(value);
+        const T others = T(valid ? acc_t(0) : value);
+        for (int c = 0; c < C; ++c) dp[row * C + c] = others;
+        if (valid) dp[row * C + label] = T(acc_t(-1) / (value * divisor[0]));
+    }
+}
+
+// loss[0] = sum of the row losses in a fixed order, over divisor[0] if given; the mean of nothing
+// is 0 / 0. One block.
+KERNEL sum_losses(const acc_t *__restrict__ losses, const acc_t *__restrict__ divisor,
+                  T *__restrict__ loss, int64 rows) {
+    double sum = 0;
+    BLOCK_STRIDE(row, rows) sum += losses[row];
+    sum = block_reduce(sum, Sum());
+    if (threadIdx.x == 0) loss[0] = T(divisor ? sum / divisor[0] : sum);
+}

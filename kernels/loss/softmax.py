@@ -1,0 +1,215 @@
+"""Softmax, cross-entropy on probabilities, and the two fused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..common.reduce import accumulator, one_block
+from ..runtime import Array, Source, Target, checks
+from ..runtime.types import Grid
+
+_SOURCE = Source("loss/softmax.cu")
+IGNORE_INDEX = -100  #: the label, no class, of rows that count nothing; PyTorch's
+
+
+def softmax(x: Array) -> Array:
+    """Return exp(x) / sum(exp(x)) over the last axis, shifted so that it cannot overflow.
+
+    Parameters
+    ----------
+    x : array (..., C)
+        Floating. Entries of -inf get probability 0; a row of nothing else gives NaN.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is not floating or has no axis.
+    """
+    target, (x,) = checks.arrays(x=x)
+    rows, C = _rows("x", x)
+    y = target.empty(x.shape, x.dtype)
+    kernel = _SOURCE.kernel("softmax_forward", target, x.dtype)
+    room = _room(target, y)
+    grid, threads = _grid(target, rows, C), _threads(target, C)
+    kernel(grid, threads, x, y, rows, C, room, shared=room * y.dtype.itemsize)
+    return y
+
+
+def softmax_backward(dy: Array, y: Array) -> Array:
+    """Return the Jacobian product dx = y * (dy - sum(dy * y)) of `softmax`, y being its result.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes, devices or shapes do not fit.
+    """
+    target, (dy, y) = checks.arrays(dy=dy, y=y)
+    rows, C = _rows("dy", dy)
+    checks.shape("y", y, dy.shape, "the shape of dy")
+    dx = target.empty(y.shape, y.dtype)
+    kernel = _SOURCE.kernel("softmax_backward", target, y.dtype)
+    kernel(_grid(target, rows, C), _threads(target, C), dy, y, dx, rows, C)
+    return dx
+
+
+def softmax_cross_entropy(
+    logits: Array,
+    labels: Array,
+    *,
+    weight: Array | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    grad: bool = True,
+) -> tuple[Array, Array | None]:
+    """Return the cross-entropy of softmax(logits) with the labels, and its gradient, in one pass.
+
+    Parameters
+    ----------
+    logits : array (N, C)
+        Floating.
+    labels : array (N,)
+        Classes, of any integer dtype. A row with `ignore_index` counts nothing; one whose label
+        is otherwise outside [0, C) gives NaN.
+    weight : array (C,), optional
+        Weight of each class, of logits' dtype.
+    label_smoothing : float
+        In [0, 1]: the share of the target spread over all classes.
+    reduction : {"mean", "sum", "none"}
+        "mean" divides by the summed weights of the rows that count.
+    grad : bool
+        If false, the gradient is not computed and None is returned for it.
+
+    Returns
+    -------
+    loss : array ()
+        (N,) for "none".
+    dlogits : array (N, C) or None
+        Gradient of the loss; for "none", of the sum of the losses.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes, devices, shapes or parameters do not fit.
+
+    Notes
+    -----
+    Semantics are those of `torch.nn.functional.cross_entropy`; the mean over no rows is NaN.
+    """
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction: got {reduction!r}, expected 'mean', 'sum' or 'none'")
+    smoothing = checks.number("label_smoothing", label_smoothing, least=0, most=1)
+    ignore_index = checks.whole("ignore_index", ignore_index, -(2**31))
+    target, (logits, weight) = checks.arrays(logits=logits, weight=weight, optional=("weight",))
+    checks.dimensions("logits", logits, "N, C")
+    N, C = logits.shape
+    labels = _labels(target, labels, N)
+    if weight is not None:
+        checks.shape("weight", weight, (C,), "one weight per class")
+    wide = accumulator(logits.dtype)
+    divisor = None
+    if reduction == "mean":
+        divisor = _divisor(target, labels, weight, logits, ignore_index)
+    losses = target.empty((N,), wide)
+    dlogits = target.empty((N, C), logits.dtype) if grad else None
+    kernel = _SOURCE.kernel("softmax_cross_entropy_rows", target, logits.dtype)
+    arrays = (logits, labels, weight, divisor, losses, dlogits)
+    room = _room(target, logits) if grad else 0
+    sizes = (N, C, ignore_index, smoothing, room)
+    grid, threads = _grid(target, N, C), _threads(target, C)
+    kernel(grid, threads, *arrays, *sizes, shared=room * logits.dtype.itemsize)
+    if reduction == "none":
+        with target.on():
+            return losses.astype(logits.dtype, copy=False), dlogits
+    return _sum(target, losses, logits.dtype, divisor), dlogits
+
+
+def cross_entropy(probabilities: Array, labels: Array) -> tuple[Array, Array]:
+    """Return the mean of -log(probability of the label) and its gradient: the textbook loss.
+
+    Parameters
+    ----------
+    probabilities : array (N, C)
+        Rows that sum to 1, such as `softmax` gives. One that underflowed counts as the smallest
+        normal number of float32, or of float16 for its own, so that loss and gradient stay finite.
+    labels : array (N,)
+        Classes, of any integer dtype. One outside [0, C) gives NaN for its row, which does not
+        count in the mean's divisor.
+
+    Returns
+    -------
+    loss : array ()
+    dprobabilities : array (N, C)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes, devices or shapes do not fit.
+    """
+    target, (probabilities,) = checks.arrays(probabilities=probabilities)
+    checks.dimensions("probabilities", probabilities, "N, C")
+    N, C = probabilities.shape
+    labels = _labels(target, labels, N)
+    divisor = _divisor(target, labels, None, probabilities, ignore_index=-1)  # -1: never valid
+    losses = target.empty((N,), accumulator(probabilities.dtype))
+    dprobabilities = target.empty((N, C), probabilities.dtype)
+    # The smallest normal number whose reciprocal, the gradient, the type can hold.
+    floor = float(np.finfo(np.float16 if probabilities.dtype == np.float16 else np.float32).tiny)
+    kernel = _SOURCE.kernel("cross_entropy_rows", target, probabilities.dtype)
+    arrays = (probabilities, labels, divisor, losses, dprobabilities)
+    kernel(target.stride_grid(N), target.threads, *arrays, N, C, floor)
+    return _sum(target, losses, probabilities.dtype, divisor), dprobabilities
+
+
+def _rows(name: str, x: Array) -> tuple[int, int]:
+    if x.ndim < 1:
+        raise ValueError(f"{name}: got shape (), expected 1 dimension or more (..., C)")
+    C = x.shape[-1]
+    return checks.count(f"{name}: rows", x.size // C if C else 0), C
+
+
+def _labels(target: Target, labels: Any, N: int) -> Array:
+    labels = checks.of_type(target, "labels", labels, "an integer dtype", "iu")
+    checks.shape("labels", labels, (N,), "one label per row")
+    with target.on():
+        if labels.dtype.kind == "u" and labels.dtype.itemsize == 8:
+            labels = labels.clip(0, 2**63 - 1)  # so that none turns negative
+        return labels.astype(np.int64, copy=False)
+
+
+def _grid(target: Target, rows: int, C: int) -> Grid:
+    """One block a row; on cpu, where a block costs more than a short row, several rows a block."""
+    blocks = target.stride_grid(rows * max(C, 1))[0] if target.name == "cpu" else rows
+    return min(rows, blocks), 1, 1
+
+
+def _threads(target: Target, C: int) -> int:
+    """One warp for up to 1024 columns, which suits small class counts; then more."""
+    return 1 if target.name == "cpu" else 32 if C <= 1024 else 256
+
+
+def _room(target: Target, rows: Array) -> int:
+    """Return the elements of shared memory that keep a row of (..., C), 0 if none is kept there."""
+    C = rows.shape[-1]
+    return C if C * rows.dtype.itemsize <= target.near_bytes else 0
+
+
+def _divisor(
+    target: Target, labels: Array, weight: Array | None, rows: Array, ignore_index: int
+) -> Array:
+    """Return the summed weights of the labels that count, for rows (N, C)."""
+    divisor = target.empty((1,), accumulator(rows.dtype))
+    kernel = _SOURCE.kernel("loss_divisor", target, rows.dtype)
+    one = (1, 1, 1), one_block(target)
+    kernel(*one, labels, weight, divisor, *rows.shape, ignore_index)
+    return divisor
+
+
+def _sum(target: Target, losses: Array, dtype: Any, divisor: Array | None) -> Array:
+    """Return the ordered sum of the losses, over the divisor where there is one."""
+    loss = target.empty((), dtype)
+    kernel = _SOURCE.kernel("sum_losses", target, dtype)
+    kernel((1, 1, 1), one_block(target), losses, divisor, loss, losses.size)
+    return loss

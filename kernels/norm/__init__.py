@@ -1,0 +1,1 @@
+"""Batch-norm, alone, with a pool, and folded into a convolution."""

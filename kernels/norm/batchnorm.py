@@ -1,0 +1,259 @@
+"""Batch normalisation and its gradient."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..common.reduce import Moments, accumulator, channel_threads, chunks, one_block, sum_partials
+from ..runtime import Array, Source, Target, checks
+
+_SOURCE = Source("norm/batchnorm.cu")
+
+
+class BatchNormSaved(NamedTuple):
+    """What `batch_norm` keeps for its gradient.
+
+    Attributes
+    ----------
+    mean, inv_std : array (C,)
+        The statistics used; float64 for float64, else float32.
+    training : bool
+        Whether they are the batch's own, and so depend on x.
+    """
+
+    mean: Array
+    inv_std: Array
+    training: bool
+
+
+def batch_norm(
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    running_mean: Array,
+    running_var: Array,
+    *,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    relu: bool = False,
+) -> tuple[Array, BatchNormSaved]:
+    """Normalise x over all but its last axis, then scale, shift and, if `relu`, clip at zero.
+
+    Source: Ioffe and Szegedy, "Batch Normalization", 2015; running statistics as in PyTorch.
+
+    Parameters
+    ----------
+    x : array (..., C)
+        Floating; two dimensions or more.
+    gamma, beta : array (C,)
+        Scale and shift.
+    running_mean, running_var : array (C,)
+        With `training`, moved in place: running = (1 - momentum) * running + momentum * batch,
+        the variance unbiased. Without, used instead of the batch's.
+    training : bool
+        Normalise by the batch's own mean and biased variance.
+    momentum : float
+        In [0, 1].
+    eps : float
+        Added to the variance.
+    relu : bool
+        Clip the result below at zero.
+
+    Returns
+    -------
+    y : array (..., C)
+    saved : BatchNormSaved
+        For `batch_norm_backward`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes, devices, shapes or parameters do not fit, or a batch to train on has only one
+        value per channel, whose variance says nothing.
+
+    Notes
+    -----
+    An empty batch leaves the running statistics as they are. They are of x's dtype: in float16 a
+    variance above 65504 is infinite. What is saved for the gradient is then float32.
+    """
+    checks.in_place("running_mean", running_mean)
+    checks.in_place("running_var", running_var)
+    target, taken = checks.arrays(
+        x=x, gamma=gamma, beta=beta, running_mean=running_mean, running_var=running_var
+    )
+    x, gamma, beta, running_mean, running_var = taken
+    momentum = checks.number("momentum", momentum, least=0, most=1)
+    eps = checks.number("eps", eps, least=0)
+    _, C = _rows(x)
+    for name, array in zip(
+        ("gamma", "beta", "running_mean", "running_var"), taken[1:], strict=True
+    ):
+        checks.shape(name, array, (C,), "one value per channel")
+    return forward(*taken, training=training, momentum=momentum, eps=eps, relu=relu)
+
+
+def forward(
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    running_mean: Array,
+    running_var: Array,
+    *,
+    training: bool,
+    momentum: float,
+    eps: float,
+    relu: bool,
+    moments: Moments | None = None,
+) -> tuple[Array, BatchNormSaved]:
+    """Do what `batch_norm` does, without reading x for its `moments` if they are known."""
+    target, (x,) = checks.arrays(x=x)
+    rows, C = _rows(x)
+    saved = statistics(
+        target,
+        x,
+        running_mean,
+        running_var,
+        training=training,
+        momentum=momentum,
+        eps=eps,
+        moments=moments,
+    )
+    y = target.empty(x.shape, x.dtype)
+    kernel = _SOURCE.kernel("batch_norm_apply", target, x.dtype)
+    arrays = (x, gamma, beta, saved.mean, saved.inv_std, y)
+    kernel(target.stride_grid(x.size), target.threads, *arrays, rows, C, int(bool(relu)))
+    return y, saved
+
+
+def statistics(
+    target: Target,
+    x: Array,
+    running_mean: Array,
+    running_var: Array,
+    *,
+    training: bool,
+    momentum: float,
+    eps: float,
+    moments: Moments | None = None,
+) -> BatchNormSaved:
+    """Return what x (..., C) is normalised by; with `training`, move the running statistics.
+
+    x is read for that unless its `moments` are known.
+
+    Raises
+    ------
+    ValueError
+        With `training`, if there is one value per channel.
+    """
+    rows, C = _rows(x)
+    if training and rows == 1:
+        raise ValueError(
+            f"x: got shape {tuple(x.shape)}, expected more than one value per channel to train on"
+        )
+    wide = accumulator(x.dtype)
+    mean, inv_std = target.empty((C,), wide), target.empty((C,), wide)
+    if training and rows:
+        moments = _moments(target, x) if moments is None else moments
+        kernel = _SOURCE.kernel("batch_norm_merge", target, x.dtype)
+        grid = (-(-C // target.lanes(8 if wide == "float64" else 4)), 1, 1)
+        arrays = (*moments, mean, inv_std, running_mean, running_var)
+        sizes = (rows, C, len(moments.counts))
+        kernel(grid, one_block(target), *arrays, *sizes, momentum, eps)
+    else:
+        kernel = _SOURCE.kernel("batch_norm_running", target, x.dtype)
+        grid = target.stride_grid(C)
+        kernel(grid, target.threads, running_mean, running_var, mean, inv_std, C, eps)
+    return BatchNormSaved(mean, inv_std, bool(training))
+
+
+def _moments(target: Target, x: Array) -> Moments:
+    rows, C = _rows(x)
+    rows_per_chunk, count = chunks(target, rows)
+    moments = Moments.empty(target, count, C, x.dtype)
+    kernel = _SOURCE.kernel("batch_norm_chunks", target, x.dtype)
+    kernel((count, 1, 1), channel_threads(target, C), x, *moments, rows, C, rows_per_chunk)
+    return moments
+
+
+def batch_norm_backward(
+    dy: Array,
+    x: Array,
+    gamma: Array,
+    saved: BatchNormSaved,
+    *,
+    relu: bool = False,
+    y: Array | None = None,
+    out_dgamma: Array | None = None,
+    out_dbeta: Array | None = None,
+) -> tuple[Array, Array, Array]:
+    """Return the gradients (dx, dgamma, dbeta) of `batch_norm`.
+
+    Parameters
+    ----------
+    dy : array (..., C)
+        Gradient of the result.
+    x, gamma
+        The arguments of `batch_norm`.
+    saved : BatchNormSaved
+        What it returned.
+    relu : bool
+        Whether it clipped its result; `y`, that result, is then needed.
+    out_dgamma, out_dbeta : array (C,), optional
+        C-contiguous arrays of x's dtype to write dgamma and dbeta to.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes, devices or shapes do not fit, or `y` is missing.
+    """
+    if relu and y is None:
+        raise ValueError("y: got None, expected the result of batch_norm, since relu is set")
+    if not isinstance(saved, BatchNormSaved):
+        raise TypeError(f"saved: got {type(saved).__name__}, expected a BatchNormSaved")
+    y = y if relu else None
+    target, (dy, x, gamma, y) = checks.arrays(dy=dy, x=x, gamma=gamma, y=y, optional=("y",))
+    rows, C = _rows(x)
+    checks.shape("dy", dy, x.shape, "the shape of x")
+    checks.shape("gamma", gamma, (C,), "one value per channel")
+    if y is not None:
+        checks.shape("y", y, x.shape, "the shape of x")
+    mean = _saved(target, "saved.mean", saved.mean, x, C)
+    inv_std = _saved(target, "saved.inv_std", saved.inv_std, x, C)
+    out_dgamma = checks.result(target, "out_dgamma", out_dgamma, (C,), x.dtype)
+    out_dbeta = checks.result(target, "out_dbeta", out_dbeta, (C,), x.dtype)
+
+    wide = accumulator(x.dtype)
+    rows_per_chunk, count = chunks(target, rows)
+    partial = target.empty((2, count, C), wide)
+    kernel = _SOURCE.kernel("batch_norm_gradient_chunks", target, x.dtype)
+    arrays = (dy, x, y, mean, inv_std, partial[0], partial[1])
+    kernel((count, 1, 1), channel_threads(target, C), *arrays, rows, C, rows_per_chunk)
+    direct = (out_dbeta, out_dgamma) if x.dtype == wide else (None, None)
+    dbeta = sum_partials(target, partial[0], wide, direct[0])
+    dgamma = sum_partials(target, partial[1], wide, direct[1])
+    dx = target.empty(x.shape, x.dtype)
+    kernel = _SOURCE.kernel("batch_norm_input_gradient", target, x.dtype)
+    grid, batch = target.stride_grid(x.size), int(saved.training)
+    sums = (mean, inv_std, dbeta, dgamma)
+    kernel(grid, target.threads, dy, x, y, gamma, *sums, dx, rows, C, batch)
+    if x.dtype != wide:  # sums of one: the same numbers in x's dtype
+        dgamma = sum_partials(target, dgamma[None], x.dtype, out_dgamma)
+        dbeta = sum_partials(target, dbeta[None], x.dtype, out_dbeta)
+    return dx, dgamma, dbeta
+
+
+def _rows(x: Array) -> tuple[int, int]:
+    if x.ndim < 2:
+        raise ValueError(f"x: got shape {x.shape}, expected 2 dimensions or more (..., C)")
+    C = x.shape[-1]
+    return x.size // C if C else 0, C
+
+
+def _saved(target: Target, name: str, value: Array, x: Array, C: int) -> Array:
+    wide = accumulator(x.dtype)
+    array = checks.of_type(target, name, value, wide, "f")
+    if array.dtype != wide:
+        raise TypeError(f"{name}: got {array.dtype}, expected {wide}")
+    checks.shape(name, array, (C,), "one value per channel")
+    return array

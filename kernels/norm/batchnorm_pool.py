@@ -1,0 +1,94 @@
+"""Batch normalisation, max-pooling and an optional ReLU in one: what a planned step runs.
+
+The pool's windows touch and do not overlap; they have few pixels, over which loops are unrolled.
+"""
+
+from __future__ import annotations
+
+from ..common.geometry import Window
+from ..common.reduce import Moments, accumulator, channel_threads, chunks, sum_partials
+from ..runtime import Array, Source, checks
+from .batchnorm import BatchNormSaved, statistics
+
+_SOURCE = Source("norm/batchnorm_pool.cu")
+
+
+def forward(
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    running_mean: Array,
+    running_var: Array,
+    *,
+    window: Window,
+    training: bool,
+    momentum: float,
+    eps: float,
+    relu: bool,
+    moments: Moments | None = None,
+) -> tuple[Array, Array, BatchNormSaved]:
+    """Return y and argmax (N, OH, OW, C) of x (N, H, W, C), and what the gradient needs.
+
+    With `training` the running statistics (C,) are moved in place, as `kernels.batch_norm` does;
+    x is not read for its `moments` if they are known.
+    """
+    target, (x, gamma, beta, running_mean, running_var) = checks.arrays(
+        x=x, gamma=gamma, beta=beta, running_mean=running_mean, running_var=running_var
+    )
+    saved = statistics(
+        target,
+        x,
+        running_mean,
+        running_var,
+        training=training,
+        momentum=momentum,
+        eps=eps,
+        moments=moments,
+    )
+    N, _, _, C = x.shape
+    shape = (N, window.OH, window.OW, C)
+    y, argmax = target.empty(shape, x.dtype), target.empty(shape, "uint8")
+    taps = {"ROWS": window.KH, "COLUMNS": window.KW}
+    kernel = _SOURCE.kernel("batch_norm_pool_forward", target, x.dtype, **taps)
+    sizes = (window, y.size // C, C, int(relu))
+    arrays = (x, gamma, beta, saved.mean, saved.inv_std, y, argmax)
+    kernel(target.stride_grid(y.size), target.threads, *arrays, *sizes)
+    return y, argmax, saved
+
+
+def backward(
+    dy: Array,
+    x: Array,
+    y: Array,
+    argmax: Array,
+    gamma: Array,
+    saved: BatchNormSaved,
+    dgamma: Array,
+    dbeta: Array,
+    window: Window,
+    relu: bool,
+) -> Array:
+    """Return dx (N, H, W, C) for the gradient dy of y, and write dgamma and dbeta (C,).
+
+    The statistics in `saved` are the batch's own.
+    """
+    target, (dy, x, y, gamma) = checks.arrays(dy=dy, x=x, y=y, gamma=gamma)
+    N, _, _, C = x.shape
+    wide = accumulator(x.dtype)
+    moments = (saved.mean, saved.inv_std)
+    windows = y.size // C
+    windows_per_chunk, count = chunks(target, windows)
+    partial = target.empty((2, count, C), wide)
+    taps = {"ROWS": window.KH, "COLUMNS": window.KW}
+    kernel = _SOURCE.kernel("batch_norm_pool_sums", target, x.dtype, **taps)
+    arrays = (dy, x, y, argmax, *moments, partial[0], partial[1])
+    sizes = (window, windows, C, int(relu), windows_per_chunk)
+    kernel((count, 1, 1), channel_threads(target, C), *arrays, *sizes)
+    sums = [sum_partials(target, part, wide) for part in (partial[0], partial[1])]
+    dx = target.empty(x.shape, x.dtype)
+    kernel = _SOURCE.kernel("batch_norm_pool_input_gradient", target, x.dtype, **taps)
+    arrays = (dy, x, y, argmax, gamma, *moments, *sums, dx)
+    kernel(target.stride_grid(x.size), target.threads, *arrays, window, N, C, int(relu))
+    for total, out in zip(sums, (dbeta, dgamma), strict=True):
+        sum_partials(target, total[None], x.dtype, out)  # sums of one: the same in x's dtype
+    return dx

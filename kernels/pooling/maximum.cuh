@@ -1,0 +1,37 @@
+// The maximum of values met one after the other, and which one it was.
+#pragma once
+
+#include "dialect/dialect.cuh"
+
+// A value as an array of T would hold it, so that a kernel which pools what it has just computed
+// finds the maxima that one would which reads it back: rounding may make two values equal.
+template <typename V> __device__ __forceinline__ V as_stored(V value) {
+    if constexpr (sizeof(T) < sizeof(acc_t))
+        return V(T(value));
+    else
+        return value;
+}
+
+struct Maximum {
+    using lanes_t = Simd<acc_t>::type;
+    using index_t = Simd<acc_t>::index;
+
+    lanes_t best;
+    index_t index;
+
+    Maximum() = default;
+    __device__ __forceinline__ Maximum(lanes_t first, int number = 0)
+        : best(first), index(index_t{} + number) {}
+
+    __device__ __forceinline__ void meet(lanes_t value, int number) {
+        // Negated so that a NaN wins; a NaN that already won stays, like the first of equals.
+        const auto wins = !(value <= best) & (best == best);
+        best = wins ? value : best;
+        index = wins ? index_t{} + number : index;
+    }
+    // The first `count` lanes of both, the maximum clipped below at zero when relu is set.
+    __device__ __forceinline__ void store(T *y, uint8 *argmax, int count, bool relu) const {
+        store_first(y, relu ? (best < 0 ? lanes_t{} : best) : best, count);
+        store_first_whole<acc_t>(argmax, index, count);
+    }
+};

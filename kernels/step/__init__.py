@@ -1,0 +1,1 @@
+"""What a training step needs besides layers: batches, optimizers, the loss scale."""

@@ -1,0 +1,117 @@
+// The batch that a step trains on, taken from a data set on the device, and what a step counts.
+//
+//   row n of the batch is image i = order[taken + n], with label i
+//   gather            out[n] = (image - mean) / std
+//   gather, augmented the same of the image warped by a random map of its own; see warp.cuh
+//   count             totals[0] += rows * loss,  totals[1] += rows whose largest output is the
+//                     label's; the loss is given, or the mean of row losses, of which those with
+//                     no class for a label are not counted
+//   advance           counters[0] += 1,  counters[1] += rows,  counters[2] += 1
+//
+// counters = {steps done, images and steps taken of `order`}: where a replayed step finds its batch
+// and its row of a table of scalars.
+//
+// shapes   images (N, H, W, C) of pixel_t; labels, order (N) int64, order within [0, N), which the
+//          caller guarantees; out (rows, H, W, C) of T; out_labels (rows); outputs (rows, classes)
+// bytes    a batch's images once, out once
+// geometry gather: a block a row, `framed` as in augment.cu; count: one block; advance: one thread
+#include "images/warp.cuh"
+
+#ifndef TYPE_pixel_t
+#define TYPE_pixel_t unsigned char
+#endif
+using pixel_t = TYPE_pixel_t;
+
+constexpr int LANES = Simd<acc_t>::LANES;
+
+struct Sum {
+    __device__ double operator()(double a, double b) const { return a + b; }
+};
+
+KERNEL gather_batch(const pixel_t *__restrict__ images, const int64 *__restrict__ labels,
+                    const int64 *__restrict__ order, const int64 *__restrict__ counters,
+                    T *__restrict__ out, int64 *__restrict__ out_labels, int elements, double mean,
+                    double inv_std) {
+    const int64 n = blockIdx.x, i = order[counters[1] + n];
+    const pixel_t *image = images + i * elements;
+    T *y = out + n * elements;
+    const acc_t middle = acc_t(mean), scale = acc_t(inv_std);
+    BLOCK_STRIDE(e, elements) y[e] = T((acc_t(image[e]) - middle) * scale);
+    if (threadIdx.x == 0) out_labels[n] = labels[i];
+}
+
+KERNEL gather_augmented_batch(const pixel_t *__restrict__ images, const int64 *__restrict__ labels,
+                              const int64 *__restrict__ order, const int64 *__restrict__ counters,
+                              T *__restrict__ out, int64 *__restrict__ out_labels, int H, int W,
+                              int C, double mean, double inv_std, double rotate, double shift,
+                              double zoom, uint64 seed, uint64 offset, int framed) {
+    using value_t = Accumulator<pixel_t>::type;
+    DYNAMIC_SHARED(value_t, memory);
+    const int64 n = blockIdx.x, i = order[counters[1] + n];
+    const Image<pixel_t> image{images + i * H * W * C, H, W, C, value_t(0)};
+    T *y = out + n * H * W * C;
+    const acc_t middle = acc_t(mean), scale = acc_t(inv_std);
+    __shared__ float m[6];  // float as in kernels.augment, whatever T is
+    if (threadIdx.x == 0) {
+        random_map<float>(m, H, W, rotate, shift, zoom, seed, n, offset + uint64(counters[0]));
+        out_labels[n] = labels[i];
+    }
+    __syncthreads();
+    const auto store = [&](int x, int row, int c, const pixel_t(&values)[LANES]) {
+        T *to = y + (row * W + x) * C + c;
+        FIRST_LANES(l, LANES, smaller(LANES, W - x))
+            to[l * C] = T((acc_t(values[l]) - middle) * scale);
+    };
+    warp_image<float, LANES>(image, framed ? memory : nullptr, m, store);
+}
+
+// Whether the largest of a row's outputs is the label's, which is a class.
+__device__ inline bool is_hit(const T *y, int64 label, int classes) {
+    bool hit = true;
+    const acc_t best = acc_t(y[label]);
+    // The first of equals is the largest, as in argmax; a NaN never is.
+    for (int c = 0; c < classes; ++c) hit &= c < label ? acc_t(y[c]) < best : acc_t(y[c]) <= best;
+    return hit;
+}
+
+KERNEL count_batch(const T *__restrict__ loss, const T *__restrict__ outputs,
+                   const int64 *__restrict__ labels, double *__restrict__ totals, int64 rows,
+                   int classes) {
+    double hits = 0;
+    BLOCK_STRIDE(row, rows) {
+        const int64 label = labels[row];
+        if (label >= 0 && label < classes)
+            hits += is_hit(outputs + (int64)row * classes, label, classes);
+    }
+    hits = block_reduce(hits, Sum());
+    if (threadIdx.x == 0) {
+        totals[0] += double(loss[0]) * double(rows);
+        totals[1] += hits;
+    }
+}
+
+KERNEL count_losses(const acc_t *__restrict__ losses, const T *__restrict__ outputs,
+                    const int64 *__restrict__ labels, double *__restrict__ totals, int64 rows,
+                    int classes) {
+    double sum = 0, counted = 0, hits = 0;
+    BLOCK_STRIDE(row, rows) {
+        const int64 label = labels[row];
+        sum += losses[row];
+        if (label < 0 || label >= classes) continue;
+        counted += 1;
+        hits += is_hit(outputs + (int64)row * classes, label, classes);
+    }
+    sum = block_reduce(sum, Sum());
+    counted = block_reduce(counted, Sum());
+    hits = block_reduce(hits, Sum());
+    if (threadIdx.x == 0) {
+        totals[0] += sum / counted * double(rows);
+        totals[1] += hits;
+    }
+}
+
+KERNEL advance(int64 *counters, int64 rows) {
+    counters[0] += 1;
+    counters[1] += rows;
+    counters[2] += 1;
+}
