@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kernels.common.elementwise import Scalars, average_update
 from kernels.runtime import Array
+from kernels.step.optimizers import Scalars, average_update
 
 from . import checks
 

@@ -1,10 +1,12 @@
 """Hand-written CUDA kernels for small convolutional networks, on NumPy and CuPy arrays."""
 
-from .common.elementwise import adam_step, normalize, relu, relu_backward, sgd_step
-from .conv.conv2d import col2im, conv2d, conv2d_backward, im2col
+from .common.relu import relu, relu_backward
+from .conv.conv2d import conv2d, conv2d_backward
+from .conv.im2col import col2im, im2col
 from .gemm.dense import dense, dense_backward
 from .images.augment import affine_warp, augment
 from .images.dropout import dropout, dropout_backward
+from .images.normalize import normalize
 from .loss.softmax import cross_entropy, softmax, softmax_backward, softmax_cross_entropy
 from .norm.batchnorm import BatchNormSaved, batch_norm, batch_norm_backward
 from .pooling.pool import (
@@ -17,6 +19,7 @@ from .pooling.pool import (
     pool_indices,
 )
 from .runtime import KernelError
+from .step.optimizers import adam_step, sgd_step
 
 __all__ = [
     "BatchNormSaved",

@@ -13,10 +13,10 @@ import numpy as np
 import kernels
 from calls import CALLS as FUNCTIONS
 from calls import PLANNED, Call, conv2d_pool_and_gradients, winograd_and_gradients
-from kernels.common.elementwise import adam_update, average_update, sgd_update
 from kernels.common.geometry import window
 from kernels.conv import conv2d_pool, winograd
-from kernels.conv.conv2d import forward_with_moments, with_padding
+from kernels.conv.conv2d import forward_with_moments
+from kernels.conv.im2col import with_padding
 from kernels.gemm import gemm
 from kernels.loss.dense_loss import dense_cross_entropy
 from kernels.norm import batchnorm_pool
@@ -33,6 +33,7 @@ from kernels.step.batch import (
     count_losses,
     gather_batch,
 )
+from kernels.step.optimizers import adam_update, average_update, sgd_update
 from support import normal
 
 FLOAT = np.dtype(np.float32)

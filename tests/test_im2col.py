@@ -10,7 +10,7 @@ import kernels
 import reference
 import support
 from kernels.common.geometry import window
-from kernels.conv.conv2d import with_padding
+from kernels.conv.im2col import with_padding
 from support import RTOL, host, normal, numbers
 
 

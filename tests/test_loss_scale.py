@@ -6,11 +6,11 @@ import pytest
 
 import comparison
 import kernels
-from kernels.common.elementwise import adam_scalars, adam_update, sgd_scalars, sgd_update
 from kernels.common.reduce import accumulator
 from kernels.gemm import gemm
 from kernels.runtime.elementwise import Table
 from kernels.step import loss_scale
+from kernels.step.optimizers import adam_scalars, adam_update, sgd_scalars, sgd_update
 from support import NARROW, RTOL, host, normal
 
 FLOAT = np.dtype(np.float32)

@@ -1,1 +1,1 @@
-"""What several families share: window geometry, ordered sums, elementwise kernels."""
+"""What several families share: window geometry, ordered sums, ReLU."""

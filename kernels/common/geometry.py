@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..runtime import checks
-from ..runtime.types import INT32_MAX
+from ..runtime.types import INT32_MAX, Shape
 
 Pair = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
@@ -104,6 +104,16 @@ def window(
         raise ValueError(f"padding: got {padding!r}, expected a padded image below 2**31 pixels")
     tops = (pads[0][0], pads[1][0])
     return Window(*size, *outputs, *kernels, *strides, *tops, *dilations), pads
+
+
+def image_shape(name: str, shape: Shape) -> tuple[int, int, int, int]:
+    """Return an argument (N, H, W, C) as four whole numbers."""
+    if not isinstance(shape, Sequence) or isinstance(shape, str):
+        raise TypeError(f"{name}: got {shape!r}, expected (N, H, W, C)")
+    if len(shape) != 4:
+        raise ValueError(f"{name}: got {tuple(shape)}, expected (N, H, W, C)")
+    N, H, W, C = (checks.whole(name, length, 0) for length in shape)
+    return N, H, W, C
 
 
 def output_count(

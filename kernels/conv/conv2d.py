@@ -1,9 +1,8 @@
-"""2-D convolution and its gradients (implicit GEMM), and im2col / col2im written out."""
+"""2-D convolution and its gradients (implicit GEMM)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..common.geometry import Lattice, Padding, Pair, Window, window
@@ -12,9 +11,9 @@ from ..gemm import gemm
 from ..runtime import Array, Source, Target, checks
 from ..runtime.types import Shape
 from . import winograd
+from .im2col import padded
 
 SOURCE = Source("conv/conv2d.cu", sum_t="float32")
-_IM2COL = Source("conv/im2col.cu")
 
 
 class _Sizes(NamedTuple):
@@ -287,103 +286,6 @@ def _parts(g: Window, axis: int) -> list[_Part]:
             last = (pixel + padding - (tap + (used - 1) * step) * dilation) // stride
             parts.append(_Part(pixel, count, tap, used, step, -last, apart))
     return parts
-
-
-def im2col(
-    x: Array, kernel: Pair, *, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1
-) -> Array:
-    """Return every window of x (N, H, W, C) as a row: (N*OH*OW, KH*KW*C), zero in the padding.
-
-    Parameters are those of `conv2d`; `kernel` is int or (h, w).
-
-    Raises
-    ------
-    TypeError, ValueError
-        As in `conv2d`.
-    """
-    target, (x,) = checks.arrays(x=x)
-    checks.dimensions("x", x, "N, H, W, C")
-    N, H, W, C = x.shape
-    g, _ = window((H, W), kernel, stride=stride, padding=padding, dilation=dilation)
-    rows, taps = N * g.OH * g.OW, g.KH * g.KW
-    cols = target.empty((rows, taps * C), x.dtype)
-    launch = _IM2COL.kernel("im2col_copy", target, x.dtype)
-    launch(target.stride_grid(cols.size), target.threads, x, cols, g, rows, C)
-    return cols
-
-
-def col2im(
-    cols: Array,
-    x_shape: Shape,
-    kernel: Pair,
-    *,
-    stride: Pair = 1,
-    padding: Padding = 0,
-    dilation: Pair = 1,
-) -> Array:
-    """Return the adjoint of `im2col`: x (N, H, W, C) with every copied value added up.
-
-    Parameters
-    ----------
-    cols : array (N*OH*OW, KH*KW*C)
-        What `im2col` gives for an image of `x_shape`, floating.
-    x_shape : (N, H, W, C)
-        Shape of the result.
-    kernel, stride, padding, dilation
-        As in `im2col`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If dtype, shapes or parameters do not fit.
-    """
-    target, (cols,) = checks.arrays(cols=cols)
-    N, H, W, C = image_shape("x_shape", x_shape)
-    g, _ = window((H, W), kernel, stride=stride, padding=padding, dilation=dilation)
-    expected = (N * g.OH * g.OW, g.KH * g.KW * C)
-    checks.shape("cols", cols, expected, "N*OH*OW, KH*KW*C")
-    x = target.empty((N, H, W, C), cols.dtype)
-    launch = _IM2COL.kernel("col2im_sum", target, cols.dtype)
-    launch(target.stride_grid(x.size), target.threads, cols, x, g, N * H * W, C)
-    return x
-
-
-def image_shape(name: str, shape: Shape) -> tuple[int, int, int, int]:
-    """Return an argument (N, H, W, C) as four whole numbers."""
-    if not isinstance(shape, Sequence) or isinstance(shape, str):
-        raise TypeError(f"{name}: got {shape!r}, expected (N, H, W, C)")
-    if len(shape) != 4:
-        raise ValueError(f"{name}: got {tuple(shape)}, expected (N, H, W, C)")
-    N, H, W, C = (checks.whole(name, length, 0) for length in shape)
-    return N, H, W, C
-
-
-def padded(target: Target, x: Array, g: Window) -> tuple[Array, Window]:
-    """Return images x (N, H, W, C) and the window over them, on `cpu` with their padding.
-
-    Its GEMM reads x where it lies, and rows that reach into padding take several times as long.
-    """
-    rows, columns = _reach(g)
-    inside = 0 == g.PH == g.PW and rows <= g.H and columns <= g.W
-    if target.name != "cpu" or inside or rows * columns > 2 * g.H * g.W:
-        return x, g
-    return with_padding(target, x, g)
-
-
-def with_padding(target: Target, x: Array, g: Window) -> tuple[Array, Window]:
-    """Return all that windows reach of images and their padding, and the window over it."""
-    rows, columns = _reach(g)
-    N, H, W, C = x.shape
-    y = target.empty((N, rows, columns, C), x.dtype)
-    kernel = _IM2COL.kernel("pad_images", target, x.dtype)
-    grid = target.stride_grid(y.size)
-    kernel(grid, target.threads, x, y, N, H, W, C, g.PH, g.PW, rows, columns)
-    return y, Window(rows, columns, g.OH, g.OW, g.KH, g.KW, g.SH, g.SW, 0, 0, g.DH, g.DW)
-
-
-def _reach(g: Window) -> tuple[int, int]:
-    """Return the rows and columns from the first tap of the first window to the last's last."""
-    return (g.OH - 1) * g.SH + (g.KH - 1) * g.DH + 1, (g.OW - 1) * g.SW + (g.KW - 1) * g.DW + 1
 
 
 def _sizes(

@@ -15,7 +15,8 @@ from ..gemm import gemm
 from ..runtime import Array, Source, Target, checks
 from ..runtime.types import Shape
 from . import winograd
-from .conv2d import SOURCE, gradients, padded
+from .conv2d import SOURCE, gradients
+from .im2col import padded
 
 _UNPOOL = Source("conv/unpool.cu")
 _SOURCE = Source("conv/conv2d_pool.cu", ROWS=1, VECTORS=1)  # of cpu

@@ -1,1 +1,1 @@
-"""Warps, augmentation and dropout."""
+"""Images: normalised, warped, augmented; dropout."""

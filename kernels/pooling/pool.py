@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.geometry import Padding, Pads, Pair, Window, window
-from ..conv.conv2d import image_shape
+from ..common.geometry import Padding, Pads, Pair, Window, image_shape, window
 from ..runtime import Array, Kernel, Source, Target, as_array, checks
 from ..runtime.types import Grid, Shape
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..common.elementwise import multiply_by
 from ..common.reduce import accumulator
 from ..runtime import Array, Source, Target, as_array
+from ..runtime.elementwise import Elementwise
 
 _SOURCE = Source("step/loss_scale.cu")
+_MULTIPLY_BY = Elementwise("multiply_by", "raw A factor", "T x", "x = T(A(x) * factor[0]);")
 _LARGEST = 2.0**24
 
 
@@ -23,7 +24,8 @@ def new_state(target: Target, dtype: Any, scale: float = 2.0**16) -> Array:
 def scale_gradient(gradient: Array, state: Array | None) -> None:
     """Multiply the loss's gradient in place by the scale, if there is one."""
     if state is not None:
-        multiply_by(gradient, state[:1])
+        target, _ = as_array("gradient", gradient)
+        _MULTIPLY_BY(target, gradient.dtype, state[:1], gradient)
 
 
 def update(

@@ -1,4 +1,4 @@
-"""ReLU, normalisation, SGD, Adam and EMA: one expression each, one text for every target."""
+"""SGD, Adam and the moving average of weights: an expression each, one text for every target."""
 
 from __future__ import annotations
 
@@ -6,25 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from ..runtime import Array, Target, as_array, checks
 from ..runtime.elementwise import Elementwise, Table
-
-_RELU = Elementwise("relu_forward", "T x", "T y", "x < T(0) ? T(0) : x", new=True)
-_RELU_BACKWARD = Elementwise(
-    "relu_backward", "T dy, T y", "T dx", "y <= T(0) ? T(0) : dy", new=True
-)
-_NORMALIZE = Elementwise(
-    "normalize",
-    "U image",
-    "T y",
-    "(A(image) - mean) * inv_std",
-    scalars="A mean, A inv_std",
-    new=True,
-    U=np.uint8,
-)
-_MULTIPLY_BY = Elementwise("multiply_by", "raw A factor", "T x", "x = T(A(x) * factor[0]);")
 
 
 def _step(name: str, outputs: str, operation: str, scalars: str) -> tuple[Elementwise, Elementwise]:
@@ -77,55 +60,6 @@ _EMA = Elementwise(
 )
 #: The numbers of one step, or a table of every step's.
 Scalars = tuple[float, ...] | Table
-
-
-def relu(x: Array) -> Array:
-    """Return max(x, 0), NaN staying NaN; any shape, floating.
-
-    Raises
-    ------
-    TypeError
-        If x is not floating.
-    """
-    target, (x,) = checks.arrays(x=x)
-    y = target.empty(x.shape, x.dtype)
-    _RELU(target, x.dtype, x, y)
-    return y
-
-
-def relu_backward(dy: Array, y: Array) -> Array:
-    """Return dx of `relu`, y being its result: dy, and 0 where y <= 0.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If dtypes, devices or shapes do not fit.
-    """
-    target, (dy, y) = checks.arrays(dy=dy, y=y)
-    checks.shape("y", y, dy.shape, "the shape of dy")
-    dx = target.empty(dy.shape, dy.dtype)
-    _RELU_BACKWARD(target, dy.dtype, dy, y, dx)
-    return dx
-
-
-def normalize(images: Array, mean: float, std: float, dtype: Any = np.float32) -> Array:
-    """Return (images - mean) / std in a floating dtype; any shape, uint8 or floating.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a dtype or parameter does not fit.
-    """
-    target, images = checks.images("images", images)
-    out = np.dtype(dtype)
-    if checks.dtype_name(out) not in target.dtypes:
-        raise TypeError(f"dtype: got {out}, expected {' or '.join(target.dtypes)}")
-    mean, std = checks.number("mean", mean), checks.number("std", std)
-    if std <= 0:
-        raise ValueError(f"std: got {std}, expected more than 0")
-    y = target.empty(images.shape, out)
-    _NORMALIZE(target, out, images, mean, 1 / std, y, U=images.dtype)
-    return y
 
 
 def sgd_step(
@@ -275,12 +209,6 @@ def adam_update(
     param, grad, m, v = _updated(param, grad, m=m, v=v)
     target, _ = as_array("param", param)
     _launch(_ADAM, target, grad, unscale, *_as_arguments(scalars), m, v, param)
-
-
-def multiply_by(x: Array, factor: Array) -> None:
-    """Multiply x in place by a number on its device: factor (1,), in the type of x's sums."""
-    target, _ = as_array("x", x)
-    _MULTIPLY_BY(target, x.dtype, factor, x)
 
 
 def average_update(scalars: Scalars, average: Array, value: Array) -> None:

@@ -1,0 +1,96 @@
+"""im2col and its adjoint written out, and images written with their padding."""
+
+from __future__ import annotations
+
+from ..common.geometry import Padding, Pair, Window, image_shape, window
+from ..runtime import Array, Source, Target, checks
+from ..runtime.types import Shape
+
+_SOURCE = Source("conv/im2col.cu")
+
+
+def im2col(
+    x: Array, kernel: Pair, *, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1
+) -> Array:
+    """Return every window of x (N, H, W, C) as a row: (N*OH*OW, KH*KW*C), zero in the padding.
+
+    Parameters are those of `conv2d`; `kernel` is int or (h, w).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `conv2d`.
+    """
+    target, (x,) = checks.arrays(x=x)
+    checks.dimensions("x", x, "N, H, W, C")
+    N, H, W, C = x.shape
+    g, _ = window((H, W), kernel, stride=stride, padding=padding, dilation=dilation)
+    rows, taps = N * g.OH * g.OW, g.KH * g.KW
+    cols = target.empty((rows, taps * C), x.dtype)
+    launch = _SOURCE.kernel("im2col_copy", target, x.dtype)
+    launch(target.stride_grid(cols.size), target.threads, x, cols, g, rows, C)
+    return cols
+
+
+def col2im(
+    cols: Array,
+    x_shape: Shape,
+    kernel: Pair,
+    *,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+) -> Array:
+    """Return the adjoint of `im2col`: x (N, H, W, C) with every copied value added up.
+
+    Parameters
+    ----------
+    cols : array (N*OH*OW, KH*KW*C)
+        What `im2col` gives for an image of `x_shape`, floating.
+    x_shape : (N, H, W, C)
+        Shape of the result.
+    kernel, stride, padding, dilation
+        As in `im2col`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtype, shapes or parameters do not fit.
+    """
+    target, (cols,) = checks.arrays(cols=cols)
+    N, H, W, C = image_shape("x_shape", x_shape)
+    g, _ = window((H, W), kernel, stride=stride, padding=padding, dilation=dilation)
+    expected = (N * g.OH * g.OW, g.KH * g.KW * C)
+    checks.shape("cols", cols, expected, "N*OH*OW, KH*KW*C")
+    x = target.empty((N, H, W, C), cols.dtype)
+    launch = _SOURCE.kernel("col2im_sum", target, cols.dtype)
+    launch(target.stride_grid(x.size), target.threads, cols, x, g, N * H * W, C)
+    return x
+
+
+def padded(target: Target, x: Array, g: Window) -> tuple[Array, Window]:
+    """Return images x (N, H, W, C) and the window over them, on `cpu` with their padding.
+
+    Its GEMM reads x where it lies, and rows that reach into padding take several times as long.
+    """
+    rows, columns = _reach(g)
+    inside = 0 == g.PH == g.PW and rows <= g.H and columns <= g.W
+    if target.name != "cpu" or inside or rows * columns > 2 * g.H * g.W:
+        return x, g
+    return with_padding(target, x, g)
+
+
+def with_padding(target: Target, x: Array, g: Window) -> tuple[Array, Window]:
+    """Return all that windows reach of images and their padding, and the window over it."""
+    rows, columns = _reach(g)
+    N, H, W, C = x.shape
+    y = target.empty((N, rows, columns, C), x.dtype)
+    kernel = _SOURCE.kernel("pad_images", target, x.dtype)
+    grid = target.stride_grid(y.size)
+    kernel(grid, target.threads, x, y, N, H, W, C, g.PH, g.PW, rows, columns)
+    return y, Window(rows, columns, g.OH, g.OW, g.KH, g.KW, g.SH, g.SW, 0, 0, g.DH, g.DW)
+
+
+def _reach(g: Window) -> tuple[int, int]:
+    """Return the rows and columns from the first tap of the first window to the last's last."""
+    return (g.OH - 1) * g.SH + (g.KH - 1) * g.DH + 1, (g.OW - 1) * g.SW + (g.KW - 1) * g.DW + 1
