@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import kernels
-from kernels.runtime import Array
+from kernels.lowlevel import Array
 
 from . import checks
 

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.common import geometry
-from kernels.runtime import checks
+from kernels import lowlevel
 
 #: Takes the name of a setting and what was given; returns what to keep, or raises.
 Rule = Callable[[str, Any], Any]
@@ -58,7 +57,7 @@ def number(least: float = -math.inf, *, below: float = math.inf, most: float = m
     """Return the rule for a finite number of at least `least`, below `below`, at most `most`."""
 
     def check(name: str, value: Any) -> Any:
-        checks.number(name, value, least, below, most)
+        lowlevel.number(name, value, least, below, most)
         return plain(value)  # a whole number stays one
 
     return check
@@ -70,9 +69,9 @@ def optional(rule: Rule) -> Rule:
 
 
 #: A whole number of at least 1.
-count: Rule = partial(checks.whole, least=1)
+count: Rule = partial(lowlevel.whole, least=1)
 #: A whole number that seeds a generator, in [0, 2**64).
-word: Rule = checks.word
+word: Rule = lowlevel.word
 #: A number in [0, 1].
 fraction = number(0, most=1)
 
@@ -87,13 +86,13 @@ def flag(name: str, value: Any) -> bool:
 
 def pair(name: str, value: Any) -> Any:
     """Return a whole number of at least 1, or (h, w) of them."""
-    both = geometry.pair(name, value, 1)
+    both = lowlevel.pair(name, value, 1)
     return both if isinstance(value, Sequence) else both[0]
 
 
 def padding(name: str, value: Any) -> Any:
     """Return what `kernels.conv2d` takes for a padding, with tuples in place of lists."""
-    geometry.sides(value)
+    lowlevel.sides(value)
     return tuples(name, value)
 
 

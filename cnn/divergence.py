@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels.runtime import Array
+from kernels.lowlevel import Array
 
 from .network import Network
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kernels.runtime import Array
-from kernels.step.optimizers import Scalars, average_update
+from kernels.lowlevel import Array, Scalars, average_update
 
 from . import checks
 

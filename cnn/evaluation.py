@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.common.reduce import accumulator
-from kernels.runtime.checks import floating
+from kernels.lowlevel import accumulator, floating
 
 from . import checks
 from .data.dataset import Dataset, as_dataset, finite

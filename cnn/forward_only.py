@@ -7,10 +7,14 @@ transformed filters) are cached until the weights change: each pass compares the
 from __future__ import annotations
 
 import kernels
-from kernels.conv import conv2d_pool, winograd
-from kernels.conv.conv2d_pool import Pool
-from kernels.norm.fold import fold_norm
-from kernels.runtime import Array
+from kernels.lowlevel import (
+    Array,
+    Pool,
+    conv2d_pool,
+    fold_norm,
+    keeping_transforms,
+    transforms_filters,
+)
 
 from .layers import BatchNorm, Conv2D, Dense, Layer
 from .network import Network
@@ -69,13 +73,13 @@ class ForwardConv(Layer):
         else:
             return self._convolve(x, weight, bias)
         *arrays, changed = folded
-        with winograd.keeping(changed):
+        with keeping_transforms(changed):
             return self._convolve(x, *arrays)
 
     def _convolve(self, x: Array, weight: Array, bias: Array | None) -> Array:
         conv = self.conv
         if self.pool is not None:
-            return conv2d_pool.forward(x, weight, bias, conv.window, self.pool)[0]
+            return conv2d_pool(x, weight, bias, conv.window, self.pool)[0]
         return kernels.conv2d(x, weight, bias, relu=self.relu, **conv.options)
 
     def _transforms(self) -> bool:
@@ -83,4 +87,4 @@ class ForwardConv(Layer):
         conv = self.conv
         F, _, _, C = conv.parameters["weight"].shape
         sizes = (2**20, conv.window, C * conv.groups, F, conv.groups)
-        return winograd.suits(self._network.target, self._network.dtype, *sizes)
+        return transforms_filters(self._network.target, self._network.dtype, *sizes)

@@ -5,15 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import kernels
-from kernels.common.geometry import Window, window
-from kernels.common.reduce import Moments
-from kernels.conv import conv2d_pool
-from kernels.conv.conv2d import forward_with_moments
-from kernels.conv.conv2d_pool import Pool
-from kernels.loss.dense_loss import dense_cross_entropy
-from kernels.norm import batchnorm, batchnorm_pool
-from kernels.runtime import Array, as_array
-from kernels.step.batch import Progress, count_losses
+from kernels.lowlevel import (
+    Array,
+    Moments,
+    Pool,
+    Progress,
+    Window,
+    as_array,
+    batch_norm_pool,
+    batch_norm_pool_backward,
+    batch_norm_relu,
+    conv2d_pool,
+    conv2d_pool_backward,
+    conv2d_with_moments,
+    count_losses,
+    dense_cross_entropy,
+    window,
+)
 
 from .layers import BatchNorm, Conv2D, Dense, Layer, MaxPool2D
 from .losses import SoftmaxCrossEntropy
@@ -73,7 +81,7 @@ class ConvPool(Layer):
         conv = self.conv
         weight, bias = conv.parameters["weight"], conv.parameters.get("bias")
         self._x = x
-        y, argmax = conv2d_pool.forward(x, weight, bias, conv.window, self.pool)
+        y, argmax = conv2d_pool(x, weight, bias, conv.window, self.pool)
         self._y, self._argmax = y, argmax
         return y
 
@@ -84,7 +92,7 @@ class ConvPool(Layer):
         geometry = (conv.window, self.pool)
         dw, db = conv.gradients["weight"], conv.gradients.get("bias")
         arrays = (*saved, self._x, conv.parameters["weight"], dw, db)
-        return conv2d_pool.backward(*arrays, *geometry, need_dx=conv.need_dx)
+        return conv2d_pool_backward(*arrays, *geometry, need_dx=conv.need_dx)
 
 
 class Norm(Layer):
@@ -125,10 +133,10 @@ class Norm(Layer):
             "moments": moments,
         }
         if self.pool is None:
-            y, self._saved = batchnorm.forward(*arrays, **options)
+            y, self._saved = batch_norm_relu(*arrays, **options)
         else:
             options["window"] = self._windows(x)
-            y, self._argmax, self._saved = batchnorm_pool.forward(*arrays, **options)
+            y, self._argmax, self._saved = batch_norm_pool(*arrays, **options)
         self._y = y
         return y
 
@@ -140,7 +148,7 @@ class Norm(Layer):
             options = {"relu": self.relu, "y": self._y, "out_dgamma": dgamma, "out_dbeta": dbeta}
             return kernels.batch_norm_backward(dy, self._x, gamma, self._saved, **options)[0]
         arrays = (dy, self._x, self._y, self._argmax, gamma, self._saved, dgamma, dbeta)
-        return batchnorm_pool.backward(*arrays, self._windows(self._x), self.relu)
+        return batch_norm_pool_backward(*arrays, self._windows(self._x), self.relu)
 
     def _windows(self, x: Array) -> Window:
         assert self.pool is not None
@@ -164,7 +172,7 @@ class ConvNorm(Norm):
         conv = self.conv
         weight, bias = conv.parameters["weight"], conv.parameters.get("bias")
         self._images = x
-        return self._forward(*forward_with_moments(x, weight, bias, **conv.options), training)
+        return self._forward(*conv2d_with_moments(x, weight, bias, **conv.options), training)
 
     def backward(self, dy: Array) -> Array:
         """Return dx (N, H, W, C)."""

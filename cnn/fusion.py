@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from kernels.common.geometry import pair
-from kernels.conv import conv2d_pool
-from kernels.conv.conv2d_pool import Pool
-from kernels.loss.dense_loss import fits
+from kernels.lowlevel import Pool, conv2d_pool_windows, fits_dense_cross_entropy, pair
 
 from .forward_only import ForwardConv, ForwardDense
 from .fused import ConvNorm, ConvPool, DenseLoss, Norm, WithReLU
@@ -92,7 +89,7 @@ def _with_relu(network: Network, layer: Layer, relu: ReLU) -> Layer:
 
 
 def _dense_loss(network: Network, dense: Dense, loss: SoftmaxCrossEntropy) -> Layer | None:
-    return DenseLoss(dense, loss) if fits(network.target, dense.units) else None
+    return DenseLoss(dense, loss) if fits_dense_cross_entropy(network.target, dense.units) else None
 
 
 def _forward_conv(network: Network, conv: Conv2D, *after: Layer) -> Layer | None:
@@ -151,4 +148,4 @@ def _pool_of_conv(network: Network, conv: Conv2D, after: Sequence[Layer]) -> Poo
         return None
     kernel = pair("kernel", pool.kernel, 1)
     filters = conv.parameters["weight"].shape
-    return conv2d_pool.windows(network.target, network.dtype, filters, conv.window, kernel)
+    return conv2d_pool_windows(network.target, network.dtype, filters, conv.window, kernel)

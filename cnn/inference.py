@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kernels.runtime import Array
-from kernels.runtime.arena import Arena
-from kernels.runtime.checks import floating
-from kernels.runtime.recording import Proof, Recording, Rehearsal
+from kernels.lowlevel import Arena, Array, Proof, Recording, Rehearsal, floating
 
 from .fusion import fuse_for_prediction
 from .layers import arrays_of, recordable, unchanged

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.runtime.types import Shape
+from kernels.lowlevel import Shape
 
 Initializer = Callable[[np.random.Generator, Shape], np.ndarray[Any, Any]]
 

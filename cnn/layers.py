@@ -16,9 +16,7 @@ from typing import Any
 import numpy as np
 
 import kernels
-from kernels.common.geometry import Padding, Pair, window
-from kernels.runtime import Array, Target, as_array
-from kernels.runtime.types import Shape
+from kernels.lowlevel import Array, Padding, Pair, Shape, Target, as_array, window
 
 from . import checks
 from .initializers import Initializer, fan_in_uniform, ones, zeros

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import kernels
-from kernels.runtime import Array
+from kernels.lowlevel import Array
 
 from . import checks
 

@@ -7,8 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kernels.runtime import Array, choose_target
-from kernels.runtime.recording import Rehearsal
+from kernels.lowlevel import Array, Rehearsal, choose_target
 
 from . import checks
 from .formats import checkpoint

@@ -11,9 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 import kernels
-from kernels.runtime import Array, Target, choose_target
-from kernels.runtime.checks import floating
-from kernels.runtime.types import Shape
+from kernels.lowlevel import Array, Shape, Target, choose_target, floating
 
 from . import checks
 from .data.dataset import channels_last

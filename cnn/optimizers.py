@@ -5,8 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
-from kernels.runtime import Array
-from kernels.step.optimizers import Scalars, adam_scalars, adam_update, sgd_scalars, sgd_update
+from kernels.lowlevel import Array, Scalars, adam_scalars, adam_update, sgd_scalars, sgd_update
 
 from . import checks
 

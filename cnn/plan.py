@@ -7,15 +7,24 @@ from itertools import pairwise
 
 import numpy as np
 
-from kernels.common.reduce import accumulator
-from kernels.gemm import gemm
-from kernels.runtime import Array
-from kernels.runtime.arena import Arena
-from kernels.runtime.elementwise import Table
-from kernels.runtime.recording import Proof, Recording, Rehearsal
-from kernels.runtime.types import Launch
-from kernels.step import loss_scale
-from kernels.step.batch import Augmentation, Progress, advance, count_batch, gather_batch
+from kernels.lowlevel import (
+    Arena,
+    Array,
+    Augmentation,
+    Launch,
+    Progress,
+    Proof,
+    Recording,
+    Rehearsal,
+    Table,
+    accumulator,
+    advance,
+    count_batch,
+    gather_batch,
+    precision,
+    scale_gradient,
+    update_loss_scale,
+)
 
 from .fused import DenseLoss
 from .fusion import fuse
@@ -209,7 +218,7 @@ class Plan:
         training, model = self._training, self._training.model
         layers = {id(layer): layer for layer in self._every_layer()}
         before = {key: dict(vars(layer)) for key, layer in layers.items()}
-        with gemm.precision(training.precision), forward:
+        with precision(training.precision), forward:
             x, labels = self._batch(rows)
             dy = self._loss_gradient(x, labels)
         self._drawing = [
@@ -219,14 +228,14 @@ class Plan:
             before[id(layer)]["draws"] = layer.draws
         check()
         trained = [index for index, layer in enumerate(self._layers) if layer.parameters]
-        with gemm.precision(training.precision), backward:
-            loss_scale.scale_gradient(dy, training.loss_scale)
+        with precision(training.precision), backward:
+            scale_gradient(dy, training.loss_scale)
             for layer in reversed(self._layers[min(trained, default=len(self._layers)) :]):
                 dy = layer.backward(dy)
                 # This drops what forward kept: its memory serves the remaining layers.
                 restore(layer, before[id(layer)])
             buffers = model.parameter_buffer, model.gradient_buffer
-            unscale = loss_scale.update(model.gradient_buffer, training.loss_scale)
+            unscale = update_loss_scale(model.gradient_buffer, training.loss_scale)
             training.optimizer.update(*buffers, self._rates, unscale)
             if training.ema is not None:
                 training.ema.move(model.parameter_buffer, self._shares)

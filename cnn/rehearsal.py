@@ -11,11 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.gemm import gemm
-from kernels.runtime import Array
-from kernels.runtime.arena import Arena
-from kernels.runtime.recording import Rehearsal
-from kernels.runtime.types import Shape
+from kernels.lowlevel import Arena, Array, Rehearsal, Shape, precision
 
 from .data.dataset import Dataset
 from .evaluation import BATCH_SIZE
@@ -58,7 +54,7 @@ def _sizes(images: int, batch_size: int) -> list[int]:
 def _rehearse_step(training: Training, images: Array, rows: int, rehearsal: Rehearsal) -> None:
     """Run a step layer by layer, without the parts that are not recordable."""
     model, augment, empty = training.model, training.augment, training.model.target.empty
-    with unchanged(model.layers), gemm.precision(training.precision), rehearsal:
+    with unchanged(model.layers), precision(training.precision), rehearsal:
         batch = empty((rows, *images.shape[1:]), images.dtype)
         if augment is not None and recordable(augment):
             augment(batch, seed=training.seed, offset=0)

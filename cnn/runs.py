@@ -159,7 +159,7 @@ def new_run(runs: Path, recipe: str, keep: int = 3) -> Run:
 
 def versions(device: str) -> dict[str, str]:
     """Return the device and the versions of the software, on which results depend."""
-    from kernels.runtime import describe
+    from kernels.lowlevel import describe
 
     try:
         own = importlib.metadata.version("cnn-kernels")

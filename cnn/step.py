@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kernels.runtime import Array
-from kernels.step import loss_scale
+from kernels.lowlevel import Array, scale_gradient, update_loss_scale
 
 from .training import Training
 
@@ -31,9 +30,9 @@ def take_step(
     model = training.model
     loss, dy = training.loss(model.forward(x, training=True), labels)
     check(loss)
-    loss_scale.scale_gradient(dy, training.loss_scale)
+    scale_gradient(dy, training.loss_scale)
     model.backward(dy)
-    unscale = loss_scale.update(model.gradient_buffer, training.loss_scale)
+    unscale = update_loss_scale(model.gradient_buffer, training.loss_scale)
     scaled = () if unscale is None else (unscale,)  # optimizers of users need it for fp16 only
     training.optimizer.step(model.parameter_buffer, model.gradient_buffer, factor, *scaled)
     if training.ema is not None:

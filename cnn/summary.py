@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from kernels.runtime.types import Shape
+from kernels.lowlevel import Shape
 
 from .layers import Conv2D, Dense, Flatten, Layer
 from .network import Network

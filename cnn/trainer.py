@@ -12,9 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.common.reduce import accumulator
-from kernels.gemm import gemm
-from kernels.runtime import Array
+from kernels.lowlevel import Array, accumulator, precision
 
 from . import checks, training_state
 from .augment import Augment
@@ -52,7 +50,7 @@ class Trainer(Training):
         Applied to each batch of training images.
     precision : {"fp32", "tf32", "bf16", "fp16"}
         Of matrix products and convolutions in training steps, for float32 models on a device that
-        has it; see `kernels.gemm.precision`. Parameters, sums and everything else stay float32.
+        has it; see `kernels.lowlevel.precision`. Parameters, sums and everything else stay float32.
         With "fp16", gradients are scaled, and steps whose gradients overflow are skipped.
     seed : int
         Of the epochs' order and the augmentation, in [0, 2**64).
@@ -259,7 +257,7 @@ class Trainer(Training):
             factor = self._factor(first + steps[-1], course)
             with self.model.lock, self._counted_time():
                 if plan is None:
-                    with gemm.precision(self.precision):
+                    with precision(self.precision):
                         self._step(images, labels, chosen, factor)
                 elif len(steps) > 1:
                     plan.replay_many(batch_size, len(steps))
@@ -297,7 +295,7 @@ class Trainer(Training):
     def _check(self, loss: Array, images: Array, chosen: Array, step: int) -> None:
         """Raise TrainingDivergedError if a loss is not finite, at a step counted from 0."""
         if not math.isfinite(loss):
-            with gemm.precision(self.precision):
+            with precision(self.precision):
                 found = origin(self.model, self._batch(images, chosen, step))
             last = None if self.run is None else self.run.latest
             raise TrainingDivergedError(float(loss), step + 1, found, last)

@@ -6,9 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from kernels.gemm import gemm
-from kernels.runtime import Array
-from kernels.step import loss_scale
+from kernels.lowlevel import Array, check_precision, new_loss_scale
 
 from . import checks
 from .augment import Augment
@@ -112,7 +110,7 @@ class Training:
         ema: EMA | None = None,
     ) -> None:
         self.model: Sequential = checks.instance("model", model, Sequential)
-        gemm.check_precision(precision, model.target, model.dtype)
+        check_precision(precision, model.target, model.dtype)
         self.optimizer: Optimizer = checks.instance("optimizer", optimizer, Optimizer)
         self.loss: Loss = default_loss(model) if loss is None else checks.function("loss", loss)
         schedule = Constant() if schedule is None else schedule
@@ -127,7 +125,7 @@ class Training:
         self.steps = 0
         self.course: Course | None = None
         scaled = precision == "fp16"
-        self.loss_scale = loss_scale.new_state(model.target, model.dtype) if scaled else None
+        self.loss_scale = new_loss_scale(model.target, model.dtype) if scaled else None
         self.loss_sum: Array = None
         self.loss_count = 0
 

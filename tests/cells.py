@@ -10,15 +10,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import kernels.batch
-import kernels.batchnorm_pool
-import kernels.conv2d_pool
-import kernels.dense_loss
-import kernels.fold
 import numpy as np
 import pytest
 
-import kernels.step.loss_scale  # noqa: F401  (they define sources that `kernels` alone leaves out)
+import kernels.lowlevel  # noqa: F401  (defines sources that `kernels` alone leaves out)
 from kernels.runtime.recording import Rehearsal, current
 from kernels.runtime.source import Source
 

@@ -14,14 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import kernels.batch
-import kernels.batchnorm_pool
-import kernels.conv2d_pool
-import kernels.dense_loss
-import kernels.fold
 import numpy as np
 
-import kernels.step.loss_scale  # noqa: F401  (they define sources that `kernels` alone leaves out)
+import kernels.lowlevel  # noqa: F401  (defines sources that `kernels` alone leaves out)
 import nvrtc
 from kernels.gemm import gemm
 from kernels.runtime import Source

@@ -1,9 +1,12 @@
-"""Modules of a package do not import each other in a circle."""
+"""Modules do not import each other in a circle; `cnn` imports what `kernels` offers it."""
 
+import ast
 from pathlib import Path
 
 import pytest
 
+import kernels
+import kernels.lowlevel
 from import_graph import circles, import_graph
 
 ROOT = Path(__file__).parents[1]
@@ -14,6 +17,38 @@ def test_no_circle_of_imports(package):
     graph = import_graph(ROOT / package)
     assert len(graph) > 30 and sum(map(len, graph.values())) > 100
     assert circles(graph) == []
+
+
+def test_cnn_uses_the_public_functions_and_the_level_below_them_alone():
+    """Each name that `kernels.lowlevel` lists is used, too."""
+    found = {
+        (module, name)
+        for path in (ROOT / "cnn").rglob("*.py")
+        for module, name in imported_from_kernels(ast.parse(path.read_text()))
+    }
+    assert {module for module, _ in found} == {"kernels", "kernels.lowlevel"}
+    used = {name for module, name in found if module == "kernels.lowlevel"}
+    assert used == set(kernels.lowlevel.__all__)
+    public = {name for module, name in found if module == "kernels"}
+    assert public <= {*kernels.__all__, "lowlevel"}
+
+
+def imported_from_kernels(tree):
+    """Yield (module, name) for each name imported from `kernels` and each attribute of it used."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "kernels":
+                    assert alias.asname is None
+                    yield alias.name, "relu"  # a public name: those used are the attributes below
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            if node.module.split(".")[0] == "kernels":
+                yield from ((node.module, alias.name) for alias in node.names)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if node.value.id == "kernels":
+                yield "kernels", node.attr
+            elif node.value.id == "lowlevel":
+                yield "kernels.lowlevel", node.attr
 
 
 CHAIN = {

@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
 
         print(Sequential.load(options.model, "cpu").summary())
         return 0
-    from kernels.runtime import describe
+    from kernels.lowlevel import describe
 
     for name, value in describe().items():
         print(f"{name:<14}{value}")

@@ -49,7 +49,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def device(chosen: str, say: Callable[[str], None]) -> str:
     """Return "cpu" or "cuda"; where auto settled for cpu, say why."""
-    from kernels.runtime import choose_target
+    from kernels.lowlevel import choose_target
 
     target, reason = choose_target(chosen)
     if reason is not None:

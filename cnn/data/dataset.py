@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.runtime.checks import floating
+from kernels.lowlevel import floating
 
 
 class DataError(RuntimeError):

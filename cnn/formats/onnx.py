@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.common.geometry import Pads, Window, window
-from kernels.runtime.types import Shape
+from kernels.lowlevel import Pads, Shape, Window, window
 
 from .. import checks
 from ..layers import (

@@ -9,8 +9,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize
 
-from kernels.runtime import Array
-from kernels.runtime.types import Shape
+from kernels.lowlevel import Array, Shape
 
 from .. import checks
 from ..files import write_whole

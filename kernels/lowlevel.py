@@ -1,0 +1,105 @@
+"""The level below the public functions, for a library that plans its own training steps.
+
+Operations that do the work of several public ones, those of a training step, and the runtime's
+types. `cnn` uses these and the public functions alone.
+"""
+
+from .common.geometry import Padding, Pads, Pair, Window, pair, sides, window
+from .common.reduce import Moments, accumulator
+from .conv.conv2d import forward_with_moments as conv2d_with_moments
+from .conv.conv2d_pool import Pool
+from .conv.conv2d_pool import backward as conv2d_pool_backward
+from .conv.conv2d_pool import forward as conv2d_pool
+from .conv.conv2d_pool import windows as conv2d_pool_windows
+from .conv.winograd import keeping as keeping_transforms
+from .conv.winograd import suits as transforms_filters
+from .gemm.gemm import check_precision, precision
+from .loss.dense_loss import dense_cross_entropy
+from .loss.dense_loss import fits as fits_dense_cross_entropy
+from .norm.batchnorm import forward as batch_norm_relu
+from .norm.batchnorm_pool import backward as batch_norm_pool_backward
+from .norm.batchnorm_pool import forward as batch_norm_pool
+from .norm.fold import fold_norm
+from .runtime import Array, Target, as_array, choose_target, describe
+from .runtime.arena import Arena
+from .runtime.checks import floating, number, whole, word
+from .runtime.elementwise import Table
+from .runtime.recording import Proof, Recording, Rehearsal
+from .runtime.types import Launch, Shape
+from .step.batch import (
+    Augmentation,
+    Progress,
+    advance,
+    count_batch,
+    count_losses,
+    gather_batch,
+)
+from .step.loss_scale import new_state as new_loss_scale
+from .step.loss_scale import scale_gradient
+from .step.loss_scale import update as update_loss_scale
+from .step.optimizers import (
+    Scalars,
+    adam_scalars,
+    adam_update,
+    average_update,
+    sgd_scalars,
+    sgd_update,
+)
+
+__all__ = [
+    "Arena",
+    "Array",
+    "Augmentation",
+    "Launch",
+    "Moments",
+    "Padding",
+    "Pads",
+    "Pair",
+    "Pool",
+    "Progress",
+    "Proof",
+    "Recording",
+    "Rehearsal",
+    "Scalars",
+    "Shape",
+    "Table",
+    "Target",
+    "Window",
+    "accumulator",
+    "adam_scalars",
+    "adam_update",
+    "advance",
+    "as_array",
+    "average_update",
+    "batch_norm_pool",
+    "batch_norm_pool_backward",
+    "batch_norm_relu",
+    "check_precision",
+    "choose_target",
+    "conv2d_pool",
+    "conv2d_pool_backward",
+    "conv2d_pool_windows",
+    "conv2d_with_moments",
+    "count_batch",
+    "count_losses",
+    "dense_cross_entropy",
+    "describe",
+    "fits_dense_cross_entropy",
+    "floating",
+    "fold_norm",
+    "gather_batch",
+    "keeping_transforms",
+    "new_loss_scale",
+    "number",
+    "pair",
+    "precision",
+    "scale_gradient",
+    "sgd_scalars",
+    "sgd_update",
+    "sides",
+    "transforms_filters",
+    "update_loss_scale",
+    "whole",
+    "window",
+    "word",
+]
