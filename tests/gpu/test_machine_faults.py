@@ -168,7 +168,9 @@ def test_a_freed_array(machine, values, empty):
 
 def test_a_sum_that_every_block_adds_to(machine, values):
     report = caught(machine, "block_race", "race", 4, 1, values(4), values(1))
-    assert "block (1, 0, 0)" in report and "races with block (0, 0, 0)" in report
+    # Which blocks meet is chance where several run at once.
+    one, other = re.findall(r"block \((\d), 0, 0\)|another block", report)
+    assert one != other
 
 
 RACES = {

@@ -41,11 +41,14 @@ bool ordered(const Warp &warp, uint32_t before) {
     const Running &running = warp.block->running;
     const Dim3 &grid = running.launch.grid;
     const uint64_t number = block_of(other);
-    const std::string block = "(" + std::to_string(number % grid.x) + ", " +
-                              std::to_string(number / grid.x % grid.y) + ", " +
-                              std::to_string(number / grid.x / grid.y) + ")";
+    // Of several readers the first is known, which may be this block.
+    const std::string block = number == block_of(stamp_of(warp))
+                                  ? "another block"
+                                  : "block (" + std::to_string(number % grid.x) + ", " +
+                                        std::to_string(number / grid.x % grid.y) + ", " +
+                                        std::to_string(number / grid.x / grid.y) + ")";
     fault(FaultKind::race, warp, lane,
-          attempt(warp, at, bytes, access) + " races with block " + block + ", which " + did +
+          attempt(warp, at, bytes, access) + " races with " + block + ", which " + did +
               " the same memory in this launch: " + address_of(running, address, bytes));
 }
 
@@ -140,8 +143,7 @@ inline uint32_t to_do(uint32_t own, Memory &memory, uint64_t address, uint32_t b
 
 template <bool WRITE> uint32_t row_to_do(uint32_t own, const Touched *touched, uint32_t words) {
     uint32_t all = 0;
-    for (uint32_t i = 0; i < words; ++i)
-        all |= to_do<WRITE>(own, touched[i]);
+    for (uint32_t i = 0; i < words; ++i) all |= to_do<WRITE>(own, touched[i]);
     return all;
 }
 
