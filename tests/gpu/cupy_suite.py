@@ -3,8 +3,9 @@
     python -m tests.gpu.cupy_suite [--all] [FILE ...]
 
 A line for each file tells how many of its tests passed and failed, and how many were left out and
-why. Without --all, CuPy's own sampling takes about one of 15 parameter sets of each test, always
-the same ones. FILE is a path below CuPy's tests/cupy_tests.
+why; a run of all files is recorded in bench/results/cupy-tests.json. Without --all, CuPy's own
+sampling takes about one of 15 parameter sets of each test, always the same ones. FILE is a path
+below CuPy's tests/cupy_tests.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from pathlib import Path
 from . import build, device
 from .cupy_left_out import BY_FILE
 
+#: Where a run of all files is recorded.
+RESULT = Path(__file__).parents[2] / "bench" / "results" / "cupy-tests.json"
 #: Seconds that a file may take.
 LIMIT = 1800
 
@@ -92,15 +95,27 @@ def run(file: str, everything: bool = False) -> Outcome:
     return Outcome(found["passed"], found["failed"], Counter(found["left_out"]))
 
 
-def files() -> list[str]:
-    """Return the files of CuPy's tests, without those that are left out, and say which."""
+def files() -> tuple[list[str], dict[str, list[str]]]:
+    """Return the files of CuPy's tests to run, and those that are left out, by reason."""
     root = build.cupy_source() / "tests" / "cupy_tests"
     found = sorted(str(path.relative_to(root)) for path in root.rglob("test_*.py"))
-    for reason, patterns in BY_FILE.items():
-        out = [file for file in found if any(fnmatch.fnmatch(file, one) for one in patterns)]
+    left_out = {
+        reason: [file for file in found if any(fnmatch.fnmatch(file, one) for one in patterns)]
+        for reason, patterns in BY_FILE.items()
+    }
+    for reason, out in left_out.items():
         found = [file for file in found if file not in out]
-        print(f"{len(out)} files left out, {reason}: {', '.join(patterns)}")
-    return found
+        print(f"{len(out)} files left out, {reason}: {', '.join(BY_FILE[reason])}")
+    return found, left_out
+
+
+def outcome_of(file: str, everything: bool) -> Outcome:
+    """Run a file; one that does not come to its end counts as a failure."""
+    try:
+        return run(file, everything)
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        print(error)
+        return Outcome(0, [f"{file}: did not come to its end"], Counter())
 
 
 def main() -> None:
@@ -109,16 +124,29 @@ def main() -> None:
     parser.add_argument("files", nargs="*", metavar="FILE")
     parser.add_argument("--all", action="store_true", help="all tests of a file, not a sample")
     arguments = parser.parse_args()
-    whole = Outcome(0, [], Counter())
-    named = arguments.files or files()
+    whole, by_file = Outcome(0, [], Counter()), {}
+    named, left_out = (arguments.files, {}) if arguments.files else files()
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as executor:
-        outcomes = executor.map(lambda file: run(file, arguments.all), named)
+        outcomes = executor.map(lambda file: outcome_of(file, arguments.all), named)
         for file, outcome in zip(named, outcomes, strict=True):
             print(f"{file}: {outcome}", flush=True)
+            by_file[file] = {"passed": outcome.passed, "left_out": outcome.left_out.total()}
             whole.passed += outcome.passed
             whole.failed += outcome.failed
             whole.left_out += outcome.left_out
     print(f"all: {whole}")
+    if not arguments.files:
+        document = {
+            "made by": f"python -m tests.gpu.cupy_suite{' --all' if arguments.all else ''}",
+            "CuPy": build.CUPY,
+            "parameter sets": "all" if arguments.all else "about one of 15, always the same",
+            "passed": whole.passed,
+            "failed": whole.failed,
+            "left out": dict(whole.left_out.most_common()),
+            "files left out": {reason: len(out) for reason, out in left_out.items()},
+            "files": by_file,
+        }
+        RESULT.write_text(json.dumps(document, indent=1) + "\n")
     sys.exit(bool(whole.failed))
 
 
