@@ -19,6 +19,16 @@ def test_no_circle_of_imports(package):
     assert circles(graph) == []
 
 
+def test_no_wrapper_asks_for_a_targets_name():
+    """Launch shapes, shared memory and bodies are asked of the target: see runtime/target.py."""
+    asking = {
+        path.relative_to(ROOT / "kernels").parts[0]
+        for path in (ROOT / "kernels").rglob("*.py")
+        if "target.name" in path.read_text()
+    }
+    assert asking <= {"runtime"}
+
+
 def test_cnn_uses_the_public_functions_and_the_level_below_them_alone():
     """Each name that `kernels.lowlevel` lists is used, too."""
     found = {

@@ -34,18 +34,8 @@ class Moments(NamedTuple):
 
 def chunks(target: Target, rows: int) -> tuple[int, int]:
     """Return (rows per chunk, chunks) of a two-pass reduction; the rows alone decide."""
-    per_chunk = 1024 if target.name == "cpu" else 128
+    per_chunk = 1024 if target.in_lanes else 128
     return per_chunk, -(-rows // per_chunk)
-
-
-def channel_threads(target: Target, C: int) -> int:
-    """Return the threads of a block whose threads share C channels."""
-    return 1 if target.name == "cpu" else min(max(-(-C // 32), 1) * 32, 256)
-
-
-def one_block(target: Target) -> int:
-    """Return the threads of a launch of one block, which adds up everything."""
-    return 1 if target.name == "cpu" else 256
 
 
 def column_sum(target: Target, x: Array, y: Array) -> None:
@@ -56,7 +46,7 @@ def column_sum(target: Target, x: Array, y: Array) -> None:
     whole = count == 1 and wide == x.dtype  # then there is nothing to add up
     partial = y if whole else target.empty((count, C), wide)
     kernel = _SOURCE.kernel("column_sum", target, x.dtype)
-    kernel((count, 1, 1), channel_threads(target, C), x, partial, rows, C, rows_per_chunk)
+    kernel((count, 1, 1), target.block(C), x, partial, rows, C, rows_per_chunk)
     if not whole:
         sum_partials(target, partial, x.dtype, y)
 

@@ -117,7 +117,7 @@ def _forward(
         return y, moments
     x, g = padded(target, x, s.window)
     rows = y.size // s.F
-    split: gemm.Split = "never" if with_moments else "on cuda"
+    split: gemm.Split = "never" if with_moments else "in tiles"
     work = gemm.divide(target, x.dtype, rows, s.F // groups, s.K, groups, split=split)
     vectors = _vectors(target, x, s.C, groups), _vectors(target, w, s.C // groups)
     if work.splits > 1:
@@ -127,7 +127,7 @@ def _forward(
         sum_outputs(target, partial, b, y, relu=relu)
         return y, None
     launch = gemm.product(SOURCE, "conv2d_forward", target, x.dtype, work, vectors=vectors)
-    parts = 1 if target.name == "cpu" else 4  # of a block's rows, for its threads to share
+    parts = min(target.threads, 4)  # of a block's rows, for its threads to share
     if with_moments:
         moments = Moments.empty(target, work.grid[0] * parts, s.F, x.dtype)
     arrays = (x, w, b, y, *(moments or (None,) * 3))
@@ -237,7 +237,7 @@ def _input_gradient(target: Target, dy: Array, x: Array, w: Array, s: _Sizes, gr
         taps = Lattice(down.tap, across.tap, down.taps, across.taps, down.step, across.step)
         vectors = _vectors(target, source, s.F, groups), _vectors(target, w, channels)
         depth = down.taps * across.taps * filters
-        split: gemm.Split = "on cuda" if rows == s.N * g.H * g.W else "never"
+        split: gemm.Split = "in tiles" if rows == s.N * g.H * g.W else "never"
         work = gemm.divide(target, x.dtype, rows, channels, depth, groups, split=split)
         whole = work.splits == 1  # then there is nothing to add up
         partial = dx if whole else target.empty((work.splits, *dx.shape), accumulator(x.dtype))

@@ -65,7 +65,7 @@ def windows(
     pool = Pool(window.OH // kernel[0], window.OW // kernel[1], *kernel)
     if taps not in (2, 4) or window.DW != 1 or pool.PH * pool.PW == 0:
         return None
-    if target.name != "cpu":
+    if not target.in_lanes:
         return pool
     layouts = _layouts(target, window, pool, filters, dtype)
     return pool if all(layout.shared <= _MOST_ON_CPU for layout in layouts) else None
@@ -111,7 +111,7 @@ def backward(
     only what is not zero is multiplied.
     """
     target, (dy, y, x, w) = checks.arrays(dy=dy, y=y, x=x, w=w)
-    if target.name != "cpu":
+    if not target.in_lanes:
         convolved = _unpooled(target, dy, y, argmax, window, pool)
         return gradients(target, convolved, x, w, dw, db, window, need_dx=need_dx)
     _filter_gradient(target, dy, y, argmax, x, dw, db, window, pool)

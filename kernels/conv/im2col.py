@@ -69,13 +69,14 @@ def col2im(
 
 
 def padded(target: Target, x: Array, g: Window) -> tuple[Array, Window]:
-    """Return images x (N, H, W, C) and the window over them, on `cpu` with their padding.
+    """Return images x (N, H, W, C) and the window over them, with their padding where that pays.
 
-    Its GEMM reads x where it lies, and rows that reach into padding take several times as long.
+    The GEMM in SIMD lanes reads x where it lies; rows that reach into padding take it several times
+    as long.
     """
     rows, columns = _reach(g)
     inside = 0 == g.PH == g.PW and rows <= g.H and columns <= g.W
-    if target.name != "cpu" or inside or rows * columns > 2 * g.H * g.W:
+    if not target.in_lanes or inside or rows * columns > 2 * g.H * g.W:
         return x, g
     return with_padding(target, x, g)
 

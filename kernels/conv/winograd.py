@@ -30,7 +30,6 @@ _BLOCKS = 16  # that few tiles are shared out over, so that there are some for e
 #: By ``bench/tune.py``: the most tiles in shared memory at a time, and how many at least the filter
 #: gradient gives a partial result of its own.
 ON_CPU = {"tiles": 32, "tiles_a_split": 96}
-_MOST_SHARED = {"cpu": 2**21}  # bytes a block may have; 48 KB elsewhere
 _MOST_SPLITS = 16  # of the filter gradient
 _changed: ContextVar[Array | None] = ContextVar("changed", default=None)
 
@@ -69,7 +68,7 @@ def suits(
 ) -> bool:
     """Return whether a convolution from C channels to F filters is to be done this way."""
     g = window
-    if target.name != "cpu" or gemm.rounds() or min(C, F) < _LEAST_CHANNELS:
+    if not target.in_lanes or gemm.rounds() or min(C, F) < _LEAST_CHANNELS:
         return False
     if (g.KH, g.KW, g.SH, g.SW, g.DH, g.DW, groups) != (3, 3, 1, 1, 1, 1, 1):
         return False
@@ -195,7 +194,7 @@ def _tiles(target: Target, dtype: Any, outputs: Shape, C: int, F: int) -> Tiles:
     unit = max(lanes, height)
     depth = -(-C // unit) * unit
     tiles = Tiles(-(-outputs[0] // _TILE), -(-outputs[1] // _TILE), 0, depth, width)
-    room = _MOST_SHARED.get(target.name, 48 * 1024) - _shared(tiles, itemsize)
+    room = target.shared_bytes - _shared(tiles, itemsize)
     fitting = room // (_POINTS * (depth + width) * itemsize)
     tiles.chunk = max(min(fitting, ON_CPU["tiles"]) // height * height, 0)
     return tiles

@@ -38,7 +38,7 @@ def dense(x: Array, w: Array, b: Array | None = None, *, relu: bool = False) -> 
         checks.shape("b", b, (outputs,), "one bias per output")
     y = target.empty((rows, outputs), x.dtype)
     vectors = gemm.in_vectors(target, x, inputs), gemm.in_vectors(target, w, inputs)
-    work = gemm.divide(target, x.dtype, rows, outputs, inputs, split="on cuda")
+    work = gemm.divide(target, x.dtype, rows, outputs, inputs, split="in tiles")
     if work.splits > 1:
         launch = gemm.product(_SOURCE, "dense_partial", target, x.dtype, work, vectors=vectors)
         partial = target.empty((work.splits, rows, outputs), accumulator(x.dtype))
@@ -88,7 +88,7 @@ def dense_backward(
     dx = None
     if need_dx:
         dx = target.empty((rows, inputs), x.dtype)
-        _product(target, "dense_input_gradient", (dy, w, dx), rows, inputs, outputs, "on cuda")
+        _product(target, "dense_input_gradient", (dy, w, dx), rows, inputs, outputs, "in tiles")
     _product(target, "dense_weight_gradient", (dy, x, dw), outputs, inputs, rows, "always")
     if db is not None:
         column_sum(target, dy, db)

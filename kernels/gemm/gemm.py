@@ -101,7 +101,7 @@ _SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 MOST_IN_ROWS = 64
 _NARROW = {"float16": "fp16", "bfloat16": "bf16"}
 #: Where k may be divided among blocks, whose partial sums are then to be added up.
-Split = Literal["never", "on cuda", "always"]
+Split = Literal["never", "in tiles", "always"]
 
 _precision: ContextVar[str] = ContextVar("precision", default="fp32")
 
@@ -173,7 +173,7 @@ def product(
 
 
 def in_vectors(target: Target, array: Array, *lengths: int) -> bool:
-    """Whether an operand may be copied 16 bytes at a time, as it is on `cuda`.
+    """Whether the threads of a block may copy an operand 16 bytes at a time.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def in_vectors(target: Target, array: Array, *lengths: int) -> bool:
         Elements from one of its rows to the next, and of what is contiguous in a row.
     """
     units = [length * array.itemsize for length in lengths]
-    return target.name != "cpu" and not any(unit % 16 for unit in [target.address(array), *units])
+    return not target.in_lanes and not any(unit % 16 for unit in [target.address(array), *units])
 
 
 def constants(tile: Tile, dtype: Any, precision: str, vectors: tuple[bool, bool]) -> dict[str, Any]:
@@ -226,13 +226,14 @@ def divide(
 
     Parameters
     ----------
-    split : {"never", "on cuda", "always"}
-        Where k may be divided among blocks, whose partial sums are then to be added up.
+    split : {"never", "in tiles", "always"}
+        Where k may be divided among blocks, whose partial sums are then to be added up: "in tiles"
+        where blocks have many threads, each with a tile of the output.
     whole_rows : bool
         Whether a block must have all columns; see `has_whole_rows`.
     """
     check_precision(_precision.get(), target, dtype)
-    if target.name == "cpu":
+    if target.in_lanes:
         rows, columns = (
             min(-(-M // ON_CPU["rows"]), ON_CPU["blocks"]),
             -(-N // target.constants["BN"]),
@@ -282,7 +283,7 @@ def _cheapest(
 
 def has_whole_rows(target: Target, N: int) -> bool:
     """Whether a block can have all of N columns."""
-    if target.name == "cpu":
+    if target.in_lanes:
         return target.constants["BN"] >= N
     return N <= MOST_IN_ROWS
 

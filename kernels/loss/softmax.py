@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.reduce import accumulator, one_block
+from ..common.reduce import accumulator
 from ..runtime import Array, Source, Target, checks
 from ..runtime.types import Grid
 
@@ -180,14 +180,14 @@ def _labels(target: Target, labels: Any, N: int) -> Array:
 
 
 def _grid(target: Target, rows: int, C: int) -> Grid:
-    """One block a row; on cpu, where a block costs more than a short row, several rows a block."""
-    blocks = target.stride_grid(rows * max(C, 1))[0] if target.name == "cpu" else rows
+    """One block a row; several rows where a block is one thread and costs more than a short row."""
+    blocks = target.stride_grid(rows * max(C, 1))[0] if target.in_lanes else rows
     return min(rows, blocks), 1, 1
 
 
 def _threads(target: Target, C: int) -> int:
     """One warp for up to 1024 columns, which suits small class counts; then more."""
-    return 1 if target.name == "cpu" else 32 if C <= 1024 else 256
+    return target.block(1 if C <= 1024 else C)
 
 
 def _room(target: Target, rows: Array) -> int:
@@ -202,7 +202,7 @@ def _divisor(
     """Return the summed weights of the labels that count, for rows (N, C)."""
     divisor = target.empty((1,), accumulator(rows.dtype))
     kernel = _SOURCE.kernel("loss_divisor", target, rows.dtype)
-    one = (1, 1, 1), one_block(target)
+    one = (1, 1, 1), target.threads
     kernel(*one, labels, weight, divisor, *rows.shape, ignore_index)
     return divisor
 
@@ -211,5 +211,5 @@ def _sum(target: Target, losses: Array, dtype: Any, divisor: Array | None) -> Ar
     """Return the ordered sum of the losses, over the divisor where there is one."""
     loss = target.empty((), dtype)
     kernel = _SOURCE.kernel("sum_losses", target, dtype)
-    kernel((1, 1, 1), one_block(target), losses, divisor, loss, losses.size)
+    kernel((1, 1, 1), target.threads, losses, divisor, loss, losses.size)
     return loss

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..common.reduce import Moments, accumulator, channel_threads, chunks, one_block, sum_partials
+from ..common.reduce import Moments, accumulator, chunks, sum_partials
 from ..runtime import Array, Source, Target, checks
 
 _SOURCE = Source("norm/batchnorm.cu")
@@ -159,7 +159,7 @@ def statistics(
         grid = (-(-C // target.lanes(8 if wide == "float64" else 4)), 1, 1)
         arrays = (*moments, mean, inv_std, running_mean, running_var)
         sizes = (rows, C, len(moments.counts))
-        kernel(grid, one_block(target), *arrays, *sizes, momentum, eps)
+        kernel(grid, target.threads, *arrays, *sizes, momentum, eps)
     else:
         kernel = _SOURCE.kernel("batch_norm_running", target, x.dtype)
         grid = target.stride_grid(C)
@@ -172,7 +172,7 @@ def _moments(target: Target, x: Array) -> Moments:
     rows_per_chunk, count = chunks(target, rows)
     moments = Moments.empty(target, count, C, x.dtype)
     kernel = _SOURCE.kernel("batch_norm_chunks", target, x.dtype)
-    kernel((count, 1, 1), channel_threads(target, C), x, *moments, rows, C, rows_per_chunk)
+    kernel((count, 1, 1), target.block(C), x, *moments, rows, C, rows_per_chunk)
     return moments
 
 
@@ -228,7 +228,7 @@ def batch_norm_backward(
     partial = target.empty((2, count, C), wide)
     kernel = _SOURCE.kernel("batch_norm_gradient_chunks", target, x.dtype)
     arrays = (dy, x, y, mean, inv_std, partial[0], partial[1])
-    kernel((count, 1, 1), channel_threads(target, C), *arrays, rows, C, rows_per_chunk)
+    kernel((count, 1, 1), target.block(C), *arrays, rows, C, rows_per_chunk)
     direct = (out_dbeta, out_dgamma) if x.dtype == wide else (None, None)
     dbeta = sum_partials(target, partial[0], wide, direct[0])
     dgamma = sum_partials(target, partial[1], wide, direct[1])

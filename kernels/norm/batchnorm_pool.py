@@ -6,7 +6,7 @@ The pool's windows touch and do not overlap; they have few pixels, over which lo
 from __future__ import annotations
 
 from ..common.geometry import Window
-from ..common.reduce import Moments, accumulator, channel_threads, chunks, sum_partials
+from ..common.reduce import Moments, accumulator, chunks, sum_partials
 from ..runtime import Array, Source, checks
 from .batchnorm import BatchNormSaved, statistics
 
@@ -83,7 +83,7 @@ def backward(
     kernel = _SOURCE.kernel("batch_norm_pool_sums", target, x.dtype, **taps)
     arrays = (dy, x, y, argmax, *moments, partial[0], partial[1])
     sizes = (window, windows, C, int(relu), windows_per_chunk)
-    kernel((count, 1, 1), channel_threads(target, C), *arrays, *sizes)
+    kernel((count, 1, 1), target.block(C), *arrays, *sizes)
     sums = [sum_partials(target, part, wide) for part in (partial[0], partial[1])]
     dx = target.empty(x.shape, x.dtype)
     kernel = _SOURCE.kernel("batch_norm_pool_input_gradient", target, x.dtype, **taps)

@@ -74,6 +74,8 @@ class CpuTarget(Allocator):
     dtypes: tuple[str, ...] = ("float32", "float64")
     precisions: tuple[str, ...] = ("fp32",)
     near_bytes = 2**18
+    in_lanes = True
+    shared_bytes = 2**21
     threads = 1
 
     def __init__(self) -> None:
@@ -123,6 +125,10 @@ class CpuTarget(Allocator):
         It depends on the count alone, not on the cores, so that results do not either.
         """
         return (min(-(-count // _ELEMENTS_PER_BLOCK), 2**31 - 1), 1, 1)
+
+    def block(self, items: int) -> int:
+        """Return the threads of a block: one."""
+        return 1
 
     def replayer(self, launches: list[Launch]) -> Launch:
         """Return a function that runs bound launches in order, by one call into C++."""

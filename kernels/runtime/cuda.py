@@ -28,6 +28,8 @@ class CudaTarget(Allocator):
     constants: dict[str, int] = {}
     dtypes: tuple[str, ...] = ("float32", "float64", "float16", "bfloat16")
     near_bytes = 0
+    in_lanes = False
+    shared_bytes = 48 * 1024
     threads = 256
 
     def __init__(self, device: int) -> None:
@@ -132,6 +134,10 @@ class CudaTarget(Allocator):
     def stride_grid(self, count: int) -> Grid:
         """Return the grid of a GRID_STRIDE kernel over `count` elements."""
         return (min(-(-count // self.threads), _BLOCKS), 1, 1)
+
+    def block(self, items: int) -> int:
+        """Return the threads of a block that shares so many items, in whole warps."""
+        return min(max(-(-items // 32), 1) * 32, self.threads)
 
     def lanes(self, itemsize: int) -> int:
         """Return how many elements one thread treats as a unit: one."""

@@ -19,6 +19,10 @@ class Target(Protocol):
     #: Kernels copy an input that they read several times to shared memory if it is no larger than
     #: this: what stays in a core's own cache, or 0 where other threads hide the latency.
     near_bytes: int
+    #: Whether a block is one thread, whose outputs lie in the lanes of SIMD registers. Kernels with
+    #: a body for such blocks and one for blocks of many threads choose by it.
+    in_lanes: bool
+    shared_bytes: int  #: the most shared memory that a block may have without being asked for
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -70,3 +74,6 @@ class Target(Protocol):
     @property
     def threads(self) -> int:
         """Threads per block of a kernel that admits any block size."""
+
+    def block(self, items: int) -> int:
+        """Return the threads of a block that shares so many items: no more than `threads`."""

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..common.reduce import one_block
 from ..images.augment import frame_bytes
 from ..runtime import Array, Source, Target, checks
 from ..runtime.types import Shape
@@ -92,7 +91,7 @@ def count_batch(
     """Add a batch's mean loss () and the hits of its outputs (rows, classes) to the totals."""
     kernel = _SOURCE.kernel("count_batch", target, outputs.dtype)
     arrays = (loss, outputs, labels, progress.totals)
-    kernel((1, 1, 1), one_block(target), *arrays, *outputs.shape)
+    kernel((1, 1, 1), target.threads, *arrays, *outputs.shape)
 
 
 def count_losses(
@@ -104,7 +103,7 @@ def count_losses(
     """
     kernel = _SOURCE.kernel("count_losses", target, outputs.dtype)
     arrays = (losses, outputs, labels, progress.totals)
-    kernel((1, 1, 1), one_block(target), *arrays, *outputs.shape)
+    kernel((1, 1, 1), target.threads, *arrays, *outputs.shape)
 
 
 def advance(target: Target, dtype: Any, rows: int, progress: Progress) -> None:
