@@ -12,6 +12,7 @@ import cnn.model
 import cnn.network
 import gpu.device
 import gpu.plugin
+import kernels.lowlevel
 from cells import Cells, is_whole
 from kernels import runtime
 from kernels.gemm import gemm
@@ -120,7 +121,7 @@ def a_gpu_that_is_emulated_is_chosen_by_name():
 
     with pytest.MonkeyPatch.context() as patch:
         if not gpu.device.real_gpu():
-            for module in (runtime, runtime.targets, cnn.network, cnn.model):
+            for module in (runtime, runtime.targets, kernels.lowlevel, cnn.network, cnn.model):
                 patch.setattr(module, "choose_target", choose)
         yield
 

@@ -19,9 +19,10 @@ from ..common.reduce import accumulator
 from ..runtime import KernelError
 from ..runtime.cuda import unavailable
 
-NAMESPACE = "cnn_" + __package__.replace(".", "__")
+_PACKAGE = __package__.rpartition(".")[0]  # whatever name it goes by
+NAMESPACE = "cnn_" + _PACKAGE.replace(".", "__")
 
-_kernels: Any = importlib.import_module(__package__)  # whatever name it goes by
+_kernels: Any = importlib.import_module(_PACKAGE)
 
 
 def _operator(
@@ -84,7 +85,7 @@ def _refuse_transforms(name: str, key: str) -> None:
             and any(tensor.requires_grad for tensor in tensors)
         ):
             raise RuntimeError(
-                f"{__package__}.torch supports torch.autograd in reverse mode only, neither "
+                f"{__package__} supports torch.autograd in reverse mode only, neither "
                 "forward mode nor the gradients of torch.func (grad, vjp, jvp, jacrev, jacfwd)"
             )
         return kernel.call_boxed(keyset, *arguments)
@@ -93,7 +94,7 @@ def _refuse_transforms(name: str, key: str) -> None:
 
 
 def _no_gradients(ctx: Any, *_: Any) -> Any:
-    raise RuntimeError(f"the gradients of {__package__}.torch cannot be differentiated again")
+    raise RuntimeError(f"the gradients of {__package__} cannot be differentiated again")
 
 
 def _to_kernels(value: Any) -> Any:

@@ -10,8 +10,7 @@ import re
 import numpy as np
 import pytest
 
-from kernels import runtime
-from kernels.loss import softmax
+from kernels import runtime, softmax
 from kernels.runtime.source import Source
 from paths import CALLS, FLOAT
 
