@@ -44,7 +44,7 @@ class Lattice(ctypes.Structure):
     ]
 
 
-def pair(name: str, value: Pair, least: int) -> tuple[int, int]:
+def pair(name: str, value: Any, least: int) -> tuple[int, int]:
     """Return an int or (h, w) as a pair of whole numbers of at least `least`."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         if len(value) != 2:
@@ -58,7 +58,7 @@ def window(
     size: tuple[int, int],
     kernel: Pair,
     *,
-    stride: Pair,
+    stride: Pair | None,
     padding: Padding,
     dilation: Pair,
     ceil_mode: bool = False,
@@ -71,14 +71,14 @@ def window(
     size : tuple of int
         Height and width of the image.
     kernel, stride, dilation : int or (h, w)
-        At least 1.
+        At least 1. A stride of None is the kernel's size; for pools only.
     padding : int, (h, w), ((top, bottom), (left, right)), "valid" or "same"
         "same" gives ceil(size / stride) outputs, the odd cell going to the bottom and right.
     ceil_mode : bool
         Round the number of outputs up, as long as the last window starts inside the image or its
         top or left padding.
     pool : bool
-        Padding is then limited to the window's extent minus one on each side.
+        Whether it is a pool's: padding is then at most the window's extent minus one on each side.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def window(
         If one is out of range, or no window fits the padded image.
     """
     kernels = pair("kernel", kernel, 1)
-    strides = pair("stride", stride, 1)
+    strides = kernels if pool and stride is None else pair("stride", stride, 1)
     dilations = pair("dilation", dilation, 1)
     extents = [d * (k - 1) + 1 for k, d in zip(kernels, dilations, strict=True)]
     pads = _pads(padding, size, extents, strides)

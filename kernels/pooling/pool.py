@@ -239,7 +239,7 @@ def _window(
     return window(
         (H, W),
         kernel,
-        stride=kernel if stride is None else stride,
+        stride=stride,
         padding=padding,
         dilation=dilation,
         ceil_mode=ceil_mode,
