@@ -80,7 +80,7 @@ def flag(name: str, value: Any) -> bool:
     """Return True or False, which may be given as 1 or 0."""
     value = plain(value)
     if not isinstance(value, int) or value not in (0, 1):
-        raise TypeError(f"{name}: got {_named(value)}, expected True or False")
+        raise TypeError(f"{name}: got {shown(value)}, expected True or False")
     return bool(value)
 
 
@@ -106,14 +106,14 @@ def tuples(name: str, value: Any) -> Any:
 def instance(name: str, value: Any, kind: type[Any]) -> Any:
     """Return a value that is of a class."""
     if not isinstance(value, kind):
-        raise TypeError(f"{name}: got {_named(value)}, expected an object of class {kind.__name__}")
+        raise TypeError(f"{name}: got {shown(value)}, expected an object of class {kind.__name__}")
     return value
 
 
 def function(name: str, value: Any) -> Any:
     """Return a value that can be called, but no class, whose objects were meant."""
     if isinstance(value, type) or not callable(value):
-        raise TypeError(f"{name}: got {_named(value)}, expected an object that can be called")
+        raise TypeError(f"{name}: got {shown(value)}, expected an object that can be called")
     return value
 
 
@@ -121,12 +121,12 @@ def sequence(name: str, value: Any, of: str) -> list[Any]:
     """Return what a value holds, if it holds anything."""
     scalar = getattr(value, "ndim", 1) == 0  # an array of no dimension has the methods of others
     if scalar or isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        raise TypeError(f"{name}: got {_named(value)}, expected a sequence {of}")
+        raise TypeError(f"{name}: got {shown(value)}, expected a sequence {of}")
     return list(value)
 
 
-def _named(value: Any) -> str:
-    """Return what a message shows of a value: of one that may be long, its class."""
+def shown(value: Any) -> str:
+    """Return a value as messages show it: numbers and strings, of anything else the class."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
     known = isinstance(value, (str, int, float, type(None)))

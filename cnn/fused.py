@@ -10,7 +10,6 @@ from kernels.lowlevel import (
     Moments,
     Pool,
     Progress,
-    Window,
     as_array,
     batch_norm_pool,
     batch_norm_pool_backward,
@@ -20,7 +19,6 @@ from kernels.lowlevel import (
     conv2d_with_moments,
     count_losses,
     dense_cross_entropy,
-    window,
 )
 
 from .layers import BatchNorm, Conv2D, Dense, Layer, MaxPool2D
@@ -135,7 +133,7 @@ class Norm(Layer):
         if self.pool is None:
             y, self._saved = batch_norm_relu(*arrays, **options)
         else:
-            options["window"] = self._windows(x)
+            options["window"] = self.pool.window
             y, self._argmax, self._saved = batch_norm_pool(*arrays, **options)
         self._y = y
         return y
@@ -148,13 +146,7 @@ class Norm(Layer):
             options = {"relu": self.relu, "y": self._y, "out_dgamma": dgamma, "out_dbeta": dbeta}
             return kernels.batch_norm_backward(dy, self._x, gamma, self._saved, **options)[0]
         arrays = (dy, self._x, self._y, self._argmax, gamma, self._saved, dgamma, dbeta)
-        return batch_norm_pool_backward(*arrays, self._windows(self._x), self.relu)
-
-    def _windows(self, x: Array) -> Window:
-        assert self.pool is not None
-        kernel = self.pool.kernel
-        size = x.shape[1:3]
-        return window(size, kernel, stride=kernel, padding=0, dilation=1, pool=True)[0]
+        return batch_norm_pool_backward(*arrays, self.pool.window, self.relu)
 
 
 class ConvNorm(Norm):

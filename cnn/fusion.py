@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from kernels.lowlevel import Pool, conv2d_pool_windows, fits_dense_cross_entropy, pair
+from kernels.lowlevel import Pool, conv2d_pool_windows, fits_dense_cross_entropy
 
 from .forward_only import ForwardConv, ForwardDense
 from .fused import ConvNorm, ConvPool, DenseLoss, Norm, WithReLU
@@ -136,9 +136,9 @@ def _max_pool(layers: Sequence[Layer]) -> MaxPool2D | None:
 
 def _is_plain(pool: MaxPool2D) -> bool:
     """Whether windows do not overlap, have no gaps, lie in the image and have up to 16 pixels."""
-    kernel, stride = pair("kernel", pool.kernel, 1), pair("stride", pool.stride or pool.kernel, 1)
-    plain = kernel == stride and pool.padding in (0, "valid") and pool.dilation == 1
-    return plain and not pool.ceil_mode and kernel[0] * kernel[1] <= 16
+    g = pool.window
+    plain = (g.KH, g.KW) == (g.SH, g.SW) and pool.padding in (0, "valid") and pool.dilation == 1
+    return plain and not pool.ceil_mode and g.KH * g.KW <= 16
 
 
 def _pool_of_conv(network: Network, conv: Conv2D, after: Sequence[Layer]) -> Pool | None:
@@ -146,6 +146,6 @@ def _pool_of_conv(network: Network, conv: Conv2D, after: Sequence[Layer]) -> Poo
     pool = _max_pool(after)
     if pool is None or not _is_plain(pool) or conv.groups != 1:
         return None
-    kernel = pair("kernel", pool.kernel, 1)
+    kernel = pool.window.KH, pool.window.KW
     filters = conv.parameters["weight"].shape
     return conv2d_pool_windows(network.target, network.dtype, filters, conv.window, kernel)

@@ -7,8 +7,8 @@ from typing import Any
 from kernels.lowlevel import Arena, Array, Proof, Recording, Rehearsal, floating
 
 from .fusion import fuse_for_prediction
-from .layers import arrays_of, recordable, unchanged
 from .network import Network
+from .recordable import arrays_of, recordable, unchanged
 
 _MOST_RECORDINGS = 4  # of different batch sizes; the oldest is dropped
 

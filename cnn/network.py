@@ -153,7 +153,8 @@ class Network:
         shape, self.output_shapes = self.input_shape, []
         for position, layer in enumerate(self.layers):
             if not isinstance(layer, Layer):
-                raise TypeError(f"layers: got {layer!r} at position {position}, expected a Layer")
+                got = checks.shown(layer)
+                raise TypeError(f"layers: got {got} at position {position}, expected a Layer")
             # A layer remembers its last forward, so it has one place only.
             if layer.built or any(layer is other for other in self.layers[:position]):
                 raise ValueError(

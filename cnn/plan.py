@@ -28,7 +28,8 @@ from kernels.lowlevel import (
 
 from .fused import DenseLoss
 from .fusion import fuse
-from .layers import Layer, arrays_of, recordable, restore, unchanged
+from .layers import Layer
+from .recordable import arrays_of, recordable, restore, unchanged
 from .training import Course, Training
 
 _MOST_STEPS = 1024  # of one replay: a CUDA graph of them has some ten thousand launches

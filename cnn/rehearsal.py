@@ -15,10 +15,11 @@ from kernels.lowlevel import Arena, Array, Rehearsal, Shape, precision
 
 from .data.dataset import Dataset
 from .evaluation import BATCH_SIZE
-from .layers import Layer, recordable, unchanged
+from .layers import Layer
 from .losses import Loss
 from .network import Network
 from .plan import Plan
+from .recordable import recordable, unchanged
 from .step import take_step
 from .training import Training
 

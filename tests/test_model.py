@@ -310,7 +310,7 @@ def test_layers_of_a_model_that_failed_can_be_used_again():
 @pytest.mark.parametrize(
     ("arguments", "error", "sentence"),
     [
-        (([ReLU], (4,)), TypeError, "layers: got <class 'cnn.layers.ReLU'> at position 0, exp"),
+        (([ReLU], (4,)), TypeError, "layers: got the class ReLU at position 0, expected a Layer"),
         (([Dense(3)], (4, 4, 1)), ValueError, "Dense: got inputs of shape (4, 4, 1), expected"),
         (([Dense(3)], (4,), "gpu"), ValueError, "device: got 'gpu', expected 'auto', 'cpu' or"),
         (([Dense(3)], (4,), "cpu", "float16"), TypeError, "dtype: got float16 on cpu, expected"),

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.lowlevel import Pads, Shape, Window, window
+from kernels.lowlevel import Shape, Window
 
 from .. import checks
 from ..layers import (
@@ -181,7 +181,7 @@ def _channels_last(graph: _Graph, x: str, shape: Shape) -> str:
 
 
 def _conv2d(graph: _Graph, layer: Conv2D, x: str, shape: Shape) -> str:
-    g, _ = _window(layer, shape)
+    g = layer.window
     arrays = [graph.constant("weight", layer.parameters["weight"].transpose(0, 3, 1, 2))]
     if layer.bias:
         arrays.append(graph.constant("bias", layer.parameters["bias"]))
@@ -190,7 +190,7 @@ def _conv2d(graph: _Graph, layer: Conv2D, x: str, shape: Shape) -> str:
 
 
 def _max_pool2d(graph: _Graph, layer: MaxPool2D, x: str, shape: Shape) -> str:
-    g, _ = _window(layer, shape)
+    g = layer.window
     sizes = _sizes(g)
     top, left, bottom, right = sizes["pads"]
     if max(top, bottom) >= g.KH or max(left, right) >= g.KW:
@@ -202,7 +202,7 @@ def _max_pool2d(graph: _Graph, layer: MaxPool2D, x: str, shape: Shape) -> str:
 
 
 def _avg_pool2d(graph: _Graph, layer: AvgPool2D, x: str, shape: Shape) -> str:
-    g, padding = _window(layer, shape)
+    g, padding = layer.window, layer.pads
     if not layer.count_include_pad:
         padding = (0, 0), (0, 0)
     sizes = _sizes(g)
@@ -267,18 +267,6 @@ _WRITERS: dict[type[Layer], Callable[[_Graph, Any, str, Shape], str]] = {
     Dropout: _dropout,
     Flatten: _flatten,
 }
-
-
-def _window(layer: Conv2D | MaxPool2D | AvgPool2D, shape: Shape) -> tuple[Window, Pads]:
-    """Return a layer's window over images of `shape`, and its padding on each side."""
-    return window(
-        (shape[0], shape[1]),
-        layer.kernel,
-        stride=layer.kernel if layer.stride is None else layer.stride,
-        padding=layer.padding,
-        dilation=layer.dilation,
-        ceil_mode=getattr(layer, "ceil_mode", False),
-    )
 
 
 def _sizes(g: Window) -> dict[str, list[int]]:

@@ -1,0 +1,119 @@
+"""The base class of layers."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from kernels.lowlevel import Array, Shape, Target, as_array
+
+from .. import checks
+from ..initializers import Initializer
+
+
+class Layer:
+    """Base class of layers; a subclass is a dataclass whose fields are its settings.
+
+    Attributes
+    ----------
+    parameters, gradients, state : dict of str to array
+        Trained arrays, their gradients of the last backward, and arrays that are saved but not
+        trained; empty until the layer is built.
+    need_dx : bool
+        Whether `backward` must return dx; false for the first layer of a model.
+    seed, draws : int
+        Seed of the layer's random numbers, and how many times it has drawn some.
+    recordable : bool
+        Whether forward and backward do nothing on the device but launch kernels, on the same arrays
+        every time; a `Trainer` then replays the launches without calling the methods again. Not
+        inherited: each class sets it in its own body.
+    built : bool
+        Whether the layer is part of a model or has been used alone.
+    """
+
+    need_dx = True
+    seed = 0
+    draws = 0
+    recordable = False
+    built = False
+
+    @cached_property
+    def parameters(self) -> dict[str, Array]:
+        """Trained arrays by name."""
+        return {}
+
+    @cached_property
+    def gradients(self) -> dict[str, Array]:
+        """Gradients by the names of the parameters."""
+        return {}
+
+    @cached_property
+    def state(self) -> dict[str, Array]:
+        """Arrays that are saved but not trained, by name."""
+        return {}
+
+    @cached_property
+    def declared(self) -> dict[str, tuple[Shape, Initializer, bool]]:
+        """Shape, initializer and whether it is trained, of every array that `build` declared."""
+        return {}
+
+    def declare(
+        self, name: str, shape: Shape, initializer: Initializer, trained: bool = True
+    ) -> None:
+        """Declare an array; called by `build`."""
+        self.declared[name] = (shape, initializer, trained)
+
+    def build(self, shape: Shape) -> Shape:
+        """Declare arrays for inputs of `shape`, without the batch axis; return the output's.
+
+        Raises
+        ------
+        ValueError
+            If the layer cannot take inputs of that shape.
+        """
+        return shape
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """Return the layer's output for x (N, ...).
+
+        What `backward` needs is kept in attributes, which another thread's forward overwrites: the
+        result must not be read back from them.
+        """
+        raise NotImplementedError
+
+    def backward(self, dy: Array) -> Array:
+        """Store the gradients of the parameters and return dx, for the last forward's x."""
+        raise NotImplementedError
+
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments of the constructor that make an equal layer."""
+        return {f.name: checks.plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
+
+    def ready(self, x: Any) -> Array:
+        """Return x as an array; a layer used without a model is built for it first."""
+        target, x = as_array("x", x)
+        if not self.built:
+            self.build(x.shape[1:])
+            self.allocate(target, x.dtype, np.random.default_rng(self.seed))
+        return x
+
+    def allocate(self, target: Target, dtype: Any, generator: np.random.Generator) -> None:
+        """Allocate each declared array by itself; a model gives views of its buffers instead."""
+        for name, (shape, initializer, trained) in self.declared.items():
+            values = target.array(initializer(generator, shape).astype(dtype))
+            (self.parameters if trained else self.state)[name] = values
+            if trained:
+                self.gradients[name] = target.zeros(shape, dtype)
+        self.built = True
+
+
+def image_size(layer: Layer, shape: Shape) -> tuple[int, int, int]:
+    """Return the shape (H, W, C) of a layer's inputs, or raise ValueError if they are no images."""
+    if len(shape) != 3:
+        name = type(layer).__name__
+        raise ValueError(f"{name}: got inputs of shape {shape}, expected images (H, W, C)")
+    H, W, C = shape
+    return H, W, C

@@ -1,0 +1,44 @@
+"""Parts of a training (layers, loss, optimizer): which may be recorded, and what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from kernels.lowlevel import Array
+
+
+def recordable(part: Any) -> bool:
+    """Whether the class of a layer, loss, optimizer or the like says that it only launches kernels.
+
+    A class that derives from one that says so has methods of its own, and must say so itself.
+    """
+    return bool(type(part).__dict__.get("recordable", False))
+
+
+def arrays_of(parts: Sequence[Any], kind: type[Any]) -> list[Array]:
+    """Return the arrays of class `kind` in the attributes of objects, or in dicts among these.
+
+    Arrays of Python objects are left out: no kernel takes them.
+    """
+    values = [value for part in parts for value in vars(part).values()]
+    values += [entry for value in values if isinstance(value, dict) for entry in value.values()]
+    return [value for value in values if isinstance(value, kind) and not value.dtype.hasobject]
+
+
+def restore(part: Any, attributes: dict[str, Any]) -> None:
+    """Set an object's attributes to those given, and delete all others."""
+    vars(part).clear()
+    vars(part).update(attributes)
+
+
+@contextmanager
+def unchanged(parts: Sequence[Any]) -> Iterator[None]:
+    """Restore the attributes of objects at the end of a ``with`` block."""
+    before = [(part, dict(vars(part))) for part in parts]
+    try:
+        yield
+    finally:
+        for part, attributes in before:
+            restore(part, attributes)
