@@ -42,7 +42,7 @@ _FAILURES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return 0, or 1 if it failed, 2 for wrong usage, 130 interrupted."""
+    """Run a command; return 0, or 1 for a failure, 2 for wrong usage, 130 for Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(words)
     options.words = words[1:]  # what follows the command's name

@@ -1,6 +1,6 @@
-"""Checks of settings where they are given, in the words of `kernels.runtime.checks`.
+"""Checks of settings when they are given, with the messages of `kernels.runtime.checks`.
 
-Numbers are kept as Python's, NumPy's too, so that files, messages and comparisons see one kind.
+NumPy's numbers become Python's, so that files, messages and comparisons see one kind.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from kernels import lowlevel
 
-#: Takes the name of a setting and what was given; returns what to keep, or raises.
+#: Takes the name and value of a setting; returns the value to keep, or raises.
 Rule = Callable[[str, Any], Any]
 
 
@@ -31,7 +31,7 @@ def plain(value: Any) -> Any:
 
 
 def settle(owner: Any, **rules: Rule) -> None:
-    """Check the settings of a dataclass and keep them plain; for its `__post_init__`.
+    """Check a dataclass's settings and store them as Python's types; for its `__post_init__`.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def number(least: float = -math.inf, *, below: float = math.inf, most: float = m
 
 
 def optional(rule: Rule) -> Rule:
-    """Return the rule for what another one takes, or None."""
+    """Return a rule that takes None, and what another rule takes."""
     return lambda name, value: None if value is None else rule(name, value)
 
 
@@ -97,29 +97,29 @@ def padding(name: str, value: Any) -> Any:
 
 
 def tuples(name: str, value: Any) -> Any:
-    """Return a value with tuples in place of lists, which is what a file gives for them."""
+    """Return a value with tuples in place of lists, which JSON and TOML have for them."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         return value
     return tuple(tuples(name, part) for part in value)
 
 
 def instance(name: str, value: Any, kind: type[Any]) -> Any:
-    """Return a value that is of a class."""
+    """Return a value if it is an instance of `kind`."""
     if not isinstance(value, kind):
         raise TypeError(f"{name}: got {shown(value)}, expected an object of class {kind.__name__}")
     return value
 
 
 def function(name: str, value: Any) -> Any:
-    """Return a value that can be called, but no class, whose objects were meant."""
+    """Return a value that can be called; not a class, given in place of an object of it."""
     if isinstance(value, type) or not callable(value):
         raise TypeError(f"{name}: got {shown(value)}, expected an object that can be called")
     return value
 
 
 def sequence(name: str, value: Any, of: str) -> list[Any]:
-    """Return what a value holds, if it holds anything."""
-    scalar = getattr(value, "ndim", 1) == 0  # an array of no dimension has the methods of others
+    """Return the elements of a sequence or other iterable as a list."""
+    scalar = getattr(value, "ndim", 1) == 0  # a 0-d array has __iter__, but cannot be iterated
     if scalar or isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise TypeError(f"{name}: got {shown(value)}, expected a sequence {of}")
     return list(value)

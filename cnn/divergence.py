@@ -1,4 +1,4 @@
-"""The error of a loss that is NaN or infinite, and where that began."""
+"""The error raised for a loss that is NaN or infinite, and the search for its origin."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class TrainingDivergedError(RuntimeError):
     step : int
         The step of that loss, counted from 1.
     origin : str
-        The first value that was not finite, such as "the output of layer 3 (Dense)".
+        Where the first value that is not finite is, such as "the output of layer 3 (Dense)".
     checkpoint : Path or None
-        The last one before, if the training has a `Run`.
+        The last checkpoint, if the training has a `Run` that wrote one.
     """
 
     def __init__(self, loss: float, step: int, origin: str, checkpoint: Path | None) -> None:
@@ -31,9 +31,9 @@ class TrainingDivergedError(RuntimeError):
 
 
 def origin(model: Network, x: Array) -> str:
-    """Return what is not finite first in a forward pass on prepared inputs x.
+    """Return where the first value that is not finite is in a forward pass on prepared inputs x.
 
-    The pass repeats the last one of training: it draws the same random numbers.
+    The pass repeats the last one of training, with the same random numbers.
     """
     if not np.isfinite(x).all():
         return "the images"

@@ -18,8 +18,8 @@ class EMA:
     Parameters
     ----------
     decay : float
-        In [0, 1). The average starts as the weights after the first step. It soon forgets them:
-        the decay of early steps is (1 + steps) / (10 + steps), if that is smaller.
+        In [0, 1). The average starts as the weights after the first step. Early steps have the
+        decay (1 + steps) / (10 + steps), if that is smaller, so that it soon forgets them.
     """
 
     decay: float = 0.999

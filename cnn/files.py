@@ -1,7 +1,8 @@
-"""Writing files: whole or not at all, and never over one that is read.
+"""Writing files: whole or not at all, and never over an input.
 
-A link is followed, so that it stays a link. What is no regular file, such as a device or a pipe, is
-written in place. So is a file that standard output or standard error goes to, after its content.
+Symbolic links are followed, and stay links. Anything but a regular file, such as a device or a
+pipe, is written in place. So is the file that standard output or standard error goes to: content is
+added at its end.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-#: Begins the name of a file that is not whole yet; a process that is killed leaves it behind.
+#: Begins the names of files that are not complete; a process that is killed leaves one behind.
 UNFINISHED = ".cnn-unfinished-"
 
 
 def check(outputs: Iterable[Path], inputs: Iterable[Path] = ()) -> None:
-    """Raise OSError now rather than after the work, unless all outputs can be written.
+    """Raise OSError before the work begins, unless all outputs can be written.
 
-    Nothing is changed and nothing is left behind.
+    This changes no file and leaves none behind.
 
     Parameters
     ----------
     outputs : iterable of Path
         Files to be written.
     inputs : iterable of Path
-        Files that are read before that.
+        Files that are read, so must not be written.
 
     Raises
     ------
@@ -52,13 +53,13 @@ def check(outputs: Iterable[Path], inputs: Iterable[Path] = ()) -> None:
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it appears whole or not at all, even if the machine stops.
 
-    One that was there is replaced, and keeps its permissions and, where that may be, its owner.
+    A file that was there is replaced; its permissions stay and, if the user may set it, its owner.
 
     Raises
     ------
     OSError
-        If it cannot be written, or is read-only; what stood there is then unharmed. What is
-        written in place may have taken a part.
+        If the file cannot be written, or is read-only; it is then unchanged. If it is written in
+        place, a part of the content may be there.
     """
     try:
         there = _status(path)
@@ -71,18 +72,18 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def is_standard_output(path: Path) -> bool:
-    """Whether a path leads to what standard output goes to; a path to no file does not."""
+    """Whether a path leads to the file that standard output goes to."""
     there = _status(path)
     return there is not None and _stream(there) == 1
 
 
 def append(path: Path, content: bytes) -> None:
-    """Write to the end of a file, a new one where there is none.
+    """Write to the end of a file, which is made if it is not there.
 
     Raises
     ------
     OSError
-        If it cannot be written; a part may then be there.
+        If it cannot be written; a part of the content may then be there.
     """
     try:
         with open(path, "ab") as file:
@@ -92,7 +93,7 @@ def append(path: Path, content: bytes) -> None:
 
 
 def _named(error: OSError, path: Path) -> OSError:
-    """Return an error that names the file: not a temporary one, or none as of a full disk."""
+    """Return the error with the name of this file, not of a temporary one or of none."""
     return OSError(error.errno, error.strerror, str(path))
 
 
@@ -108,13 +109,13 @@ def _check(path: Path) -> None:
             pass
     elif stat.S_ISDIR(there.st_mode):
         raise IsADirectoryError(errno.EISDIR, "it is a folder")
-    # To open a pipe would wait for its reader, or end what that reads.
+    # Not by opening it: a pipe would wait for its reader, or end that reader's input.
     elif _stream(there) is None and not os.access(path, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _status(path: Path) -> os.stat_result | None:
-    """Return the status of what a path leads to, or None if that is not there."""
+    """Return the status of the file that a path leads to, or None if there is none."""
     try:
         return os.stat(path)
     except FileNotFoundError:
@@ -122,14 +123,14 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _is_replaced(there: os.stat_result) -> bool:
-    """Whether a new file takes the place of this one, which otherwise is written in place."""
+    """Whether a new file replaces this one; otherwise it is written in place."""
     return stat.S_ISREG(there.st_mode) and _stream(there) is None
 
 
 def _stream(there: os.stat_result) -> int | None:
-    """Return the descriptor of standard output or error if it is this file, such as /dev/stdout.
+    """Return the descriptor of standard output or error if it goes to this file, else None.
 
-    To open a file anew, which the user perhaps may not, would write over what is there.
+    The file may be /dev/stdout. Opening it again would overwrite its content, and may be forbidden.
     """
     for descriptor in (1, 2):
         with contextlib.suppress(OSError):  # closed
@@ -139,24 +140,24 @@ def _stream(there: os.stat_result) -> int | None:
 
 
 def _refuse_read_only(target: Path, there: os.stat_result) -> None:
-    """Raise OSError for a file that may not be written: to replace it asks for no such right."""
+    """Raise OSError for a read-only file, which can be replaced without the right to write it."""
     if not there.st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
-        raise PermissionError(errno.EACCES, "it is read-only")  # for an administrator, too
+        raise PermissionError(errno.EACCES, "it is read-only")  # an administrator could write it
     os.close(os.open(target, os.O_WRONLY))
 
 
 def _target(path: Path) -> Path:
-    """Return the place of a regular file, there or not, that a path leads to by its links."""
+    """Return a path with its symbolic links followed; no file need be there."""
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def _same(path: Path, other: Path) -> bool:
-    """Whether two paths lead to one regular file, there or not."""
+    """Whether two paths lead to the same regular file; it need not be there yet."""
     statuses = []
     for one in (path, other):
         try:
             statuses.append(_status(one))
-        except OSError:  # an input whose reader says what is wrong with it
+        except OSError:  # of an input: the command that reads it reports the error
             return False
     first, second = statuses
     if first is None or second is None:
@@ -167,12 +168,12 @@ def _same(path: Path, other: Path) -> bool:
 def _replace(target: Path, content: bytes, there: os.stat_result | None) -> None:
     if there is not None:
         _refuse_read_only(target, there)
-    # Short, and of one length: the target's name may be as long as names can be.
+    # A short name of its own: one made from the target's could be too long.
     temporary = target.with_name(f"{UNFINISHED}{secrets.token_hex(4)}")
     try:
         with open(temporary, "xb") as file:  # unlike tempfile's, readable by others
             if there is not None:
-                with contextlib.suppress(OSError):  # for an administrator alone
+                with contextlib.suppress(OSError):  # only an administrator may
                     os.fchown(file.fileno(), there.st_uid, there.st_gid)
                 os.fchmod(file.fileno(), stat.S_IMODE(there.st_mode))
             file.write(content)
@@ -183,10 +184,10 @@ def _replace(target: Path, content: bytes, there: os.stat_result | None) -> None
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    with contextlib.suppress(PermissionError):  # a folder may be written that may not be read
+    with contextlib.suppress(PermissionError):  # the folder may be writable but not readable
         folder = os.open(target.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)  # of the new name
+            os.fsync(folder)  # makes the new name last, too
         finally:
             os.close(folder)
 
@@ -194,7 +195,7 @@ def _replace(target: Path, content: bytes, there: os.stat_result | None) -> None
 def _write_in_place(path: Path, content: bytes, stream: int | None) -> None:
     if stream is not None:
         for text in (sys.stdout, sys.stderr):
-            text.flush()  # what was printed before comes before
+            text.flush()  # what was printed earlier comes first
     descriptor = os.open(path, os.O_WRONLY | os.O_NOCTTY) if stream is None else os.dup(stream)
     with open(descriptor, "wb") as file:
         file.write(content)

@@ -1,7 +1,8 @@
 """Layers for prediction: they keep nothing for a backward pass.
 
 Values computed from the weights alone (a batch normalisation folded into the filters before it,
-transformed filters) are cached until the weights change: each pass compares these.
+filters transformed for Winograd's algorithm) are cached. Each pass compares the weights, and
+computes anew what depends on those that changed.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class ForwardConv(Layer):
     Parameters
     ----------
     network : Network
-        Its target and dtype decide whether filters are transformed.
+        Its target and dtype decide whether Winograd's algorithm is used.
     conv : Conv2D
         The convolution.
     norm : BatchNorm or None
@@ -61,7 +62,7 @@ class ForwardConv(Layer):
         self.conv, self.norm, self.relu, self.pool = conv, norm, relu, pool
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        """Return y (N, OH, OW, F), or (N, PH, PW, F) where it is pooled."""
+        """Return y (N, OH, OW, F), or (N, PH, PW, F) with a pool."""
         weight, bias = self.conv.parameters["weight"], self.conv.parameters.get("bias")
         if self.norm is not None:
             norm = self.norm
@@ -83,7 +84,7 @@ class ForwardConv(Layer):
         return kernels.conv2d(x, weight, bias, relu=self.relu, **conv.options)
 
     def _transforms(self) -> bool:
-        """Whether the convolution transforms its filters, at least for many images."""
+        """Whether large batches use Winograd's algorithm, which transforms the filters."""
         conv = self.conv
         F, _, _, C = conv.parameters["weight"].shape
         sizes = (2**20, conv.window, C * conv.groups, F, conv.groups)

@@ -1,4 +1,4 @@
-"""Fused layers for training: each does the work of several in one pass."""
+"""Fused layers for training: each computes several layers in one pass over the data."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class DenseLoss(Dense):
         self.loss = loss
 
     def loss_gradient(self, x: Array, labels: Array, progress: Progress) -> Array:
-        """Count losses and hits; return the loss's gradient, that of the logits (N, units)."""
+        """Add losses and hits to `progress`; return the gradient by the logits (N, units)."""
         self._x = x
         weight, bias = self.parameters["weight"], self.parameters.get("bias")
         smoothing = self.loss.label_smoothing
@@ -115,7 +115,7 @@ class Norm(Layer):
         self.parameters = norm.parameters
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        """Return y (N, H, W, C), or (N, PH, PW, C) where it is pooled."""
+        """Return y (N, H, W, C), or (N, PH, PW, C) with a pool."""
         return self._forward(x, None, training)
 
     def _forward(self, x: Array, moments: Moments | None, training: bool) -> Array:
@@ -150,7 +150,7 @@ class Norm(Layer):
 
 
 class ConvNorm(Norm):
-    """A convolution followed by a `Norm`, whose statistics the convolution's kernels compute."""
+    """A convolution followed by a `Norm`; the convolution's kernel computes the statistics, too."""
 
     recordable = True
 
@@ -160,7 +160,7 @@ class ConvNorm(Norm):
         self.parameters = conv.parameters | norm.parameters
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        """Return y (N, OH, OW, F), or (N, PH, PW, F) where it is pooled."""
+        """Return y (N, OH, OW, F), or (N, PH, PW, F) with a pool."""
         conv = self.conv
         weight, bias = conv.parameters["weight"], conv.parameters.get("bias")
         self._images = x

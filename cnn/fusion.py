@@ -1,4 +1,4 @@
-"""Which layers are computed in one pass: one table, for training and for prediction."""
+"""Which layers are fused into one: one table, for training and for prediction."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .layers import BatchNorm, Conv2D, Dense, Dropout, Layer, MaxPool2D, ReLU
 from .losses import Loss, SoftmaxCrossEntropy
 from .network import Network
 
-#: Takes the network and a pattern's layers; returns what replaces them, or None if nothing can.
+#: Takes the network and a pattern's layers; returns the fused layer, or None if they do not fit.
 Build = Callable[..., Layer | None]
 
 
 class Pattern(NamedTuple):
-    """The classes of layers in a row, and what replaces these; None if nothing does."""
+    """Classes of consecutive layers, and what fuses them; None if they are not fused."""
 
     kinds: tuple[type[Any], ...]
     training: Build | None
@@ -26,7 +26,7 @@ class Pattern(NamedTuple):
 
 
 def fuse(network: Network, loss: Loss | None = None) -> list[Layer]:
-    """Return layers that train as a network's do, on the same parameters, in fewer passes.
+    """Return a network's layers for training, fused where a pattern fits, on the same parameters.
 
     If a loss is given, it may become part of the last layer.
     """
@@ -36,9 +36,9 @@ def fuse(network: Network, loss: Loss | None = None) -> list[Layer]:
 
 
 def fuse_for_prediction(network: Network) -> list[Layer]:
-    """Return layers that predict as a network's do, on the same parameters, in fewer passes.
+    """Return a network's layers for prediction, fused where a pattern fits.
 
-    Only their `forward` may be called, without `training`.
+    They use the same parameters. Only their `forward` may be called, without `training`.
     """
     chain = [layer for layer in network.layers if type(layer) is not Dropout]
     return _rewritten(network, chain, [(p.kinds, p.prediction) for p in PATTERNS])
@@ -49,13 +49,13 @@ def _rewritten(
     chain: Sequence[Any],
     patterns: Sequence[tuple[tuple[type[Any], ...], Build | None]],
 ) -> list[Any]:
-    """Return the chain with layers replaced, from the first on, by the first pattern that fits."""
+    """Return the chain with layers fused, from the first on, by the first pattern that fits."""
     done: list[Any] = []
     left = list(chain)
     while left:
         count, replacement = 1, left[0]
         for kinds, build in patterns:
-            # A class derived from these may do something else.
+            # Exact classes only: a derived one may compute something else.
             if build is None or tuple(map(type, left[: len(kinds)])) != kinds:
                 continue
             built = build(network, *left[: len(kinds)])
@@ -105,9 +105,9 @@ def _forward_dense(network: Network, dense: Dense, relu: ReLU) -> Layer:
     return ForwardDense(dense)
 
 
-#: The first that fits is taken: a pattern stands before those that it begins with.
+#: The first that fits is taken, so a pattern stands before its own beginnings.
 PATTERNS = (
-    #       layers in a row                          in training  in prediction
+    #       consecutive layers                       in training  in prediction
     Pattern((Conv2D, BatchNorm, ReLU, MaxPool2D), _conv_norm, _forward_conv),
     Pattern((Conv2D, BatchNorm, MaxPool2D, ReLU), _conv_norm, _forward_conv),
     Pattern((Conv2D, BatchNorm, MaxPool2D), _conv_norm, None),
@@ -135,14 +135,14 @@ def _max_pool(layers: Sequence[Layer]) -> MaxPool2D | None:
 
 
 def _is_plain(pool: MaxPool2D) -> bool:
-    """Whether windows do not overlap, have no gaps, lie in the image and have up to 16 pixels."""
+    """Whether windows do not overlap, have no gaps or padding, and have at most 16 pixels."""
     g = pool.window
     plain = (g.KH, g.KW) == (g.SH, g.SW) and pool.padding in (0, "valid") and pool.dilation == 1
     return plain and not pool.ceil_mode and g.KH * g.KW <= 16
 
 
 def _pool_of_conv(network: Network, conv: Conv2D, after: Sequence[Layer]) -> Pool | None:
-    """Return the pool of a convolution with ReLU and max-pooling, if its kernels take them."""
+    """Return the pool to fuse with a convolution and ReLU, or None if no kernel does that."""
     pool = _max_pool(after)
     if pool is None or not _is_plain(pool) or conv.groups != 1:
         return None

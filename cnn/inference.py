@@ -33,13 +33,13 @@ class Inference:
 
     def __call__(self, images: Array, outputs: Array) -> None:
         """Write the outputs (N, ...) for images (N, ...), which `Sequential.prepare` takes."""
-        # The recordings' arrays, and the attributes that a pass sets, serve one thread at a time.
+        # Threads take turns: they share the recordings' arrays and the attributes of the layers.
         with self._model.lock, self._model.target.on():
             if not self._recordable:
                 outputs[...] = self._forward(images)
                 return
             dtype = self._dtype(images.dtype)
-            # The statistics are arguments of a recorded launch.
+            # A recorded launch holds the statistics as arguments.
             statistics = self._model.pixel_mean, self._model.pixel_std
             key = (images.shape, dtype, *statistics)
             new = key not in self._recordings
@@ -49,7 +49,7 @@ class Inference:
                 self._recordings[key] = self._record(images, dtype)
             recording, source, result = self._recordings[key]
             with self._model.target.on(recording.arena.stream):
-                if not new:  # recording it has run it
+                if not new:  # recording a pass runs it
                     source[...] = images
                     recording.replay()
                 outputs[...] = result
@@ -64,7 +64,7 @@ class Inference:
             self._forward(images)
 
     def _dtype(self, dtype: Any) -> Any:
-        """Return the dtype in which images enter a recording: floating ones are cast before."""
+        """Return the dtype of a recording's images: floating ones are cast before it."""
         return self._model.dtype if floating(dtype) else dtype
 
     def _record(self, images: Array, dtype: Any) -> tuple[Recording, Array, Array]:

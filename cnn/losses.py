@@ -1,4 +1,4 @@
-"""Losses: called with outputs and labels, they return the mean loss and its gradient."""
+"""Losses: functions of outputs and labels that return the mean loss and its gradient."""
 
 from __future__ import annotations
 

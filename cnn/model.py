@@ -32,7 +32,7 @@ class Sequential(Network):
         TypeError, ValueError
             If dtype or shape do not fit the model, or `batch_size` is no whole number above 0.
         KernelError
-            If a layer says that it is `recordable` and does more than launch kernels.
+            If a layer sets `recordable` but does more than launch kernels.
         """
         batch_size = checks.count("batch_size", batch_size)
         x = self._images(x)
@@ -60,7 +60,7 @@ class Sequential(Network):
         Raises
         ------
         OSError
-            If the file cannot be written; what stood there is then unharmed.
+            If the file cannot be written; a file that was there is then unchanged.
         """
         checkpoint.write(path, self.content())
 
@@ -71,7 +71,7 @@ class Sequential(Network):
         Raises
         ------
         CheckpointError
-            If the file is not such a one, or names a layer that is not there.
+            If the file is not such a file, or names a layer that is not defined here.
         OSError
             If it cannot be read.
         ValueError, KernelError
@@ -97,19 +97,19 @@ class Sequential(Network):
         return Content(self.architecture(), checkpoint.to_numpy(self.arrays))
 
     def fill(self, content: Content, source: str | Path) -> None:
-        """Copy values into the model's arrays, which stay in place.
+        """Copy values into the model's arrays, in place.
 
         Parameters
         ----------
         content : Content
-            Of this architecture.
+            Its architecture must be this model's.
         source : str or Path
-            Where it is from; the message of an error begins with it.
+            The file it was read from; errors begin with it.
 
         Raises
         ------
         CheckpointError
-            If it holds other arrays than the model.
+            If its arrays are not those of the model.
         """
         expected = {name: tuple(array.shape) for name, array in self.arrays.items()}
         if expected != {name: array.shape for name, array in content.arrays.items()}:
@@ -121,7 +121,7 @@ class Sequential(Network):
         self.pixel_std = content.architecture["pixel_std"]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle as what `save` writes, with the state of the layers' random numbers."""
+        """Copy and pickle what `save` writes, and the layers' seeds and draws."""
         kinds = [type(layer) for layer in self.layers]
         draws = [(layer.seed, layer.draws) for layer in self.layers]
         device = "cuda" if self.target.name == "cuda" else "cpu"

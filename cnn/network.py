@@ -17,8 +17,9 @@ from . import checks
 from .data.dataset import channels_last
 from .layers import Layer
 
-_NO_STATISTICS = (0.0, 255.0)  # no uint8 images deviate that much: grey levels to [0, 1]
-_ALIGNMENT_BYTES = 64  # every view starts at a cache line, so at a vector register too
+# Maps grey levels to [0, 1]. No uint8 images have this deviation: it means "not set".
+_NO_STATISTICS = (0.0, 255.0)
+_ALIGNMENT_BYTES = 64  # a cache line, and at least a SIMD register
 
 _Network = TypeVar("_Network", bound="Network")
 
@@ -35,9 +36,9 @@ class Network:
     device : {"auto", "cpu", "cuda"}
         "auto" is the GPU where one works; of several, CuPy's current one.
     dtype : str or dtype
-        Of parameters and activations.
+        Type of parameters and activations.
     seed : int
-        Of the initial parameters and of the layers' random numbers, in [0, 2**64).
+        Seeds the initial parameters and the layers' random numbers; in [0, 2**64).
 
     Attributes
     ----------
@@ -98,9 +99,9 @@ class Network:
             dy = layer.backward(dy)
 
     def with_layers(self: _Network, layers: Sequence[Layer]) -> _Network:
-        """Return a network with other layers, which shares everything else with this one.
+        """Return a network of other layers that shares everything else with this one.
 
-        They replace this network's layers one by one, and have the same shapes.
+        They replace this network's layers one by one and have the same shapes.
         """
         other = object.__new__(type(self))
         vars(other).update(vars(self), layers=list(layers))
@@ -155,7 +156,7 @@ class Network:
             if not isinstance(layer, Layer):
                 got = checks.shown(layer)
                 raise TypeError(f"layers: got {got} at position {position}, expected a Layer")
-            # A layer remembers its last forward, so it has one place only.
+            # A layer keeps the arrays of its last forward, so it cannot be in two places.
             if layer.built or any(layer is other for other in self.layers[:position]):
                 raise ValueError(
                     f"layers: {type(layer).__name__} at position {position} is in use already, "

@@ -1,4 +1,4 @@
-"""Optimizers: hyperparameters, flat state, and one kernel launch a step."""
+"""Optimizers: hyperparameters, state in flat arrays, and one kernel launch per step."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Optimizer(ABC):
 
     @abstractmethod
     def scalars(self, step: int, factor: float) -> tuple[float, ...]:
-        """Return what `update` needs at a step, counted from 1, with the rate lr * factor."""
+        """Return the numbers that `update` needs at a step, from 1, with the rate lr * factor."""
 
     @abstractmethod
     def update(
@@ -67,9 +67,9 @@ class Optimizer(ABC):
         scalars: Scalars,
         unscale: Array | None = None,
     ) -> None:
-        """Launch the update of `parameters`, by the scalars of one step or a table of them.
+        """Launch the update of `parameters`, with the scalars of one step or a table of them.
 
-        Gradients are multiplied by `unscale` (1,), on the device, if it is given; 0 skips the step.
+        Gradients are multiplied by `unscale`, an array (1,), if it is given; 0 skips the step.
         `begin` must have been called.
         """
 

@@ -1,6 +1,6 @@
-"""From a picture of one digit to what a model expects, and to its answer.
+"""Pictures of single digits: reading them, converting them to MNIST's form, classifying them.
 
-A picture is brought into the form that MNIST's images have: "the original black and white images
+The form of MNIST's images: "the original black and white images
 from NIST were size normalized to fit in a 20x20 pixel box while preserving their aspect ratio. The
 resulting images contain grey levels as a result of the anti-aliasing technique used by the
 normalization algorithm. The images were centered in a 28x28 image by computing the center of mass
@@ -25,10 +25,10 @@ from .model import Sequential
 
 DIGIT_SHARE = 20 / 28  # of an image's side, for the longer side of the digit
 MOST_PIXELS = 1024  # along a side; a larger picture is shrunk first, which bounds the memory
-# Of the most ink: what is weaker is noise, JPEG or uneven light. MNIST's training images, enlarged
-# and treated so, keep their class for any value from 0.2 to 0.4.
+# Fraction of the strongest ink. Weaker ink is taken for noise, JPEG artefacts or uneven light. With
+# any value from 0.2 to 0.4, enlarged training images of MNIST keep their class.
 FLOOR = 0.25
-BLANK = 1 / 32  # of the full range: a picture of less contrast shows nothing
+BLANK = 1 / 32  # fraction of the full range; a picture with less contrast is blank
 
 
 class PictureError(ValueError):
@@ -36,10 +36,10 @@ class PictureError(ValueError):
 
 
 def read(path: str | Path) -> NDArray[np.float32]:
-    """Return how much ink each pixel of a PNG or JPEG file has.
+    """Return the ink of each pixel of a PNG or JPEG file.
 
-    Ink is the distance from the background's colour, which is the median along the border: so the
-    digit may be light on dark or dark on light, in colour, or opaque on transparent.
+    Ink is the distance from the background's colour, the median along the border. So a digit may be
+    light on dark or dark on light, in colour, or opaque on transparent.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def read(path: str | Path) -> NDArray[np.float32]:
     Raises
     ------
     PictureError
-        If the file is no PNG or JPEG that can be read; the sentence does not repeat the path.
+        If the file is no PNG or JPEG that can be read; the message does not repeat the path.
     ImportError
         If Pillow is not installed.
     """
@@ -75,7 +75,7 @@ def read(path: str | Path) -> NDArray[np.float32]:
                 orientation = file.getexif().get(0x0112)
                 if file.mode.startswith("I"):  # 16 bits of grey, of which other modes keep 8
                     image = Image.fromarray(np.asarray(file, np.float32) / np.float32(257))
-                else:  # colours multiplied by opacity: clear pixels are alike, whatever they hide
+                else:  # colours times opacity, so that all transparent pixels are equal
                     image = file.convert("RGBA").convert("RGBa")
         image.thumbnail((MOST_PIXELS, MOST_PIXELS), Image.Resampling.BOX)
         if orientation in turns:
@@ -89,7 +89,7 @@ def read(path: str | Path) -> NDArray[np.float32]:
 
 
 def _ink(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the distance from the border's colour in [0, 1]; pixels (H, W) or (H, W, C) to 255."""
+    """Return the distance from the border's colour, in [0, 1], of pixels (H, W) or (H, W, C)."""
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     border = np.concatenate((pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))
     background = np.median(border, axis=0).astype(np.float32)
@@ -99,14 +99,14 @@ def _ink(pixels: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def centre(ink: NDArray[np.float32], size: tuple[int, int] = (28, 28)) -> NDArray[np.uint8]:
-    """Return the digit in a picture, scaled and placed as MNIST does.
+    """Return the digit in a picture, scaled and centred as MNIST's are.
 
     Parameters
     ----------
     ink : numpy.ndarray
         (H, W), 0 for the background.
     size : tuple of int
-        Height and width of the result. The digit's bounding box fits 20/28 of the shorter side.
+        Height and width of the result. The digit's bounding box fits in 20/28 of the shorter side.
 
     Returns
     -------
@@ -132,10 +132,10 @@ def centre(ink: NDArray[np.float32], size: tuple[int, int] = (28, 28)) -> NDArra
 
 
 def _resampling(profile: NDArray[np.float32], scale: float, pixels: int) -> NDArray[np.float32]:
-    """Return weights (pixels, len(profile)) that place and resample a picture along one axis.
+    """Return weights (pixels, len(profile)) that resample and centre a picture along one axis.
 
     `profile` is the ink at each position. A pixel of the result is the mean of the `scale` pixels
-    that it covers, which need not be a whole number.
+    that it covers; `scale` need not be whole.
     """
     start, stop = np.flatnonzero(profile)[[0, -1]] + [0, 1]
     left = np.arange(len(profile))
@@ -150,7 +150,7 @@ def _resampling(profile: NDArray[np.float32], scale: float, pixels: int) -> NDAr
 
 
 def _ceil(value: float) -> int:
-    """Return the next whole number, but the nearest one where only rounding lies between."""
+    """Return the value rounded up, or to the nearest whole number if that is within 1e-4."""
     return math.ceil(value - 1e-4)
 
 
@@ -160,7 +160,7 @@ def image_size(model: Sequential) -> tuple[int, int]:
     Raises
     ------
     ValueError
-        If it takes no grey images, or does not tell classes apart.
+        If it takes no grey images, or its outputs are not one number per class.
     """
     shape = model.input_shape
     if len(shape) not in (2, 3) or shape[2:] not in ((), (1,)):

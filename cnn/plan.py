@@ -1,4 +1,4 @@
-"""Planned steps: recorded once per batch size, then replayed without their Python code."""
+"""Planned steps: recorded once per batch size, then replayed without running Python code."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .layers import Layer
 from .recordable import arrays_of, recordable, restore, unchanged
 from .training import Course, Training
 
-_MOST_STEPS = 1024  # of one replay: a CUDA graph of them has some ten thousand launches
+_MOST_STEPS = 1024  # per replay: a CUDA graph of so many has some ten thousand launches
 
 
 def obstacle(training: Training, images: Array) -> str | None:
@@ -53,44 +53,46 @@ def obstacle(training: Training, images: Array) -> str | None:
     return None
 
 
-def replayed_together(course: Course, every: int) -> Iterator[range]:
-    """Yield the steps of an epoch, from 0, in ranges, each of which is one replay.
+def replays(course: Course, steps_per_replay: int) -> Iterator[range]:
+    """Yield the steps of an epoch, counted from 0, as one range per replay.
 
-    A range ends after every `every` steps. The first step is a range of its own, since it may have
-    to be recorded, and so is a last step of fewer images. The other ranges have few lengths, the
-    same in every epoch.
+    The first step has a range of its own, since it may have to be recorded; so has a last step of
+    fewer images. The other ranges end at multiples of `steps_per_replay`. Their lengths are few and
+    the same in every epoch: each length needs a CUDA graph.
     """
     steps = course.steps_per_epoch
     whole = course.images // course.batch_size
-    for begin, end in pairwise(sorted({0, 1, *range(every, steps, every), whole, steps})):
+    for begin, end in pairwise(
+        sorted({0, 1, *range(steps_per_replay, steps, steps_per_replay), whole, steps})
+    ):
         for first in range(begin, end, _MOST_STEPS):
             yield range(first, min(first + _MOST_STEPS, end))
 
 
 class Plan:
-    """The steps of one `Trainer.fit`, which holds the model's lock during each step.
+    """The steps of one `Trainer.fit`, which must hold the model's lock during each step.
 
-    What differs between the steps of an epoch (order of the images, counters, the optimizer's
-    numbers) is written to the device before the epoch, always to the same memory. The first step
+    Values that differ from step to step (the order of the images, counters, the optimizer's
+    scalars) are written to the device before each epoch, always to the same memory. The first step
     of each batch size is recorded while it runs, in two parts: up to the loss, and the rest. Later
-    steps of that size replay both. `replay_many` replays many steps without a look at the loss; on
-    `cuda` that is one launch of a graph.
+    steps of that size replay both. `replay_many` replays several steps without checking the loss;
+    on `cuda` as one launch of a CUDA graph.
 
     Parameters
     ----------
     training : Training
-        `obstacle` must find none in it. Its model, optimizer and average change in place.
+        One for which `obstacle` returns None. Its model, optimizer and average change in place.
     images, labels : array
         The data set on the model's device; labels of int64.
     steps : int
-        Most steps of an epoch.
+        Largest number of steps in an epoch.
 
     Attributes
     ----------
     progress : Progress
-        Counters and sums of the current epoch; on `cpu`, reading them waits for nothing.
+        Counters and sums of the current epoch, on the device.
     arena : Arena
-        Memory of all that lives within a step.
+        Memory of the arrays that live within a step.
     """
 
     def __init__(self, training: Training, images: Array, labels: Array, steps: int) -> None:
@@ -104,7 +106,7 @@ class Plan:
         self._many: dict[tuple[int, int], Launch] = {}  # by rows and steps
         self._drawing: list[Layer] = []
         self._steps = self._taken = 0
-        self._row = self._rows = 0  # of the tables: the next step's, and how many are filled
+        self._row = self._rows = 0  # next row of the tables, and number of rows filled
         optimizer, ema = training.optimizer, training.ema
         self._augmentation = None
         if training.augment is not None:
@@ -115,9 +117,14 @@ class Plan:
             self._shares = self._table(steps, ema.scalars(1))
 
     def begin_epoch(self, order: Array, factors: Iterable[float]) -> None:
-        """Start an epoch that takes the images in this order (N,); counters start from 0.
+        """Start an epoch: set the counters to 0 and write what its steps read.
 
-        There is one factor of the learning rate for each step of the epoch.
+        Parameters
+        ----------
+        order : array (N,)
+            Indices of the images, in the order in which the steps take them.
+        factors : iterable of float
+            Factor of the learning rate, for each step of the epoch.
         """
         optimizer, ema = self._training.optimizer, self._training.ema
         steps = enumerate(factors, optimizer.steps + 1)
@@ -138,12 +145,12 @@ class Plan:
         rows : int
             Size of the batch.
         check : callable
-            Called when the batch's loss is in `progress`, before the weights change.
+            Called after the batch's loss is added to `progress`, before the weights change.
 
         Raises
         ------
         ValueError
-            If fewer images are left in the order, or no step that has a factor is left.
+            If fewer images are left in the epoch, or no factor for this step.
         """
         self._check_left(rows, 1)
         if rows in self._recordings:
@@ -164,7 +171,7 @@ class Plan:
         Raises
         ------
         ValueError
-            If fewer images are left in the order, or fewer steps that have a factor.
+            If fewer images are left in the epoch, or fewer factors.
         """
         self._check_left(rows, steps)
         if (rows, steps) not in self._many:
@@ -179,7 +186,7 @@ class Plan:
     def _check_left(self, rows: int, steps: int) -> None:
         left = (len(self._labels) - self._taken) // steps
         if not 1 <= rows <= left:  # the kernel that gathers them does not check
-            raise ValueError(f"rows: got {rows}, expected 1 to {left}, what the order has left")
+            raise ValueError(f"rows: got {rows}, expected 1 to {left}, what the epoch has left")
         if self._row + steps > self._rows:
             raise ValueError(f"steps: got {steps} after {self._row}, expected {self._rows} in all")
 
@@ -196,7 +203,7 @@ class Plan:
             self._training.ema.steps += steps
 
     def _record(self, rows: int, check: Callable[[], None]) -> tuple[Recording, Recording]:
-        """Run a step's Python code; return its recordings up to the loss, and of the rest."""
+        """Run a step's Python code; return the recordings up to the loss and of the rest."""
         state = self._state()
         proof, inputs = Proof(state), [*state, *self._inputs()]
         forward, backward = (
@@ -225,7 +232,7 @@ class Plan:
         self._drawing = [
             layer for key, layer in layers.items() if layer.draws > before[key].get("draws", 0)
         ]
-        for layer in self._drawing:  # all other attributes are restored after the step
+        for layer in self._drawing:  # their other attributes are restored below
             before[id(layer)]["draws"] = layer.draws
         check()
         trained = [index for index, layer in enumerate(self._layers) if layer.parameters]
@@ -233,7 +240,7 @@ class Plan:
             scale_gradient(dy, training.loss_scale)
             for layer in reversed(self._layers[min(trained, default=len(self._layers)) :]):
                 dy = layer.backward(dy)
-                # This drops what forward kept: its memory serves the remaining layers.
+                # Drop what forward kept: the remaining layers reuse its memory.
                 restore(layer, before[id(layer)])
             buffers = model.parameter_buffer, model.gradient_buffer
             unscale = update_loss_scale(model.gradient_buffer, training.loss_scale)
@@ -248,9 +255,9 @@ class Plan:
         return [*self._training.model.layers, *self._layers]
 
     def _state(self) -> list[Array]:
-        """Return all arrays that a step may change, those that the first step would allocate, too.
+        """Return all arrays that a step may change; allocate those that the first step would.
 
-        Attributes of the training's parts are among them: a layer's kernel may write there.
+        They include all arrays in attributes of the training's parts: a kernel may write there.
         """
         training, model = self._training, self._training.model
         training.optimizer.begin(model.parameter_buffer)
@@ -265,7 +272,7 @@ class Plan:
         return arrays + arrays_of(parts, type(model.parameter_buffer))
 
     def _inputs(self) -> list[Array]:
-        """Return the arrays that a step reads and does not change: the data and the tables."""
+        """Return the arrays that a step only reads: the data and the tables."""
         data = [self._images, self._labels, self._order, self._rates.rows]
         return data if self._training.ema is None else [*data, self._shares.rows]
 
@@ -287,9 +294,9 @@ class Plan:
         )
 
     def _loss_gradient(self, x: Array, labels: Array) -> Array:
-        """Pass a batch through the layers, count losses and hits, and return the loss's gradient.
+        """Run forward, count losses and hits, and return the gradient of the loss.
 
-        The gradient is with respect to the outputs; to the logits, if the loss is fused.
+        It is the gradient by the outputs; by the logits, if the last layer and the loss are fused.
         """
         for layer in self._layers:
             if isinstance(layer, DenseLoss):

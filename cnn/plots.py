@@ -1,7 +1,7 @@
 """Pictures of a training, with matplotlib and without a display.
 
-Each function returns a figure; `write` draws it in one style, with colours that all readers tell
-apart (Okabe and Ito, 2008), to a file whose bytes depend on nothing but what it shows.
+Each function returns a figure. `write` draws it to a file, in one style and in colours that
+colour-blind readers can tell apart (Okabe and Ito, 2008); equal figures give equal bytes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _STYLE = {
     "legend.frameon": False,
     "savefig.dpi": 150,
     "svg.fonttype": "path",
-    "svg.hashsalt": "cnn",  # of names inside the file, which are random otherwise
+    "svg.hashsalt": "cnn",  # makes names inside the file repeatable
 }
 _METADATA: dict[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Date": None}}
 
@@ -87,7 +87,7 @@ def curves(history: Sequence[dict[str, Any]], images_per_epoch: int) -> Figure:
         last = measured[-1]["validation_accuracy"]
         loss.set_title(f"validation accuracy {last:.2%}", fontsize="medium", loc="right")
         loss.legend()
-    # `initial` is for a run without a finite loss.
+    # `initial` serves a run without any finite loss.
     if np.nanmax(losses, initial=1) > 10 * np.nanmin(losses, initial=1):
         loss.set_yscale("log")
         loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -114,7 +114,7 @@ def curves(history: Sequence[dict[str, Any]], images_per_epoch: int) -> Figure:
 
 
 def confusion(counts: Array) -> Figure:
-    """Return a table of how often each class was taken for each other.
+    """Return the confusion matrix, drawn as a table of counts.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def confusion(counts: Array) -> Figure:
     most = max(1, int(wrong.max()))
     figure = Figure(figsize=(5.6, 5.6))
     axes = figure.subplots()
-    # Mistakes alone have colours: beside the hits, all of them would look like none.
+    # Only mistakes are coloured: on a scale that includes the hits, they would all look like 0.
     axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=most)
     for (row, column), count in np.ndenumerate(counts):
         if count:
@@ -223,13 +223,13 @@ def filters(weight: Array) -> Figure:
 
 
 def augmented(images: Array, samples: Array) -> Figure:
-    """Return images in the first column, and what augmentation made of them in the others.
+    """Return images in the first column and augmented copies of them in the others.
 
     Parameters
     ----------
     images : array (N, H, W)
     samples : array (K, N, H, W)
-        Of K draws.
+        K augmented copies of the images.
     """
     figure = Figure(figsize=(0.8 * (1 + len(samples)) + 0.3, 0.8 * len(images) + 0.4))
     widths = [1, 0.3, *[1] * len(samples)]
@@ -245,7 +245,7 @@ def augmented(images: Array, samples: Array) -> Figure:
 
 
 def _column(lines: Sequence[dict[str, Any]], name: str) -> Array:
-    """Return one value of each line; NaN for null, which a loss that diverged is."""
+    """Return one value of each line, with NaN for null, which stands for a loss that diverged."""
     return np.array([line[name] for line in lines], dtype=np.float64)
 
 

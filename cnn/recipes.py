@@ -1,4 +1,4 @@
-"""Recipes: a network with all that is needed to train it."""
+"""Recipes: networks, each with the settings to train it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .schedules import OneCycle, Schedule
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training, up to its data and seed.
+    """All settings of a training but its data and seed.
 
     Attributes
     ----------
@@ -77,7 +77,7 @@ def _speedrun() -> list[Layer]:
 
 
 def _stage(filters: int, *kernels: int) -> list[Layer]:
-    """Return a convolution with batch-norm and ReLU for every size of kernel, and a pool."""
+    """Return convolution, batch-norm and ReLU for each size of kernel, then a pool."""
     layers: list[Layer] = []
     for kernel in kernels:
         # BatchNorm has a shift of its own, so the convolution needs no bias.

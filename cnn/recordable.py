@@ -10,15 +10,15 @@ from kernels.lowlevel import Array
 
 
 def recordable(part: Any) -> bool:
-    """Whether the class of a layer, loss, optimizer or the like says that it only launches kernels.
+    """Whether an object's own class sets ``recordable = True``: it only launches kernels.
 
-    A class that derives from one that says so has methods of its own, and must say so itself.
+    A derived class does not inherit it, since it may have other methods.
     """
     return bool(type(part).__dict__.get("recordable", False))
 
 
 def arrays_of(parts: Sequence[Any], kind: type[Any]) -> list[Array]:
-    """Return the arrays of class `kind` in the attributes of objects, or in dicts among these.
+    """Return the arrays of class `kind` among the attributes of objects, and in dicts there.
 
     Arrays of Python objects are left out: no kernel takes them.
     """

@@ -1,7 +1,7 @@
 """Compiling the kernels of a training before it begins.
 
-Only a step's Python code knows which kernels it launches. So the code runs once per batch size
-without its launches; then the kernels are compiled in parallel.
+Only the Python code of a step knows which kernels it launches. So it runs once per batch size
+without launching anything; then the kernels that it named are compiled in parallel.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .training import Training
 def prepare(
     training: Training, plan: Plan | None, images: Array, batch_size: int, held_out: Dataset | None
 ) -> None:
-    """Compile the kernels of training on images and of evaluating held-out ones, unless cached.
+    """Compile the kernels of training and of evaluating held-out images, unless they are cached.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def _rehearse_step(training: Training, images: Array, rows: int, rehearsal: Rehe
         batch = empty((rows, *images.shape[1:]), images.dtype)
         if augment is not None and recordable(augment):
             augment(batch, seed=training.seed, offset=0)
-        # Floating images are cast by NumPy or CuPy, not by a kernel of ours.
+        # NumPy or CuPy casts floating images; no kernel of this package does.
         is_uint8 = batch.dtype.kind == "u"
         x = model.prepare(batch) if is_uint8 else empty((rows, *model.input_shape), model.dtype)
         take_step(_recordable_only(training), x, empty((rows,), np.int64), 1.0, lambda loss: None)
@@ -101,7 +101,7 @@ def _recordable_only(training: Training) -> Training:
 
 
 class _Blank(Layer):
-    """Returns arrays of a layer's shapes, whatever they hold."""
+    """Stands in for a layer: returns uninitialised arrays of its shapes."""
 
     def __init__(self, network: Network, inputs: Shape, outputs: Shape) -> None:
         self._network, self._inputs, self._outputs = network, inputs, outputs
@@ -116,7 +116,7 @@ class _Blank(Layer):
 
 
 def _blank_loss(network: Network) -> Loss:
-    """Return a loss that gives arrays of a loss's shapes, whatever they hold."""
+    """Return a stand-in for a loss: it returns uninitialised arrays of a loss's shapes."""
     empty = network.target.empty
     return lambda outputs, labels, grad=True: (
         empty((), outputs.dtype),

@@ -40,16 +40,19 @@ class Run:
     Parameters
     ----------
     folder : path
-        An existing one; see `create`.
+        An existing folder; see `create`.
     keep : int
-        Number of checkpoints to keep: the last ones.
+        Number of checkpoints to keep; older ones are deleted.
     """
 
     def __init__(self, folder: str | Path, keep: int = 3) -> None:
         self.folder = Path(folder)
         self.keep = checks.count("keep", keep)
-        self._written = (0, 0.0)  # images of the epoch and sum of their losses, at the last line
-        self._first = (0, 0)  # steps and images seen at the epoch's start
+        self._written = (
+            0,
+            0.0,
+        )  # at the last line: the epoch's images, and the sum of their losses
+        self._first = (0, 0)  # at the epoch's start: steps and images seen
 
     @classmethod
     def create(cls, folder: str | Path, keep: int = 3) -> Run:
@@ -82,7 +85,7 @@ class Run:
         return next(reversed(self.checkpoints), None)
 
     def begin(self, training: Training) -> None:
-        """Delete the lines after the training's last finished epoch, and write a checkpoint."""
+        """Drop what `history` has after the last finished epoch, and write a checkpoint."""
         kept, epochs = [], len(training.history)
         lines = self.history.read_text().splitlines(keepends=True) if self.history.exists() else []
         for line in lines if epochs else []:
@@ -94,7 +97,7 @@ class Run:
         self._save(training)
 
     def step(self, training: Training, learning_rate: float) -> None:
-        """Write the loss since the last line, once per `interval`: reading it waits for a GPU."""
+        """Once per `interval`, write the mean loss since the last line; that waits for a GPU."""
         assert training.course is not None
         steps = training.steps - self._first[0]
         of_epoch = training.course.steps_per_epoch
@@ -130,7 +133,7 @@ class Run:
         folder = self.folder / "checkpoints"
         training_state.save(training, folder / f"epoch-{epochs:04}.safetensors")
         for number, path in self._numbered():
-            # Later ones are left from before the training went back to an earlier checkpoint.
+            # Later ones are from before the training was resumed at an earlier checkpoint.
             if not epochs - self.keep < number <= epochs:
                 path.unlink()
         for left_behind in folder.glob(f"{UNFINISHED}*"):  # by a process killed while saving
@@ -139,7 +142,7 @@ class Run:
     def _numbered(self) -> list[tuple[int, Path]]:
         folder = self.folder / "checkpoints"
         try:
-            names = os.listdir(folder)  # where that is not allowed, a glob finds nothing
+            names = os.listdir(folder)  # raises if it may not be read; glob would find nothing
         except (FileNotFoundError, NotADirectoryError):
             return []
         named = [(_CHECKPOINT.fullmatch(name), folder / name) for name in names]
@@ -158,7 +161,7 @@ def new_run(runs: Path, recipe: str, keep: int = 3) -> Run:
 
 
 def versions(device: str) -> dict[str, str]:
-    """Return the device and the versions of the software, on which results depend."""
+    """Return what results depend on: the device and the versions of the software."""
     from kernels.lowlevel import describe
 
     try:

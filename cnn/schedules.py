@@ -1,4 +1,4 @@
-"""Schedules: the factor of the learning rate at each step of a training."""
+"""Schedules: functions that give the factor of the learning rate at each step of a training."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from . import checks
 
 
 class Schedule(Protocol):
-    """What the trainer needs of a schedule: a function of nothing but its arguments.
+    """What the trainer needs of a schedule: its result depends on its arguments alone.
 
-    A planned training asks for every step's factor ahead of the first.
+    A planned training asks for the factors of an epoch before its first step.
     """
 
     def __call__(self, step: int, steps: int) -> float:
-        """Return the factor of step `step`, from 0, of `steps` in all."""
+        """Return the factor at a step, counted from 0, of `steps` in all."""
 
 
 @dataclass(frozen=True)
 class Constant:
-    """The same rate throughout."""
+    """A factor of 1 at every step."""
 
     def __call__(self, step: int, steps: int) -> float:
         """Return 1."""
@@ -30,7 +30,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Step:
-    """Multiplied by `gamma` after every `every`-th part of the training.
+    """Multiply by `gamma` each time the fraction `every` of the training has passed.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class Step:
         checks.settle(self, every=checks.number(1e-9, most=1), gamma=checks.fraction)
 
     def __call__(self, step: int, steps: int) -> float:
-        """Return gamma to the number of drops so far."""
+        """Return gamma to the power of the drops so far."""
         return self.gamma ** math.floor(step / (self.every * steps) + 1e-9)
 
 
@@ -63,7 +63,7 @@ class Cosine:
     warmup : float
         Fraction of the training spent warming up, in [0, 1).
     final : float
-        Factor of the last step, in [0, 1], even where the warm-up would reach to it.
+        Factor of the last step, in [0, 1], even if the warm-up reaches that far.
     """
 
     warmup: float = 0.0

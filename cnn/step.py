@@ -23,7 +23,7 @@ def take_step(
     labels : array (N,)
         Of int64.
     factor : float
-        Of the learning rate.
+        Factor of the learning rate.
     check : callable
         Called with the loss, before the weights change.
     """
@@ -33,7 +33,7 @@ def take_step(
     scale_gradient(dy, training.loss_scale)
     model.backward(dy)
     unscale = update_loss_scale(model.gradient_buffer, training.loss_scale)
-    scaled = () if unscale is None else (unscale,)  # optimizers of users need it for fp16 only
+    scaled = () if unscale is None else (unscale,)  # users' optimizers may lack the parameter
     training.optimizer.step(model.parameter_buffer, model.gradient_buffer, factor, *scaled)
     if training.ema is not None:
         training.ema.update(model.parameter_buffer)

@@ -24,7 +24,7 @@ from .layers import BatchNorm
 from .losses import Loss
 from .model import Sequential
 from .optimizers import Optimizer
-from .plan import Plan, obstacle, replayed_together
+from .plan import Plan, obstacle, replays
 from .progress import Bar
 from .rehearsal import prepare
 from .runs import Run, interval
@@ -45,30 +45,31 @@ class Trainer(Training):
     loss : Loss, optional
         `default_loss` of the model by default.
     schedule : Schedule, optional
-        Of the learning rate, over all epochs of one `fit`; `Constant` by default.
+        Factor of the learning rate at each step of one `fit`; `Constant` by default.
     augment : Augment, optional
-        Applied to each batch of training images.
+        Changes each batch of training images at random.
     precision : {"fp32", "tf32", "bf16", "fp16"}
-        Of matrix products and convolutions in training steps, for float32 models on a device that
-        has it; see `kernels.lowlevel.precision`. Parameters, sums and everything else stay float32.
-        With "fp16", gradients are scaled, and steps whose gradients overflow are skipped.
+        Precision of matrix products and convolutions in training steps; all but "fp32" need a
+        float32 model and a GPU that has them, see `kernels.lowlevel.precision`. Parameters, sums
+        and everything else stay float32. With "fp16", gradients are scaled, and steps whose
+        gradients overflow are skipped.
     seed : int
-        Of the epochs' order and the augmentation, in [0, 2**64).
+        Seeds the order of the images and the augmentation; in [0, 2**64).
     ema : EMA, optional
         Moving average of the weights. `evaluate` measures it, and the model holds it when `fit`
         returns.
     plan : bool
-        Record each step once and replay it, if possible. False calls every layer at every step; the
-        results are equal up to rounding.
+        Whether to record each step once and replay it, where possible. If False, every step calls
+        every layer; the results are equal up to rounding.
     run : Run, optional
-        Folder where `fit` writes the loss curve and, after every epoch, a checkpoint.
+        Run folder; `fit` writes the loss curve there and, after every epoch, a checkpoint.
 
     Attributes
     ----------
     planned : bool
         Whether the last `fit` replayed its steps.
     obstacle : str or None
-        Why it did not, such as a layer that is not `recordable`.
+        Why it did not, such as a layer that is not `recordable`; None if it did.
     history, train_seconds, images_seen, steps, course, loss_scale
         See `Training`.
 
@@ -76,7 +77,7 @@ class Trainer(Training):
     ------
     TypeError, ValueError
         If an argument has another type or is out of range, or the model's device and dtype do not
-        have the precision.
+        support the precision.
 
     Notes
     -----
@@ -137,12 +138,12 @@ class Trainer(Training):
         TrainingDivergedError
             If the loss is not finite. On a GPU it is checked at the end of an epoch.
         KeyboardInterrupt
-            If interrupted, on a GPU perhaps only at the end of an epoch. Model, `history` and
-            `train_seconds` keep what was reached.
+            On Ctrl-C; on a GPU perhaps only at the end of an epoch. Model, `history` and
+            `train_seconds` stay as they are then.
 
         Notes
         -----
-        After `restore`, an unfinished training goes on: data, epochs and batch_size must be the
+        After `restore`, an unfinished training continues: data, epochs and batch_size must be the
         same as before, and finished epochs are not trained again.
         """
         dataset = checked(self.model, "data", data)
@@ -161,16 +162,16 @@ class Trainer(Training):
         labels = target.array(dataset.labels, np.int64)
         plan = self._plan(images, labels, course)
         prepare(self, plan, images, course.batch_size, held_out)
-        together = self._steps_per_replay(course, watched=progress or self.run is not None)
+        steps_per_replay = self._steps_per_replay(course, watched=progress or self.run is not None)
         if self.run is not None:
             self.run.begin(self)
 
         bar = Bar(epochs * len(dataset), course.done * len(dataset), enabled=progress)
-        # Outside `fit`, the model holds the average: it is exchanged for the weights.
+        # The model holds the weights here, and the moving average outside `fit`.
         with target.on(), bar, self._swapped_average():
             while not course.finished:
                 start = time.perf_counter()
-                loss, rate = self._epoch(images, labels, course, plan, together, bar)
+                loss, rate = self._epoch(images, labels, course, plan, steps_per_replay, bar)
                 seconds = time.perf_counter() - start
                 course.done, course.reached = course.done + 1, self.steps
                 with self._swapped_average():
@@ -183,10 +184,10 @@ class Trainer(Training):
         """Write model and state of the training to a safetensors file.
 
         All random numbers depend on seeds and counters alone, so a trainer that restores the file
-        goes on bit for bit, on the same device. If `fit` was interrupted within an epoch, the file
-        holds its weights, but the next `fit` trains all its epochs; a `Run` writes checkpoints that
-        go on. `Sequential.load` reads the model from the file, even if `restore` refuses a loss or
-        schedule of your own.
+        continues bit for bit, on the same device. If `fit` was interrupted within an epoch, the
+        file has the weights of that step, but the next `fit` trains all its epochs from there; a
+        `Run` writes checkpoints at the ends of epochs. `Sequential.load` reads the model from the
+        file, even if `restore` refuses a loss or schedule of your own.
 
         Raises
         ------
@@ -196,7 +197,7 @@ class Trainer(Training):
         training_state.save(self, path)
 
     def restore(self, path: str | Path) -> None:
-        """Read what `save` wrote; the next `fit` goes on if that training was not finished.
+        """Read what `save` wrote; the next `fit` continues that training if it was not finished.
 
         A loss, schedule, optimizer or augmentation of your own must be a dataclass of numbers and
         strings, or a function that uses no variables of other functions: only these can be
@@ -239,10 +240,10 @@ class Trainer(Training):
         labels: Array,
         course: Course,
         plan: Plan | None,
-        together: int,
+        steps_per_replay: int,
         bar: Bar,
     ) -> tuple[float, float]:
-        """Train for an epoch, `together` steps per replay; return mean loss and last rate."""
+        """Train for an epoch; return its mean loss and its last learning rate."""
         batch_size, target = course.batch_size, self.model.target
         first = course.done * course.steps_per_epoch
         order = self._order(len(images))
@@ -252,7 +253,7 @@ class Trainer(Training):
             every_step = range(first, first + course.steps_per_epoch)
             plan.begin_epoch(order, (self._factor(step, course) for step in every_step))
             self.loss_sum = plan.progress.totals[0, ...]
-        for steps in replayed_together(course, together):
+        for steps in replays(course, steps_per_replay):
             chosen = order[steps.start * batch_size : steps.stop * batch_size]
             factor = self._factor(first + steps[-1], course)
             with self.model.lock, self._counted_time():
@@ -288,12 +289,12 @@ class Trainer(Training):
         return self.model.prepare(batch)
 
     def _check_on_cpu(self, loss: Array, images: Array, chosen: Array) -> None:
-        """Check the loss of the step under way, except on a GPU, where reading it waits."""
+        """Check the loss of the current step, except on a GPU, where reading it waits."""
         if self.model.target.name != "cuda":
             self._check(loss, images, chosen, self.steps)
 
     def _check(self, loss: Array, images: Array, chosen: Array, step: int) -> None:
-        """Raise TrainingDivergedError if a loss is not finite, at a step counted from 0."""
+        """Raise TrainingDivergedError if the loss of a step, counted from 0, is not finite."""
         if not math.isfinite(loss):
             with precision(self.precision):
                 found = origin(self.model, self._batch(images, chosen, step))
@@ -306,7 +307,7 @@ class Trainer(Training):
         self.steps += steps
 
     def _plan(self, images: Array, labels: Array, course: Course) -> Plan | None:
-        """Return the plan of a course's steps, or None if there is an obstacle."""
+        """Return the plan of the steps, or None if there is an obstacle."""
         self.obstacle = obstacle(self, images) if self.plan else "plan is False"
         self.planned = self.obstacle is None
         if not self.planned:
@@ -318,12 +319,12 @@ class Trainer(Training):
         return float(checks.number(0)("schedule", self.schedule(step, course.steps)))
 
     def _steps_per_replay(self, course: Course, watched: bool) -> int:
-        """Return the number of steps per graph launch; losses and Ctrl-C are seen only between."""
+        """Return the number of steps per replay; loss and Ctrl-C are seen only between replays."""
         if not self.planned or self.model.target.name != "cuda":
             return 1
         steps = course.steps_per_epoch
-        # Capturing a graph costs as much as launching each of its kernels once. So the graph of an
-        # epoch pays only if another epoch replays it; the graph of a few steps pays within one.
+        # Capturing a graph costs as much as launching each of its kernels once. So the graph of a
+        # whole epoch pays only if another epoch replays it; that of a few steps pays within one.
         return interval(steps) if watched or course.epochs == course.done + 1 else steps
 
     def _record(
@@ -373,7 +374,7 @@ def _check_statistics(model: Sequential, course: Course) -> None:
     """Raise ValueError if a step would give a `BatchNorm` one value per channel to train on."""
     shapes = [model.input_shape, *model.output_shapes]
     for position, (layer, shape) in enumerate(zip(model.layers, shapes, strict=False)):
-        # A derived class may take its statistics from elsewhere.
+        # Exact class only: a derived one may take its statistics from elsewhere.
         if type(layer) is BatchNorm and course.smallest_step * math.prod(shape[:-1]) == 1:
             raise ValueError(
                 f"batch_size: got {course.batch_size} for {course.images} images, expected no step "

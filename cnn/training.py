@@ -33,7 +33,7 @@ class Course:
     done : int
         Finished epochs.
     reached : int
-        Steps of the training at the end of the last of them.
+        `Training.steps` at the end of the last finished epoch.
     """
 
     epochs: int
@@ -64,7 +64,7 @@ class Course:
         return self.done == self.epochs
 
     def check_continues(self, saved: Course) -> None:
-        """Raise ValueError unless this `fit` can go on where the saved one stopped."""
+        """Raise ValueError unless this `fit` can continue the saved one."""
         for name in ("epochs", "batch_size", "data", "images"):
             found, expected = getattr(self, name), getattr(saved, name)
             if found != expected:
@@ -83,19 +83,19 @@ class Training:
     ----------
     history : list of dict
         A record per finished epoch: epoch, train_loss, seconds, images_per_second, learning_rate
-        of the last step and, where asked for, validation_loss and validation_accuracy.
+        of its last step and, with validation data, validation_loss and validation_accuracy.
     train_seconds : float
-        Time spent in training steps, without evaluation.
+        Time spent in training steps: no compiling, loading or evaluation.
     images_seen, steps : int
         Numbers of images and batches trained on so far.
     course : Course or None
         The last `fit`.
     loss_scale : array (3,) or None
-        With "fp16", the state of `kernels.loss_scale`, on the device.
+        With "fp16", the state of the loss scale, on the device; see `lowlevel.new_loss_scale`.
     loss_sum : array ()
         Sum of the losses of the current epoch's images, on the device; not saved.
     loss_count : int
-        Number of these images; not saved.
+        Number of images in `loss_sum`; not saved.
     """
 
     def __init__(

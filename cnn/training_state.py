@@ -1,4 +1,4 @@
-"""Saving a training with its model in one file, and restoring it to go on bit for bit."""
+"""Saving a training with its model in one file, and restoring it to continue bit for bit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .formats import checkpoint
 from .formats.checkpoint import CheckpointError
 from .training import Course, Training
 
-#: Besides the model, these must be equal for a training to go on; see `described`.
+#: Attributes of a training that must be equal to the saved ones; see `described`.
 _SETTINGS = ("optimizer", "loss", "schedule", "augment", "ema", "precision", "seed")
 
 
@@ -23,10 +23,12 @@ def save(training: Training, path: str | Path) -> None:
     """Write a training with its model; the file appears whole or not at all."""
     arrays = {f"optimizer.{name}": array for name, array in training.optimizer.state.items()}
     if training.ema is not None and training.ema.average is not None:
-        arrays["weights"] = training.ema.average  # between two `fit`, the model has the average
+        arrays["weights"] = (
+            training.ema.average
+        )  # outside `fit` these are exchanged, see `EMA.swap`
     if training.loss_scale is not None:
         arrays["loss_scale"] = training.loss_scale
-    # A `fit` that was interrupted within an epoch cannot go on; the file starts another one.
+    # A `fit` that was interrupted within an epoch cannot be continued: then no course is saved.
     course = training.course
     between_epochs = course is not None and course.reached == training.steps
     state = {
@@ -46,7 +48,7 @@ def save(training: Training, path: str | Path) -> None:
 
 
 def restore(training: Training, path: str | Path) -> None:
-    """Give a training the model and the state in a file; it changes only if all of them fit."""
+    """Set a training and its model to what a file holds; if it does not fit, nothing changes."""
     content = checkpoint.read(path)
     state, model = content.training, training.model
     if state is None:
@@ -108,7 +110,7 @@ def _layer(described: Any) -> str:
 
 
 def _check_setting(path: str | Path, name: str, found: str | None, value: Any) -> None:
-    """Raise CheckpointError unless a setting is known to be that of the saved training."""
+    """Raise CheckpointError unless a setting can be shown to equal the saved one."""
     expected = described(value)
     if expected is None or found is None:
         whose = "of that training" if found is None else "given here"
@@ -123,15 +125,15 @@ def _check_setting(path: str | Path, name: str, found: str | None, value: Any) -
 
 
 def described(value: Any) -> str | None:
-    """Return a text that only equal settings have, or None if there is no such text.
+    """Return text that is equal for equal settings only, or None if there is no such text.
 
-    None, numbers, strings, and tuples and lists of them are given by their repr. A dataclass is
-    given by the module and name of its class and by the fields of its constructor, not by its
-    methods. A function is given by its module, name, bytecode and defaults, not by the globals that
-    it reads. Bytecode differs between versions of Python.
+    For None, numbers, strings, and tuples and lists of them it is the repr. For a dataclass it is
+    module and name of the class and the fields of its constructor, but not its methods. For a
+    function it is module, name, bytecode and defaults, but not the globals that it reads. Bytecode
+    differs between versions of Python.
 
-    There is no such text for an object of a class that is no dataclass or is defined in a
-    function, nor for a function that uses variables of another function (a closure).
+    There is none for an object whose class is no dataclass or is defined within a function, nor for
+    a function that uses variables of another function (a closure).
     """
     value = checks.plain(value)
     if _is_literal(value):
@@ -156,7 +158,7 @@ def described(value: Any) -> str | None:
 
 
 def _is_literal(value: Any) -> bool:
-    """Whether repr() says all there is to a value."""
+    """Whether two values are equal if their repr is."""
     if type(value) in (tuple, list):
         return all(map(_is_literal, value))
     return value is None or type(value) in (bool, int, float, str)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cnn import SGD, Augment, OneCycle, Run, Trainer, TrainingDivergedError
-from cnn.plan import replayed_together
+from cnn.plan import replays
 from cnn.training import Course
 from kernels.runtime.cuda import CudaTarget
 from planned import NETWORKS, OPTIMIZERS, a_plan, bits, noise, normalised, pair
@@ -64,7 +64,7 @@ def held(trainer):
     ],
 )
 def test_which_steps_are_taken_at_once(images, batch_size, every, lengths):
-    ranges = list(replayed_together(Course(1, batch_size, "", images), every))
+    ranges = list(replays(Course(1, batch_size, "", images), every))
     assert [len(steps) for steps in ranges] == lengths
     assert [step for steps in ranges for step in steps] == list(range(-(-images // batch_size)))
 
@@ -160,7 +160,7 @@ def test_a_loss_that_diverges_within_a_replay_is_seen_at_its_end(target, taken):
 def test_a_plan_replays_nothing_beyond_the_order_or_the_schedule(target):
     plan = a_plan(pair(target)[0], noise(17), steps=5)
     plan.step(4)
-    with pytest.raises(ValueError, match="rows: got 4, expected 1 to 3, what the order has left"):
+    with pytest.raises(ValueError, match="rows: got 4, expected 1 to 3, what the epoch has left"):
         plan.replay_many(4, 4)
     plan.replay_many(4, 3)
     plan.begin_epoch(target.array(range(17)), [1.0, 1.0, 1.0])

@@ -1,7 +1,7 @@
 """The commands of the command line, one module each.
 
 A command's module has HELP (one line), DESCRIPTION, EXAMPLES, add_arguments(parser) and
-run(options), which returns the exit status. Heavy imports belong inside run, so that --help is
+run(options), which returns the exit status. Slow imports belong inside run, so that --help is
 fast.
 """
 

@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _seconds(model: Sequential, images: Any, repetitions: int) -> list[float]:
-    """Return how long each forward pass over the images took, after a first that does not count."""
+    """Return the time of each forward pass over the images, after one that is not counted."""
     times = []
     for _ in range(1 + repetitions):
         start = time.perf_counter()

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--host",
         default="127.0.0.1",
         metavar="NAME",
-        help="address to listen on: of this machine alone by default (%(default)s)",
+        help="address to listen on; the default serves this machine alone (%(default)s)",
     )
     parser.add_argument(
         "--port",
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve until interrupted, which is how it is meant to end: 0."""
+    """Serve until Ctrl-C, the normal end, and return 0."""
     import numpy as np
 
     from ..demo import CANVAS_SIDE, Server, classifier
@@ -45,7 +45,9 @@ def run(options: argparse.Namespace) -> int:
 
     model = Sequential.load(options.model, device(options.device, say))
     classify = classifier(model)
-    classify(np.eye(CANVAS_SIDE, dtype=np.uint8) * 255)  # compiles the kernels, before a user waits
+    classify(
+        np.eye(CANVAS_SIDE, dtype=np.uint8) * 255
+    )  # compiles the kernels now, not at the first drawing
     try:
         server = Server(classify, options.host, options.port)
     except socket.gaierror as error:

@@ -1,4 +1,4 @@
-"""``cnn info``: what this machine has, or what a model is."""
+"""``cnn info``: what this machine has, or the layers of a model."""
 
 from __future__ import annotations
 

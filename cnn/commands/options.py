@@ -1,4 +1,4 @@
-"""What several commands share: their options, checks of files, and messages."""
+"""What several commands share: options, checks of files, and printing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RECIPES = ("speedrun", "default", "accurate")
 
 
 class UsageError(Exception):
-    """A command was called wrongly; the command line prints the sentence and returns 2."""
+    """The command was called wrongly; the command line prints the message and returns 2."""
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +48,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def device(chosen: str, say: Callable[[str], None]) -> str:
-    """Return "cpu" or "cuda"; where auto settled for cpu, say why."""
+    """Return "cpu" or "cuda"; if "auto" falls back to the CPU, say why."""
     from kernels.lowlevel import choose_target
 
     target, reason = choose_target(chosen)
@@ -60,9 +60,9 @@ def device(chosen: str, say: Callable[[str], None]) -> str:
 def check_outputs(
     options: argparse.Namespace, outputs: Iterable[Path | None], inputs: Iterable[Path] = ()
 ) -> None:
-    """Raise OSError now rather than after the work, unless all of these can be written.
+    """Raise OSError before the work begins, unless all outputs can be written.
 
-    None of them may be a file that the command reads: `inputs`, or those of its data set.
+    None may be a file that the command reads: one of `inputs`, or of its data set.
     """
     from ..data.mnist import files_there
 
@@ -71,18 +71,18 @@ def check_outputs(
 
 
 def write_json(path: Path | None, results: dict[str, Any]) -> None:
-    """Write results where asked for."""
+    """Write results to the file of --json, if one was given."""
     if path is not None:
         files.write_whole(path, (to_json(results, indent=2) + "\n").encode())
 
 
 def shown(path: Path | str) -> str:
-    """Return the name of a file as it can be printed: its bytes may be no text."""
+    """Return a file's name for printing, with escapes for bytes that are no text."""
     return str(path).encode(errors="backslashreplace").decode()
 
 
 def report(text: str, *outputs: Path | None) -> None:
-    """Print a line on standard output, unless that is one of the files written."""
+    """Print a line on standard output, or on standard error if an output file is that."""
     taken = any(files.is_standard_output(path) for path in outputs if path is not None)
     print(text, file=sys.stderr if taken else sys.stdout)
 
@@ -97,7 +97,7 @@ def silence(text: str) -> None:
 
 
 def path(text: str) -> Path:
-    """Return a path, of which a shell that saw ``--save=~/file`` has left the ``~``."""
+    """Return a path with its ``~`` expanded; shells leave it in ``--save=~/file``."""
     return Path(os.path.expanduser(text))
 
 

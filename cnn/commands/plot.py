@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 HELP = "draw pictures of a run"
 DESCRIPTION = """\
-Draw pictures of a run: its curves, what the model takes for what, its worst
-mistakes, the filters of its first convolution, and augmented images."""
+Draw pictures of a run: its curves, confusion matrix and worst mistakes, the
+filters of its first convolution, and augmented images."""
 EXAMPLES = """\
   cnn plot runs/mine                     writes runs/mine/plots/*.png
   cnn plot runs/mine --format svg --output pictures"""
 
 _PICTURES = ("curves", "confusion", "mistakes", "filters", "augmented")
-_WORST = 12  # mistakes
-_AUGMENTED, _DRAWS = 5, 8  # images, and how often each is augmented
+_WORST = 12  # mistakes shown
+_AUGMENTED, _DRAWS = 5, 8  # images shown, and augmented copies of each
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Draw what there is to draw, and print the names of the files."""
+    """Draw the pictures and print the names of their files."""
     from .. import data, plots
     from ..model import Sequential
 
@@ -122,7 +122,7 @@ def _confusion(labels: Any, probabilities: Any) -> Any:
 
 
 def _worst(labels: Any, probabilities: Any) -> Any:
-    """Return the indices of the mistakes that the model is most certain of."""
+    """Return the indices of the mistakes in which the model is most confident."""
     import numpy as np
 
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)

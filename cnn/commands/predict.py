@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the most probable classes of each picture; 1 if one of them could not be used."""
+    """Print the most probable classes of each picture; return 1 if one could not be used."""
     import numpy as np
 
     from .. import picture

@@ -1,4 +1,4 @@
-"""Settings files of `cnn train`: TOML whose keys are the names of the flags."""
+"""Settings files of `cnn train`: TOML with the flags' names as keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ else:
 
 
 def read(path: Path, add_arguments: Callable[[argparse.ArgumentParser], None]) -> list[str]:
-    """Return a settings file as the flags that it stands for.
+    """Return the flags that a settings file stands for.
 
     Raises
     ------
@@ -44,27 +44,27 @@ def to_toml(settings: dict[str, Any]) -> str:
     Raises
     ------
     UsageError
-        If one has bytes that are no UTF-8, as names of files may: TOML cannot hold them.
+        If one is no UTF-8, as a file's name may be: TOML cannot hold it.
     """
     values = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in settings.items()
         if value is not None
     }
-    # JSON's strings, numbers, true and false are TOML's, if other letters than ASCII stay and
-    # DEL does not.
+    # JSON's strings, numbers, true and false are TOML's, if letters beyond ASCII are not escaped
+    # and DEL is.
     lines = ["# The settings of this run; cnn train --config takes them again."]
     for name, value in values.items():
         text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
         lines.append(f"{name} = {text}")
-        if re.search("[\ud800-\udfff]", lines[-1]):  # what Python makes of other bytes
+        if re.search("[\ud800-\udfff]", lines[-1]):  # stand for bytes that are no UTF-8
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(f"{flag}: got {value!r}, expected UTF-8, as the settings of a run are")
     return "".join(f"{line}\n" for line in lines)
 
 
 def _flag(path: Path, parser: argparse.ArgumentParser, key: str, value: Any) -> str:
-    """Return one setting as a flag, after the parser has taken it."""
+    """Return one setting as a flag that the parser accepts."""
     name = key.replace("_", "-")
     switch = isinstance(value, bool)
     flag = f"--{name}" if switch else f"--{name}={value}"

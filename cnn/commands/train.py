@@ -51,7 +51,7 @@ EXAMPLES = """\
   cnn train --dataset synthetic          no data needed
   cnn train --data ~/mnist --device cpu  the four IDX files in a folder"""
 
-#: The results that are printed.
+#: The results that `run` prints.
 _PRINTED = "test_accuracy", "test_loss", "train_seconds", "images_per_second", "setup_seconds"
 
 
@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=seed,
         default=0,
         metavar="N",
-        help="of weights, order and augmentation (default: %(default)s)",
+        help="seeds weights, order and augmentation (default: %(default)s)",
     )
     earlier = parser.add_mutually_exclusive_group()
     earlier.add_argument(
@@ -93,22 +93,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="go on with an interrupted run: its folder, or one of its checkpoints",
     )
-    parser.add_argument("--run", metavar="NAME", help="of the run (default: recipe and time)")
+    parser.add_argument(
+        "--run", metavar="NAME", help="name of the run's folder (default: recipe and time)"
+    )
     parser.add_argument(
         "--runs",
         type=path,
         metavar="DIR",
-        help="folder of the run's folder (default: runs)",
+        help="folder that holds the runs (default: runs)",
     )
     parser.add_argument(
         "--keep",
         type=positive,
         default=3,
         metavar="N",
-        help="checkpoints to keep, of one each epoch (default: %(default)s)",
+        help="keep the last N checkpoints; there is one per epoch (default: %(default)s)",
     )
     parser.add_argument(
-        "--save", type=path, metavar="FILE", help="write the trained model here too"
+        "--save", type=path, metavar="FILE", help="write the trained model to this file, too"
     )
     add_json(parser)
     parser.add_argument(
@@ -120,7 +122,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train, then print the accuracy and the time it took."""
+    """Train, then print the accuracy and the time that it took."""
     from .. import data, recipes
     from ..evaluation import evaluate
     from ..model import Sequential
@@ -165,7 +167,7 @@ def run(options: argparse.Namespace) -> int:
     results = _written_results(folder, len(trainer.history)) if finished else None
     if results is None:
         train_loss = trainer.running_loss if trainer.images_seen else None
-        found = evaluate(model, test)  # its loss is no recipe's, so that runs can be compared
+        found = evaluate(model, test)  # with the default loss, so that recipes can be compared
         results = {
             "dataset": train.name,
             "device": options.device,
@@ -199,7 +201,7 @@ def run(options: argparse.Namespace) -> int:
 def _with_earlier_settings(
     options: argparse.Namespace,
 ) -> tuple[argparse.Namespace, Path | None]:
-    """Return the settings of --config or --resume with flags winning, and the checkpoint."""
+    """Return the settings of --config or --resume, overruled by flags, and the checkpoint."""
     checkpoint, file = None, options.config
     if options.resume is not None:
         if options.run is not None or options.runs is not None:
@@ -218,7 +220,7 @@ def _checkpoint(resumed: Path) -> Path:
     from ..runs import Run
 
     if resumed.is_file():
-        # A link to a checkpoint, or a run whose checkpoints are a link to another disk.
+        # It may be a link to a checkpoint, or its folder a link to another disk.
         for file in (Path(os.path.abspath(resumed)), resumed.resolve()):
             if (file.parent.parent / "settings.toml").exists():
                 return file
@@ -234,7 +236,7 @@ def _checkpoint(resumed: Path) -> Path:
 
 
 def _check_outputs(options: argparse.Namespace, checkpoint: Path | None) -> None:
-    """Raise OSError unless what is to be written can be, and harms no file of the run resumed."""
+    """Raise OSError unless all outputs can be written, none over a file of the resumed run."""
     from ..runs import Run
 
     outputs = [options.save, options.json]
@@ -249,9 +251,10 @@ def _check_outputs(options: argparse.Namespace, checkpoint: Path | None) -> None
 
 @contextmanager
 def _run(options: argparse.Namespace, checkpoint: Path | None) -> Iterator[Run]:
-    """Give the run that goes on, or a new one with its settings and versions.
+    """Yield the resumed run, or a new one with settings and versions written.
 
-    A new one that comes to no checkpoint is removed: it could be neither resumed nor run again.
+    A new one that fails before its first checkpoint is deleted: it could not be resumed, and its
+    name could not be used again.
     """
     from ..runs import Run, versions
 
@@ -261,7 +264,7 @@ def _run(options: argparse.Namespace, checkpoint: Path | None) -> Iterator[Run]:
     names = "recipe dataset data device epochs batch_size lr seed keep".split()
     resolved = {name: getattr(options, name) for name in names}
     if resolved["data"] is not None:
-        resolved["data"] = resolved["data"].resolve()  # the same from any folder
+        resolved["data"] = resolved["data"].resolve()  # valid from any folder
     text = settings.to_toml(resolved)
     run = _new_run(options)
     try:
@@ -275,7 +278,7 @@ def _run(options: argparse.Namespace, checkpoint: Path | None) -> Iterator[Run]:
 
 
 def _new_run(options: argparse.Namespace) -> Run:
-    """Return a run in a folder that was not there."""
+    """Return a run in a new folder."""
     from ..runs import Run, new_run
 
     runs = options.runs or Path("runs")
@@ -296,7 +299,7 @@ def _new_run(options: argparse.Namespace) -> Run:
 
 
 def _has_finished(trainer: Trainer, train: Dataset, options: argparse.Namespace) -> bool:
-    """Whether nothing is left to do of the training; ValueError if it was another one."""
+    """Whether the restored training is finished; ValueError if its settings were others."""
     from ..training import Course
 
     if trainer.course is None or not trainer.course.finished:
@@ -307,18 +310,18 @@ def _has_finished(trainer: Trainer, train: Dataset, options: argparse.Namespace)
 
 
 def _written_results(run: Run, epochs: int) -> dict[str, Any] | None:
-    """Return the results of a training of so many epochs, unless it ended before they were written.
+    """Return the results that a finished run of so many epochs wrote, or None if it did not.
 
-    They say when and where it was trained, which is nothing that this process could tell.
+    This process cannot make them again: they hold the times of the training.
     """
     model, file = run.folder / "model.safetensors", run.folder / "results.json"
     if not (model.exists() and file.exists()):
         return None
     try:
         results = json.loads(file.read_text())
-    except ValueError:  # somebody else has written there
+    except ValueError:  # not JSON: something else wrote there
         return None
-    # Perhaps of an interruption before the last epoch.
+    # An interrupted training wrote results of fewer epochs.
     if not isinstance(results, dict) or results.get("epochs") != epochs:
         return None
     results = {name: math.nan if value is None else value for name, value in results.items()}
@@ -327,7 +330,7 @@ def _written_results(run: Run, epochs: int) -> dict[str, Any] | None:
 
 
 def _fit(trainer: Trainer, train: Dataset, test: Dataset, options: argparse.Namespace) -> bool:
-    """Train what is left to train; return whether the user interrupted it."""
+    """Train the epochs that are left; return whether the user interrupted it."""
     assert trainer.run is not None
     try:
         trainer.fit(train, options.epochs, options.batch_size, test, progress=not options.quiet)

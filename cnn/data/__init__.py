@@ -1,4 +1,4 @@
-"""Data sets: what one is, MNIST, synthetic digits, and loading by name."""
+"""Data sets: the class `Dataset`, MNIST, synthetic digits, and loading by name."""
 
 from .dataset import DataError, Dataset
 from .loading import load

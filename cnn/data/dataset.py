@@ -27,7 +27,7 @@ class Dataset:
     labels : numpy.ndarray or cupy.ndarray
         (N,), any integer dtype, on the same device as the images.
     name : str
-        What reports call the data, such as "mnist".
+        Name of the data in reports, such as "mnist".
 
     Raises
     ------
@@ -52,7 +52,7 @@ class Dataset:
     def check_labels(self, classes: int, argument: str = "data") -> None:
         """Raise ValueError unless every label lies in 0 to `classes` - 1.
 
-        Reads the smallest and the largest label, which on a GPU waits for the device: do it once.
+        Reads the smallest and the largest label, which waits for a GPU: call it once.
         """
         if len(self) == 0:
             return
@@ -72,7 +72,7 @@ def as_dataset(data: Any, argument: str = "data") -> Dataset:
     data : Dataset or tuple or list
         Images (N, H, W, C) or (N, H, W), uint8 or floating; labels (N,), any integer dtype.
     argument : str
-        The caller's name for `data`, with which every message begins.
+        The caller's name for `data`; errors begin with it.
 
     Raises
     ------
@@ -96,8 +96,8 @@ def as_dataset(data: Any, argument: str = "data") -> Dataset:
 def pixel_statistics(images: Any) -> tuple[float, float]:
     """Return mean and standard deviation of uint8 images, in grey levels; 1 for a deviation of 0.
 
-    Sums are exact, in integers, and taken over parts of the images: the squares of all at once
-    would take many times the images' memory.
+    The sums are exact, in integers. They are taken over parts of the images, since the squares of
+    all would need several times the images' memory.
     """
     total = squares = 0
     for start in range(0, len(images), 2048):
@@ -117,7 +117,7 @@ def finite(images: Any) -> bool:
         images[start : start + 2048].astype(wide, copy=False)
         for start in range(0, len(images), 2048)
     )
-    # A NaN anywhere becomes both extremes.
+    # A NaN anywhere is both the minimum and the maximum.
     extremes = (float(extreme) for part in parts for extreme in (part.min(), part.max()))
     return all(map(math.isfinite, extremes))
 

@@ -35,7 +35,7 @@ def load(
     """
     if name not in ("auto", "mnist", "synthetic"):
         raise ValueError(f'name must be "auto", "mnist" or "synthetic", got {name!r}')
-    from . import mnist, synthetic  # only here: a program with data of its own starts faster
+    from . import mnist, synthetic  # here, so that a program with its own data starts faster
 
     if name != "synthetic":
         try:

@@ -33,14 +33,14 @@ SHA256: dict[str, str] = {
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-_GZIP = b"\x1f\x8b"  # how each member of a file begins
+_GZIP = b"\x1f\x8b"  # begins each member of a gzip file
 DOWNLOAD_TIMEOUT_SECONDS = 5.0
-# The largest file has 47 MB: a longer one is not MNIST, and is not read on.
+# The largest file has 47 MB. A longer one is not MNIST's, and is not read to its end.
 LARGEST_CONTENT_BYTES = 64 * 2**20
 
 
 class DataNotFoundError(DataError):
-    """MNIST was not found and no mirror gave it; `reason` says why in a few words."""
+    """MNIST was not found and could not be downloaded; `reason` says why in a few words."""
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
@@ -84,18 +84,18 @@ def load_mnist(directory: str | os.PathLike[str] | None = None) -> tuple[Dataset
 def cache_directory() -> Path | None:
     """Return the folder of the per-user cache that holds downloaded MNIST files.
 
-    None where the user has no home folder, as in a container that runs as any number.
+    None if the user has no home folder, as in a container whose user has no entry in passwd.
     """
     try:
         folder = platformdirs.user_cache_path("cnn-kernels", appauthor=False)
     except RuntimeError:
         return None
-    # Earlier releases of platformdirs leave the ~ that they have no folder for.
+    # Older releases of platformdirs then return a path that begins with ~.
     return folder / "mnist" if folder.is_absolute() else None
 
 
 def files_there(directory: str | os.PathLike[str] | None = None) -> list[Path]:
-    """Return the files that `load_mnist` would find, which must not be overwritten."""
+    """Return the files that `load_mnist` would read; outputs must not overwrite them."""
     folder = _named_folder(directory)[0] or cache_directory()
     if folder is None:
         return []
@@ -130,16 +130,16 @@ def decode_idx(content: bytes, source: str = "IDX data") -> NDArray[np.uint8]:
         raise DataError(
             f"{source} announces shape {shape}, {expected_size} bytes, but has {len(content)} bytes"
         )
-    # Copied because an array over bytes is read-only, which DLPack refuses to export.
+    # Copied: an array over bytes is read-only, and DLPack does not export such arrays.
     array: NDArray[np.uint8] = np.frombuffer(content, np.uint8, offset=header_size).copy()
     return array.reshape(shape)
 
 
 def _decompressed(content: bytes) -> tuple[bytes, str]:
-    """Return the decompressed content, and what was wrong with the gzip stream or "".
+    """Return the decompressed content, and the fault of the gzip stream or "".
 
-    The first bytes decide whether it is gzip: browsers may decompress a file and keep its name. Of
-    a damaged stream, what came before the damage is returned, so that its hash can be shown.
+    The first bytes tell whether it is gzip: a browser may decompress a file and keep its name. Of a
+    damaged stream the part before the damage is returned, so that an error can show its hash.
     """
     if not content.startswith(_GZIP):
         return content, ""
@@ -162,7 +162,7 @@ def _inflated(content: bytes) -> Iterator[bytes]:
     Bytes after the last member are ignored, as gzip(1) does.
     """
     while content.startswith(_GZIP):
-        member = zlib.decompressobj(wbits=31)  # a stream of zlib in gzip's header and checksum
+        member = zlib.decompressobj(wbits=31)  # 31: with gzip's header and checksum
         while not member.eof:
             part = member.decompress(content, 2**22)
             if not part and not member.eof:
@@ -282,7 +282,8 @@ def _download_missing(contents: dict[str, bytes], folder: Path) -> list[str]:
     reasons: list[str] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Tried before downloading. The file has no name, so even a killed process leaves none.
+        # Find out before downloading whether the folder can be written. The file has no name, so
+        # even a killed process leaves nothing behind.
         with tempfile.TemporaryFile(dir=folder):
             pass
         for mirror in MIRRORS:
@@ -309,7 +310,7 @@ def _fetch(url: str, file: str) -> bytes:
 
     DataError: the server answered, but not with the file. ConnectionError: it did not answer.
     """
-    # Imported here: it takes as long as the rest of the package, and is seldom needed.
+    # Imported here: slow, and seldom needed.
     from http.client import HTTPException
     from urllib.error import HTTPError
     from urllib.request import urlopen

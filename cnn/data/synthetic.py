@@ -22,12 +22,12 @@ CENTRE = (IMAGE_SIZE - 1) / 2
 CLASSES = 10
 TEMPLATES_PER_CLASS = 240
 POINTS_PER_SPAN = 5
-# Images warped at once; bounds the working memory.
+# Images warped at a time; bounds the working memory.
 CHUNK = 8192
 
-# Each digit is written in several ways. A way is a list of strokes, divided by "/"; a stroke is the
-# points x,y that a smooth pen line runs through, in hundredths of a unit square, x to the right and
-# y down. Two strokes that share an end make a corner.
+# The ways to write each digit. A way is a list of strokes, separated by "/"; a stroke is a list of
+# points x,y that a smooth line runs through, in hundredths of a unit square, x to the right and y
+# down. Two strokes that share an end make a corner.
 GLYPHS: tuple[tuple[str, ...], ...] = (
     (  # 0: narrow; wide; not quite closed, its end running inside
         "52,1 30,15 21,48 30,85 50,99 70,86 79,50 71,14 52,1",
@@ -163,8 +163,8 @@ def _draw_templates(
 def _pen_lines(way: str, count: int, random: np.random.Generator) -> Floats:
     """Return line segments (count, S, 2, 2) in pixels, [.., start or end, x or y], of one glyph.
 
-    Points are moved by a smooth random wave, which bends strokes that meet in the same way, and
-    each by a little of its own.
+    A smooth random wave moves all points, so that strokes that meet bend alike; a small random
+    shift of its own is added to each.
     """
     lines = []
     wave = random.normal(0, 0.5, (count, 2, 2)), random.uniform(0, 2 * np.pi, (count, 2))

@@ -1,7 +1,7 @@
 const SIDE = 320; // CANVAS_SIDE of server.py
-const PEN = 28; // as thick, for a digit that nearly fills the canvas, as MNIST's strokes are
-const STEP = 8; // of the pen that keys move
-const PAUSE = 600; // milliseconds without a new answer, after which it is read out
+const PEN = 28; // stroke width: MNIST's, for a digit that nearly fills the canvas
+const STEP = 8; // pixels that an arrow key moves the pen
+const PAUSE = 600; // milliseconds without a new answer before screen readers get it
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 const [canvas, pen, preview, bars, guess, status] = ["canvas", "pen", "preview", "bars", "guess",
@@ -10,9 +10,9 @@ const paper = canvas.getContext("2d", { willReadFrequently: true });
 Object.assign(paper, { lineWidth: PEN, lineCap: "round", lineJoin: "round" });
 
 let drawn = false; // is there any ink?
-let last = null; // where the pointer's stroke has come to
-let key = { x: SIDE / 2, y: SIDE / 4, down: false }; // the pen that keys move
-const held = new Set(); // arrow keys: two of them move it diagonally
+let last = null; // end of the pointer's stroke
+let key = { x: SIDE / 2, y: SIDE / 4, down: false }; // the pen that arrow keys move
+const held = new Set(); // arrow keys that are down: two of them move it diagonally
 
 function line(from, to) {
   paper.beginPath();
@@ -115,7 +115,7 @@ canvas.addEventListener("keydown", (event) => {
 // Answers
 
 let asking = false;
-let changed = false; // since the drawing was sent
+let changed = false; // since the drawing was last sent
 
 async function ask() {
   changed = true;
@@ -188,7 +188,7 @@ function see(rows) {
   image.putImageData(pixels, 0, 0);
 }
 
-let later; // what is to be said once the drawing pauses
+let later; // timer of the next message
 
 function say(text, pause = 0) {
   clearTimeout(later);

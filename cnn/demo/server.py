@@ -1,8 +1,9 @@
 """The demo's HTTP server: a page of three files, and POST /classify.
 
-Other sites must not reach it through the user's browser. A page of theirs that posts here names
-itself in Origin. A name of theirs that resolves to this machine (DNS rebinding) stands in Host: so
-Host must be an address, "localhost" or the name that the server was started with.
+Other sites must not reach it through the user's browser. If one of their pages posts here, Origin
+names that page, and the request is refused. If one of their names resolves to this machine (DNS
+rebinding), Host has that name: so Host must be an address, "localhost" or the name that the server
+was started with.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from ..picture import PictureError, centre, image_size, probabilities
 
 CANVAS_SIDE = 320  # as in page.js; the body is a byte of ink per pixel
 CANVAS_BYTES = CANVAS_SIDE**2
-BODY_TYPE = "application/octet-stream"  # no form can send it, so that other sites have to ask first
-SECONDS = 10.0  # for which a client may be silent, and in which a body must have come
+BODY_TYPE = (
+    "application/octet-stream"  # HTML forms cannot send it: other sites need a CORS preflight
+)
+SECONDS = 10.0  # longest silence of a client, and longest time for a body
 
 _FOLDER = Path(__file__).parent
 _FILES = {
@@ -49,7 +52,7 @@ Classifier = Callable[[Any], dict[str, Any]]
 
 
 class RefusedError(Exception):
-    """A request cannot be answered; carries the HTTP status and one sentence."""
+    """A request is refused; holds the HTTP status and one sentence."""
 
     def __init__(self, status: int, sentence: str, **headers: str) -> None:
         super().__init__(sentence)
@@ -58,7 +61,7 @@ class RefusedError(Exception):
 
 
 def classifier(model: Sequential) -> Classifier:
-    """Return what classifies a canvas, in any number of threads.
+    """Return a function that classifies a canvas; several threads may call it at once.
 
     Raises
     ------
@@ -78,12 +81,12 @@ def classifier(model: Sequential) -> Classifier:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves the page and answers for its drawings, each client in a thread of its own.
+    """Serves the page and classifies its drawings, with a thread per client.
 
     Parameters
     ----------
     classify : callable
-        As `classifier` returns it.
+        What `classifier` returns.
     host : str
         Address or name to listen on.
     port : int
@@ -97,7 +100,7 @@ class Server(ThreadingHTTPServer):
     Raises
     ------
     OSError
-        If the address cannot be had.
+        If the server cannot listen on the address.
     """
 
     def __init__(self, classify: Classifier, host: str, port: int) -> None:
@@ -109,11 +112,11 @@ class Server(ThreadingHTTPServer):
         self.url = f"http://{shown}:{self.server_address[1]}/"
 
     def server_bind(self) -> None:
-        """Bind without HTTPServer's look-up of this machine's name, which can take long."""
+        """Bind without HTTPServer's look-up of this machine's name, which can be slow."""
         TCPServer.server_bind(self)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Report an error in a handler, unless it is that the client has gone."""
+        """Report an error in a handler, unless the client closed the connection."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
@@ -123,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "cnn", ""
     timeout = SECONDS
-    error_content_type = "text/plain; charset=utf-8"  # of requests that are no HTTP
+    error_content_type = "text/plain; charset=utf-8"  # for requests that are not HTTP
     error_message_format = "%(code)d %(message)s\n"
 
     def _answer(self) -> None:
@@ -145,7 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
         except RefusedError as error:
             self._refuse(error)
 
-    # Methods that HTTP knows get 405 where they do not fit; others get 501 from the base class.
+    # Known methods get an answer, perhaps 405; the base class answers unknown ones with 501.
     do_GET = do_HEAD = do_POST = do_PUT = _answer  # noqa: N815
     do_PATCH = do_DELETE = do_OPTIONS = do_TRACE = _answer  # noqa: N815
 
@@ -163,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise RefusedError(405, f"got {self.command}, expected {expected}", Allow=expected)
 
     def _canvas(self) -> Any:
-        """Return the body as a canvas; it is read only once all headers are right."""
+        """Check the headers, then read and return the body as a canvas."""
         origin = self.headers.get("Origin")
         if origin is not None and origin.partition("://")[2] != self.headers["Host"]:
             raise RefusedError(403, f"Origin: got {origin!r}, expected this server's own page")
@@ -176,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
         if len(lengths) != 1 or not (lengths[0].isascii() and lengths[0].isdecimal()):
             raise RefusedError(400, f"Content-Length: got {', '.join(lengths)}, expected a number")
         expected = f"expected {CANVAS_BYTES} bytes, one per pixel"
-        # By its digits first: Python refuses to read a number of thousands of them.
+        # The count of digits first: int() refuses thousands of them.
         if len(lengths[0]) > 9 or int(lengths[0]) > CANVAS_BYTES:
             raise RefusedError(413, f"body: got {lengths[0][:20]} bytes, {expected}")
         body = self._body(int(lengths[0]))
@@ -185,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
         return np.frombuffer(body, np.uint8).reshape(CANVAS_SIDE, CANVAS_SIDE)
 
     def _body(self, length: int) -> bytes:
-        """Return up to `length` bytes: fewer where the client sends no more."""
+        """Return `length` bytes, or fewer if the client closes the connection."""
         body, end = bytearray(), time.monotonic() + self.timeout
         try:
             while len(body) < length and time.monotonic() < end:
@@ -209,12 +212,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _refuse(self, error: RefusedError) -> None:
-        """Send the error and end the connection, on which an unread body may be under way."""
+        """Send the error and end the connection, since an unread body may still arrive on it."""
         body = json.dumps({"error": str(error)}).encode()
         self._send(error.status, "application/json", body, Connection="close", **error.headers)
         self.close_connection = True
-        # Closed with bytes unread, the connection would be reset, and the answer could be lost.
-        with contextlib.suppress(OSError):  # it is silent, or gone
+        # Read what arrives: closing with unread bytes resets the connection, and the client may
+        # then never see the answer.
+        with contextlib.suppress(OSError):  # the client is silent, or gone
             self.connection.shutdown(socket.SHUT_WR)
             self.connection.settimeout(1)
             for _ in range(100):
@@ -222,7 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
                     break
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: the page itself shows what goes wrong."""
+        """Print nothing: the page itself shows errors."""
 
 
 def _host_name(host: str) -> str:

@@ -19,7 +19,7 @@ from ..files import write_whole
 
 _FORMAT = "cnn-kernels model 1"
 _PREFIX = "training."  # begins the names of arrays that are not the model's
-# NumPy's types by safetensors' names. It has no reader of bfloat16 for NumPy.
+# NumPy's types by safetensors' names. Its own reader for NumPy does not know bfloat16.
 _DTYPES = {
     **{
         f"{letter}{8 * size}": f"{letter.lower()}{size}" for letter in "IU" for size in (1, 2, 4, 8)
@@ -32,7 +32,7 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 class CheckpointError(RuntimeError):
-    """A file holds no model that can be loaded here; the message is one sentence."""
+    """A file has no model that can be loaded here; the message is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class Content:
     Attributes
     ----------
     architecture : dict
-        What an equal model is made from, except its arrays.
+        Layers, shapes, dtype and normalisation: all of a model but its arrays.
     arrays : dict of str to array
-        Those of the model.
+        The model's arrays.
     training : dict or None
-        What a `Trainer` adds; None in a file that a model wrote.
+        State of a training; None in a file that `Sequential.save` wrote.
     training_arrays : dict of str to array
-        The arrays that a `Trainer` adds.
+        Arrays of that state.
     """
 
     architecture: dict[str, Any]
@@ -63,7 +63,7 @@ def write(path: str | Path, content: Content) -> None:
 
 
 def read(path: str | Path) -> Content:
-    """Return what a file holds; its SHA-256 must be that of what was written."""
+    """Return what a file holds, after checking its SHA-256."""
     return from_bytes(Path(path).read_bytes(), path)
 
 
@@ -78,7 +78,7 @@ def to_bytes(content: Content) -> bytes:
 
 
 def from_bytes(content: bytes, source: str | Path) -> Content:
-    """Return what `to_bytes` was given; errors begin with the source.
+    """Return the content that `to_bytes` wrote; errors begin with `source`.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def from_bytes(content: bytes, source: str | Path) -> Content:
         views = deserialize(content)  # type: ignore[no-untyped-call]
     except SafetensorError as error:
         raise CheckpointError(f"{source} is damaged or no safetensors file: {error}") from error
-    # A sound file begins with the length of its header, which is JSON.
+    # A safetensors file begins with the length of its header, which is JSON.
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     metadata = header.get("__metadata__", {})
     if metadata.get("format") != _FORMAT:
@@ -112,7 +112,7 @@ def from_bytes(content: bytes, source: str | Path) -> Content:
 
 
 def _array(view: dict[str, Any]) -> np.ndarray[Any, Any]:
-    """Return the array of a name, dtype, shape and bytes that safetensors read."""
+    """Return the array with the dtype, shape and bytes that safetensors read."""
     dtype = np.dtype(_DTYPES[view["dtype"]])
     array: np.ndarray[Any, Any] = np.frombuffer(view["data"], dtype).reshape(view["shape"])
     return array

@@ -1,8 +1,8 @@
 """Models as ONNX graphs, which ONNX Runtime and others run without this project.
 
-Inside a graph every activation is channels-first, as in ONNX: (N, C, H, W) for the model's
-(N, H, W, C). Where ONNX or its runtimes differ from the layers (windows that reach beyond the
-padding with `ceil_mode`, dilated averages), the graph uses other operators.
+In a graph, activations are channels-first as ONNX has them: (N, C, H, W) for the model's
+(N, H, W, C). Where ONNX or its runtimes differ from the layers (windows beyond the padding with
+`ceil_mode`, dilated averages), the graph uses other operators.
 """
 
 from __future__ import annotations
@@ -38,34 +38,34 @@ try:
 except ImportError as error:
     raise ImportError("exporting needs onnx: pip install 'cnn-kernels[onnx]'") from error
 
-#: Of 2020: every runtime in use has it, and it has all operators that are needed.
+#: From 2020: current runtimes support it, and it has all operators needed here.
 OPSET, IR_VERSION = 13, 7
 
 _INPUT_TYPES = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
 
 
 def to_onnx(model: Sequential, input_type: str = "uint8") -> onnx.ModelProto:
-    """Return a model as an ONNX graph for inference, checked.
+    """Return a model as an ONNX graph for inference, checked by ONNX's checker.
 
-    The input is "images" (N, H, W) or, with several channels, (N, H, W, C); "inputs" (N, ...) for a
-    model of anything else. The output is "probabilities" where the model ends with `Softmax`, else
-    "logits". N is any number. All arithmetic is float32, whatever the model's dtype is: runtimes
-    have no convolutions of float64.
+    The input is "images" (N, H, W) or, with several channels, (N, H, W, C); for a model of anything
+    else it is "inputs" (N, ...). The output is "probabilities" if the model ends with `Softmax`,
+    else "logits". N is any number. All arithmetic is float32, whatever the model's dtype:
+    runtimes have no float64 convolutions.
 
     Parameters
     ----------
     model : Sequential
-        All its layers must be from this package.
+        Its layers must be classes of this package.
     input_type : {"uint8", "float32"}
-        The graph normalises uint8 images by the model's statistics, and takes float32 images as
-        they are; so does `Sequential.predict`.
+        As in `Sequential.predict`, uint8 images are normalised by the model's statistics, and
+        float32 images are taken as they are.
 
     Raises
     ------
     TypeError
-        If it is no model, or a layer is not from this package.
+        If `model` is no model, or has a layer that is not from this package.
     ValueError
-        If `input_type` is something else.
+        If `input_type` is neither.
     """
     checks.instance("model", model, Sequential)
     if input_type not in _INPUT_TYPES:
@@ -118,7 +118,7 @@ def _version() -> str:
 
 
 class _Graph:
-    """Collects nodes and constants; their names begin with the scope, a layer's position."""
+    """Collects nodes and constants; their names begin with the scope, such as "3." for layer 3."""
 
     def __init__(self, scope: str) -> None:
         self.scope = scope
@@ -270,10 +270,10 @@ _WRITERS: dict[type[Layer], Callable[[_Graph, Any, str, Shape], str]] = {
 
 
 def _sizes(g: Window) -> dict[str, list[int]]:
-    """Return attributes that give exactly OH x OW windows without ONNX's ceil_mode.
+    """Return attributes that give OH x OW windows without ONNX's ceil_mode.
 
-    With ceil_mode, some runtimes let windows start in the padding at the end. Here the pads at the
-    end are as large as the last window needs.
+    With ceil_mode, some runtimes let windows start in the padding at the end. Here that padding is
+    as large as the last window needs.
     """
     ends = [
         max(0, (outputs - 1) * stride + dilation * (taps - 1) + 1 - length - start)

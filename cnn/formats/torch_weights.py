@@ -22,10 +22,10 @@ _FLOATING = {"F16": "float16", "F32": "float32", "F64": "float64"}  # by safeten
 
 
 class _Place(NamedTuple):
-    """An array of a model, and how its layout differs from PyTorch's.
+    """An array of a model, and the layout that PyTorch has for it.
 
-    If `image` is (H, W, C), the last axes are pixels of C channels, which PyTorch has as
-    (C, H, W); its array has the shape `shape`.
+    If `image` is (H, W, C), the array's last axes are such images, which PyTorch has as (C, H, W).
+    `shape` is the shape in PyTorch.
     """
 
     array: Array
@@ -33,14 +33,14 @@ class _Place(NamedTuple):
     shape: Shape
 
     def to_torch(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return values of the model's layout in PyTorch's."""
+        """Convert values from the model's layout to PyTorch's."""
         if not self.image:
             return values
         pixels = values.reshape(*self._leading(), *self.image)
         return np.moveaxis(pixels, -1, -3).reshape(self.shape)
 
     def from_torch(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return values of PyTorch's layout in the model's."""
+        """Convert values from PyTorch's layout to the model's."""
         if not self.image:
             return values
         H, W, C = self.image
@@ -81,7 +81,7 @@ def save_torch(model: Sequential, path: str | Path) -> None:
         key: np.ascontiguousarray(place.to_torch(_host(place.array)))
         for key, place in _places(model).items()
     }
-    arrays |= {key: np.array(0) for key in _counters(model)}  # seldom read
+    arrays |= {key: np.array(0) for key in _counters(model)}  # read only if momentum is None
     write_whole(Path(path), serialize(arrays, {"format": "pt"}))
 
 
@@ -126,11 +126,11 @@ def load_torch(model: Sequential, path: str | Path) -> None:
 
 
 def _places(model: Sequential) -> dict[str, _Place]:
-    """Return the arrays of a model by PyTorch's names."""
+    """Return the arrays of a model, by their names in PyTorch."""
     checks.instance("model", model, Sequential)
     places = {}
     shape = model.input_shape
-    flattened: Shape = ()  # shape of the images that a Flatten has made rows of
+    flattened: Shape = ()  # shape of the images that a Flatten has turned into rows
     for position, (layer, output) in enumerate(zip(model.layers, model.output_shapes, strict=True)):
         arrays = {**layer.parameters, **layer.state}
         if arrays and not isinstance(layer, (Conv2D, Dense, BatchNorm)):
@@ -155,7 +155,7 @@ def _places(model: Sequential) -> dict[str, _Place]:
 
 
 def _counters(model: Sequential) -> list[str]:
-    """Return the names of PyTorch's counts of batches, one for each BatchNorm."""
+    """Return the names of PyTorch's batch counters, one for each BatchNorm."""
     return [
         f"{position}.num_batches_tracked"
         for position, layer in enumerate(model.layers)

@@ -34,7 +34,7 @@ class BatchNorm(Layer):
         return shape
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        """Return y of x's shape; with `training`, by the batch's own statistics."""
+        """Return y of x's shape, by the batch's statistics if `training`, else running ones."""
         self._x = x = self.ready(x)
         arrays = (*self.parameters.values(), *self.state.values())
         y, self._saved = kernels.batch_norm(

@@ -67,7 +67,7 @@ class Conv2D(Layer):
         return self.backward_of(self._x, dy)
 
     def backward_of(self, x: Array, dy: Array) -> Array:
-        """Do as `backward` does, but for images x that are not those of the last `forward`."""
+        """Like `backward`, for images x in place of those of the last `forward`."""
         dx, _, _ = kernels.conv2d_backward(
             dy,
             x,

@@ -13,7 +13,7 @@ from .layer import Layer
 
 @dataclass(eq=False)
 class Dropout(Layer):
-    """In training, zero with probability p and scale the rest by 1 / (1 - p)."""
+    """In training, set values to 0 with probability p and scale the rest by 1 / (1 - p)."""
 
     recordable = True
 

@@ -20,18 +20,18 @@ class Layer:
     Attributes
     ----------
     parameters, gradients, state : dict of str to array
-        Trained arrays, their gradients of the last backward, and arrays that are saved but not
+        Trained arrays, their gradients from the last `backward`, and arrays that are saved but not
         trained; empty until the layer is built.
     need_dx : bool
         Whether `backward` must return dx; false for the first layer of a model.
     seed, draws : int
-        Seed of the layer's random numbers, and how many times it has drawn some.
+        Seed of the layer's random numbers, and the number of draws so far.
     recordable : bool
-        Whether forward and backward do nothing on the device but launch kernels, on the same arrays
-        every time; a `Trainer` then replays the launches without calling the methods again. Not
+        Whether `forward` and `backward` only launch kernels, on the same arrays every time. A
+        `Trainer` then records the launches and replays them without calling the methods again. Not
         inherited: each class sets it in its own body.
     built : bool
-        Whether the layer is part of a model or has been used alone.
+        Whether the arrays are allocated: the layer is part of a model or has been used alone.
     """
 
     need_dx = True
@@ -57,7 +57,7 @@ class Layer:
 
     @cached_property
     def declared(self) -> dict[str, tuple[Shape, Initializer, bool]]:
-        """Shape, initializer and whether it is trained, of every array that `build` declared."""
+        """Shape, initializer and whether it is trained, for each array that `build` declared."""
         return {}
 
     def declare(
@@ -79,8 +79,8 @@ class Layer:
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return the layer's output for x (N, ...).
 
-        What `backward` needs is kept in attributes, which another thread's forward overwrites: the
-        result must not be read back from them.
+        Attributes keep what `backward` needs. Another thread's forward overwrites them, so the
+        result must not be read back from one.
         """
         raise NotImplementedError
 
@@ -89,11 +89,11 @@ class Layer:
         raise NotImplementedError
 
     def settings(self) -> dict[str, Any]:
-        """Return the arguments of the constructor that make an equal layer."""
+        """Return the constructor's arguments, by name."""
         return {f.name: checks.plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
 
     def ready(self, x: Any) -> Array:
-        """Return x as an array; a layer used without a model is built for it first."""
+        """Return x as an array; build the layer first if it is used without a model."""
         target, x = as_array("x", x)
         if not self.built:
             self.build(x.shape[1:])
@@ -101,7 +101,7 @@ class Layer:
         return x
 
     def allocate(self, target: Target, dtype: Any, generator: np.random.Generator) -> None:
-        """Allocate each declared array by itself; a model gives views of its buffers instead."""
+        """Allocate each declared array; a model hands out views of its flat buffers instead."""
         for name, (shape, initializer, trained) in self.declared.items():
             values = target.array(initializer(generator, shape).astype(dtype))
             (self.parameters if trained else self.state)[name] = values
