@@ -42,34 +42,34 @@ cells: .venv/test  ## run the tests and write the table of what they cover
 	@$(BIN)/python -m pytest $(WORKERS) --write-cells
 
 resources: .venv/test  ## write the table of the kernels' registers and memory on each GPU
-	@PYTHONPATH=. $(BIN)/python tests/kernel_resources.py
+	@$(BIN)/python -m tests.lib.kernel_resources
 
 sanitize: .venv/test  ## run the kernel tests with the compiler's sanitizers
-	@PYTHONPATH=. $(BIN)/python tests/sanitize.py
+	@$(BIN)/python -m tests.sanitizers.sanitize
 
 # GPU_PYTHON=python3 names an interpreter that has the packages: then nothing is installed.
 # REHEARSE=h100 goes through all of it on the emulated GPU.
 gpu: $(if $(GPU_PYTHON),,.venv/test)  ## try everything on a GPU within 8 minutes
-	@PYTHONPATH="$(CURDIR)/tests:$$PYTHONPATH" $(or $(GPU_PYTHON),$(BIN)/python) -m gpu_lane \
+	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(or $(GPU_PYTHON),$(BIN)/python) -m tests.gpu_lane \
 	    $(if $(RESULTS),--results $(RESULTS)) $(if $(COMMIT),--commit $(COMMIT)) \
 	    $(if $(REHEARSE),--rehearse $(REHEARSE))
 
 profile: .venv/test  ## count what kernels do on four emulated GPUs, to bench/results
-	@PYTHONPATH=. $(BIN)/python -m tests.gpu.profile $(ARGS)
+	@$(BIN)/python -m tests.gpu.profile $(ARGS)
 
 bench: .venv/bench  ## time all beside their peers, within 15 minutes, to bench/results
 	@mkdir -p .benchmarks
 	@$(BIN)/python -m pytest bench --benchmark-quiet --benchmark-json=.benchmarks/raw.json
-	@$(BIN)/python bench/condense.py .benchmarks/raw.json
+	@$(BIN)/python -m bench.report.condense .benchmarks/raw.json
 
 start: .venv/bench .venv/test  ## time `make train` and `make test` with empty caches
-	@$(BIN)/python bench/start.py --rounds 5 --suite 1
+	@$(BIN)/python -m bench.networks.start --rounds 5 --suite 1
 
 report: .venv/bench  ## write the tables of the READMEs and the figures from bench/results
-	@$(BIN)/python bench/report.py
+	@$(BIN)/python -m bench.report.tables
 
 bench-compare: .venv/bench  ## time the kernels beside a commit's: BASE=main, ROWS="conv2d"
-	@$(BIN)/python bench/compare.py $(BASE) "$(ROWS)"
+	@$(BIN)/python -m bench.kernels.compare $(BASE) "$(ROWS)"
 
 check: .venv/check  ## formatter, linter and types, as CI runs them
 	$(BIN)/ruff format --check .

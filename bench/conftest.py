@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import condense
-import peak
+from bench.kernels import peak
+from bench.machine import threads
+from bench.report import condense
 from cnn import load
 from cnn.data.synthetic import synthetic_digits
 from kernels.runtime import choose_target
-from machine import threads
 
 try:
     import torch

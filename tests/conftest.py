@@ -10,17 +10,16 @@ import pytest
 
 import cnn.model
 import cnn.network
-import gpu.device
-import gpu.plugin
 import kernels.lowlevel
-from cells import Cells, is_whole
 from kernels import runtime
 from kernels.gemm import gemm
 from kernels.runtime import checks, choose_target
 from kernels.runtime.cpu import CpuTarget
 from kernels.runtime.cuda import CudaTarget, unavailable
 from kernels.runtime.recording import Rehearsal, current
-from support import NARROW
+from tests.gpu import device, plugin
+from tests.lib.cells import Cells, is_whole
+from tests.lib.support import NARROW
 
 # Examples are a function of the test alone, so that a failure in CI is one everywhere.
 hypothesis.settings.register_profile(
@@ -35,7 +34,7 @@ hypothesis.settings.load_profile("kernels")
 
 #: The extra for CUDA 12 has no PyTorch: its wheels bring CUDA 13.
 PYTORCH = importlib.util.find_spec("torch") is not None
-collect_ignore_glob = [] if PYTORCH else ["test_torch*.py", "test_dlpack.py"]
+collect_ignore_glob = [] if PYTORCH else ["*/test_torch*.py", "*/test_dlpack.py"]
 
 
 def pytest_report_header():
@@ -52,7 +51,7 @@ def pytest_configure(config):
     cells = Cells(write=config.getoption("--write-cells"))
     cells.start()
     config.pluginmanager.register(cells)
-    config.pluginmanager.register(gpu.plugin)
+    config.pluginmanager.register(plugin)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -120,7 +119,7 @@ def a_gpu_that_is_emulated_is_chosen_by_name():
         return choose_target(device)
 
     with pytest.MonkeyPatch.context() as patch:
-        if not gpu.device.real_gpu():
+        if not device.real_gpu():
             for module in (runtime, runtime.targets, kernels.lowlevel, cnn.network, cnn.model):
                 patch.setattr(module, "choose_target", choose)
         yield
@@ -143,7 +142,7 @@ def _poisoned(empty):
         array = empty(self, shape, dtype)
         # In a rehearsal nothing is written: whoever calls CuPy then reads what never counts.
         checked = self.name == "cuda" and not isinstance(current(), Rehearsal)
-        if checked and gpu.device.forget(self.address(array), array.nbytes):
+        if checked and device.forget(self.address(array), array.nbytes):
             return array
         with self.on():
             if checks.floating(array.dtype):

@@ -27,8 +27,8 @@ _LEAST_TILES = 16  # fewer do not repay the transform of the filters
 _LEAST_OUTPUTS = 6  # of a tile in the mean: fewer do not repay its 36 products
 _FEW_CHUNKS = 4  # fewer blocks would leave cores idle
 _BLOCKS = 16  # that few tiles are shared out over, so that there are some for every core
-#: By ``bench/tune.py``: the most tiles in shared memory at a time, and how many at least the filter
-#: gradient gives a partial result of its own.
+#: By ``bench/kernels/tune.py``: the most tiles in shared memory at a time, and how many at least
+#: the filter gradient gives a partial result of its own.
 ON_CPU = {"tiles": 32, "tiles_a_split": 96}
 _MOST_SPLITS = 16  # of the filter gradient
 _changed: ContextVar[Array | None] = ContextVar("changed", default=None)

@@ -14,8 +14,8 @@ from ..common.reduce import accumulator
 from ..runtime import Array, Source, Target
 from ..runtime.types import GRID_YZ_MAX, Grid
 
-#: How `cpu` shares a product out, by ``bench/tune.py``: the rows of a block, which packs operand B
-#: anew, and the most blocks; the partial results of a split reduction.
+#: How `cpu` shares a product out, by ``bench/kernels/tune.py``: the rows of a block, which packs
+#: operand B anew, and the most blocks; the partial results of a split reduction.
 ON_CPU = {"rows": 256, "blocks": 64, "splits": 16}
 
 

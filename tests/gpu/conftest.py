@@ -5,8 +5,8 @@ import gc
 import numpy as np
 import pytest
 
-from gpu import device
 from kernels.runtime.cuda import unavailable
+from tests.gpu import device
 
 
 @pytest.fixture(scope="session")

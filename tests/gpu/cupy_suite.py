@@ -67,15 +67,18 @@ def run(file: str, everything: bool = False) -> Outcome:
     """
     if not device.real_gpu():
         build.build()
-    here = Path(__file__).resolve().parent
-    environment = {**os.environ, "PYTHONPATH": str(here.parent)}
+    repository = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "PYTHONPATH": repository}
     environment.pop("PYTEST_ADDOPTS", None)
     if not everything:
         environment.update(CUPY_TEST_RANDOM_SUBSAMPLE="1", _CUPY_TEST_SUBSAMPLE_SEED="0")
     with tempfile.TemporaryDirectory(prefix="cupy-tests-") as name:
         result = Path(name) / "result.json"
         environment.update(CUPY_SUITE_RESULT=str(result), TMPDIR=name)
-        command = [sys.executable, *"-m gpu -m pytest -p gpu.plugin -p gpu.cupy_plugin".split()]
+        command = [
+            sys.executable,
+            *"-m tests.gpu -m pytest -p tests.gpu.plugin -p tests.gpu.cupy_plugin".split(),
+        ]
         command += ["-p", "no:cacheprovider", "-q", "--tb=short", f"cupy_tests/{file}"]
         done = subprocess.run(
             command,

@@ -90,9 +90,7 @@ def _rows(options: argparse.Namespace, gpu: Gpu) -> Iterator[dict[str, Any]]:
 
 def counted_kernels(options: argparse.Namespace) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """Yield the benchmark's rows: their names, what our call does, and what was made smaller."""
-    sys.path.insert(0, str(REPOSITORY / "bench"))
-    import contenders
-    import rows
+    from bench.kernels import contenders, rows
     from kernels.runtime import choose_target
 
     contenders.torch_calls = None  # no peers
@@ -127,9 +125,8 @@ def planned_steps(
     network: str, batch: int, count: int, around: Callable[[Callable[[], None]], None]
 ) -> None:
     """Train for some steps, each of which `around` is to call; the first one records the others."""
-    sys.path.insert(0, str(REPOSITORY / "bench"))
     import cnn
-    import networks
+    from bench.networks import definitions as networks
     from cnn.data.synthetic import synthetic_digits
     from cnn.plan import Plan
 

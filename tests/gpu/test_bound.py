@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gpu.bound import LAUNCH, bound, bound_of_all, residence
-from gpu.gpus import GPUS
+from tests.gpu.bound import LAUNCH, bound, bound_of_all, residence
+from tests.gpu.gpus import GPUS
 
 H100, A100, T4 = (GPUS[name] for name in ("h100", "a100", "t4"))
 FIGURES = (

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gpu.codes import raises
+from tests.gpu.codes import raises
 
 
 @pytest.fixture

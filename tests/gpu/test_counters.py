@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gpu import device
+from tests.gpu import device
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from delete_barriers import Barrier, barriers, try_all
 from kernels.runtime.source import Source
-from paths import CALLS
+from tests.gpu.delete_barriers import Barrier, barriers, try_all
+from tests.lib.paths import CALLS
 
 TWO = """// The second barrier is not needed.
 #include "dialect/dialect.cuh"

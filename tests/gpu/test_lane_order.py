@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calls import CALLS, PLANNED
 from kernels import runtime
 from kernels.gemm import gemm
 from kernels.runtime import Source
+from tests.lib.calls import CALLS, PLANNED
 
 from . import device
 

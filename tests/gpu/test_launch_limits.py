@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gpu.codes import raises
+from tests.gpu.codes import raises
 
 TEXT = r"""
 extern "C" __global__ void plain(float *x) { x[threadIdx.x] = 1; }

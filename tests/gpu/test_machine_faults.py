@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import nvrtc
 from kernels.runtime import Source
+from tests.lib import nvrtc
 
 from . import build, ptx
 from .machine_api import Machine, MachineError

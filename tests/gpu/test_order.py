@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from gpu import device
-from gpu.codes import raises
+from tests.gpu import device
+from tests.gpu.codes import raises
 
 RACE = "with nothing that orders the two"
 

@@ -12,7 +12,7 @@ import pytest
 
 from kernels import runtime, softmax
 from kernels.runtime.source import Source
-from paths import CALLS, FLOAT
+from tests.lib.paths import CALLS, FLOAT
 
 from . import loaded
 

@@ -5,9 +5,9 @@ from argparse import Namespace
 
 import pytest
 
-from gpu import device, profile
-from gpu.bound import LAUNCH, bound_of_all
-from gpu.gpus import GPUS
+from tests.gpu import device, profile
+from tests.gpu.bound import LAUNCH, bound_of_all
+from tests.gpu.gpus import GPUS
 
 
 @pytest.fixture(autouse=True)

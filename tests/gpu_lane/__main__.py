@@ -27,11 +27,10 @@ from typing import Any, NamedTuple
 
 from . import report
 
-TESTS = Path(__file__).resolve().parents[1]
-REPOSITORY = TESTS.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 BUDGET_SECONDS = 470  # of eight minutes
 
-PYTEST = "pytest -q -p no:cacheprovider -p gpu_lane.counts"
+PYTEST = "pytest -q -p no:cacheprovider -p tests.gpu_lane.counts"
 #: What waits for the host most of the time: several processes share the GPU.
 WORKERS = f" -n {min(8, os.cpu_count() or 1)}" if importlib.util.find_spec("xdist") else ""
 
@@ -46,21 +45,31 @@ class Part(NamedTuple):
 
 #: In order of worth.
 PARTS = {
-    "smoke": Part("gpu_lane.smoke", 60, "gpu_lane.smoke"),
+    "smoke": Part("tests.gpu_lane.smoke", 60, "tests.gpu_lane.smoke"),
     "bits": Part(
-        "gpu_lane.bits --seconds 80", 100, "gpu_lane.bits --only dense --batch 2 --seconds 30"
+        "tests.gpu_lane.bits --seconds 80",
+        100,
+        "tests.gpu_lane.bits --only dense --batch 2 --seconds 30",
     ),
     "times": Part(
-        "gpu_lane.times --seconds 60", 80, "gpu_lane.times --only odd --repeat 2 --seconds 30"
+        "tests.gpu_lane.times --seconds 60",
+        80,
+        "tests.gpu_lane.times --only odd --repeat 2 --seconds 30",
     ),
-    "suite": Part(f"{PYTEST}{WORKERS} tests -k cuda", 130, f"{PYTEST} tests/test_dense.py -k cuda"),
+    "suite": Part(
+        f"{PYTEST}{WORKERS} tests -k cuda", 130, f"{PYTEST} tests/kernels/test_dense.py -k cuda"
+    ),
     "memcheck": Part(
-        "gpu_lane.sanitizer memcheck", 50, "gpu_lane.sanitizer memcheck --emulated --only dense"
+        "tests.gpu_lane.sanitizer memcheck",
+        50,
+        "tests.gpu_lane.sanitizer memcheck --emulated --only dense",
     ),
     "racecheck": Part(
-        "gpu_lane.sanitizer racecheck", 50, "gpu_lane.sanitizer racecheck --emulated --only dense"
+        "tests.gpu_lane.sanitizer racecheck",
+        50,
+        "tests.gpu_lane.sanitizer racecheck --emulated --only dense",
     ),
-    "training": Part("gpu_lane.training", 60, "gpu_lane.training --images 8"),
+    "training": Part("tests.gpu_lane.training", 60, "tests.gpu_lane.training --images 8"),
 }
 
 
@@ -153,7 +162,7 @@ def run_part(command: list[str], seconds: float) -> dict[str, Any]:
 
 def run(command: list[str], seconds: float, environment: dict[str, str]) -> int | None:
     """Return a command's exit status, None where time ran out: all that it started is ended."""
-    folders = [str(REPOSITORY), str(TESTS), os.environ.get("PYTHONPATH", "")]
+    folders = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
     path = {"PYTHONPATH": os.pathsep.join(filter(None, folders))}
     process = subprocess.Popen(
         command, cwd=REPOSITORY, env={**os.environ, **path, **environment}, start_new_session=True

@@ -1,6 +1,6 @@
 """Every launch on the GPU beside the same launch on the emulated machine, from the same memory.
 
-    python -m gpu_lane.bits
+    python -m tests.gpu_lane.bits
 
 Before a launch its arrays are copied; the PTX that NVRTC makes of the same text is then executed on
 the CPU, on those copies. What the two wrote must be the same bits where PTX defines them all, else
@@ -22,14 +22,14 @@ from typing import Any
 
 import numpy as np
 
-from calls import CALLS, PLANNED
-from gpu import build, ptx
-from gpu.machine_api import Machine
 from kernels.gemm import gemm
 from kernels.runtime import cuda_target
 from kernels.runtime.arena import Arena
 from kernels.runtime.recording import Recording, Rehearsal
-from support import RTOL
+from tests.gpu import build, ptx
+from tests.gpu.machine_api import Machine
+from tests.lib.calls import CALLS, PLANNED
+from tests.lib.support import RTOL
 
 from . import launches, steps
 from .launches import Launch

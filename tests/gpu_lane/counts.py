@@ -1,4 +1,4 @@
-"""A pytest plugin that keeps the lane's report of the tests: `-p gpu_lane.counts`."""
+"""A pytest plugin that keeps the lane's report of the tests: `-p tests.gpu_lane.counts`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The fast tests under a tool of compute-sanitizer that has first reported a planted fault.
 
-python -m gpu_lane.sanitizer memcheck
-python -m gpu_lane.sanitizer racecheck
+python -m tests.gpu_lane.sanitizer memcheck
+python -m tests.gpu_lane.sanitizer racecheck
 """
 
 from __future__ import annotations
@@ -11,14 +11,11 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 from .report import of_this_part
 
-TESTS = Path(__file__).resolve().parents[1]
-
 #: Every public function twice: all kernels, at sizes of several blocks.
-FAST, CHOSEN = "tests/test_repeatability.py", "cuda and twice"
+FAST, CHOSEN = "tests/invariants/test_repeatability.py", "cuda and twice"
 FAULT_STATUS = 86
 # The padding parts arrays that would otherwise lie side by side. CUDA calls that return an error
 # are CuPy's to raise or to ignore.
@@ -48,15 +45,15 @@ def main() -> int:
             return report.status
         start = [program, "--tool", options.tool, "--error-exitcode", str(FAULT_STATUS), *flags]
         start, wanted = [*start, sys.executable], FAULT_STATUS
-        plugins = ["-p", "without_pool"]  # which the emulated GPU does without
-    planted = [*start, str(TESTS / "sanitizer_faults.py"), fault, "cuda"]
+        plugins = ["-p", "tests.gpu_lane.without_pool"]  # which the emulated GPU does without
+    planted = [*start, "-m", "tests.sanitizers.sanitizer_faults", fault, "cuda"]
     done = subprocess.run(planted, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != wanted or fault not in done.stdout:
         print(done.stdout)
         report.problem(f"the planted fault {fault} was not reported (status {done.returncode})")
         return report.status
     report.note(planted_fault="reported")
-    words = "-m pytest -q -p no:cacheprovider -p gpu_lane.counts".split()
+    words = "-m pytest -q -p no:cacheprovider -p tests.gpu_lane.counts".split()
     chosen = " and ".join(filter(None, [CHOSEN, options.only]))
     program = [sys.executable] if options.emulated else start
     sys.stdout.flush()

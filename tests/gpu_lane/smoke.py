@@ -1,6 +1,6 @@
 """A first look at the GPU: its name, and whether CuPy, NVRTC, a graph and a kernel work on it.
 
-python -m gpu_lane.smoke
+python -m tests.gpu_lane.smoke
 """
 
 from __future__ import annotations

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
-
 import cnn
+from bench.networks.definitions import INPUT_SHAPE, NETWORKS
 from cnn.plan import Plan
-from networks import INPUT_SHAPE, NETWORKS
 
 __all__ = ["NETWORKS", "Steps", "record"]
 

@@ -1,6 +1,6 @@
 """Measured times of kernels and training steps beside their bounds, the caches hot.
 
-    python -m gpu_lane.times
+    python -m tests.gpu_lane.times
 
 The bounds are made of what the emulated GPU counted, bench/results/profile-*.json. A launch is
 timed in a graph that repeats it, by CUDA's events, and so is a training step; a call together with
@@ -19,10 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gpu import gpus
-from gpu.bound import Bound, bound, bound_of_all
-from gpu.profile import RESULTS, STEP, counts
 from kernels.runtime import cuda_target
+from tests.gpu import gpus
+from tests.gpu.bound import Bound, bound, bound_of_all
+from tests.gpu.profile import RESULTS, STEP, counts
 
 from . import launches, steps
 from .launches import Launch
@@ -92,8 +92,7 @@ class Timing:
         self._compare(row, seen, self._seconds(step) / self._repeat, training.rewind)
 
     def _call(self, row: dict[str, Any]) -> None:
-        import contenders
-        import rows
+        from bench.kernels import contenders, rows
 
         contenders.torch_calls = None  # no peers
         (found,) = (one for one in rows.rows() if one.name == row["row"])

@@ -1,6 +1,6 @@
 """Trainings by the command line on the GPU: time and accuracy of the first and the second, bench.
 
-python -m gpu_lane.training
+python -m tests.gpu_lane.training
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cnn.data.synthetic import synthetic_digits
 
 from .report import of_this_part
 
-LEAST_ACCURACY = 0.98  # of the speedrun, as bench/test_training.py has it
+LEAST_ACCURACY = 0.98  # of the speedrun, as bench/networks/test_training.py has it
 
 KEPT = ("dataset", "setup_seconds", "train_seconds", "images_per_second", "test_accuracy")
 

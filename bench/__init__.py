@@ -1,0 +1,1 @@
+"""Benchmarks: kernels, trainings and predictions beside their peers."""

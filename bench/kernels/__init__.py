@@ -1,0 +1,1 @@
+"""Kernels row by row, and the host's part of a call."""

@@ -1,0 +1,92 @@
+"""Rows bound by arithmetic: convolutions and dense layers."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import kernels
+from bench.kernels.contenders import (
+    Arrays,
+    Contender,
+    Work,
+    contenders,
+    judged,
+    layouts,
+    read,
+    size_of,
+    torch,
+)
+from bench.peers import naive, numpy_calls
+
+#: Beyond this many operations, einsum on NumPy takes a second and more.
+_NAIVE_OPERATIONS_ON_CPU = 5e8
+
+
+def convolution(
+    arrays: Arrays,
+    part: str,
+    *,
+    N: int,
+    H: int,
+    W: int,
+    C: int,
+    F: int,
+    K: int,
+    stride: int = 1,
+    padding: int = 0,
+) -> Work:
+    window = {"stride": stride, "padding": padding}
+    x, w, b = arrays.normal(N, H, W, C), arrays.normal(F, K, K, C), arrays.normal(F)
+    OH, OW = ((length + 2 * padding - K) // stride + 1 for length in (H, W))
+    dy = arrays.normal(N, OH, OW, F)
+    operations = 2 * N * OH * OW * F * K * K * C
+    if part == "forward":
+        arguments, moved = (x, w, b), size_of(x, w, b, dy)
+        ours = Contender(lambda: kernels.conv2d(x, w, b, **window), read)
+    else:
+        arguments, moved = (dy, x, w), size_of(dy, w, x)
+        both = partial(kernels.conv2d_backward, dy, x, w, **window)
+        weights_only = partial(both, need_dx=False)
+        if part == "weight gradient":
+            ours = Contender(weights_only, read)
+        else:
+            # No public function gives dx alone: the time of dw and db is taken off.
+            ours = Contender(both, lambda result: read(result[0]), less=weights_only)
+    call = {"forward": "conv2d"}.get(part, f"conv2d_{part.replace(' ', '_')}")
+    expected = judged(getattr(numpy_calls, call), *arguments, **window)
+    small = operations <= _NAIVE_OPERATIONS_ON_CPU or not arrays.on_cpu
+    found = contenders(
+        arrays,
+        ours,
+        lambda: getattr(numpy_calls, call)(*arguments, **window),
+        layouts(call, *arguments, **window),
+        (lambda: getattr(naive, call)(*arguments, **window)) if small else None,
+    )
+    return Work(moved, read(expected), found, operations)
+
+
+def dense_forward(arrays: Arrays, *, N: int, inputs: int, outputs: int) -> Work:
+    x, w, b = arrays.normal(N, inputs), arrays.normal(outputs, inputs), arrays.normal(outputs)
+    found = contenders(
+        arrays,
+        Contender(lambda: kernels.dense(x, w, b), read),
+        lambda: numpy_calls.dense(x, w, b),
+        torch("dense", x, w, b),
+    )
+    expected = judged(numpy_calls.dense, x, w, b)
+    moved = size_of(x, w, b) + 4 * N * outputs
+    return Work(moved, [expected], found, 2 * N * inputs * outputs)
+
+
+def dense_gradients(arrays: Arrays, *, N: int, inputs: int, outputs: int) -> Work:
+    """All three gradients."""
+    dy, x = arrays.normal(N, outputs), arrays.normal(N, inputs)
+    w = arrays.normal(outputs, inputs)
+    found = contenders(
+        arrays,
+        Contender(lambda: kernels.dense_backward(dy, x, w), read),
+        lambda: numpy_calls.dense_backward(dy, x, w),
+        torch("dense_backward", dy, x, w),
+    )
+    expected = judged(numpy_calls.dense_backward, dy, x, w)
+    return Work(size_of(dy, x, w, x, w), list(expected), found, 4 * N * inputs * outputs)

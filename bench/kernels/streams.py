@@ -1,0 +1,250 @@
+"""Rows bound by memory: everything that does little with each element."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import kernels
+from bench.kernels.contenders import (
+    Arrays,
+    Contender,
+    Work,
+    contenders,
+    host,
+    judged,
+    layouts,
+    read,
+    size_of,
+    torch,
+    wide,
+)
+from bench.peers import naive, numpy_calls
+
+# Pools
+
+
+def max_pool(
+    arrays: Arrays, *, N: int, H: int, W: int, C: int, K: int, stride: int, padding: int = 0
+) -> Work:
+    window = {"stride": stride, "padding": padding}
+    x = arrays.normal(N, H, W, C)
+    plain = stride == K and not padding
+    found = contenders(
+        arrays,
+        Contender(lambda: kernels.max_pool2d(x, K, **window), lambda result: read(result[0])),
+        lambda: numpy_calls.max_pool2d(x, K, **window)[0],
+        layouts("max_pool2d", x, K, **window),
+        (lambda: naive.max_pool2d(x, K)[0]) if plain else None,
+    )
+    y, argmax = judged(numpy_calls.max_pool2d, x, K, **window)
+    return Work(size_of(x, argmax) + 4 * y.size, [y], found)
+
+
+def max_pool_gradient(
+    arrays: Arrays, *, N: int, H: int, W: int, C: int, K: int, stride: int, padding: int = 0
+) -> Work:
+    window = {"stride": stride, "padding": padding}
+    x = arrays.normal(N, H, W, C)
+    y, argmax = kernels.max_pool2d(x, K, **window)
+    dy = arrays.normal(*y.shape)
+    mask = naive.max_pool2d(x, K)[1] if stride == K and not padding else None
+    found = contenders(
+        arrays,
+        Contender(lambda: kernels.max_pool2d_backward(dy, argmax, x.shape, K, **window), read),
+        lambda: numpy_calls.max_pool2d_backward(dy, argmax, x.shape, K, **window),
+        layouts("max_pool2d_backward", dy, x, K, **window),
+        None if mask is None else lambda: naive.max_pool2d_backward(dy, mask),
+    )
+    _, first = judged(numpy_calls.max_pool2d, x, K, **window)
+    expected = judged(numpy_calls.max_pool2d_backward, dy, first, x.shape, K, **window)
+    return Work(size_of(dy, argmax, x), [expected], found)
+
+
+def avg_pool(arrays: Arrays, *, N: int, H: int, W: int, C: int, K: int) -> Work:
+    x = arrays.normal(N, H, W, C)
+    found = contenders(
+        arrays,
+        Contender(lambda: kernels.avg_pool2d(x, K), read),
+        lambda: numpy_calls.avg_pool2d(x, K),
+        layouts("avg_pool2d", x, K),
+    )
+    expected = judged(numpy_calls.avg_pool2d, x, K)
+    return Work(size_of(x) + 4 * expected.size, [expected], found)
+
+
+def avg_pool_gradient(arrays: Arrays, *, N: int, H: int, W: int, C: int, K: int) -> Work:
+    x, dy = arrays.normal(N, H, W, C), arrays.normal(N, H // K, W // K, C)
+    found = contenders(
+        arrays,
+        Contender(lambda: kernels.avg_pool2d_backward(dy, x.shape, K), read),
+        lambda: numpy_calls.avg_pool2d_backward(dy, x.shape, K),
+        layouts("avg_pool2d_backward", dy, x, K),
+    )
+    expected = judged(numpy_calls.avg_pool2d_backward, dy, x.shape, K)
+    return Work(size_of(x, dy), [expected], found)
+
+
+def global_avg_pool(arrays: Arrays, *, N: int, H: int, W: int, C: int) -> Work:
+    x = arrays.normal(N, H, W, C)
+    found = contenders(
+        arrays,
+        Contender(lambda: kernels.global_avg_pool2d(x), read),
+        lambda: x.mean(axis=(1, 2)),
+        layouts("global_avg_pool2d", x),
+    )
+    return Work(size_of(x) + 4 * N * C, [wide(x)[0].mean(axis=(1, 2))], found)
+
+
+# Batch-norm
+
+
+def batch_norm(arrays: Arrays, *, N: int, H: int, W: int, C: int) -> Work:
+    """x is read twice: the statistics must be there before the first output."""
+    x, gamma, beta = arrays.normal(N, H, W, C), arrays.normal(C), arrays.normal(C)
+    running = arrays.normal(C), abs(arrays.normal(C))
+    found = contenders(
+        arrays,
+        Contender(
+            lambda: kernels.batch_norm(x, gamma, beta, *running, training=True),
+            lambda result: read(result[0]),
+        ),
+        lambda: numpy_calls.batch_norm(x, gamma, beta),
+        layouts("batch_norm", x, gamma, beta),
+    )
+    return Work(3 * size_of(x), [judged(numpy_calls.batch_norm, x, gamma, beta)], found)
+
+
+def batch_norm_gradient(arrays: Arrays, *, N: int, H: int, W: int, C: int) -> Work:
+    """dy and x are read twice: dx needs the sums of both."""
+    x, dy, gamma = arrays.normal(N, H, W, C), arrays.normal(N, H, W, C), arrays.normal(C)
+    running = arrays.normal(C), abs(arrays.normal(C))
+    _, saved = kernels.batch_norm(x, gamma, gamma, *running, training=True)
+    found = contenders(
+        arrays,
+        Contender(lambda: kernels.batch_norm_backward(dy, x, gamma, saved), read),
+        lambda: numpy_calls.batch_norm_backward(dy, x, gamma),
+        layouts("batch_norm_backward", dy, x, gamma),
+    )
+    expected = judged(numpy_calls.batch_norm_backward, dy, x, gamma)
+    return Work(5 * size_of(x), list(expected), found)
+
+
+# Softmax and cross-entropy
+
+
+def softmax(arrays: Arrays, *, N: int, C: int) -> Work:
+    x = arrays.normal(N, C)
+    found = contenders(
+        arrays,
+        Contender(lambda: kernels.softmax(x), read),
+        lambda: numpy_calls.softmax(x),
+        torch("softmax", x),
+    )
+    return Work(2 * size_of(x), [judged(numpy_calls.softmax, x)], found)
+
+
+def softmax_cross_entropy(arrays: Arrays, *, N: int, C: int) -> Work:
+    """Loss and gradient."""
+    logits, labels = arrays.normal(N, C), arrays.labels(N, C)
+    found = contenders(
+        arrays,
+        Contender(lambda: kernels.softmax_cross_entropy(logits, labels), read),
+        lambda: numpy_calls.softmax_cross_entropy(logits, labels),
+        torch("softmax_cross_entropy", logits, labels),
+        (lambda: naive.softmax_cross_entropy(logits, labels)) if C <= 10 else None,
+    )
+    expected = judged(numpy_calls.softmax_cross_entropy, logits, labels)
+    return Work(2 * size_of(logits) + size_of(labels), list(expected), found)
+
+
+# Elementwise, augmentation, optimizers
+
+
+def relu(arrays: Arrays, *, count: int) -> Work:
+    x = arrays.normal(count)
+    found = contenders(
+        arrays,
+        Contender(lambda: kernels.relu(x), read),
+        lambda: numpy_calls.relu(x),
+        torch("relu", x),
+    )
+    return Work(2 * size_of(x), [judged(numpy_calls.relu, x)], found)
+
+
+def relu_gradient(arrays: Arrays, *, count: int) -> Work:
+    y, dy = arrays.normal(count), arrays.normal(count)
+    found = contenders(
+        arrays,
+        Contender(lambda: kernels.relu_backward(dy, y), read),
+        lambda: numpy_calls.relu_backward(dy, y),
+        torch("relu_backward", dy, y),
+    )
+    return Work(3 * size_of(y), [judged(numpy_calls.relu_backward, dy, y)], found)
+
+
+def normalize(arrays: Arrays, *, N: int, H: int, W: int) -> Work:
+    images = arrays.pixels(N, H, W, 1)
+    found = contenders(
+        arrays,
+        Contender(lambda: kernels.normalize(images, 33.0, 78.0), read),
+        lambda: numpy_calls.normalize(images, 33.0, 78.0),
+        torch("normalize", images, 33.0, 78.0),
+    )
+    return Work(5 * images.size, [(host(images) - 33.0) / 78.0], found)
+
+
+def affine_warp(arrays: Arrays, *, N: int, H: int, W: int) -> Work:
+    """What `augment` does once it has drawn its maps."""
+    images = arrays.normal(N, H, W, 1)
+    matrix = arrays.target.array(
+        np.eye(2, 3, dtype=np.float32) + 0.1 * host(arrays.normal(N, 2, 3))
+    )
+    found = contenders(
+        arrays,
+        Contender(lambda: kernels.affine_warp(images, matrix), read),
+        lambda: numpy_calls.affine_warp(images, matrix),
+        layouts("affine_warp", images, matrix),
+    )
+    expected = judged(numpy_calls.affine_warp, images, matrix)
+    # Positions beyond a hundred pixels are computed in float32, by three libraries.
+    return Work(2 * size_of(images) + size_of(matrix), [expected], found, rtol=2e-3)
+
+
+def sgd(arrays: Arrays, *, count: int) -> Work:
+    """Nesterov's momentum: reads param, grad and velocity, writes param and velocity."""
+    settings = {"lr": 1e-3, "momentum": 0.9}
+    param, grad, velocity = arrays.normal(count), arrays.normal(count), arrays.normal(count) * 0
+    right = judged(numpy_calls.sgd_step, param, grad, velocity, **settings)
+    mine, theirs = ([param.copy(), velocity.copy()] for _ in range(2))
+    found = contenders(
+        arrays,
+        updating(
+            mine,
+            lambda: kernels.sgd_step(mine[0], grad, mine[1], nesterov=True, **settings),
+        ),
+        updating(theirs, lambda: numpy_calls.sgd_step(theirs[0], grad, theirs[1], **settings)),
+        torch("optimizer", "SGD", param, grad, nesterov=True, **settings),
+    )
+    return Work(5 * size_of(param), [right], found)
+
+
+def adam(arrays: Arrays, *, count: int) -> Work:
+    """Reads param, grad and both moments, writes all but grad."""
+    param, grad = arrays.normal(count), arrays.normal(count)
+    right = judged(numpy_calls.adam_step, param, grad, 0 * param, 0 * param, lr=1e-3)
+    mine, theirs = ([param.copy(), 0 * param, 0 * param] for _ in range(2))
+    found = contenders(
+        arrays,
+        updating(mine, lambda: kernels.adam_step(mine[0], grad, *mine[1:], step=1, lr=1e-3)),
+        updating(theirs, lambda: numpy_calls.adam_step(theirs[0], grad, *theirs[1:], lr=1e-3)),
+        torch("optimizer", "Adam", param, grad, lr=1e-3),
+    )
+    return Work(7 * size_of(param), [right], found)
+
+
+def updating(state: list[Any], step: Callable[[], Any]) -> Contender:
+    """Return a step in place, whose result is the parameter after it."""
+    return Contender(step, lambda _: [host(state[0]).copy()])

@@ -1,0 +1,145 @@
+"""What a call of each public function costs the host, beside one bare call of compiled code.
+
+Arrays are so small that computing takes next to nothing. The bare call is ctypes' of memcpy, or on
+a GPU CuPy's of an empty RawKernel, with nothing checked.
+
+python -m pytest bench/kernels/test_overhead.py -k conv2d
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kernels
+from bench.kernels.contenders import read
+from bench.measure import clock, measure, rounds_within, verify
+
+pytestmark = pytest.mark.benchmark(timer=clock)
+
+CALLS = 300  # of a sample, which is their mean
+SECONDS_PER_ROW = 1.0
+RTOL = 1e-4
+
+Call = tuple[dict[str, Any], dict[str, Any]]  # arrays, other arguments
+
+
+def calls() -> dict[str, Call]:
+    """Return the arguments of one small call of every public function."""
+    random = np.random.default_rng(0)
+
+    def some(*shape: int) -> np.ndarray:
+        return random.standard_normal(shape, np.float32)
+
+    x, w, channel = some(1, 4, 4, 2), some(2, 3, 3, 2), {n: abs(some(2)) for n in "abcd"}
+    logits, labels = some(2, 3), np.array([0, 2])
+    probabilities = np.full((2, 3), 1 / 3, np.float32)
+    y, argmax = some(1, 2, 2, 2), random.integers(0, 4, (1, 2, 2, 2), np.uint8)
+    flat, weight = some(2, 4), some(3, 4)
+    images, matrix = random.integers(0, 256, (1, 4, 4), np.uint8), np.eye(2, 3)[None]
+    steps = {name: abs(some(8)) for name in ("param", "grad", "velocity", "m", "v")}
+    names = dict(zip("abcd", ("gamma", "beta", "running_mean", "running_var"), strict=True))
+    norm = {names[key]: value for key, value in channel.items()}
+    pool = {"kernel": 2}
+    shape = {"x_shape": x.shape}
+    sgd = {name: steps[name] for name in ("param", "grad", "velocity")}
+    adam = {name: steps[name] for name in ("param", "grad", "m", "v")}
+    saved = {"gamma": norm["gamma"], "mean": norm["running_mean"], "inv_std": norm["running_var"]}
+    return {
+        "adam_step": (adam, {"step": 1, "lr": 0.1}),
+        "affine_warp": ({"images": images, "matrix": matrix}, {}),
+        "augment": ({"images": images}, {"rotate": 9, "seed": 1}),
+        "avg_pool2d": ({"x": x}, pool),
+        "avg_pool2d_backward": ({"dy": y}, {**shape, **pool}),
+        "batch_norm": ({"x": x, **norm}, {"training": True}),
+        "batch_norm_backward": ({"dy": x, "x": x, **saved}, {}),
+        "col2im": ({"cols": some(9, 8)}, {**shape, **pool}),
+        "conv2d": ({"x": x, "w": w, "b": norm["beta"]}, {}),
+        "conv2d_backward": ({"dy": y, "x": x, "w": w}, {}),
+        "cross_entropy": ({"probabilities": probabilities, "labels": labels}, {}),
+        "dense": ({"x": flat, "w": weight}, {}),
+        "dense_backward": ({"dy": some(2, 3), "x": flat, "w": weight}, {}),
+        "dropout": ({"x": x}, {"p": 0.5, "seed": 1}),
+        "dropout_backward": ({"dy": y, "mask": argmax & 1}, {"p": 0.5}),
+        "global_avg_pool2d": ({"x": x}, {}),
+        "global_avg_pool2d_backward": ({"dy": some(1, 2)}, shape),
+        "im2col": ({"x": x}, pool),
+        "max_pool2d": ({"x": x}, pool),
+        "max_pool2d_backward": ({"dy": y, "argmax": argmax}, {**shape, **pool}),
+        "normalize": ({"images": images}, {"mean": 9, "std": 5}),
+        "pool_indices": ({"argmax": argmax}, {**shape, **pool}),
+        "relu": ({"x": x}, {}),
+        "relu_backward": ({"dy": x, "y": x}, {}),
+        "sgd_step": (sgd, {"lr": 0.1, "momentum": 0.9}),
+        "softmax": ({"x": logits}, {}),
+        "softmax_backward": ({"dy": logits, "y": probabilities}, {}),
+        "softmax_cross_entropy": ({"logits": logits, "labels": labels}, {}),
+    }
+
+
+FUNCTIONS = [name for name in kernels.__all__ if name[0].islower()]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_overhead(name: str, target, synchronize, smoke, benchmark):
+    arrays, options = calls()[name]
+    ours, results = prepared(name, arrays, options, target)
+    ours()
+    double = {key: a.astype(np.float64) if a.dtype.kind == "f" else a for key, a in arrays.items()}
+    in_double, expected = prepared(name, double, options, target)
+    in_double()
+    verify(name, results(), expected(), RTOL)
+    runs = {"kernels": ours, "bare call": bare_call(target)}
+    samples = {
+        who: lambda run=run: seconds_of_many(run, 2 if smoke else CALLS, synchronize)
+        for who, run in runs.items()
+    }
+    one_round = CALLS * sum(sample() for sample in samples.values())
+    benchmark.extra_info |= {"row": f"overhead {name}", "function": name}
+    measure(benchmark, samples, 2 if smoke else rounds_within(SECONDS_PER_ROW, one_round))
+
+
+def prepared(
+    name: str, arrays: dict[str, Any], options: dict[str, Any], target: Any
+) -> tuple[Callable[[], Any], Callable[[], list[Any]]]:
+    """Return a call with its arrays made, and what gives its result or what it updated."""
+    arrays = {key: target.array(array.copy()) for key, array in arrays.items()}
+    if name == "batch_norm_backward":
+        saved = kernels.BatchNormSaved(arrays.pop("mean"), arrays.pop("inv_std"), training=True)
+        options = {**options, "saved": saved}
+    function, kept = getattr(kernels, name), []
+
+    def run() -> None:
+        kept[:] = [function(**arrays, **options)]
+
+    def results() -> list[Any]:
+        return read(arrays["param"] if kept[0] is None else kept[0])
+
+    return run, results
+
+
+def bare_call(target: Any) -> Callable[[], Any]:
+    if target.name == "cpu":
+        memcpy, buffer = ctypes.CDLL(None).memcpy, (ctypes.c_char * 64)()
+        to, source, size = ctypes.byref(buffer, 32), ctypes.byref(buffer), ctypes.c_size_t(16)
+        return lambda: memcpy(to, source, size)
+    import cupy
+
+    empty = cupy.RawKernel('extern "C" __global__ void empty() {}', "empty")
+    return lambda: empty((1,), (1,), ())
+
+
+def seconds_of_many(run: Callable[[], Any], count: int, synchronize: Callable[[], None]) -> float:
+    """Return the seconds of a call, in the mean of some."""
+    synchronize()
+    start = time.perf_counter()
+    for _ in range(count):
+        run()
+    taken = time.perf_counter() - start  # of the host: a GPU may still be at it
+    synchronize()
+    return taken / count

@@ -1,0 +1,1 @@
+"""Trainings and predictions of whole networks."""

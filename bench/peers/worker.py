@@ -1,0 +1,85 @@
+"""A child process per contender: its memory, threads and libraries are its own.
+
+The parent sends one JSON line {"call": name, ...arguments} at a time and waits for the answer, so
+that contenders take turns while the others sleep.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def device_name(target: Any) -> str:
+    """Return what workers call a target."""
+    return "cuda" if target.name == "cuda" else "cpu"
+
+
+class Worker:
+    """The parent's end. Use it as a context, which ends the process.
+
+    The child runs a module of the benchmarks of this checkout, with the packages of `tree`.
+    """
+
+    def __init__(self, module: str, threads: int, *arguments: str, tree: Path = REPOSITORY) -> None:
+        count = str(threads)
+        environment = os.environ | {
+            "KERNELS_THREADS": count,
+            "OMP_NUM_THREADS": count,
+            "OPENBLAS_NUM_THREADS": count,
+            "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", f"bench.{module}", *arguments],  # looks in its folder first
+            cwd=tree,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def call(self, name: str, /, **arguments: Any) -> Any:
+        """Return what a function of the child returns for these arguments."""
+        self._process.stdin.write(json.dumps({"call": name, **arguments}) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"{self._process.args[2]} ended in {name}, see its message above")
+        return json.loads(answer)
+
+
+def serve(*functions: Callable[..., Any]) -> None:
+    """Answer the parent's calls of these functions, and of `memory`, until it closes the pipe."""
+    by_name = {function.__name__: function for function in (*functions, memory)}
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print goes elsewhere
+    for line in sys.stdin:
+        arguments = json.loads(line)
+        answer = by_name[arguments.pop("call")](**arguments)
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def memory() -> float:
+    """Return the largest resident set of this process so far, in MiB.
+
+    Not getrusage's: on Linux, that begins with the parent's.
+    """
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024

@@ -1,0 +1,1 @@
+"""From raw measurements to tables and figures."""

@@ -1,0 +1,1 @@
+"""Tests of `cnn`: layers, models, trainings, files, data."""

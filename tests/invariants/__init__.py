@@ -1,0 +1,1 @@
+"""What holds for the whole: repeatability, imports, resources, copies, the README."""

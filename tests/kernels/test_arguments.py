@@ -1,0 +1,281 @@
+"""Tests of bad input: the error names the argument, what came and what was expected."""
+
+import re
+
+import numpy as np
+import pytest
+
+import kernels
+from tests.lib.calls import ARGUMENTS, CALLS, C, F, H, N, W, X, Y
+from tests.lib.support import NARROW, host
+
+INTEGERS = {"argmax", "labels", "mask"}
+SAVED = {"mean", "inv_std"}  # of the dtype that sums are taken in
+OWN_FLOAT = {"images", "matrix"} | SAVED  # need not be of the other arguments' dtype
+OPTIONAL = {("conv2d", "b"), ("dense", "b"), ("softmax_cross_entropy", "weight")}
+
+
+def refuse(target, name, error, message, changed):
+    """Assert that a call with some arguments changed raises an error, and that no array moved."""
+    call = CALLS[name]
+    arguments = call.arguments(target, np.float32)
+    before = {key: host(array).tobytes() for key, array in arguments.items()}
+    given = {
+        key: target.array(value) if isinstance(value, np.ndarray) else value
+        for key, value in changed.items()
+    }
+    with pytest.raises(error, match=message) as raised:
+        call({**arguments, **given})
+    assert type(raised.value) is error and "\n" not in str(raised.value)
+    assert {key: host(array).tobytes() for key, array in arguments.items()} == before
+
+
+@pytest.mark.parametrize("name, argument", ARGUMENTS)
+def test_what_is_no_array(target, name, argument):
+    for value in ([[1.0]], 2.0, "x", {}, np.float32(1)):
+        message = f"^(saved.)?{argument}: got {type(value).__name__}, expected a .* array"
+        refuse(target, name, TypeError, message, {argument: value})
+
+
+@pytest.mark.parametrize("name, argument", ARGUMENTS)
+def test_none_where_an_array_is_needed(target, name, argument):
+    if (name, argument) in OPTIONAL:
+        return
+    # Optional, but for this call's momentum or ReLU: not the type is wrong, but the value.
+    needed = (name, argument) in {("sgd_step", "velocity"), ("batch_norm_backward", "y")}
+    error = ValueError if needed else TypeError
+    refuse(
+        target, name, error, f"^(saved.)?{argument}: got None(Type)?, expected", {argument: None}
+    )
+
+
+@pytest.mark.parametrize("name, argument", ARGUMENTS)
+def test_wrong_dtypes(target, name, argument):
+    wrong = [np.bool_, np.complex64, np.int32]
+    if argument in INTEGERS:
+        wrong[-1] = np.float32
+    if target.name != "cuda":  # CuPy has no such arrays
+        wrong += [object, "M8[s]"] + [">f4"] * (argument not in INTEGERS)
+    if argument in INTEGERS - {"labels"}:
+        wrong += [np.uint32, np.int8]
+    for dtype in wrong:
+        array = CALLS[name].arrays[argument].astype(np.float32).astype(bool).astype(dtype)
+        came = re.escape(str(np.dtype(dtype)))
+        message = rf"^(saved.)?{argument}: got {came}( on [a-z:0-9]+)?, expected "
+        refuse(target, name, TypeError, message, {argument: array})
+
+
+@pytest.mark.parametrize("name, argument", ARGUMENTS)
+def test_float16_runs_on_cuda_alone(target, name, argument):
+    if target.name == "cuda":
+        return
+    array = CALLS[name].arrays[argument].astype(np.float16)
+    expected = "integer" if argument == "labels" else "uint|float"
+    refuse(
+        target,
+        name,
+        TypeError,
+        f"^(saved.)?{argument}: got float16.*, expected .*({expected})",
+        {argument: array},
+    )
+
+
+@pytest.mark.parametrize("name, argument", ARGUMENTS)
+def test_mixed_float_dtypes(target, name, argument):
+    call = CALLS[name]
+    if argument in INTEGERS | OWN_FLOAT or not set(call.arrays) - INTEGERS - OWN_FLOAT - {argument}:
+        return
+    message = "^[a-z_]+: got float(32|64), expected float(64|32) like [a-z]+$"
+    refuse(target, name, TypeError, message, {argument: call.arrays[argument].astype(np.float64)})
+
+
+def zeros(*shape, dtype=np.float32):
+    return np.zeros(shape, dtype)
+
+
+@pytest.mark.parametrize(
+    "name, changed, message",
+    [
+        ("conv2d", {"x": zeros(H, W, C)}, r"x: got shape \(15, 13, 9\), expected 4 dimensions"),
+        ("conv2d", {"w": zeros(F, 9, C)}, r"w: got shape \(10, 9, 9\), expected 4 dimensions"),
+        ("conv2d", {"w": zeros(F, 3, 3, 8)}, r"w: got .* 8\), expected \(10, 3, 3, 9\)"),
+        ("conv2d", {"b": zeros(9)}, r"b: got shape \(9,\), expected \(10,\) "),
+        ("conv2d", {"b": zeros(1, F)}, r"b: got shape \(1, 10\), expected \(10,\)"),
+        ("conv2d", {"x": zeros(N, H, W, 0), "w": zeros(F, 3, 3, 0)}, "groups: got 1 for 0"),
+        ("conv2d", {"w": zeros(0, 3, 3, C)}, "groups: got 1 for 9 channels and 0 filters"),
+        ("conv2d", {"w": zeros(F, 0, 3, C)}, "kernel: got 0, expected at least 1"),
+        ("conv2d", {"groups": 2}, "groups: got 2 for 9 channels and 10 filters, expected"),
+        ("conv2d", {"groups": 0}, "groups: got 0, expected at least 1"),
+        ("conv2d", {"groups": 3, "w": zeros(9, 3, 3, 9)}, r"w: got .*, expected \(9, 3, 3, 3\)"),
+        ("conv2d", {"w": zeros(F, 18, 3, C)}, "kernel: extends over 18, larger than .* height 17"),
+        ("conv2d", {"dilation": (1, 8)}, "kernel: extends over 17, larger than .* width 15"),
+        ("conv2d", {"padding": "full"}, "padding: got 'full', expected .* 'valid' or 'same'"),
+        ("conv2d_backward", {"dy": zeros(N, H, W, 9)}, r"dy: got .*, expected \(5, 15, 13, 10\)"),
+        ("conv2d_backward", {"stride": 2}, r"dy: got .*, expected \(5, 8, 7, 10\)"),
+        ("conv2d_backward", {"x": zeros(4, H, W, C)}, r"dy: got .*, expected \(4, 15, 13, 10\)"),
+        ("im2col", {"x": zeros(H, W)}, r"x: got shape \(15, 13\), expected 4 dimensions"),
+        ("im2col", {"kernel": 99}, "kernel: extends over 99, larger than"),
+        ("col2im", {"cols": zeros(N * 105, C)}, r"cols: got .*, expected \(525, 54\)"),
+        ("col2im", {"x_shape": (1, 2, 3)}, r"x_shape: got \(1, 2, 3\), expected \(N, H, W, C\)"),
+        ("col2im", {"x_shape": (N, H, -1, C)}, "x_shape: got -1, expected at least 0"),
+        ("max_pool2d", {"x": zeros(H, W, C)}, "x: got shape .*, expected 4 dimensions"),
+        ("max_pool2d", {"padding": (2, 0)}, "padding: got 2 for a window .* 2, expected at most 1"),
+        ("max_pool2d", {"padding": (0, 3)}, "padding: got 3 for a window .* 3, expected at most 2"),
+        ("max_pool2d", {"stride": 0}, "stride: got 0, expected at least 1"),
+        ("max_pool2d_backward", {"dy": zeros(*X)}, r"dy: got shape .*, expected \(5, 15, 7, 9\)"),
+        ("max_pool2d_backward", {"argmax": zeros(*X, dtype="u1")}, "argmax: got shape"),
+        ("pool_indices", {"x_shape": (N, H, W, 8)}, r"argmax: got .*, expected \(5, 15, 7, 8\)"),
+        ("avg_pool2d", {"kernel": 20}, "kernel: extends over 20, larger than .* height 16"),
+        ("avg_pool2d", {"padding": ((0, 2), (0, 0))}, "padding: got 2"),
+        ("avg_pool2d_backward", {"dy": zeros(*X)}, r"dy: got shape .*, expected \(5, 15, 7, 9\)"),
+        ("global_avg_pool2d", {"x": zeros(N, C)}, "x: got shape .*, expected 4 dimensions"),
+        ("global_avg_pool2d", {"x": zeros(N, 0, W, C)}, "x: got .*, expected images with pixels"),
+        ("global_avg_pool2d_backward", {"dy": zeros(C, N)}, r"dy: got .*, expected \(5, 9\)"),
+        ("batch_norm", {"x": zeros(C)}, r"x: got shape \(9,\), expected 2 dimensions or more"),
+        ("batch_norm", {"gamma": zeros(8)}, r"gamma: got shape \(8,\), expected \(9,\)"),
+        ("batch_norm", {"beta": zeros(1, C)}, r"beta: got shape \(1, 9\), expected \(9,\)"),
+        ("batch_norm", {"running_mean": zeros(8)}, r"running_mean: got shape \(8,\), expected"),
+        ("batch_norm", {"running_var": zeros(8)}, r"running_var: got shape \(8,\), expected"),
+        ("batch_norm", {"momentum": 1.1}, "momentum: got 1.1, expected at least 0 and at most 1"),
+        ("batch_norm", {"momentum": -0.1}, "momentum: got -0.1, expected at least 0"),
+        ("batch_norm", {"eps": np.nan}, "eps: got nan, expected at least 0"),
+        ("batch_norm_backward", {"dy": zeros(1100, 8)}, r"dy: got .*, expected \(1100, 9\)"),
+        ("batch_norm_backward", {"y": zeros(1, C)}, r"y: got .*, expected \(1100, 9\)"),
+        ("batch_norm_backward", {"mean": zeros(8)}, r"saved.mean: got .*, expected \(9,\)"),
+        ("batch_norm_backward", {"inv_std": zeros(8)}, r"saved.inv_std: got .*, expected \(9,\)"),
+        ("dense", {"x": zeros(300)}, r"x: got shape \(300,\), expected 2 dimensions \(N, in\)"),
+        ("dense", {"x": zeros(30, 2, 35)}, r"x: got shape \(30, 2, 35\), expected 2 dimensions"),
+        ("dense", {"w": zeros(70, 65)}, r"w: got shape \(70, 65\), expected \(70, 70\)"),
+        ("dense", {"b": zeros(64)}, r"b: got shape \(64,\), expected \(65,\) "),
+        ("dense_backward", {"dy": zeros(65, 300)}, r"dy: got .*, expected \(300, 65\)"),
+        ("relu_backward", {"y": zeros(N)}, r"y: got shape \(5,\), expected \(5, 15, 13, 9\)"),
+        ("softmax", {"x": zeros()}, r"x: got shape \(\), expected 1 dimension or more"),
+        ("softmax_backward", {"y": zeros(10, 300)}, r"y: got .*, expected \(300, 10\)"),
+        ("softmax_cross_entropy", {"logits": zeros(300)}, "logits: got .*, expected 2 dimensions"),
+        ("softmax_cross_entropy", {"labels": zeros(300, 10, dtype=int)}, "labels: got shape"),
+        ("softmax_cross_entropy", {"labels": zeros(1, dtype=int)}, r"labels: .*expected \(300,\)"),
+        ("softmax_cross_entropy", {"weight": zeros(9)}, r"weight: got .*, expected \(10,\)"),
+        ("softmax_cross_entropy", {"reduction": "avg"}, "reduction: got 'avg', expected 'mean'"),
+        ("softmax_cross_entropy", {"label_smoothing": 1.5}, "label_smoothing: got 1.5, expected"),
+        ("softmax_cross_entropy", {"label_smoothing": -1}, "label_smoothing: got -1, expected"),
+        ("softmax_cross_entropy", {"ignore_index": 2**40}, "ignore_index: got 1099511627776"),
+        ("cross_entropy", {"probabilities": zeros(10)}, "probabilities: got shape"),
+        ("cross_entropy", {"labels": zeros(10, dtype=int)}, r"labels: got .*, expected \(300,\)"),
+        ("dropout", {"p": 1}, "p: got 1, expected at least 0 and below 1"),
+        ("dropout", {"p": -0.1}, "p: got -0.1, expected at least 0 and below 1"),
+        ("dropout", {"p": 10**400}, "p: got 1000.*, expected at least 0 and below 1"),
+        ("dropout", {"seed": -1}, r"seed: got -1, expected a whole number from 0 to 2\*\*64 - 1"),
+        ("dropout", {"offset": 2**64}, "offset: got 18446744073709551616, expected a whole number"),
+        ("dropout_backward", {"mask": zeros(*X, dtype="u1")}, r"mask: .*expected \(5, 15, 7, 9\)"),
+        ("dropout_backward", {"p": np.inf}, "p: got inf, expected at least 0 and below 1"),
+        ("affine_warp", {"images": zeros(H, W)}, r"images: got .*, expected \(N, H, W, C\) or"),
+        ("affine_warp", {"matrix": zeros(N, 3, 3)}, r"matrix: got .*, expected \(5, 2, 3\)"),
+        ("affine_warp", {"matrix": zeros(2, 3)}, r"matrix: got .*, expected \(5, 2, 3\)"),
+        ("affine_warp", {"fill": np.nan}, "fill: got nan, expected a finite number"),
+        ("augment", {"images": zeros(9)}, r"images: got shape \(9,\), expected \(N, H, W, C\)"),
+        ("augment", {"rotate": -1}, "rotate: got -1, expected at least 0"),
+        ("augment", {"shift": np.inf}, "shift: got inf, expected at least 0"),
+        ("augment", {"zoom": 1}, "zoom: got 1, expected at least 0 and below 1"),
+        ("normalize", {"std": 0}, "std: got 0.0, expected more than 0"),
+        ("sgd_step", {"grad": zeros(90, 100)}, r"grad: got .*, expected \(90, 101\)"),
+        ("sgd_step", {"velocity": zeros(9090)}, r"velocity: got .*, expected \(90, 101\)"),
+        ("sgd_step", {"momentum": 0, "nesterov": True}, "nesterov: is set, expected a momentum"),
+        ("sgd_step", {"lr": -0.1}, "lr: got -0.1, expected at least 0"),
+        ("sgd_step", {"weight_decay": np.nan}, "weight_decay: got nan, expected at least 0"),
+        ("adam_step", {"m": zeros(1)}, r"m: got shape \(1,\), expected \(90, 101\)"),
+        ("adam_step", {"v": zeros(101, 90)}, r"v: got .*, expected \(90, 101\)"),
+        ("adam_step", {"step": 0}, "step: got 0, expected at least 1"),
+        ("adam_step", {"betas": (0.9, 1)}, "betas: got 1, expected at least 0 and below 1"),
+        ("adam_step", {"betas": 0.9}, "betas: got 0.9, expected a pair"),
+        ("adam_step", {"betas": (1, 2, 3)}, r"betas: got \(1, 2, 3\), expected a pair"),
+    ],
+)  # fmt: skip
+def test_wrong_shapes_and_parameters(target, name, changed, message):
+    refuse(target, name, ValueError, f"^{message}", changed)
+
+
+@pytest.mark.parametrize(
+    "name, changed, message",
+    [
+        ("conv2d", {"groups": 1.0}, "groups: got 1.0, expected a whole number"),
+        ("conv2d", {"stride": "2"}, "stride: got '2', expected a whole number"),
+        ("conv2d", {"padding": np.ones(2)}, "padding: got array"),
+        ("col2im", {"x_shape": None}, r"x_shape: got None, expected \(N, H, W, C\)"),
+        ("col2im", {"x_shape": "NHWC"}, r"x_shape: got 'NHWC', expected \(N, H, W, C\)"),
+        ("max_pool2d_backward", {"x_shape": 5}, r"x_shape: got 5, expected \(N, H, W, C\)"),
+        ("max_pool2d", {"kernel": None}, "kernel: got None, expected a whole number"),
+        ("max_pool2d_backward", {"kernel": (17, 16), "padding": (16, 15), "stride": 4},
+         "argmax: got uint8, expected uint16 for 272 taps"),
+        ("batch_norm", {"momentum": None}, "momentum: got None, expected a number"),
+        ("batch_norm", {"eps": "small"}, "eps: got 'small', expected a number"),
+        ("softmax_cross_entropy", {"ignore_index": None}, "ignore_index: got None, expected"),
+        ("softmax_cross_entropy", {"label_smoothing": True}, "label_smoothing: got True, expected"),
+        ("dropout", {"p": None}, "p: got None, expected a number"),
+        ("dropout", {"seed": 0.5}, "seed: got 0.5, expected a whole number"),
+        ("dropout", {"seed": None}, "seed: got None, expected a whole number"),
+        ("augment", {"offset": "1"}, "offset: got '1', expected a whole number"),
+        ("normalize", {"dtype": np.int32}, "dtype: got int32, expected float32"),
+        ("sgd_step", {"lr": 1j}, "lr: got 1j, expected a number"),
+        ("adam_step", {"step": 1.0}, "step: got 1.0, expected a whole number"),
+        ("adam_step", {"betas": (0.9, None)}, "betas: got None, expected a number"),
+    ],
+)  # fmt: skip
+def test_parameters_of_a_wrong_type(target, name, changed, message):
+    if name == "max_pool2d_backward" and "kernel" in changed:
+        changed = {**changed, "dy": zeros(N, 8, 7, C)}
+    refuse(target, name, TypeError, f"^{message}", changed)
+
+
+@pytest.mark.parametrize(
+    "name, out, shape",
+    [
+        ("conv2d_backward", "out_dw", CALLS["conv2d_backward"].arrays["w"].shape),
+        ("conv2d_backward", "out_db", (F,)),
+        ("dense_backward", "out_dw", CALLS["dense_backward"].arrays["w"].shape),
+        ("dense_backward", "out_db", (65,)),
+        ("batch_norm_backward", "out_dgamma", (C,)),
+        ("batch_norm_backward", "out_dbeta", (C,)),
+    ],
+)
+def test_results_are_written_only_where_they_fit(target, name, out, shape):
+    right = zeros(*shape)
+    for wrong in (right[..., None], right[1:]):
+        refuse(target, name, ValueError, f"^{out}: got shape", {out: wrong})
+    refuse(target, name, TypeError, f"^{out}: got float64, expected", {out: right.astype("f8")})
+    apart = target.array(zeros(*shape[:-1], 2 * shape[-1]))[..., ::2]
+    message = f"^{out}: is updated in place, expected a C-contiguous array"
+    arguments = CALLS[name].arguments(target, np.float32)
+    with pytest.raises(ValueError, match=message):
+        CALLS[name]({**arguments, out: apart})
+
+
+@pytest.mark.parametrize("argument", sorted(SAVED))
+@pytest.mark.parametrize("dtype", ["float64", *NARROW])
+def test_saved_statistics_are_not_cast(target, argument, dtype):
+    saved = CALLS["batch_norm_backward"].arrays[argument].astype(dtype)
+    message = f"^saved.{argument}: got {dtype}, expected float32$"
+    refuse(target, "batch_norm_backward", TypeError, message, {argument: saved})
+
+
+def test_saved_must_come_from_batch_norm(target):
+    arrays = [target.array(zeros(3, C)), target.array(zeros(3, C)), target.array(zeros(C))]
+    with pytest.raises(TypeError, match="^saved: got NoneType, expected a BatchNormSaved"):
+        kernels.batch_norm_backward(*arrays, None)
+
+
+def test_optional_arrays_may_be_none(target):
+    for name, argument in OPTIONAL:
+        call = CALLS[name]
+        arguments = call.arguments(target, np.float32)
+        without = {key: array for key, array in arguments.items() if key != argument}
+        for got, same in zip(call({**arguments, argument: None}), call(without), strict=True):
+            np.testing.assert_array_equal(got, same)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers(target):
+    call = CALLS["max_pool2d"]
+    expected = call(call.arguments(target))
+    pair = (np.int64(2), np.uint8(3))
+    for got, same in zip(call({**call.arguments(target), "kernel": pair}), expected, strict=True):
+        np.testing.assert_array_equal(got, same)
+    assert expected[0].shape == Y

@@ -1,0 +1,187 @@
+"""Tests of batch normalisation and its gradient."""
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+import kernels
+from tests.lib import comparison, reference, support
+from tests.lib.support import RTOL, host, normal, numbers
+
+
+def parameters(C, dtype, seed=10):
+    """Return gamma, beta, running mean and running variance; no mean near 0, where it cancels."""
+    gamma, beta, mean, var = (normal(seed + i, C, dtype=dtype) for i in range(4))
+    return gamma, beta, 1 + abs(mean), 1 + abs(var)
+
+
+def check(target, x, *, training, relu=False, **options):
+    """Compare batch_norm, its running statistics and its gradient with the oracle."""
+    rtol = RTOL[x.dtype.name]
+    gamma, beta, mean, var = parameters(x.shape[-1], x.dtype)
+    on_target = [target.array(array.copy()) for array in (gamma, beta, mean, var)]
+    y, saved = kernels.batch_norm(
+        target.array(x), *on_target, training=training, relu=relu, **options
+    )
+    expected = reference.batch_norm(
+        x, gamma, beta, mean, var, training=training, relu=relu, **options
+    )
+    assert y.dtype == x.dtype
+    for actual, wanted in zip((y, *on_target[2:]), expected, strict=True):
+        comparison.assert_close(actual, wanted, rtol=rtol)
+
+    dy = normal(9, *x.shape, dtype=x.dtype)
+    gradients = kernels.batch_norm_backward(
+        target.array(dy), target.array(x), on_target[0], saved, relu=relu, y=y if relu else None
+    )
+    options.pop("momentum", None)
+    expected = reference.batch_norm_backward(
+        dy, x, gamma, beta, mean, var, training=training, relu=relu, y=host(y), **options
+    )
+    for gradient, wanted in zip(gradients, expected, strict=True):
+        assert gradient.dtype == x.dtype
+        # Of a single channel, dgamma and dbeta are one sum each, whose terms mostly cancel.
+        comparison.assert_close(gradient, wanted, rtol=10 * rtol)
+
+
+@hypothesis.given(
+    axes=st.lists(st.integers(1, 5), min_size=1, max_size=3),
+    C=st.sampled_from([1, 3, 8, 9]),
+    training=st.booleans(),
+    relu=st.booleans(),
+    momentum=st.sampled_from([0, 0.1, 0.5, 1]),
+    eps=st.sampled_from([1e-5, 1e-3, 0.1]),
+)
+def test_equals_the_oracle(target, dtype, axes, C, training, relu, momentum, eps):
+    # At least three rows: with two, dx is what rounding leaves of it.
+    x = normal(0, 3, *axes, C, dtype=dtype)
+    check(target, x, training=training, relu=relu, momentum=momentum, eps=eps)
+
+
+# A chunk of the statistics has 1024 rows on cpu and 128 on cuda.
+@pytest.mark.parametrize("rows", [3, 127, 128, 129, 1023, 1024, 1025, 3001])
+@pytest.mark.parametrize("C", [1, 9])
+def test_rows_around_a_chunk(target, dtype, rows, C):
+    check(target, normal(0, rows, C, dtype=dtype), training=True)
+
+
+def test_more_chunks_than_threads_merge_them(target, dtype):
+    check(target, normal(0, 257 * 128, 1, dtype=dtype), training=True)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("C", support.CHANNELS)
+def test_channel_counts(target, dtype, C, training):
+    check(target, normal(0, 4, 5, 7, C, dtype=dtype), training=training, relu=True)
+
+
+def test_a_channel_more_than_a_cuda_block_has_threads(target, dtype):
+    check(target, normal(0, 5, 257, dtype=dtype), training=True)
+
+
+def test_a_large_mean_survives(target):
+    # In float32, E[x^2] - E[x]^2 of a mean of 1e4 keeps no digit of a variance of 1.
+    x = (normal(0, 64, 14, 14, 9) + 1e4).astype(np.float32)
+    gamma, beta, mean, var = parameters(9, x.dtype)
+    y, saved = kernels.batch_norm(*map(target.array, (x, gamma, beta, mean, var)), training=True)
+    mean, deviation = (f(x, axis=(0, 1, 2), dtype=np.float64) for f in (np.mean, np.std))
+    assert abs(host(saved.mean) - mean).max() < 1.1 * np.spacing(np.float32(1e4))
+    comparison.assert_close(1 / host(saved.inv_std), deviation, rtol=RTOL["float32"])
+    exact = reference.batch_norm(x, gamma, beta, mean, var, training=True)[0]
+    # What the mean is off by, a thousandth of a deviation, the result is off by too.
+    comparison.assert_close(y, exact, rtol=1e-3)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("relu", [True, False])
+def test_gradients_equal_finite_differences(target, training, relu):
+    x = normal(0, 3, 2, 4, 2)
+    gamma, beta, mean, var = parameters(2, x.dtype)
+    dy = normal(1, *x.shape)
+
+    def y(x, gamma, beta):
+        arrays = [target.array(array.copy()) for array in (x, gamma, beta, mean, var)]
+        return kernels.batch_norm(*arrays, training=training, relu=relu)
+
+    result, saved = y(x, gamma, beta)
+    gradients = kernels.batch_norm_backward(
+        *map(target.array, (dy, x, gamma)), saved, relu=relu, y=result
+    )
+    functions = [
+        (lambda x: (dy * host(y(x, gamma, beta)[0])).sum(), x),
+        (lambda gamma: (dy * host(y(x, gamma, beta)[0])).sum(), gamma),
+        (lambda beta: (dy * host(y(x, gamma, beta)[0])).sum(), beta),
+    ]
+    for gradient, (f, at) in zip(gradients, functions, strict=True):
+        comparison.assert_close(gradient, reference.finite_difference(f, at), rtol=1e-6)
+
+
+@pytest.mark.parametrize("momentum", [0, 1])
+def test_momentum_at_its_limits(target, dtype, momentum):
+    x = normal(0, 50, 3, dtype=dtype)
+    gamma, beta, mean, var = parameters(3, dtype)
+    moved = [target.array(mean.copy()), target.array(var.copy())]
+    arrays = [target.array(array) for array in (x, gamma, beta)]
+    kernels.batch_norm(*arrays, *moved, training=True, momentum=momentum)
+    batch = x.mean(axis=0, dtype=float), x.var(axis=0, ddof=1, dtype=float)
+    for running, expected in zip(moved, batch if momentum else (mean, var), strict=True):
+        comparison.assert_close(running, expected, rtol=RTOL[dtype.name] if momentum else 0)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (0, 5, 5, 3), (4, 0, 5, 3)])
+def test_an_empty_batch_moves_nothing(target, dtype, shape):
+    gamma, beta, mean, var = parameters(3, dtype)
+    arrays = [target.array(array) for array in (np.empty(shape, dtype), gamma, beta)]
+    running = [target.array(mean.copy()), target.array(var.copy())]
+    y, saved = kernels.batch_norm(*arrays, *running, training=True)
+    assert y.shape == shape
+    np.testing.assert_array_equal(host(running[0]), mean)
+    np.testing.assert_array_equal(host(running[1]), var)
+    dx, dgamma, dbeta = kernels.batch_norm_backward(arrays[0], *arrays[:2], saved)
+    assert dx.shape == shape
+    assert host(dgamma).tolist() == host(dbeta).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("shape", [(1, 9), (1, 1, 1, 9)])
+def test_one_value_per_channel_is_nothing_to_train_on(target, dtype, shape):
+    given = normal(0, *shape, dtype=dtype), *parameters(9, dtype)
+    arrays = [target.array(array.copy()) for array in given]
+    expected = f"x: got shape {shape}, expected more than one value per channel to train on"
+    with pytest.raises(ValueError) as raised:
+        kernels.batch_norm(*arrays, training=True)
+    assert str(raised.value) == expected
+    for array, before in zip(arrays, given, strict=True):
+        np.testing.assert_array_equal(host(array), before)
+    check(target, given[0], training=False)
+
+
+def test_one_image_of_two_pixels(target, dtype):
+    x = np.array([[1, 5], [4, 3]], dtype).reshape(1, 2, 1, 2)
+    arrays = [np.ones(2, dtype), np.zeros(2, dtype), np.zeros(2, dtype), np.zeros(2, dtype)]
+    moved = [target.array(array) for array in arrays]
+    y, _ = kernels.batch_norm(target.array(x), *moved, training=True, momentum=1, eps=0)
+    # Each value is one deviation off the mean; the unbiased variance is twice the biased one.
+    comparison.assert_close(y, [[[[-1, 1]], [[1, -1]]]], rtol=RTOL[dtype.name])
+    comparison.assert_close(moved[2], [2.5, 4], rtol=RTOL[dtype.name])
+    comparison.assert_close(moved[3], [4.5, 2], rtol=RTOL[dtype.name])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_special_value_spoils_its_channel_alone(target, dtype, value):
+    x = normal(0, 1500, 9, dtype=dtype)
+    x[1200, 4] = value
+    y, _ = kernels.batch_norm(*map(target.array, (x, *parameters(9, dtype))), training=True)
+    finite = np.isfinite(host(y))
+    assert not finite[:, 4].any() and np.delete(finite, 4, axis=1).all()
+
+
+def test_relu_clips_and_its_gradient_stops(target, dtype):
+    x = np.array([[-1], [1], [np.nan]], dtype)
+    one, zero = np.ones(1, dtype), np.zeros(1, dtype)
+    arrays = [target.array(array) for array in (x, one, zero, zero.copy(), one.copy())]
+    y, saved = kernels.batch_norm(*arrays, training=False, relu=True, eps=0)
+    np.testing.assert_array_equal(numbers(y), [[0], [1], [np.nan]])
+    dy = target.array(np.ones((3, 1), dtype))
+    dx, _, dbeta = kernels.batch_norm_backward(dy, *arrays[:2], saved, relu=True, y=y)
+    assert host(dx).ravel().tolist() == [0, 1, 1] and host(dbeta).tolist() == [2]

@@ -1,0 +1,163 @@
+"""Tests of ReLU, image normalisation, SGD and Adam."""
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+import kernels
+from tests.lib import comparison, reference
+from tests.lib.support import RTOL, host, normal, numbers
+
+NAN, INF = np.nan, np.inf
+
+SHAPES = [
+    (),  # no dimension
+    (1,),
+    (0, 3),  # empty
+    (7, 11, 13),  # primes
+    (8192,),  # one block
+    (8193,),  # one element more
+    (3, 5471, 2),  # several blocks, the last one short
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_relu(target, dtype, shape):
+    x, dy = np.asarray(normal(0, *shape, dtype=dtype)), np.asarray(normal(1, *shape, dtype=dtype))
+    y = kernels.relu(target.array(x))
+    assert y.dtype == dtype and y.shape == shape
+    np.testing.assert_array_equal(host(y), reference.relu(x))
+    dx = kernels.relu_backward(target.array(dy), y)
+    np.testing.assert_array_equal(host(dx), reference.relu_backward(dy, host(y)))
+
+
+def test_relu_of_special_values(target, dtype):
+    x = target.array(np.array([NAN, INF, -INF, -0.0, 0.0, -1, 1], dtype))
+    y = kernels.relu(x)
+    np.testing.assert_array_equal(numbers(y), [NAN, INF, 0, 0, 0, 0, 1])
+    dx = kernels.relu_backward(target.array(np.full(7, 5, dtype)), y)
+    assert host(dx).tolist() == [5, 5, 0, 0, 0, 0, 5]
+    # A NaN that comes down is stopped where the output is 0, and passed on elsewhere.
+    dx = kernels.relu_backward(target.array(np.full(7, NAN, dtype)), y)
+    np.testing.assert_array_equal(numbers(dx), [NAN, NAN, 0, 0, 0, 0, NAN])
+
+
+def test_relu_backward_equals_finite_differences(target):
+    x, dy = normal(0, 4, 5), normal(1, 4, 5)
+
+    def loss(x):
+        return (dy * host(kernels.relu(target.array(x)))).sum()
+
+    dx = kernels.relu_backward(target.array(dy), kernels.relu(target.array(x)))
+    comparison.assert_close(dx, reference.finite_difference(loss, x), rtol=1e-7)
+
+
+def test_normalize(target, dtype, pixel_type):
+    images = (100 * abs(normal(0, 3, 31, 97))).clip(0, 255).astype(pixel_type)
+    y = kernels.normalize(target.array(images), 33.3, 78.5, dtype)
+    assert y.dtype == dtype
+    comparison.assert_close(y, (images.astype(float) - 33.3) / 78.5, rtol=RTOL[dtype.name])
+
+
+sgd_options = st.fixed_dictionaries(
+    {
+        "lr": st.sampled_from([0, 0.01, 0.5]),
+        "momentum": st.sampled_from([0, 0.5, 0.9]),
+        "nesterov": st.booleans(),
+        "weight_decay": st.sampled_from([0, 0.01]),
+    }
+)
+
+
+def after_steps(steps, dtype):
+    """The tolerance after steps of an optimizer, each of which rounds to a narrow type anew."""
+    return RTOL[dtype.name] * (steps if dtype.itemsize == 2 else 1)
+
+
+@hypothesis.given(options=sgd_options, velocity=st.booleans())
+def test_sgd_follows_the_oracle(target, dtype, options, velocity):
+    options["nesterov"] &= bool(options["momentum"])
+    velocity |= bool(options["momentum"])
+    expected = normal(0, 5, 3), np.zeros((5, 3))
+    param = target.array(expected[0].astype(dtype))
+    state = target.array(expected[1].astype(dtype)) if velocity else None
+    for step in range(4):
+        grad = normal(step + 1, 5, 3, dtype=dtype)
+        assert kernels.sgd_step(param, target.array(grad), state, **options) is None
+        expected = reference.sgd_step(expected[0], grad, expected[1], **options)
+        rtol = after_steps(step + 1, dtype)
+        comparison.assert_close(param, expected[0], rtol=rtol)
+        if options["momentum"]:
+            comparison.assert_close(state, expected[1], rtol=rtol)
+
+
+def test_sgd_without_momentum_leaves_the_velocity_alone(target, dtype):
+    param, grad, velocity = (target.array(normal(i, 9, dtype=dtype)) for i in range(3))
+    before = host(velocity).copy()
+    kernels.sgd_step(param, grad, velocity, lr=0.1)
+    np.testing.assert_array_equal(host(velocity), before)
+
+
+adam_options = st.fixed_dictionaries(
+    {
+        "lr": st.sampled_from([0, 1e-3, 0.1]),
+        "betas": st.sampled_from([(0.9, 0.999), (0, 0.99), (0.5, 0)]),
+        "eps": st.sampled_from([1e-8, 0.1]),
+        "weight_decay": st.sampled_from([0, 0.01]),
+        "decoupled": st.booleans(),
+    }
+)
+
+
+@hypothesis.given(options=adam_options, first=st.sampled_from([1, 1000, 2**31 - 8]))
+def test_adam_follows_the_oracle(target, dtype, options, first):
+    expected = normal(0, 5, 3), np.zeros((5, 3)), np.zeros((5, 3))
+    param, m, v = (target.array(array.astype(dtype)) for array in expected)
+    for step in range(first, first + 4):
+        grad = normal(step, 5, 3, dtype=dtype)
+        assert kernels.adam_step(param, target.array(grad), m, v, step=step, **options) is None
+        expected = reference.adam_step(expected[0], grad, *expected[1:], step=step, **options)
+        for actual, wanted in zip((param, m, v), expected, strict=True):
+            comparison.assert_close(actual, wanted, rtol=after_steps(step - first + 1, dtype))
+
+
+def test_adam_takes_one_minus_beta_exactly(target):
+    # In float32, 1 - 0.999f is 1.3e-5 off, and v with it.
+    arrays = [target.array(np.full(3, value, np.float32)) for value in (1, 1, 0, 0)]
+    kernels.adam_step(*arrays, step=1, lr=0.1)
+    np.testing.assert_allclose(host(arrays[3]), 0.001, rtol=1e-7)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_steps_take_any_shape(target, dtype, shape):
+    param, grad, state = (np.asarray(normal(i, *shape, dtype=dtype)) for i in range(3))
+    moved, velocity = target.array(param.copy()), target.array(state.copy())
+    kernels.sgd_step(moved, target.array(grad), velocity, lr=0.1, momentum=0.9)
+    expected = reference.sgd_step(param, grad, state, lr=0.1, momentum=0.9)
+    comparison.assert_close(moved, expected[0], rtol=RTOL[dtype.name])
+    comparison.assert_close(velocity, expected[1], rtol=RTOL[dtype.name])
+
+    moved, m, v = (target.array(array.copy()) for array in (param, state, state**2))
+    kernels.adam_step(moved, target.array(grad), m, v, step=3, lr=0.1)
+    expected = reference.adam_step(param, grad, state, state**2, step=3, lr=0.1)
+    for actual, wanted in zip((moved, m, v), expected, strict=True):
+        comparison.assert_close(actual, wanted, rtol=RTOL[dtype.name])
+
+
+def test_steps_update_views_where_they_are(target, dtype):
+    # Parameters of a model are views of one flat buffer; neighbours must not move.
+    flat = target.array(np.ones(30, dtype))
+    grad = target.array(np.ones((2, 5), dtype))
+    kernels.sgd_step(flat[10:20].reshape(2, 5), grad, lr=0.5)
+    assert host(flat).tolist() == [1] * 10 + [0.5] * 10 + [1] * 10
+
+
+@pytest.mark.parametrize("value", [NAN, INF])
+def test_a_special_gradient_spoils_its_element_alone(target, dtype, value):
+    param, grad, m, v = (np.zeros(20, dtype) for _ in range(4))
+    grad[11] = value
+    arrays = [target.array(array) for array in (param, grad, m, v)]
+    kernels.adam_step(*arrays, step=1, lr=0.1)
+    for array in (arrays[0], *arrays[2:]):
+        assert np.flatnonzero(~np.isfinite(host(array))).tolist() == [11]

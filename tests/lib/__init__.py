@@ -1,0 +1,1 @@
+"""What tests import: the oracle, comparisons, calls of every function, fresh interpreters."""

@@ -1,0 +1,217 @@
+"""One call of every public function of `kernels`, for what must hold for all of them.
+
+Sizes are those of several blocks, tiles and chunks on every target, with tails, and small.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import kernels
+from kernels.common.geometry import window
+from kernels.common.reduce import Moments, accumulator
+from kernels.conv import conv2d_pool, winograd
+from kernels.conv.conv2d import forward_with_moments
+from kernels.loss import dense_loss
+from kernels.runtime import checks
+from tests.lib.support import host, normal
+
+N, H, W, C, F = 5, 15, 13, 9, 10
+WINDOW = {"stride": (1, 2), "padding": ((1, 0), (1, 1))}
+X = (N, H, W, C)
+OH, OW = 15, 7  # of a window of (2, 3)
+Y = (N, OH, OW, C)
+
+#: Arguments that are float32 beside float16 and bfloat16: saved statistics, and maps.
+WIDE = {"mean", "inv_std", "matrix"}
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function of `kernels`, its array arguments (name -> value) and the others."""
+
+    function: Callable[..., Any]
+    arrays: dict[str, np.ndarray]
+    options: dict[str, Any] = field(default_factory=dict)
+    in_place: tuple[str, ...] = ()  #: arrays that it updates
+
+    def arguments(self, target, dtype=None):
+        """Return fresh keyword arguments on a target, floating arrays in `dtype`."""
+        return {name: target.array(value) for name, value in self.cast(dtype).items()}
+
+    def cast(self, dtype=None):
+        """Return fresh arrays, the floating ones in `dtype`, but for those never narrow."""
+        types = {name: value.dtype for name, value in self.arrays.items()}
+        for name, kind in types.items():
+            if dtype is not None and kind.kind == "f":
+                types[name] = accumulator(np.dtype(dtype)) if name in WIDE else dtype
+        return {name: value.astype(types[name]) for name, value in self.arrays.items()}
+
+    def __call__(self, arguments):
+        """Return every result, and every array updated in place, as NumPy arrays."""
+        results = flat(self.function(**{**self.options, **arguments}))
+        updated = [arguments[name] for name in self.in_place]
+        return [host(array).copy() for array in (*results, *updated)]
+
+
+def flat(results):
+    """Return the arrays in a result, which may be None, an array or nested tuples of them."""
+    if isinstance(results, tuple):
+        return [array for result in results for array in flat(result)]
+    return [results] if hasattr(results, "dtype") else []
+
+
+def batch_norm_backward(mean, inv_std, **arguments):
+    saved = kernels.BatchNormSaved(mean, inv_std, training=True)
+    return kernels.batch_norm_backward(saved=saved, **arguments)
+
+
+def conv2d_pool_and_gradients(x, w, b, dy, *, kernel=(2, 2)):
+    """Call what a planned step does with a convolution, a pool and a ReLU; b may be None."""
+    target, _ = checks.arrays(x=x)
+    g, _ = window(x.shape[1:3], w.shape[1:3], stride=1, padding=1, dilation=1)
+    pool = conv2d_pool.windows(target, x.dtype, w.shape, g, kernel)
+    y, argmax = conv2d_pool.forward(x, w, b, g, pool)
+    dw = target.empty(w.shape, w.dtype)
+    db = None if b is None else target.empty(b.shape, b.dtype)
+    dx = conv2d_pool.backward(dy, y, argmax, x, w, dw, db, g, pool)
+    return y, argmax, dx, dw, db
+
+
+def winograd_and_gradients(x, w, b, dy, *, padding=1):
+    """Call what `conv2d` and its gradients are on `cpu` for filters of 3 x 3; b may be None."""
+    target, _ = checks.arrays(x=x)
+    g, _ = window(x.shape[1:3], 3, stride=1, padding=padding, dilation=1)
+    y, dx, dw = (target.empty(array.shape, x.dtype) for array in (dy, x, w))
+    maxima = (len(x), g.OH // 2, g.OW // 2, len(w))
+    pooled, argmax = target.empty(maxima, x.dtype), target.empty(maxima, "uint8")
+    winograd.forward(x, w, b, y, g, relu=b is None, target=target)
+    winograd.pool_forward(x, w, b, pooled, argmax, g, target=target)
+    winograd.input_gradient(dy, w, dx, g, target=target)
+    winograd.filter_gradient(dy, x, dw, g, target=target)
+    return y, pooled, argmax, dx, dw
+
+
+def winograd_with_moments(x, w, b, *, padding=1):
+    """Call what `forward_with_moments` does on `cpu` for filters of 3 x 3; b may be None."""
+    target, _ = checks.arrays(x=x)
+    g, _ = window(x.shape[1:3], 3, stride=1, padding=padding, dilation=1)
+    (N, _, _, C), F = x.shape, len(w)
+    y = target.empty((N, g.OH, g.OW, F), x.dtype)
+    moments = Moments.empty(target, winograd.chunks(target, y, C), F, x.dtype)
+    winograd.forward(x, w, b, y, g, relu=False, target=target, moments=moments)
+    return y, moments
+
+
+def _planned():
+    # More images than the 64 blocks of a GPU, so that a block takes two; a row is left over.
+    x, w = normal(0, 66, 5, 4, 3), normal(1, 5, 3, 3, 3)
+    arrays = {"x": x, "w": w, "b": normal(2, 5), "dy": normal(3, 66, 2, 2, 5)}
+    # Over 32 tiles of three micro-tiles each, so that the last chunk is not whole; an odd height.
+    x, w = normal(4, 7, 5, 4, 17), normal(5, 9, 3, 3, 17)
+    tiles = {"x": x, "w": w, "b": normal(6, 9), "dy": normal(7, 7, 5, 4, 9)}
+    dense = {"x": normal(8, 300, 70), "w": normal(9, 10, 70), "b": normal(10, 10)}
+    filtered = {name: tiles[name] for name in ("x", "w", "b")}
+    return {
+        "conv2d_pool": Call(conv2d_pool_and_gradients, arrays),
+        "dense_cross_entropy": Call(
+            dense_loss.dense_cross_entropy,
+            {**dense, "labels": np.arange(300) % 10},
+            {"label_smoothing": 0.1},
+        ),
+        "winograd": Call(winograd_and_gradients, tiles),
+        "conv2d_moments": Call(forward_with_moments, filtered, {"padding": 1}),
+        "winograd_moments": Call(winograd_with_moments, filtered),
+    }
+
+
+def _calls():
+    x, w = normal(0, *X), normal(1, F, 3, 3, C)
+    dy = normal(2, *Y)
+    channel = {name: abs(normal(3, C)) for name in ("gamma", "beta", "running_mean", "running_var")}
+    flat_x, weight = normal(4, 300, 70), normal(5, 65, 70)
+    logits, labels = normal(6, 300, 10), np.arange(300) % 10
+    argmax = np.random.default_rng(7).integers(0, 6, Y, np.uint8)
+    steps = {name: abs(normal(i, 90, 101)) for i, name in enumerate(("param", "grad", "m", "v"))}
+    pool = {"kernel": (2, 3), **WINDOW}
+    images = np.random.default_rng(8).integers(0, 256, X, np.uint8)
+    matrix = np.tile(np.eye(2, 3), (N, 1, 1)) + 0.1 * normal(9, N, 2, 3)
+    sgd = {"param": steps["param"], "grad": steps["grad"], "velocity": steps["m"]}
+    adam = Call(kernels.adam_step, steps, {"step": 2, "lr": 0.1}, in_place=("param", "m", "v"))
+    return {
+        "conv2d": Call(kernels.conv2d, {"x": x, "w": w, "b": normal(10, F)}, {"padding": 1}),
+        "conv2d_backward": Call(
+            kernels.conv2d_backward, {"dy": normal(11, N, H, W, F), "x": x, "w": w}, {"padding": 1}
+        ),
+        "im2col": Call(kernels.im2col, {"x": x}, pool),
+        "col2im": Call(
+            kernels.col2im, {"cols": normal(12, N * OH * OW, 6 * C)}, {"x_shape": X, **pool}
+        ),
+        "max_pool2d": Call(kernels.max_pool2d, {"x": x}, pool),
+        "max_pool2d_backward": Call(
+            kernels.max_pool2d_backward, {"dy": dy, "argmax": argmax}, {"x_shape": X, **pool}
+        ),
+        "pool_indices": Call(kernels.pool_indices, {"argmax": argmax}, {"x_shape": X, **pool}),
+        "avg_pool2d": Call(kernels.avg_pool2d, {"x": x}, pool),
+        "avg_pool2d_backward": Call(
+            kernels.avg_pool2d_backward, {"dy": dy}, {"x_shape": X, **pool}
+        ),
+        "global_avg_pool2d": Call(kernels.global_avg_pool2d, {"x": x}),
+        "global_avg_pool2d_backward": Call(
+            kernels.global_avg_pool2d_backward, {"dy": normal(13, N, C)}, {"x_shape": X}
+        ),
+        "batch_norm": Call(
+            kernels.batch_norm,
+            {"x": normal(14, 1100, C), **channel},
+            {"training": True},
+            in_place=("running_mean", "running_var"),
+        ),
+        "batch_norm_backward": Call(
+            batch_norm_backward,
+            {
+                **{name: normal(i, 1100, C) for i, name in enumerate(("dy", "x", "y"))},
+                **{name: abs(normal(3, C)) for name in ("gamma", "mean", "inv_std")},
+            },
+            {"relu": True},
+        ),
+        "dense": Call(kernels.dense, {"x": flat_x, "w": weight, "b": normal(15, 65)}),
+        "dense_backward": Call(
+            kernels.dense_backward, {"dy": normal(16, 300, 65), "x": flat_x, "w": weight}
+        ),
+        "relu": Call(kernels.relu, {"x": x}),
+        "relu_backward": Call(kernels.relu_backward, {"dy": x, "y": normal(17, *X)}),
+        "softmax": Call(kernels.softmax, {"x": logits}),
+        "softmax_backward": Call(kernels.softmax_backward, {"dy": logits, "y": abs(logits)}),
+        "softmax_cross_entropy": Call(
+            kernels.softmax_cross_entropy,
+            {"logits": logits, "labels": labels, "weight": abs(normal(18, 10))},
+            {"label_smoothing": 0.1},
+        ),
+        "cross_entropy": Call(
+            kernels.cross_entropy, {"probabilities": abs(logits), "labels": labels}
+        ),
+        "dropout": Call(kernels.dropout, {"x": x}, {"p": 0.5, "seed": 1}),
+        "dropout_backward": Call(
+            kernels.dropout_backward, {"dy": dy, "mask": argmax & 1}, {"p": 0.5}
+        ),
+        "affine_warp": Call(kernels.affine_warp, {"images": images, "matrix": matrix}),
+        "augment": Call(
+            kernels.augment, {"images": images}, {"rotate": 9, "shift": 2, "zoom": 0.1, "seed": 1}
+        ),
+        "normalize": Call(kernels.normalize, {"images": images}, {"mean": 9, "std": 5}),
+        "sgd_step": Call(
+            kernels.sgd_step, sgd, {"lr": 0.1, "momentum": 0.9}, in_place=("param", "velocity")
+        ),
+        "adam_step": adam,
+    }
+
+
+CALLS = _calls()
+
+#: What only planned steps do: no public function, whose arguments would be checked.
+PLANNED = _planned()
+
+#: Each (function, array argument).
+ARGUMENTS = [(name, argument) for name, call in CALLS.items() for argument in call.arrays]

@@ -1,0 +1,200 @@
+"""The compile matrix, and the committed table of what each kernel takes on each architecture.
+
+    make resources
+
+writes the table, `kernel_resources.json`, anew; test_kernel_resources.py holds the kernels to it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import kernels.lowlevel  # noqa: F401  (defines sources that `kernels` alone leaves out)
+from kernels.gemm import gemm
+from kernels.runtime import Source
+from tests.lib import nvrtc
+from tests.lib.nvrtc import Resources
+
+TABLE = Path(__file__).with_suffix(".json")
+# More registers than in the table let pass: a few, and those that another ptxas may unroll into.
+MORE_REGISTERS, MORE_ON_ANOTHER_NVRTC = 8, 32
+
+SOURCES = {source.name: source for source in Source.all}
+ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+# The type that the recipes train in, everywhere; every other once, and bfloat16 also on Turing,
+# whose hardware does not have it.
+MACHINES = {
+    "float32": ARCHITECTURES,
+    "float64": ("sm_90",),
+    "float16": ("sm_90",),
+    "bfloat16": ("sm_75", "sm_90"),
+}
+#: The sources of products, which are compiled by tile.
+PRODUCTS = ("conv/conv2d.cu", "gemm/dense.cu", "loss/dense_loss.cu")
+# The bodies of products: type, precision, tiles, where the first of them is compiled, and whether
+# the others are, too: once, of the source that has all loaders, by `make test-all`. Tensor cores:
+# one precision of float32 arrays wherever it is, the others once, and what Turing has.
+BODIES = [
+    ("float32", "fp32", gemm._FMA, ARCHITECTURES, True),
+    ("float64", "fp32", gemm._FMA_DOUBLE, ("sm_90",), True),
+    ("bfloat16", "fp32", gemm._FMA, ("sm_75",), False),
+    ("bfloat16", "bf16", gemm._MMA_16, ("sm_80", "sm_90"), True),
+    ("float16", "fp16", gemm._MMA_16, ("sm_75",), False),
+    ("float32", "bf16", gemm._MMA, ARCHITECTURES[1:], True),
+    ("float32", "tf32", gemm._MMA, ("sm_90",), False),
+    ("float32", "fp16", gemm._MMA, ("sm_75",), False),
+]
+# What a CPU alone chooses, though it runs on a GPU, too: compiled for one.
+CPU_ALONE = ("conv/winograd.cu", "conv/conv2d_pool.cu")
+# What the recipes do without: windows of more than 256 taps, and images that are not bytes.
+UNCOMMON_TYPES = {
+    "images/augment.cu": {"pixel_t": "float32"},
+    "step/batch.cu": {"pixel_t": "float32"},
+    "elementwise/normalize": {"U": "float32"},
+    "pooling/pool.cu": {"argmax_t": "uint16"},
+}
+
+
+@dataclass(frozen=True)
+class Build:
+    """One specialisation of one source for one architecture."""
+
+    source: str
+    dtype: str
+    arch: str
+    types: tuple[tuple[str, str], ...] = ()
+    tile: gemm.Tile | None = None  # of a product
+    vectors: bool = True  # whether its operands are copied 16 bytes at a time
+    slow: bool = False  # looked at by `make test-all` alone
+
+    def __str__(self) -> str:
+        """Return a name that tests are chosen by."""
+        return "-".join([self.source, self.dtype, self.arch, *self._types()])
+
+    def row(self, entry: str) -> str:
+        """Return the name of an entry point's row in the table."""
+        return " ".join([entry, self.dtype, *self._types()])
+
+    def compiled(self) -> nvrtc.Compiled:
+        """Compile it."""
+        constants = dict(self.types)
+        if self.tile is not None:
+            vectors = self.vectors, self.vectors
+            precision = constants.get("PRECISION", "fp32")
+            constants["sum_t"] = self.dtype
+            constants |= gemm.constants(self.tile, np.dtype(self.dtype), precision, vectors)
+        text = nvrtc.specialised(SOURCES[self.source], self.dtype, **constants)
+        return nvrtc.compiled(text, self.source, self.arch)
+
+    def _types(self) -> list[str]:
+        words = [f"{name}={value}" for name, value in self.types]
+        if self.tile is not None:
+            words.append(f"{self.tile.BM}x{self.tile.BN}/{self.tile.WARP_M}x{self.tile.WARP_N}")
+        return words if self.vectors else [*words, "by element"]
+
+
+def matrix() -> list[Build]:
+    """Return every build whose kernels are in the table."""
+    common = [
+        Build(source, dtype, arch)
+        for source in SOURCES
+        for dtype, machines in MACHINES.items()
+        for arch in machines
+        if source not in PRODUCTS and (source not in CPU_ALONE or arch == "sm_90")
+    ]
+    uncommon = [
+        Build(source, "float32", "sm_90", tuple(types.items()))
+        for source, types in UNCOMMON_TYPES.items()
+    ]
+    return common + uncommon + _products()
+
+
+def _products() -> list[Build]:
+    builds = []
+    for dtype, precision, body, machines, all_tiles in BODIES:
+        types = () if precision == "fp32" else (("PRECISION", precision),)
+        first, *others = body.tiles
+        of_rows = next(tile for tile in body.tiles if tile.BN <= gemm.MOST_IN_ROWS)
+        builds += [
+            Build(source, dtype, arch, types, of_rows if source == "loss/dense_loss.cu" else first)
+            for source in PRODUCTS
+            for arch in machines
+        ]
+        if all_tiles:
+            of_tiles = [(tile, True) for tile in others] + [(first, False)]
+            builds += [
+                Build("conv/conv2d.cu", dtype, "sm_90", types, tile, vectors, slow=True)
+                for tile, vectors in of_tiles
+            ]
+    return builds
+
+
+def faults(found: Resources, listed: Resources | None, more_registers: int) -> list[str]:
+    """Return what is wrong with a kernel's resources, given those that the table lists."""
+    problems = []
+    if found.stack:
+        problems.append(f"{found.stack} bytes of stack frame")
+    if found.spilled:
+        problems.append(f"{found.spilled} bytes spilled")
+    if listed is None:
+        return [*problems, f"not in {TABLE.name}: run `make resources`"]
+    if found.registers > listed.registers + more_registers:
+        problems.append(f"{found.registers} registers, {listed.registers} in {TABLE.name}")
+    if found.shared > listed.shared:
+        problems.append(f"{found.shared} bytes of shared memory, {listed.shared} in {TABLE.name}")
+    return problems
+
+
+class Table(NamedTuple):
+    """The committed resources, by row and architecture, and the NVRTC that they are of."""
+
+    nvrtc: str
+    cells: dict[tuple[str, str], Resources]
+
+
+def committed() -> Table:
+    """Read the table."""
+    content = json.loads(TABLE.read_text())
+    return Table(
+        content["NVRTC"],
+        {
+            (row, arch): Resources(*numbers)
+            for row, cells in content["kernels"].items()
+            for arch, numbers in cells.items()
+        },
+    )
+
+
+def measured() -> dict[str, dict[str, Resources]]:
+    """Compile the matrix and return the table's rows."""
+    import cuda.core  # noqa: F401  which threads that do it at once find half done
+
+    builds = matrix()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # NVRTC lets go of Python's lock
+        reports = pool.map(lambda build: build.compiled().report, builds)
+    rows: dict[str, dict[str, Resources]] = {}
+    for build, report in zip(builds, reports, strict=True):
+        for entry, found in nvrtc.resources(report).items():
+            rows.setdefault(build.row(entry), {})[build.arch] = found
+    return rows
+
+
+def text(rows: dict[str, dict[str, Resources]]) -> str:
+    """Return the file's text, a line a row, so that differences are read easily."""
+    lines = [f'"{row}": {json.dumps(cells)}' for row, cells in sorted(rows.items())]
+    return (
+        f'{{\n"made by": "make resources",\n"NVRTC": "{nvrtc.version()}",\n'
+        f'"columns": {json.dumps(Resources._fields)},\n'
+        '"kernels": {\n' + ",\n".join(lines) + "\n}\n}\n"
+    )
+
+
+if __name__ == "__main__":
+    TABLE.write_text(text(measured()))

@@ -1,0 +1,261 @@
+"""Calls that together take every path of every kernel: each load and store is executed.
+
+Beside those of calls.py, which call every function once. `CALLS` holds them all, by name: each is
+called with a target, on arrays of float32. Many counts are such that four leaves a rest: compilers
+unroll loops by four, and what takes the rest is a path of its own.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import kernels
+from kernels.common.geometry import window
+from kernels.conv import conv2d_pool, winograd
+from kernels.conv.conv2d import forward_with_moments
+from kernels.conv.im2col import with_padding
+from kernels.gemm import gemm
+from kernels.loss.dense_loss import dense_cross_entropy
+from kernels.norm import batchnorm_pool
+from kernels.norm.fold import fold_norm
+from kernels.runtime.arena import Arena
+from kernels.runtime.elementwise import Table
+from kernels.runtime.recording import Recording
+from kernels.step import loss_scale
+from kernels.step.batch import (
+    Augmentation,
+    Progress,
+    advance,
+    count_batch,
+    count_losses,
+    gather_batch,
+)
+from kernels.step.optimizers import adam_update, average_update, sgd_update
+from tests.lib.calls import CALLS as FUNCTIONS
+from tests.lib.calls import PLANNED, Call, conv2d_pool_and_gradients, winograd_and_gradients
+from tests.lib.support import normal
+
+FLOAT = np.dtype(np.float32)
+
+
+class Arrays:
+    """Makes arrays of a target."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def normal(self, seed, *shape):
+        return self.target.array(normal(seed, *shape, dtype=FLOAT))
+
+    def full(self, shape, value, dtype=FLOAT):
+        return self.target.array(np.full(shape, value, dtype))
+
+    def integers(self, *values):
+        return self.target.array(np.array(values, np.int64))
+
+
+def small_pools(target):
+    make = Arrays(target)
+    odd = make.normal(7, 1, 5, 5, 5)
+    for kernel in ((1, 2), (2, 2)):  # both, with and without a bias, on filters in a tail
+        for bias in (None, odd[0, 0, 0].copy()):
+            dy = make.full((1, 5 // kernel[0], 2, 5), 1)
+            conv2d_pool_and_gradients(odd, make.full((5, 3, 3, 5), 1), bias, dy, kernel=kernel)
+
+
+def divided_products(target):
+    """Few outputs and a long k, which blocks share: of channels in fours, and of others."""
+    make = Arrays(target)
+    for few, many in ((8, 512), (5, 515)):
+        x, w = make.normal(0, 1, 4, 4, many), make.normal(1, few, 3, 3, many)
+        kernels.conv2d(x, w, w[:, 0, 0, 0].copy(), padding=1, relu=True)
+        kernels.conv2d(x, w, padding=1)
+        w = make.normal(1, many, 3, 3, few)
+        kernels.conv2d_backward(x, x[..., :few].copy(), w, padding=1)
+        rows = make.normal(2, 3, few * many)
+        kernels.dense(rows, make.normal(3, few, few * many))
+
+
+def padded_images(target):
+    g = window((6, 5), 3, stride=1, padding=1, dilation=1)[0]
+    with_padding(target, Arrays(target).normal(0, 2, 6, 5, 4), g)
+
+
+def winograd_tiles(target):
+    make = Arrays(target)
+    for F in (1, 2, 7, 9):  # panels of one to three registers, and one of less than the others
+        x, w = make.normal(0, 10, 6, 5, 7), make.normal(9, F, 3, 3, 7)
+        dy = make.normal(8, 10, 6, 5, F)
+        winograd_and_gradients(x, w, None, dy)  # two chunks of tiles
+        tile = np.s_[:1, :2, :2]  # a single one
+        winograd_and_gradients(x[tile].copy(), w, None, dy[tile].copy())
+
+
+def kept_filters(target):
+    """Fold and transform filters once, and find them unchanged in a replay."""
+    make = Arrays(target)
+    x, w, y = make.normal(0, 2, 6, 5, 4), make.normal(9, 9, 3, 3, 4), make.normal(8, 2, 6, 5, 9)
+    g = window((6, 5), 3, stride=1, padding=1, dilation=1)[0]
+    for bias_and_norm in ((None,), tuple(make.full((9,), 1) for _ in range(5))):
+        inputs = [array for array in (x, w, y, *bias_and_norm) if array is not None]
+        with Recording(Arena(target), inputs) as recording:
+            folded, shift, changed = fold_norm(w, *bias_and_norm)
+            with winograd.keeping(changed):
+                winograd.forward(x, folded, shift, y, g, relu=False, target=target)
+        recording.replay()
+
+
+def norms(target):
+    make = Arrays(target)
+    channel = [make.full((4,), 1) for _ in range(4)]
+    x = make.normal(0, 1103, 4)
+    y = kernels.batch_norm(x, *channel, training=False, relu=True)[0]
+    _, saved = kernels.batch_norm(x, *channel, training=True)
+    kernels.batch_norm_backward(x, x, channel[0], saved)
+    kernels.batch_norm_backward(x, x, channel[0], saved, relu=True, y=y)
+    one = [make.full((1,), 1) for _ in range(4)]
+    rows = make.full((257 * 128, 1), 1)  # more chunks than threads merge them
+    kernels.batch_norm(rows, *one, training=True)
+
+
+def fused_norms(target):
+    make = Arrays(target)
+    x, channel = make.normal(0, 1, 7, 7, 3), [make.full((3,), 1) for _ in range(6)]
+    g = window(x.shape[1:3], 2, stride=2, padding=0, dilation=1)[0]
+    for relu in (True, False):
+        y, argmax, saved = batchnorm_pool.forward(
+            x, *channel[:4], window=g, training=True, momentum=0.1, eps=1e-5, relu=relu
+        )
+        batchnorm_pool.backward(y, x, y, argmax, channel[0], saved, *channel[4:], g, relu)
+
+
+def losses(target):
+    logits, labels = Arrays(target).normal(3, 40, 2000), target.array(np.arange(40) - 2)
+    kernels.softmax_cross_entropy(
+        logits, labels, reduction="sum", ignore_index=-2, label_smoothing=0.1
+    )
+    kernels.softmax_cross_entropy(logits, labels, reduction="none", grad=False)
+    y = kernels.softmax(logits)
+    kernels.softmax_backward(logits, y)
+    kernels.cross_entropy(y, labels)
+
+
+def pools(target):
+    x = Arrays(target).normal(0, 2, 6, 5, 4)
+    kernels.avg_pool2d(x, 2, count_include_pad=False)
+    y, argmax = kernels.max_pool2d(x, 2)  # windows apart, and a column in none
+    kernels.max_pool2d_backward(y, argmax, x.shape, 2)
+    for padded in (True, False):
+        options = {"ceil_mode": True, "count_include_pad": padded}
+        kernels.avg_pool2d_backward(kernels.avg_pool2d(x, 2, **options), x.shape, 2, **options)
+    kernels.avg_pool2d_backward(y, x.shape, 2)
+    y, argmax = kernels.max_pool2d(x, 2, stride=1, dilation=2)  # holes between taps
+    kernels.max_pool2d_backward(y, argmax, x.shape, 2, stride=1, dilation=2)
+
+
+def elementwise(target):
+    """In a recording, where every target runs the package's own kernels and not CuPy's."""
+    make = Arrays(target)
+    images = make.full((3, 5), 1, np.uint8)
+    flat, grad, m, v, average = (make.normal(seed, 300) for seed in range(5))
+    step, state = make.integers(0), loss_scale.new_state(target, FLOAT)
+    tables = {columns: Table(make.full((1, columns), 0.5), step) for columns in (1, 2, 4, 9)}
+    rows = [table.rows for table in tables.values()]
+    with Recording(Arena(target), [flat, grad, m, v, average, state, images, *rows], step):
+        kernels.relu_backward(grad, kernels.relu(flat))
+        kernels.normalize(images, mean=9, std=5)
+        for update, columns, arrays in (
+            (sgd_update, 2, (None,)),
+            (sgd_update, 4, (m,)),
+            (adam_update, 9, (m, v)),
+        ):
+            for scalars in (tables[columns], (1,) * columns):
+                update(scalars, flat, grad, *arrays)
+                unscale = loss_scale.update(grad, state, interval=1)
+                update(scalars, flat, grad, *arrays, unscale)
+        for scalars in (tables[1], (1,)):
+            average_update(scalars, average, flat)
+        loss_scale.scale_gradient(grad, state)
+        target.zeros((5,), FLOAT)
+        kernels.dropout(flat, 0.5, seed=1)
+
+
+def overflows(target):
+    make = Arrays(target)
+    state = loss_scale.new_state(target, FLOAT)
+    for value in (1, np.inf):  # a step, and one left out
+        grad = make.full((300,), value)
+        loss_scale.scale_gradient(grad, state)
+        loss_scale.update(grad, state, interval=1)
+
+
+def batches(target):
+    """What only the steps of a training do."""
+    make = Arrays(target)
+    counters, totals = make.integers(0, 0, 0), target.array(np.zeros(2))
+    images, labels = make.full((3, 13, 3, 1), 1, np.uint8), make.integers(7, 18, 38)
+    order = make.integers(2, 0, 1)
+    for augmentation in (None, Augmentation(9, 1, 0.1, 1, 1)):
+        data = (target, images, labels, order, counters, images.shape, FLOAT)
+        x, chosen = gather_batch(*data, 0.5, 2.0, augmentation)
+    outputs, progress = x.reshape(3, -1), Progress(counters, totals)
+    count_batch(target, make.full((), 1), outputs, chosen, progress)
+    count_losses(target, make.full((3,), 1), outputs, chosen, progress)
+    advance(target, FLOAT, 3, progress)
+
+
+def products(target):
+    """What is compiled anew for every precision."""
+    for name in ("conv2d", "conv2d_backward", "dense", "dense_backward"):
+        FUNCTIONS[name](FUNCTIONS[name].arguments(target, FLOAT))
+    make = Arrays(target)
+    x, w, dy = make.normal(0, 2, 6, 5, 4), make.normal(1, 6, 3, 3, 2), make.normal(2, 2, 6, 5, 6)
+    grouped = {"padding": 1, "groups": 2}  # im2col runs of one tap, not of a row of taps
+    kernels.conv2d(x, w, **grouped, relu=True)
+    forward_with_moments(x, w, None, **grouped)
+    kernels.conv2d_backward(dy, x, w, **grouped)
+    kernels.conv2d(x[..., :2], w, dilation=2)  # and of taps apart
+    grey, filters = x[..., :1], w[..., :1]  # one channel, in runs of neighbours and with a stride
+    for options in ({"padding": 1}, {"padding": 1, "stride": 2}):
+        y = kernels.conv2d(grey, filters, w[:, 0, 0, 0], **options)
+        kernels.conv2d_backward(y, grey, filters, **options)
+    x, w = make.normal(3, 3, 5, 3, 5), make.normal(4, 5, 3, 3, 5)
+    kernels.conv2d_backward(kernels.conv2d(x, w, stride=2), x, w, stride=2)
+    for kernel, dilation, pool in (((3, 3), 1, (1, 2)), ((3, 1), 1, (2, 2)), ((2, 2), 2, (4, 1))):
+        geometry, _ = window((5, 3), kernel, stride=1, padding=1, dilation=dilation)
+        windows = conv2d_pool.Pool(geometry.OH // pool[0], geometry.OW // pool[1], *pool)
+        filters = w[:, : kernel[0], : kernel[1]].copy()
+        for bias in (None, w[:, 0, 0, 0].copy()):
+            conv2d_pool.forward(x, filters, bias, geometry, windows)
+    PLANNED["dense_cross_entropy"](PLANNED["dense_cross_entropy"].arguments(target, FLOAT))
+    labels = make.integers(0, 9, -100)  # one that is no class, and one that is ignored
+    few = x[:, 0, 0].copy()
+    dense_cross_entropy(few, w[:, 0, 0].copy(), None, labels, 0.0)
+    few, weights = make.normal(3, 3, 2000), make.normal(4, 5, 2000)
+    kernels.dense(few, weights, relu=True)  # rows that do not fill a micro-tile
+    kernels.dense_backward(few[:, :5].copy(), few, weights)
+
+
+def _of_function(call: Call) -> Callable[[Any], None]:
+    def on(target: Any) -> None:
+        call(call.arguments(target, FLOAT))
+
+    return on
+
+
+def _in_precision(name: str) -> Callable[[Any], None]:
+    def on(target: Any) -> None:
+        with gemm.precision(name):
+            products(target)
+
+    return on
+
+
+OTHERS = (
+    *(small_pools, padded_images, winograd_tiles, kept_filters, norms, fused_norms),
+    *(losses, pools, elementwise, overflows, batches, divided_products),
+)
+CALLS = {name: _of_function(call) for name, call in (FUNCTIONS | PLANNED).items()}
+CALLS |= {other.__name__: other for other in OTHERS}
+CALLS |= {f"products in {name}": _in_precision(name) for name in ("fp32", "tf32", "bf16", "fp16")}
