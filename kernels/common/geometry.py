@@ -1,4 +1,4 @@
-"""The geometry of sliding windows: strides, paddings and dilations checked and packed."""
+"""The geometry of sliding windows: checks of stride, padding and dilation, packed for kernels."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def window(
     kernel, stride, dilation : int or (h, w)
         At least 1. A stride of None is the kernel's size; for pools only.
     padding : int, (h, w), ((top, bottom), (left, right)), "valid" or "same"
-        "same" gives ceil(size / stride) outputs, the odd cell going to the bottom and right.
+        "same" gives ceil(size / stride) outputs; an odd cell goes to the bottom or right.
     ceil_mode : bool
         Round the number of outputs up, as long as the last window starts inside the image or its
         top or left padding.
@@ -83,7 +83,7 @@ def window(
     Raises
     ------
     TypeError, ValueError
-        If one is out of range, or no window fits the padded image.
+        If an argument is out of range, or no window fits in the padded image.
     """
     kernels = pair("kernel", kernel, 1)
     strides = kernels if pool and stride is None else pair("stride", stride, 1)
@@ -119,10 +119,10 @@ def image_shape(name: str, shape: Shape) -> tuple[int, int, int, int]:
 def output_count(
     axis: str, length: int, before: int, after: int, extent: int, step: int, ceil_mode: bool
 ) -> int:
-    """Return the number of windows along an axis, or raise ValueError where there is none.
+    """Return the number of windows along an axis, or raise ValueError if there is none.
 
-    Rounded up, a last window may hang over the end, even the only one: it must start in the image
-    or in the padding before it. PyTorch counts so.
+    With `ceil_mode` the last window, even an only one, may reach past the end, if it starts in the
+    image or in the padding before it; as in PyTorch.
     """
     room = length + before + after - extent
     count = (-(-room // step) if ceil_mode else room // step) + 1
@@ -150,7 +150,7 @@ def _pads(
 
 
 def sides(padding: Padding) -> Pads | None:
-    """Return a padding as ((top, bottom), (left, right)), or None for "same": that is the image's.
+    """Return a padding as ((top, bottom), (left, right)); None for "same", which needs the image.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Ordered sums over rows: bias gradients and the split GEMM's partial results."""
+"""Ordered sums over rows: bias gradients, and the partial results of a split GEMM."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _SOURCE = Source("common/reduce.cu")
 
 
 class Moments(NamedTuple):
-    """What the kernels of ``moments.cuh`` write of the chunks that values are taken in.
+    """Means and squares of chunks of values, channel by channel; see ``norm/moments.cuh``.
 
     Attributes
     ----------
     means, squares : array (chunks, C)
-        Of each channel: the mean of a chunk's values and the sum of squares about it.
+        The mean of a chunk's values, and the sum of squares about it.
     counts : array (chunks,)
-        Values of a chunk in each channel.
+        Number of values of a chunk in each channel.
     """
 
     means: Array
@@ -26,14 +26,14 @@ class Moments(NamedTuple):
 
     @classmethod
     def empty(cls, target: Target, chunks: int, C: int, dtype: Any) -> Moments:
-        """Return arrays to write those of values of a dtype to."""
+        """Return uninitialised moments for values of a dtype."""
         wide = accumulator(dtype)
         means, squares = target.empty((chunks, C), wide), target.empty((chunks, C), wide)
         return cls(means, squares, target.empty((chunks,), "int32"))
 
 
 def chunks(target: Target, rows: int) -> tuple[int, int]:
-    """Return (rows per chunk, chunks) of a two-pass reduction; the rows alone decide."""
+    """Return (rows per chunk, chunks) of a two-pass reduction; they depend on the rows alone."""
     per_chunk = 1024 if target.in_lanes else 128
     return per_chunk, -(-rows // per_chunk)
 
@@ -43,7 +43,7 @@ def column_sum(target: Target, x: Array, y: Array) -> None:
     rows, C = x.shape
     rows_per_chunk, count = chunks(target, rows)
     wide = accumulator(x.dtype)
-    whole = count == 1 and wide == x.dtype  # then there is nothing to add up
+    whole = count == 1 and wide == x.dtype  # then no second pass is needed
     partial = y if whole else target.empty((count, C), wide)
     kernel = _SOURCE.kernel("column_sum", target, x.dtype)
     kernel((count, 1, 1), target.block(C), x, partial, rows, C, rows_per_chunk)
@@ -52,9 +52,9 @@ def column_sum(target: Target, x: Array, y: Array) -> None:
 
 
 def sum_partials(target: Target, partial: Array, dtype: Any, out: Array | None = None) -> Array:
-    """Sum partial (splits, ...) over its first axis in order; zeros if it is empty.
+    """Sum partial (splits, ...) over its first axis in order; the sum of no splits is 0.
 
-    Written to `out` (see checks.result), of this dtype, if given.
+    The result is written to `out` if that is given, an array of this dtype; see `checks.result`.
     """
     y = target.empty(partial.shape[1:], dtype) if out is None else out
     kernel = _SOURCE.kernel("sum_partials", target, dtype)

@@ -17,13 +17,13 @@ SOURCE = Source("conv/conv2d.cu", sum_t="float32")
 
 
 class _Sizes(NamedTuple):
-    """What a convolution's launches share."""
+    """Sizes that a convolution's launches share."""
 
     window: Window
     N: int
     C: int
     F: int
-    K: int  # of one filter
+    K: int  # elements of one filter
     output: Shape
 
 
@@ -40,10 +40,10 @@ def conv2d(
 ) -> Array:
     """Return the 2-D convolution (cross-correlation, as in every CNN) of x with w, plus b.
 
-    On `cpu`, filters of 3 x 3 at stride 1 with 16 channels and filters or more are multiplied by
-    Winograd's algorithm (winograd.py). There a value that is not finite reaches all outputs of the
-    4 x 4 tiles that any of its windows is in, elsewhere its own windows alone, and gradients
-    likewise; and sums of whole numbers are rounded, too.
+    On `cpu`, 3 x 3 filters at stride 1 with at least 16 channels and 16 filters use Winograd's
+    algorithm (winograd.py). It rounds sums of whole numbers, too, and a value that is not finite
+    reaches all outputs of each 4 x 4 tile that has one of its windows, not just these windows; in
+    the gradients likewise.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def forward_with_moments(
     dilation: Pair = 1,
     groups: int = 1,
 ) -> tuple[Array, Moments]:
-    """Return what `conv2d` does, and its moments: what a batch normalisation after it needs."""
+    """Return the result of `conv2d` and its moments, for a batch normalisation after it."""
     target, (x, w, b) = checks.arrays(x=x, w=w, b=b, optional=("b",))
     s = _sizes(x, w, stride, padding, dilation, groups)
     y, moments = _forward(target, x, w, b, s, groups, with_moments=True)
@@ -160,9 +160,9 @@ def conv2d_backward(
     stride, padding, dilation, groups
         As in `conv2d`.
     need_dx, need_db : bool
-        If false, dx or db is not computed and None is returned for it.
+        If False, dx or db is not computed and None is returned for it.
     out_dw, out_db : array, optional
-        C-contiguous arrays of dw's and db's shape and dtype to write them to.
+        C-contiguous arrays that dw and db are written to, of their shape and dtype.
 
     Raises
     ------
@@ -189,7 +189,7 @@ def gradients(
     *,
     need_dx: bool,
 ) -> Array | None:
-    """Return dx or None, and write dw and, unless it is None, db, of arguments that are checked."""
+    """Return dx or None; write dw and, unless it is None, db. The caller checks arguments."""
     s = _Sizes(g, x.shape[0], x.shape[3], w.shape[0], w[0].size, dy.shape)
     dx = _input_gradient(target, dy, x, w, s, groups) if need_dx else None
     _filter_gradient(target, dy, x, dw, s, groups)
@@ -205,7 +205,7 @@ def _filter_gradient(
         return winograd.filter_gradient(dy, x, dw, s.window, target=target)
     x, g = padded(target, x, s.window)
     g = Window.from_buffer_copy(g)
-    # A single window has no next one, however far away: the kernel's steps must not overflow.
+    # With one window along an axis its stride does not matter, and 1 cannot overflow in the kernel.
     g.SH, g.SW = (step if count > 1 else 1 for count, step in ((g.OH, g.SH), (g.OW, g.SW)))
     rows = dy.size // s.F
     work = gemm.divide(target, x.dtype, s.K, s.F // groups, rows, groups, split="always")
@@ -224,7 +224,7 @@ def _input_gradient(target: Target, dy: Array, x: Array, w: Array, s: _Sizes, gr
         return dx
     parts = [(down, across) for down in _parts(g, 0) for across in _parts(g, 1)]
     if sum(down.pixels * across.pixels for down, across in parts) < g.H * g.W:
-        dx = target.zeros(x.shape, x.dtype)  # some pixels are under no tap
+        dx = target.zeros(x.shape, x.dtype)  # pixels under no tap have a gradient of 0
     channels, filters = s.C // groups, s.F // groups
     for down, across in parts:
         rows = s.N * down.pixels * across.pixels
@@ -239,7 +239,7 @@ def _input_gradient(target: Target, dy: Array, x: Array, w: Array, s: _Sizes, gr
         depth = down.taps * across.taps * filters
         split: gemm.Split = "in tiles" if rows == s.N * g.H * g.W else "never"
         work = gemm.divide(target, x.dtype, rows, channels, depth, groups, split=split)
-        whole = work.splits == 1  # then there is nothing to add up
+        whole = work.splits == 1  # then no sum of partial results is needed
         partial = dx if whole else target.empty((work.splits, *dx.shape), accumulator(x.dtype))
         entry = "conv2d_input_gradient"
         launch = gemm.product(SOURCE, entry, target, x.dtype, work, vectors=vectors)
@@ -251,14 +251,15 @@ def _input_gradient(target: Target, dy: Array, x: Array, w: Array, s: _Sizes, gr
 
 
 def _vectors(target: Target, array: Array, channels: int, groups: int = 1) -> bool:
-    """Whether an operand may be copied 16 bytes at a time, by its channels and their groups."""
+    """Whether rows of channels, and of each group's channels, may be copied 16 bytes at a time."""
     return gemm.in_vectors(target, array, channels, channels // groups)
 
 
 class _Part(NamedTuple):
-    """Pixels of an axis that the same taps reach: from the first on, every `stride`, every `step`.
+    """Pixels along an axis that are reached by the same taps.
 
-    Their gradients are the convolution of dy, at stride 1, with these taps turned over.
+    They are every `stride`-th pixel from `pixel` on, and every `step`-th tap from `tap` on. Their
+    gradients are the convolution of dy, at stride 1, with these taps flipped.
     """
 
     pixel: int
@@ -276,13 +277,13 @@ def _parts(g: Window, axis: int) -> list[_Part]:
         (g.H, g.KH, g.SH, g.PH, g.DH),
         (g.W, g.KW, g.SW, g.PW, g.DW),
     )[axis]
-    step = stride // math.gcd(stride, dilation)  # taps apart that reach the same pixels
+    step = stride // math.gcd(stride, dilation)  # taps so far apart reach the same pixels
     parts = []
     for tap in range(min(step, taps)):
         pixel = (tap * dilation - padding) % stride
         count, used = -(-max(size - pixel, 0) // stride), -(-(taps - tap) // step)
         if count:
-            apart = step * dilation // stride  # outputs between what two of the taps reach
+            apart = step * dilation // stride  # distance of the outputs of two such taps
             last = (pixel + padding - (tap + (used - 1) * step) * dilation) // stride
             parts.append(_Part(pixel, count, tap, used, step, -last, apart))
     return parts

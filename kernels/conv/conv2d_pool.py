@@ -1,7 +1,7 @@
-"""Convolution, max-pooling and ReLU in one, and its gradients: what a planned step runs.
+"""Fused convolution, max-pooling and ReLU, and its gradients, for planned steps.
 
-The convolution has neither groups nor dilation along a row; the pool's windows touch, do not
-overlap and have two or four pixels.
+The convolution has neither groups nor dilation along a row; the pool's windows do not overlap,
+leave no gaps, and have two or four pixels.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from .conv2d import SOURCE, gradients
 from .im2col import padded
 
 _UNPOOL = Source("conv/unpool.cu")
-_SOURCE = Source("conv/conv2d_pool.cu", ROWS=1, VECTORS=1)  # of cpu
-_BLOCKS = 16  # each with partial gradients of its own
-_MOST_ON_CPU = 512 * 1024  # bytes that stay in the second-level cache
-_MOST_STRIPS = 32 * 1024  # bytes of strips that stay in the first-level cache
-_REGISTERS = 20  # vectors of filters that a thread sums up at a time
-_BITS = 31  # windows to a word, as in the source
+_SOURCE = Source("conv/conv2d_pool.cu", ROWS=1, VECTORS=1)  # for cpu
+_BLOCKS = 16  # each writes partial gradients of its own
+_MOST_ON_CPU = 512 * 1024  # bytes of an image and its filters: they must stay in the L2 cache
+_MOST_STRIPS = 32 * 1024  # bytes of strips: they must stay in the L1 cache
+_REGISTERS = 20  # SIMD registers of sums per thread
+_BITS = 31  # windows per word, as in the source
 
 
 class Pool(ctypes.Structure):
@@ -48,18 +48,18 @@ class Pool(ctypes.Structure):
 def windows(
     target: Target, dtype: Any, filters: Shape, window: Window, kernel: tuple[int, int]
 ) -> Pool | None:
-    """Return the windows of a pool of this size over a convolution's output, if it can be fused.
+    """Return the windows of a pool over a convolution's output, or None if it cannot be fused.
 
     Parameters
     ----------
     target, dtype
-        What it is to run on.
+        Of the arrays.
     filters : (F, KH, KW, C)
         Shape of the filters.
     window : Window
         Geometry of the convolution.
     kernel : (h, w)
-        Pixels of a pooling window; windows touch and do not overlap.
+        Size of a pooling window, which is the stride, too.
     """
     taps = kernel[0] * kernel[1]
     pool = Pool(window.OH // kernel[0], window.OW // kernel[1], *kernel)
@@ -106,9 +106,8 @@ def backward(
 ) -> Array | None:
     """Return dx (N, H, W, C) or None, and write dw (F, KH, KW, C) and, unless it is None, db (F,).
 
-    On `cuda` the gradient of the convolution's output is written out and multiplied as any other:
-    its zeros take part in the products, so that not-a-numbers meet them, as in PyTorch. On `cpu`
-    only what is not zero is multiplied.
+    On `cuda` the gradient of the convolution's output is written out and multiplied like any other,
+    zeros included; so 0 * NaN gives NaN, as in PyTorch. On `cpu` zeros are skipped.
     """
     target, (dy, y, x, w) = checks.arrays(dy=dy, y=y, x=x, w=w)
     if not target.in_lanes:
@@ -121,7 +120,7 @@ def backward(
 def _unpooled(
     target: Target, dy: Array, y: Array, argmax: Array, window: Window, pool: Pool
 ) -> Array:
-    """Return the gradient (N, OH, OW, F) of what was pooled, for the gradient dy of y."""
+    """Return the gradient (N, OH, OW, F) of the pool's input, for the gradient dy of y."""
     N, F = len(dy), dy.shape[-1]
     dz = target.empty((N, window.OH, window.OW, F), dy.dtype)
     rows, columns = -(-window.OH // pool.KH), -(-window.OW // pool.KW)
@@ -183,11 +182,11 @@ def _filter_gradient(
 
 
 class _Layout(NamedTuple):
-    """How a gradient's image and filters lie in memory."""
+    """The layout of image and filters in memory, for one gradient."""
 
     pool: Pool
     constants: dict[str, int]
-    shared: int  # bytes a block takes
+    shared: int  # bytes of shared memory per block
 
 
 def _layouts(
@@ -195,8 +194,8 @@ def _layouts(
 ) -> tuple[_Layout, _Layout]:
     """Return the layouts for the gradients of filters (F, KH, KW, C) and of the input.
 
-    Few channels do not fill the vectors of a row of taps: strips, in which all rows are one run,
-    take fewer, though none of them lies within a line of the cache.
+    With few channels, a row of taps does not fill its vectors. Strips, in which all rows of taps
+    are one run, then need fewer vectors, though these cross lines of the cache.
     """
     F, KH, KW, C = filters
     itemsize = 8 if accumulator(dtype) == "float64" else 4

@@ -1,4 +1,4 @@
-"""im2col and its adjoint written out, and images written with their padding."""
+"""im2col, its adjoint, and copies of images with their padding."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ def col2im(
 
 
 def padded(target: Target, x: Array, g: Window) -> tuple[Array, Window]:
-    """Return images x (N, H, W, C) and the window over them, with their padding where that pays.
+    """Return x (N, H, W, C) and the window over it; or a padded copy, where that takes less time.
 
-    The GEMM in SIMD lanes reads x where it lies; rows that reach into padding take it several times
-    as long.
+    The GEMM in SIMD lanes reads x in place, but takes several times as long for rows that reach
+    into padding.
     """
     rows, columns = _reach(g)
     inside = 0 == g.PH == g.PW and rows <= g.H and columns <= g.W
@@ -82,7 +82,7 @@ def padded(target: Target, x: Array, g: Window) -> tuple[Array, Window]:
 
 
 def with_padding(target: Target, x: Array, g: Window) -> tuple[Array, Window]:
-    """Return all that windows reach of images and their padding, and the window over it."""
+    """Return a copy of images with the padding that windows reach, and the window over it."""
     rows, columns = _reach(g)
     N, H, W, C = x.shape
     y = target.empty((N, rows, columns, C), x.dtype)
@@ -93,5 +93,5 @@ def with_padding(target: Target, x: Array, g: Window) -> tuple[Array, Window]:
 
 
 def _reach(g: Window) -> tuple[int, int]:
-    """Return the rows and columns from the first tap of the first window to the last's last."""
+    """Return the rows and columns that all windows together extend over."""
     return (g.OH - 1) * g.SH + (g.KH - 1) * g.DH + 1, (g.OW - 1) * g.SW + (g.KW - 1) * g.DW + 1

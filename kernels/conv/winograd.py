@@ -1,6 +1,6 @@
-"""Convolution with 3 x 3 filters at stride 1 by Winograd's minimal filtering, and its gradients.
+"""Winograd's algorithm for 3 x 3 convolutions at stride 1, and their gradients.
 
-What `conv2d` and conv2d_pool.py run on `cpu` where it takes less time than the GEMM.
+`conv2d` and conv2d_pool.py use it on `cpu` where it takes less time than the GEMM.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from ..runtime.recording import current
 from ..runtime.types import Grid, Shape
 
 _SOURCE = Source("conv/winograd.cu")
-_TILE = 4  # outputs a side
-_POINTS = 36
-_LINE = 16  # elements more than it has between one point's matrix and the next one's
-_LEAST_CHANNELS = 16  # below it much of a register would be zeros
-_LEAST_TILES = 16  # fewer do not repay the transform of the filters
-_LEAST_OUTPUTS = 6  # of a tile in the mean: fewer do not repay its 36 products
-_FEW_CHUNKS = 4  # fewer blocks would leave cores idle
-_BLOCKS = 16  # that few tiles are shared out over, so that there are some for every core
-#: By ``bench/kernels/tune.py``: the most tiles in shared memory at a time, and how many at least
-#: the filter gradient gives a partial result of its own.
+_TILE = 4  # outputs along a side of a tile
+_POINTS = 36  # products per tile, channel and filter
+_LINE = 16  # elements of padding between the matrices of two points
+_LEAST_CHANNELS = 16  # with fewer, much of a register would be zeros
+_LEAST_TILES = 16  # with fewer, transforming the filters takes longer than it saves
+_LEAST_OUTPUTS = 6  # per tile on average; with fewer, 36 products take longer than the GEMM's
+_FEW_CHUNKS = 4  # fewer blocks would leave cores idle: filters are divided among blocks, too
+_BLOCKS = 16  # blocks that a small number of tiles is divided among
+#: Found by ``bench/kernels/tune.py``: the most tiles in shared memory at a time, and the fewest
+#: tiles for which the filter gradient keeps a partial result.
 ON_CPU = {"tiles": 32, "tiles_a_split": 96}
-_MOST_SPLITS = 16  # of the filter gradient
+_MOST_SPLITS = 16  # partial results of the filter gradient
 _changed: ContextVar[Array | None] = ContextVar("changed", default=None)
 
 
@@ -47,14 +47,14 @@ class Tiles(ctypes.Structure):
 
 @contextmanager
 def keeping(changed: Array) -> Iterator[None]:
-    """Keep the transformed filters of convolutions that are recorded meanwhile, in this thread.
+    """Cache the transformed filters of convolutions recorded in the block, in this thread.
 
-    Replays transform them again only when they are others, so few tiles repay it, too.
+    Replays transform the filters again only if one changed, so this pays with few tiles, too.
 
     Parameters
     ----------
     changed : array (F,) of int32
-        Not zero where a filter is other than at the last replay; see `fold_norm`.
+        changed[f] is nonzero if filter f differs from the last replay; see `fold_norm`.
     """
     token = _changed.set(None if current() is None else changed)
     try:
@@ -66,7 +66,7 @@ def keeping(changed: Array) -> Iterator[None]:
 def suits(
     target: Target, dtype: Any, images: int, window: Window, C: int, F: int, groups: int = 1
 ) -> bool:
-    """Return whether a convolution from C channels to F filters is to be done this way."""
+    """Return whether a convolution from C channels to F filters should use this algorithm."""
     g = window
     if not target.in_lanes or gemm.rounds() or min(C, F) < _LEAST_CHANNELS:
         return False
@@ -92,14 +92,14 @@ def forward(
 ) -> None:
     """Write the convolution of x (N, H, W, C) with w (F, 3, 3, C), plus b, to y (N, OH, OW, F).
 
-    And y's moments, of each of its `chunks`.
+    The moments of y, if given, are written for each of its `chunks`.
     """
     arrays = (b, y, *(moments or (None,) * 3))
     _convolve(target, "winograd_forward", x, w, y.shape[1:3], window, arrays, (int(relu),))
 
 
 def chunks(target: Target, y: Array, C: int) -> int:
-    """Return how many chunks of tiles a convolution's result y (N, OH, OW, F) is written in."""
+    """Return the number of chunks of tiles in which the result y (N, OH, OW, F) is computed."""
     N, OH, OW, F = y.shape
     tiles, count = _chunks(target, y.dtype, N, (OH, OW), C, F)
     return -(-count // tiles.chunk)
@@ -115,7 +115,7 @@ def pool_forward(
     *,
     target: Target,
 ) -> None:
-    """Write the maxima over 2 x 2 outputs, clipped below at zero, and where they lie.
+    """Write the maxima of 2 x 2 outputs, clipped below at zero, to y, and their places to argmax.
 
     y and argmax are (N, OH // 2, OW // 2, F).
     """
@@ -124,7 +124,7 @@ def pool_forward(
 
 
 def input_gradient(dy: Array, w: Array, dx: Array, window: Window, *, target: Target) -> None:
-    """Write dx (N, H, W, C) for the gradient dy of the result: dy under the filters turned over."""
+    """Write dx (N, H, W, C): the convolution of the result's gradient dy with flipped filters."""
     g = window
     turned = Window(g.OH, g.OW, g.H, g.W, 3, 3, 1, 1, 2 - g.PH, 2 - g.PW, 1, 1)
     rest = (None, dx, None, None, None)
@@ -172,7 +172,7 @@ def _convolve(
     grid = target.stride_grid(C * tiles.width)
     kernel(grid, target.threads, w, changed, u, w.shape[0], w.shape[3], tiles.width, int(turned))
     blocks, registers = -(-count // tiles.chunk), tiles.width // target.lanes(u.itemsize)
-    # Every part of the filters transforms the tiles anew.
+    # Each part of the filters transforms the tiles again, so there is one part if blocks suffice.
     parts = -(-registers // 3) if blocks < _FEW_CHUNKS else 1
     grid = (blocks, parts, 1)
     _launch(target, entry, grid, tiles, x, u, *arrays, window, tiles, count, C, F, *options)
@@ -186,7 +186,7 @@ def _launch(target: Target, entry: str, grid: Grid, tiles: Tiles, *arguments: An
 
 
 def _tiles(target: Target, dtype: Any, outputs: Shape, C: int, F: int) -> Tiles:
-    """Return the tiles over the outputs (OH, OW); a chunk of none if they do not fit."""
+    """Return the tiles over the outputs (OH, OW); chunk is 0 if not even one tile fits."""
     itemsize = _itemsize(dtype)
     lanes = target.lanes(itemsize)
     width = -(-F // lanes) * lanes
@@ -203,7 +203,7 @@ def _tiles(target: Target, dtype: Any, outputs: Shape, C: int, F: int) -> Tiles:
 def _chunks(
     target: Target, dtype: Any, images: int, outputs: Shape, C: int, F: int
 ) -> tuple[Tiles, int]:
-    """Return the tiles in chunks small enough for several blocks, and how many tiles there are."""
+    """Return the tiles, in chunks small enough for several blocks, and the number of tiles."""
     tiles = _tiles(target, dtype, outputs, C, F)
     count = images * tiles.rows * tiles.columns
     unit = _height(target, _itemsize(dtype), tiles.width)
@@ -212,17 +212,17 @@ def _chunks(
 
 
 def _itemsize(dtype: Any) -> int:
-    """Return the bytes of a point: it is of the type that sums are taken in."""
+    """Return the bytes of one value at a point, whose type is that of sums."""
     return 8 if accumulator(dtype) == "float64" else 4
 
 
 def _height(target: Target, itemsize: int, width: int) -> int:
-    """Return the rows of the source's micro-tiles: ROWS, of filters in one register TALL."""
+    """Return the rows of the source's micro-tiles: TALL if the filters fill one register."""
     lanes = target.lanes(itemsize)
     rows = 8 if lanes * itemsize == 64 else 4 if lanes > 1 else 2
     return 2 * rows if 1 < lanes == width else rows
 
 
 def _shared(tiles: Tiles, itemsize: int) -> int:
-    """Return the bytes of shared memory, Tiles::pitch of the source for both operands."""
+    """Return the bytes of shared memory: `pitch` of the source for both operands."""
     return _POINTS * (tiles.chunk * (tiles.depth + tiles.width) + 2 * _LINE) * itemsize

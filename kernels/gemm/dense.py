@@ -71,9 +71,9 @@ def dense_backward(
     w : array (out, in)
         Its weights.
     need_dx, need_db : bool
-        If false, dx or db is not computed and None is returned for it.
+        If False, dx or db is not computed and None is returned for it.
     out_dw, out_db : array, optional
-        C-contiguous arrays of dw's and db's shape and dtype to write them to.
+        C-contiguous arrays that dw and db are written to, of their shape and dtype.
 
     Raises
     ------
@@ -104,10 +104,10 @@ def _product(
     K: int,
     split: gemm.Split,
 ) -> None:
-    """Write a gradient (M, N), a product of two matrices, to the last of the arrays."""
+    """Write the product (M, N) of the first two arrays to the third."""
     a, b, y = arrays
     work = gemm.divide(target, y.dtype, M, N, K, split=split)
-    whole = work.splits == 1  # then there is nothing to add up
+    whole = work.splits == 1  # then no sum of partial results is needed
     partial = y if whole else target.empty((work.splits, M, N), accumulator(y.dtype))
     vectors = gemm.in_vectors(target, a, a.shape[1]), gemm.in_vectors(target, b, b.shape[1])
     launch = gemm.product(_SOURCE, entry, target, y.dtype, work, vectors=vectors)

@@ -1,4 +1,4 @@
-"""The one GEMM's tiles and launch geometry, and the precision of its products."""
+"""The GEMM's tiles, launch geometry and precision."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ..common.reduce import accumulator
 from ..runtime import Array, Source, Target
 from ..runtime.types import GRID_YZ_MAX, Grid
 
-#: How `cpu` shares a product out, by ``bench/kernels/tune.py``: the rows of a block, which packs
-#: operand B anew, and the most blocks; the partial results of a split reduction.
+#: On `cpu`, found by ``bench/kernels/tune.py``: rows of a block (each block packs operand B), the
+#: most blocks, and the most partial results of a split reduction.
 ON_CPU = {"rows": 256, "blocks": 64, "splits": 16}
 
 
 class Tile(NamedTuple):
-    """What a block of a product takes on `cuda`; see gemm_fma.cuh."""
+    """The tile of a block on `cuda`; see gemm_fma.cuh."""
 
-    BM: int  # rows and columns of a block,
+    BM: int  # rows and columns of a block
     BN: int
-    BK: int  # the steps of k in a stage,
-    WARP_M: int  # rows and columns of a warp,
+    BK: int  # steps of k in a stage
+    WARP_M: int  # rows and columns of a warp
     WARP_N: int
     STAGES: int
-    LANES_N: int = 4  # lanes side by side along n,
-    speed: float = 1.0  # the share of its instructions that multiplies, beside the best tile's
+    LANES_N: int = 4  # lanes side by side along n
+    speed: float = 1.0  # share of multiply instructions, relative to the best tile's
 
     @property
     def warps(self) -> int:
@@ -38,24 +38,24 @@ class Tile(NamedTuple):
 
     @property
     def constants(self) -> dict[str, int]:
-        """What the headers of the GEMM are compiled with."""
+        """The constants that the GEMM's headers are compiled with."""
         names = "BM BN BK WARP_M WARP_N STAGES LANES_N".split()
         return {name: getattr(self, name) for name in names}
 
     def grid(self, M: int, N: int, depth: int) -> Grid:
-        """Return the blocks of an M x N product, `depth` times over."""
+        """Return the grid of `depth` products of M x N outputs."""
         return -(-M // self.BM), -(-N // self.BN), depth
 
 
 @dataclass(frozen=True, eq=False)
 class _Body:
-    """Tiles of one way to multiply, and the multiply-adds of a multiprocessor in a clock."""
+    """Tiles of one kind of arithmetic, and the multiply-adds of a multiprocessor per clock."""
 
     tiles: tuple[Tile, ...]
     rate: int
 
 
-#: On the ordinary cores: 8 x 8 outputs a lane, 4 x 12 for 24 columns, then fewer.
+#: fma instructions: 8 x 8 outputs per lane, 4 x 12 for 24 columns, then fewer.
 _FMA = _Body(
     (
         Tile(128, 64, 16, 64, 32, 3),
@@ -72,7 +72,7 @@ _FMA = _Body(
     rate=128,
 )
 _FMA_DOUBLE = _Body((Tile(64, 64, 16, 32, 16, 2), Tile(32, 16, 16, 32, 16, 2, speed=0.8)), rate=64)
-#: On tensor cores (gemm_mma.cuh), of float arrays, whose traffic is what limits them.
+#: Tensor cores (gemm_mma.cuh), float arrays: limited by memory traffic.
 _MMA = _Body(
     (
         Tile(64, 64, 32, 32, 32, 2),
@@ -81,7 +81,7 @@ _MMA = _Body(
     ),
     rate=256,
 )
-#: The same of arrays of 16 bits.
+#: Tensor cores, arrays of 16 bits.
 _MMA_16 = _Body(
     (
         Tile(128, 128, 32, 64, 32, 3),
@@ -93,14 +93,14 @@ _MMA_16 = _Body(
     ),
     rate=1290,
 )
-# What the choice of a tile goes by: an H100's multiprocessors, the instructions that one of them
-# and one warp begin in a clock, the bytes that L2 takes in a clock, and the clocks of a launch.
+# The model by which a tile is chosen: an H100's multiprocessors, instructions that one of them
+# issues per clock, bytes per clock of L2, and clocks of a launch.
 _MULTIPROCESSORS, _ISSUE, _L2, _LAUNCH = 132, 4, 2500, 2000
 _SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-#: Columns of a block that has whole rows: the widest tiles leave no shared memory for more.
+#: Most columns of a block that has whole rows: with more, the widest tiles would not fit.
 MOST_IN_ROWS = 64
 _NARROW = {"float16": "fp16", "bfloat16": "bf16"}
-#: Where k may be divided among blocks, whose partial sums are then to be added up.
+#: Whether k may be divided among blocks; the caller adds up their partial sums.
 Split = Literal["never", "in tiles", "always"]
 
 _precision: ContextVar[str] = ContextVar("precision", default="fp32")
@@ -108,7 +108,7 @@ _precision: ContextVar[str] = ContextVar("precision", default="fp32")
 
 @contextmanager
 def precision(name: str) -> Iterator[None]:
-    """Round the operands of products of float32 arrays for a while, in this thread.
+    """Round the operands of float32 products within a ``with`` block, in this thread.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def precision(name: str) -> Iterator[None]:
     Raises
     ------
     ValueError
-        From the functions that multiply, where arrays or target do not have this precision.
+        From functions that multiply, if arrays or target do not support this precision.
     """
     token = _precision.set(name)
     try:
@@ -130,7 +130,7 @@ def precision(name: str) -> Iterator[None]:
 
 
 def rounds() -> bool:
-    """Return whether operands are rounded here and now."""
+    """Return whether `precision` is rounding operands."""
     return _precision.get() != "fp32"
 
 
@@ -153,15 +153,15 @@ def product(
     *,
     vectors: tuple[bool, bool] = (False, False),
 ) -> Callable[..., None]:
-    """Return what launches an entry point for a product in the chosen precision.
+    """Return a function that launches an entry point for a product in the chosen precision.
 
     Parameters
     ----------
     source, entry, target, dtype
-        As `Source.kernel` takes them. A parameter of type ``sum_t`` is of this dtype, or where k
-        is divided of the type that sums are taken in.
+        As `Source.kernel` takes them. Parameters of type ``sum_t`` have this dtype or, if k is
+        divided, the type of sums.
     work : Work
-        How the product is shared out, as `divide` returns it.
+        What `divide` returned.
     vectors : (bool, bool)
         Whether A and B may be copied 16 bytes at a time; see `in_vectors`.
     """
@@ -178,23 +178,23 @@ def in_vectors(target: Target, array: Array, *lengths: int) -> bool:
     Parameters
     ----------
     array : array
-        What the operand is read from.
+        The operand.
     *lengths : int
-        Elements from one of its rows to the next, and of what is contiguous in a row.
+        Elements from one row to the next, and of each contiguous part of a row.
     """
     units = [length * array.itemsize for length in lengths]
     return not target.in_lanes and not any(unit % 16 for unit in [target.address(array), *units])
 
 
 def constants(tile: Tile, dtype: Any, precision: str, vectors: tuple[bool, bool]) -> dict[str, Any]:
-    """Return what the sources of products are compiled with on `cuda`."""
+    """Return the constants that a product's source is compiled with on `cuda`."""
     unit = 16 // dtype.itemsize
     wide = {f"VECTOR_{x}": unit if v else 1 for x, v in zip("AB", vectors, strict=True)}
     return {**tile.constants, **wide, **({} if precision == "fp32" else {"PRECISION": precision})}
 
 
 class Work(NamedTuple):
-    """How a product is shared out."""
+    """How a product is divided among blocks."""
 
     tile: Tile | None  # None on cpu
     grid: Grid
@@ -218,17 +218,17 @@ def divide(
     split: Split = "never",
     whole_rows: bool = False,
 ) -> Work:
-    """Share out an M x N product over k < K, `depth` times over.
+    """Divide `depth` products of M x N outputs over k < K among blocks.
 
-    Sizes and type alone decide, so that the order of summation, and with it every bit of the
-    result, is the same from run to run and on any number of cores. The tile changes no bit, parts
-    of k do. With "always", no k gives no parts.
+    The division depends on sizes and dtype alone. So the order of summation, and with it every bit
+    of the product, is the same from run to run and on any number of cores. Dividing k changes bits,
+    the tile does not. With "always", K = 0 gives 0 parts.
 
     Parameters
     ----------
     split : {"never", "in tiles", "always"}
-        Where k may be divided among blocks, whose partial sums are then to be added up: "in tiles"
-        where blocks have many threads, each with a tile of the output.
+        Whether k may be divided among blocks; the caller adds up their partial sums. "in tiles" is
+        yes only where blocks have many threads, each with a tile of the output.
     whole_rows : bool
         Whether a block must have all columns; see `has_whole_rows`.
     """
@@ -243,7 +243,7 @@ def divide(
             splits, share = _shares(K, 256, ON_CPU["splits"] // max(1, rows * columns * depth))
         return Work(None, (rows, columns, depth * splits), splits, share)
     parts = (1,) if split == "never" else _SPLITS
-    least = 0 if split == "always" else 1  # one part writes zeros where there is no k
+    least = 0 if split == "always" else 1  # for K = 0, one part writes zeros
     return _cheapest(_body(target, dtype), M, N, K, depth, parts, least, whole_rows)
 
 
@@ -258,9 +258,9 @@ def _cheapest(
     least: int,
     whole_rows: bool,
 ) -> Work:
-    """Return the way to share out a product on `cuda` that is estimated to take least time.
+    """Return the division of a product on `cuda` with the least estimated time.
 
-    It is kept, for to find it takes longer than a small product.
+    Cached: finding it takes longer than a small product.
     """
     best = None
     for tile in body.tiles:
@@ -271,7 +271,7 @@ def _cheapest(
             splits, share = _shares(K, tile.BK, wanted)
             splits = max(splits, least)
             work = Work(tile, (rows, columns, depth * splits), splits, share)
-            too_many = max(work.grid[1:]) > GRID_YZ_MAX  # blocks, for any launch
+            too_many = max(work.grid[1:]) > GRID_YZ_MAX  # more blocks than a launch may have
             cost = too_many, _clocks(work, body.rate, M * N * depth)
             if best is None or cost < best[0]:
                 best = cost, work
@@ -289,18 +289,18 @@ def has_whole_rows(target: Target, N: int) -> bool:
 
 
 def _shares(K: int, step: int, wanted: int) -> tuple[int, int]:
-    """Return (parts, k of each) for at most so many parts of whole steps, none if there is no k."""
+    """Return (parts, k per part): at most `wanted` parts of whole steps, 0 parts for K = 0."""
     steps = -(-K // step)
     share = max(1, -(-steps // max(1, wanted))) * step
     return -(-K // share), share
 
 
 def _clocks(work: Work, rate: int, outputs: int) -> float:
-    """Return an estimate of the clocks that a product takes on `cuda`, with what adds it up."""
+    """Return the estimated clocks of a product on `cuda`, with the sum of its parts."""
     tile = work.tile
     assert tile is not None
     waves = -(-math.prod(work.grid) // _MULTIPROCESSORS)
-    block = tile.BM * tile.BN * work.share / (rate * tile.speed)  # if it keeps all schedulers busy
+    block = tile.BM * tile.BN * work.share / (rate * tile.speed)  # with all schedulers busy
     clocks = block * max(waves, _ISSUE / tile.warps)
     if work.splits > 1:
         clocks += _LAUNCH + outputs * work.splits * 8 / _L2
@@ -308,7 +308,7 @@ def _clocks(work: Work, rate: int, outputs: int) -> float:
 
 
 def _multiplied(target: Target, dtype: Any) -> str:
-    """Return the precision that products of arrays are taken in: narrow arrays' is their own."""
+    """Return the precision of products of arrays: arrays of 16 bits have their own."""
     if rounds():
         return _precision.get()
     own = _NARROW.get(dtype.name, "fp32")

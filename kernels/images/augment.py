@@ -21,8 +21,8 @@ def affine_warp(images: Array, matrix: Array, *, fill: float = 0) -> Array:
     images : array (N, H, W, C) or (N, H, W)
         uint8 or floating.
     matrix : array (N, 2, 3)
-        float32 or float64. Maps an output pixel (x, y, 1) to the input position (x, y) it shows,
-        in pixels from the centre of the top left one.
+        float32 or float64. Maps an output pixel (x, y, 1) to a position (x, y) in the input, in
+        pixels from the centre of the top left pixel.
     fill : float
         Value of everything outside the image.
 
@@ -66,8 +66,8 @@ def augment(
     zoom : float
         In [0, 1). Magnifications are uniform in [1 - zoom, 1 + zoom].
     seed, offset : int
-        In [0, 2**64). The maps are a function of them and the image's index alone; give each call
-        an offset of its own.
+        In [0, 2**64). The maps depend on them and the image's index alone; give each call another
+        offset.
 
     Returns
     -------
@@ -113,7 +113,7 @@ def _warp(target: Target, images: Array, matrix: Array, fill: float) -> Array:
 
 
 def frame_bytes(target: Target, images: Array) -> int:
-    """Return the shared memory for Framed of ``warp.cuh``, 0 if an image is not to be framed."""
+    """Return the bytes of shared memory for Framed of ``warp.cuh``, or 0 to do without it."""
     H, W, C = (*images.shape, 1)[1:4]
     size = (H + 3) * (W + 3) * C * np.dtype(accumulator(images.dtype)).itemsize
     return size if size <= target.near_bytes else 0

@@ -20,8 +20,8 @@ def dropout(x: Array, p: float, *, seed: int, offset: int = 0) -> tuple[Array, A
     p : float
         In [0, 1).
     seed, offset : int
-        In [0, 2**64). The mask is a function of them and the element's index alone, the same on
-        every target; give each call an offset of its own.
+        In [0, 2**64). The mask depends on them and the element's index alone, and is the same on
+        every target; give each call another offset.
 
     Returns
     -------

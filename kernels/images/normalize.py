@@ -1,4 +1,4 @@
-"""Images as numbers around zero."""
+"""Normalisation of images by mean and standard deviation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dense layer with softmax and cross-entropy in one: the last layer of a planned step."""
+"""Fused dense layer, softmax and cross-entropy: the last layer of a planned step."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ _SOURCE = Source("loss/dense_loss.cu")
 
 
 def fits(target: Target, classes: int) -> bool:
-    """Return whether a block has all classes of its rows, as `dense_cross_entropy` needs."""
+    """Return whether a block can have all classes of its rows; `dense_cross_entropy` needs it."""
     return classes > 0 and gemm.has_whole_rows(target, classes)
 
 
 def dense_cross_entropy(
     x: Array, w: Array, b: Array | None, labels: Array, label_smoothing: float
 ) -> tuple[Array, Array, Array]:
-    """Return logits, losses and the gradient of the mean loss by the logits, in one launch.
+    """Return logits, row losses and the gradient of the mean loss by the logits, in one launch.
 
     Parameters
     ----------
     x, w, b : array (N, in), (classes, in), (classes,) or None
-        As `kernels.dense` takes them; `fits` tells how many classes there may be.
+        As `kernels.dense` takes them; `fits` must allow the number of classes.
     labels : array (N,) of int64
         Classes; see `kernels.softmax_cross_entropy`.
     label_smoothing : float
@@ -32,7 +32,7 @@ def dense_cross_entropy(
     Returns
     -------
     logits, losses, dlogits : array (N, classes), (N,), (N, classes)
-        The losses in the type that sums are taken in.
+        The losses have the type of sums, see `accumulator`.
     """
     target, (x, w, b) = checks.arrays(x=x, w=w, b=b, optional=("b",))
     (rows, inputs), classes = x.shape, len(w)

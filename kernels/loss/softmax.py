@@ -11,7 +11,7 @@ from ..runtime import Array, Source, Target, checks
 from ..runtime.types import Grid
 
 _SOURCE = Source("loss/softmax.cu")
-IGNORE_INDEX = -100  #: the label, no class, of rows that count nothing; PyTorch's
+IGNORE_INDEX = -100  #: label of rows that are left out of the loss, as in PyTorch
 
 
 def softmax(x: Array) -> Array:
@@ -71,8 +71,8 @@ def softmax_cross_entropy(
     logits : array (N, C)
         Floating.
     labels : array (N,)
-        Classes, of any integer dtype. A row with `ignore_index` counts nothing; one whose label
-        is otherwise outside [0, C) gives NaN.
+        Classes, of any integer dtype. Rows with `ignore_index` are left out; any other label
+        outside [0, C) gives NaN.
     weight : array (C,), optional
         Weight of each class, of logits' dtype.
     label_smoothing : float
@@ -80,7 +80,7 @@ def softmax_cross_entropy(
     reduction : {"mean", "sum", "none"}
         "mean" divides by the summed weights of the rows that count.
     grad : bool
-        If false, the gradient is not computed and None is returned for it.
+        If False, the gradient is not computed and None is returned for it.
 
     Returns
     -------
@@ -132,11 +132,12 @@ def cross_entropy(probabilities: Array, labels: Array) -> tuple[Array, Array]:
     Parameters
     ----------
     probabilities : array (N, C)
-        Rows that sum to 1, such as `softmax` gives. One that underflowed counts as the smallest
-        normal number of float32, or of float16 for its own, so that loss and gradient stay finite.
+        Rows that sum to 1, such as `softmax` gives. A probability that underflowed counts as the
+        smallest normal number of float32 (of float16 for float16 arrays), so that loss and gradient
+        stay finite.
     labels : array (N,)
-        Classes, of any integer dtype. One outside [0, C) gives NaN for its row, which does not
-        count in the mean's divisor.
+        Classes, of any integer dtype. A label outside [0, C) gives NaN for its row, which is not
+        counted in the mean's divisor.
 
     Returns
     -------
@@ -155,7 +156,7 @@ def cross_entropy(probabilities: Array, labels: Array) -> tuple[Array, Array]:
     divisor = _divisor(target, labels, None, probabilities, ignore_index=-1)  # -1: never valid
     losses = target.empty((N,), accumulator(probabilities.dtype))
     dprobabilities = target.empty((N, C), probabilities.dtype)
-    # The smallest normal number whose reciprocal, the gradient, the type can hold.
+    # The smallest normal number: its reciprocal, the gradient, is still finite in the type.
     floor = float(np.finfo(np.float16 if probabilities.dtype == np.float16 else np.float32).tiny)
     kernel = _SOURCE.kernel("cross_entropy_rows", target, probabilities.dtype)
     arrays = (probabilities, labels, divisor, losses, dprobabilities)
@@ -175,23 +176,23 @@ def _labels(target: Target, labels: Any, N: int) -> Array:
     checks.shape("labels", labels, (N,), "one label per row")
     with target.on():
         if labels.dtype.kind == "u" and labels.dtype.itemsize == 8:
-            labels = labels.clip(0, 2**63 - 1)  # so that none turns negative
+            labels = labels.clip(0, 2**63 - 1)  # large ones must not become negative
         return labels.astype(np.int64, copy=False)
 
 
 def _grid(target: Target, rows: int, C: int) -> Grid:
-    """One block a row; several rows where a block is one thread and costs more than a short row."""
+    """One block per row; several rows where a block is one thread and a row is short."""
     blocks = target.stride_grid(rows * max(C, 1))[0] if target.in_lanes else rows
     return min(rows, blocks), 1, 1
 
 
 def _threads(target: Target, C: int) -> int:
-    """One warp for up to 1024 columns, which suits small class counts; then more."""
+    """One warp for up to 1024 columns, as suits few classes; more threads for more columns."""
     return target.block(1 if C <= 1024 else C)
 
 
 def _room(target: Target, rows: Array) -> int:
-    """Return the elements of shared memory that keep a row of (..., C), 0 if none is kept there."""
+    """Return the elements of shared memory that cache a row of (..., C), or 0 for no cache."""
     C = rows.shape[-1]
     return C if C * rows.dtype.itemsize <= target.near_bytes else 0
 
@@ -199,7 +200,7 @@ def _room(target: Target, rows: Array) -> int:
 def _divisor(
     target: Target, labels: Array, weight: Array | None, rows: Array, ignore_index: int
 ) -> Array:
-    """Return the summed weights of the labels that count, for rows (N, C)."""
+    """Return the summed weights of the rows that count, for rows (N, C)."""
     divisor = target.empty((1,), accumulator(rows.dtype))
     kernel = _SOURCE.kernel("loss_divisor", target, rows.dtype)
     one = (1, 1, 1), target.threads
@@ -208,7 +209,7 @@ def _divisor(
 
 
 def _sum(target: Target, losses: Array, dtype: Any, divisor: Array | None) -> Array:
-    """Return the ordered sum of the losses, over the divisor where there is one."""
+    """Return the ordered sum of the losses, divided by the divisor if there is one."""
     loss = target.empty((), dtype)
     kernel = _SOURCE.kernel("sum_losses", target, dtype)
     kernel((1, 1, 1), target.threads, losses, divisor, loss, losses.size)

@@ -11,14 +11,14 @@ _SOURCE = Source("norm/batchnorm.cu")
 
 
 class BatchNormSaved(NamedTuple):
-    """What `batch_norm` keeps for its gradient.
+    """What `batch_norm_backward` needs of `batch_norm`.
 
     Attributes
     ----------
     mean, inv_std : array (C,)
         The statistics used; float64 for float64, else float32.
     training : bool
-        Whether they are the batch's own, and so depend on x.
+        Whether they are the batch's, and so depend on x.
     """
 
     mean: Array
@@ -49,10 +49,10 @@ def batch_norm(
     gamma, beta : array (C,)
         Scale and shift.
     running_mean, running_var : array (C,)
-        With `training`, moved in place: running = (1 - momentum) * running + momentum * batch,
-        the variance unbiased. Without, used instead of the batch's.
+        With `training`, updated in place: running = (1 - momentum) * running + momentum * batch,
+        with the unbiased variance. Without, used instead of the batch's.
     training : bool
-        Normalise by the batch's own mean and biased variance.
+        Whether to normalise by the batch's mean and biased variance.
     momentum : float
         In [0, 1].
     eps : float
@@ -70,12 +70,12 @@ def batch_norm(
     ------
     TypeError, ValueError
         If dtypes, devices, shapes or parameters do not fit, or a batch to train on has only one
-        value per channel, whose variance says nothing.
+        value per channel, so that it has no variance.
 
     Notes
     -----
-    An empty batch leaves the running statistics as they are. They are of x's dtype: in float16 a
-    variance above 65504 is infinite. What is saved for the gradient is then float32.
+    An empty batch leaves the running statistics as they are. They have x's dtype: in float16 a
+    variance above 65504 becomes infinite. The saved statistics are then float32.
     """
     checks.in_place("running_mean", running_mean)
     checks.in_place("running_var", running_var)
@@ -106,7 +106,7 @@ def forward(
     relu: bool,
     moments: Moments | None = None,
 ) -> tuple[Array, BatchNormSaved]:
-    """Do what `batch_norm` does, without reading x for its `moments` if they are known."""
+    """Do what `batch_norm` does; if the `moments` of x are given, do not read x for them."""
     target, (x,) = checks.arrays(x=x)
     rows, C = _rows(x)
     saved = statistics(
@@ -137,9 +137,9 @@ def statistics(
     eps: float,
     moments: Moments | None = None,
 ) -> BatchNormSaved:
-    """Return what x (..., C) is normalised by; with `training`, move the running statistics.
+    """Return the statistics that normalise x; with `training`, update the running ones.
 
-    x is read for that unless its `moments` are known.
+    x (..., C) is not read for them if its `moments` are given.
 
     Raises
     ------
@@ -200,7 +200,7 @@ def batch_norm_backward(
     relu : bool
         Whether it clipped its result; `y`, that result, is then needed.
     out_dgamma, out_dbeta : array (C,), optional
-        C-contiguous arrays of x's dtype to write dgamma and dbeta to.
+        C-contiguous arrays of x's dtype that dgamma and dbeta are written to.
 
     Raises
     ------
@@ -237,7 +237,7 @@ def batch_norm_backward(
     grid, batch = target.stride_grid(x.size), int(saved.training)
     sums = (mean, inv_std, dbeta, dgamma)
     kernel(grid, target.threads, dy, x, y, gamma, *sums, dx, rows, C, batch)
-    if x.dtype != wide:  # sums of one: the same numbers in x's dtype
+    if x.dtype != wide:  # sums of one split: they convert to x's dtype
         dgamma = sum_partials(target, dgamma[None], x.dtype, out_dgamma)
         dbeta = sum_partials(target, dbeta[None], x.dtype, out_dbeta)
     return dx, dgamma, dbeta

@@ -1,6 +1,7 @@
-"""Batch normalisation, max-pooling and an optional ReLU in one: what a planned step runs.
+"""Fused batch normalisation, max-pooling and optional ReLU, for planned steps.
 
-The pool's windows touch and do not overlap; they have few pixels, over which loops are unrolled.
+The pool's windows do not overlap and leave no gaps. They have few pixels: loops over them are
+unrolled.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ def forward(
 ) -> tuple[Array, Array, BatchNormSaved]:
     """Return y and argmax (N, OH, OW, C) of x (N, H, W, C), and what the gradient needs.
 
-    With `training` the running statistics (C,) are moved in place, as `kernels.batch_norm` does;
-    x is not read for its `moments` if they are known.
+    With `training` the running statistics (C,) are updated in place as in `kernels.batch_norm`. If
+    the `moments` of x are given, x is not read for them.
     """
     target, (x, gamma, beta, running_mean, running_var) = checks.arrays(
         x=x, gamma=gamma, beta=beta, running_mean=running_mean, running_var=running_var
@@ -70,7 +71,7 @@ def backward(
 ) -> Array:
     """Return dx (N, H, W, C) for the gradient dy of y, and write dgamma and dbeta (C,).
 
-    The statistics in `saved` are the batch's own.
+    The statistics in `saved` must be the batch's.
     """
     target, (dy, x, y, gamma) = checks.arrays(dy=dy, x=x, y=y, gamma=gamma)
     N, _, _, C = x.shape
@@ -90,5 +91,5 @@ def backward(
     arrays = (dy, x, y, argmax, gamma, *moments, *sums, dx)
     kernel(target.stride_grid(x.size), target.threads, *arrays, window, N, C, int(relu))
     for total, out in zip(sums, (dbeta, dgamma), strict=True):
-        sum_partials(target, total[None], x.dtype, out)  # sums of one: the same in x's dtype
+        sum_partials(target, total[None], x.dtype, out)  # sums of one split: converts
     return dx

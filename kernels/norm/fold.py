@@ -1,4 +1,4 @@
-"""Batch-norm folded into the convolution before it, for inference."""
+"""Batch normalisation folded into the convolution before it, for inference."""
 
 from __future__ import annotations
 
@@ -16,14 +16,26 @@ def fold_norm(
     variance: Array | None = None,
     eps: float = 0.0,
 ) -> tuple[Array, Array, Array]:
-    """Return filters of w's shape (F, KH, KW, C) and biases (F,) that do the batch-norm's work.
+    """Return filters and biases with a batch normalisation folded in, and which of them changed.
 
-    The third array (F,) of int32 tells which filters are others, in any bit, than at the last
-    replay of the recording that this is part of; outside of one, or at first, all are. The results
-    stay where they are from replay to replay.
+    Parameters
+    ----------
+    w : array (F, KH, KW, C)
+        Filters.
+    b : array (F,) or None
+        Biases.
+    gamma, beta, mean, variance : array (F,) or None
+        Parameters and running statistics of the batch normalisation; all None without one.
+    eps : float
+        Added to the variance.
 
-    The others are (F,) each; b may be None, and so may all after it, without a batch-norm. mean and
-    variance are the running statistics.
+    Returns
+    -------
+    folded, shift : array (F, KH, KW, C), (F,)
+        Filters and biases; in a recording, they stay in place from replay to replay.
+    changed : array (F,) of int32
+        changed[f] is nonzero if filter f differs bitwise from the last replay of the recording;
+        outside of a recording, and at its first run, it is nonzero for all.
     """
     arrays = {"w": w, "b": b, "gamma": gamma, "beta": beta, "mean": mean, "variance": variance}
     target, taken = checks.arrays(**arrays, optional=("b", "gamma", "beta", "mean", "variance"))
@@ -31,7 +43,7 @@ def fold_norm(
     folded, shift = target.kept(w.shape, w.dtype), target.kept((F,), w.dtype)
     changed = target.kept((F,), "int32")
     with target.on():
-        folded.fill(0)  # the first launch compares with it, too
+        folded.fill(0)  # the first launch reads it to compare
         changed.fill(-1)
     kernel = _SOURCE.kernel("fold_norm", target, w.dtype)
     grid = target.stride_grid(w.size)

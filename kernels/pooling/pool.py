@@ -34,7 +34,7 @@ def max_pool2d(
     kernel : int or (h, w)
         Taps of the window.
     stride : int or (h, w), optional
-        Pixels between neighbouring windows; the kernel where not given.
+        Pixels between neighbouring windows; the kernel's size by default.
     padding : int, (h, w), ((top, bottom), (left, right)), "valid" or "same"
         Up to the window's extent minus one on each side.
     dilation : int or (h, w)
@@ -143,7 +143,7 @@ def avg_pool2d(
     x, kernel, stride, padding, dilation, ceil_mode
         As in `max_pool2d`.
     count_include_pad : bool
-        Count the padding's zeros in the divisor. Cells past the padding, which `ceil_mode` may
+        Whether the padding counts in the divisor. Cells beyond the padding, which `ceil_mode` may
         reach, never count.
 
     Raises
@@ -173,7 +173,7 @@ def avg_pool2d_backward(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Array:
-    """Return dx (N, H, W, C) of `avg_pool2d`: each dy (N, OH, OW, C) shared out over its window.
+    """Return dx (N, H, W, C) of `avg_pool2d`: each dy (N, OH, OW, C) divided over its window.
 
     Raises
     ------
@@ -222,7 +222,7 @@ def global_avg_pool2d_backward(dy: Array, x_shape: Shape) -> Array:
 
 
 def _grid(target: Target, x: Array, y: Array) -> Grid:
-    """Return the grid of a forward kernel: few results may be made of many pixels."""
+    """Return the grid of a forward kernel; by the larger array, as few results may read much."""
     return target.stride_grid(max(x.size, y.size))
 
 

@@ -1,4 +1,4 @@
-"""Gathering a step's batch from a data set on the device, and counting what the step came to."""
+"""Gathering a step's batch from a data set on the device, and counting its losses and hits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SOURCE = Source("step/batch.cu", pixel_t=np.uint8)
 
 
 class Augmentation(NamedTuple):
-    """Arguments of `kernels.augment`; the offset is that of step 0, and grows by 1 a step."""
+    """Arguments of `kernels.augment`; the offset is that of step 0, and grows by 1 per step."""
 
     rotate: float
     shift: float
@@ -24,14 +24,14 @@ class Augmentation(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What a training counts on the device.
+    """The counters of a training, on the device.
 
     Attributes
     ----------
     counters : array (3,) of int64
-        Steps done, and images and steps taken of the order under way.
+        Steps of the training; images and steps of the current order (epoch).
     totals : array (2,) of float64
-        Sums over images: of the losses, and of those classified right.
+        Sum of the images' losses, and number of images classified right.
     """
 
     counters: Array
@@ -50,24 +50,24 @@ def gather_batch(
     std: float,
     augmentation: Augmentation | None,
 ) -> tuple[Array, Array]:
-    """Return the next images of an order, normalised to (image - mean) / std, and their labels.
+    """Return the next images, normalised to (image - mean) / std, and their labels.
 
     Parameters
     ----------
     target : Target
-        Where all arrays are.
+        Target of all arrays.
     images : array (N, H, W) or (N, H, W, C)
         uint8 or floating.
     labels, order : array (N,) of int64
-        Classes; indices of images, in the order they are taken.
+        Classes; indices of images, in the order in which they are taken.
     counters : array (3,) of int64
         See `Progress`; the second counts from 0 up to N - out_shape[0].
     out_shape : tuple of int
-        Of the images returned, as many elements each.
+        Shape of the images returned, with as many elements each.
     dtype : dtype
-        Of the images returned.
+        Type of the images returned.
     augmentation : Augmentation, optional
-        Warp the images as `kernels.augment` does.
+        Warps the images as `kernels.augment` does.
     """
     x, chosen = target.empty(out_shape, dtype), target.empty(out_shape[:1], np.int64)
     arrays = (images, labels, order, counters, x, chosen)

@@ -14,7 +14,7 @@ _LARGEST = 2.0**24
 
 
 def new_state(target: Target, dtype: Any, scale: float = 2.0**16) -> Array:
-    """Return {scale, unscale, steps} on the device, for gradients of a dtype; see loss_scale.cu.
+    """Return the array {scale, unscale, steps} for gradients of a dtype; see loss_scale.cu.
 
     `scale` is a power of two from 1 to 2**24.
     """
@@ -36,25 +36,25 @@ def update(
     backoff: float = 0.5,
     interval: int = 2000,
 ) -> Array | None:
-    """Look for infinities and NaN in a scaled gradient, and update the state for the next step.
+    """Look for infinity and NaN in a scaled gradient, and update the state for the next step.
 
     Parameters
     ----------
     grad : array
-        All of the parameters' gradients, contiguous, floating.
+        Gradients of all parameters, contiguous, floating.
     state : array (3,) or None
-        Of `new_state`, updated in place; None where nothing is scaled.
+        What `new_state` returned, updated in place; None if gradients are not scaled.
     growth, backoff : float
-        What the scale is multiplied by after `interval` finite gradients, and after one that is
-        not; powers of two. Both 1 make the scale a constant.
+        Factors of the scale after `interval` finite gradients, and after one that is not finite;
+        powers of two. With both 1, the scale is constant.
     interval : int
-        Finite gradients before the scale grows.
+        Number of finite gradients before the scale grows.
 
     Returns
     -------
     array (1,) or None
-        What `sgd_update` and `adam_update` multiply the gradient by: 1 / scale, or 0 for a step to
-        leave out. A view of the state.
+        Factor of the gradient for `sgd_update` and `adam_update`: 1 / scale, or 0 to skip the step.
+        A view of the state.
     """
     if state is None:
         return None

@@ -1,4 +1,4 @@
-"""SGD, Adam and the moving average of weights: an expression each, one text for every target."""
+"""SGD, Adam and the moving average of weights, each one elementwise expression."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..runtime.elementwise import Elementwise, Table
 
 
 def _step(name: str, outputs: str, operation: str, scalars: str) -> tuple[Elementwise, Elementwise]:
-    """Return an optimizer's kernel, and the one for a scaled gradient: see loss_scale.py."""
+    """Return an optimizer's kernel, and that for scaled gradients; see loss_scale.py."""
     scaled = operation.replace("A(grad)", "A(grad) * unscale[0]")
     return (
         Elementwise(name, "T grad", outputs, operation, scalars, table=True),
@@ -58,7 +58,7 @@ _EMA = Elementwise(
     scalars="A share",
     table=True,
 )
-#: The numbers of one step, or a table of every step's.
+#: The numbers of one step, or a table with a row per step.
 Scalars = tuple[float, ...] | Table
 
 
@@ -80,9 +80,9 @@ def sgd_step(
     Parameters
     ----------
     param, grad : array
-        Of one shape and floating dtype.
+        Arrays of one shape and floating dtype.
     velocity : array, optional
-        Of the same; zeros before the first step; updated in place. Needed with momentum.
+        An array like param, zeros before the first step; updated in place. Needed with momentum.
     lr, momentum, weight_decay : float
         At least 0.
     nesterov : bool
@@ -118,10 +118,10 @@ def sgd_update(
     velocity: Array | None,
     unscale: Array | None = None,
 ) -> None:
-    """Take one step by these numbers; with velocity if there is a momentum among them.
+    """Take one step with the numbers of `sgd_scalars`; velocity is needed with momentum.
 
-    With unscale (1,) grad is multiplied by it; where it is 0, all stays as it is. The device looks
-    at its value, not the host.
+    If `unscale` (1,) is given, grad is multiplied by it; 0 skips the step. Its value is read on the
+    device, not on the host.
     """
     state = {} if velocity is None else {"velocity": velocity}
     param, grad, *moving = _updated(param, grad, **state)
@@ -150,7 +150,7 @@ def adam_step(
     Parameters
     ----------
     param, grad, m, v : array
-        Of one shape and floating dtype; m and v are zeros before the first step.
+        Arrays of one shape and floating dtype; m and v are zeros before the first step.
     step : int
         Number of this step, from 1.
     lr, eps, weight_decay : float
@@ -167,9 +167,9 @@ def adam_step(
 
     Notes
     -----
-    Every step rounds param, m and v to their dtype. With the default betas float16 keeps 0 as the v
-    of a gradient below 0.005, and later steps are then too long: let param, m and v be float32, and
-    cast grad.
+    Every step rounds param, m and v to their dtype. With the default betas, float16 rounds the v of
+    a gradient below 0.005 to 0, and later steps are then too long: keep param, m and v in float32,
+    and cast grad.
     """
     scalars = adam_scalars(step, lr, betas, eps, weight_decay, decoupled)
     adam_update(scalars, param, grad, m, v)
@@ -193,7 +193,7 @@ def adam_scalars(
     beta1, beta2 = (checks.number("betas", beta, least=0, below=1) for beta in betas)
     l2, shrink = (0.0, lr * weight_decay) if decoupled else (weight_decay, 0.0)
     rate, inv_root = lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
-    # 1 - beta is taken here, in double: in float32, 1 - 0.999f is 1e-5 off.
+    # 1 - beta is computed here, in double: in float32, 1 - 0.999f is off by 1e-5.
     return (l2, shrink, beta1, 1 - beta1, beta2, 1 - beta2, rate, inv_root, eps)
 
 
@@ -205,14 +205,14 @@ def adam_update(
     v: Array,
     unscale: Array | None = None,
 ) -> None:
-    """Take one step by these numbers; unscale is that of `sgd_update`."""
+    """Take one step with the numbers of `adam_scalars`; `unscale` is as in `sgd_update`."""
     param, grad, m, v = _updated(param, grad, m=m, v=v)
     target, _ = as_array("param", param)
     _launch(_ADAM, target, grad, unscale, *_as_arguments(scalars), m, v, param)
 
 
 def average_update(scalars: Scalars, average: Array, value: Array) -> None:
-    """Move an average towards a value, in place, by one number: the share of the way, up to 1."""
+    """Move an average towards a value, in place, by a share of the way, up to 1."""
     average, value = _updated(average, value)
     target, _ = as_array("average", average)
     _EMA(target, average.dtype, value, *_as_arguments(scalars), average)
@@ -237,7 +237,7 @@ def _as_arguments(scalars: Scalars) -> tuple[Any, ...]:
 
 
 def _updated(param: Array, grad: Array, **state: Array) -> list[Array]:
-    """Check param and its state for an update in place, and grad beside them."""
+    """Check param and its state, which are updated in place, and grad; return them contiguous."""
     for name, array in {"param": param, **state}.items():
         checks.in_place(name, array)
     _, taken = checks.arrays(param=param, grad=grad, **state)
