@@ -1,4 +1,4 @@
-"""How every target makes arrays, inside and outside of a recording."""
+"""How every target allocates arrays, inside and outside of a recording."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ZERO = Elementwise("fill_zeros", "", "T y", "0", new=True)
 
 
 class Allocator:
-    """Base of the targets: makes arrays from what a target calls `fresh`."""
+    """Base of the targets: allocates arrays by a target's own `fresh`."""
 
     def empty(self: Target, shape: Shape, dtype: Any) -> Array:
         """Return an uninitialised C-contiguous array, in a recording from its arena."""

@@ -18,17 +18,17 @@ _LEAST_CHUNK = 2**20  # bytes: smaller arrays of an arena share one allocation
 class Arena:
     """Memory for arrays that are made and dropped in the same order again and again.
 
-    With the last reference to an array, views included, its block is free for later arrays. The
+    When the last reference to an array or its views is gone, later arrays reuse its block. The
     memory itself is freed with the last reference to the arena.
 
     Attributes
     ----------
     target : Target
-        Whose memory it is.
+        The target that allocates the memory.
     stream : stream or None
-        The current one when the arena was made; all work on its memory runs there.
+        The current stream when the arena was made; all work on its memory runs there.
     bytes : int
-        Memory taken so far.
+        Bytes allocated so far.
     """
 
     def __init__(self, target: Target) -> None:
@@ -37,12 +37,12 @@ class Arena:
         self.bytes = 0
         self._chunks: list[tuple[int, int, Array]] = []  # first and last address, memory
         self._free: dict[int, int] = {}  # address -> bytes
-        # The garbage collector may give blocks back at any moment, even in the middle of `array`:
-        # they join the free blocks when the next array is asked for.
+        # The garbage collector may return blocks at any moment, even in the middle of `array`: they
+        # join the free blocks at the next call.
         self._returned: list[tuple[int, int]] = []
 
     def array(self, shape: Shape, dtype: Any) -> Array:
-        """Return an uninitialised array whose memory goes back with its last reference."""
+        """Return an uninitialised array; its memory returns here with its last reference."""
         dtype = np.dtype(dtype)
         count = math.prod(shape) * dtype.itemsize
         size = max(1, -(-count // ALIGNMENT)) * ALIGNMENT
@@ -56,7 +56,7 @@ class Arena:
         return any(first <= address < last for first, last, _ in self._chunks)
 
     def poison(self) -> None:
-        """Fill all of the memory with bytes 0xFF: NaN, or -1."""
+        """Fill all memory with bytes 0xFF: NaN in floating arrays, -1 in whole ones."""
         for _, _, memory in self._chunks:
             memory.fill(0xFF)
 

@@ -1,8 +1,8 @@
 """The per-user cache of compiled libraries.
 
-Where the user's cache folder cannot be written (a read-only home), or the user has no home,
-libraries go to a temporary folder that lasts as long as the process. A folder named by
-``$KERNELS_CACHE_DIR`` must be writable: who names one wants it used.
+If the user has no home or its cache folder cannot be written, libraries go to a temporary folder
+that lasts as long as the process. A folder named by ``$KERNELS_CACHE_DIR`` must be writable; if
+not, that is an error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .errors import KernelError
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _lock = threading.Lock()
-_temporary: Path | None = None  # instead of a user's folder that cannot be written
+_temporary: Path | None = None  # the folder in place of one that cannot be written
 
 
 def folder() -> Path | None:
@@ -30,13 +30,15 @@ def folder() -> Path | None:
     Raises
     ------
     KernelError
-        If the former is below a home folder that is not there.
+        If ``$KERNELS_CACHE_DIR`` begins with the ``~`` of a user without a home folder.
     """
     chosen = os.environ.get("KERNELS_CACHE_DIR")
     if not chosen:
         return _user_folder()
     try:
-        return Path(chosen).expanduser().absolute()  # a name without a slash would not be loaded
+        return (
+            Path(chosen).expanduser().absolute()
+        )  # the loader takes a name without a slash for a library's
     except RuntimeError as error:
         raise KernelError(f"KERNELS_CACHE_DIR: got {chosen!r}, and no such home folder") from error
 
@@ -47,16 +49,16 @@ def _user_folder() -> Path | None:
 
     try:
         path = user_cache_path("cnn-kernels", appauthor=False) / "compiled"
-    except RuntimeError:  # no $HOME, and a user number without a name, as in some containers
+    except RuntimeError:  # no $HOME, and a user without an entry in passwd, as in some containers
         return None
-    return path if path.is_absolute() else None  # earlier releases return "~/.cache"
+    return path if path.is_absolute() else None  # older platformdirs then return "~/.cache"
 
 
 def find(key: str) -> Path | None:
-    """Return the library stored under a key if its content is whole, else None.
+    """Return the library stored under a key, or None if there is none or it is damaged.
 
-    The SHA-256 of key and content follows the content (a loader ignores what follows an ELF
-    image), so a truncated, altered or misnamed file is never loaded.
+    A file ends with the SHA-256 of key and content (loaders ignore bytes after an ELF image), so a
+    truncated, altered or renamed file is never loaded.
     """
     for directory in filter(None, (folder(), _temporary)):
         path = directory / f"{key}.so"
@@ -109,7 +111,7 @@ def _store(directory: Path, key: str, content: bytes) -> Path:
 
 
 def _temporary_folder(why: str) -> Path:
-    """Return this process' own folder, made and announced once, removed when it ends."""
+    """Return this process's temporary folder, made with a warning at first, deleted at exit."""
     global _temporary
     with _lock:
         if _temporary is None:

@@ -1,4 +1,4 @@
-"""Checks of arguments: one clear sentence naming the argument, what came, what was expected."""
+"""Checks of arguments: errors are one sentence with the argument, what it got, what it expected."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .types import INT32_MAX, Array, Shape
 def arrays(*, optional: Collection[str] = (), **named: Any) -> tuple[Target, list[Array]]:
     """Return the target and the contiguous arrays of arguments that share device and dtype.
 
-    Arguments are checked in order; the first decides the device and the floating dtype. None
-    passes through for those named in `optional`. What is not C-contiguous is copied.
+    Arguments are checked in order; the first decides the device and the floating dtype. Those named
+    in `optional` may be None. Arrays that are not C-contiguous are copied.
 
     Raises
     ------
     TypeError
-        If one is not an array, or not of the first's dtype, or that is not floating here.
+        If an argument is no array, or its dtype is not the first's, or the target lacks that dtype.
     ValueError
-        If one is on another device than the first.
+        If an argument is on another device than the first.
     """
     taken: list[Array] = []
     first = target = dtype = None
@@ -52,17 +52,17 @@ def arrays(*, optional: Collection[str] = (), **named: Any) -> tuple[Target, lis
 
 @cache
 def dtype_name(dtype: Any) -> str:
-    """Return a dtype's name, which NumPy puts together anew every time."""
+    """Return a dtype's name; cached, since NumPy composes it at each access."""
     return str(dtype.name)
 
 
 def floating(dtype: Any) -> bool:
-    """Whether a dtype is floating; of bfloat16, which ml_dtypes adds, NumPy's kind is "V"."""
+    """Whether a dtype is floating; bfloat16 of ml_dtypes has the kind "V" in NumPy."""
     return dtype.kind == "f" or dtype_name(dtype) == "bfloat16"
 
 
 def of_type(target: Target, name: str, value: Any, expected: str, kinds: str) -> Array:
-    """Return a contiguous array on a target whose dtype kind is in `kinds`."""
+    """Return an array on the target, C-contiguous, whose dtype's kind is in `kinds`."""
     here, array = as_array(name, value)
     if here is not target:
         raise ValueError(f"{name}: is on {here}, expected {target}")
@@ -81,7 +81,7 @@ def images(name: str, value: Any) -> tuple[Target, Array]:
 
 
 def in_place(name: str, value: Any) -> None:
-    """Raise ValueError unless an array can be updated where it is."""
+    """Raise ValueError unless an array can be updated in place."""
     array = as_array(name, value)[1]
     if not array.flags.c_contiguous:
         raise ValueError(f"{name}: is updated in place, expected a C-contiguous array")
@@ -92,12 +92,12 @@ def in_place(name: str, value: Any) -> None:
 
 
 def result(target: Target, name: str, out: Any, expected: Shape, dtype: Any) -> Array:
-    """Return what a result is written to: a new array, or `out`, which then must fit.
+    """Return the array that a result is written to: a new one or, if given, `out`.
 
     Raises
     ------
     TypeError, ValueError
-        If dtype, device or shape do not fit, or the array cannot be written to as it lies.
+        If dtype, device or shape of `out` do not fit, or it cannot be updated in place.
     """
     if out is None:
         return target.empty(expected, dtype)
@@ -112,12 +112,12 @@ def result(target: Target, name: str, out: Any, expected: Shape, dtype: Any) -> 
 
 
 def contiguous(target: Target, array: Array) -> Array:
-    """Return the array itself, or a copy where it is not C-contiguous or not aligned.
+    """Return the array, or a copy if it is not C-contiguous or not aligned.
 
     Raises
     ------
     KernelError
-        If a copy would be needed in a recording: replays would not make it again.
+        If a copy is needed in a recording: replays would not make it again.
     """
     if array.flags.c_contiguous and getattr(array.flags, "aligned", True):
         return array
@@ -166,7 +166,7 @@ def number(
         raise TypeError(f"{name}: got {value!r}, expected a number")
     try:
         result = float(value)
-    except OverflowError:  # a whole number beyond every float
+    except OverflowError:  # a whole number larger than any float
         result = math.inf
     if not (math.isfinite(result) and least <= result < below and result <= most):
         bounds = [f"at least {least:g}"] if least > -np.inf else []

@@ -1,4 +1,4 @@
-"""The system's C++ compiler, which makes the libraries of `cpu`."""
+"""The system's C++ compiler, which builds the libraries of the `cpu` target."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Compiler:
     Attributes
     ----------
     command : list of str
-        ``$CXX``, or the first of c++, g++ and clang++ that is there.
+        ``$CXX``, or the first of c++, g++ and clang++ that is installed.
     identity : str
-        Its predefined macros: they name its version and the instruction set it compiles for. And
-        REGISTER_BYTES of the dialect, which follows from them.
+        Its predefined macros, which tell its version and the instruction set it compiles for, and
+        the dialect's REGISTER_BYTES, which follows from them.
     """
 
     def __init__(self) -> None:
@@ -56,37 +56,38 @@ class Compiler:
 
     @property
     def version(self) -> str:
-        """What it calls itself, such as "12.2.0" or "Clang 18.1.8"."""
+        """The compiler's own version string, such as "12.2.0" or "Clang 18.1.8"."""
         return self.macro("__VERSION__").strip('"')
 
     def macro(self, name: str) -> str:
-        """Return what a macro of its identity stands for."""
+        """Return the value of a macro in `identity`."""
         definition = f"#define {name} "
         lines = self.identity.splitlines()
         return next(line.removeprefix(definition) for line in lines if line.startswith(definition))
 
     def load(self, name: str, text: str, flags: list[str]) -> ctypes.CDLL:
-        """Return a text compiled to a shared library and loaded, from the cache or made anew.
+        """Compile a text to a shared library, or find it in the cache, and load it.
 
-        A library in the cache that cannot be loaded is replaced: what it was linked with may be
-        gone since.
+        A cached library that cannot be loaded is built again: a library that it was linked with may
+        have been removed.
 
         Parameters
         ----------
         name : str
-            What errors call the text: a file name inside the package.
+            Name of the text in errors: a file inside the package.
         text : str
             C++17 source.
         flags : list of str
-            Of the compiler.
+            Flags for the compiler.
 
         Raises
         ------
         KernelError
-            If the compiler fails, the cache folder cannot be written, or what was made cannot be
+            If the compiler fails, the cache folder cannot be written, or the library cannot be
             loaded.
         """
-        # The macros of gcc are those of g++, which links with the library of C++.
+        # The command is part of the key: gcc and g++ have the same macros, but g++ alone links with
+        # the C++ library.
         compiler = [str(shutil.which(self.command[0])), *self.command[1:], self.identity]
         parts = [text, *_FLAGS, *flags, *compiler]
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
@@ -98,7 +99,7 @@ class Compiler:
         made = cache.store(key, self._compile(name, text, flags))
         try:
             return ctypes.CDLL(str(made))
-        except OSError as error:  # such as a cache folder mounted without the right to execute
+        except OSError as error:  # such as a cache folder on a disk mounted with noexec
             raise KernelError(
                 f"a compiled kernel cannot be loaded: {error}; the compiler "
                 f"({' '.join(self.command)}) must be one of C++ for this machine, and the cache "
@@ -118,7 +119,7 @@ class Compiler:
 
     def _run(self, what: str, options: list[str], text: str) -> str:
         command = [*self.command, *options]
-        english = {**os.environ, "LC_ALL": "C"}  # "error" is looked for in what it says
+        english = {**os.environ, "LC_ALL": "C"}  # its messages are searched for "error"
         try:
             done = subprocess.run(
                 command, input=text, capture_output=True, text=True, errors="replace", env=english
@@ -138,5 +139,5 @@ class Compiler:
 
 @functools.cache
 def compiler() -> Compiler:
-    """Return the compiler, found and asked for its identity once."""
+    """Return the compiler, which is searched for once per process."""
     return Compiler()

@@ -23,7 +23,7 @@ FLAGS = (
     "-O3 -march=native -ffp-contract=fast -fno-math-errno -fno-trapping-math -fopenmp-simd -pthread"
 ).split()
 _POOL_SOURCE = "runtime/thread_pool.cpp"
-_ELEMENTS_PER_BLOCK = 8192  # work enough to outweigh handing a block to another core
+_ELEMENTS_PER_BLOCK = 8192  # enough work to pay for handing a block to another core
 _MOST_THREADS = 1024
 
 
@@ -38,7 +38,7 @@ class _Bound(ctypes.Structure):
 
 
 class _CpuLaunch:
-    """A launch, packed: the function takes the address of each argument."""
+    """A packed launch: the compiled function takes the address of each argument."""
 
     def __init__(
         self, function: Any, grid: Grid, shared: int, arguments: list[Any], parallel_for: Any
@@ -60,7 +60,7 @@ class _CpuLaunch:
         self._function(self._grid, self._arguments, self._parallel_for)
 
     def bound(self) -> _Bound:
-        """Return what a replay in C++ needs, valid while this object lives."""
+        """Return the launch for a replay in C++, valid while this object lives."""
         function = ctypes.cast(self._function, ctypes.c_void_p)
         return _Bound(function, self._grid, ctypes.addressof(self._arguments))
 
@@ -90,7 +90,7 @@ class CpuTarget(Allocator):
 
     def binder(self, program: Program, entry: str, constants: dict[str, Any]) -> Binder:
         """Return a function that binds launches of one entry point, compiled or from the cache."""
-        # Of one entry point: the compiler leaves out what the others need.
+        # A library has one entry point, so that the compiler can leave out the code of the others.
         library = compiler().load(program.name, program.library(entry, constants), FLAGS)
         function = getattr(library, f"launch_{entry}")
         parallel_for = self._pool()
@@ -101,7 +101,7 @@ class CpuTarget(Allocator):
         return bind
 
     def stream(self) -> None:
-        """Return None: there is one order of launches."""
+        """Return None: `cpu` has no streams."""
 
     def on(self, stream: None = None) -> AbstractContextManager[None]:
         """Do nothing."""
@@ -122,7 +122,7 @@ class CpuTarget(Allocator):
     def stride_grid(self, count: int) -> Grid:
         """Return the grid of a GRID_STRIDE kernel over `count` elements.
 
-        It depends on the count alone, not on the cores, so that results do not either.
+        It depends on the count alone, not on the number of cores, and so do results.
         """
         return (min(-(-count // _ELEMENTS_PER_BLOCK), 2**31 - 1), 1, 1)
 
@@ -156,14 +156,14 @@ class CpuTarget(Allocator):
                 if not failed.is_set():
                     job()
             except BaseException:
-                failed.set()  # at once: this thread takes the next job before the caller knows
+                failed.set()  # here: this thread takes its next job before the caller knows
                 raise
 
         executor = ThreadPoolExecutor(thread_count())
         try:
             for result in [executor.submit(build, job) for job in (self._pool, *jobs)]:
                 result.result()
-        finally:  # after an error, or an interrupt, the compilers not yet started stay so
+        finally:  # after an error or Ctrl-C, start no more compilers
             executor.shutdown(cancel_futures=True)
 
     def _pool(self) -> Any:
@@ -176,7 +176,7 @@ class CpuTarget(Allocator):
 
 
 def _address(array: Array) -> int:
-    """Return the address of an array's first element, in a third of the time of `array.ctypes`."""
+    """Return the address of an array's first element; takes a third as long as `array.ctypes`."""
     try:
         return ctypes.addressof(ctypes.c_char.from_buffer(array))
     except (TypeError, ValueError):  # read-only, or empty
@@ -187,7 +187,7 @@ def thread_count() -> int:
     """Return the threads of a launch: ``$KERNELS_THREADS``, or the cores this process may use."""
     chosen = os.environ.get("KERNELS_THREADS")
     if not chosen:
-        return len(os.sched_getaffinity(0))  # fewer than cpu_count() in a container or batch job
+        return len(os.sched_getaffinity(0))  # in a container or batch job, less than cpu_count()
     if not chosen.isdecimal() or not 1 <= int(chosen) <= _MOST_THREADS:
         raise KernelError(
             f"KERNELS_THREADS: got {chosen!r}, expected a whole number from 1 to {_MOST_THREADS}"

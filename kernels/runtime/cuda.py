@@ -39,12 +39,12 @@ class CudaTarget(Allocator):
         self.device = device
 
     def __repr__(self) -> str:
-        """Return the name that messages use."""
+        """Return the name of the device in messages."""
         return f"cuda:{self.device}"
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """The precisions that float32 arrays can be multiplied in; see gemm.precision."""
+        """Precisions in which float32 arrays can be multiplied; see gemm.precision."""
         capability = int(self._cupy.cuda.Device(self.device).compute_capability)
         if capability >= 80:
             return ("fp32", "tf32", "bf16", "fp16")
@@ -102,11 +102,11 @@ class CudaTarget(Allocator):
         cupy = self._cupy
         with self.on():
             if hasattr(values, "__cuda_array_interface__"):
-                # Not ascontiguousarray, which gives an array of no dimension one.
+                # Not ascontiguousarray, which makes 0-d arrays one-dimensional.
                 return cupy.asarray(values, dtype, order="C")
             values = np.asarray(values)
-            # An array of no dimension would be filled, and a fill takes -0.0 for 0. Pinned memory
-            # would be read after this has returned.
+            # CuPy makes a 0-d array by a fill, which turns -0.0 into 0: so copy at least one
+            # dimension. Without `blocking`, pinned memory may be read after this returns.
             flat = cupy.asarray(np.atleast_1d(values), dtype, order="C", blocking=True)
             return flat.reshape(values.shape)
 
@@ -118,7 +118,7 @@ class CudaTarget(Allocator):
         """Return a function that runs bound launches in order, as one CUDA graph."""
         cupy = self._cupy
         with self.on():
-            # The default stream cannot be captured; what is captured does not run.
+            # A stream of its own: the default one cannot be captured. Captured work does not run.
             stream = cupy.cuda.Stream(non_blocking=True)
             with stream:
                 stream.begin_capture()
@@ -140,7 +140,7 @@ class CudaTarget(Allocator):
         return min(max(-(-items // 32), 1) * 32, self.threads)
 
     def lanes(self, itemsize: int) -> int:
-        """Return how many elements one thread treats as a unit: one."""
+        """Return how many elements a thread computes at once: one."""
         return 1
 
     def compile(self, jobs: Iterable[Callable[[], Any]]) -> None:
@@ -153,8 +153,8 @@ class CudaTarget(Allocator):
         try:
             module = cupy.RawModule(code=text, options=("-std=c++17",))
             module.compile()
-        # CuPy raises RuntimeError of several classes where NVRTC or the headers of CUDA are not
-        # installed, or the driver does not take what NVRTC made.
+        # CuPy raises several classes of RuntimeError if NVRTC or CUDA's headers are not installed,
+        # or if the driver refuses NVRTC's output.
         except (cupy.cuda.compiler.CompileException, RuntimeError) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             first = next((line for line in lines if "error" in line), lines[0])
@@ -163,9 +163,9 @@ class CudaTarget(Allocator):
 
 
 def _argument(value: Any) -> Any:
-    """Convert a checked argument to what a CuPy function passes by value.
+    """Convert a checked argument to a value that CuPy passes to a kernel.
 
-    An array becomes its address: a launch that is kept does not keep the array.
+    An array becomes its address, so that a recorded launch does not keep the array alive.
     """
     if isinstance(value, ctypes.Structure):
         return np.void(bytes(value))
@@ -192,7 +192,7 @@ def unavailable() -> str | None:
         return f"CuPy finds no working GPU ({_sentence(error)})"
     try:
         nvrtc, _ = cupy.cuda.nvrtc.getVersion()
-        if nvrtc > driver:  # another package has brought it
+        if nvrtc > driver:  # another package installed it
             return (
                 f"CuPy finds NVRTC of CUDA {nvrtc}, whose code a driver of CUDA {driver} does not "
                 f"run; uninstall what has brought it, such as nvidia-cuda-nvrtc {nvrtc}"
@@ -211,10 +211,10 @@ def current_device() -> int:
 
 
 def borrowed(value: Any) -> Array:
-    """Return what speaks DLPack as a CuPy array, which comes after the lender's work on it.
+    """Return an object that speaks DLPack as a CuPy array, ordered after its owner's work on it.
 
-    The lender's later work comes after what CuPy's current stream did with the array, if it is
-    PyTorch: when the last view of the array is gone, PyTorch's current stream waits.
+    If the owner is PyTorch, its later work is ordered after CuPy's: when the last view of the array
+    is gone, PyTorch's stream waits for CuPy's current stream.
     """
     import cupy
 
@@ -233,7 +233,7 @@ def borrowed(value: Any) -> Array:
 
 
 class _Loan:
-    """What the memory of a borrowed array belongs to, and what is done when that is given back."""
+    """Owns the memory of a borrowed array; orders streams when the last view is gone."""
 
     def __init__(self, array: Array, lender: Any) -> None:
         self._array, self._lender = array, lender

@@ -1,4 +1,4 @@
-"""What kernels can run on here, for people and bug reports."""
+"""A description of this machine's targets, for users and bug reports."""
 
 from __future__ import annotations
 

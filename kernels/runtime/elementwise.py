@@ -1,4 +1,4 @@
-"""Elementwise kernels: one expression, `cupy.ElementwiseKernel` on `cuda`, a C++ loop on `cpu`."""
+"""Elementwise kernels: one expression; a `cupy.ElementwiseKernel` on `cuda`, a loop on `cpu`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .types import Array
 
 
 class Table(NamedTuple):
-    """The scalars of the next steps of a training, on the device: a kernel takes its step's row.
+    """The scalars of the next steps of a training, on the device; a launch reads its step's row.
 
     Attributes
     ----------
     rows : array (steps, scalars)
         float64 for kernels of float64, else float32.
     step : array (1,) of int64
-        Index of the row; the caller sees to it that there is one.
+        Index of the row; the caller ensures that it is in range.
     """
 
     rows: Array
@@ -36,19 +36,19 @@ class Elementwise:
     name : str
         Name of the kernel.
     inputs, outputs : str
-        Declarations such as ``"T x, T y"``. T is the dtype of the call. Outputs may be read too.
+        Declarations such as ``"T x, T y"``. T is the dtype of the call. Outputs may be read, too.
         The last input may be ``"raw A x"``, an array of another shape that the expression indexes.
     scalars : str
-        Declarations of inputs that are numbers. A is the type to calculate in: double where T is,
+        Declarations of inputs that are numbers. A is the type of the arithmetic: double if T is,
         else float.
     operation : str
         C++ statements that assign the outputs.
     table : bool
-        Whether a call may give a `Table` in place of the scalars.
+        Whether a call may pass a `Table` in place of the scalars.
     new : bool
-        Whether the one output is only written, by an expression in place of statements.
+        Whether the one output is only written; `operation` is then an expression.
     **types
-        Element types of other names than T in the declarations.
+        Element types in the declarations besides T, by name.
     """
 
     def __init__(
@@ -74,10 +74,10 @@ class Elementwise:
         self._cuda: dict[str, Any] = {}
 
     def __call__(self, target: Target, dtype: Any, *arguments: Any, **types: Any) -> None:
-        """Run over inputs, scalars and outputs, given in the order of their declarations."""
+        """Run on inputs, scalars and outputs, in the order of their declarations."""
         last: Array = arguments[-1]
         table = any(isinstance(value, Table) for value in arguments)
-        # CuPy's own launches cannot be recorded, and have no tables.
+        # A CuPy kernel's launch cannot be recorded, nor take a table.
         if target.name != "cuda" or current() is not None or table:
             entry = _of_table(self.name) if table else self.name
             kernel = self._source.kernel(entry, target, dtype, **types)
@@ -91,7 +91,7 @@ class Elementwise:
             self._cuda[wide](*arguments)
 
     def _elementwise_kernel(self, wide: str) -> Any:
-        """Return CuPy's kernel for one type A; CuPy finds out no type from numbers alone."""
+        """Return CuPy's kernel for one type A, which CuPy cannot infer from scalars."""
         import cupy
 
         inputs, scalars, outputs, operation = self._declared

@@ -15,11 +15,11 @@ from .types import GRID_YZ_MAX, Binder, Grid
 
 
 class Kernel:
-    """One entry point, specialised by constants, for one target. Every launch goes through it.
+    """One entry point, specialised by constants, for one target. Every launch goes through one.
 
-    A call checks the number of arguments, the dtype and contiguity of every array and the range of
-    every scalar, converts scalars to their declared C types, and skips an empty grid. The first
-    launch compiles the kernel. In a `Rehearsal`, a call only notes that the kernel is needed.
+    A call checks the number of arguments, the dtype and contiguity of arrays and the range of
+    scalars, converts scalars to their declared C types, and launches nothing for an empty grid. The
+    first launch compiles the kernel. In a `Rehearsal`, a call only notes that the kernel is needed.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ import numpy as np
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
-#: What C++ calls each element type, and the header that declares it where one is needed.
+#: Each element type's name in C++, and the header that declares it if one is needed.
 C_TYPES = {
     "float32": ("float", None),
     "float64": ("double", None),
@@ -22,7 +22,7 @@ C_TYPES = {
     "uint16": ("unsigned short", None),
     "int32": ("int", None),
     "int64": ("long long", None),
-    # What tensor cores multiply: mma.cuh.
+    # Precisions of tensor cores; see mma.cuh.
     "tf32": ("Tf32", None),
     "bf16": ("Bf16", None),
     "fp16": ("Fp16", None),
@@ -45,7 +45,7 @@ _ENTRY = re.compile(
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of an entry point; `const` says whether it points to const."""
+    """One parameter of an entry point; `const` tells whether it is a pointer to const."""
 
     name: str
     type: str
@@ -69,9 +69,9 @@ class Program:
     Parameters
     ----------
     name : str
-        File name inside the package, or the name that errors give a generated text.
+        File name inside the package, or the name of a generated text in errors.
     text : str, optional
-        The text, where it is not a file.
+        The text, if it is not a file.
     """
 
     def __init__(self, name: str, text: str | None = None) -> None:
@@ -80,7 +80,7 @@ class Program:
 
     @cached_property
     def text(self) -> str:
-        """The whole text, headers included, with ``#line`` marks for the compiler's messages."""
+        """The text with its headers expanded, and ``#line`` marks for the compiler's messages."""
         return flattened(self.name, self._text)
 
     @cached_property
@@ -89,7 +89,7 @@ class Program:
         return {name: _parameters(text) for name, text in _ENTRY.findall(self.text)}
 
     def specialised(self, constants: dict[str, Any], entry: str | None = None) -> str:
-        """Return the text with these constants, with all entry points or one.
+        """Return the text with these constants, and all entry points or one.
 
         An int becomes ``#define NAME value``, a dtype ``#define TYPE_NAME ctype``.
         """
@@ -98,7 +98,7 @@ class Program:
             if isinstance(value, int):
                 lines.append(f"#define {name} {value}")
                 continue
-            # NumPy knows the name "bfloat16" only where ml_dtypes is.
+            # NumPy knows the name "bfloat16" only if ml_dtypes is loaded.
             c_type, header = C_TYPES[value if isinstance(value, str) else np.dtype(value).name]
             if header:
                 lines.append(f"#include <{header}>")
@@ -109,12 +109,12 @@ class Program:
         return "\n".join([*lines, text])
 
     def library(self, entry: str, constants: dict[str, Any]) -> str:
-        """Return the text of a library for a C++ compiler, with this entry point to launch."""
+        """Return the text of a C++ library that exports a launch of this entry point."""
         return f"{self.specialised(constants)}EXPORT_LAUNCH({entry})\n"
 
 
 def _only(entry: str, found: re.Match[str]) -> str:
-    """Return the head of an entry point; all but one become templates, which nothing compiles."""
+    """Return the head of an entry point; all but one become templates that are not compiled."""
     return found[0] if found[1] == entry else found[0].replace("KERNEL", "OTHER_KERNEL", 1)
 
 
@@ -131,9 +131,9 @@ def _header(name: str) -> str:
 def _flatten(name: str, text: str, once: set[str], conditional: bool = False) -> list[str]:
     """Replace each quoted include by its file, keeping line numbers in messages.
 
-    A header is expanded once, which adds it to `once`. What is included under a condition is
-    expanded at every mention up to the first that is not, each behind a guard that stands for
-    ``#pragma once``: only the compiler knows which mention counts.
+    A header is expanded once, and added to `once`. If it is included under an ``#if``, only the
+    compiler knows whether that include counts: then it is expanded at each include, up to the first
+    that is unconditional, behind a guard in place of ``#pragma once``.
     """
     lines = [f'#line 1 "{PACKAGE.name}/{name}"']
     depth = 0
@@ -151,7 +151,7 @@ def _flatten(name: str, text: str, once: set[str], conditional: bool = False) ->
             lines.append(f'#line {number + 1} "{PACKAGE.name}/{name}"')
         elif include or line == "#pragma once":
             lines.append("")
-        elif line.startswith("#endif"):  # the compiler skips marks where it skips a branch
+        elif line.startswith("#endif"):  # the compiler ignores marks in a branch that it skips
             depth -= 1
             lines += [line, f'#line {number + 1} "{PACKAGE.name}/{name}"']
         else:

@@ -1,9 +1,9 @@
-"""Recordings: the launches of some Python code, bound once and replayed without that code.
+"""Recordings: launches of some Python code, bound once and replayed without running the code.
 
 A replay repeats launches and nothing else. Two checks find code that does more on the device:
 
-- `Recording.add` refuses a launch on an array that no replay would fill: one made in the block by
-  NumPy or CuPy, such as a cast, or one of the arena's that no launch has written.
+- `Recording.add` refuses a launch on an array that no replay would fill: one that NumPy or CuPy
+  made in the block, for example by a cast, or one from the arena that no launch has written.
 - `Proof` replays from poisoned memory and compares every bit. It finds changes made without a
   launch, such as ``y *= 2``.
 """
@@ -26,27 +26,27 @@ _local = threading.local()
 
 
 class Recording:
-    """Runs the code of a ``with`` block once and keeps its launches, which `replay` runs again.
+    """Records the launches of a ``with`` block, which runs once; `replay` runs them again.
 
-    All that the code does on the device must be launches of kernels, on the same arrays every
-    time. Arrays that it makes come from an arena and go back there with their last reference:
-    what lives at the same time in the code has memory of its own.
+    The code may do nothing on the device but launch kernels, on the same arrays every time. Its new
+    arrays come from an arena, and their memory returns there with their last reference, so arrays
+    that live at the same time in the code do not share memory.
 
     Parameters
     ----------
     arena : Arena
         May serve several recordings whose replays never overlap.
     inputs : iterable of array
-        All other arrays that the code may use. They are kept as long as the recording.
+        All other arrays that the code may use. The recording keeps them alive.
     counter : array (1,) of int64, optional
-        Counts the steps on the device; see `stepped`.
+        Counter of steps on the device; see `stepped`.
     step : int
-        What the counter holds while the code is recorded.
+        Value of the counter while the code is recorded.
 
     Attributes
     ----------
     launches : list of Launch
-        What a replay runs, valid while the recording lives: it keeps the arrays.
+        The recorded launches, valid while the recording lives: it keeps the arrays alive.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Recording:
         self.launches: list[Launch] = []
         self._inputs: list[Array] = []
         self._ranges: list[tuple[int, int]] = []  # first and last address of the inputs
-        self._unwritten: list[tuple[int, int]] = []  # the same of the arena's arrays
+        self._unwritten: list[tuple[int, int]] = []  # the same of arena arrays not yet written
         self._replay: Launch | None = None
         for array in inputs if counter is None else (*inputs, counter):
             self.keep(array)
@@ -76,7 +76,7 @@ class Recording:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop; after an error there is nothing to replay."""
+        """Stop recording; after an error there is nothing to replay."""
         _local.recording = None
         if error is None:
             self._replay = self.arena.target.replayer(self.launches)
@@ -91,7 +91,7 @@ class Recording:
         self._ranges.append(self._range(array))
 
     def made(self, array: Array) -> None:
-        """Note that an array was taken from the arena: a launch must write it before it is read."""
+        """Note a new array of the arena: a launch must write it before another one reads it."""
         begin, end = self._range(array)
         self._unwritten = [old for old in self._unwritten if old[1] <= begin or end <= old[0]]
         self._unwritten.append((begin, end))
@@ -104,7 +104,7 @@ class Recording:
         Raises
         ------
         KernelError
-            If a replay would find another content in an array than the launch did.
+            If an array would have other content in a replay than it had in this launch.
         """
         written = []
         for parameter, array in arguments:
@@ -121,7 +121,7 @@ class Recording:
         self.launches.append(launch)
 
     def check_read(self, name: str, array: Array) -> None:
-        """Raise KernelError unless a replay fills an array, or its caller does, as an input."""
+        """Raise KernelError unless an array is an input, or a recorded launch has written it."""
         self._check_known(name, array)
         if _within(self._unwritten, self.arena.target.address(array)):
             raise KernelError(
@@ -141,7 +141,7 @@ class Recording:
         return begin, begin + array.nbytes
 
     def replay(self) -> None:
-        """Run the launches again, in order, on the stream of the arena."""
+        """Run the launches again, in order, on the arena's stream."""
         if self._replay is None:
             raise KernelError("nothing was recorded to its end, so there is nothing to replay")
         with self.arena.target.on(self.arena.stream):
@@ -149,19 +149,19 @@ class Recording:
 
 
 class Rehearsal(Recording):
-    """Runs the code of ``with`` blocks without its launches, and notes which kernels it needs.
+    """Runs the code of ``with`` blocks without launching, and notes which kernels it needs.
 
-    The arrays that the launches would fill are undefined: the code must not read them.
+    Arrays that the launches would fill stay uninitialised: the code must not read their values.
 
     Parameters
     ----------
     arena : Arena
-        Of the recordings to come, or another.
+        That of the recordings to come, or another.
 
     Attributes
     ----------
     jobs : dict of callable to None
-        Compiles one kernel each, in order of their first launches.
+        Functions that compile one kernel each, in the order of first launches.
     """
 
     def __init__(self, arena: Arena) -> None:
@@ -169,7 +169,7 @@ class Rehearsal(Recording):
         self.jobs: dict[Callable[[], Any], None] = {}
 
     def __exit__(self, *error: object) -> None:
-        """Stop; another block may follow."""
+        """Stop rehearsing; another block may follow."""
         _local.recording = None
 
     def keep(self, array: Array) -> None:
@@ -190,12 +190,12 @@ class Rehearsal(Recording):
 
 
 class Proof:
-    """Shows that recordings do what their code did: the same bits, from poisoned memory.
+    """Checks that a replay from poisoned memory gives the same bits as the recorded code.
 
     Parameters
     ----------
     state : sequence of array
-        Arrays that the code changes and reads again the next time; given before it runs.
+        Arrays that the code changes and reads again the next time, before it runs.
     """
 
     def __init__(self, state: Sequence[Array]) -> None:
@@ -207,7 +207,7 @@ class Proof:
         Raises
         ------
         KernelError
-            If there is a difference; the state is then as it was before the code.
+            If there is a difference; the state is then restored to that before the code ran.
         """
         for array in results:
             recordings[-1].check_read("the result", array)
@@ -226,7 +226,7 @@ class Proof:
 
     def _restore(self) -> None:
         for array, values in self._state:
-            if not _same_bits(array, values):  # so that a constant may be read-only
+            if not _same_bits(array, values):  # an unchanged array may be read-only
                 array[...] = values
 
 
@@ -245,15 +245,16 @@ def in_order(launches: list[Launch]) -> None:
 
 
 def current() -> Recording | None:
-    """Return the recording under way in this thread, if there is one."""
+    """Return this thread's current recording, or None."""
     return getattr(_local, "recording", None)
 
 
 def stepped(offset: int) -> tuple[int, Array | None]:
-    """Return what a kernel adds up to the offset of its random numbers: a number and a counter.
+    """Return a number and a counter whose sum, on the device, is the offset of random numbers.
 
-    Outside of a recording that is the offset itself and None. In one, each replay is to draw anew:
-    the counter moves on from step to step, and number + counter is the offset at the step recorded.
+    Outside of a recording these are the offset and None. In a recording, replays must draw other
+    numbers: the counter grows from step to step, and number + counter is `offset` at the recorded
+    step.
     """
     recording = current()
     if recording is None or recording.counter is None:

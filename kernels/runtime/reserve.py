@@ -1,4 +1,4 @@
-"""The memory of large NumPy arrays, kept for later ones."""
+"""Reuse of the memory of large NumPy arrays."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import numpy as np
 from .block import ALIGNMENT, Block
 from .types import Array, Shape
 
-_LEAST_KEPT = 2**17  # bytes: from here on malloc maps new pages for every array
+_LEAST_KEPT = 2**17  # bytes; for arrays this large, malloc maps new pages every time
 _MOST_KEPT = 2**27  # bytes
-_MOST_ARRAYS_KEPT = 64  # every new array searches them
+_MOST_ARRAYS_KEPT = 64  # each new array searches all of them
 
 
 class Reserve:
-    """Keeps the memory of dropped large NumPy arrays for later ones of the same size.
+    """Keeps the memory of large NumPy arrays, when these are gone, for arrays of the same size.
 
     The C library would return it to the system at once, and the page faults of new memory take
-    longer than most kernels do. Where too much is kept, the oldest is freed first.
+    longer than most kernels. If too much is kept, the oldest is freed first.
     """
 
     def __init__(self) -> None:
         self._kept: dict[int, Array] = {}  # id -> memory, in the order in which it came
 
     def array(self, shape: Shape, dtype: Any) -> Array:
-        """Return an uninitialised array; if it is large, its memory is kept when it is dropped."""
+        """Return an uninitialised array; if it is large, its memory comes back here later."""
         dtype = np.dtype(dtype)
         count = math.prod(shape) * dtype.itemsize
         if count < _LEAST_KEPT:
@@ -37,7 +37,7 @@ class Reserve:
         block = Block(address, count, partial(self._keep, memory))
         return np.asarray(block).view(dtype).reshape(shape)
 
-    # The garbage collector may call `_keep` at any moment, even in the middle of these two: they
+    # The garbage collector may call `_keep` at any moment, even within these two functions, so they
     # use only atomic operations of a dict.
     def _take(self, size: int) -> Array:
         for memory in list(self._kept.values()):

@@ -1,4 +1,4 @@
-"""Sources: programs that make each of their kernels once."""
+"""Sources: programs that create each of their kernels once."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from .target import Target
 
 
 class Source(Program):
-    """A program that makes each kernel once per target, element type and constants.
+    """A program that creates one kernel per entry point, target, element type and constants.
 
     Parameters
     ----------
     name, text
         As `Program` takes them.
     packaged : bool
-        Whether it is one of the package's, in `Source.all`.
+        Whether it belongs to the package and is listed in `Source.all`.
     **defaults
-        Constants of every kernel, unless a kernel sets them itself.
+        Constants of every kernel, unless a call of `kernel` gives others.
     """
 
     #: Every source of the package, in order of definition.

@@ -16,17 +16,17 @@ class Target(Protocol):
     name: str
     constants: dict[str, int]
     dtypes: tuple[str, ...]  #: floating types that kernels take here
-    #: Kernels copy an input that they read several times to shared memory if it is no larger than
-    #: this: what stays in a core's own cache, or 0 where other threads hide the latency.
+    #: Most bytes of an input, read several times, that kernels copy to shared memory: the size of a
+    #: core's own cache, or 0 where other threads hide the latency.
     near_bytes: int
-    #: Whether a block is one thread, whose outputs lie in the lanes of SIMD registers. Kernels with
-    #: a body for such blocks and one for blocks of many threads choose by it.
+    #: Whether a block is one thread that computes in SIMD lanes. It chooses between the two bodies
+    #: of kernels that have one for such blocks and one for blocks of many threads.
     in_lanes: bool
-    shared_bytes: int  #: the most shared memory that a block may have without being asked for
+    shared_bytes: int  #: most shared memory of a block without opting in to more
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """The precisions that float32 arrays can be multiplied in; see gemm.precision."""
+        """Precisions in which float32 arrays can be multiplied; see gemm.precision."""
 
     def binder(self, program: Program, entry: str, constants: dict[str, Any]) -> Binder:
         """Return a function that binds launches of one entry point, compiled or from the cache."""

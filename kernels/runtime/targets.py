@@ -1,4 +1,4 @@
-"""Which target an array or a device name stands for."""
+"""The target of an array or a device name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .target import Target
 from .types import Array
 
 _KDL_HOST = (1, 3)  # DLDeviceType of DLPack: kDLCPU and, pinned for a GPU, kDLCUDAHost
-# One of each: kernels, and the thread pool, belong to a target.
+# One target per device: kernels and the thread pool belong to it.
 _CPU = CpuTarget()
 _CUDA: dict[int, Target] = {}  # by device
 
@@ -27,24 +27,24 @@ def cpu_target() -> Target:
 def cuda_target(device: int = 0) -> Target:
     """Return the `cuda` target of one GPU."""
     if device not in _CUDA:
-        _CUDA.setdefault(device, cuda.CudaTarget(device))  # keeps the first of two threads'
+        _CUDA.setdefault(device, cuda.CudaTarget(device))  # of two threads, the first one's stays
     return _CUDA[device]
 
 
 def choose_target(device: str = "auto") -> tuple[Target, str | None]:
-    """Return the target for a device name and, where "auto" settled for `cpu`, why.
+    """Return the target for a device name and, if "auto" falls back to `cpu`, the reason.
 
     Parameters
     ----------
     device : {"auto", "cpu", "cuda"}
-        What the user asked for; of several GPUs, "cuda" is CuPy's current one.
+        The user's choice; "cuda" is CuPy's current GPU.
 
     Raises
     ------
     ValueError
         If the name is none of these.
     KernelError
-        If "cuda" was asked for and there is no working GPU.
+        If "cuda" is chosen and there is no working GPU.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device: got {device!r}, expected 'auto', 'cpu' or 'cuda'")
@@ -59,12 +59,12 @@ def choose_target(device: str = "auto") -> tuple[Target, str | None]:
 
 
 def as_array(name: str, value: Any) -> tuple[Target, Array]:
-    """Return a value as an array of its own device, without a copy, and that device's target.
+    """Return the target of a value's device, and the value as an array, without a copy.
 
     Raises
     ------
     TypeError
-        If the value is neither an array nor speaks DLPack, or not in terms that NumPy or CuPy know.
+        If the value is no array and does not speak DLPack, or NumPy or CuPy cannot take it so.
     """
     if isinstance(value, np.ndarray):
         return _CPU, value
@@ -76,7 +76,9 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
             f"{name}: got {type(value).__name__}, "
             "expected a NumPy or CuPy array or one that speaks DLPack"
         )
-    if hasattr(value, "is_neg") and value.is_neg():  # PyTorch exports the memory without its sign
+    if (
+        hasattr(value, "is_neg") and value.is_neg()
+    ):  # PyTorch would export the memory without the sign
         raise TypeError(f"{name}: got a negated view, expected a tensor after resolve_neg()")
     try:
         if value.__dlpack_device__()[0] in _KDL_HOST:

@@ -1,13 +1,15 @@
-// The thread pool that the blocks of a `cpu` launch are shared out over.
+// The thread pool that runs the blocks of a `cpu` launch.
 //
 // One job at a time: the caller and the workers take chunks of blocks from an atomic counter until
-// none is left. Which thread runs a block never changes a result, since blocks are independent.
-// Launches often follow each other closely, so a worker looks out for the next job for a while
-// before it sleeps; and a caller waits for the workers that have joined its job, not for those
-// that the system has not woken yet. The system likes to wake a worker on the caller's own core,
-// where it looks out at the caller's expense, and leaves it there for long: it goes elsewhere.
-// A caller who finds the pool busy, or whose process was forked after the workers started, runs
-// its blocks alone. The pool is never destroyed: workers may outlive static destructors.
+// none is left. Blocks are independent, so a result does not depend on which thread ran a block.
+//
+// Launches often follow each other closely, so a worker spins for a while before it sleeps; and a
+// caller waits only for workers that have joined its job, not for those that are still waking up.
+// Linux tends to wake a worker on the caller's own core and to leave it there, where it takes the
+// caller's time: such a worker moves to another core.
+//
+// If the pool is busy, or the process was forked after the workers started, the caller runs its
+// blocks alone. The pool is never destroyed: workers may outlive static destructors.
 #include <unistd.h>
 #ifdef __linux__
 #include <sched.h>
@@ -32,7 +34,7 @@ class Pool {
         try {
             for (; workers < threads - 1; ++workers) std::thread([this] { work(); }).detach();
         } catch (const std::system_error &) {
-            // The process may start no more threads: those there are will do.
+            // The system allows no more threads: go on with those that have started.
         }
     }
 
@@ -102,7 +104,7 @@ class Pool {
         }
     }
 
-    // The core that this thread runs on, and going to another one that the process may use.
+    // core(): the core that this thread runs on. leave(): moves to another allowed core.
 #ifdef __linux__
     static int core() { return sched_getcpu(); }
     void leave(int busy) const {
@@ -111,14 +113,14 @@ class Pool {
         CPU_CLR(busy, &others);
         sched_setaffinity(0, sizeof others, &others);
     }
-    cpu_set_t allowed{};  // when the pool was made
+    cpu_set_t allowed{};  // cores that the process could use when the pool was made
 #else
     static int core() { return -1; }
     void leave(int) const {}
 #endif
 
-    // Some 100 microseconds of turns: more than Python takes between two calls. To wake a thread
-    // takes up to half as long.
+    // Some 100 microseconds of spinning: longer than Python takes between two launches. Waking a
+    // thread takes up to half as long.
     static constexpr int SPINS = 5000;
 
     static void relax() {
@@ -134,7 +136,7 @@ class Pool {
     std::mutex caller, mutex;
     std::condition_variable wake, finished;
     Job job{};
-    // Each on a cache line of its own: the others are written while a worker looks at one.
+    // On cache lines of their own: the others are written while workers poll one of them.
     alignas(64) std::atomic<long long> next{0};
     alignas(64) std::atomic<long long> generation{0};
     // Changed under the mutex.

@@ -1,8 +1,8 @@
 """Functions of `torch.nn.functional`, with gradients, computed by these kernels.
 
 Names, order and defaults of the arguments are PyTorch's, images are (N, C, H, W), and gradients and
-`torch.compile` work as usual. Images and filters lie in memory as `torch.channels_last` has them:
-tensors of that format are taken and returned without a copy, others are converted once, and images
+`torch.compile` work as usual. The kernels take images and filters in the memory format
+`torch.channels_last`: such tensors are not copied, others are converted at each call, and images
 are returned in that format. Tensors are float32 or float64 on a CPU; on a GPU also float16 and
 bfloat16, and the kernels run on PyTorch's current stream. Gradients are those of `torch.autograd`
 in reverse mode, and `torch.vmap` works; differentiating twice, forward mode and the gradients of
@@ -100,7 +100,7 @@ def max_pool2d(
     kernel_size : int or (h, w)
         Taps of the window.
     stride : int or (h, w), optional
-        Pixels between neighbouring windows; the kernel's size where not given.
+        Pixels between neighbouring windows; the kernel's size by default.
     padding : int or (h, w)
         Pixels around the image, which are never a maximum.
     dilation : int or (h, w)

@@ -98,7 +98,7 @@ def _no_gradients(ctx: Any, *_: Any) -> Any:
 
 
 def _to_kernels(value: Any) -> Any:
-    """Return a tensor with its channels last and contiguous, for the kernels to take by DLPack."""
+    """Return a tensor with channels last and contiguous, as the kernels take it by DLPack."""
     if not isinstance(value, torch.Tensor):
         return value
     value = value.detach()
@@ -106,7 +106,7 @@ def _to_kernels(value: Any) -> Any:
 
 
 def _from_kernels(array: Any) -> Any:
-    """Return an array, taken by DLPack, as a tensor with its channels second."""
+    """Return an array as a tensor, by DLPack, with channels second."""
     tensor = torch.from_dlpack(array)
     if tensor.numel() == 0:  # NumPy's strides are then 0, unlike those of PyTorch and of the fakes
         tensor = torch.empty_like(tensor, memory_format=torch.contiguous_format)
@@ -114,7 +114,7 @@ def _from_kernels(array: Any) -> Any:
 
 
 def _on_current_stream(device: Any) -> AbstractContextManager[Any]:
-    """Make PyTorch's current stream on a GPU CuPy's; on a CPU, do nothing."""
+    """On a GPU, make PyTorch's current stream CuPy's current one; on a CPU, do nothing."""
     if device.type != "cuda":
         return nullcontext()
     reason = unavailable()
