@@ -1,29 +1,27 @@
-// The gradients of convolution, max-pooling and ReLU in one, without what is zero in them, on
-// `cpu`; on `cuda` unpool.cu writes the convolution's own gradient out, and conv2d.cu goes on with
-// it.
+// The gradients of fused convolution, max-pooling and ReLU on `cpu`, which skip zeros. (On `cuda`,
+// unpool.cu writes the gradient of the convolution's output, and conv2d.cu multiplies it.)
 //
-//   Of the pixels in a pooling window the gradient reaches only the maximum, and not even that
-//   where the ReLU clipped. With g[p, f] = 0 where y[p, f] <= 0, else dy[p, f], for window p and
-//   filter f, whose maximum lies at place q = argmax[p, f]:
+//   Of the pixels in a pooling window, the gradient reaches only the maximum, and none if the ReLU
+//   clipped it. For window p and filter f with the maximum at place q = argmax[p, f], and
+//   g[p, f] = dy[p, f], or 0 where y[p, f] <= 0:
 //
 //   dx[taps under (p, q)] += g[p, f] * w[f, :]
 //   dw[f, :]              += g[p, f] * x[taps under (p, q)]        db[f] += g[p, f]
 //
-//   That is a quarter of the dense products for windows of 2 x 2, and the gradient of the
-//   convolution's own output is never written.
+//   For windows of 2 x 2 these are a quarter of the products, and the gradient of the convolution's
+//   output is never written.
 //
-// shapes   x, dx (N, H, W, C); y, dy, argmax (N, PH, PW, F). One image with its padding lies in
-//          shared memory. Filters and their gradients are (F, rows, run), a row of `run` columns
-//          being the KW * C of a row of taps rounded up to whole vectors, or all taps where they
-//          are one run
+// shapes   x, dx (N, H, W, C); y, dy, argmax (N, PH, PW, F). Shared memory holds one image with its
+//          padding. Filters and their gradients are (F, rows, run): `run` is the KW * C elements of
+//          a row of taps, or all taps where they are one run, rounded up to whole registers
 // bytes    x, y, dy, argmax and dx once; filters and partial gradients from cache
-// geometry a block takes a share of the images, a thread ROWS x VECTORS vectors of filter columns.
-//          Partial sums, a block's (F, rows, run) and then its biases (F), are added up in order
-//          afterwards
+// geometry a block takes a share of the images, a thread ROWS x VECTORS registers of columns of
+//          filters. The partial sums of the blocks, (F, rows, run) and then the biases (F), are
+//          added up in order afterwards
 #include "dialect/dialect.cuh"
 #include "common/window.cuh"
 
-// What a thread sums up in registers; the runtime passes what fits the filter, editors get these.
+// Registers of sums of a thread: the runtime passes what fits the filter, editors see these.
 #ifndef ROWS
 #define ROWS 1
 #define VECTORS 1
@@ -32,14 +30,13 @@
 using lanes_t = Simd<acc_t>::type;
 using index_t = Simd<acc_t>::index;
 constexpr int LANES = Simd<acc_t>::LANES;
-constexpr int BITS = 31;  // of an int that stand for a window each, all but the sign
+constexpr int BITS = 31;  // windows per int, one per bit; the sign is not used
 
-// A pooling window of KH x KW pixels of the convolution's output, PH x PW of them in an image; the
-// image in shared memory, and the size of its strips there, 0 if it has none; the rows of taps of a
-// filter, and their columns.
+// PH x PW pooling windows of KH x KW pixels in an image; height and width of the image in shared
+// memory, and the elements of its strips there, or 0; rows of a filter's taps, and their columns.
 struct Pool { int PH, PW, KH, KW, height, width, strips, rows, run; };
 
-// An image with its padding, and what vectors reach past it.
+// An image with its padding, and room for the register that reaches past its end.
 struct Canvas {
     acc_t *pixels;
     const Window &g;
@@ -71,8 +68,8 @@ struct Canvas {
         });
     }
 
-    // A strip (height, KW, C) for every column of outputs: all taps of a place are one run there.
-    // What a vector writes past its row, the next one overwrites.
+    // Cuts a strip (height, KW, C) for each column of outputs, in which all taps of an output are
+    // one run. A register may write past its row; the next row overwrites that.
     __device__ void cut(acc_t *strips) const {
         const int length = g.KW * C;
         BLOCK_STRIDE(ow, pool.PW * pool.KW) {
@@ -84,7 +81,7 @@ struct Canvas {
         }
     }
 
-    // Where the taps of place q of pooling window p begin, in the strips if there are any.
+    // The first tap of place q of pooling window p: in the strips, if there are any.
     __device__ int place(int p, int q) const {
         const int oh = p / pool.PW * pool.KH + q / pool.KW;
         const int ow = p % pool.PW * pool.KW + q % pool.KW;
@@ -93,9 +90,9 @@ struct Canvas {
     }
 };
 
-// A filter's columns in parts, one for each thread's registers.
+// A filter's columns, divided into parts that fit a thread's registers.
 struct Parts {
-    int run, across, count;  // columns of a row of taps, parts of it, parts in all
+    int run, across, count;  // columns of a row of taps, parts of a row, parts in all
 
     __device__ Parts(const Pool &pool)
         : run(pool.run), across(run / (VECTORS * LANES)), count(pool.rows / ROWS * across) {}
@@ -103,7 +100,7 @@ struct Parts {
     __device__ int column(int part) const { return part % across * VECTORS * LANES; }
 };
 
-// ROWS x VECTORS vectors in registers, `pitch` elements from row to row in memory.
+// ROWS x VECTORS registers of sums; in memory, rows are `pitch` elements apart.
 struct Registers {
     lanes_t sum[ROWS][VECTORS];
 
@@ -119,7 +116,7 @@ struct Registers {
     }
 };
 
-// The first image of a block's share; the next block's is the end of it.
+// The first image of a block's share, which ends where the next block's begins.
 __device__ inline int share(int images, unsigned block) {
     return int((int64)images * block / gridDim.x);
 }
@@ -143,7 +140,7 @@ KERNEL conv2d_pool_filter_gradient(const T *__restrict__ dy, const T *__restrict
     BLOCK_STRIDE(i, F * (columns + 1)) partial[i] = 0;
     for (int n = share(images, blockIdx.x); n < share(images, blockIdx.x + 1); ++n) {
         const int64 first = (int64)n * windows * F;
-        __syncthreads();  // the canvas is clear, or no longer read
+        __syncthreads();  // the canvas is cleared, or no longer read
         canvas.take(x + (int64)n * g.H * g.W * C);
         BLOCK_STRIDE(i, ceil_div(F, LANES)) {
             const int f = i * LANES;
@@ -161,8 +158,8 @@ KERNEL conv2d_pool_filter_gradient(const T *__restrict__ dy, const T *__restrict
             }
             store_first(bias + f, sum, F - f);
         }
-        __syncthreads();          // canvas and bits are whole
-        if constexpr (LANES > 1)  // with the one thread that a block has then
+        __syncthreads();          // canvas and bits are complete
+        if constexpr (LANES > 1)  // then a block has one thread
             if (pool.strips) canvas.cut(strips);
         const acc_t *pixels = pool.strips ? strips : memory;
         BLOCK_STRIDE(item, F * parts.count) {

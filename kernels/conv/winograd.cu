@@ -1,9 +1,9 @@
-// Convolution with 3 x 3 filters at stride 1 by Winograd's minimal filtering, and its gradients.
+// Convolution with 3 x 3 filters at stride 1 by Winograd's algorithm, and its gradients.
 //
-//   A tile of 4 x 4 outputs needs 36 products a channel and filter where its windows have 144 taps:
-//   both are taken as polynomials, which are multiplied by their values at some points. With d the
-//   6 x 6 pixels under the tile's windows, g a filter of one channel, and B^T, G, A^T from the
-//   points 0, +-a, +-b and infinity, where a = 3/4, b = 3/2 and q = a^2 b^2,
+//   A tile of 4 x 4 outputs takes 36 products per channel and filter instead of 144: pixels and
+//   taps are evaluated as polynomials at a few points and multiplied there. With d the 6 x 6 pixels
+//   under the tile's windows, g one channel of a filter, and B^T, G, A^T from the points 0, +-a,
+//   +-b and infinity, where a = 3/4, b = 3/2 and q = a^2 b^2,
 //
 //         q   0  -a^2-b^2   0     1  0         1/q   0    0           1  1  1  1  1  0
 //         0 -ab^2  -b^2     a     1  0         k     ka   ka^2        0  a -a  b -b  0
@@ -18,9 +18,9 @@
 //   filter gradient  dg = G^T (sum over tiles of v . (A dy A^T)) G
 //
 //   where . multiplies point by point: for each of the 36 points a GEMM over tiles, channels and
-//   filters. The input gradient is the forward convolution of dy with the filters turned over.
-//   Errors are about twice those of the plain sum; with the usual points 0, +-1, +-2 it would be
-//   eight times. A value that is not finite reaches every output of the tiles that it is under.
+//   filters. The input gradient is the forward convolution of dy with flipped filters. Errors are
+//   about twice those of the plain sum; with the usual points 0, +-1, +-2 they would be eight
+//   times as large. A value that is not finite reaches every output of each tile that reads it.
 //
 //   A. Lavin, S. Gray: Fast Algorithms for Convolutional Neural Networks, 2015.
 //   B. Barabasz et al.: Error Analysis and Improving the Accuracy of Winograd Convolution for Deep
@@ -28,11 +28,11 @@
 //
 // shapes   x (N, H, W, C), y (N, OH, OW, F), transformed filters u (36, C, width); in shared memory
 //          v (36, chunk, depth) and products (36, chunk, width) of a chunk of tiles; depth is C
-//          rounded up to whole micro-tiles, width F to whole registers
-// bytes    x 2.25 times, from cache; y once; u once a chunk
-// geometry a block takes a chunk of tiles, and of few a part of the filters (the filter gradient:
-// chunk after chunk of its share), a
-//          thread micro-tiles of ROWS x up to 3 registers of one point's product
+//          rounded up to whole micro-tiles, width is F rounded up to whole registers
+// bytes    x 2.25 times, from cache; y once; u once per chunk
+// geometry forward: a block computes one chunk of tiles, for a part of the filters if there are few
+//          chunks; filter gradient: a block adds up the chunks of its share of the tiles. A thread
+//          computes micro-tiles of ROWS x up to 3 registers of one point's product
 #include "dialect/dialect.cuh"
 #include "pooling/maximum.cuh"
 #include "norm/moments.cuh"
@@ -40,26 +40,26 @@
 #include "conv/winograd_axes.cuh"
 
 constexpr int POINTS = SIDE * SIDE;  // of a tile
-// Of a micro-tile. With 3 vectors its sums take 24 of AVX-512's 32 registers, 12 of AVX2's 16. With
-// one it is taller: a sum waits some cycles for the one before it, and others must fill them.
+// Rows of a micro-tile. With 3 registers of columns, its sums take 24 of AVX-512's 32 registers, 12
+// of AVX2's 16. With one, it is TALL: more independent sums hide the latency of an addition.
 constexpr int ROWS = sizeof(lanes_t) == 64 ? 8 : LANES > 1 ? 4 : 2;
 constexpr int TALL = LANES > 1 ? 2 * ROWS : ROWS;
 
 template <int N> struct Number { static constexpr int value = N; };
 
-// The rows of the micro-tiles of matrices so wide.
+// The rows of micro-tiles, for matrices of this width.
 __device__ inline int height(int width) { return width == LANES ? TALL : ROWS; }
 
-// An image's tiles, how many of them a block takes at a time, and the rounded C and F.
+// Rows and columns of an image's tiles, tiles of a chunk, and the rounded C and F.
 struct Tiles { int rows, columns, chunk, depth, width; };
 
-// From one point's matrix to the next one's: a cache line more than it has, for points a power of
-// two apart would fall into the same few lines of a cache.
+// Elements from one point's matrix to the next one's. A cache line of padding is added: at a power
+// of two, all points would compete for the same few lines of a cache.
 __device__ inline int64 pitch(int rows, int columns) { return (int64)rows * columns + 16; }
 
 // ---- transforms of tiles ------------------------------------------------------------------------
 
-// A tile, by the place of its first output.
+// A tile: its image, and the position of its first output.
 struct Tile {
     int64 n;
     int h, w;
@@ -69,7 +69,7 @@ struct Tile {
         const int rest = number - image * tiles.rows * across, row = rest / across;
         n = image, h = row * TILE, w = (rest - row * across) * TILE;
     }
-    // Makes it the next one.
+    // Moves on to the next tile.
     __device__ void advance(Tiles tiles) {
         if ((w += TILE) == tiles.columns * TILE) w = 0, h += TILE;
         if (h == tiles.rows * TILE) h = 0, ++n;
@@ -80,13 +80,13 @@ struct Tile {
     }
 };
 
-// Writes the points (36, chunk, length) of `count` tiles of images (N, H, W, C): what an axis'
-// transform makes of the pixels from (-top, -left) of a tile's first output on, zero outside the
-// image. Rows from `count` to `rounded` become zero.
+// Writes the points (36, chunk, length) of `count` tiles of images (N, H, W, C). A tile's pixels
+// begin at (-top, -left) from its first output, are zero outside the image, and are transformed
+// along both axes. Rows from `count` to `rounded` become zero.
 template <class Axis>
 __device__ void transform(const T *images, int H, int W, int C, int top, int left, Tiles tiles,
                           int first, int count, int rounded, int length, acc_t *points) {
-    constexpr int NEW = Axis::FROM - TILE;    // the pixels from here on are new to the tiles around
+    constexpr int NEW = Axis::FROM - TILE;    // no earlier tile has read pixels from here on
     constexpr int AHEAD = 16384 / sizeof(T);  // twice as far as usual: a product comes in between
     const int64 step = pitch(tiles.chunk, length), line = (int64)W * C;
     BLOCK_STRIDE(t, rounded) {
@@ -94,7 +94,7 @@ __device__ void transform(const T *images, int H, int W, int C, int top, int lef
         const int h = tile.h - top, w = tile.w - left;
         const T *source = images + ((tile.n * H + h) * W + w) * C;
         for (int c = 0; c < length; c += LANES) {
-            int channels[Axis::FROM];  // of a column of pixels, none outside the image
+            int channels[Axis::FROM];  // of each column of pixels; 0 outside the image
             UNROLL for (int j = 0; j < Axis::FROM; ++j) channels[j] =
                 t < count && unsigned(w + j) < unsigned(W) ? C - c : 0;
             acc_t *const to = points + t * length + c;
@@ -114,7 +114,7 @@ __device__ void transform(const T *images, int H, int W, int C, int top, int lef
 
 // ---- products -----------------------------------------------------------------------------------
 
-// Which index of operand A has its neighbours in memory.
+// The index of operand A whose neighbours are neighbours in memory.
 enum class Neighbours { ROWS, K };
 
 // c (R, V vectors) = or += sum over k of a[row, k] * b[k, :].
@@ -123,10 +123,10 @@ __device__ __forceinline__ void multiply(const acc_t *a, int length, const acc_t
                                          int K, acc_t *c, bool add) {
     constexpr bool BY_ROW = NEIGHBOURS == Neighbours::K;
     lanes_t sum[R][V] = {};
-    if (!BY_ROW && add)  // only sums over tiles go on
+    if (!BY_ROW && add)  // only the filter gradient adds to earlier sums
         UNROLL for (int i = 0; i < R; ++i) UNROLL for (int v = 0; v < V; ++v) sum[i][v] =
             load_lanes(c + i * width + v * LANES);
-    // Four rows share a pointer: there are fewer registers for addresses than rows.
+    // Four rows share a pointer, since there are fewer registers for addresses than rows.
     const acc_t *row[(R + 3) / 4];
     UNROLL for (int i = 0; i < R; i += 4) row[i / 4] = a + i * (BY_ROW ? length : 1);
     for (int k = 0; k < K; ++k, b += width) {
@@ -150,8 +150,9 @@ template <typename E> struct Matrices {
         : data(data), length(length), step(pitch(rows, length)) {}
 };
 
-// c (36, rows, width) = or += a (36, rows, K) times b (36, K, width), from the `first` register of
-// columns up to `end`. Rows are rounded up to whole micro-tiles, a few to half of one.
+// c (36, rows, width) = or += a (36, rows, K) times b (36, K, width), for the registers of columns
+// from `first` to `end`. Rows are rounded up to whole micro-tiles, or to half of one if that is
+// enough.
 template <Neighbours NEIGHBOURS>
 __device__ void multiply(Matrices<const acc_t> a, Matrices<const acc_t> b, Matrices<acc_t> c,
                          int rows, int K, int first, int end, bool add) {
@@ -190,17 +191,18 @@ __device__ void multiply(Matrices<const acc_t> a, Matrices<const acc_t> b, Matri
 
 // ---- kernels ------------------------------------------------------------------------------------
 
-// Where the products lie, behind the points.
+// The products, which follow the points in shared memory.
 __device__ inline acc_t *products_of(acc_t *points, const Tiles &tiles) {
     return points + POINTS * pitch(tiles.chunk, tiles.depth);
 }
 
-// Where the filters begin that the block's neighbours along y take, whole registers of them.
+// The first filter of the part that block `block` along y computes; parts are whole registers.
 __device__ inline int first_filter(const Tiles &tiles, unsigned block) {
     return tiles.width / LANES * block / gridDim.y * LANES;
 }
 
-// Gives take(tile, f, its 4 x 4 outputs) the convolution, a vector of filters from f on at a time.
+// Calls take(tile, f, outputs) with the 4 x 4 outputs of each tile, for a register of filters from
+// f on at a time.
 template <class Take>
 __device__ __forceinline__ void convolve(acc_t *points, const T *x, const acc_t *u, Window g,
                                          Tiles tiles, int count, int C, const Take &take) {
@@ -228,9 +230,9 @@ __device__ __forceinline__ void convolve(acc_t *points, const T *x, const acc_t 
     }
 }
 
-// u (36, rows, width): of the filters (F, 3, 3, C), row c and column f, or, TURNED over for the
-// input gradient, row f and column c; zero from the last column on. Where `changed` (F) is given
-// and zero for all filters, u is theirs already.
+// u (36, rows, width) of the filters (F, 3, 3, C): row c and column f or, flipped for the input
+// gradient (`turned`), row f and column c; zero past the last column. If `changed` (F) is given and
+// zero for all filters, u is up to date already.
 KERNEL winograd_filters(const T *__restrict__ w, const int *__restrict__ changed,
                         acc_t *__restrict__ u, int F, int C, int width, int turned) {
     int stale = !changed;
@@ -259,15 +261,15 @@ KERNEL winograd_filters(const T *__restrict__ w, const int *__restrict__ changed
     }
 }
 
-// y = the convolution, plus b unless it is null, clipped below at zero when relu is set; and unless
-// they are null the moments of y, each block's tiles a chunk.
+// y = the convolution, plus b unless that is null, clipped below at zero if relu is set. Unless
+// they are null, writes the moments of y; the tiles of a block are one chunk.
 KERNEL winograd_forward(const T *__restrict__ x, const acc_t *__restrict__ u,
                         const T *__restrict__ b, T *__restrict__ y, acc_t *__restrict__ means,
                         acc_t *__restrict__ squares, int *__restrict__ counts, Window g,
                         Tiles tiles, int count, int C, int F, int relu) {
     DYNAMIC_SHARED(acc_t, memory);
     const bool past = past_caches<T>((int64)count * TILE * TILE, F);
-    // A tile's pivot, mean from it and squares replace its first products, no longer needed.
+    // A tile's pivot, mean and squares are stored over its first products, no longer needed.
     const int64 step = pitch(tiles.chunk, tiles.width);
     acc_t *const pivots = products_of(memory, tiles), *own = pivots + step, *spread = own + step;
     const int first = blockIdx.x * tiles.chunk;
@@ -285,7 +287,7 @@ KERNEL winograd_forward(const T *__restrict__ x, const acc_t *__restrict__ u,
         if (!means) return;
         const lanes_t pivot = value[0][0];
         const int outputs = at.outputs(g);
-        // Row by row, for a sum waits for the one before it.
+        // A sum per row: independent additions hide each other's latency.
         const auto sum = [&](auto whole, const auto &of) {
             lanes_t sums[TILE] = {};
             UNROLL for (int i = 0; i < TILE; ++i) UNROLL for (int j = 0; j < TILE; ++j) {
@@ -309,7 +311,7 @@ KERNEL winograd_forward(const T *__restrict__ x, const acc_t *__restrict__ u,
         store_lanes(spread + place, square);
     });
     if (!means) return;
-    __syncthreads();  // the moments of all tiles are there
+    __syncthreads();  // the moments of all tiles are written
     const int begin = first_filter(tiles, blockIdx.y), here = smaller(tiles.chunk, count - first);
     const int end = smaller(first_filter(tiles, blockIdx.y + 1), F);
     for_channels(end - begin, [&](int channel, auto width) {
@@ -327,8 +329,8 @@ KERNEL winograd_forward(const T *__restrict__ x, const acc_t *__restrict__ u,
     });
 }
 
-// y, argmax (N, OH / 2, OW / 2, F) = the maxima over 2 x 2 outputs of the convolution plus b,
-// clipped below at zero, and where they lie.
+// y (N, OH / 2, OW / 2, F) = the maxima of 2 x 2 outputs of the convolution plus b, clipped below
+// at zero; argmax is their place among the four.
 KERNEL winograd_pool_forward(const T *__restrict__ x, const acc_t *__restrict__ u,
                              const T *__restrict__ b, T *__restrict__ y, uint8 *__restrict__ argmax,
                              Window g, Tiles tiles, int count, int C, int F) {

@@ -1,9 +1,9 @@
-// The transforms of winograd.cu: along an axis, each takes FROM numbers and leaves TO of them.
+// The transforms of winograd.cu along one axis: each turns FROM numbers into TO numbers.
 #pragma once
 
 #include "dialect/lanes.cuh"
 
-constexpr int TILE = 4, SIDE = 6;  // of a tile along an axis: outputs, points
+constexpr int TILE = 4, SIDE = 6;  // outputs and points of a tile along an axis
 
 // Powers of a and b, and the other constants of the matrices.
 constexpr acc_t A1 = 0.75, A2 = A1 * A1, A3 = A1 * A2, B1 = 1.5, B2 = B1 * B1, B3 = B1 * B2;
@@ -69,7 +69,7 @@ struct ToTaps {
     }
 };
 
-// Gives put(i, j, value) what becomes of value = get(i, j) along both axes, by columns first.
+// Transforms the values get(i, j) along both axes, columns first, and calls put(i, j, value).
 template <class Axis, class Get, class Put>
 __device__ __forceinline__ void along_both(const Get &get, const Put &put) {
     lanes_t p[Axis::TO][Axis::FROM];

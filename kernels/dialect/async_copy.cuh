@@ -1,7 +1,7 @@
 // Copies from global to shared memory that run beside the arithmetic (`cp.async`, from sm_80 on).
 //
-//   copy_elements<N>(to, from, inside)   begins a copy of N elements, or of zeros where `from` is
-//                                        not inside an array; of elements of 2 bytes at once
+//   copy_elements<N>(to, from, inside)   begins a copy of N elements, or of zeros if `from` is not
+//                                        inside the array; copies at once if that is 2 bytes
 //   copy_async<BYTES>(to, from, valid)   begins a copy of 4, 8 or 16 BYTES; only the first `valid`
 //                                        are read, the others become zero
 //   commit_copies()                      makes a group of this thread's copies since its last group
@@ -19,8 +19,8 @@ template <int BYTES>
 __device__ inline void copy_async(void *to, const void *from, int valid = BYTES) {
     static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "4, 8 or 16 bytes");
     const uint32 shared = uint32(__cvta_generic_to_shared(to));
-    // Through the first-level cache, where windows meet their neighbours' pixels, and blocks of a
-    // multiprocessor each other's filters.
+    // .ca: through the L1 cache, which holds pixels that neighbouring windows share and filters
+    // that blocks of a multiprocessor share.
     asm volatile("cp.async.ca.shared.global [%0], [%1], %3, %2;" ::"r"(shared), "l"(from),
                  "r"(valid), "n"(BYTES)
                  : "memory");

@@ -1,8 +1,9 @@
 // The AVX-512 intrinsics that the dialect uses, by their names in <immintrin.h>.
 //
-// GCC takes half a second to read that header, longer than it compiles most kernels. Its functions
-// wrap builtins of the compiler, which need no header: those used here are wrapped once more. Other
-// compilers, a GCC that lacks one of these builtins, and the first processors with AVX-512 read it.
+// GCC takes half a second to read that header, longer than to compile most kernels. The header's
+// functions wrap compiler builtins; the ones used here are wrapped again without it. Other
+// compilers include the header, and so does a GCC that lacks one of the builtins or compiles for
+// the first processors with AVX-512.
 #pragma once
 
 #if defined(__has_builtin) && defined(__AVX512BW__) && defined(__AVX512VL__) && !defined(__clang__)
@@ -32,7 +33,7 @@ typedef unsigned char __mmask8;
 #define INTRINSIC static inline __attribute__((always_inline, artificial))
 #define ALL_16 __mmask16(-1)
 #define ALL_8 __mmask8(-1)
-#define ROUNDING 4  // as the processor is set
+#define ROUNDING 4  // the processor's current rounding mode
 
 INTRINSIC __m512 _mm512_set1_ps(float a) { return a - __m512{}; }
 INTRINSIC __m512d _mm512_set1_pd(double a) { return a - __m512d{}; }

@@ -1,9 +1,9 @@
-// The dialect: all that a kernel may rely on besides plain CUDA C++.
+// The dialect: all that a kernel may use besides plain CUDA C++.
 //
 // One text, two targets. Under NVRTC (`cuda`) the words mean what CUDA says. Under a C++ compiler
 // (`cpu`) a block has ONE thread: barriers vanish, a block-stride loop is a plain loop that the
-// compiler vectorises, and LANES consecutive elements form one SIMD register. A header that needs
-// another text for each asks for __CUDACC__.
+// compiler vectorises, and LANES consecutive elements form one SIMD register. A header with
+// different text for the targets tests __CUDACC__.
 //
 // A kernel is correct for any block size that its static_asserts admit, 1 included.
 #pragma once
@@ -14,7 +14,7 @@
 #include "dialect/dialect_cpu.cuh"
 #endif
 
-// The element type of the arrays; the runtime defines TYPE_T, editors get float.
+// The element type of the arrays; the runtime defines TYPE_T, editors see float.
 #ifndef TYPE_T
 #define TYPE_T float
 #endif
@@ -36,10 +36,10 @@ template <typename E> __device__ inline E smaller(E a, E b) { return b < a ? b :
 template <typename E> __device__ inline E larger(E a, E b) { return a < b ? b : a; }
 __device__ inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
-// NaN has no value of its own in a comparison with itself; CuPy compiles without -ffast-math.
+// NaN is not equal to itself. (CuPy compiles without -ffast-math.)
 template <typename E> __device__ inline bool is_nan(E value) { return value != value; }
 
-// Copies elements `begin` to `end` of `length`, STEP apart in `out`, with zeros around them.
+// Writes `length` elements, STEP apart, to `out`: the source's from `begin` to `end`, else zeros.
 template <int STEP, typename To, typename From>
 __device__ __forceinline__ void copy_between(To *out, const From *source, int begin, int end,
                                              int length) {
@@ -52,4 +52,4 @@ __device__ __forceinline__ void copy_between(To *out, const From *source, int be
 }
 
 #define KERNEL extern "C" __global__ void
-#define OTHER_KERNEL template <int> __global__ void  // an entry point that nobody launches
+#define OTHER_KERNEL template <int> __global__ void  // an entry point that is not compiled

@@ -1,16 +1,16 @@
-// exp of a SIMD register on `cpu`, where a call of the library's would take one lane at a time.
+// exp of a SIMD register on `cpu`; the C library's exp would take one lane at a time.
 //
 //   exp(x) = 2^n exp(r),  n = x / log 2 to the nearest,  r = x - n log 2, |r| <= log(2) / 2
 //
-// exp(r) by its Taylor series, as far as the last term still counts. Within an ulp; gradual
-// underflow, infinities and NaN are as they must be.
+// exp(r) by its Taylor series, up to the last term that changes the result. The error is below one
+// ulp; gradual underflow, infinities and NaN are right.
 #pragma once
 
 template <typename E> struct ExpConstants;
 template <> struct ExpConstants<float> {
     static constexpr int TERMS = 7, FRACTION_BITS = 23, BIAS = 127;
-    static constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: what is added to it loses fractions
-    static constexpr float LEAST = -104.0f, MOST = 89.0f;  // 0 and infinity from here on
+    static constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: adding it rounds to whole numbers
+    static constexpr float LEAST = -104.0f, MOST = 89.0f;  // exp is 0 below, infinity above
     static constexpr float LOG2_HIGH = 0.693359375f, LOG2_LOW = -2.12194440e-4f;
 };
 template <> struct ExpConstants<double> {
@@ -21,8 +21,8 @@ template <> struct ExpConstants<double> {
     static constexpr double LOG2_LOW = 1.90821492927058770002e-10;
 };
 
-// clamped: x between LEAST and MOST; NaN, as the second operand, stays.
-// scaled: value * 2^n, where n + ROUND was rounded to `shifted`.
+// clamped: x limited to LEAST and MOST; NaN stays, since it is the second operand.
+// scaled: value * 2^n, where `shifted` is n + ROUND.
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
 template <typename E> static inline __m512 clamped(__m512 x) {
     using K = ExpConstants<float>;
@@ -46,7 +46,7 @@ template <typename E, typename V> static inline V clamped(V x) {
 template <typename E, typename V> static inline V scaled(V value, V shifted) {
     using K = ExpConstants<E>;
     using N = decltype(value < value);
-    // In two halves, for 2^n may be beyond the exponents of normal numbers.
+    // In two halves, since 2^n may be out of the range of normal numbers.
     const N n = (N)shifted - (N)(K::ROUND - V{}), half = n >> 1;
     const V low = (V)((half + K::BIAS) << K::FRACTION_BITS);
     const V high = (V)((n - half + K::BIAS) << K::FRACTION_BITS);

@@ -1,4 +1,4 @@
-// The SIMD register that sums are taken in, LANES elements: on `cuda` one.
+// lanes_t: the SIMD register of sums, LANES elements of acc_t; on `cuda` one element.
 #pragma once
 
 #include "dialect/dialect.cuh"

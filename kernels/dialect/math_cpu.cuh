@@ -1,7 +1,7 @@
 // The functions that <math.h> and CUDA have in common, for a C++ compiler.
 //
-// The compiler knows them without that header, which takes it longer to read than a small kernel to
-// compile. The kernels here call few of them; one of somebody else may call any.
+// They wrap compiler builtins, because reading <math.h> takes longer than compiling a small kernel.
+// The kernels here call few of them, but a user's kernel may call any.
 #pragma once
 
 #define OF_ONE(name)                                                        \

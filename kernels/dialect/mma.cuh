@@ -9,8 +9,8 @@
 //   d[0], d[1]  row g,              columns 2t, 2t + 1
 //   d[2], d[3]  row g + 8,          columns 2t, 2t + 1
 //
-// Every lane of the warp must call mma(). It needs sm_80, or sm_75 for Fp16; `cpu`, whose blocks
-// have one thread, has no such word.
+// Every lane of the warp must call mma(). It needs sm_80, or sm_75 for Fp16; `cpu` does not have
+// it, since its blocks have one thread.
 #pragma once
 
 #include "dialect/dialect.cuh"
@@ -40,7 +40,7 @@ MMA(Fp16, MMA_TEXT("m16n8k16", "f16", "%4, %5, %6, %7", "%8, %9"))
 MMA(Bf16, MMA_TEXT("m16n8k16", "bf16", "%4, %5, %6, %7", "%8, %9"))
 MMA(Tf32, MMA_TEXT("m16n8k8", "tf32", "%4, %5, %6, %7", "%8, %9"))
 #elif __CUDA_ARCH__ >= 750
-// Its products are half as long: the lower half of k, then the upper.
+// sm_75 multiplies half as many k at once: the lower half, then the upper.
 MMA(Fp16, MMA_TEXT("m16n8k8", "f16", "%4, %5", "%8") MMA_TEXT("m16n8k8", "f16", "%6, %7", "%9"))
 #endif
 #undef MMA
@@ -48,8 +48,8 @@ MMA(Fp16, MMA_TEXT("m16n8k8", "f16", "%4, %5", "%8") MMA_TEXT("m16n8k8", "f16", 
 
 // ---- rounding ----------------------------------------------------------------------------------
 
-// A register of two floats, of Tf32 the lower alone, rounded to nearest: ties to even, in Tf32 away
-// from zero. In Fp16 what is past the largest number becomes infinite.
+// Two floats (for Tf32, the lower one alone) rounded to nearest, in one register. Ties go to even,
+// for Tf32 away from zero. For Fp16, numbers beyond the largest become infinite.
 template <typename E> __device__ inline uint32 rounded(float lower, float upper);
 
 template <> __device__ inline uint32 rounded<Fp16>(float lower, float upper) {

@@ -1,4 +1,4 @@
-// The width of a SIMD register in bytes, on `cpu`: the widest that the instruction set has.
+// The bytes of a SIMD register on `cpu`: the widest of the instruction set.
 #pragma once
 
 #if defined(__AVX512F__)

@@ -1,4 +1,4 @@
-// Bilinear affine warps of images, and random ones; the maps are those of warp.cuh.
+// Bilinear affine warps of images, by given or random maps; see warp.cuh.
 //
 //   (u, v) = matrix[n] (x, y, 1)^T          output pixel (x, y) to input position (u, v)
 //   out[n, y, x, c] = sum over the four neighbours of (u, v) of their weight times their value;
@@ -6,8 +6,8 @@
 //
 // shapes   images, out (N, H, W, C), element type pixel_t; matrix (N, 2, 3) of T
 // bytes    images once (its neighbours from cache), out once
-// geometry warp: grid (images, parts of their rows), a thread LANES pixels of a row; `framed` where
-//          shared memory has room for that; matrices: any grid, a thread an image
+// geometry warp: grid (images, parts of their rows), a thread computes LANES pixels of a row;
+//          `framed` if shared memory has room for that; matrices: any grid, one thread per image
 #include "images/warp.cuh"
 
 #ifndef TYPE_pixel_t

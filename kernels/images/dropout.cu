@@ -2,12 +2,12 @@
 //
 //   y = x / (1 - p) where the mask is 1, else 0;  mask[i] = [u_i >= p], u_i uniform in [0, 1)
 //
-// Element i takes word i % 4 of Philox block i / 4: a function of seed, offset and i alone. The
-// offset grows by counter[0], unless that is null.
+// Element i takes word i % 4 of Philox block i / 4, which depends on seed, offset and i alone. The
+// value counter[0] is added to the offset, unless counter is null.
 //
 // shapes   x, y, mask, dy, dx: any, equal; mask uint8
 // bytes    x once, y and mask once
-// geometry any grid; a thread takes LANES Philox blocks of four elements at a time
+// geometry any grid; a thread computes LANES Philox blocks of four elements at a time
 #include "images/random.cuh"
 
 constexpr int LANES = Simd<float>::LANES, ELEMENTS = 4 * LANES;
@@ -20,7 +20,7 @@ KERNEL dropout_forward(const T *__restrict__ x, T *__restrict__ y, uint8 *__rest
     GRID_STRIDE(group, (count + ELEMENTS - 1) / ELEMENTS) {
         uint32 words[ELEMENTS];
         const uint64 block = group * LANES;
-        LANE_LOOP(l, LANES) {  // without an inner loop, or it would not become SIMD code
+        LANE_LOOP(l, LANES) {  // an inner loop would prevent SIMD code
             const Random4 random = philox(seed, block + uint64(l), offset);
             words[l * 4] = random.word[0], words[l * 4 + 1] = random.word[1];
             words[l * 4 + 2] = random.word[2], words[l * 4 + 3] = random.word[3];

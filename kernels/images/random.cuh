@@ -1,6 +1,6 @@
 // Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", 2011),
-// a counter-based generator: four words are a function of (seed, index, offset) and nothing else,
-// so any element can be drawn on any thread, in any order, with the same result.
+// a counter-based generator: four words depend on (seed, index, offset) alone, so any thread can
+// draw any element, in any order, with the same result.
 #pragma once
 
 #include "dialect/dialect.cuh"

@@ -1,4 +1,4 @@
-// Affine maps from output to input pixels, and what an image holds between its pixels.
+// Affine maps from output to input pixels, and bilinear interpolation between input pixels.
 #pragma once
 
 #include "images/random.cuh"
@@ -7,9 +7,9 @@
 //
 //   m (x, y, 1)^T = R(-a) / z * ((x, y) - c - s) + c
 //
-// rotate in degrees, shift in pixels, zoom a fraction: each drawn uniformly from [-value, value].
-// The map is a function of seed, image and offset alone, to the bit: where a product and a sum
-// would be fused in one kernel and not in another, they are here.
+// rotate in degrees, shift in pixels, zoom a fraction: each is drawn uniformly from [-value,
+// value]. The map depends on seed, image and offset alone, bit by bit: fma() is written out, since
+// compilers might fuse a product and a sum in one kernel and not in another.
 template <typename E, typename M>
 __device__ inline void random_map(M *m, int H, int W, double rotate, double shift, double zoom,
                                   uint64 seed, uint64 image, uint64 offset) {
@@ -27,13 +27,13 @@ __device__ inline void random_map(M *m, int H, int W, double rotate, double shif
 template <typename P> struct Pixel {
     static __device__ P from(typename Accumulator<P>::type value) { return P(value); }
 };
-template <> struct Pixel<uint8> {  // to nearest; weights sum to 1, so only fill can leave [0, 255]
+template <> struct Pixel<uint8> {  // rounded; weights sum to 1, so only `fill` can leave [0, 255]
     static __device__ uint8 from(float value) {
         return uint8(smaller(larger(value + 0.5f, 0.0f), 255.0f));
     }
 };
 
-// An image (H, W, C) where it lies: its values, and `fill` outside of it.
+// An image (H, W, C) in global memory: its values, and `fill` outside of it.
 template <typename P> struct Image {
     using value_t = typename Accumulator<P>::type;
     const P *pixels;
@@ -42,15 +42,15 @@ template <typename P> struct Image {
 
     __device__ __forceinline__ value_t operator()(int row, int column, int c) const {
         const bool inside = (column >= 0) & (column < W) & (row >= 0) & (row < H);
-        // Read always: without a branch lanes go together.
+        // Always read something: without a branch, lanes stay together.
         const value_t value = value_t(pixels[inside ? (row * W + column) * C + c : 0]);
         return inside ? value : fill;
     }
 };
 
-// The same as numbers in a frame of `fill`, from row and column -2 to H and W, so that none of the
-// pixels that a position may ask for needs a test. One thread makes it, in memory for
-// (H + 3) * (W + 3) * C values, which the host provides.
+// A copy of the image in a frame of `fill`, rows and columns -2 to H and W, so that no neighbour of
+// a position needs a test. One thread makes it, in memory for (H + 3) * (W + 3) * C values, which
+// the host provides.
 template <typename P> struct Framed {
     using value_t = typename Accumulator<P>::type;
     static constexpr int MARGIN = 2;
@@ -71,20 +71,20 @@ template <typename P> struct Framed {
     }
 };
 
-// Output pixels (x, y) to (x + LANES - 1, y) of an image (H, W, C), each interpolated bilinearly at
-// its position (u, v)^T = m (x, y, 1)^T between the pixels at(row, column, c). store(c, values)
-// takes channel c of them all; those past the end of the row mean nothing.
+// Computes output pixels (x, y) to (x + LANES - 1, y) of an image (H, W, C): bilinear interpolation
+// between the pixels at(row, column, c) at (u, v)^T = m (x, y, 1)^T. Calls store(c, values) for
+// each channel; values past the end of the row are undefined.
 template <typename E, int LANES, typename P, typename M, class At, class Store>
 __device__ __forceinline__ void warp_pixels(const At &at, const M *m, int x, int y, int H, int W,
                                             int C, const Store &store) {
-    using value_t = typename Accumulator<P>::type;  // positions may be taken in another precision
+    using value_t = typename Accumulator<P>::type;  // positions may have another precision
     int left[LANES], top[LANES];                    // of the top left neighbour
     value_t share[4][LANES];
     LANE_LOOP(l, LANES) {
         const E u = E(m[0]) * E(x + l) + (E(m[1]) * E(y) + E(m[2]));
         const E v = E(m[3]) * E(x + l) + (E(m[4]) * E(y) + E(m[5]));
-        // Far outside or NaN: no neighbour is in the image, and the conversion to int is not
-        // defined. Negated so that NaN takes this way too.
+        // Far outside, or NaN (for which `near` is false, too): no neighbour is in the image, and
+        // the conversion to int is undefined.
         const bool near = (u > -1) & (u < W) & (v > -1) & (v < H);
         const E column = near ? floor(u) : E(-2), row = near ? floor(v) : E(-2);
         left[l] = int(column), top[l] = int(row);
@@ -102,8 +102,8 @@ __device__ __forceinline__ void warp_pixels(const At &at, const M *m, int x, int
     }
 }
 
-// All pixels of an image, whose rows the blocks along y share and then their threads:
-// store(x, y, c, values) takes them. The image is framed in `memory`, unless that is null.
+// Calls store(x, y, c, values) for all pixels of an image; blocks along y and their threads share
+// its rows. The image is framed in `memory`, unless that is null.
 template <typename E, int LANES, typename P, typename M, class Store>
 __device__ __forceinline__ void warp_image(const Image<P> &image,
                                            typename Accumulator<P>::type *memory, const M *m,
@@ -119,7 +119,7 @@ __device__ __forceinline__ void warp_image(const Image<P> &image,
             warp_pixels<E, LANES, P>(at, m, x, y, H, W, C, take);
         }
     };
-    if constexpr (LANES > 1)  // with the one thread that a block has then
+    if constexpr (LANES > 1)  // then a block has one thread
         if (memory) return warp(Framed<P>(memory, image));
     warp(image);
 }

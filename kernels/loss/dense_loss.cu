@@ -4,12 +4,12 @@
 //   losses, dlogits                         as softmax_cross_entropy_rows of softmax.cu, divided by
 //                                           the number of labels that count
 //
-// The block that has made a row of logits goes on with it while it is in cache. So a row has no
-// more classes than a tile columns, and the grid's y is 1.
+// A block computes whole rows of logits, then their losses while they are in cache. So a row must
+// not have more classes than a tile has columns, and the grid's y is 1.
 //
 // shapes   x (rows, inputs), w (classes, inputs), b (classes) or null, labels and losses (rows),
 //          logits, dlogits (rows, classes)
-// bytes    x, logits, dlogits once, w once a block
+// bytes    x, logits, dlogits once, w once per block
 // geometry as in gemm.cuh, then a warp takes whole rows, one after the other
 #include "gemm/gemm.cuh"
 #include "loss/softmax.cuh"
@@ -24,7 +24,7 @@ dense_cross_entropy(const T *__restrict__ x, const T *__restrict__ w, const T *_
                                                  BiasRelu<>{logits, b, classes, 0});
     int counted = 0;
     BLOCK_STRIDE(row, rows) counted += counts(labels[row], classes, ignored);
-    counted = block_reduce(counted, Sum());  // its barriers also make the block's logits whole
+    counted = block_reduce(counted, Sum());  // its barriers also complete the block's logits
     const acc_t scale = acc_t(1) / acc_t(counted);
     const BlockRows block(rows);
     for (int row = block.begin + threadIdx.x / WARP; row < block.end; row += blockDim.x / WARP) {

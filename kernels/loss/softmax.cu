@@ -1,4 +1,4 @@
-// Softmax over the last axis, its Jacobian product, and cross-entropy, fused and textbook.
+// Softmax over the last axis, its gradient, and cross-entropy: fused with softmax, and textbook.
 //
 //   softmax        y_c  = exp(x_c - max x) / sum of exp(x - max x)
 //   its gradient   dx_c = y_c * (dy_c - sum of dy * y)
@@ -7,18 +7,19 @@
 //                  q_c  = (1 - smoothing) * weight[label] * [c = label] + smoothing / C * weight[c]
 //   textbook       loss = -log p[label],  dp[label] = -1 / p[label]
 //
-// Terms with q_c = 0 are left out, so logits of -inf are fine where they carry no target. A row
-// with the ignored label gives zeros, one with a label outside [0, C) gives NaN and reads nothing.
+// Terms with q_c = 0 are left out, so logits of -inf are fine if their target is 0. A row with the
+// ignored label gives zeros; one with a label outside [0, C) gives NaN and reads nothing.
 //
 // shapes   x, y, logits, dlogits (rows, C); labels, losses (rows); weight (C) or null
 // bytes    a row is read from memory once (again from cache) and its gradient written once
-// geometry a block takes whole rows, one after the other; its threads share the columns. A `room`
-//          of C elements in shared memory, if there is one, keeps a row between two passes
+// geometry a block takes whole rows, one after the other; its threads share the columns. `room` is
+//          C if shared memory caches a row between two passes, else 0
 #include "loss/softmax.cuh"
 
 KERNEL softmax_forward(const T *__restrict__ x, T *__restrict__ y, int64 rows, int C, int room) {
     DYNAMIC_SHARED(T, memory);
-    const bool past = room && past_caches<T>(rows, C);  // else the result keeps what is read again
+    // Without room, the result caches the exponentials, so it must not bypass the caches.
+    const bool past = room && past_caches<T>(rows, C);
     BLOCK_ROWS(row, rows) {
         T *target = y + row * C;
         const Exponentials<OfBlock> e(x + row * C, keep(room ? memory : nullptr, target, C), C);
@@ -46,8 +47,8 @@ KERNEL softmax_backward(const T *__restrict__ dy, const T *__restrict__ y, T *__
     }
 }
 
-// The summed weights of the rows with a label that counts: the divisor of a mean. One block. In
-// double, like the sum of the losses: on cpu a single thread adds up the whole batch.
+// The sum of the weights of the rows that count: the divisor of a mean. One block. In double, like
+// the sum of the losses, since on cpu a single thread adds up the whole batch.
 KERNEL loss_divisor(const int64 *__restrict__ labels, const T *__restrict__ weight,
                     acc_t *__restrict__ divisor, int64 rows, int C, int64 ignored) {
     double sum = 0;
@@ -60,13 +61,14 @@ KERNEL loss_divisor(const int64 *__restrict__ labels, const T *__restrict__ weig
     if (threadIdx.x == 0) divisor[0] = acc_t(sum);
 }
 
-// Row losses and, unless dlogits is null, their gradient divided by divisor[0] if that is given.
+// Row losses and, unless dlogits is null, their gradient; divided by divisor[0], unless that is
+// null.
 KERNEL softmax_cross_entropy_rows(const T *__restrict__ logits, const int64 *__restrict__ labels,
                                   const T *__restrict__ weight, const acc_t *__restrict__ divisor,
                                   acc_t *__restrict__ losses, T *__restrict__ dlogits, int64 rows,
                                   int C, int64 ignored, double smoothing, int room) {
     DYNAMIC_SHARED(T, memory);
-    const bool past = room && past_caches<T>(rows, C);  // else the result keeps what is read again
+    const bool past = room && past_caches<T>(rows, C);  // as in softmax_forward
     const acc_t scale = divisor ? acc_t(1) / divisor[0] : acc_t(1);
     BLOCK_ROWS(row, rows) {
         T *dz = dlogits ? dlogits + row * C : nullptr;
@@ -77,8 +79,8 @@ KERNEL softmax_cross_entropy_rows(const T *__restrict__ logits, const int64 *__r
     }
 }
 
-// Textbook cross-entropy of probabilities: row losses, and the gradient of their mean. `floor`
-// keeps the logarithm of a probability that underflowed finite.
+// Textbook cross-entropy of probabilities: row losses, and the gradient of their mean. Smaller
+// probabilities count as `floor`, so that the logarithm stays finite.
 KERNEL cross_entropy_rows(const T *__restrict__ p, const int64 *__restrict__ labels,
                           const acc_t *__restrict__ divisor, acc_t *__restrict__ losses,
                           T *__restrict__ dp, int64 rows, int C, double floor) {
@@ -94,8 +96,8 @@ KERNEL cross_entropy_rows(const T *__restrict__ p, const int64 *__restrict__ lab
     }
 }
 
-// loss[0] = sum of the row losses in a fixed order, over divisor[0] if given; the mean of nothing
-// is 0 / 0. One block.
+// loss[0] = sum of the row losses in a fixed order, divided by divisor[0] unless that is null; the
+// mean of no rows is 0 / 0. One block.
 KERNEL sum_losses(const acc_t *__restrict__ losses, const acc_t *__restrict__ divisor,
                   T *__restrict__ loss, int64 rows) {
     double sum = 0;

@@ -1,7 +1,7 @@
-// Softmax and cross-entropy of a row: what softmax.cu computes of rows in memory, and dense_loss.cu
-// of rows that it has just made.
+// Softmax and cross-entropy of one row: for softmax.cu, and for dense_loss.cu, which has just
+// computed the row.
 //
-// Threads says which threads share the columns of a row, all with the same arguments.
+// The class Threads tells which threads share the columns of a row, all with the same arguments.
 #pragma once
 
 #include "dialect/lanes.cuh"
@@ -9,7 +9,7 @@
 struct Sum {
     template <typename V> __device__ V operator()(V a, V b) const { return a + b; }
 };
-struct Larger {  // whether NaN wins does not matter: it makes the sum NaN
+struct Larger {  // may drop a NaN: the sum is NaN all the same
     template <typename V> __device__ V operator()(V a, V b) const { return a > b ? a : b; }
 };
 
@@ -28,28 +28,28 @@ struct OfWarp {
     }
 };
 
-// body(c, count) for every LANES columns from c on; the last may be fewer.
+// Calls body(c, count) for LANES columns from c on at a time; the last call may have fewer.
 template <class Threads, class Body>
 __device__ __forceinline__ void for_columns(int C, const Body &body) {
     for (int i = Threads::index(); i < C / LANES; i += Threads::count()) body(i * LANES, LANES);
     if (LANES > 1 && C % LANES > 0) body(C - C % LANES, C % LANES);
 }
 
-// A row's exp(x - maximum) over their sum. An all -inf row gives NaN, as it must.
+// The exponentials exp(x - maximum) of a row, and their sum. A row of -inf alone gives NaN.
 template <class Threads> struct Exponentials {
     const T *x;
-    T *kept;  // where they are kept until the sum is known, unless null
+    T *kept;  // caches the exponentials, unless null
     acc_t maximum, sum;
 
     __device__ __forceinline__ Exponentials(const T *x, T *kept, int C) : x(x), kept(kept) {
-        const T least = T(-infinity());  // beside the row: adds nothing
+        const T least = T(-infinity());  // for lanes past the end: adds nothing
         lanes_t maxima = acc_t(-infinity()) - lanes_t{}, sums = {};
         for_columns<Threads>(C, [&](int c, int count) {
             maxima = Larger()(maxima, lanes_t(load_first(x + c, count, least)));
         });
         maximum = Threads::reduce(maxima, Larger());
         for_columns<Threads>(C, [&](int c, int count) {
-            fetch_ahead(x + c, 1, C);  // the next row, while this one is calculated
+            fetch_ahead(x + c, 1, C);  // the next row, while this one is computed
             const lanes_t e = exp_lanes(lanes_t(load_first(x + c, count, least)) - maximum);
             if (kept) store_first(kept + c, e, count);
             sums += e;
@@ -62,9 +62,9 @@ template <class Threads> struct Exponentials {
     }
 };
 
-// Where a row's exponentials are kept: nowhere, unless a second look at what was stored, in cache,
-// costs less than a second exp. It does on cpu, except of rows so short that the store would have
-// to be waited for. Then in `memory`, or where that is null in place of the result.
+// Where to cache a row's exponentials: null if computing exp twice takes less time, as on cuda, and
+// on cpu for rows so short that a load would wait for the store; else `memory` or, if that is null,
+// the result.
 __device__ inline T *keep(T *memory, T *result, int C) {
     if (LANES == 1 || C <= 8 * LANES) return nullptr;
     return memory ? memory : result;
@@ -75,8 +75,8 @@ __device__ inline bool counts(int64 label, int C, int64 ignored) {
     return label != ignored && label >= 0 && label < C;
 }
 
-// Returns a row's loss and, unless dz is null, writes its gradient, times `scale`. `memory` as
-// above, null without dz; past_caches of all gradients.
+// Returns a row's loss and, unless dz is null, writes its gradient times `scale`. `memory` is that
+// of keep(), null if dz is; `past` is past_caches of all gradients.
 template <class Threads>
 __device__ __forceinline__ acc_t cross_entropy_row(const T *z, T *dz, T *memory, bool past,
                                                    int64 label, const T *weight, acc_t scale, int C,
@@ -96,7 +96,7 @@ __device__ __forceinline__ acc_t cross_entropy_row(const T *z, T *dz, T *memory,
     const acc_t hit = (acc_t(1) - smoothing) * (weight ? acc_t(weight[label]) : acc_t(1));
     acc_t loss = hit == 0 ? acc_t(0) : hit * (log_sum - (acc_t(z[label]) - maximum));
     acc_t mass = hit;
-    if (spread != 0) {  // what the other classes have of the target
+    if (spread != 0) {  // the smoothed part of the target
         lanes_t distances = {}, shares = {};
         for_columns<Threads>(C, [&](int c, int count) {
             const lanes_t w = weights(c, count);

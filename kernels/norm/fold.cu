@@ -1,13 +1,13 @@
-// A convolution's filters with the batch-norm that follows it folded in, for inference, and which
-// are others than last time: what was made of the same ones can stay.
+// Folds the batch-norm that follows a convolution into its filters, for inference, and tells which
+// filters changed, so that values derived from the others can be reused.
 //
 //   scale[f]    = gamma[f] / sqrt(variance[f] + eps)
 //   folded[f,k] = w[f, k] * scale[f]        shift[f] = (b[f] - mean[f]) * scale[f] + beta[f]
 //
 // shapes   w, folded (F, K); b (F) or null; gamma, beta, mean, variance (F), null without a norm;
-//          shift (F); changed (F), below zero while there is nothing in folded
-// bytes    w and folded once; folded again where it changes
-// geometry any grid; a thread takes one filter
+//          shift (F); changed (F), negative before the first launch
+// bytes    w and folded are read once; changed filters are written once
+// geometry any grid; one thread per filter
 #include "dialect/dialect.cuh"
 
 template <int BYTES> struct Bits { using type = uint32; };
@@ -15,7 +15,7 @@ template <> struct Bits<2> { using type = uint16; };
 template <> struct Bits<8> { using type = uint64; };
 using bits_t = Bits<sizeof(T)>::type;
 
-// Numbers would not do: NaN is not itself, and -0 is 0.
+// Compares bits, not numbers: NaN is not equal to itself, and -0 is equal to 0.
 __device__ __forceinline__ bits_t bits(T value) {
     bits_t same;
     memcpy(&same, &value, sizeof same);
@@ -36,7 +36,7 @@ KERNEL fold_norm(const T *__restrict__ w, const T *__restrict__ b, const T *__re
         }
         shift[f] = T(offset);
         bits_t difference = changed[f] < 0;
-        int k = 0;  // below K: of empty filters there are no blocks
+        int k = 0;  // K is not 0: for empty filters there are no blocks
         do difference |= bits(T(acc_t(from[k]) * scale)) ^ bits(to[k]);
         while (++k < K);
         changed[f] = difference != 0;

@@ -1,11 +1,12 @@
-// Dynamic loss scaling, on the device from end to end, so that a CUDA graph can hold it.
+// Dynamic loss scaling, entirely on the device, so that it can be part of a CUDA graph.
 //
 // The loss's gradient is multiplied by `scale`, so that fp16 products do not lose small gradients.
-// Where that makes a gradient infinite or NaN, the step is left out and the next scale is smaller;
-// after `interval` steps without, it is larger. Powers of two, so that scaling rounds nothing.
+// If that makes a gradient infinite or NaN, the step is skipped and the next scale is smaller;
+// after `interval` steps without, it is larger. Scales are powers of two, so scaling does not
+// round.
 //
-//   state    {scale, unscale, steps}: unscale is 1 / scale of this step, or 0 if it is left out;
-//            steps counts those since the scale last changed
+//   state    {scale, unscale, steps}: unscale is 1 / scale for this step, or 0 to skip it; steps
+//            counts the steps since the scale last changed
 //   bytes    the gradient once
 //   geometry gradient_overflow: any grid; loss_scale_update: one block of any size
 #include "dialect/dialect.cuh"
