@@ -18,7 +18,7 @@
 // geometry a block takes a share of the images, a thread ROWS x VECTORS registers of columns of
 //          filters. The partial sums of the blocks, (F, rows, run) and then the biases (F), are
 //          added up in order afterwards
-#include "dialect/dialect.cuh"
+#include "dialect/lanes.cuh"
 #include "common/window.cuh"
 
 // Registers of sums of a thread: the runtime passes what fits the filter, editors see these.
@@ -27,9 +27,6 @@
 #define VECTORS 1
 #endif
 
-using lanes_t = Simd<acc_t>::type;
-using index_t = Simd<acc_t>::index;
-constexpr int LANES = Simd<acc_t>::LANES;
 constexpr int BITS = 31;  // windows per int, one per bit; the sign is not used
 
 // PH x PW pooling windows of KH x KW pixels in an image; height and width of the image in shared

@@ -33,7 +33,7 @@
 // geometry forward: a block computes one chunk of tiles, for a part of the filters if there are few
 //          chunks; filter gradient: a block adds up the chunks of its share of the tiles. A thread
 //          computes micro-tiles of ROWS x up to 3 registers of one point's product
-#include "dialect/dialect.cuh"
+#include "dialect/lanes.cuh"
 #include "pooling/maximum.cuh"
 #include "norm/moments.cuh"
 #include "common/window.cuh"
@@ -44,8 +44,6 @@ constexpr int POINTS = SIDE * SIDE;  // of a tile
 // of AVX2's 16. With one, it is TALL: more independent sums hide the latency of an addition.
 constexpr int ROWS = sizeof(lanes_t) == 64 ? 8 : LANES > 1 ? 4 : 2;
 constexpr int TALL = LANES > 1 ? 2 * ROWS : ROWS;
-
-template <int N> struct Number { static constexpr int value = N; };
 
 // The rows of micro-tiles, for matrices of this width.
 __device__ inline int height(int width) { return width == LANES ? TALL : ROWS; }

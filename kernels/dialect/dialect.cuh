@@ -36,6 +36,14 @@ template <typename E> __device__ inline E smaller(E a, E b) { return b < a ? b :
 template <typename E> __device__ inline E larger(E a, E b) { return a < b ? b : a; }
 __device__ inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
+// The sum, as an operation of a reduction.
+struct Sum {
+    template <typename E> __device__ E operator()(E a, E b) const { return a + b; }
+};
+
+// A constant as an argument, for generic lambdas.
+template <int N> struct Number { static constexpr int value = N; };
+
 // NaN is not equal to itself. (CuPy compiles without -ffast-math.)
 template <typename E> __device__ inline bool is_nan(E value) { return value != value; }
 

@@ -8,14 +8,13 @@
 // bytes    images once (its neighbours from cache), out once
 // geometry warp: grid (images, parts of their rows), a thread computes LANES pixels of a row;
 //          `framed` if shared memory has room for that; matrices: any grid, one thread per image
+#include "dialect/lanes.cuh"
 #include "images/warp.cuh"
 
 #ifndef TYPE_pixel_t
 #define TYPE_pixel_t unsigned char
 #endif
 using pixel_t = TYPE_pixel_t;
-
-constexpr int LANES = Simd<acc_t>::LANES;
 
 KERNEL warp_images(const pixel_t *__restrict__ images, const T *__restrict__ matrix,
                    pixel_t *__restrict__ out, int H, int W, int C, double fill, int framed) {

@@ -6,9 +6,6 @@
 
 #include "dialect/lanes.cuh"
 
-struct Sum {
-    template <typename V> __device__ V operator()(V a, V b) const { return a + b; }
-};
 struct Larger {  // may drop a NaN: the sum is NaN all the same
     template <typename V> __device__ V operator()(V a, V b) const { return a > b ? a : b; }
 };

@@ -15,18 +15,13 @@
 //          caller guarantees; out (rows, H, W, C) of T; out_labels (rows); outputs (rows, classes)
 // bytes    a batch's images once, out once
 // geometry gather: a block a row, `framed` as in augment.cu; count: one block; advance: one thread
+#include "dialect/lanes.cuh"
 #include "images/warp.cuh"
 
 #ifndef TYPE_pixel_t
 #define TYPE_pixel_t unsigned char
 #endif
 using pixel_t = TYPE_pixel_t;
-
-constexpr int LANES = Simd<acc_t>::LANES;
-
-struct Sum {
-    __device__ double operator()(double a, double b) const { return a + b; }
-};
 
 KERNEL gather_batch(const pixel_t *__restrict__ images, const int64 *__restrict__ labels,
                     const int64 *__restrict__ order, const int64 *__restrict__ counters,
