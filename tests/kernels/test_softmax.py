@@ -84,7 +84,7 @@ def test_softmax_backward_equals_finite_differences(target):
 
 @hypothesis.given(
     N=st.integers(1, 20),
-    C=st.integers(1, 40),
+    C=st.integers(2, 40),  # of one class, see below
     weighted=st.booleans(),
     smoothing=st.sampled_from([0, 0.1, 0.9, 1]),
     reduction=st.sampled_from(["mean", "sum", "none"]),
@@ -101,6 +101,17 @@ def test_loss_equals_the_oracle(
     weight = rng.random(C).astype(dtype) if weighted else None
     options = {"reduction": reduction, "ignore_index": ignore_index}
     check_loss(target, logits, labels, weight, label_smoothing=smoothing, **options)
+
+
+@pytest.mark.parametrize("smoothing", [0, 0.1, 1])
+def test_the_gradient_of_a_single_class_is_zero_up_to_rounding(target, dtype, smoothing):
+    """It is the difference of two equal terms of 1/6, the rows' shares of the mean."""
+    weight = np.random.default_rng(1).random(1).astype(dtype)
+    arrays = target.array(normal(1, 6, 1, dtype=dtype)), target.array(np.zeros(6, np.int64))
+    options = {"weight": target.array(weight), "label_smoothing": smoothing}
+    _, dlogits = kernels.softmax_cross_entropy(*arrays, **options)
+    # Relative to the terms: nothing can be relative to the expected 0.
+    assert abs(host(dlogits)).max() <= RTOL[dtype.name] / 6
 
 
 @pytest.mark.parametrize("N, C", [(1, 1), (1, 10), (301, 10), (2, 1025), (3, 33), (2, 65537)])
