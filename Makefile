@@ -20,7 +20,7 @@ endif
 # The whole suite runs in a process per core; see tests/conftest.py.
 WORKERS := --numprocesses=auto --dist=worksteal --benchmark-disable
 
-.PHONY: help train test test-all cells resources sanitize gpu profile bench start report \
+.PHONY: help train test test-all cells imports resources sanitize gpu profile bench start report \
     bench-compare check format clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -40,6 +40,9 @@ test-all: .venv/test-all  ## run the slow tests too: soak, kills, a page in Chro
 
 cells: .venv/test  ## run the tests and write the table of what they cover
 	@$(BIN)/python -m pytest $(WORKERS) --write-cells
+
+imports: .venv/test  ## draw the picture of what imports what, tests/imports.svg
+	@$(BIN)/python -m tests.lib.import_picture
 
 resources: .venv/test  ## write the table of the kernels' registers and memory on each GPU
 	@$(BIN)/python -m tests.lib.kernel_resources

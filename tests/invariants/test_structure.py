@@ -7,6 +7,7 @@ import pytest
 
 import kernels
 import kernels.lowlevel
+from tests.lib import import_picture
 from tests.lib.import_graph import circles, import_graph
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +28,16 @@ def test_no_wrapper_asks_for_a_targets_name():
         if "target.name" in path.read_text()
     }
     assert asking <= {"runtime"}
+
+
+def test_the_picture_of_the_imports_is_up_to_date():
+    drawn = import_picture.PICTURE.read_text()
+    assert drawn == import_picture.svg(), "it is not: make imports draws it"
+
+
+def test_a_box_is_drawn_above_all_that_it_imports():
+    graph = {"a": {"b"}, "b": {"c"}, "c": set(), "d": {"c"}, "e": {"a", "d"}}
+    assert import_picture.rows(graph) == [["c"], ["b", "d"], ["a"], ["e"]]
 
 
 def test_cnn_uses_the_public_functions_and_the_level_below_them_alone():
