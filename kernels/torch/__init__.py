@@ -23,6 +23,7 @@ try:
 except ImportError as error:
     raise ImportError(f"{__name__} needs PyTorch, which cannot be imported: {error}") from error
 
+from . import autocast
 from . import operators as operators
 
 __all__ = ["batch_norm", "conv2d", "dense", "max_pool2d", "softmax_cross_entropy"]
@@ -66,6 +67,7 @@ def conv2d(
         If dtypes, devices, shapes or parameters do not fit, or the dilated kernel is larger than
         the padded image.
     """
+    input, weight, bias = autocast.for_product(input, weight, bias)
     _check_input(input)
     _check_shape("input", input, ("N", "C", "H", "W"), "images")
     C = input.shape[1]
@@ -121,6 +123,7 @@ def max_pool2d(
     TypeError, ValueError
         If dtype, shape or parameters do not fit.
     """
+    input = autocast.for_kernel(input)
     _check_input(input)
     _check_shape("input", input, ("N", "C", "H", "W"), "images")
     kernel = pair("kernel_size", kernel_size, 1)
@@ -175,6 +178,10 @@ def batch_norm(
         If dtypes, devices, shapes or parameters do not fit, or a batch to train on has only one
         value per channel.
     """
+    given = autocast.for_kernel(input)
+    input, mean, var, weight, bias = autocast.to_float32(
+        given, running_mean, running_var, weight, bias
+    )
     _check_input(input)
     if input.ndim < 2:
         raise ValueError(f"input: got shape {tuple(input.shape)}, expected (N, C, ...)")
@@ -184,7 +191,7 @@ def batch_norm(
             f"input: got shape {tuple(input.shape)}, "
             "expected more than one value per channel to train on"
         )
-    statistics = {"running_mean": running_mean, "running_var": running_var}
+    statistics = {"running_mean": mean, "running_var": var}
     for name, tensor in {**statistics, "weight": weight, "bias": bias}.items():
         if tensor is not None:
             _check_like(name, tensor, input)
@@ -192,21 +199,21 @@ def batch_norm(
         elif name in statistics and not training:
             raise ValueError(f"{name}: got None, expected a tensor where training is not set")
     zeros, ones = input.new_zeros(C), input.new_ones(C)
-    y, *_, mean, var = operators.batch_norm(
+    y, *_, moved_mean, moved_var = operators.batch_norm(
         input,
         ones if weight is None else weight,
         zeros if bias is None else bias,
-        zeros if running_mean is None else running_mean,
-        ones if running_var is None else running_var,
+        zeros if mean is None else mean,
+        ones if var is None else var,
         training,
         momentum,
         eps,
     )
     if training and running_mean is not None:
-        running_mean.copy_(mean)
+        running_mean.copy_(moved_mean)
     if training and running_var is not None:
-        running_var.copy_(var)
-    return y
+        running_var.copy_(moved_var)
+    return y.to(given.dtype)
 
 
 def dense(input: Any, weight: Any, bias: Any = None) -> Any:
@@ -227,6 +234,7 @@ def dense(input: Any, weight: Any, bias: Any = None) -> Any:
     TypeError, ValueError
         If dtypes, devices or shapes do not fit.
     """
+    input, weight, bias = autocast.for_product(input, weight, bias)
     _check_input(input)
     if input.ndim == 0:
         raise ValueError("input: got shape (), expected (..., in)")
@@ -276,6 +284,7 @@ def softmax_cross_entropy(
     TypeError, ValueError
         If dtypes, devices, shapes or parameters do not fit, or weight requires a gradient.
     """
+    input, weight = autocast.to_float32(input, weight)
     _check_input(input)
     _check_shape("input", input, ("N", "C"), "one row per example")
     _check_tensor("target", target, input)
