@@ -1,17 +1,17 @@
-// Loaders that present a convolution's operands as matrices without writing them out.
+// Loaders that present a convolution's operands as matrices without writing these.
 //
 //   im2col(x)   row (n, oh, ow), column (kh, kw, c): the pixel under tap (kh, kw), zero in padding
 //
-// and what the input gradient needs besides: the filters turned over, and places for its results.
-// One group's channels at a time. Rows number fewer than 2^31, checked on the host.
+// For the input gradient there are the flipped filters, and an epilogue that stores its results.
+// One group's channels at a time. There are fewer than 2^31 rows, checked on the host.
 #pragma once
 
 #include "dialect/dialect.cuh"
 #include "common/window.cuh"
 
-// The order of im2col's rows: pixel after pixel, or window after window of a pool whose windows
-// touch and do not overlap, so that a micro-tile holds whole windows. Pixels outside are left out.
-// A Walk goes along: run() rows from here on each lie to the right of the one before.
+// The order of im2col's rows: by pixel, or by window of a pool (its windows do not overlap and
+// leave no gaps), so that a micro-tile holds whole windows; pixels in no window are left out. A
+// Walk follows the order: the next run() rows are neighbours along a row of the image.
 struct ByPixel {
     int OH, OW;
 
@@ -69,14 +69,14 @@ template <class Order> struct Im2col {
     int C, channels;  // of the image, of the group
     Order order;
 
-    // Columns contiguous in memory: a whole tap row where taps touch, else one tap.
+    // Columns that are contiguous in memory: a row of taps if it has no gaps, else one tap.
     __device__ int run() const {
         return window.DW == 1 && channels == C ? window.KW * channels : channels;
     }
-    // How many make a tap row.
+    // The runs of a row of taps.
     __device__ int runs(int run) const { return run > channels ? 1 : window.KW; }
 
-    // The pixel under the first tap, which need not be in the image.
+    // The pixel under the first tap, which may be outside the image.
     struct Row {
         const T *first;
         int h, w;
@@ -88,7 +88,7 @@ template <class Order> struct Im2col {
         return {x + ((at.n * g.H + h) * g.W + w) * C, h, w};
     }
 
-    // A run, by its first tap, and a place in it.
+    // A run, by its first tap, and a position in it.
     struct Column { int kh, kw, j; };
     __device__ Column column(int c) const {
         const int run = this->run(), runs = this->runs(run), first = c / run, kh = first / runs;
@@ -102,7 +102,7 @@ template <class Order> struct Im2col {
         for (int done = 0; done < count; j = 0) {
             const int ih = row.h + kh * g.DH, iw = row.w + kw * g.DW;
             const int length = smaller(run - j, count - done);
-            // Elements of the run before `begin` and from `end` on lie in the padding.
+            // Elements of the run before `begin` and from `end` on are padding.
             const bool inside = ih >= 0 && ih < g.H;
             const int before = larger(smaller(-iw, g.KW), 0);
             const int until = larger(smaller(g.W - iw, g.KW), 0);
@@ -115,7 +115,7 @@ template <class Order> struct Im2col {
         }
     }
 
-    // What gemm_stages.cuh asks: a tap by its distance from the first one, and a channel.
+    // For gemm_stages.cuh: a tap, by its distance from the first one, and a channel.
     struct Segment { int h, w, channel; };
     __device__ Segment segment(int c) const {
         const int tap = c / channels, kh = tap / window.KW, kw = tap - kh * window.KW;
@@ -150,7 +150,7 @@ template <class Order> struct Im2col {
         return unsigned(h) < unsigned(window.H) && unsigned(w) < unsigned(window.W);
     }
 
-    // What gemm_rows.cuh asks: where windows that lie in the image as a whole have their pixels.
+    // For gemm_rows.cuh: the addresses of windows that are entirely in the image.
     static constexpr bool PLAIN = false;
     bool inside() const {
         const Window &g = window;
@@ -198,11 +198,11 @@ template <class Order> struct Im2col {
     }
 };
 
-// Some rows and columns of pixels or taps: from the first on, every so many.
+// Every row_step-th row and column_step-th column of pixels or taps, from the first on.
 struct Lattice { int row, column, rows, columns, row_step, column_step; };
 
-// Of filters (F, KH, KW, channels) the taps of a lattice, counted from the last, as a matrix with
-// row (tap, f) and column c.
+// The flipped filters, for the taps of a lattice: a matrix of filters (F, KH, KW, channels) with
+// row (tap, f), taps counted from the last, and column c.
 struct TurnedFilters {
     const T *w;  // at the group's first filter
     Lattice taps;
@@ -223,7 +223,7 @@ struct TurnedFilters {
         out.run(first(row) + column, 0, count, count);
     }
 
-    // What gemm_stages.cuh asks.
+    // For gemm_stages.cuh.
     __device__ int segment(int c) const { return c; }
     __device__ void advance(int &segment, int n) const { segment += n; }
     __device__ void advance(Row &row, int n) const {

@@ -1,4 +1,4 @@
-// The dialect's words on `cpu`: one CUDA thread a block, compiled by the system's C++ compiler.
+// The dialect's words on `cpu`: a block has one thread; the system's C++ compiler compiles it.
 #pragma once
 
 #include <stdint.h>
@@ -13,13 +13,13 @@
 
 struct dim3 { unsigned x, y, z; };
 
-#define __global__ inline __attribute__((noinline))  // inline: left out unless it is exported
-#define __shared__  // the block's one thread keeps its shared memory on its stack
+#define __global__ inline __attribute__((noinline))  // inline: only exported kernels are compiled
+#define __shared__  // shared memory is on the stack of the block's one thread
 #define __device__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 
-// Before a loop of fixed length over registers.
+// Before a loop over registers of constant length: unrolls it, up to 16 turns.
 #define UNROLL _Pragma("GCC unroll 16")
 
 static inline float infinity() { return __builtin_inff(); }
@@ -40,7 +40,7 @@ static thread_local double *dynamic_shared_bytes;
 
 template <typename E> struct Simd {
     typedef E type __attribute__((vector_size(REGISTER_BYTES)));
-    using index = decltype(type{} < type{});  // as many whole numbers, as wide
+    using index = decltype(type{} < type{});  // whole numbers of the same count and width
     static constexpr int LANES = REGISTER_BYTES / sizeof(E);
 };
 template <typename E> static inline typename Simd<E>::type load_lanes(const E *p) {
@@ -51,8 +51,8 @@ template <typename E> static inline typename Simd<E>::type load_lanes(const E *p
 template <typename E> static inline void store_lanes(E *p, typename Simd<E>::type value) {
     memcpy(p, &value, sizeof value);
 }
-// The first `count` lanes, if that many; none if it is not positive. The others are zero, or
-// `otherwise`. As bytes, lanes are whole numbers below 256.
+// The first `count` lanes, at most all, none if `count` is not positive. The other lanes are zero,
+// or `otherwise`. The lanes of store_first_bytes are whole numbers below 256.
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
 static inline unsigned first_bits(int count) {
     return count >= 16 ? 0xffff : count > 0 ? (1u << count) - 1 : 0;
@@ -108,30 +108,29 @@ template <typename V> static inline void store_first_bytes(unsigned char *p, V v
 }
 #endif
 
-// N registers of neighbours, the first `count` lanes of them.
+// Stores the first `count` lanes of N registers of neighbours.
 template <typename E, typename V, int N>
 static inline void store_row(E *p, const V (&value)[N], int count) {
     constexpr int LANES = Simd<E>::LANES;
     UNROLL for (int v = 0; v < N; ++v) store_first(p + v * LANES, value[v], count - v * LANES);
 }
 
-// Asks for `count` elements of what a loop over neighbours comes to in 8 KB, or in `distance`
-// elements. The processor itself looks ahead along few runs at a time, and not past the end of a
-// page of 4 KB.
+// Prefetches `count` elements, 8 KB or `distance` elements ahead. The processor's own prefetcher
+// follows few runs at a time, and stops at the end of a page of 4 KB.
 template <typename E>
 static inline void fetch_ahead(const E *p, int count = 1, int distance = 8192 / sizeof(E)) {
     constexpr int LINE = 64 / sizeof(E);
     UNROLL for (int i = 0; i < count; i += LINE) __builtin_prefetch(p + distance + i);
 }
 
-// Whether an array of so many rows, with what is read beside it, is past the caches, and may be
-// written around them: rows must be whole lines, for a line that is written both ways takes longer.
+// Whether an array is larger than the caches and its rows are whole cache lines: then use streaming
+// stores. (A line written partly by a normal and partly by a streaming store takes longer.)
 template <typename E> static inline bool past_caches(long long rows, int columns) {
     const long long bytes = columns * (long long)sizeof(E);
     return rows * bytes >= 1 << 24 && bytes % 64 == 0;
 }
-// As store_first, in a loop over neighbours of an array of which nothing is read. Past the caches,
-// whole lines go around them to memory, which else would first fetch what is overwritten.
+// store_first in a loop over neighbours, for an array that is not read. With `past`, whole lines
+// are streaming stores: a normal store would first read the line that it overwrites.
 template <typename E>
 static inline void write_first(E *p, typename Simd<E>::type value, int count, bool past) {
 #if defined(__AVX512F__)
@@ -141,8 +140,8 @@ static inline void write_first(E *p, typename Simd<E>::type value, int count, bo
     fetch_ahead(p);
     store_first(p, value, count);
 }
-// The same for a whole array: element i is of(i), which reads neighbours that are NARROWER times as
-// narrow. A register of those makes as many of E's.
+// Writes a whole array: element i is of(i), which reads elements of at least 1 / NARROWER times the
+// size. A register of those makes NARROWER registers of E.
 template <int NARROWER, typename E, class Of>
 static inline void write_each(E *p, long long count, const Of &of) {
     constexpr int LANES = Simd<E>::LANES, STEP = NARROWER * LANES;
@@ -159,7 +158,7 @@ static inline void write_each(E *p, long long count, const Of &of) {
     for (; i < end; ++i) p[i] = of(i);
 }
 
-// Whole numbers of another type, the first `count` of them, if that many; the others are anything.
+// Whole numbers of another type, the first `count` of them; the others are undefined.
 template <typename E, typename Whole>
 static inline typename Simd<E>::index load_first_whole(const Whole *p, int count) {
     typename Simd<E>::index value = {};
@@ -185,7 +184,7 @@ template <> inline Simd<double>::index load_first_whole<double>(const unsigned c
 }
 #endif
 
-// The lanes that a comparison holds for, one bit each.
+// One bit per lane, set where a comparison holds.
 template <typename E> static inline unsigned long long lane_bits(typename Simd<E>::index holds) {
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
     if constexpr (sizeof(E) == 4)
@@ -208,7 +207,7 @@ template <typename E> static inline typename Simd<E>::index lane_numbers() {
 
 #include "dialect/exp_cpu.cuh"
 
-// Blocks run on several cores at once.
+// Atomic, since blocks run on several cores at once.
 template <typename E> static inline E atomicAdd(E *p, E value) {
     E before;
     __atomic_load(p, &before, __ATOMIC_RELAXED);
@@ -220,25 +219,25 @@ template <typename E> static inline E atomicAdd(E *p, E value) {
     }
 }
 
-// A loop over a fixed number of neighbouring elements, turned into SIMD code.
+// A loop over a fixed number of neighbouring elements, compiled to SIMD code.
 #define LANE_LOOP(v, V) _Pragma("omp simd") for (int v = 0; v < (V); ++v)
 // The first `count` of them.
 #define FIRST_LANES(v, V, count) _Pragma("omp simd") for (int v = 0; v < (count); ++v)
 
-// A block takes one contiguous chunk, so that the loop is a plain one over neighbours.
+// A block takes one contiguous chunk: a plain loop over neighbours.
 #define GRID_STRIDE(i, n)                                                   \
     for (long long i = (n) * (long long)blockIdx.x / gridDim.x,             \
                    i##_end = (n) * ((long long)blockIdx.x + 1) / gridDim.x; \
          i < i##_end; ++i)
 #define BLOCK_STRIDE(i, n) for (int i = 0, i##_end = (n); i < i##_end; ++i)
 
-// A block takes some of the rows, neighbours.
+// A block takes a contiguous chunk of the rows.
 #define BLOCK_ROWS(row, rows) GRID_STRIDE(row, rows)
 
-constexpr int WARP = 1;  // threads of one
+constexpr int WARP = 1;  // threads of a warp
 
 template <typename E, typename Op> static inline E block_reduce(E value, Op) { return value; }
-// Over the lanes, too: by halves, for another order would wait for one lane after the other.
+// Reduces over lanes, too, by halves: one lane after the other would be a longer chain.
 template <typename E, int COUNT = Simd<E>::LANES, typename V, typename Op>
 static inline E reduce_lanes(V value, Op op) {
     if constexpr (COUNT == 2)
@@ -281,7 +280,7 @@ template <typename... P> struct Launch {
 
     void blocks(long long begin, long long end) const {
         gridDim = grid;
-        // Aligned like the registers that it is read into.
+        // Aligned to a SIMD register.
         double *memory = new double[(shared_bytes + REGISTER_BYTES) / sizeof(double) + 1];
         dynamic_shared_bytes =
             reinterpret_cast<double *>((reinterpret_cast<uintptr_t>(memory) + REGISTER_BYTES - 1) &
@@ -294,7 +293,7 @@ template <typename... P> struct Launch {
         }
         delete[] memory;
 #if defined(__AVX512F__)
-        _mm_sfence();  // what went around the caches is there when the launch is over
+        _mm_sfence();  // completes streaming stores before the launch ends
 #endif
     }
     static void body(void *self, long long begin, long long end) {
@@ -310,7 +309,7 @@ static void launch(void (*kernel)(P...), const unsigned *grid, void **arguments,
     parallel_for(Launch<P...>::body, &self, (long long)grid[0] * grid[1] * grid[2]);
 }
 
-// The runtime appends one of these, for the entry point of the library.
+// The runtime appends this for the entry point of a library.
 #define EXPORT_LAUNCH(name)                                                 \
     extern "C" __attribute__((visibility("default"))) void launch_##name(   \
         const unsigned *grid, void **arguments, ParallelFor parallel_for) { \

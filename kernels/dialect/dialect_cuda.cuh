@@ -1,13 +1,13 @@
 // The dialect's words on `cuda`, compiled by NVRTC, besides CUDA's own: a block has many threads.
 #pragma once
 
-// Before a loop of fixed length over registers.
+// Before a loop over registers of constant length: unrolls it.
 #define UNROLL _Pragma("unroll")
 
 __device__ inline float infinity() { return __int_as_float(0x7f800000); }
 __device__ inline float not_a_number() { return __int_as_float(0x7fffffff); }
 
-// sin and cos of pi x. In radians, the reduction of a large double takes a stack frame.
+// sin and cos of pi x. (In radians, the reduction of a large double would take a stack frame.)
 template <typename E> __device__ inline E sin_pi(E x) { return sinpi(x); }
 template <typename E> __device__ inline E cos_pi(E x) { return cospi(x); }
 
@@ -19,7 +19,7 @@ template <typename E> __device__ inline E cos_pi(E x) { return cospi(x); }
 // The lowest bit that is set; one must be.
 __device__ inline int first_bit(unsigned long long bits) { return __ffsll(bits) - 1; }
 
-// Elements that one thread treats as a unit: lanes are threads here, so one.
+// The elements that a thread computes at once: one, since lanes are threads here.
 template <typename E> struct Simd {
     using type = E;
     using index = int;
@@ -27,8 +27,8 @@ template <typename E> struct Simd {
 };
 template <typename E> __device__ inline E load_lanes(const E *p) { return *p; }
 template <typename E> __device__ inline void store_lanes(E *p, E value) { *p = value; }
-// The first `count` lanes, if that many; none if it is not positive. The others are zero, or
-// `otherwise`.
+// The first `count` lanes, at most all, none if `count` is not positive. The other lanes are zero,
+// or `otherwise`.
 template <typename E> __device__ inline E load_first(const E *p, int count, E otherwise = E(0)) {
     return count > 0 ? *p : otherwise;
 }
@@ -48,7 +48,7 @@ __device__ inline void load_vector(V (&value)[N], const E *from) {
     const Vector<E, N> row = *reinterpret_cast<const Vector<E, N> *>(from);
     for (int i = 0; i < N; ++i) value[i] = V(row.value[i]);
 }
-// The first `count` of N neighbours, at any address; load_row makes the others zero.
+// The first `count` of N neighbours, at any address; load_row sets the others to zero.
 template <typename E, typename V, int N>
 __device__ inline void load_row(V (&value)[N], const E *from, int count) {
     if (Vector<E, N>::fits(from, count)) return load_vector(value, from);
@@ -65,17 +65,17 @@ __device__ inline void store_row(E *to, const V (&value)[N], int count) {
             if (i < count) to[i] = E(value[i]);
     }
 }
-// Other threads hide the time that memory takes.
+// A prefetch. None here: other threads hide the latency of memory.
 template <typename E> __device__ inline void fetch_ahead(const E *, int = 1, int = 0) {}
 
-// Writing an array of which nothing is read; the caches take care of themselves here.
+// Stores to an array that is not read; on cpu they may bypass the caches, see dialect_cpu.cuh.
 template <typename E> __device__ inline bool past_caches(long long, int) { return false; }
 template <typename E, typename V>
 __device__ inline void write_first(E *p, V value, int count, bool) {
     store_first(p, value, count);
 }
 
-// Whole numbers of another type, the first `count` of them; the others are anything.
+// Whole numbers of another type, the first `count` of them; the others are undefined.
 template <typename E, typename Whole>
 __device__ inline int load_first_whole(const Whole *p, int count) {
     return count > 0 ? int(*p) : 0;
@@ -84,24 +84,25 @@ template <typename E, typename Whole>
 __device__ inline void store_first_whole(Whole *p, int value, int count) {
     if (count > 0) *p = Whole(value);
 }
-// The lanes that a comparison holds for, one bit each.
+// One bit per lane, set where a comparison holds.
 template <typename E> __device__ inline unsigned long long lane_bits(bool holds) { return holds; }
 template <typename E> __device__ inline int lane_numbers() { return 0; }
 template <typename E> __device__ inline E exp_lanes(E x) { return exp(x); }
 
 // A loop over a fixed number of neighbouring elements, held in registers.
 #define LANE_LOOP(v, V) _Pragma("unroll") for (int v = 0; v < (V); ++v)
-// The first `count` of them: still a fixed number of turns, or registers would become memory.
+// The first `count` of them. The loop keeps its constant length: otherwise the elements would be
+// kept in memory, not in registers.
 #define FIRST_LANES(v, V, count) \
     LANE_LOOP(v, V)              \
         if (v < (count))
 
-// Lanes interleave over the grid: neighbouring threads touch neighbouring elements.
+// Neighbouring threads access neighbouring elements.
 #define GRID_STRIDE(i, n)                                                               \
     for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x, i##_end = (n); \
          i < i##_end; i += (long long)gridDim.x * blockDim.x)
 #define BLOCK_STRIDE(i, n) for (int i = threadIdx.x; i < (n); i += blockDim.x)
-// Blocks take the rows in turn; a grid of as many takes one each.
+// Blocks take rows in turn, one each if there are enough blocks.
 #define BLOCK_ROWS(row, rows) for (long long row = blockIdx.x; row < (rows); row += gridDim.x)
 
 // Writes a whole array: element i is of(i).
@@ -110,11 +111,10 @@ __device__ inline void write_each(E *p, long long count, const Of &of) {
     GRID_STRIDE(i, count) p[i] = of(i);
 }
 
-constexpr int WARP = 32;  // threads of one
+constexpr int WARP = 32;  // threads of a warp
 
-// Reduces over a warp, or over the block, and gives every thread of it the result; every thread of
-// it must call it. The order is fixed (butterfly inside warps, then over warps), so the result is
-// bitwise repeatable.
+// Reductions over a warp or a block. Every thread of it must call, and gets the result. The order
+// is fixed (butterfly within warps, then over warps), so the result is bitwise repeatable.
 template <typename E, typename Op> __device__ E warp_reduce(E value, Op op) {
     for (int offset = WARP / 2; offset > 0; offset /= 2)
         value = op(value, __shfl_xor_sync(0xffffffffu, value, offset));
@@ -128,7 +128,7 @@ template <typename E, typename Op> __device__ E block_reduce(E value, Op op) {
     __syncthreads();
     value = partial[0];
     for (int i = 1; i < warps; ++i) value = op(value, partial[i]);
-    __syncthreads();  // partial may be written by the next reduction
+    __syncthreads();  // the next reduction may overwrite `partial`
     return value;
 }
 template <typename E, typename Op> __device__ E reduce_lanes(E value, Op op) {

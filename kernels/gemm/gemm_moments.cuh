@@ -1,18 +1,18 @@
-// The moments of what a block of the GEMM stores, its columns being channels.
+// The moments of the values that a block of the GEMM stores; columns are channels.
 //
 //   BlockMoments moments{...};
 //   moments.finish(gemm<...>(..., BiasRelu<BlockMoments::Taker>{..., {&moments}}));
 //
-//   cuda   afterwards, from the results in a near cache: `parts` chunks of the block's rows, which
-//          the threads share
-//   cpu    from micro-tiles in registers: a chunk, the block's rows
+//   cuda   after the product, from results that are still in cache: `parts` chunks of the block's
+//          rows, which the threads share
+//   cpu    from micro-tiles in registers: the block's rows are one chunk
 #pragma once
 
 #include "gemm/gemm.cuh"
 #include "norm/moments.cuh"
 
 struct BlockMoments {
-    acc_t *means, *squares;  // null: none are taken
+    acc_t *means, *squares;  // null if no moments are wanted
     int *counts;
     const T *y;  // results, C channels
     int C, parts;
@@ -22,7 +22,7 @@ struct BlockMoments {
 
     __device__ void finish(const Block &block, int first) {
         if (!means) return;
-        __syncthreads();  // the block's results are whole
+        __syncthreads();  // the block's results are complete
         const int share = ceil_div(block.m1 - block.m0, parts), channels = block.n1 - block.n0;
         BLOCK_STRIDE(i, parts * channels) {
             const int part = i / channels, c = first + block.n0 + i % channels;
@@ -37,7 +37,7 @@ struct BlockMoments {
     static constexpr int REGISTERS = BN / LANES;
     Moments<LANES> group[REGISTERS];
 
-    // Takes up one register of columns of a micro-tile.
+    // Receives one register of columns of a micro-tile.
     struct Taker {
         BlockMoments *moments;
         void operator()(int n, const lanes_t (&value)[TM], int rows) const {
@@ -52,7 +52,7 @@ struct BlockMoments {
         lanes_t mean, square;
         const auto both = [&](auto whole) {
             const auto sum = [&](const auto &of) {
-                lanes_t sums[2] = {};  // for one waits for the addition before
+                lanes_t sums[2] = {};  // two independent sums hide the latency of additions
                 UNROLL for (int i = 0; i < TM; ++i) {
                     if (decltype(whole)::value || i < rows) sums[i % 2] += of(value[i] - pivot);
                 }

@@ -1,33 +1,33 @@
-// The GEMM of gemm.cuh on `cpu`: one thread a block, lanes along n, operand A read where it lies.
+// The GEMM of gemm.cuh on `cpu`: one thread per block, lanes along n, operand A read in place.
 //
 // A micro-tile is TM rows by V registers of C: each k takes V loads of B and TM broadcasts of A for
-// TM * V multiply-adds. B is packed, a panel at a time, unless few micro-tiles read it; packing A
-// as well would cost more than it saves, since a row of A meets only N columns. A's loader tells
-// where a row lies:
+// TM * V multiply-adds. B is packed, a panel at a time, unless few micro-tiles read it. Packing A,
+// too, would take longer than it saves, since a row of A is multiplied by N columns only. A's
+// loader gives the addresses of its rows:
 //
 //   walk(row).next(count, start)
-//                     puts the addresses of the row and those after it, then of the next ones, ...;
-//                     null for a row that reaches into padding, which is copied together by load(),
-//                     and then returns false; up to SLACK more addresses may be written
-//   offset(column)    where a column lies from there; columns come in runs() of neighbours
+//                     writes the addresses of `count` rows, and of the following rows at the next
+//                     call. A row that reaches into padding has the address null, and load() copies
+//                     it; then next() returns false. It may write up to SLACK more addresses
+//   offset(column)    a column's offset from the row's address; columns come in runs of neighbours
 //   inside()          whether no row reaches into padding
-//   PLAIN             whether moreover every row is one run
+//   PLAIN             whether, besides, every row is one run
 //
 //   geometry grid (parts of M, parts of N, any): any number of parts gives the same bits
 #pragma once
 
 #include "common/channels.cuh"
 
-// TM * VECTORS sums fit the registers: 24 of AVX-512's 32, 12 of AVX2's 16.
+// TM * VECTORS sums fit in registers: 24 of AVX-512's 32, 12 of AVX2's 16.
 constexpr int TM = REGISTER_BYTES == 64 ? 8 : 4, VECTORS = 3;
-constexpr int TALL = REGISTER_BYTES == 64 ? 9 : TM;  // fits, too: the taps of a 3 x 3 window
+constexpr int TALL = REGISTER_BYTES == 64 ? 9 : TM;  // fits, too; 9 taps of a 3 x 3 window
 constexpr int BAND = 256;                            // rows along k that are packed at a time
-constexpr int SHEET = 256;                           // rows whose sums wait for the next panel
+constexpr int SHEET = 256;                           // rows of sums kept until the next panel
 
 static_assert(BN >= VECTORS * LANES, "a panel must hold the columns of a micro-tile");
 static_assert(SHEET % TM == 0 && BK * BN >= BAND * TM, "sheets must hold whole micro-tiles");
 
-// Puts what a loader copies to elements STEP apart.
+// Receives the elements that a loader copies, and writes them STEP apart.
 template <int STEP> struct Converted {
     acc_t *out;
 
@@ -44,7 +44,7 @@ __device__ inline void load(const Loader &loader, int row, int column, int count
     loader.load(loader.row(row), loader.column(column), count, Converted<STEP>{out});
 }
 
-// The part of [0, count) that block `index` of `blocks` takes, in whole multiples of `unit`.
+// The part of [0, count) of block `index` of `blocks`, in multiples of `unit`.
 struct Part {
     int begin, end;
 
@@ -55,26 +55,26 @@ struct Part {
     }
 };
 
-// The rows of an M x N product that fall to this block: of all columns, where gridDim.y is 1.
+// The rows of an M x N product that this block computes: with all columns, if gridDim.y is 1.
 struct BlockRows : Part {
     explicit BlockRows(int M) : Part(M, TM, blockIdx.x, gridDim.x) {}
 };
 
-// The registers of a micro-tile for N columns: fewest lanes unused, then most work a broadcast.
+// The registers of a micro-tile for N columns: fewest unused lanes, then most work per broadcast.
 static inline int vectors(int N) {
     const int needed = ceil_div(N, LANES);
     if (needed <= VECTORS) return needed;
     return ceil_div(needed, 3) * 3 <= ceil_div(needed, 2) * 2 ? 3 : 2;
 }
 
-// The sums of a micro-tile, kept in registers as long as loops over them are unrolled.
+// The sums of a micro-tile. They stay in registers if all loops over them are unrolled.
 template <int V, int ROWS = TM> struct MicroTile {
     lanes_t sum[ROWS][V];
 
     template <class Body> __attribute__((always_inline)) void each(const Body &body) {
         UNROLL for (int i = 0; i < ROWS; ++i) UNROLL for (int v = 0; v < V; ++v) body(i, v);
     }
-    // Adds the product of A's elements, element(i) of row i, with one row of B.
+    // Adds the products of one column of A, element(i) in row i, and one row of B.
     template <class Element>
     __attribute__((always_inline)) void add(const acc_t *b, const Element &element) {
         lanes_t row[V];
@@ -89,7 +89,8 @@ template <int V, int ROWS = TM> struct MicroTile {
     }
 };
 
-// Transposes LANES x LANES values: exchanges the off-diagonal quarters of ever smaller blocks.
+// Transposes LANES x LANES values, by swapping the off-diagonal quarters of smaller and smaller
+// blocks.
 static inline void transpose(lanes_t (&row)[LANES]) {
     using index_t = decltype(lanes_t{} < lanes_t{});
     UNROLL for (int step = LANES / 2; step > 0; step /= 2) {
@@ -107,7 +108,7 @@ static inline void transpose(lanes_t (&row)[LANES]) {
     }
 }
 
-// Takes a row of B, which is one run without padding, with zeros up to `width`.
+// Receives a row of B, one run without padding, and appends zeros up to `width`.
 struct Padded {
     acc_t *out;
     int width;
@@ -147,8 +148,8 @@ static void pack(acc_t *tile, const B &b, int k0, int depth, int n0, int columns
         }
 }
 
-// Takes the addresses of the next rows, the last one's for those past it, and returns whether none
-// is null. Not inlined: in the midst of a product there are no registers left for it.
+// Gets the addresses of the next rows (past the last one, its address again); returns whether none
+// is null. Not inlined: within a product there are no registers left for it.
 template <class Walk>
 __attribute__((noinline)) static bool next_rows(Walk &walk, int rows,
                                                 const T *(&start)[TM + SLACK]) {
@@ -165,7 +166,7 @@ static void multiply_rows(const A &a, const B &b, Part m, Part n, int k_begin, i
                           const Epilogue &epilogue) {
     constexpr int WIDTH = V * LANES, PANEL = BN / WIDTH * WIDTH;
     alignas(REGISTER_BYTES) acc_t tile[BK * BN], gathered[TM][BK], waiting[SHEET * BN];
-    // A panel ends where a run ends, unless runs are longer than panels.
+    // A panel ends at the end of a run, unless runs are longer than panels.
     const int run = a.run(), most = run < BK ? BK / run * run : BK;
     for (int n0 = n.begin; n0 < n.end; n0 += PANEL) {
         const int columns = smaller(PANEL, n.end - n0);
@@ -184,7 +185,7 @@ static void multiply_rows(const A &a, const B &b, Part m, Part n, int k_begin, i
                     const int rows = smaller(TM, m1 - row);
                     const acc_t *start[TM + SLACK];
                     const bool whole = next_rows(walk, rows, start);
-                    bool direct[TM];  // unless all are
+                    bool direct[TM];  // whether row i is read in place; set unless all are
                     for (int i = 0; !whole && i < TM; ++i) {
                         direct[i] = start[i];
                         if (direct[i]) continue;
@@ -219,8 +220,8 @@ static void multiply_rows(const A &a, const B &b, Part m, Part n, int k_begin, i
 
 // ---- short rows --------------------------------------------------------------------------------
 
-// The same where a row has few columns, in short runs, and none in padding: windows over images of
-// few channels. Each column has an offset of its own, and all of B's panel stays packed.
+// The same for rows of few columns in short runs, none in padding: windows over images of few
+// channels. Each column has its own offset, and B's panel is packed once for all k.
 template <int V, Rows B_ROWS, class A, class B, class Epilogue>
 static void multiply_short_rows(const A &a, const B &b, Part m, Part n, int K,
                                 const Epilogue epilogue) {
@@ -253,10 +254,11 @@ static void multiply_short_rows(const A &a, const B &b, Part m, Part n, int K,
 
 // ---- few rows ----------------------------------------------------------------------------------
 
-// The same product by dot products, lanes along k: packing B would cost more than multiplying it.
+// The same for few rows, by dot products with lanes along k: packing B would take longer than
+// multiplying it.
 template <class A, class B, class Epilogue>
 static void multiply_dots(const A &a, const B &b, int M, Part n, int K, const Epilogue &epilogue) {
-    constexpr int CHAINS = 8;  // as many sums at a time as hide the latency of one
+    constexpr int CHAINS = 8;  // independent sums, which hide the latency of an addition
     static_assert(LANES % CHAINS == 0 || LANES < CHAINS, "a vector of results is made in turns");
     for (int n0 = n.begin; n0 < n.end; n0 += LANES) {
         const int columns = smaller(LANES, n.end - n0);
@@ -300,7 +302,7 @@ static void multiply_bands(const A &a, const B &b, Part m, Part n, int k_begin, 
         auto walk = a.walk(k_begin);
         for (int k0 = k_begin; k0 < k_end; k0 += BAND) {
             const int depth = smaller(BAND, k_end - k0);
-            // Rows that lie in one piece come first, then the others.
+            // Rows that are read in place come first, then those that reach into padding.
             const acc_t *start[BAND + SLACK];
             int order[BAND], direct = 0, others = 0;
             walk.next(depth, start);
@@ -311,8 +313,8 @@ static void multiply_bands(const A &a, const B &b, Part m, Part n, int k_begin, 
                 else
                     order[BAND - ++others] = k;
             }
-            // Packed in this order, unless so few micro-tiles read B that it would not pay. Lanes
-            // past the last column then hold what comes after it, if that is enough.
+            // B is packed in this order, unless too few micro-tiles read it for that to pay. Then
+            // lanes past the last column read what follows it in memory, so that must be enough.
             const int64 after = (k_end - k0 - depth) * b.stride;
             const bool packed = others > 0 || after < width - columns || m.end - m.begin > 4 * ROWS;
             const acc_t *const band = packed ? tile : b.row(k0) + n0;
@@ -341,7 +343,7 @@ static void multiply_bands(const A &a, const B &b, Part m, Part n, int k_begin, 
                             c.add(lanes, [&](int i) { return start[k][offset[i]]; });
                         for (int k = 0; k < others; ++k, lanes += step)
                             c.add(lanes, [&](int i) { return gathered[k * MOST + place[i]]; });
-                        if (k0 > k_begin) {  // band by band, so that rounding errors stay few
+                        if (k0 > k_begin) {  // sums per band, so that rounding errors stay small
                             MicroTile<V, ROWS> before;
                             epilogue.load(row, n0 + j, before.sum, rows, used);
                             c.each([&](int i, int v) { c.sum[i][v] += before.sum[i][v]; });
@@ -354,8 +356,8 @@ static void multiply_bands(const A &a, const B &b, Part m, Part n, int k_begin, 
     }
 }
 
-// The part of the M x N product over k in [k_begin, k_end) that falls to this block. Rows along the
-// output have all of k.
+// This block's part of the M x N product over k in [k_begin, k_end), which is all of k for rows
+// along the output.
 template <Rows A_ROWS, Rows B_ROWS, class A, class B, class Epilogue>
 static Block gemm(const A &a, const B &b, int M, int N, int k_begin, int k_end,
                   const Epilogue &epilogue) {

@@ -27,8 +27,8 @@ static_assert(STAGES >= 2, "a tile to multiply and one on its way");
 
 constexpr int UNIT = 16 / sizeof(T);  // elements in 16 bytes, the widest access
 
-// Warps that a multiprocessor must hold: 12, with 168 registers a thread, or 8 where sums and the
-// rows of copies take more than the rest leaves.
+// Warps that a multiprocessor must hold: 12, with up to 168 registers per thread, or 8 if sums and
+// the rows of copies need more.
 constexpr int SUMS = BM * BN / THREADS * int(sizeof(acc_t) / 4);
 constexpr int ROWS_OF_COPIES = 4 * (BM * BK / UNIT / THREADS);
 constexpr int WARPS = SUMS + ROWS_OF_COPIES > 48 ? 8 : 12;
@@ -58,14 +58,14 @@ template <Rows ROWS, int EXTENT, int VECTOR> struct Tile {
     static_assert(!K_MAJOR || (SEGMENTS & (SEGMENTS - 1)) == 0, "an XOR permutes powers of two");
 
     // The line of an output, and its inverse: of each 32 outputs, first those divisible by four,
-    // then those that leave one, two and three.
+    // then those with remainder one, two and three.
     static __device__ constexpr int line(int output) {
         return (output & ~31) | (output & 3) << 3 | (output >> 2 & 7);
     }
     static __device__ constexpr int output(int line) {
         return (line & ~31) | (line & 7) << 2 | (line >> 3 & 3);
     }
-    // What the number of a segment is XORed with.
+    // The XOR of a line with the numbers of its segments.
     static __device__ constexpr int moved(int line) {
         if (!K_MAJOR && sizeof(T) == 8) return 0;
         if (!K_MAJOR) return line / UNIT * 2 % (SEGMENTS % 8 == 0 ? 8 : SEGMENTS % 4 == 0 ? 4 : 1);
@@ -124,8 +124,8 @@ template <class Tile, int VECTOR> struct CopyLayout {
     }
 };
 
-// Moves an offset into the tile of one stage on to the next stage's, after the last to the first's.
-// Threads keep such offsets: to compute them anew takes a dozen instructions.
+// Moves an offset from one stage's tile to the next stage's, from the last to the first. Threads
+// keep such offsets, since computing them takes a dozen instructions.
 template <int SIZE> __device__ inline void next_stage(int &place, int stage) {
     place += stage + 1 == STAGES ? -(STAGES - 1) * SIZE : SIZE;
 }
@@ -134,8 +134,8 @@ template <Rows ROWS, int EXTENT, int VECTOR, class Loader,
           bool K_MAJOR = ::Tile<ROWS, EXTENT, VECTOR>::K_MAJOR>
 struct Copier;
 
-// Fills one operand's tiles, stage after stage, with zeros for outputs from `end` and k from k_end
-// on. K-major: each of a thread's copies has a row of its own; all have the same columns.
+// Fills one operand's tiles, stage after stage, with zeros for outputs past `end` and k past k_end.
+// K-major: each of a thread's copies has its own row; all have the same columns.
 template <Rows ROWS, int EXTENT, int VECTOR, class Loader>
 struct Copier<ROWS, EXTENT, VECTOR, Loader, true> {
     using Tile = ::Tile<ROWS, EXTENT, VECTOR>;
@@ -159,7 +159,7 @@ struct Copier<ROWS, EXTENT, VECTOR, Loader, true> {
             loader.row(smaller(end - limit + output(i), end - 1));
     }
 
-    // The output of copy i, from the first one's on.
+    // The output of copy i, relative to that of the first copy.
     static __device__ constexpr int output(int i) { return Tile::output(i * Layout::LINES_APART); }
 
     __device__ void begin(T *tiles, int stage, int k_end) {
@@ -201,7 +201,7 @@ template <Rows ROWS, class Loader> struct Oriented {
     }
 };
 
-// Lines of outputs: a thread copies the same outputs for one k after another.
+// Lines of outputs: a thread copies the same outputs for one k after the other.
 template <Rows ROWS, int EXTENT, int VECTOR, class Loader>
 struct Copier<ROWS, EXTENT, VECTOR, Loader, false> {
     using Tile = ::Tile<ROWS, EXTENT, VECTOR>;
@@ -244,8 +244,8 @@ struct Copier<ROWS, EXTENT, VECTOR, Loader, false> {
     }
 };
 
-// Calls multiply(tiles of A, tiles of B, stage) for one BK of k after another, in order, up to
-// k_end, for the block whose outputs begin at (m0, n0), of an M x N product.
+// Calls multiply(tiles of A, tiles of B, stage) for each BK steps of k in order, up to k_end, for
+// the block whose outputs begin at (m0, n0) of an M x N product.
 template <Rows A_ROWS, Rows B_ROWS, class A, class B, class Multiply>
 __device__ __forceinline__ void in_stages(const A &a, const B &b, int m0, int M, int n0, int N,
                                           int k_begin, int k_end, const Multiply &multiply) {
@@ -257,18 +257,18 @@ __device__ __forceinline__ void in_stages(const A &a, const B &b, int m0, int M,
     Copier<B_ROWS, BN, VECTOR_B, B> copier_b(b, n0, N, k_begin);
     const int steps = ceil_div(k_end - k_begin, BK);
     int filled = 0, read = 0;  // stages, taken in turn
-    // A step's copies begin STAGES - 1 steps ahead; the first steps have nothing to multiply.
+    // Copies run STAGES - 1 steps ahead, so the first steps have nothing to multiply.
     for (int step = 1 - STAGES; step < steps; ++step) {
         if (step >= 0) {
             wait_copies<STAGES - 2>();
-            __syncthreads();  // this step's tiles are whole, the last step's may be overwritten
+            __syncthreads();  // this step's tiles are complete, the last step's are no longer read
         }
         if (step + STAGES - 1 < steps) {
             copier_a.begin(tiles_a, filled, k_end);
             copier_b.begin(tiles_b, filled, k_end);
             filled = filled + 1 == STAGES ? 0 : filled + 1;
         }
-        commit_copies();  // one group a step, even if empty, so that waits can count steps
+        commit_copies();  // one group per step, even if empty, so that waits can count steps
         if (step < 0) continue;
         multiply(tiles_a, tiles_b, read);
         read = read + 1 == STAGES ? 0 : read + 1;
