@@ -21,7 +21,7 @@ from tests.gpu import device, plugin
 from tests.lib.cells import Cells, is_whole
 from tests.lib.support import NARROW
 
-# Examples are a function of the test alone, so that a failure in CI is one everywhere.
+# The same examples on every machine, so that a failure in CI can be reproduced.
 hypothesis.settings.register_profile(
     "kernels",
     derandomize=True,
@@ -56,17 +56,17 @@ def pytest_configure(config):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
-    """A process per core for the whole suite; a part of it is sooner done in this one."""
+    """One process per core for the whole suite; a part of it takes less time in this process."""
     return len(os.sched_getaffinity(0)) if is_whole(config) else 0
 
 
 @pytest.fixture(params=["cpu", "cuda"])
 def target(request):
-    """Each target there is: `target.array(values)` makes an array of it."""
+    """Each target; `target.array(values)` makes an array on it."""
     return runtime.cpu_target() if request.param == "cpu" else _cuda_target()
 
 
-@pytest.fixture(params=["cuda"])  # the tests' names have it then, as those of `target` have
+@pytest.fixture(params=["cuda"])  # so that names of tests contain it, as with `target`
 def cuda(request):
     """The target `cuda` alone."""
     return _cuda_target()
@@ -81,19 +81,19 @@ def _cuda_target():
 
 @pytest.fixture(scope="session", params=["float32", "float64", *NARROW])
 def dtype(request):
-    """Each floating type: the narrow ones on `cuda` alone, which alone takes them."""
+    """Each floating type; float16 and bfloat16 only on `cuda`, which alone has them."""
     return np.dtype(request.param)
 
 
 @pytest.fixture
 def undivided(monkeypatch):
-    """Products on `cuda` whose k is not divided: every epilogue then takes the same sums."""
+    """Do not divide k among blocks on `cuda`, so that every epilogue gets the same sums."""
     monkeypatch.setattr(gemm, "_SPLITS", (1,))
 
 
 @pytest.fixture(scope="session", params=["uint8", "float32", "float64", *NARROW])
 def pixel_type(request):
-    """Each type of images: the narrow ones on `cuda` alone."""
+    """Each type of images; float16 and bfloat16 only on `cuda`."""
     return np.dtype(request.param)
 
 
@@ -102,7 +102,7 @@ def pytest_collection_modifyitems(items):
 
 
 def _taken(item):
-    """Whether a test's target takes its types."""
+    """Whether a test's target has its types."""
     values = getattr(getattr(item, "callspec", None), "params", {})
     narrow = any(values.get(name) in NARROW for name in ("dtype", "pixel_type"))
     return not narrow or "cuda" in (values.get("target"), values.get("cuda"))
@@ -110,7 +110,7 @@ def _taken(item):
 
 @pytest.fixture(scope="session", autouse=True)
 def a_gpu_that_is_emulated_is_chosen_by_name():
-    """Let "auto" be a real GPU or the CPU: whole trainings take long on an emulated one."""
+    """Make "auto" a real GPU or the CPU: whole trainings take too long on the emulated GPU."""
 
     def choose(device="auto"):
         if device == "auto":
@@ -127,9 +127,9 @@ def a_gpu_that_is_emulated_is_chosen_by_name():
 
 @pytest.fixture(scope="session", autouse=True)
 def poisoned_outputs():
-    """Fill every buffer that a kernel is to write with NaN, or bytes 0xAB, beforehand.
+    """Fill every buffer that a kernel will write with NaN, or bytes 0xAB.
 
-    The emulated GPU is told that nobody wrote it: reading it is a fault then.
+    The emulated GPU is told that it was never written, so reading it is a fault.
     """
     with pytest.MonkeyPatch.context() as patch:
         for kind in (CpuTarget, CudaTarget):

@@ -1,6 +1,6 @@
-"""One call of every public function of `kernels`, for what must hold for all of them.
+"""One call of every public function of `kernels`, for tests of properties that all must have.
 
-Sizes are those of several blocks, tiles and chunks on every target, with tails, and small.
+Sizes are small, but give several blocks, tiles and chunks, with tails, on every target.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ X = (N, H, W, C)
 OH, OW = 15, 7  # of a window of (2, 3)
 Y = (N, OH, OW, C)
 
-#: Arguments that are float32 beside float16 and bfloat16: saved statistics, and maps.
+#: Arguments that stay float32 with float16 and bfloat16: saved statistics, and maps.
 WIDE = {"mean", "inv_std", "matrix"}
 
 
@@ -42,7 +42,7 @@ class Call:
         return {name: target.array(value) for name, value in self.cast(dtype).items()}
 
     def cast(self, dtype=None):
-        """Return fresh arrays, the floating ones in `dtype`, but for those never narrow."""
+        """Return fresh arrays, the floating ones in `dtype`, those of `WIDE` never narrow."""
         types = {name: value.dtype for name, value in self.arrays.items()}
         for name, kind in types.items():
             if dtype is not None and kind.kind == "f":

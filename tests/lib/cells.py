@@ -1,7 +1,7 @@
 """Coverage of kernels: which entry point ran on which target with which element type.
 
 A pytest plugin. A run of the whole suite prints the number of cells (entry point x target x dtype)
-and fails if one that `tests/README.md` lists was not reached; `make cells` writes that table anew.
+and fails if one listed in `tests/README.md` was not reached; `make cells` writes that table.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Cells:
 
 
 def is_whole(config: pytest.Config) -> bool:
-    """Whether every test of the suite was asked for, but perhaps the slow ones."""
+    """Whether all tests of the suite were selected, with or without the slow ones."""
     options = config.option
     marked = options.markexpr not in ("", "not slow", "slow or not slow")
     narrowed = marked or options.keyword or options.deselect or options.maxfail
@@ -82,7 +82,7 @@ def is_whole(config: pytest.Config) -> bool:
 
 
 def with_table(text: str, cells: set[Cell]) -> str:
-    """Return a text with the table between its markers made anew."""
+    """Return a text with the table between its markers replaced."""
     before, rest = text.split(START)
     return before + START + "\n\n" + table(cells) + "\n" + END + rest.split(END)[1]
 

@@ -46,7 +46,7 @@ def assert_close(actual, expected, *, rtol: float) -> None:
 def poison(shape, dtype) -> NDArray:
     """Return an array that no kernel would produce: NaN, or bytes 0xAB where dtype is not a float.
 
-    For an output buffer, so that what a kernel fails to write is noticed.
+    For output buffers, so that a test sees elements that a kernel failed to write.
     """
     dtype = np.dtype(dtype)
     if floating(dtype):

@@ -1,7 +1,7 @@
-"""What the host's side of the `cuda` target uses of CuPy 14.2, without a GPU.
+"""A stand-in for the parts of CuPy 14.2 that the host side of the `cuda` target uses.
 
-Kernels do nothing. What is kept is what CuPy's sources say of devices, streams and arrays: which
-work comes after which, and where an array differs from NumPy's. `install` puts it in CuPy's place.
+Kernels do nothing. It follows CuPy's sources for devices, streams and arrays: in which order work
+runs, and where arrays differ from NumPy's. `install` puts it in CuPy's place.
 """
 
 import contextlib

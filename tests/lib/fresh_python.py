@@ -1,4 +1,4 @@
-"""Scripts run in an interpreter of their own, and compilers that are wrapped or broken."""
+"""Running scripts in a new interpreter, and compilers that are wrapped or broken."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 #: Compiles one kernel and the thread pool, runs them, and prints "[0. 2.]".
 RELU = "import kernels, numpy; print(kernels.relu(numpy.array([-1, 2], numpy.float32)))"
 RELU_SAYS = "[0. 2.]\n"
-#: Goes before a script: its user has no home folder, neither by the environment nor by a name.
+#: Put before a script: gives its user no home folder, by neither environment nor passwd.
 NO_HOME = """
 import os, pwd
 for variable in ("HOME", "XDG_CACHE_HOME"):
@@ -49,7 +49,7 @@ def start(*arguments: str, **changes: object) -> subprocess.Popen[str]:
 
 
 def run(*arguments: str, **changes: object) -> subprocess.CompletedProcess[str]:
-    """Run Python and return what became of it."""
+    """Run Python and return the finished process."""
     process = start(*arguments, **changes)
     try:
         out, err = process.communicate(timeout=300)
@@ -61,7 +61,7 @@ def run(*arguments: str, **changes: object) -> subprocess.CompletedProcess[str]:
 
 
 def output(script: str, **changes: object) -> str:
-    """Return what a script prints; it must succeed and complain of nothing."""
+    """Return a script's output; it must succeed, with nothing on standard error."""
     done = run("-W", "error", "-c", script, **changes)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout
@@ -85,7 +85,7 @@ def program(path: Path, body: str) -> Path:
 
 
 class CountedCompiler:
-    """A compiler that notes how often it was asked to compile, and how often what it is."""
+    """A compiler that counts its compilations and the queries of its identity."""
 
     def __init__(self, folder: Path, real: str = "c++") -> None:
         self._log = folder / "calls"

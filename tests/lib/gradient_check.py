@@ -11,10 +11,10 @@ from tests.lib.support import host
 
 
 def check_gradients(layer, x, *, training=True, rtol=1e-7):
-    """Assert that `backward` gives the slopes of `forward`, by x and by every parameter.
+    """Assert that `backward` gives the gradients of `forward`, by x and by every parameter.
 
-    x is a float64 array of any target; the layer is used alone, and built here if it is not yet.
-    Every forward runs on a copy of the layer, so that one that draws or counts repeats itself.
+    x is a float64 array on any target; the layer is used alone, and built here if necessary. Every
+    forward runs on a copy of the layer, so that one that draws random numbers repeats them.
     """
     target, x = as_array("x", x)
     layer.forward(x, training)

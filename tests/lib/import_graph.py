@@ -13,8 +13,8 @@ Graph = dict[str, set[str]]
 def import_graph(package: Path) -> Graph:
     """Return the names of a package's modules, each with those that it imports.
 
-    ``from . import name`` imports the module of that name where there is one, else the package's
-    own. That a module's packages are imported before it is left out.
+    ``from . import name`` imports the module of that name if there is one, else the package. The
+    implicit imports of a module's own packages are left out.
     """
     modules = {}
     for path in sorted(package.rglob("*.py")):
@@ -51,7 +51,7 @@ def circles(graph: Graph) -> list[list[str]]:
 
 
 def _reached(graph: Graph, start: str) -> set[str]:
-    """Return the modules that one imports, directly or by others; itself only if by a circle."""
+    """Return the modules that one imports, directly or not; itself only if in a circle."""
     reached: set[str] = set()
     left = [start]
     while left:

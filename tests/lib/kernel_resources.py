@@ -1,8 +1,8 @@
-"""The compile matrix, and the committed table of what each kernel takes on each architecture.
+"""The compile matrix, and the committed table of each kernel's resources on each architecture.
 
     make resources
 
-writes the table, `kernel_resources.json`, anew; test_kernel_resources.py holds the kernels to it.
+writes the table, `kernel_resources.json`; test_kernel_resources.py compares the kernels with it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from tests.lib import nvrtc
 from tests.lib.nvrtc import Resources
 
 TABLE = Path(__file__).with_suffix(".json")
-# More registers than in the table let pass: a few, and those that another ptxas may unroll into.
+# Registers above the table's that are allowed: a few, and more for another version of ptxas.
 MORE_REGISTERS, MORE_ON_ANOTHER_NVRTC = 8, 32
 
 SOURCES = {source.name: source for source in Source.all}
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
-# The type that the recipes train in, everywhere; every other once, and bfloat16 also on Turing,
-# whose hardware does not have it.
+# The recipes' type on every architecture; each other type once, and bfloat16 also on Turing, whose
+# hardware does not have it.
 MACHINES = {
     "float32": ARCHITECTURES,
     "float64": ("sm_90",),
@@ -51,9 +51,9 @@ BODIES = [
     ("float32", "tf32", gemm._MMA, ("sm_90",), False),
     ("float32", "fp16", gemm._MMA, ("sm_75",), False),
 ]
-# What a CPU alone chooses, though it runs on a GPU, too: compiled for one.
+# Kernels that only `cpu` uses, though they run on a GPU, too: compiled for one architecture.
 CPU_ALONE = ("conv/winograd.cu", "conv/conv2d_pool.cu")
-# What the recipes do without: windows of more than 256 taps, and images that are not bytes.
+# Variants that the recipes do not use: windows of more than 256 taps, images that are not bytes.
 UNCOMMON_TYPES = {
     "images/augment.cu": {"pixel_t": "float32"},
     "step/batch.cu": {"pixel_t": "float32"},
@@ -72,7 +72,7 @@ class Build:
     types: tuple[tuple[str, str], ...] = ()
     tile: gemm.Tile | None = None  # of a product
     vectors: bool = True  # whether its operands are copied 16 bytes at a time
-    slow: bool = False  # looked at by `make test-all` alone
+    slow: bool = False  # compiled by `make test-all` only
 
     def __str__(self) -> str:
         """Return a name that tests are chosen by."""
@@ -187,7 +187,7 @@ def measured() -> dict[str, dict[str, Resources]]:
 
 
 def text(rows: dict[str, dict[str, Resources]]) -> str:
-    """Return the file's text, a line a row, so that differences are read easily."""
+    """Return the file's text, one line per row, so that diffs are easy to read."""
     lines = [f'"{row}": {json.dumps(cells)}' for row, cells in sorted(rows.items())]
     return (
         f'{{\n"made by": "make resources",\n"NVRTC": "{nvrtc.version()}",\n'

@@ -1,6 +1,6 @@
-"""CUDA text compiled for GPUs, without one: NVRTC makes machine code, ptxas reports on it.
+"""Compiling CUDA text without a GPU: NVRTC makes machine code, ptxas reports its resources.
 
-Nothing here is skipped where the compiler is missing: a test that needs it then fails.
+If the compiler is missing, tests that need it fail; they are not skipped.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Compiled(NamedTuple):
 
 
 class Resources(NamedTuple):
-    """What one kernel takes, as ptxas reports it."""
+    """The resources of one kernel, as ptxas reports them."""
 
     registers: int  # a thread
     shared: int  # bytes a block, less what a launch adds
@@ -82,7 +82,7 @@ def architectures(report: str) -> set[str]:
 
 
 def resources(report: str) -> dict[str, Resources]:
-    """Return what each kernel takes, the functions it calls included."""
+    """Return the resources of each kernel, with those of the functions that it calls."""
     # ptxas reports on a kernel, then on the functions that it calls.
     parts = re.split(r"Compiling entry function '(\w+)' for", report)
     return dict(zip(parts[1::2], map(_resources, parts[2::2]), strict=True))

@@ -1,8 +1,8 @@
-"""Calls that together take every path of every kernel: each load and store is executed.
+"""Calls that together execute each load and store of every kernel.
 
-Beside those of calls.py, which call every function once. `CALLS` holds them all, by name: each is
-called with a target, on arrays of float32. Many counts are such that four leaves a rest: compilers
-unroll loops by four, and what takes the rest is a path of its own.
+They include those of calls.py, which call every function once. `CALLS` has all of them, by name:
+each is called with a target, on arrays of float32. Many counts are not divisible by four, since
+compilers unroll loops by four and handle the rest on a path of its own.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Somebody whom permissions hold back, as they do not hold back an administrator."""
+"""Running code as a user who is subject to permissions, which an administrator is not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """Give an empty folder that everybody may enter, as pytest's own may not, and remove it."""
+    """Yield an empty folder that everybody may enter (pytest's own may not be), and remove it."""
     made = Path(tempfile.mkdtemp())
     made.chmod(0o777)
     try:
@@ -25,7 +25,7 @@ def folder() -> Iterator[Path]:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Run as a user without rights of their own, where the administrator runs the tests."""
+    """Run as a user without special rights if an administrator runs the tests."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(12345)

@@ -57,7 +57,7 @@ NETWORKS = {
     "batch-norm": normalised,
     "textbook": lambda: [*small(), Softmax()],
     "pools": lambda: [AvgPool2D(2), Conv2D(4, 2, groups=2), Dropout(0.3), GlobalAvgPool2D()],
-    # Two draws a step, dropout ahead of what is trained, and behind it.
+    # Two dropouts per step, before and after the trained layers.
     "dropouts": lambda: [Dropout(0.2), Flatten(), Dense(5), ReLU(), Dropout(0.5), Dense(4)],
     "nothing to train": lambda: [GlobalAvgPool2D(), Softmax()],
 }
@@ -79,7 +79,7 @@ def bits(model):
 
 
 def to_the_bit(model):
-    """Whether planned steps sum up as the others do."""
+    """Whether planned steps add up in the same order as the others."""
     return not any(isinstance(layer, (ConvPool, Norm)) for layer in fuse(model))
 
 

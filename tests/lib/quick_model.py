@@ -1,4 +1,4 @@
-"""A small network that has seen some digits: enough to tell drawn ones apart."""
+"""A small network, trained on a few digits: enough to classify drawn ones."""
 
 import functools
 import os

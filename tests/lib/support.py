@@ -1,4 +1,4 @@
-"""What the tests of the kernels share: tolerances, arrays and hypothesis strategies."""
+"""Tolerances, arrays and hypothesis strategies for the tests of the kernels."""
 
 import ml_dtypes
 import numpy as np
@@ -28,7 +28,7 @@ def host(array):
 
 
 def numbers(array):
-    """Return an array as float64, which has every number of every type, for exact comparisons."""
+    """Return an array as float64, which holds every value of every type, for exact comparisons."""
     return host(array).astype(np.float64)
 
 

@@ -1,4 +1,4 @@
-"""Four tiny files that play MNIST: their hashes replace the real ones."""
+"""Four tiny files in place of MNIST's, with hashes in place of the real ones."""
 
 from __future__ import annotations
 
