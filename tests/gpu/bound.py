@@ -1,8 +1,8 @@
-"""The time below which a launch cannot come on a GPU: a bound, and never a time.
+"""Lower bounds on the time of a launch on a GPU. They are computed from counts, not measured.
 
-What ptxas may leave out, merge or hoist (integer arithmetic, moves, comparisons, branches) is
-counted, but is in no bound; nor is what a kernel waits for. Accesses to shared memory count as if
-ptxas merged all that have their addresses side by side, for it does so where it can tell.
+Instructions that ptxas may remove, merge or hoist (integer arithmetic, moves, comparisons,
+branches) are counted, but are in no bound; neither is waiting. Accesses to shared memory count as
+if ptxas merged all with neighbouring addresses, as it does where it can.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from .gpus import Gpu
 
 LANES, SECTOR = 32, 32
 
-#: Seconds from one launch to the next that waits for it, in a graph. The least that was reported
-#: in public is 0.6 us.
+#: Seconds from one launch to the next in a graph, which waits for it. The shortest time published
+#: is 0.6 us.
 LAUNCH = 0.5e-6
 
 
 class Bound(NamedTuple):
-    """Seconds, and what they come from."""
+    """A lower bound in seconds, and what it comes from."""
 
     seconds: float
     by: str
-    parts: dict[str, float]  # seconds, by what takes them
+    parts: dict[str, float]  # seconds, by resource
 
 
 class Residence(NamedTuple):
-    """How a launch's blocks lie on the multiprocessors."""
+    """How a launch's blocks are distributed over the multiprocessors."""
 
-    occupancy: float  # the warps that can be resident, of those that there is room for
+    occupancy: float  # resident warps as a share of the most possible
     waves: float  # rounds of resident blocks on all multiprocessors
-    tail: float  # the share of the last wave's room that is empty
+    tail: float  # the share of the last wave that is empty
 
 
 def residence(launch: Mapping[str, Any], gpu: Gpu) -> Residence:
-    """Return where the blocks of a counted launch are at once.
+    """Return how the blocks of a counted launch are distributed.
 
     Parameters
     ----------
@@ -62,8 +62,8 @@ def bound(launch: Mapping[str, Any], gpu: Gpu, cold: bool = False) -> Bound:
     gpu : Gpu
         The GPU.
     cold : bool
-        L2 holds nothing of what is read. Otherwise it may hold as much as it can. What is written
-        may stay in it.
+        Whether L2 holds nothing that is read; otherwise it holds as much as fits. Data that is
+        written may stay in L2.
     """
     read, written = launch["bytes"]["read"], launch["bytes"]["written"]
     clocks = {**_arithmetic(launch, gpu), **_memory(launch, gpu)}
@@ -75,7 +75,7 @@ def bound(launch: Mapping[str, Any], gpu: Gpu, cold: bool = False) -> Bound:
 
 
 def bound_of_all(counted: Mapping[str, Any], gpu: Gpu) -> Bound:
-    """Return the bound of launches each of which waits for the one before, such as a step's.
+    """Return the bound of launches that each wait for the one before, such as a step's.
 
     Parameters
     ----------
@@ -87,8 +87,8 @@ def bound_of_all(counted: Mapping[str, Any], gpu: Gpu) -> Bound:
     Returns
     -------
     Bound
-        Its parts are the sums of the launches' bounds by what each comes from, and DRAM's of the
-        bytes of all together, with as much as possible in L2 before and after.
+        Its parts are sums of the launches' bounds, by what each comes from; DRAM's is that of the
+        distinct bytes of all launches, with as much as possible in L2 before and after.
     """
     parts: dict[str, float] = {}
     for launch in counted["launches"]:
@@ -102,12 +102,12 @@ def bound_of_all(counted: Mapping[str, Any], gpu: Gpu) -> Bound:
 
 
 def _contracted(figures: Mapping[str, int]) -> int:
-    """Return how many instructions adds and muls are at least: two may become one fma."""
+    """Return the least number of instructions for adds and muls: two may become one fma."""
     return max(figures["add32"], figures["mul32"])
 
 
 def _arithmetic(launch: Mapping[str, Any], gpu: Gpu) -> dict[str, float]:
-    """Return the clocks that each pipe of the busiest multiprocessor takes."""
+    """Return the clocks of each pipe of the busiest multiprocessor."""
 
     def clocks(of: Any) -> float:
         return _busiest(launch, gpu, of)
@@ -123,10 +123,10 @@ def _arithmetic(launch: Mapping[str, Any], gpu: Gpu) -> dict[str, float]:
 
 
 def _memory(launch: Mapping[str, Any], gpu: Gpu) -> dict[str, float]:
-    """Return the clocks that L1, shared memory and L2 take."""
+    """Return the clocks of L1, shared memory and L2."""
     figures = launch["all"]
     cached = figures["global_load_sectors"] - figures["uncached_sectors"]
-    # A sector that was loaded once may be in L1 whenever it is loaded again.
+    # A sector that was loaded before may be in L1.
     loaded = max(launch["bytes"]["read"], figures["uncached_sectors"] * SECTOR)
     stored = (figures["global_store_sectors"] + figures["atomic_sectors"]) * SECTOR
     l2 = min(gpu.l2, gpu.port * gpu.multiprocessors)
@@ -139,7 +139,7 @@ def _memory(launch: Mapping[str, Any], gpu: Gpu) -> dict[str, float]:
 
 
 def _busiest(launch: Mapping[str, Any], gpu: Gpu, of: Any) -> float:
-    """Return what the busiest multiprocessor has, at least, of something that blocks have."""
+    """Return the least amount of something the busiest multiprocessor has, given the blocks'."""
     blocks = math.prod(launch["grid"])
     rounds = -(-blocks // gpu.multiprocessors)
     return max(of(launch["all"]) / gpu.multiprocessors, rounds * of(launch["least"]))

@@ -2,8 +2,8 @@
 
     python -m tests.gpu.build
 
-CuPy reaches a GPU through that extension and through `libcuda.so.1`. Both are made from CuPy's own
-source package and the C++ beside this file, once per user and version of anything that goes in.
+CuPy reaches a GPU through that extension and through `libcuda.so.1`. Both are built from CuPy's own
+source package and the C++ beside this file, once per user and per version of what they depend on.
 Nothing in site-packages changes.
 """
 
@@ -66,19 +66,19 @@ class MissingError(Exception):
 
 @dataclass(frozen=True)
 class Built:
-    """Where the two libraries are."""
+    """The paths of the two libraries."""
 
     library: Path
     extension: Path
 
 
 def build() -> Built:
-    """Return the libraries, from the cache or made anew.
+    """Return the libraries, from the cache or newly built.
 
     Raises
     ------
     MissingError
-        If something that it takes is not there.
+        If something that the build needs is missing.
     """
     tools = _Tools()
     files = [*_files("machine", "*.cpp", "*.h"), *_files("runtime", "*.cpp", "*.h")]
@@ -94,17 +94,17 @@ def build() -> Built:
 
 
 def cache() -> Path:
-    """Return the user's folder for all that belongs to the emulated GPU."""
+    """Return the user's cache folder of the emulated GPU."""
     return user_cache_path("cnn-kernels", appauthor=False) / "emulated-gpu"
 
 
 def machine() -> Path:
-    """Return the library of the machine alone, which executes PTX: it takes a C++ compiler only.
+    """Return the library of the machine alone, which executes PTX; it needs only a C++ compiler.
 
     Raises
     ------
     MissingError
-        If there is none.
+        If there is no compiler.
     """
     compiler = _Compiler()
     texts = [path.read_bytes() for path in _files("machine", "*.cpp", "*.h")]
@@ -126,7 +126,7 @@ class _Compiler:
 
 
 class _Tools:
-    """What a build takes: compilers, headers, versions."""
+    """What a build needs: compilers, headers, versions."""
 
     def __init__(self) -> None:
         _check_cupy()
@@ -173,7 +173,7 @@ def _files(part: str, *patterns: str) -> list[Path]:
 
 
 def _extension_object(tools: _Tools) -> Path:
-    """Return CuPy's extension as an object file, from the cache or made anew."""
+    """Return CuPy's extension as an object file, from the cache or newly compiled."""
     constants = repr(sorted(_CUPY_CONSTANTS.items()))
     folder = cache() / f"cupy-{_digest(CUPY, constants, *tools.identity)}"
     _make(folder, lambda new: _compile_extension(tools, new))
@@ -205,12 +205,12 @@ cythonize([extension], compile_time_env=constants, language_level=3, include_pat
 
 
 def cupy_source() -> Path:
-    """Return the root of CuPy's source package, from the cache or unpacked anew.
+    """Return the root of CuPy's source package, from the cache or newly unpacked.
 
     Raises
     ------
     MissingError
-        If the package cannot be had.
+        If the package cannot be downloaded.
     """
     folder = cache() / f"source-{CUPY}"
     if not folder.exists():
@@ -267,7 +267,7 @@ def _runtime_objects(tools: _Tools) -> list[Path]:
 def _objects(
     compiler: _Compiler, part: str, identity: list[str], include: Sequence[str] = ()
 ) -> list[Path]:
-    """Return the C++ files of a part compiled, each from the cache or made anew."""
+    """Return the object files of a part's C++ files, each from the cache or newly compiled."""
     words = [*compiler.command, *_FLAGS_OF[part]]
 
     def compiled(source: Path) -> Path:
@@ -289,7 +289,7 @@ def _objects(
 
 
 def _included(source: Path) -> set[Path]:
-    """Return the headers of our own that a file includes, and they in turn."""
+    """Return this folder's headers that a file includes, directly or not."""
     found: set[Path] = set()
     unread = [source]
     while unread:
@@ -303,7 +303,7 @@ def _included(source: Path) -> set[Path]:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Let one process at a time build: the others, such as pytest's workers, then find it done."""
+    """Let one process at a time build; others, such as pytest's workers, then use its result."""
     try:
         cache().mkdir(parents=True, exist_ok=True)
         lock = (cache() / "lock").open("w")

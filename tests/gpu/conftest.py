@@ -1,4 +1,4 @@
-"""CuPy on whatever GPU there is, real or emulated; what a test needs of the emulated one alone."""
+"""CuPy on a real or the emulated GPU, and fixtures for tests that need the emulated one."""
 
 import gc
 

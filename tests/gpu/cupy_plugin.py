@@ -1,4 +1,4 @@
-"""What pytest does for CuPy's own tests: leaves out those of `cupy_left_out`, and counts."""
+"""The pytest plugin for CuPy's own tests: skips those of `cupy_left_out`, and counts."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""Run CuPy's own tests, from the source package that the emulated GPU is built with, on it.
+"""Run CuPy's own tests on the emulated GPU, from the source package that it is built with.
 
     python -m tests.gpu.cupy_suite [--all] [FILE ...]
 
-A line for each file tells how many of its tests passed and failed, and how many were left out and
-why; a run of all files is recorded in bench/results/cupy-tests.json. Without --all, CuPy's own
-sampling takes about one of 15 parameter sets of each test, always the same ones. FILE is a path
-below CuPy's tests/cupy_tests.
+Prints a line per file: how many tests passed, failed, or were left out and why. A run of all files
+is recorded in bench/results/cupy-tests.json. Without --all, CuPy's own sampling takes about one of
+15 parameter sets of each test, always the same ones. FILE is a path below CuPy's tests/cupy_tests.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ def run(file: str, everything: bool = False) -> Outcome:
     MissingError
         If the emulated GPU or CuPy's source package is not there.
     RuntimeError
-        With what pytest printed, if it did not come to its end.
+        With pytest's output, if it did not finish.
     """
     if not device.real_gpu():
         build.build()
@@ -113,7 +112,7 @@ def files() -> tuple[list[str], dict[str, list[str]]]:
 
 
 def outcome_of(file: str, everything: bool) -> Outcome:
-    """Run a file; one that does not come to its end counts as a failure."""
+    """Run a file; one that does not finish counts as a failure."""
     try:
         return run(file, everything)
     except (RuntimeError, subprocess.TimeoutExpired) as error:

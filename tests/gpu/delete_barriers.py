@@ -1,10 +1,10 @@
-"""Delete every __syncthreads() of the kernels in turn, and see whether the emulated GPU notices.
+"""Delete each __syncthreads() of the kernels in turn, and see whether the emulated GPU reports it.
 
     python -m tests.gpu.delete_barriers
 
-A barrier is deleted from the PTX that NVRTC made, wherever its line was inlined; the calls of
-paths.py that have it are then run. Prints a table and ends with status 1 if a barrier survives: it
-is then either not needed, or no call has the shape that needs it.
+A barrier is deleted from NVRTC's PTX, wherever its line was inlined; then the calls of paths.py
+that launch it run. Prints a table, and ends with status 1 if no fault is reported for a barrier: it
+is then either not needed, or no call has a shape that needs it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.gpu import device, loaded
 
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 
-#: What a CPU alone runs, where a block has one thread and needs no barrier.
+#: Files that only `cpu` uses, where a block has one thread and needs no barrier.
 ON_CPU = {"conv/conv2d_pool.cu"}
 
 _BARRIER = re.compile(r"__syncthreads\(\);")
@@ -69,7 +69,7 @@ def barriers(kernels: Path) -> set[Barrier]:
 
 
 def split(ptx: str) -> list[tuple[str, Barrier | None]]:
-    """Return the lines of a text, and which barrier each is, None of one that is none."""
+    """Return the lines of a text, and for each its barrier or None."""
     return [
         (line, Barrier(*place[0][:2]) if place and _IN_PTX.match(line) else None)
         for line, place in loaded.placed(ptx)

@@ -1,7 +1,7 @@
-"""Turn the emulated GPU on: from then on `import cupy` finds one GPU, the emulated one.
+"""Turn the emulated GPU on: then `import cupy` finds one GPU, the emulated one.
 
-Where a GPU answers, it is left alone. $EMULATED_GPU names the model that is emulated: h100 (the
-default), a100, rtx4090 or t4.
+If there is a real GPU, nothing happens. $EMULATED_GPU names the model: h100 (the default), a100,
+rtx4090 or t4.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ _missing: str | None = None
 @cache
 def real_gpu() -> bool:
     """Whether an NVIDIA driver answers here and has a GPU."""
-    # In a process of its own: a driver that was loaded once is what CuPy would find, too.
+    # In a process of its own: CuPy would use a driver that this process has loaded.
     done = subprocess.run([sys.executable, "-I", "-S", "-c", _REAL], stderr=subprocess.DEVNULL)
     return done.returncode == 0
 
 
 def turn_on() -> None:
-    """Have the device built and used when something imports CuPy, unless there is a real GPU.
+    """Build and use the device at the first import of CuPy, unless there is a real GPU.
 
-    Where it cannot be built, importing CuPy is an ImportError that says what is missing.
+    If it cannot be built, importing CuPy raises an ImportError that says what is missing.
     """
     on = _library is not None or any(isinstance(finder, _Finder) for finder in sys.meta_path)
     if on or real_gpu():
@@ -58,12 +58,12 @@ def turn_on() -> None:
 
 
 def missing() -> str | None:
-    """Return why the device could not be built; None if it is there or nobody imported CuPy."""
+    """Return why the device could not be built, or None if it was, or CuPy was not imported."""
     return _missing
 
 
 def fault() -> str | None:
-    """Return the report of the fault after which every call fails, None if there was none."""
+    """Return the report of the fault that makes every call fail, or None."""
     if _library is None:
         return None
     report = _library.emulated_fault()
@@ -71,13 +71,13 @@ def fault() -> str | None:
 
 
 def fresh() -> None:
-    """Go on after a fault as if the device were new; arrays and kernels stay."""
+    """Clear a fault, as if the device were new; arrays and kernels stay."""
     if _library is not None:
         _library.emulated_fresh()
 
 
 def forget(address: int, size: int) -> bool:
-    """Have bytes of an array count as never written; False where the device is not used."""
+    """Mark bytes of an array as never written; return False if the device is not used."""
     if _library is None:
         return False
     _library.emulated_forget(address, size)
@@ -86,9 +86,9 @@ def forget(address: int, size: int) -> bool:
 
 @contextmanager
 def opposite_order() -> Iterator[None]:
-    """Run blocks, warps and lanes one by one, the last one first.
+    """Run blocks, warps and lanes one by one, last one first.
 
-    A lane runs until it must wait for others, however far its warp is. As slow as that is.
+    A lane runs until it must wait for others. This is slow.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def opposite_order() -> Iterator[None]:
 
 @contextmanager
 def counting() -> Iterator[dict[str, Any]]:
-    """Count what kernels do: at the end, the dictionary that this gives is filled.
+    """Count what kernels do within a ``with`` block; at its end, fill the dictionary it yields.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def counting() -> Iterator[dict[str, Any]]:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Puts the device under CuPy when that is imported for the first time."""
+    """Turns the device on when CuPy is imported for the first time."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
         if name != "cupy":
@@ -146,7 +146,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 class _Loader(importlib.abc.Loader):
-    """Loads CuPy and then has it compile and allocate as the device wants it."""
+    """Loads CuPy, then makes it compile and allocate as the device needs."""
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
@@ -161,7 +161,7 @@ class _Loader(importlib.abc.Loader):
 
 
 def _load(built: build.Built) -> None:
-    """Load both libraries and tell CuPy, by its environment variables, what to compile."""
+    """Load both libraries, and set CuPy's environment variables for compiling."""
     global _library
     os.environ["CUPY_COMPILE_WITH_PTX"] = "1"
     os.environ["CUPY_ACCELERATORS"] = ""  # CUB's kernels are no part of CuPy's wheel
@@ -189,7 +189,7 @@ def _load(built: build.Built) -> None:
 
 
 def _nvjitlink() -> str | None:
-    """Return the path of the library that tells registers."""
+    """Return the path of the library that reports registers."""
     from cuda.pathfinder import DynamicLibNotFoundError, load_nvidia_dynamic_lib
 
     try:
@@ -199,7 +199,7 @@ def _nvjitlink() -> str | None:
 
 
 def _adapt(cupy: Any) -> None:
-    """Give every array memory of its own, and every kernel the lines of its text."""
+    """Give every array its own memory, and every kernel line numbers of its text."""
     memory, runtime = cupy.cuda.memory, cupy.cuda.runtime
 
     def allocate(size: int) -> Any:

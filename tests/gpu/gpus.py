@@ -1,6 +1,6 @@
-"""What GPUs can do at most, in a clock or a second, for the bounds.
+"""The highest rates of GPUs, per clock or second, for the lower bounds on times.
 
-Where no source tells a rate, the one here is above any that was measured, for a bound must hold.
+If no source gives a rate, the one here is higher than any measured one, so that the bound holds.
 
 Sources: [G] CUDA C++ Programming Guide, "Throughput of Native Arithmetic Instructions" and "Compute
 Capabilities"; [A] NVIDIA A100 Tensor Core GPU Architecture; [H] NVIDIA H100 Tensor Core GPU
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True)
 class Gpu:
-    """One model; rates are per multiprocessor and clock unless they say otherwise."""
+    """One model; rates are per multiprocessor and clock unless noted."""
 
     name: str
     device: str  # what cudaGetDeviceProperties calls it
@@ -40,7 +40,7 @@ class Gpu:
 
 MiB = 2**20
 
-#: Those that are emulated, by the names that $EMULATED_GPU takes.
+#: The emulated models, by their names in $EMULATED_GPU.
 GPUS = {
     "h100": Gpu(
         name="H100 SXM",

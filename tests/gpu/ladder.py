@@ -36,16 +36,16 @@ STEPS = (
     Step("warp_tiles_of_parts", 128, 128, 21779),
 )
 
-#: What the worklog's cuBLAS came to, in GFLOP/s.
+#: GFLOP/s of cuBLAS in the worklog.
 LIBRARY = 23250
 
 
 def extrapolated(step: Step, counts: Mapping[int, Mapping[str, Any]], size: int) -> dict[str, Any]:
-    """Return what a launch on M = N = K = `size` does, of the counts of one block, by its K.
+    """Return the counts of a launch on M = N = K = `size`, from those of one block at two Ks.
 
-    Exact, since every block does the same, each pass over a part of K does, too, and no sector or
-    bank depends on the sizes, which are multiples of 32 floats: the figures are linear in K and in
-    the number of blocks. The two Ks must be multiples of what a pass takes.
+    They are exact: all blocks do the same, each pass over a part of K does, too, and no sector or
+    bank depends on the sizes, which are multiples of 32 floats. So counts are linear in K and in
+    the number of blocks. The two Ks must be multiples of one pass.
     """
     (k0, first), (k1, second) = sorted(counts.items())
 

@@ -1,6 +1,6 @@
-"""PTX between the compiler and the driver: seen, and edited, as CuPy loads it.
+"""The PTX of kernels, shown or edited as CuPy loads it, between compiler and driver.
 
-What NVRTC made is taken from CuPy's cache where it is there: an edit compiles nothing.
+The PTX comes from CuPy's cache if it is there, so an edit compiles nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from unittest import mock
 from kernels.runtime import targets
 from kernels.runtime.source import Source
 
-#: Where an instruction is from: (file, line, column), then where that was inlined, and so on.
+#: The origin of an instruction: (file, line, column), then where that was inlined, and so on.
 Place = tuple[tuple[str, int, int], ...]
 
 _FILE = re.compile(r'^\s*\.file\s+(\d+)\s+"(?:[^"]*/(?=kernels/))?([^"]+)"', re.MULTILINE)
@@ -25,9 +25,9 @@ _LOC = re.compile(
 
 @contextmanager
 def editing(edit: Callable[[str], str | None]) -> Iterator[list[Any]]:
-    """Edit the PTX of every module that CuPy loads, where `edit` gives a text; give those modules.
+    """Edit the PTX of every module that CuPy loads, if `edit` returns a text; yield those modules.
 
-    All are loaded anew: by a `cuda` target of its own, which ends with this, and by CuPy.
+    Modules are loaded again for this: by a temporary `cuda` target, and by CuPy.
     """
     import cupy
 
@@ -51,7 +51,7 @@ def editing(edit: Callable[[str], str | None]) -> Iterator[list[Any]]:
 
 
 def placed(ptx: str) -> Iterator[tuple[str, Place]]:
-    """Yield each line of a text and where what it says is from, () where that is not told."""
+    """Yield each line of a text with its origin, () if that is unknown."""
     files = dict(_FILE.findall(ptx))
     known: dict[tuple[str, ...], Place] = {}
     place: Place = ()

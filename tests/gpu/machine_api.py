@@ -23,7 +23,7 @@ _FAULT_KINDS = (
 
 
 class MachineError(Exception):
-    """PTX that cannot run, or a fault of a kernel, whose kind is then in `kind`."""
+    """PTX that cannot run, or a kernel's fault, whose kind is in `kind`."""
 
     def __init__(self, message: str, kind: str | None) -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ class MachineError(Exception):
 
 
 class Machine:
-    """One GPU of the tests' own model."""
+    """One emulated GPU, of a model made for tests."""
 
     def __init__(self, library: str, host_threads: int = 1) -> None:
         self.host_threads = host_threads
@@ -84,7 +84,7 @@ class Machine:
         return array
 
     def empty(self, shape: Any, dtype: Any) -> Array:
-        """Return a device array that nobody has written."""
+        """Return a device array that was never written."""
         return Array(self, shape, dtype)
 
     def module(self, ptx: str) -> Module:

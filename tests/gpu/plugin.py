@@ -39,7 +39,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 def _on_a_fresh_device(test: Any) -> Any:
-    """Give every example that Hypothesis tries a device without the fault of another one."""
+    """Clear the fault of an example before Hypothesis tries the next one."""
 
     @functools.wraps(test)
     def run(*arguments: Any, **named: Any) -> Any:

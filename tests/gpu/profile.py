@@ -3,7 +3,7 @@
     make profile
     make profile ARGS="--gpu h100 --images 16 --only conv2d"
 
-Nothing is timed. `bound` is the time below which a launch cannot come on that GPU.
+Nothing is timed. `bound` is a lower bound on a launch's time on that GPU.
 """
 
 from __future__ import annotations
