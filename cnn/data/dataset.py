@@ -44,7 +44,7 @@ class Dataset:
     def __post_init__(self) -> None:
         _check_arrays(self.images, self.labels, "Dataset")
         if not isinstance(self.name, str):
-            raise TypeError(f"Dataset: name must be a string, got {self.name!r}")
+            raise TypeError(f"Dataset: name: got {self.name!r}, expected a string")
 
     def __len__(self) -> int:
         return int(self.images.shape[0])
@@ -59,8 +59,8 @@ class Dataset:
         smallest, largest = int(self.labels.min()), int(self.labels.max())
         if smallest < 0 or largest >= classes:
             raise ValueError(
-                f"{argument}: labels must lie in 0 to {classes - 1} for {classes} classes, "
-                f"got {smallest} to {largest}"
+                f"{argument}: labels: got {smallest} to {largest}, "
+                f"expected 0 to {classes - 1} for {classes} classes"
             )
 
 
@@ -83,11 +83,11 @@ def as_dataset(data: Any, argument: str = "data") -> Dataset:
     """
     if isinstance(data, Dataset):
         return data
-    expected = f"{argument} must be a Dataset or a pair (images, labels)"
+    expected = "expected a Dataset or a pair (images, labels)"
     if not isinstance(data, (tuple, list)):
-        raise TypeError(f"{expected}, got {type(data).__name__}")
+        raise TypeError(f"{argument}: got {type(data).__name__}, {expected}")
     if len(data) != 2:
-        raise ValueError(f"{expected}, got {len(data)} elements")
+        raise ValueError(f"{argument}: got {len(data)} elements, {expected}")
     images, labels = data
     _check_arrays(images, labels, argument)
     return Dataset(images, labels)
@@ -134,7 +134,7 @@ def channels_last(images: Any) -> Any:
         return images[..., None]
     if images.ndim == 4:
         return images
-    raise ValueError(f"images must have shape (N, H, W) or (N, H, W, C), got {images.shape}")
+    raise ValueError(f"images: got shape {images.shape}, expected (N, H, W) or (N, H, W, C)")
 
 
 def _check_arrays(images: Any, labels: Any, argument: str) -> None:
@@ -142,24 +142,24 @@ def _check_arrays(images: Any, labels: Any, argument: str) -> None:
         # CuPy's arrays carry NumPy dtypes; a list or a torch tensor does not.
         if not isinstance(getattr(array, "dtype", None), np.dtype) or not hasattr(array, "shape"):
             raise TypeError(
-                f"{argument}: {role} must be a NumPy or CuPy array, got {type(array).__name__}"
+                f"{argument}: {role}: got {type(array).__name__}, expected a NumPy or CuPy array"
             )
     if images.dtype != np.uint8 and not floating(images.dtype):
-        raise TypeError(f"{argument}: images must be uint8 or floating, got {images.dtype}")
+        raise TypeError(f"{argument}: images: got {images.dtype}, expected uint8 or floating")
     if labels.dtype.kind not in "iu":
-        raise TypeError(f"{argument}: labels must have an integer dtype, got {labels.dtype}")
+        raise TypeError(f"{argument}: labels: got {labels.dtype}, expected an integer dtype")
     if isinstance(images, np.ndarray) != isinstance(labels, np.ndarray):
         raise TypeError(
-            f"{argument}: images and labels must be on one device, got images in "
-            f"{type(images).__module__}.ndarray and labels in {type(labels).__module__}.ndarray"
+            f"{argument}: labels: got an array of {type(labels).__module__}, "
+            f"expected one of {type(images).__module__} like images"
         )
     if len(images.shape) not in (3, 4) or 0 in images.shape[1:]:
         raise ValueError(
-            f"{argument}: images must have shape (N, H, W) or (N, H, W, C) with H, W and C at "
-            f"least 1, got {images.shape}"
+            f"{argument}: images: got shape {images.shape}, expected (N, H, W) or (N, H, W, C) "
+            "with H, W and C at least 1"
         )
     if labels.shape != images.shape[:1]:
         raise ValueError(
-            f"{argument}: labels must have shape ({images.shape[0]},), one for each image, "
-            f"got {labels.shape}"
+            f"{argument}: labels: got shape {labels.shape}, expected ({images.shape[0]},), "
+            "one for each image"
         )

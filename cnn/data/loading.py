@@ -34,7 +34,7 @@ def load(
         damaged, or are missing in a folder that the user named.
     """
     if name not in ("auto", "mnist", "synthetic"):
-        raise ValueError(f'name must be "auto", "mnist" or "synthetic", got {name!r}')
+        raise ValueError(f"name: got {name!r}, expected 'auto', 'mnist' or 'synthetic'")
     from . import mnist, synthetic  # here, so that a program with its own data starts faster
 
     if name != "synthetic":

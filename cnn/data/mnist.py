@@ -120,7 +120,7 @@ def decode_idx(content: bytes, source: str = "IDX data") -> NDArray[np.uint8]:
     if len(content) < 4 or content[:2] != b"\0\0" or content[3] == 0:
         raise DataError(f"{source} is not an IDX file: it begins with 0x{content[:4].hex()}")
     if content[2] != 0x08:
-        raise DataError(f"{source} must hold uint8 (IDX type 0x08), got type 0x{content[2]:02x}")
+        raise DataError(f"{source} has IDX type 0x{content[2]:02x}, expected 0x08, uint8")
     header_size = 4 + 4 * content[3]
     if len(content) < header_size:
         raise DataError(f"{source} ends within its IDX header of {header_size} bytes")

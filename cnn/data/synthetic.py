@@ -106,7 +106,7 @@ def synthetic_digits(
     """
     for argument, value in (("train", train), ("test", test), ("seed", seed)):
         if value < 0:
-            raise ValueError(f"{argument} must not be negative, got {value}")
+            raise ValueError(f"{argument}: got {value}, expected at least 0")
     streams = np.random.SeedSequence(seed).spawn(2)
     train_random, test_random = (np.random.Generator(np.random.PCG64(s)) for s in streams)
     return _draw_set(train, train_random), _draw_set(test, test_random)

@@ -162,7 +162,7 @@ def break_the_first_checkpoint(monkeypatch):
 def break_the_data(monkeypatch):
     bad = Dataset(few(300, 0).images, np.full(300, 10), "synthetic")
     monkeypatch.setattr(cnn.data, "load", lambda *_, **__: (bad, few(100, 1)))
-    return 1, "data: labels must lie in 0 to 9 for 10 classes, got 10 to 10"
+    return 1, "data: labels: got 10 to 10, expected 0 to 9 for 10 classes"
 
 
 def press_ctrl_c(monkeypatch):

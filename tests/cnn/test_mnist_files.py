@@ -61,7 +61,7 @@ def test_idx_is_decoded(shape: tuple[int, ...]) -> None:
         (b"\0\0\x08", "is not an IDX file"),
         (b"PK\x03\x04rest", "is not an IDX file: it begins with 0x504b0304"),
         (b"\0\0\x08\0", "is not an IDX file"),  # no axis
-        (b"\0\0\x0d\1\0\0\0\1" + bytes(4), "must hold uint8 .* got type 0x0d"),
+        (b"\0\0\x0d\1\0\0\0\1" + bytes(4), "has IDX type 0x0d, expected 0x08, uint8"),
         (b"\0\0\x08\3\0\0\0\1", "ends within its IDX header of 16 bytes"),
         (b"\0\0\x08\1\0\0\0\5abcd", r"announces shape \(5,\), 13 bytes, but has 12 bytes"),
         (b"\0\0\x08\1\0\0\0\3abcd", r"announces shape \(3,\), 11 bytes, but has 12 bytes"),

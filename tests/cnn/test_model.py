@@ -266,7 +266,7 @@ def test_inputs_that_are_no_images():
         (
             np.zeros((9, 8), np.uint8),
             ValueError,
-            "images must have shape (N, H, W) or (N, H, W, C), got (9, 8)",
+            "images: got shape (9, 8), expected (N, H, W) or (N, H, W, C)",
         ),
         (np.zeros((2, 9, 8, 2), np.int64), TypeError, "images: got int64 on cpu, expected uint8"),
         (np.zeros((2, 9, 8, 2), bool), TypeError, "images: got bool on cpu, expected uint8"),

@@ -193,7 +193,7 @@ KINDS = [
     (lambda: load_torch([], "nowhere"), "model: got list, expected an object of class Sequent"),
     (lambda: to_onnx("m"), "model: got 'm', expected an object of class Sequential"),
     (lambda: Run("runs", keep=1.5), "keep: got 1.5, expected a whole number"),
-    (lambda: Dataset(*DATA, name=3), "Dataset: name must be a string, got 3"),
+    (lambda: Dataset(*DATA, name=3), "Dataset: name: got 3, expected a string"),
     (lambda: recipe(batch_size=1, loss=None), "loss: got None, expected an object that"),
 ]
 

@@ -59,5 +59,5 @@ def test_synthetic_classes_can_be_told_apart(digits: tuple[Dataset, Dataset]) ->
 def test_synthetic_digits_may_be_none() -> None:
     train, test = synthetic.synthetic_digits(0, 1)
     assert len(train) == 0 and len(test) == 1
-    with pytest.raises(ValueError, match="^train must not be negative, got -1$"):
+    with pytest.raises(ValueError, match="^train: got -1, expected at least 0$"):
         synthetic.synthetic_digits(-1)

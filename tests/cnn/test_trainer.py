@@ -292,15 +292,35 @@ IMAGES, LABELS = noise(6)
 NAN, INFINITE = IMAGES.astype(np.float32), IMAGES.astype(np.float32)
 NAN[3, 4, 5], INFINITE[0, 0, 0] = np.nan, -np.inf
 BAD_DATA = {
-    "no pair": (IMAGES, TypeError, "must be a Dataset or a pair (images, labels), got ndarray"),
-    "three": ((IMAGES, LABELS, 1), ValueError, "must be a Dataset or a pair (images, labels), g"),
-    "lists": (([[1]], [1]), TypeError, "images must be a NumPy or CuPy array, got list"),
-    "pixels": ((IMAGES.astype(int), LABELS), TypeError, "images must be uint8 or floating, got"),
-    "floats": ((IMAGES, LABELS * 1.0), TypeError, "labels must have an integer dtype, got float"),
-    "lengths": ((IMAGES, LABELS[:5]), ValueError, "labels must have shape (6,), one for each im"),
-    "one-hot": ((IMAGES, np.eye(6, 4, dtype=int)), ValueError, "labels must have shape (6,), one"),
-    "too high": ((IMAGES, LABELS * 0 + 4), ValueError, "labels must lie in 0 to 3 for 4 classes,"),
-    "negative": ((IMAGES, LABELS - np.int64(9)), ValueError, "labels must lie in 0 to 3 for 4 cl"),
+    "no pair": (
+        IMAGES,
+        TypeError,
+        "got ndarray, expected a Dataset or a pair (images, labels)",
+    ),
+    "three": (
+        (IMAGES, LABELS, 1),
+        ValueError,
+        "got 3 elements, expected a Dataset or a pair",
+    ),
+    "lists": (([[1]], [1]), TypeError, "images: got list, expected a NumPy or CuPy array"),
+    "pixels": (
+        (IMAGES.astype(int), LABELS),
+        TypeError,
+        "images: got int64, expected uint8 or floating",
+    ),
+    "floats": ((IMAGES, LABELS * 1.0), TypeError, "labels: got float64, expected an integer dtype"),
+    "lengths": ((IMAGES, LABELS[:5]), ValueError, "labels: got shape (5,), expected (6,), one for"),
+    "one-hot": (
+        (IMAGES, np.eye(6, 4, dtype=int)),
+        ValueError,
+        "labels: got shape (6, 4), expected",
+    ),
+    "too high": (
+        (IMAGES, LABELS * 0 + 4),
+        ValueError,
+        "labels: got 4 to 4, expected 0 to 3 for 4 classes",
+    ),
+    "negative": ((IMAGES, LABELS - np.int64(9)), ValueError, "to 3 for 4 classes"),
     "empty": ((IMAGES[:0], LABELS[:0]), ValueError, "got no images, expected at least one"),
     "NaN": ((NAN, LABELS), ValueError, "images hold NaN or infinity, expected finite values"),
     "NaN of bfloat16": ((NAN.astype(bfloat16), LABELS), ValueError, "images hold NaN or infinity"),
