@@ -1,58 +1,45 @@
-// Loops over the channels of NHWC arrays: neighbours in memory, so neighbouring threads take
-// neighbouring channels on `cuda` (width 1), and one thread takes a SIMD register of them on `cpu`
-// (width 4 * CHANNELS, CHANNELS, half of it, then 1 for the rest). The body is a generic lambda
+// Loops over the channels of NHWC arrays, which are neighbours in memory: on `cpu` a thread takes
+// up to four SIMD registers of them at a time, on `cuda` a vector of 16 bytes. Bodies are generic
+// lambdas of `at`, which says which channels a thread has, and loads and stores them:
 //
-//   [=](int c, auto width) { constexpr int V = decltype(width)::value; ... }
+//   const auto value = at.load(p), scale = ...;   // p at channel at.first
+//   at.write(q, past, [&](int v) { return value[v] * scale[v]; });
 //
-// that does channels c to c + V - 1 in LANE_LOOPs, which the compiler turns into SIMD code. For a
-// loop over pixels too it is returned by a lambda of the pixel, whose index arithmetic is then done
-// once for all channels on `cpu`.
-//
-// for_images walks over the pixels of images, row by row, and their channels in SIMD registers:
-//
-//   for_images(N * H, H, W, C, [&](int64 n, int row, const auto &columns) {
-//       columns([&](int column, const auto &channels) {
-//           channels([&](auto at) { for (int v = 0; v < at.REGISTERS; ++v) ... at.load(p, v) ...
-//           });
-//       });
+//   for_rows(rows, C, [=](auto at, const auto &each) {   // what depends on the channel alone ...
+//       each([&](int64 row) { ... });                    // ... is done once a thread on `cuda`
 //   });
+//   for_places        the same over the pixels of images
+//   for_images        over them row by row, so that what depends on the row or the pixel alone is
+//                     done once for all channels on `cpu`:
 //
-// where p is at channel at.first of a pixel; what depends on the row or the pixel alone is done
-// once for all channels on `cpu`.
+//     for_images(N * H, H, W, C, [&](int64 n, int row, const auto &columns) {
+//         columns([&](int column, const auto &channels) { channels([&](auto at) { ... }); });
+//     });
+//
+//   for_chunk         over the rows begin to end - 1 that a block makes one result of:
+//
+//     for_chunk(begin, end, C, [&](auto at, const auto &rows) {
+//         typename decltype(at)::Values sum = {};
+//         for (int64 r = rows.begin; r < rows.end; r += rows.step) ...
+//         rows.add(sum);                                 // those of the block's other threads
+//         if (rows.first) at.store(...);
+//     });
+//
+//   for_channels      body(c, width) does channels c to c + V - 1, V being decltype(width)::value,
+//                     in LANE_LOOPs
 #pragma once
 
-#include "dialect/dialect.cuh"
+#include "dialect/lanes.cuh"
 #include "common/window.cuh"
 
 template <int V> struct Width { static constexpr int value = V; };
 
-// SIMD registers of neighbouring channels, all of them full but the last.
-template <int COUNT> struct Channels {
-    using lanes_t = Simd<acc_t>::type;
-    using index_t = Simd<acc_t>::index;
-    static constexpr int REGISTERS = COUNT, LANES = Simd<acc_t>::LANES;
-    int first, last;  // the first channel, and how many the last register has
-
-    __device__ int count(int v) const { return v < REGISTERS - 1 ? LANES : last; }
-    template <typename E> __device__ lanes_t load(const E *p, int v) const {
-        return lanes_t(load_first(p + v * LANES, count(v)));
-    }
-    template <typename E> __device__ void store(E *p, int v, lanes_t value) const {
-        store_first(p + v * LANES, value, count(v));
-    }
-    template <typename E> __device__ void write(E *p, int v, lanes_t value, bool past) const {
-        write_first(p + v * LANES, value, count(v), past);
-    }
-    template <typename E>
-    __device__ void fetch(const E *p, int v, int ahead = 8192 / int(sizeof(E))) const {
-        fetch_ahead(p + v * LANES, 1, ahead);
-    }
-    template <typename Whole> __device__ index_t load_whole(const Whole *p, int v) const {
-        return load_first_whole<acc_t>(p + v * LANES, count(v));
-    }
-    template <typename Whole> __device__ void store_whole(Whole *p, int v, index_t value) const {
-        store_first_whole<acc_t>(p + v * LANES, value, count(v));
-    }
+// What registers of neighbouring channels hold.
+template <typename L, int COUNT> struct OfChannels {
+    L value[COUNT];
+    __device__ __forceinline__ L &operator[](int v) { return value[v]; }
+    __device__ __forceinline__ const L &operator[](int v) const { return value[v]; }
+    __device__ __forceinline__ const L &operator()(int v) const { return value[v]; }
 };
 
 // How far ahead a loop over windows asks for an image's pixels, in elements, given those from one
@@ -65,58 +52,206 @@ __device__ inline int row_ahead(int64 row) {
 
 #ifdef __CUDACC__
 
+// Channels that a thread takes at once: channels.py passes how many, which divide C, and sees to it
+// that all arrays are aligned to as many elements, or to 16 bytes.
+#ifndef VECTOR
+#define VECTOR 1
+#endif
+static_assert(VECTOR * sizeof(T) <= 16, "one access of a thread");
+
+// The vector of channels from `first` on.
+template <int COUNT> struct Channels {
+    using Values = OfChannels<lanes_t, COUNT>;
+    static constexpr int REGISTERS = COUNT;
+    int first;
+
+    template <typename E> __device__ __forceinline__ Values load(const E *p) const {
+        Values values;
+        load_vector(values.value, p);
+        return values;
+    }
+    template <typename E, class Of>
+    __device__ __forceinline__ void store(E *p, const Of &of) const {
+        E values[COUNT];
+        UNROLL for (int v = 0; v < COUNT; ++v) values[v] = E(of(v));
+        store_vector(p, values);
+    }
+    template <typename E, class Of>
+    __device__ __forceinline__ void write(E *p, bool, const Of &of) const {
+        store(p, of);
+    }
+    template <typename E> __device__ void fetch(const E *, int = 0) const {}
+    template <typename Whole>
+    __device__ __forceinline__ OfChannels<index_t, COUNT> load_whole(const Whole *p) const {
+        OfChannels<index_t, COUNT> values;
+        load_vector(values.value, p);
+        return values;
+    }
+    template <typename Whole, class Of>
+    __device__ __forceinline__ void store_whole(Whole *p, const Of &of) const {
+        store(p, of);
+    }
+};
+
+// A thread's place in its block: blocks along y share the vectors of channels evenly, and a block's
+// threads are `rows` rows of its vectors. Those that are left over, and those past the last vector,
+// are idle.
+struct Team {
+    int columns, column, row, rows;
+    bool idle;
+
+    __device__ explicit Team(int C) {
+        const int vectors = C / VECTOR;
+        columns = ceil_div(vectors, gridDim.y);
+        rows = blockDim.x / columns;
+        row = threadIdx.x / columns;
+        column = blockIdx.y * columns + threadIdx.x - row * columns;
+        idle = row >= rows || column >= vectors;
+        if (idle) column = 0;
+    }
+    __device__ Channels<VECTOR> channels() const { return {column * VECTOR}; }
+};
+
+// A thread's rows of a chunk.
+struct ChunkRows {
+    const Team &team;
+    int64 begin, end;
+    int step;
+    bool first;  // whether the thread has what all of them come to
+
+    __device__ ChunkRows(const Team &team, int64 chunk, int64 end)
+        : team(team), begin(team.idle ? end : chunk + team.row), end(end), step(team.rows),
+          first(!team.idle && team.row == 0) {}
+
+    __device__ int64 count() const { return begin < end ? (end - begin - 1) / step + 1 : 0; }
+
+    // The value of the thread whose row is `first`: op merged it with those of the others, two at
+    // a time, in an order that the block's size alone decides.
+    template <class Value, class Op>
+    __device__ __forceinline__ void reduce(Value &value, const Op &op) const {
+        __shared__ Value others[256];
+        int apart = 1;
+        while (2 * apart < team.rows) apart *= 2;
+        const int thread = threadIdx.x, row = team.idle ? team.rows : team.row;
+        for (; apart > 0; apart /= 2) {
+            if (row >= apart && row < smaller(2 * apart, team.rows)) others[thread] = value;
+            __syncthreads();
+            if (row < apart && row + apart < team.rows)
+                op(value, others[thread + apart * team.columns]);
+        }
+        __syncthreads();  // others may be written by the next reduction
+    }
+    template <class Values> __device__ __forceinline__ void add(Values &values) const {
+        reduce(values, [](Values &own, const Values &more) {
+            UNROLL for (int v = 0; v < VECTOR; ++v) own[v] += more[v];
+        });
+    }
+};
+
+template <class Body> __device__ void for_chunk(int64 begin, int64 end, int C, const Body &body) {
+    const Team team(C);
+    body(team.channels(), ChunkRows(team, begin, end));
+}
+
+// body(row) for the rows that a thread has of all, the grid's blocks taking turns.
+template <class Body>
+__device__ __forceinline__ void for_own_rows(const Team &team, int64 rows, const Body &body) {
+    const int step = gridDim.x * team.rows;
+    for (int64 row = blockIdx.x * team.rows + team.row; row < rows; row += step) body(row);
+}
+
+template <class Body> __device__ void for_rows(int64 rows, int C, const Body &body) {
+    const Team team(C);
+    if (team.idle) return;
+    body(team.channels(), [&](const auto &of_row) { for_own_rows(team, rows, of_row); });
+}
+
+template <class Body>
+__device__ void for_places(int64 pixels, int height, int width, int C, const Body &body) {
+    const Team team(C);
+    if (team.idle) return;
+    body(team.channels(), [&](const auto &of_pixel) {
+        const int own = blockIdx.x * team.rows + team.row;
+        Walk walk(own, gridDim.x * team.rows, height, width);
+        for_own_rows(team, pixels, [&](int64 pixel) {
+            of_pixel(pixel, walk.at);
+            walk.advance();
+        });
+    });
+}
+
+template <class Body>
+__device__ void for_images(int64 rows, int H, int W, int C, const Body &body) {
+    for_places(rows * W, H, W, C, [&](auto at, const auto &each) {
+        each([&](int64, Place place) {
+            body(place.n, place.row, [&](const auto &of_column) {
+                of_column(place.column, [&](const auto &of_channels) { of_channels(at); });
+            });
+        });
+    });
+}
+
 // The block's threads share the channels.
 template <class Body> __device__ void for_channels(int C, const Body &body) {
     BLOCK_STRIDE(c, C) body(c, Width<1>());
 }
 
-// The grid's threads share all (pixel, channel) pairs.
-template <class Body>
-__device__ void for_pixels_and_channels(int64 pixels, int C, const Body &body) {
-    GRID_STRIDE(i, pixels * C) {
-        const int64 pixel = i / C;
-        body(pixel)(int(i - pixel * C), Width<1>());
-    }
-}
-
-// body(at) for all channels in registers, which the block's threads share.
-template <class Body> __device__ void for_registers(int C, const Body &body) {
-    BLOCK_STRIDE(c, C) body(Channels<1>{c, 1});
-}
-
-// body(row, at) for all rows, and all their channels in registers.
-template <class Body> __device__ void for_rows(int64 rows, int C, const Body &body) {
-    GRID_STRIDE(i, rows * C) {
-        const int64 row = i / C;
-        body(row, Channels<1>{int(i - row * C), 1});
-    }
-}
-
-// body(pixel, place, c) for all pixels of images of height x width, and all channels in vectors.
-template <class Body>
-__device__ void for_places_and_vectors(int64 pixels, int height, int width, int C,
-                                       const Body &body) {
-    GRID_STRIDE(i, pixels * C) {
-        const int64 pixel = i / C;
-        body(pixel, place(pixel, height, width), int(i - pixel * C));
-    }
-}
-
-// The grid's threads share all (row, column, channel) triples, the rows being those of all images.
-template <class Body>
-__device__ void for_images(int64 rows, int H, int W, int C, const Body &body) {
-    GRID_STRIDE(i, rows * W * C) {
-        const int64 pixel = i / C, row = pixel / W, n = row / H;
-        const auto columns = [&](const auto &of_column) {
-            of_column(int(pixel - row * W), [&](const auto &of_channels) {
-                of_channels(Channels<1>{int(i - pixel * C), 1});
-            });
-        };
-        body(n, int(row - n * H), columns);
-    }
-}
-
 #else
+
+// SIMD registers of neighbouring channels, all of them full but the last.
+template <int COUNT> struct Channels {
+    using Values = OfChannels<lanes_t, COUNT>;
+    static constexpr int REGISTERS = COUNT;
+    int first, last;  // the first channel, and how many the last register has
+
+    int count(int v) const { return v < REGISTERS - 1 ? LANES : last; }
+    // Loads a register where it is asked for.
+    template <typename E> struct Loaded {
+        Channels at;
+        const E *p;
+        __forceinline__ lanes_t operator[](int v) const {
+            return lanes_t(load_first(p + v * LANES, at.count(v)));
+        }
+        __forceinline__ operator Values() const {
+            Values values;
+            UNROLL for (int v = 0; v < COUNT; ++v) values[v] = (*this)[v];
+            return values;
+        }
+    };
+    template <typename E> __forceinline__ Loaded<E> load(const E *p) const { return {*this, p}; }
+    template <typename E, class Of> __forceinline__ void store(E *p, const Of &of) const {
+        UNROLL for (int v = 0; v < COUNT; ++v) store_first(p + v * LANES, of(v), count(v));
+    }
+    template <typename E, class Of>
+    __forceinline__ void write(E *p, bool past, const Of &of) const {
+        UNROLL for (int v = 0; v < COUNT; ++v) write_first(p + v * LANES, of(v), count(v), past);
+    }
+    template <typename E>
+    __forceinline__ void fetch(const E *p, int ahead = 8192 / int(sizeof(E))) const {
+        UNROLL for (int v = 0; v < COUNT; ++v) fetch_ahead(p + v * LANES, 1, ahead);
+    }
+    template <typename Whole>
+    __forceinline__ OfChannels<index_t, COUNT> load_whole(const Whole *p) const {
+        OfChannels<index_t, COUNT> values;
+        UNROLL for (int v = 0; v < COUNT; ++v) values[v] =
+            load_first_whole<acc_t>(p + v * LANES, count(v));
+        return values;
+    }
+    template <typename Whole, class Of>
+    __forceinline__ void store_whole(Whole *p, const Of &of) const {
+        UNROLL for (int v = 0; v < COUNT; ++v)
+            store_first_whole<acc_t>(p + v * LANES, of(v), count(v));
+    }
+};
+
+// All rows of a chunk: the block has one thread.
+struct ChunkRows {
+    static constexpr int step = 1;
+    static constexpr bool first = true;
+    int64 begin, end;
+
+    template <class Values> void add(Values &) const {}
+};
 
 constexpr int CHANNELS = 64 / sizeof(acc_t);  // a cache line of them
 
@@ -129,24 +264,18 @@ template <class Body> static inline void for_channels(int C, const Body &body) {
 }
 
 template <class Body>
-static inline void for_pixels_and_channels(int64 pixels, int C, const Body &body) {
-    GRID_STRIDE(pixel, pixels) for_channels(C, body(pixel));
-}
-
-template <class Body>
-static inline void for_places_and_vectors(int64 pixels, int height, int width, int C,
-                                          const Body &body) {
-    Place at = {-1, 0, 0};
+static inline void for_places(int64 pixels, int height, int width, int C, const Body &body) {
+    Place place = {-1, 0, 0};
     GRID_STRIDE(pixel, pixels) {
-        if (at.n < 0) at = place(pixel, height, width);
-        for (int c = 0; c < C; c += Simd<acc_t>::LANES) body(pixel, at, c);
-        at.advance(height, width);
+        if (place.n < 0) place = ::place(pixel, height, width);
+        for (int c = 0; c < C; c += LANES)
+            body(Channels<1>{c, C - c}, [&](const auto &of_pixel) { of_pixel(pixel, place); });
+        place.advance(height, width);
     }
 }
 
 // C channels in registers, four at a time; what of_channels does is compiled for up to four.
 struct InRegisters {
-    static constexpr int LANES = Simd<acc_t>::LANES;
     int end, registers, last;  // where the rest begins, its registers, and channels of the last
 
     InRegisters(int C) : end(C - C % (4 * LANES)), registers(ceil_div(C - end, LANES)) {
@@ -161,14 +290,16 @@ struct InRegisters {
     }
 };
 
-template <class Body> static __forceinline__ void for_registers(int C, const Body &body) {
-    InRegisters channels(C);
-    channels(body);
+template <class Body>
+static __forceinline__ void for_chunk(int64 begin, int64 end, int C, const Body &body) {
+    const InRegisters channels(C);
+    channels([&](auto at) { body(at, ChunkRows{begin, end}); });
 }
 
 template <class Body> static __forceinline__ void for_rows(int64 rows, int C, const Body &body) {
     const InRegisters channels(C);
-    GRID_STRIDE(row, rows) channels([&](auto at) { body(row, at); });
+    GRID_STRIDE(row, rows)
+        channels([&](auto at) { body(at, [&](const auto &of_row) { of_row(row); }); });
 }
 
 template <class Body>

@@ -2,6 +2,7 @@
 // one.
 //
 //   column_sum    partial[chunk, c] = sum of x[r, c] over the rows r of one chunk
+//   sum_chunks    y[c]              = sum of partial[chunk, c] over the chunks
 //   sum_partials  y[i]              = sum of partial[s, i] over s, in order
 //   sum_outputs   y[i, j]           = sum of partial[s, i, j] over s, in order, plus b[j], clipped
 //                                     below at zero when relu is set; b may be null
@@ -9,27 +10,20 @@
 //
 // shapes   x (rows, C); partial (chunks, C), (splits, count) or (splits, rows, columns)
 // bytes    x once; the partial sums are rows / chunk times smaller
-// geometry column_sum: a block a chunk; the others: any grid, one thread an element
-#include "common/channels.cuh"
-#include "dialect/lanes.cuh"
+// geometry column_sum: a block a chunk; sum_chunks: one block; of both, blocks along y share the
+//          channels on cuda; the others: any grid, one thread an element
+#include "common/sums.cuh"
 
 KERNEL column_sum(const T *__restrict__ x, acc_t *__restrict__ partial, int64 rows, int C,
                   int rows_per_chunk) {
     const int64 begin = (int64)blockIdx.x * rows_per_chunk;
-    const int64 end = smaller(begin + rows_per_chunk, rows);
-    for_registers(C, [&](auto at) {
-        constexpr int V = decltype(at)::REGISTERS;
-        lanes_t sum[V] = {};
-        for (int64 r = begin; r < end; ++r) {
-            const T *row = x + r * C + at.first;
-            UNROLL for (int v = 0; v < V; ++v) {
-                at.fetch(row, v);
-                sum[v] += at.load(row, v);
-            }
-        }
-        UNROLL for (int v = 0; v < V; ++v)
-            at.store(partial + (int64)blockIdx.x * C + at.first, v, sum[v]);
-    });
+    acc_t *own = partial + (int64)blockIdx.x * C;
+    sum_rows(x, begin, smaller(begin + rows_per_chunk, rows), C,
+             [=](auto at, const auto &sum) { at.store(own + at.first, sum); });
+}
+
+KERNEL sum_chunks(const acc_t *__restrict__ partial, T *__restrict__ y, int chunks, int C) {
+    sum_rows(partial, 0, chunks, C, [=](auto at, const auto &sum) { at.store(y + at.first, sum); });
 }
 
 KERNEL sum_partials(const acc_t *__restrict__ partial, T *__restrict__ y, int64 count, int splits) {

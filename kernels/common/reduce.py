@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..runtime import Array, Source, Target
+from .channels import Channels
 
 _SOURCE = Source("common/reduce.cu")
 
@@ -32,23 +33,23 @@ class Moments(NamedTuple):
         return cls(means, squares, target.empty((chunks,), "int32"))
 
 
-def chunks(target: Target, rows: int) -> tuple[int, int]:
-    """Return (rows per chunk, chunks) of a two-pass reduction; they depend on the rows alone."""
-    per_chunk = 1024 if target.in_lanes else 128
-    return per_chunk, -(-rows // per_chunk)
-
-
 def column_sum(target: Target, x: Array, y: Array) -> None:
     """Write the sum of x (rows, C) over its rows to y (C,)."""
     rows, C = x.shape
-    rows_per_chunk, count = chunks(target, rows)
+    channels = Channels(target, C, x.dtype, x)
+    rows_per_chunk, count = channels.chunks(rows)
     wide = accumulator(x.dtype)
     whole = count == 1 and wide == x.dtype  # then no second pass is needed
     partial = y if whole else target.empty((count, C), wide)
-    kernel = _SOURCE.kernel("column_sum", target, x.dtype)
-    kernel((count, 1, 1), target.block(C), x, partial, rows, C, rows_per_chunk)
-    if not whole:
-        sum_partials(target, partial, x.dtype, y)
+    channels = Channels(target, C, x.dtype, x, partial)
+    kernel = _SOURCE.kernel("column_sum", target, x.dtype, **channels.constants)
+    grid = channels.chunk_grid(count)
+    kernel(grid, target.threads, x, partial, rows, C, rows_per_chunk)
+    if whole:
+        return
+    channels = Channels(target, C, wide, partial, y)
+    kernel = _SOURCE.kernel("sum_chunks", target, x.dtype, **channels.constants)
+    kernel(channels.chunk_grid(1), target.threads, partial, y, count, C)
 
 
 def sum_partials(target: Target, partial: Array, dtype: Any, out: Array | None = None) -> Array:

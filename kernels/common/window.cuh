@@ -64,9 +64,6 @@ struct Cover {
     }
 };
 
-__device__ inline Cover cover_rows(const Window &g, int h) { return Cover(vertical(g), h); }
-__device__ inline Cover cover_columns(const Window &g, int w) { return Cover(horizontal(g), w); }
-
 // A pixel's place in its image, and the image's in the batch.
 struct Place {
     int64 n;
@@ -78,8 +75,40 @@ struct Place {
         if (++row == height) row = 0, ++n;
     }
 };
-__device__ inline Place place(int64 pixel, int height, int width) {
-    const int64 n = pixel / (height * width);
+// Of pixel number `pixel`, an int where that is large enough, whose division is faster.
+template <typename Whole> __device__ inline Place place(Whole pixel, int height, int width) {
+    const Whole n = pixel / (height * width);
     const int rest = int(pixel - n * height * width);
     return {n, rest / width, rest % width};
 }
+
+#ifdef __CUDACC__
+// Every `apart`th pixel from one on; only they are divided.
+struct Walk {
+    Place at, step;
+    int height, width;
+
+    template <typename Whole>
+    __device__ Walk(Whole pixel, int apart, int height, int width)
+        : at(place(pixel, height, width)), step(place(apart, height, width)), height(height),
+          width(width) {}
+    __device__ __forceinline__ void advance() {
+        at.column += step.column;
+        const bool next = at.column >= width;
+        at.column -= next ? width : 0;
+        at.row += step.row + next;
+        const bool image = at.row >= height;
+        at.row -= image ? height : 0;
+        at.n += step.n + image;
+    }
+};
+#else
+struct Walk {
+    Place at;
+    int height, width;
+
+    Walk(int64 pixel, int, int height, int width)
+        : at(place(pixel, height, width)), height(height), width(width) {}
+    void advance() { at.advance(height, width); }
+};
+#endif

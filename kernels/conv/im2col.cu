@@ -7,47 +7,77 @@
 //
 // shapes   x (N, H, W, C), cols (N*OH*OW, KH*KW*C)
 // bytes    KH*KW/(SH*SW) times those of x, plus x
-// geometry any grid; a thread takes a channel of a tap or pixel at a time, on cpu CHANNELS of them
+// geometry any grid; a thread takes a vector of channels at a time (channels.cuh), on cuda of one
+// tap
+//          or pixel
 #include "common/channels.cuh"
-#include "common/window.cuh"
+
+#ifdef __CUDACC__
+
+// A thread has the same channels of the same tap in every row.
+KERNEL im2col_copy(const T *__restrict__ x, T *__restrict__ cols, Window g, int64 rows, int C) {
+    using Unit = Vector<T, VECTOR>;
+    const int length = g.KH * g.KW * C;
+    for_places(rows, g.OH, g.OW, length, [=](auto at, const auto &each) {
+        const int tap = at.first / C, kh = tap / g.KW;
+        const int top = kh * g.DH - g.PH, left = (tap - kh * g.KW) * g.DW - g.PW;
+        const Unit *from = reinterpret_cast<const Unit *>(x + at.first - tap * C);
+        Unit *to = reinterpret_cast<Unit *>(cols + at.first);
+        each([&](int64 row, Place out) {
+            const int ih = out.row * g.SH + top, iw = out.column * g.SW + left;
+            const bool inside = ih >= 0 && ih < g.H && iw >= 0 && iw < g.W;
+            const int64 pixel = (out.n * g.H + ih) * g.W + iw;
+            to[row * (length / VECTOR)] = inside ? from[pixel * (C / VECTOR)] : Unit{};
+        });
+    });
+}
+
+#else
 
 KERNEL im2col_copy(const T *__restrict__ x, T *__restrict__ cols, Window g, int64 rows, int C) {
     const int taps = g.KH * g.KW;
-    for_pixels_and_channels(rows * taps, C, [=](int64 item) {
+    GRID_STRIDE(item, rows * taps) {
         const int64 row = item / taps;
         const int tap = int(item - row * taps);
         const Place out = place(row, g.OH, g.OW);
         const int ih = out.row * g.SH - g.PH + tap / g.KW * g.DH;
         const int iw = out.column * g.SW - g.PW + tap % g.KW * g.DW;
         const bool inside = ih >= 0 && ih < g.H && iw >= 0 && iw < g.W;
-        return [=](int c, auto width) {
-            const T *source = x + ((out.n * g.H + ih) * g.W + iw) * C + c;
-            LANE_LOOP(v, decltype(width)::value) cols[item * C + c + v] = inside ? source[v] : T(0);
-        };
-    });
+        const T *source = x + ((out.n * g.H + ih) * g.W + iw) * C;
+        for_channels(C, [=](int c, auto width) {
+            T *to = cols + item * C + c;
+            LANE_LOOP(v, decltype(width)::value) to[v] = inside ? source[c + v] : T(0);
+        });
+    }
 }
 
-KERNEL col2im_sum(const T *__restrict__ cols, T *__restrict__ x, Window g, int64 pixels, int C) {
+#endif
+
+KERNEL col2im_sum(const T *__restrict__ cols, T *__restrict__ x, Window g, int64 rows, int C) {
     const int taps = g.KH * g.KW;
-    for_pixels_and_channels(pixels, C, [=](int64 pixel) {
-        const Place in = place(pixel, g.H, g.W);
-        const Cover rows = cover_rows(g, in.row), columns = cover_columns(g, in.column);
-        return [=](int c, auto width) {
-            constexpr int V = decltype(width)::value;
-            acc_t sum[V] = {};
-            for (int oh = rows.first; oh <= rows.last; ++oh) {
-                const int kh = rows.tap(oh);
-                if (kh < 0) continue;
-                for (int ow = columns.first; ow <= columns.last; ++ow) {
-                    const int kw = columns.tap(ow);
-                    if (kw < 0) continue;
-                    const int64 row = (in.n * g.OH + oh) * g.OW + ow;
-                    const T *source = cols + (row * taps + kh * g.KW + kw) * C + c;
-                    LANE_LOOP(v, V) sum[v] += acc_t(source[v]);
+    for_images(rows, g.H, g.W, C, [&](int64 n, int h, const auto &columns) {
+        const Cover down(vertical(g), h);
+        Cover across(horizontal(g));
+        const int64 row = (n * g.H + h) * g.W;
+        columns([&](int w, const auto &channels) {
+            across.to(w);
+            channels([&](auto at) {
+                typename decltype(at)::Values sum = {};
+                for (int oh = down.first; oh <= down.last; ++oh) {
+                    const int kh = down.tap(oh);
+                    if (kh < 0) continue;
+                    for (int ow = across.first; ow <= across.last; ++ow) {
+                        const int kw = across.tap(ow);
+                        if (kw < 0) continue;
+                        const int64 window = (n * g.OH + oh) * g.OW + ow;
+                        const int64 tap = window * taps + kh * g.KW + kw;
+                        const auto value = at.load(cols + tap * C + at.first);
+                        UNROLL for (int v = 0; v < at.REGISTERS; ++v) sum[v] += value[v];
+                    }
                 }
-            }
-            LANE_LOOP(v, V) x[pixel * C + c + v] = T(sum[v]);
-        };
+                at.store(x + (row + w) * C + at.first, sum);
+            });
+        });
     });
 }
 

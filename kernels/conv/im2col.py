@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..common.channels import Channels
 from ..common.geometry import Padding, Pair, Window, image_shape, window
 from ..runtime import Array, Source, Target, checks
 from ..runtime.types import Shape
@@ -26,9 +27,11 @@ def im2col(
     N, H, W, C = x.shape
     g, _ = window((H, W), kernel, stride=stride, padding=padding, dilation=dilation)
     rows, taps = N * g.OH * g.OW, g.KH * g.KW
+    checks.count("kernel: elements of a window", taps * C)
     cols = target.empty((rows, taps * C), x.dtype)
-    launch = _SOURCE.kernel("im2col_copy", target, x.dtype)
-    launch(target.stride_grid(cols.size), target.threads, x, cols, g, rows, C)
+    channels = Channels(target, C, x.dtype, x, cols, taps=taps)
+    launch = _SOURCE.kernel("im2col_copy", target, x.dtype, **channels.constants)
+    launch(channels.grid(rows, cols.size), target.threads, x, cols, g, rows, C)
     return cols
 
 
@@ -63,8 +66,9 @@ def col2im(
     expected = (N * g.OH * g.OW, g.KH * g.KW * C)
     checks.shape("cols", cols, expected, "N*OH*OW, KH*KW*C")
     x = target.empty((N, H, W, C), cols.dtype)
-    launch = _SOURCE.kernel("col2im_sum", target, cols.dtype)
-    launch(target.stride_grid(x.size), target.threads, cols, x, g, N * H * W, C)
+    channels = Channels(target, C, cols.dtype, cols, x)
+    launch = _SOURCE.kernel("col2im_sum", target, cols.dtype, **channels.constants)
+    launch(channels.grid(N * H * W, x.size), target.threads, cols, x, g, N * H, C)
     return x
 
 

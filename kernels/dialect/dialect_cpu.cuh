@@ -21,6 +21,7 @@ struct dim3 { unsigned x, y, z; };
 
 // Before a loop over registers of constant length: unrolls it, up to 16 turns.
 #define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL_ROWS  // before a loop over rows: the processor looks ahead itself
 
 static inline float infinity() { return __builtin_inff(); }
 static inline float not_a_number() { return __builtin_nanf(""); }
@@ -121,6 +122,7 @@ template <typename E>
 static inline void fetch_ahead(const E *p, int count = 1, int distance = 8192 / sizeof(E)) {
     constexpr int LINE = 64 / sizeof(E);
     UNROLL for (int i = 0; i < count; i += LINE) __builtin_prefetch(p + distance + i);
+    asm volatile("");  // GCC takes functions that prefetch alone for ones without effect
 }
 
 // Whether an array is larger than the caches and its rows are whole cache lines: then use streaming

@@ -3,6 +3,8 @@
 
 // Before a loop over registers of constant length: unrolls it.
 #define UNROLL _Pragma("unroll")
+// Before a loop over rows: so many loads wait for memory at once.
+#define UNROLL_ROWS _Pragma("unroll 4")
 
 __device__ inline float infinity() { return __int_as_float(0x7f800000); }
 __device__ inline float not_a_number() { return __int_as_float(0x7fffffff); }
@@ -47,6 +49,11 @@ template <int N, typename E, typename V>
 __device__ inline void load_vector(V (&value)[N], const E *from) {
     const Vector<E, N> row = *reinterpret_cast<const Vector<E, N> *>(from);
     for (int i = 0; i < N; ++i) value[i] = V(row.value[i]);
+}
+template <int N, typename E> __device__ inline void store_vector(E *to, const E (&value)[N]) {
+    Vector<E, N> row;
+    for (int i = 0; i < N; ++i) row.value[i] = value[i];
+    *reinterpret_cast<Vector<E, N> *>(to) = row;
 }
 // The first `count` of N neighbours, at any address; load_row sets the others to zero.
 template <typename E, typename V, int N>

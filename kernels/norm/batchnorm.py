@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ..common.reduce import Moments, accumulator, chunks, sum_partials
+from ..common.channels import Channels
+from ..common.reduce import Moments, accumulator
 from ..runtime import Array, Source, Target, checks
 
 _SOURCE = Source("norm/batchnorm.cu")
@@ -120,9 +121,10 @@ def forward(
         moments=moments,
     )
     y = target.empty(x.shape, x.dtype)
-    kernel = _SOURCE.kernel("batch_norm_apply", target, x.dtype)
     arrays = (x, gamma, beta, saved.mean, saved.inv_std, y)
-    kernel(target.stride_grid(x.size), target.threads, *arrays, rows, C, int(bool(relu)))
+    channels = Channels(target, C, x.dtype, *arrays)
+    kernel = _SOURCE.kernel("batch_norm_apply", target, x.dtype, **channels.constants)
+    kernel(channels.grid(rows, x.size), target.threads, *arrays, rows, C, int(bool(relu)))
     return y, saved
 
 
@@ -155,9 +157,12 @@ def statistics(
     mean, inv_std = target.empty((C,), wide), target.empty((C,), wide)
     if training and rows:
         moments = _moments(target, x) if moments is None else moments
-        kernel = _SOURCE.kernel("batch_norm_merge", target, x.dtype)
-        grid = (-(-C // target.lanes(8 if wide == "float64" else 4)), 1, 1)
         arrays = (*moments, mean, inv_std, running_mean, running_var)
+        channels = Channels(target, C, wide, *moments[:2])
+        kernel = _SOURCE.kernel("batch_norm_merge", target, x.dtype, **channels.constants)
+        grid = channels.chunk_grid(1)
+        if target.in_lanes:
+            grid = (-(-C // target.lanes(8 if wide == "float64" else 4)), 1, 1)
         sizes = (rows, C, len(moments.counts))
         kernel(grid, target.threads, *arrays, *sizes, momentum, eps)
     else:
@@ -169,10 +174,12 @@ def statistics(
 
 def _moments(target: Target, x: Array) -> Moments:
     rows, C = _rows(x)
-    rows_per_chunk, count = chunks(target, rows)
+    channels = Channels(target, C, x.dtype, x)
+    rows_per_chunk, count = channels.chunks(rows)
     moments = Moments.empty(target, count, C, x.dtype)
-    kernel = _SOURCE.kernel("batch_norm_chunks", target, x.dtype)
-    kernel((count, 1, 1), target.block(C), x, *moments, rows, C, rows_per_chunk)
+    kernel = _SOURCE.kernel("batch_norm_chunks", target, x.dtype, **channels.constants)
+    grid = channels.chunk_grid(count)
+    kernel(grid, target.threads, x, *moments, rows, C, rows_per_chunk)
     return moments
 
 
@@ -223,24 +230,48 @@ def batch_norm_backward(
     out_dgamma = checks.result(target, "out_dgamma", out_dgamma, (C,), x.dtype)
     out_dbeta = checks.result(target, "out_dbeta", out_dbeta, (C,), x.dtype)
 
-    wide = accumulator(x.dtype)
-    rows_per_chunk, count = chunks(target, rows)
-    partial = target.empty((2, count, C), wide)
-    kernel = _SOURCE.kernel("batch_norm_gradient_chunks", target, x.dtype)
-    arrays = (dy, x, y, mean, inv_std, partial[0], partial[1])
-    kernel((count, 1, 1), target.block(C), *arrays, rows, C, rows_per_chunk)
-    direct = (out_dbeta, out_dgamma) if x.dtype == wide else (None, None)
-    dbeta = sum_partials(target, partial[0], wide, direct[0])
-    dgamma = sum_partials(target, partial[1], wide, direct[1])
+    channels = Channels(target, C, x.dtype, dy, x, y, mean, inv_std)
+    rows_per_chunk, count = channels.chunks(rows)
+    partial = target.empty((2, count, C), accumulator(x.dtype))
+    arrays: tuple[Array | None, ...] = (dy, x, y, mean, inv_std, partial[0], partial[1])
+    kernel = _SOURCE.kernel("batch_norm_gradient_chunks", target, x.dtype, **channels.constants)
+    grid = channels.chunk_grid(count)
+    kernel(grid, target.threads, *arrays, rows, C, rows_per_chunk)
+    sums, dbeta, dgamma = gradient_sums(target, partial, x.dtype, out_dbeta, out_dgamma)
     dx = target.empty(x.shape, x.dtype)
-    kernel = _SOURCE.kernel("batch_norm_input_gradient", target, x.dtype)
-    grid, batch = target.stride_grid(x.size), int(saved.training)
-    sums = (mean, inv_std, dbeta, dgamma)
-    kernel(grid, target.threads, dy, x, y, gamma, *sums, dx, rows, C, batch)
-    if x.dtype != wide:  # sums of one split: they convert to x's dtype
-        dgamma = sum_partials(target, dgamma[None], x.dtype, out_dgamma)
-        dbeta = sum_partials(target, dbeta[None], x.dtype, out_dbeta)
+    arrays = (dy, x, y, gamma, mean, inv_std, *sums, dx)
+    channels = Channels(target, C, x.dtype, *arrays)
+    kernel = _SOURCE.kernel("batch_norm_input_gradient", target, x.dtype, **channels.constants)
+    kernel(channels.grid(rows, x.size), target.threads, *arrays, rows, C, int(saved.training))
     return dx, dgamma, dbeta
+
+
+def gradient_sums(
+    target: Target,
+    partial: Array,
+    dtype: Any,
+    out_dbeta: Array | None = None,
+    out_dgamma: Array | None = None,
+) -> tuple[tuple[Array, Array], Array, Array]:
+    """Sum partial (2, chunks, C) over the chunks.
+
+    Returns
+    -------
+    sums : two arrays (C,)
+        Of the type that sums are taken in.
+    dbeta, dgamma : array (C,)
+        The same in a dtype, written to the arrays given.
+    """
+    _, count, C = partial.shape
+    sums = target.empty((C,), partial.dtype), target.empty((C,), partial.dtype)
+    dbeta, dgamma = (
+        target.empty((C,), dtype) if out is None else out for out in (out_dbeta, out_dgamma)
+    )
+    arrays = (partial[0], partial[1], *sums, dbeta, dgamma)
+    channels = Channels(target, C, partial.dtype, *arrays)
+    kernel = _SOURCE.kernel("batch_norm_gradient_sums", target, dtype, **channels.constants)
+    kernel(channels.chunk_grid(1), target.threads, *arrays, count, C)
+    return sums, dbeta, dgamma
 
 
 def _rows(x: Array) -> tuple[int, int]:

@@ -13,9 +13,9 @@
 //          statistics alone
 // bytes    forward reads x and writes y and argmax; backward reads x, y, dy and argmax twice and
 //          writes dx
-// geometry sums: a block a chunk of windows, its threads share the channels; the rest: any grid, a
-//          thread a (window, channel), on cpu a vector of channels
-#include "common/channels.cuh"
+// geometry sums: a block a chunk of windows; the rest: any grid, a thread windows of a vector of
+//          channels: channels.cuh
+#include "norm/gradient.cuh"
 #include "pooling/maximum.cuh"
 
 // The pixels of a window; the runtime passes them, editors get these.
@@ -23,10 +23,6 @@
 #define ROWS 2
 #define COLUMNS 2
 #endif
-
-using lanes_t = Simd<acc_t>::type;
-using index_t = Simd<acc_t>::index;
-constexpr int LANES = Simd<acc_t>::LANES;
 
 // A window and its first pixel, by the window's place among those of all images.
 __device__ inline int64 window_at(const Window &g, Place at) {
@@ -36,36 +32,40 @@ __device__ inline int64 pixel_at(const Window &g, Place at) {
     return (at.n * g.H + at.row * ROWS) * g.W + at.column * COLUMNS;
 }
 
-template <typename E> __device__ inline lanes_t take(const E *from, int count) {
-    return lanes_t(load_first(from, count));
-}
-
-// The gradient of a window's maximum.
-__device__ inline lanes_t masked(const T *dy, const T *y, int64 i, int count, int relu) {
-    const lanes_t value = take(dy + i, count);
-    return relu ? (take(y + i, count) <= 0 ? lanes_t{} : value) : value;
-}
-
 KERNEL batch_norm_pool_forward(const T *__restrict__ x, const T *__restrict__ gamma,
                                const T *__restrict__ beta, const acc_t *__restrict__ mean,
                                const acc_t *__restrict__ inv_std, T *__restrict__ y,
                                uint8 *__restrict__ argmax, Window g, int64 windows, int C,
                                int relu) {
     const int ahead = row_ahead((int64)ROWS * g.W * C);
-    for_places_and_vectors(windows, g.OH, g.OW, C, [=](int64 window, Place at, int c) {
-        const int count = C - c;
-        const lanes_t centre = take(mean + c, count), shift = take(beta + c, count);
-        const lanes_t scale = take(gamma + c, count) * take(inv_std + c, count);
-        const T *source = x + pixel_at(g, at) * C + c;
-        const auto value = [=](int tap) {
-            const T *p = source + ((int64)(tap / COLUMNS) * g.W + tap % COLUMNS) * C;
-            fetch_ahead(p, 1, ahead);
-            // Centred before scaling: folding the mean into beta would cancel for large means.
-            return as_stored((take(p, count) - centre) * scale + shift);
-        };
-        Maximum maximum(value(0));
-        UNROLL for (int tap = 1; tap < ROWS * COLUMNS; ++tap) maximum.meet(value(tap), tap);
-        maximum.store(y + window * C + c, argmax + window * C + c, count, relu);
+    for_places(windows, g.OH, g.OW, C, [=](auto at, const auto &each) {
+        constexpr int V = decltype(at)::REGISTERS;
+        const int c = at.first;
+        const auto centre = at.load(mean + c), shift = at.load(beta + c);
+        typename decltype(at)::Values scale = at.load(gamma + c);
+        const auto deviation = at.load(inv_std + c);
+        UNROLL for (int v = 0; v < V; ++v) scale[v] *= deviation[v];
+        each([&](int64 window, Place place) {
+            const T *source = x + pixel_at(g, place) * C + c;
+            Maximum maximum[V];
+            UNROLL for (int tap = 0; tap < ROWS * COLUMNS; ++tap) {
+                const T *p = source + ((int64)(tap / COLUMNS) * g.W + tap % COLUMNS) * C;
+                at.fetch(p, ahead);
+                const auto pixel = at.load(p);
+                UNROLL for (int v = 0; v < V; ++v) {
+                    // Centred before scaling: folding the mean into beta would cancel for large
+                    // means.
+                    const lanes_t value = as_stored((pixel[v] - centre[v]) * scale[v] + shift[v]);
+                    if (tap == 0)
+                        maximum[v] = Maximum(value);
+                    else
+                        maximum[v].meet(value, tap);
+                }
+            }
+            const int64 i = window * C + c;
+            at.store(y + i, [&](int v) { return maximum[v].clipped(relu); });
+            at.store_whole(argmax + i, [&](int v) { return maximum[v].index; });
+        });
     });
 }
 
@@ -77,32 +77,26 @@ KERNEL batch_norm_pool_sums(const T *__restrict__ dy, const T *__restrict__ x,
                             int64 windows, int C, int relu, int windows_per_chunk) {
     const int64 begin = (int64)blockIdx.x * windows_per_chunk;
     const int64 end = smaller(begin + windows_per_chunk, windows);
-    for_registers(C, [&](auto at) {
+    for_chunk(begin, end, C, [&](auto at, const auto &rows) {
         constexpr int V = decltype(at)::REGISTERS;
-        lanes_t sum[V] = {}, product[V] = {};
-        Place where = place(begin, g.OH, g.OW);
-        for (int64 window = begin; window < end; ++window, where.advance(g.OH, g.OW)) {
-            const T *source = x + pixel_at(g, where) * C + at.first;
+        GradientSums<decltype(at)> chunk(at, mean);
+        Walk walk(rows.begin, rows.step, g.OH, g.OW);
+        for (int64 window = rows.begin; window < rows.end; window += rows.step, walk.advance()) {
+            const T *source = x + pixel_at(g, walk.at) * C + at.first;
             const int64 i = window * C + at.first;
-            UNROLL for (int v = 0; v < V; ++v) {
-                const index_t index = at.load_whole(argmax + i, v);
-                lanes_t maximum = {};
-                UNROLL for (int tap = 0; tap < ROWS * COLUMNS; ++tap) {
-                    const T *p = source + ((int64)(tap / COLUMNS) * g.W + tap % COLUMNS) * C;
-                    at.fetch(p, v);
-                    maximum = index == tap ? at.load(p, v) : maximum;
-                }
-                at.fetch(dy + i, v);
-                const lanes_t gradient = masked(dy, y, i + v * LANES, at.count(v), relu);
-                sum[v] += gradient;
-                product[v] += gradient * (maximum - at.load(mean + at.first, v));
+            const auto index = at.load_whole(argmax + i);
+            typename decltype(at)::Values maximum = {};
+            UNROLL for (int tap = 0; tap < ROWS * COLUMNS; ++tap) {
+                const T *p = source + ((int64)(tap / COLUMNS) * g.W + tap % COLUMNS) * C;
+                at.fetch(p);
+                const auto pixel = at.load(p);
+                UNROLL for (int v = 0; v < V; ++v) maximum[v] =
+                    index[v] == tap ? pixel[v] : maximum[v];
             }
+            at.fetch(dy + i);
+            chunk.add(masked(at, dy, relu ? y : nullptr, i), maximum);
         }
-        UNROLL for (int v = 0; v < V; ++v) {
-            const int64 own = (int64)blockIdx.x * C + at.first;
-            at.store(sums + own, v, sum[v]);
-            at.store(products + own, v, product[v] * at.load(inv_std + at.first, v));
-        }
+        chunk.store(rows, inv_std, sums, products, C);
     });
 }
 
@@ -117,26 +111,37 @@ KERNEL batch_norm_pool_input_gradient(const T *__restrict__ dy, const T *__restr
     const int rows = ceil_div(g.H, ROWS), columns = ceil_div(g.W, COLUMNS);
     const acc_t share = acc_t(1) / (acc_t(images) * acc_t(g.H) * acc_t(g.W));
     const bool past = past_caches<T>(images * g.H * g.W, C);
-    for_places_and_vectors(images * rows * columns, rows, columns, C, [=](int64, Place at, int c) {
-        const int count = C - c;
-        const bool whole = at.row < g.OH && at.column < g.OW;
-        const int64 window = window_at(g, at) * C + c;
-        const int used = whole ? count : 0;
-        const index_t index = load_first_whole<acc_t>(argmax + window, used);
-        const lanes_t gradient = masked(dy, y, window, used, relu);
-        const lanes_t centre = take(mean + c, count), deviation = take(inv_std + c, count);
-        const lanes_t scale = take(gamma + c, count) * deviation;
-        const lanes_t base = take(sum + c, count) * share;
-        const lanes_t slope = take(product + c, count) * deviation * share;
-        const int64 first = pixel_at(g, at) * C + c;
-        const int bottom = g.H - at.row * ROWS, right = g.W - at.column * COLUMNS;
-        UNROLL for (int kh = 0; kh < ROWS; ++kh) UNROLL for (int kw = 0; kw < COLUMNS; ++kw) {
-            if (kh >= bottom || kw >= right) continue;
-            const int64 i = first + ((int64)kh * g.W + kw) * C;
-            fetch_ahead(x + i);
-            const lanes_t own = index == kh * COLUMNS + kw ? gradient : lanes_t{};
-            const lanes_t centred = own - base - (take(x + i, count) - centre) * slope;
-            write_first(dx + i, scale * centred, count, past);
+    for_places(images * rows * columns, rows, columns, C, [=](auto at, const auto &each) {
+        using Values = typename decltype(at)::Values;
+        constexpr int V = decltype(at)::REGISTERS;
+        const int c = at.first;
+        const auto centre = at.load(mean + c), deviation = at.load(inv_std + c);
+        Values scale = at.load(gamma + c), base = at.load(sum + c), slope = at.load(product + c);
+        UNROLL for (int v = 0; v < V; ++v) {
+            scale[v] *= deviation[v];
+            base[v] *= share;
+            slope[v] = slope[v] * deviation[v] * share;
         }
+        each([&](int64, Place place) {
+            const int64 window = window_at(g, place) * C + c;
+            OfChannels<index_t, V> index = {};
+            Values gradient = {};
+            if (place.row < g.OH && place.column < g.OW) {
+                index = at.load_whole(argmax + window);
+                gradient = masked(at, dy, relu ? y : nullptr, window);
+            }
+            const int64 first = pixel_at(g, place) * C + c;
+            const int bottom = g.H - place.row * ROWS, right = g.W - place.column * COLUMNS;
+            UNROLL for (int kh = 0; kh < ROWS; ++kh) UNROLL for (int kw = 0; kw < COLUMNS; ++kw) {
+                if (kh >= bottom || kw >= right) continue;
+                const int64 i = first + ((int64)kh * g.W + kw) * C;
+                at.fetch(x + i);
+                const auto pixel = at.load(x + i);
+                at.write(dx + i, past, [&](int v) {
+                    const lanes_t own = index[v] == kh * COLUMNS + kw ? gradient[v] : lanes_t{};
+                    return scale[v] * (own - base[v] - (pixel[v] - centre[v]) * slope[v]);
+                });
+            }
+        });
     });
 }

@@ -6,10 +6,11 @@ unrolled.
 
 from __future__ import annotations
 
+from ..common.channels import Channels
 from ..common.geometry import Window
-from ..common.reduce import Moments, accumulator, chunks, sum_partials
+from ..common.reduce import Moments, accumulator
 from ..runtime import Array, Source, checks
-from .batchnorm import BatchNormSaved, statistics
+from .batchnorm import BatchNormSaved, gradient_sums, statistics
 
 _SOURCE = Source("norm/batchnorm_pool.cu")
 
@@ -49,11 +50,12 @@ def forward(
     N, _, _, C = x.shape
     shape = (N, window.OH, window.OW, C)
     y, argmax = target.empty(shape, x.dtype), target.empty(shape, "uint8")
-    taps = {"ROWS": window.KH, "COLUMNS": window.KW}
-    kernel = _SOURCE.kernel("batch_norm_pool_forward", target, x.dtype, **taps)
-    sizes = (window, y.size // C, C, int(relu))
+    windows = N * window.OH * window.OW
     arrays = (x, gamma, beta, saved.mean, saved.inv_std, y, argmax)
-    kernel(target.stride_grid(y.size), target.threads, *arrays, *sizes)
+    channels = Channels(target, C, x.dtype, *arrays)
+    constants = _constants(window, channels)
+    kernel = _SOURCE.kernel("batch_norm_pool_forward", target, x.dtype, **constants)
+    kernel(channels.grid(windows, y.size), target.threads, *arrays, window, windows, C, int(relu))
     return y, argmax, saved
 
 
@@ -75,21 +77,26 @@ def backward(
     """
     target, (dy, x, y, gamma) = checks.arrays(dy=dy, x=x, y=y, gamma=gamma)
     N, _, _, C = x.shape
-    wide = accumulator(x.dtype)
     moments = (saved.mean, saved.inv_std)
-    windows = y.size // C
-    windows_per_chunk, count = chunks(target, windows)
-    partial = target.empty((2, count, C), wide)
-    taps = {"ROWS": window.KH, "COLUMNS": window.KW}
-    kernel = _SOURCE.kernel("batch_norm_pool_sums", target, x.dtype, **taps)
-    arrays = (dy, x, y, argmax, *moments, partial[0], partial[1])
+    windows = N * window.OH * window.OW
+    channels = Channels(target, C, x.dtype, dy, x, y, argmax, *moments)
+    windows_per_chunk, count = channels.chunks(windows)
+    partial = target.empty((2, count, C), accumulator(x.dtype))
+    arrays: tuple[Array, ...] = (dy, x, y, argmax, *moments, partial[0], partial[1])
+    constants = _constants(window, channels)
+    kernel = _SOURCE.kernel("batch_norm_pool_sums", target, x.dtype, **constants)
     sizes = (window, windows, C, int(relu), windows_per_chunk)
-    kernel((count, 1, 1), target.block(C), *arrays, *sizes)
-    sums = [sum_partials(target, part, wide) for part in (partial[0], partial[1])]
+    kernel(channels.chunk_grid(count), target.threads, *arrays, *sizes)
+    sums, _, _ = gradient_sums(target, partial, x.dtype, dbeta, dgamma)
     dx = target.empty(x.shape, x.dtype)
-    kernel = _SOURCE.kernel("batch_norm_pool_input_gradient", target, x.dtype, **taps)
     arrays = (dy, x, y, argmax, gamma, *moments, *sums, dx)
-    kernel(target.stride_grid(x.size), target.threads, *arrays, window, N, C, int(relu))
-    for total, out in zip(sums, (dbeta, dgamma), strict=True):
-        sum_partials(target, total[None], x.dtype, out)  # sums of one split: converts
+    channels = Channels(target, C, x.dtype, *arrays)
+    constants = _constants(window, channels)
+    kernel = _SOURCE.kernel("batch_norm_pool_input_gradient", target, x.dtype, **constants)
+    covered = N * -(-window.H // window.KH) * -(-window.W // window.KW)
+    kernel(channels.grid(covered, x.size), target.threads, *arrays, window, N, C, int(relu))
     return dx
+
+
+def _constants(window: Window, channels: Channels) -> dict[str, int]:
+    return {"ROWS": window.KH, "COLUMNS": window.KW, **channels.constants}

@@ -10,15 +10,10 @@
 
 #include "common/channels.cuh"
 
-// Of V neighbouring channels, `mean` from the pivot.
-template <int V> struct Moments {
-    acc_t pivot[V] = {}, mean[V] = {}, square[V] = {};
-    int64 count = 0;
-
-    Moments() = default;
-    template <typename E> __device__ explicit Moments(const E *first) {
-        LANE_LOOP(v, V) pivot[v] = acc_t(first[v]);
-    }
+// Of `count` values of V neighbouring channels: their mean, from a pivot, and squares about it.
+template <int V> struct Group {
+    acc_t mean[V], square[V];
+    int64 count;
 
     // Takes up a group of `more` values: its mean from the same pivot, its squares from its mean.
     __device__ __forceinline__ void merge(int64 more, const acc_t *own, const acc_t *spread) {
@@ -31,26 +26,75 @@ template <int V> struct Moments {
         }
         count += more;
     }
+};
 
-    // Takes up rows, `stride` elements apart, of which p is the first.
-    __device__ __forceinline__ void add_rows(const T *p, int64 stride, int64 rows) {
-        constexpr int GROUP = 8;  // rows that stay in the nearest cache until they are read again
-        for (int64 r = 0; r < rows; r += GROUP, p += GROUP * stride) {
-            const int more = int(smaller(rows - r, (int64)GROUP));
-            acc_t own[V] = {}, spread[V] = {};
-            for (int i = 0; i < more; ++i) {
-                fetch_ahead(p + i * stride, V);
-                LANE_LOOP(v, V) own[v] += acc_t(p[i * stride + v]) - pivot[v];
-            }
-            LANE_LOOP(v, V) own[v] /= acc_t(more);
-            for (int i = 0; i < more; ++i)
-                LANE_LOOP(v, V) {
-                    const acc_t deviation = acc_t(p[i * stride + v]) - pivot[v] - own[v];
-                    spread[v] += deviation * deviation;
-                }
-            merge(more, own, spread);
-        }
+struct MergeGroups {
+    template <int V> __device__ void operator()(Group<V> &own, const Group<V> &other) const {
+        own.merge(other.count, other.mean, other.square);
     }
+};
+
+template <int V> struct Moments : Group<V> {
+    using Group<V>::mean, Group<V>::square, Group<V>::count, Group<V>::merge;
+    acc_t pivot[V] = {};
+
+    __device__ Moments() : Group<V>{} {}
+    template <typename E> __device__ explicit Moments(const E *first) : Group<V>{} {
+        set_pivot(first);
+    }
+
+    // Takes up rows, `stride` elements apart, of which p is the first: in groups that are read
+    // once, and stay in registers, or on `cpu` in the nearest cache, until their mean is known.
+    __device__ __forceinline__ void add_rows(const T *p, int64 stride, int64 rows) {
+        for (int64 r = 0; r < rows; r += GROUP, p += GROUP * stride)
+            add_group(p, stride, int(smaller(rows - r, (int64)GROUP)));
+    }
+
+#ifdef __CUDACC__
+    static constexpr int GROUP = V > 2 ? 16 / V : 8;
+
+    template <typename E> __device__ void set_pivot(const E *first) { load_vector(pivot, first); }
+
+    __device__ __forceinline__ void add_group(const T *p, int64 stride, int count) {
+        acc_t value[GROUP][V], own[V] = {}, spread[V] = {};
+        UNROLL for (int i = 0; i < GROUP; ++i) {
+            UNROLL for (int v = 0; v < V; ++v) value[i][v] = pivot[v];
+            if (i < count) load_vector(value[i], p + i * stride);
+            UNROLL for (int v = 0; v < V; ++v) own[v] += value[i][v] -= pivot[v];
+        }
+        const acc_t share = acc_t(1) / acc_t(count);
+        UNROLL for (int v = 0; v < V; ++v) own[v] *= share;
+        UNROLL for (int i = 0; i < GROUP; ++i) {
+            if (i == count) break;
+            UNROLL for (int v = 0; v < V; ++v) {
+                const acc_t deviation = value[i][v] - own[v];
+                spread[v] += deviation * deviation;
+            }
+        }
+        merge(count, own, spread);
+    }
+#else
+    static constexpr int GROUP = 8;
+
+    template <typename E> void set_pivot(const E *first) {
+        LANE_LOOP(v, V) pivot[v] = acc_t(first[v]);
+    }
+
+    void add_group(const T *p, int64 stride, int count) {
+        acc_t own[V] = {}, spread[V] = {};
+        for (int i = 0; i < count; ++i) {
+            fetch_ahead(p + i * stride, V);
+            LANE_LOOP(v, V) own[v] += acc_t(p[i * stride + v]) - pivot[v];
+        }
+        LANE_LOOP(v, V) own[v] /= acc_t(count);
+        for (int i = 0; i < count; ++i)
+            LANE_LOOP(v, V) {
+                const acc_t deviation = acc_t(p[i * stride + v]) - pivot[v] - own[v];
+                spread[v] += deviation * deviation;
+            }
+        merge(count, own, spread);
+    }
+#endif
 
     // Writes them as those of channels c to c + used - 1 of C.
     __device__ void store(acc_t *means, acc_t *squares, int *counts, int64 chunk, int C, int c,
@@ -62,3 +106,68 @@ template <int V> struct Moments {
         if (c == 0) counts[chunk] = int(count);
     }
 };
+
+#ifdef __CUDACC__
+
+// Writes the moments of rows begin to end - 1 of x as those of a chunk.
+__device__ inline void moments_of_rows(const T *x, int64 begin, int64 end, int C, acc_t *means,
+                                       acc_t *squares, int *counts, int64 chunk) {
+    for_chunk(begin, end, C, [&](auto at, const ChunkRows &rows) {
+        Moments<VECTOR> moments(x + begin * C + at.first);
+        moments.add_rows(x + rows.begin * C + at.first, (int64)rows.step * C, rows.count());
+        rows.reduce<Group<VECTOR>>(moments, MergeGroups());
+        if (rows.first) moments.store(means, squares, counts, chunk, C, at.first);
+    });
+}
+
+// store(c, mean, squares about it) for each channel, merged over the chunks.
+template <class Store>
+__device__ void merge_chunks(const acc_t *means, const acc_t *squares, const int *counts,
+                             int chunks, int C, const Store &store) {
+    for_chunk(0, chunks, C, [&](auto at, const ChunkRows &rows) {
+        Moments<VECTOR> merged(means + at.first);
+        UNROLL_ROWS for (int64 r = rows.begin; r < rows.end; r += rows.step) {
+            auto own = at.load(means + r * C + at.first);
+            const auto spread = at.load(squares + r * C + at.first);
+            UNROLL for (int v = 0; v < VECTOR; ++v) own[v] -= merged.pivot[v];
+            merged.merge(counts[r], own.value, spread.value);
+        }
+        rows.reduce<Group<VECTOR>>(merged, MergeGroups());
+        if (!rows.first) return;
+        UNROLL for (int v = 0; v < VECTOR; ++v)
+            store(at.first + v, merged.pivot[v] + merged.mean[v], merged.square[v]);
+    });
+}
+
+#else
+
+static inline void moments_of_rows(const T *x, int64 begin, int64 end, int C, acc_t *means,
+                                   acc_t *squares, int *counts, int64 chunk) {
+    for_channels(C, [&](int c, auto width) {
+        const T *first = x + begin * C + c;
+        Moments<decltype(width)::value> moments(first);
+        moments.add_rows(first, C, end - begin);
+        moments.store(means, squares, counts, chunk, C, c);
+    });
+}
+
+// A block does a SIMD register of channels.
+template <class Store>
+static inline void merge_chunks(const acc_t *means, const acc_t *squares, const int *counts,
+                                int chunks, int C, const Store &store) {
+    constexpr int LANES = Simd<acc_t>::LANES;
+    const int c = blockIdx.x * LANES, used = C - c;
+    const auto pivot = load_first(means + c, used);
+    acc_t own[LANES], spread[LANES];
+    store_lanes(own, pivot);
+    Moments<LANES> merged(own);
+    for (int i = 0; i < chunks; ++i) {
+        store_lanes(own, load_first(means + (int64)i * C + c, used) - pivot);
+        store_lanes(spread, load_first(squares + (int64)i * C + c, used));
+        merged.merge(counts[i], own, spread);
+    }
+    FIRST_LANES(v, LANES, smaller(used, LANES))
+        store(c + v, merged.pivot[v] + merged.mean[v], merged.square[v]);
+}
+
+#endif

@@ -1,7 +1,7 @@
 // The maximum of values met one after the other, and which one it was.
 #pragma once
 
-#include "dialect/dialect.cuh"
+#include "dialect/lanes.cuh"
 
 // A value as an array of T would hold it, so that a kernel which pools what it has just computed
 // finds the maxima that one would which reads it back: rounding may make two values equal.
@@ -13,9 +13,6 @@ template <typename V> __device__ __forceinline__ V as_stored(V value) {
 }
 
 struct Maximum {
-    using lanes_t = Simd<acc_t>::type;
-    using index_t = Simd<acc_t>::index;
-
     lanes_t best;
     index_t index;
 
@@ -29,9 +26,12 @@ struct Maximum {
         best = wins ? value : best;
         index = wins ? index_t{} + number : index;
     }
+    __device__ __forceinline__ lanes_t clipped(bool relu) const {
+        return relu ? (best < 0 ? lanes_t{} : best) : best;
+    }
     // The first `count` lanes of both, the maximum clipped below at zero when relu is set.
     __device__ __forceinline__ void store(T *y, uint8 *argmax, int count, bool relu) const {
-        store_first(y, relu ? (best < 0 ? lanes_t{} : best) : best, count);
+        store_first(y, clipped(relu), count);
         store_first_whole<acc_t>(argmax, index, count);
     }
 };

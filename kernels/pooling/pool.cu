@@ -4,7 +4,7 @@
 //         The first maximum in row-major window order wins, NaN wins over numbers, padding never
 //         wins; a window wholly in the padding gives -inf and offset 0.
 //   avg   y[n, oh, ow, c] = sum over the window of x / number of cells counted
-//   global average: the window is the image
+//   global average: the window is the image, whose pixels the threads of a block share on cuda
 //
 // The gradients gather: each input pixel looks at the windows that cover it, in a fixed order, so
 // there are no atomics and the result is bitwise repeatable. Small windows that touch and do not
@@ -13,10 +13,10 @@
 // shapes   x, dx (N, H, W, C); y, dy, argmax (N, OH, OW, C); argmax uint8, uint16 past 256 taps
 // bytes    forward reads x KH*KW/(SH*SW) times (mostly from cache), writes y and argmax once; the
 //          gradients read as often (once where windows write), and write dx once
-// geometry any grid; a thread takes a channel of a pixel, or of a window that writes, at a time, on
-//          cpu up to four SIMD registers of channels. What depends on the row or the column alone
-//          is done once for all of them
-#include "common/channels.cuh"
+// geometry any grid; a thread takes a vector of channels of a pixel, or of a window that writes, at
+//          a time (channels.cuh). What depends on the row or the column alone is done once for all
+//          of them on cpu
+#include "common/sums.cuh"
 #include "pooling/maximum.cuh"
 #include "common/window.cuh"
 
@@ -24,8 +24,6 @@
 #define TYPE_argmax_t unsigned char
 #endif
 using argmax_t = TYPE_argmax_t;
-using lanes_t = Simd<acc_t>::type;
-using index_t = Simd<acc_t>::index;
 
 KERNEL max_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, argmax_t *__restrict__ argmax,
                           Window g, int64 rows, int C) {
@@ -51,16 +49,13 @@ KERNEL max_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, argmax_t *
                         const int pixel = (top + kh * g.DH) * g.W + left + kw * g.DW;
                         const T *cell = image + pixel * C + at.first;
                         const int tap = kh * g.KW + kw;
-                        UNROLL for (int v = 0; v < V; ++v) {
-                            at.fetch(cell, v, ahead);
-                            maximum[v].meet(at.load(cell, v), tap);
-                        }
+                        at.fetch(cell, ahead);
+                        const auto value = at.load(cell);
+                        UNROLL for (int v = 0; v < V; ++v) maximum[v].meet(value[v], tap);
                     }
                 const int64 target = window + at.first;
-                UNROLL for (int v = 0; v < V; ++v) {
-                    at.write(y + target, v, maximum[v].best, past);
-                    at.store_whole(argmax + target, v, maximum[v].index);
-                }
+                at.write(y + target, past, [&](int v) { return maximum[v].best; });
+                at.store_whole(argmax + target, [&](int v) { return maximum[v].index; });
             });
         });
     });
@@ -87,13 +82,12 @@ __device__ __forceinline__ void write_apart(T *dx, const Window &g, int64 rows, 
             const int64 window = ((n * g.OH + oh) * g.OW + ow) * C;
             const int64 corner = ((n * g.H + oh * g.KH) * g.W + ow * g.KW) * C;
             channels([&](auto at) {
-                constexpr int V = decltype(at)::REGISTERS;
                 const auto write = [&](const auto &value) {
                     for (int kh = 0; kh < bottom; ++kh)
                         for (int kw = 0; kw < right; ++kw) {
                             T *pixel = dx + corner + ((int64)kh * g.W + kw) * C + at.first;
-                            UNROLL for (int v = 0; v < V; ++v)
-                                at.write(pixel, v, value(kh * g.KW + kw, v), past);
+                            const int tap = kh * g.KW + kw;
+                            at.write(pixel, past, [&](int v) { return value(tap, v); });
                         }
                 };
                 if (covered)
@@ -107,8 +101,8 @@ __device__ __forceinline__ void write_apart(T *dx, const Window &g, int64 rows, 
 
 // What a window's pixels get of its gradient: all, where the maximum was, or nothing.
 template <int V> struct Taken {
-    lanes_t value[V];
-    index_t at[V];
+    OfChannels<lanes_t, V> value;
+    OfChannels<index_t, V> at;
 
     __device__ __forceinline__ lanes_t operator()(int tap, int v) const {
         return at[v] == tap ? value[v] : lanes_t{};
@@ -120,13 +114,9 @@ KERNEL max_pool2d_backward(const T *__restrict__ dy, const argmax_t *__restrict_
     const bool past = past_caches<T>(rows * g.W, C);
     if (apart(g))
         return write_apart(dx, g, rows, C, past, [&](auto at, int64 window, int, int) {
-            Taken<decltype(at)::REGISTERS> taken;
-            UNROLL for (int v = 0; v < at.REGISTERS; ++v) {
-                at.fetch(dy + window, v);
-                taken.value[v] = at.load(dy + window, v);
-                taken.at[v] = at.load_whole(argmax + window, v);
-            }
-            return taken;
+            at.fetch(dy + window);
+            return Taken<decltype(at)::REGISTERS>{at.load(dy + window),
+                                                  at.load_whole(argmax + window)};
         });
     for_images(rows, g.H, g.W, C, [&](int64 n, int h, const auto &columns) {
         const Cover down(vertical(g), h);
@@ -136,7 +126,7 @@ KERNEL max_pool2d_backward(const T *__restrict__ dy, const argmax_t *__restrict_
             across.to(w);
             channels([&](auto at) {
                 constexpr int V = decltype(at)::REGISTERS;
-                lanes_t sum[V] = {};
+                OfChannels<lanes_t, V> sum = {};
                 for (int oh = down.first; oh <= down.last; ++oh) {
                     const int kh = down.tap(oh);
                     if (kh < 0) continue;
@@ -145,16 +135,14 @@ KERNEL max_pool2d_backward(const T *__restrict__ dy, const argmax_t *__restrict_
                         if (kw < 0) continue;
                         const int64 window = ((n * g.OH + oh) * g.OW + ow) * C + at.first;
                         const int tap = kh * g.KW + kw;
-                        UNROLL for (int v = 0; v < V; ++v) {
-                            at.fetch(dy + window, v);
-                            const lanes_t value = at.load(dy + window, v);
-                            const auto taken = at.load_whole(argmax + window, v) == tap;
-                            sum[v] += taken ? value : lanes_t{};
-                        }
+                        at.fetch(dy + window);
+                        const auto value = at.load(dy + window);
+                        const auto index = at.load_whole(argmax + window);
+                        UNROLL for (int v = 0; v < V; ++v) sum[v] +=
+                            index[v] == tap ? value[v] : lanes_t{};
                     }
                 }
-                UNROLL for (int v = 0; v < V; ++v)
-                    at.write(dx + (row + w) * C + at.first, v, sum[v], past);
+                at.write(dx + (row + w) * C + at.first, past, sum);
             });
         });
     });
@@ -162,18 +150,23 @@ KERNEL max_pool2d_backward(const T *__restrict__ dy, const argmax_t *__restrict_
 
 // Window offsets to positions ih*W + iw in the channel plane; -1 for a window in the padding.
 KERNEL pool_indices(const argmax_t *__restrict__ argmax, int64 *__restrict__ indices, Window g,
-                    int64 pixels, int C) {
-    for_pixels_and_channels(pixels, C, [=](int64 pixel) {
-        const Place out = place(pixel, g.OH, g.OW);
-        return [=](int c, auto width) {
-            for (int v = 0; v < decltype(width)::value; ++v) {
-                const int offset = argmax[pixel * C + c + v];
-                const int ih = out.row * g.SH - g.PH + offset / g.KW * g.DH;
-                const int iw = out.column * g.SW - g.PW + offset % g.KW * g.DW;
-                const bool inside = ih >= 0 && ih < g.H && iw >= 0 && iw < g.W;
-                indices[pixel * C + c + v] = inside ? (int64)ih * g.W + iw : -1;
-            }
-        };
+                    int64 rows, int C) {
+    for_images(rows, g.OH, g.OW, C, [&](int64 n, int oh, const auto &columns) {
+        const int64 row = (n * g.OH + oh) * g.OW;
+        const int top = oh * g.SH - g.PH;
+        columns([&](int ow, const auto &channels) {
+            const int left = ow * g.SW - g.PW;
+            channels([&](auto at) {
+                const int64 i = (row + ow) * C + at.first;
+                const auto offset = at.load_whole(argmax + i);
+                at.store_whole(indices + i, [&](int v) {
+                    const index_t kh = offset[v] / g.KW, kw = offset[v] - kh * g.KW;
+                    const index_t ih = top + kh * g.DH, iw = left + kw * g.DW;
+                    const auto inside = (ih >= 0) & (ih < g.H) & (iw >= 0) & (iw < g.W);
+                    return inside ? ih * g.W + iw : index_t{} - 1;
+                });
+            });
+        });
     });
 }
 
@@ -212,18 +205,17 @@ KERNEL avg_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, Window g, 
             const acc_t share = average.share(g, oh, ow);
             channels([&](auto at) {
                 constexpr int V = decltype(at)::REGISTERS;
-                lanes_t sum[V] = {};
+                OfChannels<lanes_t, V> sum = {};
                 for (int kh = down.first; kh < down.end; ++kh)
                     for (int kw = across.first; kw < across.end; ++kw) {
                         const int pixel = (top + kh * g.DH) * g.W + left + kw * g.DW;
                         const T *cell = image + pixel * C + at.first;
-                        UNROLL for (int v = 0; v < V; ++v) {
-                            at.fetch(cell, v, ahead);
-                            sum[v] += at.load(cell, v);
-                        }
+                        at.fetch(cell, ahead);
+                        const auto value = at.load(cell);
+                        UNROLL for (int v = 0; v < V; ++v) sum[v] += value[v];
                     }
-                UNROLL for (int v = 0; v < V; ++v)
-                    at.write(y + (row + ow) * C + at.first, v, sum[v] * share, past);
+                at.write(y + (row + ow) * C + at.first, past,
+                         [&](int v) { return sum[v] * share; });
             });
         });
     });
@@ -231,7 +223,7 @@ KERNEL avg_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, Window g, 
 
 // What each of a window's pixels gets of its gradient.
 template <int V> struct Shared {
-    lanes_t value[V];
+    OfChannels<lanes_t, V> value;
 
     __device__ __forceinline__ lanes_t operator()(int, int v) const { return value[v]; }
 };
@@ -243,11 +235,9 @@ KERNEL avg_pool2d_backward(const T *__restrict__ dy, T *__restrict__ dx, Window 
     if (apart(g))
         return write_apart(dx, g, rows, C, past, [&](auto at, int64 window, int oh, int ow) {
             const acc_t share = average.share(g, oh, ow);
-            Shared<decltype(at)::REGISTERS> shared;
-            UNROLL for (int v = 0; v < at.REGISTERS; ++v) {
-                at.fetch(dy + window, v);
-                shared.value[v] = at.load(dy + window, v) * share;
-            }
+            at.fetch(dy + window);
+            Shared<decltype(at)::REGISTERS> shared{at.load(dy + window)};
+            UNROLL for (int v = 0; v < at.REGISTERS; ++v) shared.value[v] *= share;
             return shared;
         });
     for_images(rows, g.H, g.W, C, [&](int64 n, int h, const auto &columns) {
@@ -258,21 +248,38 @@ KERNEL avg_pool2d_backward(const T *__restrict__ dy, T *__restrict__ dx, Window 
             across.to(w);
             channels([&](auto at) {
                 constexpr int V = decltype(at)::REGISTERS;
-                lanes_t sum[V] = {};
+                OfChannels<lanes_t, V> sum = {};
                 for (int oh = down.first; oh <= down.last; ++oh) {
                     if (down.tap(oh) < 0) continue;
                     for (int ow = across.first; ow <= across.last; ++ow) {
                         if (across.tap(ow) < 0) continue;
                         const int64 window = ((n * g.OH + oh) * g.OW + ow) * C + at.first;
                         const acc_t share = average.share(g, oh, ow);
-                        UNROLL for (int v = 0; v < V; ++v) {
-                            sum[v] += at.load(dy + window, v) * share;
-                        }
+                        const auto value = at.load(dy + window);
+                        UNROLL for (int v = 0; v < V; ++v) sum[v] += value[v] * share;
                     }
                 }
-                UNROLL for (int v = 0; v < V; ++v)
-                    at.write(dx + (row + w) * C + at.first, v, sum[v], past);
+                at.write(dx + (row + w) * C + at.first, past, sum);
             });
         });
+    });
+}
+
+KERNEL global_avg_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, int pixels, int C) {
+    const int64 image = blockIdx.x;
+    const acc_t share = acc_t(1) / pixels;
+    sum_rows(x, image * pixels, (image + 1) * pixels, C, [=](auto at, const auto &sum) {
+        at.store(y + image * C + at.first, [&](int v) { return sum[v] * share; });
+    });
+}
+
+KERNEL global_avg_pool2d_backward(const T *__restrict__ dy, T *__restrict__ dx, int pixels, int C) {
+    const int64 image = blockIdx.x;
+    const acc_t share = acc_t(1) / pixels;
+    const bool past = past_caches<T>((int64)gridDim.x * pixels, C);
+    for_chunk(image * pixels, (image + 1) * pixels, C, [=](auto at, const auto &rows) {
+        const auto gradient = at.load(dy + image * C + at.first);
+        for (int64 r = rows.begin; r < rows.end; r += rows.step)
+            at.write(dx + r * C + at.first, past, [&](int v) { return gradient[v] * share; });
     });
 }

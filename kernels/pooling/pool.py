@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from ..common.channels import Channels
 from ..common.geometry import Padding, Pads, Pair, Window, image_shape, window
 from ..runtime import Array, Kernel, Source, Target, as_array, checks
-from ..runtime.types import Grid, Shape
+from ..runtime.types import Shape
 
 _SOURCE = Source("pooling/pool.cu", argmax_t=np.uint8)
 
@@ -59,8 +60,10 @@ def max_pool2d(
     N, _, _, C = x.shape
     y = target.empty((N, g.OH, g.OW, C), x.dtype)
     argmax = target.empty(y.shape, _argmax_dtype(g))
-    launch = _max_kernel("max_pool2d_forward", target, x.dtype, g)
-    launch(_grid(target, x, y), target.threads, x, y, argmax, g, N * g.OH, C)
+    channels = Channels(target, C, x.dtype, x, y, argmax)
+    launch = _max_kernel("max_pool2d_forward", target, x.dtype, g, channels)
+    grid = channels.grid(N * g.OH * g.OW, max(x.size, y.size))  # few results of many pixels
+    launch(grid, target.threads, x, y, argmax, g, N * g.OH, C)
     return y, argmax
 
 
@@ -90,8 +93,9 @@ def max_pool2d_backward(
     checks.shape("dy", dy, (N, g.OH, g.OW, C), "the shape of the result")
     argmax = _argmax(target, argmax, g, dy.shape)
     dx = target.empty((N, H, W, C), dy.dtype)
-    launch = _max_kernel("max_pool2d_backward", target, dy.dtype, g)
-    launch(target.stride_grid(dx.size), target.threads, dy, argmax, dx, g, N * H, C)
+    channels = Channels(target, C, dy.dtype, dy, argmax, dx)
+    launch = _max_kernel("max_pool2d_backward", target, dy.dtype, g, channels)
+    launch(channels.grid(N * H * W, dx.size), target.threads, dy, argmax, dx, g, N * H, C)
     return dx
 
 
@@ -120,9 +124,10 @@ def pool_indices(
     N, _, _, C = image_shape("x_shape", x_shape)
     argmax = _argmax(target, argmax, g, (N, g.OH, g.OW, C))
     indices = target.empty(argmax.shape, np.int64)
-    launch = _max_kernel("pool_indices", target, np.dtype(np.float32), g)
-    grid = target.stride_grid(indices.size)
-    launch(grid, target.threads, argmax, indices, g, N * g.OH * g.OW, C)
+    channels = Channels(target, C, np.dtype(np.float32), argmax, indices)
+    launch = _max_kernel("pool_indices", target, np.dtype(np.float32), g, channels)
+    grid = channels.grid(N * g.OH * g.OW, indices.size)
+    launch(grid, target.threads, argmax, indices, g, N * g.OH, C)
     return indices
 
 
@@ -156,9 +161,11 @@ def avg_pool2d(
     g, pads = _window(x.shape, kernel, stride, padding, dilation, ceil_mode)
     N, _, _, C = x.shape
     y = target.empty((N, g.OH, g.OW, C), x.dtype)
-    launch = _SOURCE.kernel("avg_pool2d_forward", target, x.dtype)
+    channels = Channels(target, C, x.dtype, x, y)
+    launch = _SOURCE.kernel("avg_pool2d_forward", target, x.dtype, **channels.constants)
     padded = (int(bool(count_include_pad)), pads[0][1], pads[1][1])
-    launch(_grid(target, x, y), target.threads, x, y, g, N * g.OH, C, *padded)
+    grid = channels.grid(N * g.OH * g.OW, max(x.size, y.size))
+    launch(grid, target.threads, x, y, g, N * g.OH, C, *padded)
     return y
 
 
@@ -185,9 +192,11 @@ def avg_pool2d_backward(
     N, H, W, C = image_shape("x_shape", x_shape)
     checks.shape("dy", dy, (N, g.OH, g.OW, C), "the shape of the result")
     dx = target.empty((N, H, W, C), dy.dtype)
-    launch = _SOURCE.kernel("avg_pool2d_backward", target, dy.dtype)
+    channels = Channels(target, C, dy.dtype, dy, dx)
+    launch = _SOURCE.kernel("avg_pool2d_backward", target, dy.dtype, **channels.constants)
     padded = (int(bool(count_include_pad)), pads[0][1], pads[1][1])
-    launch(target.stride_grid(dx.size), target.threads, dy, dx, g, N * H, C, *padded)
+    grid = channels.grid(N * H * W, dx.size)
+    launch(grid, target.threads, dy, dx, g, N * H, C, *padded)
     return dx
 
 
@@ -204,7 +213,11 @@ def global_avg_pool2d(x: Array) -> Array:
     N, H, W, C = x.shape
     if H * W == 0:
         raise ValueError(f"x: got shape {x.shape}, expected images with pixels")
-    return avg_pool2d(x, (H, W)).reshape(N, C)
+    y = target.empty((N, C), x.dtype)
+    channels = Channels(target, C, x.dtype, x, y)
+    launch = _SOURCE.kernel("global_avg_pool2d_forward", target, x.dtype, **channels.constants)
+    launch(channels.chunk_grid(N), target.threads, x, y, checks.count("x: pixels", H * W), C)
+    return y
 
 
 def global_avg_pool2d_backward(dy: Array, x_shape: Shape) -> Array:
@@ -218,12 +231,12 @@ def global_avg_pool2d_backward(dy: Array, x_shape: Shape) -> Array:
     target, (dy,) = checks.arrays(dy=dy)
     N, H, W, C = image_shape("x_shape", x_shape)
     checks.shape("dy", dy, (N, C), "(N, C) for x_shape's (N, H, W, C)")
-    return avg_pool2d_backward(dy.reshape(N, 1, 1, C), x_shape, (H, W))
-
-
-def _grid(target: Target, x: Array, y: Array) -> Grid:
-    """Return the grid of a forward kernel; by the larger array, as few results may read much."""
-    return target.stride_grid(max(x.size, y.size))
+    dx = target.empty((N, H, W, C), dy.dtype)
+    channels = Channels(target, C, dy.dtype, dy, dx)
+    launch = _SOURCE.kernel("global_avg_pool2d_backward", target, dy.dtype, **channels.constants)
+    pixels = checks.count("x_shape: pixels", H * W)
+    launch(channels.chunk_grid(N), target.threads, dy, dx, pixels, C)
+    return dx
 
 
 def _window(
@@ -262,5 +275,6 @@ def _argmax(target: Target, argmax: Any, g: Window, shape: Shape) -> Array:
     return argmax
 
 
-def _max_kernel(entry: str, target: Target, dtype: Any, g: Window) -> Kernel:
-    return _SOURCE.kernel(entry, target, dtype, argmax_t=_argmax_dtype(g))
+def _max_kernel(entry: str, target: Target, dtype: Any, g: Window, channels: Channels) -> Kernel:
+    constants = channels.constants
+    return _SOURCE.kernel(entry, target, dtype, argmax_t=_argmax_dtype(g), **constants)

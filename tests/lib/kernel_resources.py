@@ -51,6 +51,16 @@ BODIES = [
     ("float32", "tf32", gemm._MMA, ("sm_90",), False),
     ("float32", "fp16", gemm._MMA, ("sm_75",), False),
 ]
+#: The sources of ``channels.cuh``: their threads take 16 bytes of channels, or one for odd ones,
+#: which is compiled for one architecture.
+VECTORS = {"float32": 4, "float64": 2, "float16": 8, "bfloat16": 8}
+OF_CHANNELS = (
+    "common/reduce.cu",
+    "conv/im2col.cu",
+    "norm/batchnorm.cu",
+    "norm/batchnorm_pool.cu",
+    "pooling/pool.cu",
+)
 # Kernels that only `cpu` uses, though they run on a GPU, too: compiled for one architecture.
 CPU_ALONE = ("conv/winograd.cu", "conv/conv2d_pool.cu")
 # Variants that the recipes do not use: windows of more than 256 taps, images that are not bytes.
@@ -69,7 +79,7 @@ class Build:
     source: str
     dtype: str
     arch: str
-    types: tuple[tuple[str, str], ...] = ()
+    types: tuple[tuple[str, str | int], ...] = ()
     tile: gemm.Tile | None = None  # of a product
     vectors: bool = True  # whether its operands are copied 16 bytes at a time
     slow: bool = False  # compiled by `make test-all` only
@@ -84,7 +94,7 @@ class Build:
 
     def compiled(self) -> nvrtc.Compiled:
         """Compile it."""
-        constants = dict(self.types)
+        constants: dict[str, str | int] = dict(self.types)
         if self.tile is not None:
             vectors = self.vectors, self.vectors
             precision = constants.get("PRECISION", "fp32")
@@ -107,13 +117,19 @@ def matrix() -> list[Build]:
         for source in SOURCES
         for dtype, machines in MACHINES.items()
         for arch in machines
-        if source not in PRODUCTS and (source not in CPU_ALONE or arch == "sm_90")
+        if source not in PRODUCTS and (source not in CPU_ALONE + OF_CHANNELS or arch == "sm_90")
     ]
     uncommon = [
         Build(source, "float32", "sm_90", tuple(types.items()))
         for source, types in UNCOMMON_TYPES.items()
     ]
-    return common + uncommon + _products()
+    vectors = [
+        Build(source, dtype, arch, (("VECTOR", VECTORS[dtype]),))
+        for source in OF_CHANNELS
+        for dtype, machines in MACHINES.items()
+        for arch in machines
+    ]
+    return common + vectors + uncommon + _products()
 
 
 def _products() -> list[Build]:
