@@ -49,8 +49,8 @@ template <typename P> struct Image {
 };
 
 // A copy of the image in a frame of `fill`, rows and columns -2 to H and W, so that no neighbour of
-// a position needs a test. One thread makes it, in memory for (H + 3) * (W + 3) * C values, which
-// the host provides.
+// a position needs a test and each pixel is read once. The block's threads make it, in shared
+// memory for (H + 3) * (W + 3) * C values, which the host provides.
 template <typename P> struct Framed {
     using value_t = typename Accumulator<P>::type;
     static constexpr int MARGIN = 2;
@@ -60,12 +60,27 @@ template <typename P> struct Framed {
     __device__ Framed(value_t *values, const Image<P> &image)
         : values(values), pitch(image.W + MARGIN + 1), C(image.C) {
         const int length = image.W * C, size = (image.H + MARGIN + 1) * pitch * C;
+        make(image, length, size);
+    }
+#ifdef __CUDACC__
+    __device__ void make(const Image<P> &image, int length, int size) {
+        BLOCK_STRIDE(i, size) {
+            const int line = i / (pitch * C), row = line - MARGIN;
+            const int column = i - line * pitch * C - MARGIN * C;
+            const bool inside = row >= 0 && row < image.H && column >= 0 && column < length;
+            values[i] = inside ? value_t(image.pixels[row * length + column]) : image.fill;
+        }
+        __syncthreads();
+    }
+#else
+    void make(const Image<P> &image, int length, int size) {
         for (int i = 0; i < size; ++i) values[i] = image.fill;
         for (int row = 0; row < image.H; ++row) {
             value_t *to = values + ((row + MARGIN) * pitch + MARGIN) * C;
             for (int i = 0; i < length; ++i) to[i] = value_t(image.pixels[row * length + i]);
         }
     }
+#endif
     __device__ __forceinline__ value_t operator()(int row, int column, int c) const {
         return values[((row + MARGIN) * pitch + column + MARGIN) * C + c];
     }
@@ -119,7 +134,6 @@ __device__ __forceinline__ void warp_image(const Image<P> &image,
             warp_pixels<E, LANES, P>(at, m, x, y, H, W, C, take);
         }
     };
-    if constexpr (LANES > 1)  // then a block has one thread
-        if (memory) return warp(Framed<P>(memory, image));
+    if (memory) return warp(Framed<P>(memory, image));
     warp(image);
 }

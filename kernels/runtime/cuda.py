@@ -27,7 +27,7 @@ class CudaTarget(Allocator):
     name = "cuda"
     constants: dict[str, int] = {}
     dtypes: tuple[str, ...] = ("float32", "float64", "float16", "bfloat16")
-    near_bytes = 0
+    near_bytes = 48 * 1024
     in_lanes = False
     shared_bytes = 48 * 1024
     threads = 256

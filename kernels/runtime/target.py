@@ -17,7 +17,7 @@ class Target(Protocol):
     constants: dict[str, int]
     dtypes: tuple[str, ...]  #: floating types that kernels take here
     #: Most bytes of an input, read several times, that kernels copy to shared memory: the size of a
-    #: core's own cache, or 0 where other threads hide the latency.
+    #: core's own cache, or what every GPU lets a block have.
     near_bytes: int
     #: Whether a block is one thread that computes in SIMD lanes. It chooses between the two bodies
     #: of kernels that have one for such blocks and one for blocks of many threads.
