@@ -10,7 +10,7 @@
 // shapes   x (rows, inputs), w (classes, inputs), b (classes) or null, labels and losses (rows),
 //          logits, dlogits (rows, classes)
 // bytes    x, logits, dlogits once, w once per block
-// geometry as in gemm.cuh, then a warp takes whole rows, one after the other
+// geometry as in gemm.cuh, then a thread takes a row of few classes, a warp one of more
 #include "gemm/gemm.cuh"
 #include "loss/softmax.cuh"
 
@@ -27,11 +27,12 @@ dense_cross_entropy(const T *__restrict__ x, const T *__restrict__ w, const T *_
     counted = block_reduce(counted, Sum());  // its barriers also complete the block's logits
     const acc_t scale = acc_t(1) / acc_t(counted);
     const BlockRows block(rows);
-    for (int row = block.begin + threadIdx.x / WARP; row < block.end; row += blockDim.x / WARP) {
+    for_block_rows(block.begin, block.end, classes, [&](auto threads, int row) {
+        using Threads = decltype(threads);
         const int64 first = (int64)row * classes;
         const acc_t loss =
-            cross_entropy_row<OfWarp>(logits + first, dlogits + first, nullptr, false, labels[row],
-                                      nullptr, scale, classes, ignored, acc_t(smoothing));
-        if (threadIdx.x % WARP == 0) losses[row] = loss;
-    }
+            cross_entropy_row<Threads>(logits + first, dlogits + first, nullptr, false, labels[row],
+                                       nullptr, scale, classes, ignored, acc_t(smoothing));
+        if (Threads::index() == 0) losses[row] = loss;
+    });
 }

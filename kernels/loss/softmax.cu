@@ -12,39 +12,50 @@
 //
 // shapes   x, y, logits, dlogits (rows, C); labels, losses (rows); weight (C) or null
 // bytes    a row is read from memory once (again from cache) and its gradient written once
-// geometry a block takes whole rows, one after the other; its threads share the columns. `room` is
-//          C if shared memory caches a row between two passes, else 0
+// geometry a block takes whole rows, one after the other; its threads share the columns. On cuda a
+//          warp takes 32 rows of up to 32 columns, a thread each. `room` is C if shared memory
+//          caches a row between two passes, in softmax_backward two rows, else 0
 #include "loss/softmax.cuh"
 
 KERNEL softmax_forward(const T *__restrict__ x, T *__restrict__ y, int64 rows, int C, int room) {
-    DYNAMIC_SHARED(T, memory);
+    DYNAMIC_SHARED(acc_t, memory);
     // Without room, the result caches the exponentials, so it must not bypass the caches.
     const bool past = room && past_caches<T>(rows, C);
-    BLOCK_ROWS(row, rows) {
-        T *target = y + row * C;
-        const Exponentials<OfBlock> e(x + row * C, keep(room ? memory : nullptr, target, C), C);
+    for_softmax_rows(x, x, y, rows, C, [&](auto threads, int64, const T *from, const T *, T *to) {
+        using Threads = decltype(threads);
+        const Exponentials<Threads> e(from, keep(room ? memory : nullptr, to, C), C);
         const acc_t share = acc_t(1) / e.sum;
-        for_columns<OfBlock>(C, [&](int c, int count) {
-            write_first(target + c, e.load(c, count) * share, count, past);
+        for_columns<Threads>(C, [&](int c, int count) {
+            write_first(to + c, e.load(c, count) * share, count, past);
         });
-    }
+    });
 }
 
 KERNEL softmax_backward(const T *__restrict__ dy, const T *__restrict__ y, T *__restrict__ dx,
-                        int64 rows, int C) {
-    BLOCK_ROWS(row, rows) {
-        const int64 first = row * C;
+                        int64 rows, int C, int room) {
+    DYNAMIC_SHARED(acc_t, memory);
+    const auto of_row = [&](auto threads, int64, const T *dy, const T *y, T *dx) {
+        using Threads = decltype(threads);
         lanes_t sums = {};
-        for_columns<OfBlock>(C, [&](int c, int count) {
-            sums += lanes_t(load_first(dy + first + c, count)) *
-                    lanes_t(load_first(y + first + c, count));
+        for_columns<Threads>(C, [&](int c, int count) {
+            const lanes_t gradient = lanes_t(load_first(dy + c, count));
+            const lanes_t value = lanes_t(load_first(y + c, count));
+            if (room) {
+                store_first(memory + c, gradient, count);
+                store_first(memory + C + c, value, count);
+            }
+            sums += gradient * value;
         });
-        const acc_t sum = reduce_lanes<acc_t>(sums, Sum());
-        for_columns<OfBlock>(C, [&](int c, int count) {
-            const lanes_t value = lanes_t(load_first(dy + first + c, count)) - sum;
-            store_first(dx + first + c, lanes_t(load_first(y + first + c, count)) * value, count);
+        const acc_t sum = Threads::reduce(sums, Sum());
+        for_columns<Threads>(C, [&](int c, int count) {
+            const lanes_t gradient =
+                room ? lanes_t(load_first(memory + c, count)) : lanes_t(load_first(dy + c, count));
+            const lanes_t value = room ? lanes_t(load_first(memory + C + c, count))
+                                       : lanes_t(load_first(y + c, count));
+            store_first(dx + c, value * (gradient - sum), count);
         });
-    }
+    };
+    for_softmax_rows<true>(dy, y, dx, rows, C, of_row);
 }
 
 // The sum of the weights of the rows that count: the divisor of a mean. One block. In double, like
@@ -67,16 +78,17 @@ KERNEL softmax_cross_entropy_rows(const T *__restrict__ logits, const int64 *__r
                                   const T *__restrict__ weight, const acc_t *__restrict__ divisor,
                                   acc_t *__restrict__ losses, T *__restrict__ dlogits, int64 rows,
                                   int C, int64 ignored, double smoothing, int room) {
-    DYNAMIC_SHARED(T, memory);
+    DYNAMIC_SHARED(acc_t, memory);
     const bool past = room && past_caches<T>(rows, C);  // as in softmax_forward
     const acc_t scale = divisor ? acc_t(1) / divisor[0] : acc_t(1);
-    BLOCK_ROWS(row, rows) {
-        T *dz = dlogits ? dlogits + row * C : nullptr;
+    const auto of_row = [&](auto threads, int64 row, const T *z, const T *, T *dz) {
+        using Threads = decltype(threads);
         const acc_t loss =
-            cross_entropy_row<OfBlock>(logits + row * C, dz, room ? memory : nullptr, past,
-                                       labels[row], weight, scale, C, ignored, acc_t(smoothing));
-        if (threadIdx.x == 0) losses[row] = loss;
-    }
+            cross_entropy_row<Threads>(z, dz, room ? memory : nullptr, past, labels[row], weight,
+                                       scale, C, ignored, acc_t(smoothing));
+        if (Threads::index() == 0) losses[row] = loss;
+    };
+    for_softmax_rows(logits, logits, dlogits, rows, C, of_row);
 }
 
 // Textbook cross-entropy of probabilities: row losses, and the gradient of their mean. Smaller
@@ -84,16 +96,18 @@ KERNEL softmax_cross_entropy_rows(const T *__restrict__ logits, const int64 *__r
 KERNEL cross_entropy_rows(const T *__restrict__ p, const int64 *__restrict__ labels,
                           const acc_t *__restrict__ divisor, acc_t *__restrict__ losses,
                           T *__restrict__ dp, int64 rows, int C, double floor) {
-    GRID_STRIDE(row, rows) {
+    const auto of_row = [&](auto threads, int64 row, const T *p, const T *, T *dp) {
+        using Threads = decltype(threads);
         const int64 label = labels[row];
         const bool valid = label >= 0 && label < C;
-        acc_t value = valid ? acc_t(p[row * C + label]) : acc_t(not_a_number());
+        acc_t value = valid ? acc_t(p[label]) : acc_t(not_a_number());
         if (value < acc_t(floor)) value = acc_t(floor);
-        losses[row] = -log(value);
-        const T others = T(valid ? acc_t(0) : value);
-        for (int c = 0; c < C; ++c) dp[row * C + c] = others;
-        if (valid) dp[row * C + label] = T(acc_t(-1) / (value * divisor[0]));
-    }
+        if (Threads::index() == 0) losses[row] = -log(value);
+        const T own = T(acc_t(-1) / (value * divisor[0])), others = T(valid ? acc_t(0) : value);
+        for (int c = Threads::index(); c < C; c += Threads::count())
+            dp[c] = valid && c == label ? own : others;
+    };
+    for_softmax_rows(p, p, dp, rows, C, of_row);
 }
 
 // loss[0] = sum of the row losses in a fixed order, divided by divisor[0] unless that is null; the

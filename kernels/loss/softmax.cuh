@@ -35,19 +35,23 @@ __device__ __forceinline__ void for_columns(int C, const Body &body) {
 // The exponentials exp(x - maximum) of a row, and their sum. A row of -inf alone gives NaN.
 template <class Threads> struct Exponentials {
     const T *x;
-    T *kept;  // caches the exponentials, unless null
+    acc_t *kept;  // caches the exponentials, on cuda x before, unless null
     acc_t maximum, sum;
 
-    __device__ __forceinline__ Exponentials(const T *x, T *kept, int C) : x(x), kept(kept) {
+    __device__ __forceinline__ Exponentials(const T *x, acc_t *kept, int C) : x(x), kept(kept) {
         const T least = T(-infinity());  // for lanes past the end: adds nothing
         lanes_t maxima = acc_t(-infinity()) - lanes_t{}, sums = {};
         for_columns<Threads>(C, [&](int c, int count) {
-            maxima = Larger()(maxima, lanes_t(load_first(x + c, count, least)));
+            const lanes_t value = lanes_t(load_first(x + c, count, least));
+            if (LANES == 1 && kept) store_first(kept + c, value, count);
+            maxima = Larger()(maxima, value);
         });
         maximum = Threads::reduce(maxima, Larger());
         for_columns<Threads>(C, [&](int c, int count) {
             fetch_ahead(x + c, 1, C);  // the next row, while this one is computed
-            const lanes_t e = exp_lanes(lanes_t(load_first(x + c, count, least)) - maximum);
+            const lanes_t value = LANES == 1 && kept ? lanes_t(load_first(kept + c, count))
+                                                     : lanes_t(load_first(x + c, count, least));
+            const lanes_t e = exp_lanes(value - maximum);
             if (kept) store_first(kept + c, e, count);
             sums += e;
         });
@@ -59,23 +63,107 @@ template <class Threads> struct Exponentials {
     }
 };
 
-// Where to cache a row's exponentials: null if computing exp twice takes less time, as on cuda, and
-// on cpu for rows so short that a load would wait for the store; else `memory` or, if that is null,
-// the result.
-__device__ inline T *keep(T *memory, T *result, int C) {
-    if (LANES == 1 || C <= 8 * LANES) return nullptr;
+#ifdef __CUDACC__
+
+// Where to cache a row and then its exponentials: in shared memory, if there is room. A thread
+// reads only what it has written.
+__device__ inline acc_t *keep(acc_t *memory, T *, int) { return memory; }
+
+// Each thread has a row of its own.
+struct OfThread {
+    static __device__ int index() { return 0; }
+    static __device__ int count() { return 1; }
+    template <class Op> static __device__ acc_t reduce(acc_t value, Op) { return value; }
+};
+
+// As many rows of at most FEW columns as a warp has threads. The threads copy them together to
+// shared memory, since they are contiguous in global memory; then each takes one.
+struct FewColumns {
+    static constexpr int FEW = 32, SIZE = WARP * (FEW + 1);  // FEW: as softmax.py's
+    int rows, C;
+
+    // An odd number of elements from one row to the next: they are in different banks.
+    __device__ int place(int row, int c) const { return row * (C | 1) + c; }
+    __device__ void load(T *tile, const T *from) const {
+        BLOCK_STRIDE(i, rows * C) tile[place(i / C, i % C)] = from[i];
+    }
+    __device__ void store(T *to, const T *tile) const {
+        BLOCK_STRIDE(i, rows * C) to[i] = tile[place(i / C, i % C)];
+    }
+    __device__ FewColumns(int rows, int C) : rows(rows), C(C) {}
+};
+
+#else
+
+// Where to cache a row's exponentials: null if computing exp twice takes less time, as for rows so
+// short that a load would wait for the store; else `memory` or, if that is null, the result.
+static inline T *keep(T *memory, T *result, int C) {
+    if (C <= 8 * LANES) return nullptr;
     return memory ? memory : result;
 }
+
+#endif
+
+// body(threads, row, from, beside, to) for all rows of x, of another array beside it and of y:
+// where the row is, in shared memory if rows are short, y then in place of x. Null where there is
+// none.
+#ifdef __CUDACC__
+template <bool BESIDE = false, class Body>
+__device__ __forceinline__ void for_softmax_rows(const T *x, const T *beside, T *y, int64 rows,
+                                                 int C, const Body &body) {
+    if (C > FewColumns::FEW) {
+        BLOCK_ROWS(row, rows)
+        body(OfBlock(), row, x + row * C, beside + row * C, y ? y + row * C : nullptr);
+        return;
+    }
+    __shared__ T tiles[BESIDE ? 2 : 1][FewColumns::SIZE];
+    const int64 begin = (int64)blockIdx.x * WARP, first = begin * C;
+    const int count = int(smaller(rows - begin, (int64)WARP)), thread = threadIdx.x;
+    const FewColumns few(count, C);
+    few.load(tiles[0], x + first);
+    if (BESIDE) few.load(tiles[BESIDE], beside + first);
+    __syncthreads();
+    T *own = tiles[0] + few.place(thread, 0);
+    if (thread < count)
+        body(OfThread(), begin + thread, own, tiles[BESIDE] + few.place(thread, 0),
+             y ? own : nullptr);
+    __syncthreads();
+    if (y) few.store(y + first, tiles[0]);
+}
+
+// body(threads, row) for rows begin to end - 1, which the block has made: a thread takes one of few
+// columns, a warp one of more.
+template <class Body>
+__device__ __forceinline__ void for_block_rows(int begin, int end, int C, const Body &body) {
+    const int thread = threadIdx.x;
+    if (C <= FewColumns::FEW)
+        for (int row = begin + thread; row < end; row += blockDim.x) body(OfThread(), row);
+    else
+        for (int row = begin + thread / WARP; row < end; row += blockDim.x / WARP)
+            body(OfWarp(), row);
+}
+#else
+template <bool BESIDE = false, class Body>
+static __forceinline__ void for_softmax_rows(const T *x, const T *beside, T *y, int64 rows, int C,
+                                             const Body &body) {
+    BLOCK_ROWS(row, rows)
+    body(OfBlock(), row, x + row * C, beside + row * C, y ? y + row * C : nullptr);
+}
+template <class Body>
+static __forceinline__ void for_block_rows(int begin, int end, int, const Body &body) {
+    for (int row = begin; row < end; ++row) body(OfWarp(), row);
+}
+#endif
 
 // Whether a row of this label is part of a mean.
 __device__ inline bool counts(int64 label, int C, int64 ignored) {
     return label != ignored && label >= 0 && label < C;
 }
 
-// Returns a row's loss and, unless dz is null, writes its gradient times `scale`. `memory` is that
-// of keep(), null if dz is; `past` is past_caches of all gradients.
+// Returns a row's loss and, unless dz is null, writes its gradient times `scale`, which may be in
+// place of z. `memory` is that of keep(), null if dz is; `past` is past_caches of all gradients.
 template <class Threads>
-__device__ __forceinline__ acc_t cross_entropy_row(const T *z, T *dz, T *memory, bool past,
+__device__ __forceinline__ acc_t cross_entropy_row(const T *z, T *dz, acc_t *memory, bool past,
                                                    int64 label, const T *weight, acc_t scale, int C,
                                                    int64 ignored, acc_t smoothing) {
     if (!counts(label, C, ignored)) {

@@ -11,6 +11,8 @@ from ..runtime import Array, Source, Target, checks
 from ..runtime.types import Grid
 
 _SOURCE = Source("loss/softmax.cu")
+_WARP = 32  # threads
+_FEW = 32  # columns of rows that a thread takes alone, on cuda
 IGNORE_INDEX = -100  #: label of rows that are left out of the loss, as in PyTorch
 
 
@@ -31,9 +33,8 @@ def softmax(x: Array) -> Array:
     rows, C = _rows("x", x)
     y = target.empty(x.shape, x.dtype)
     kernel = _SOURCE.kernel("softmax_forward", target, x.dtype)
-    room = _room(target, y)
-    grid, threads = _grid(target, rows, C), _threads(target, C)
-    kernel(grid, threads, x, y, rows, C, room, shared=room * y.dtype.itemsize)
+    room, shared = _room(target, y, 1)
+    kernel(*_geometry(target, rows, C), x, y, rows, C, room, shared=shared)
     return y
 
 
@@ -50,7 +51,8 @@ def softmax_backward(dy: Array, y: Array) -> Array:
     checks.shape("y", y, dy.shape, "the shape of dy")
     dx = target.empty(y.shape, y.dtype)
     kernel = _SOURCE.kernel("softmax_backward", target, y.dtype)
-    kernel(_grid(target, rows, C), _threads(target, C), dy, y, dx, rows, C)
+    room, shared = (0, 0) if target.in_lanes else _room(target, y, 2)
+    kernel(*_geometry(target, rows, C), dy, y, dx, rows, C, room, shared=shared)
     return dx
 
 
@@ -116,10 +118,9 @@ def softmax_cross_entropy(
     dlogits = target.empty((N, C), logits.dtype) if grad else None
     kernel = _SOURCE.kernel("softmax_cross_entropy_rows", target, logits.dtype)
     arrays = (logits, labels, weight, divisor, losses, dlogits)
-    room = _room(target, logits) if grad else 0
+    room, shared = _room(target, logits, 1) if grad else (0, 0)
     sizes = (N, C, ignore_index, smoothing, room)
-    grid, threads = _grid(target, N, C), _threads(target, C)
-    kernel(grid, threads, *arrays, *sizes, shared=room * logits.dtype.itemsize)
+    kernel(*_geometry(target, N, C), *arrays, *sizes, shared=shared)
     if reduction == "none":
         with target.on():
             return losses.astype(logits.dtype, copy=False), dlogits
@@ -160,7 +161,7 @@ def cross_entropy(probabilities: Array, labels: Array) -> tuple[Array, Array]:
     floor = float(np.finfo(np.float16 if probabilities.dtype == np.float16 else np.float32).tiny)
     kernel = _SOURCE.kernel("cross_entropy_rows", target, probabilities.dtype)
     arrays = (probabilities, labels, divisor, losses, dprobabilities)
-    kernel(target.stride_grid(N), target.threads, *arrays, N, C, floor)
+    kernel(*_geometry(target, N, C), *arrays, N, C, floor)
     return _sum(target, losses, probabilities.dtype, divisor), dprobabilities
 
 
@@ -180,21 +181,28 @@ def _labels(target: Target, labels: Any, N: int) -> Array:
         return labels.astype(np.int64, copy=False)
 
 
-def _grid(target: Target, rows: int, C: int) -> Grid:
-    """One block per row; several rows where a block is one thread and a row is short."""
-    blocks = target.stride_grid(rows * max(C, 1))[0] if target.in_lanes else rows
-    return min(rows, blocks), 1, 1
+def _geometry(target: Target, rows: int, C: int) -> tuple[Grid, int]:
+    """Return grid and threads: a block per row, or a warp for as many short rows as it has threads.
+
+    Where a block is one thread, it takes several short rows.
+    """
+    if target.in_lanes:
+        return (min(rows, target.stride_grid(rows * max(C, 1))[0]), 1, 1), target.threads
+    if C <= _FEW:
+        return (-(-rows // _WARP), 1, 1), _WARP
+    return (rows, 1, 1), target.block(1 if C <= 1024 else C)
 
 
-def _threads(target: Target, C: int) -> int:
-    """One warp for up to 1024 columns, as suits few classes; more threads for more columns."""
-    return target.block(1 if C <= 1024 else C)
+def _room(target: Target, rows: Array, count: int) -> tuple[int, int]:
+    """Return the elements of shared memory that cache a row of (..., C), or 0 for no cache.
 
-
-def _room(target: Target, rows: Array) -> int:
-    """Return the elements of shared memory that cache a row of (..., C), or 0 for no cache."""
-    C = rows.shape[-1]
-    return C if C * rows.dtype.itemsize <= target.near_bytes else 0
+    And the bytes of `count` such rows.
+    """
+    C, itemsize = rows.shape[-1], np.dtype(accumulator(rows.dtype)).itemsize
+    short = C <= _FEW and not target.in_lanes
+    if short or count * C * itemsize > target.near_bytes:
+        return 0, 0
+    return C, count * C * itemsize
 
 
 def _divisor(
