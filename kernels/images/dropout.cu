@@ -12,6 +12,31 @@
 
 constexpr int LANES = Simd<float>::LANES, ELEMENTS = 4 * LANES;
 
+// y, mask = the first `left` elements of x where their words of random bits keep them.
+#ifdef __CUDACC__
+__device__ inline void drop(const T *x, T *y, uint8 *mask, int left, const uint32 *words, float p,
+                            acc_t scale) {
+    acc_t value[ELEMENTS];
+    int kept[ELEMENTS];
+    load_row(value, x, left);
+    UNROLL for (int i = 0; i < ELEMENTS; ++i) {
+        kept[i] = uniform(words[i]) >= p;
+        value[i] = kept[i] ? value[i] * scale : acc_t(0);
+    }
+    store_row(y, value, left);
+    store_row(mask, kept, left);
+}
+#else
+static __forceinline__ void drop(const T *x, T *y, uint8 *mask, int left, const uint32 *words,
+                                 float p, acc_t scale) {
+    FIRST_LANES(i, ELEMENTS, left) {
+        const bool kept = uniform(words[i]) >= p;
+        mask[i] = kept;
+        y[i] = kept ? x[i] * scale : T(0);
+    }
+}
+#endif
+
 KERNEL dropout_forward(const T *__restrict__ x, T *__restrict__ y, uint8 *__restrict__ mask,
                        int64 count, double p, uint64 seed, uint64 offset,
                        const int64 *__restrict__ counter) {
@@ -27,11 +52,7 @@ KERNEL dropout_forward(const T *__restrict__ x, T *__restrict__ y, uint8 *__rest
         }
         const int64 first = group * ELEMENTS;
         const int left = int(smaller(count - first, (int64)ELEMENTS));
-        FIRST_LANES(i, ELEMENTS, left) {
-            const bool kept = uniform(words[i]) >= float(p);
-            mask[first + i] = kept;
-            y[first + i] = kept ? T(acc_t(x[first + i]) * scale) : T(0);
-        }
+        drop(x + first, y + first, mask + first, left, words, float(p), scale);
     }
 }
 

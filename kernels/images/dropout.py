@@ -40,8 +40,9 @@ def dropout(x: Array, p: float, *, seed: int, offset: int = 0) -> tuple[Array, A
     seed, offset = checks.word("seed", seed), checks.word("offset", offset)
     y, mask = target.empty(x.shape, x.dtype), target.empty(x.shape, np.uint8)
     kernel = _SOURCE.kernel("dropout_forward", target, x.dtype)
-    grid, (start, counter) = target.stride_grid(x.size), stepped(offset)
-    kernel(grid, target.threads, x, y, mask, x.size, p, seed, start, counter)
+    start, counter = stepped(offset)
+    items = x.size if target.name == "cpu" else -(-x.size // 4)  # four of a thread
+    kernel(target.stride_grid(items), target.threads, x, y, mask, x.size, p, seed, start, counter)
     return y, mask
 
 
