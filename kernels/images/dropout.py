@@ -41,7 +41,7 @@ def dropout(x: Array, p: float, *, seed: int, offset: int = 0) -> tuple[Array, A
     y, mask = target.empty(x.shape, x.dtype), target.empty(x.shape, np.uint8)
     kernel = _SOURCE.kernel("dropout_forward", target, x.dtype)
     start, counter = stepped(offset)
-    items = x.size if target.name == "cpu" else -(-x.size // 4)  # four of a thread
+    items = x.size if target.in_lanes else -(-x.size // 4)  # four of a thread
     kernel(target.stride_grid(items), target.threads, x, y, mask, x.size, p, seed, start, counter)
     return y, mask
 

@@ -7,7 +7,7 @@
 // shapes   w, folded (F, K); b (F) or null; gamma, beta, mean, variance (F), null without a norm;
 //          shift (F); changed (F), negative before the first launch
 // bytes    w and folded are read once; changed filters are written once
-// geometry any grid; one thread per filter
+// geometry a block takes whole filters, one after the other; its threads share the weights
 #include "dialect/dialect.cuh"
 
 template <int BYTES> struct Bits { using type = uint32; };
@@ -22,11 +22,15 @@ __device__ __forceinline__ bits_t bits(T value) {
     return same;
 }
 
+struct Or {
+    __device__ int operator()(int a, int b) const { return a | b; }
+};
+
 KERNEL fold_norm(const T *__restrict__ w, const T *__restrict__ b, const T *__restrict__ gamma,
                  const T *__restrict__ beta, const T *__restrict__ mean,
                  const T *__restrict__ variance, T *__restrict__ folded, T *__restrict__ shift,
                  int *__restrict__ changed, int F, int K, double eps) {
-    GRID_STRIDE(f, F) {
+    BLOCK_ROWS(f, F) {
         const T *from = w + f * K;
         T *to = folded + f * K;
         acc_t scale = 1, offset = b ? acc_t(b[f]) : acc_t(0);
@@ -34,13 +38,11 @@ KERNEL fold_norm(const T *__restrict__ w, const T *__restrict__ b, const T *__re
             scale = acc_t(gamma[f]) / sqrt(acc_t(variance[f]) + acc_t(eps));
             offset = (offset - acc_t(mean[f])) * scale + acc_t(beta[f]);
         }
-        shift[f] = T(offset);
         bits_t difference = changed[f] < 0;
-        int k = 0;  // K is not 0: for empty filters there are no blocks
-        do difference |= bits(T(acc_t(from[k]) * scale)) ^ bits(to[k]);
-        while (++k < K);
-        changed[f] = difference != 0;
-        if (difference != 0)
-            for (k = 0; k < K; ++k) to[k] = T(acc_t(from[k]) * scale);
+        BLOCK_STRIDE(k, K) difference |= bits(T(acc_t(from[k]) * scale)) ^ bits(to[k]);
+        const int differs = block_reduce(int(difference != 0), Or());
+        if (threadIdx.x == 0) shift[f] = T(offset), changed[f] = differs;
+        if (differs)
+            BLOCK_STRIDE(k, K) to[k] = T(acc_t(from[k]) * scale);
     }
 }

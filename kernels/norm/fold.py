@@ -46,6 +46,6 @@ def fold_norm(
         folded.fill(0)  # the first launch reads it to compare
         changed.fill(-1)
     kernel = _SOURCE.kernel("fold_norm", target, w.dtype)
-    grid = target.stride_grid(w.size)
+    grid = target.stride_grid(w.size) if target.in_lanes else (F, 1, 1)
     kernel(grid, target.threads, *taken, folded, shift, changed, F, K, eps)
     return folded, shift, changed
