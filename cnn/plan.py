@@ -18,7 +18,6 @@ from kernels.lowlevel import (
     Rehearsal,
     Table,
     accumulator,
-    advance,
     count_batch,
     gather_batch,
     precision,
@@ -134,7 +133,8 @@ class Plan:
             self._fill(self._shares, map(ema.scalars, shares))
         self._taken = self._row = 0
         self._order[...] = order
-        self.progress.counters[1:] = 0
+        self.progress.counters[1] = 0
+        self.progress.counters[2] = -1  # a step is counted before its row of the tables is read
         self.progress.totals[...] = 0
 
     def step(self, rows: int, check: Callable[[], None] = lambda: None) -> None:
@@ -206,8 +206,9 @@ class Plan:
         """Run a step's Python code; return the recordings up to the loss and of the rest."""
         state = self._state()
         proof, inputs = Proof(state), [*state, *self._inputs()]
-        forward, backward = (
-            Recording(self.arena, inputs, self.progress.counters, self._steps) for _ in range(2)
+        forward, backward = (  # the step is counted in between
+            Recording(self.arena, inputs, self.progress.counters, self._steps + counted)
+            for counted in (0, 1)
         )
         self._take(rows, check, forward, backward)
         proof.check([forward, backward])
@@ -247,7 +248,6 @@ class Plan:
             training.optimizer.update(*buffers, self._rates, unscale)
             if training.ema is not None:
                 training.ema.move(model.parameter_buffer, self._shares)
-            advance(self._target, model.dtype, rows, self.progress)
         for key, layer in layers.items():
             restore(layer, before[key])
 

@@ -26,14 +26,7 @@ from .runtime.checks import floating, number, whole, word
 from .runtime.elementwise import Table
 from .runtime.recording import Proof, Recording, Rehearsal
 from .runtime.types import Launch, Shape
-from .step.batch import (
-    Augmentation,
-    Progress,
-    advance,
-    count_batch,
-    count_losses,
-    gather_batch,
-)
+from .step.batch import Augmentation, Progress, count_batch, count_losses, gather_batch
 from .step.loss_scale import new_state as new_loss_scale
 from .step.loss_scale import scale_gradient
 from .step.loss_scale import update as update_loss_scale
@@ -68,7 +61,6 @@ __all__ = [
     "accumulator",
     "adam_scalars",
     "adam_update",
-    "advance",
     "as_array",
     "average_update",
     "batch_norm_pool",

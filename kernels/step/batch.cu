@@ -5,16 +5,16 @@
 //   gather, augmented the same of the image warped by a random map of its own; see warp.cuh
 //   count             totals[0] += rows * loss,  totals[1] += rows whose largest output is the
 //                     label's; the loss is given, or the mean of row losses, of which those with
-//                     no class for a label are not counted
-//   advance           counters[0] += 1,  counters[1] += rows,  counters[2] += 1
+//                     no class for a label are not counted;
+//                     counters[0] += 1,  counters[1] += rows,  counters[2] += 1
 //
-// counters = {steps done, images and steps taken of `order`}: where a replayed step finds its batch
-// and its row of a table of scalars.
+// counters = {steps counted, images and steps taken of `order`}: where a replayed step finds its
+// batch.
 //
 // shapes   images (N, H, W, C) of pixel_t; labels, order (N) int64, order within [0, N), which the
 //          caller guarantees; out (rows, H, W, C) of T; out_labels (rows); outputs (rows, classes)
 // bytes    a batch's images once, out once
-// geometry gather: a block a row, `framed` as in augment.cu; count: one block; advance: one thread
+// geometry gather: a block a row, `framed` as in augment.cu; count: one block
 #include "dialect/lanes.cuh"
 #include "images/warp.cuh"
 
@@ -69,9 +69,19 @@ __device__ inline bool is_hit(const T *y, int64 label, int classes) {
     return hit;
 }
 
+// One thread adds a batch to what a training counts.
+__device__ inline void count(double loss, double hits, int64 rows, double *totals,
+                             int64 *counters) {
+    totals[0] += loss * double(rows);
+    totals[1] += hits;
+    counters[0] += 1;
+    counters[1] += rows;
+    counters[2] += 1;
+}
+
 KERNEL count_batch(const T *__restrict__ loss, const T *__restrict__ outputs,
-                   const int64 *__restrict__ labels, double *__restrict__ totals, int64 rows,
-                   int classes) {
+                   const int64 *__restrict__ labels, double *__restrict__ totals,
+                   int64 *__restrict__ counters, int64 rows, int classes) {
     double hits = 0;
     BLOCK_STRIDE(row, rows) {
         const int64 label = labels[row];
@@ -79,15 +89,12 @@ KERNEL count_batch(const T *__restrict__ loss, const T *__restrict__ outputs,
             hits += is_hit(outputs + (int64)row * classes, label, classes);
     }
     hits = block_reduce(hits, Sum());
-    if (threadIdx.x == 0) {
-        totals[0] += double(loss[0]) * double(rows);
-        totals[1] += hits;
-    }
+    if (threadIdx.x == 0) count(double(loss[0]), hits, rows, totals, counters);
 }
 
 KERNEL count_losses(const acc_t *__restrict__ losses, const T *__restrict__ outputs,
-                    const int64 *__restrict__ labels, double *__restrict__ totals, int64 rows,
-                    int classes) {
+                    const int64 *__restrict__ labels, double *__restrict__ totals,
+                    int64 *__restrict__ counters, int64 rows, int classes) {
     double sum = 0, counted = 0, hits = 0;
     BLOCK_STRIDE(row, rows) {
         const int64 label = labels[row];
@@ -99,14 +106,5 @@ KERNEL count_losses(const acc_t *__restrict__ losses, const T *__restrict__ outp
     sum = block_reduce(sum, Sum());
     counted = block_reduce(counted, Sum());
     hits = block_reduce(hits, Sum());
-    if (threadIdx.x == 0) {
-        totals[0] += sum / counted * double(rows);
-        totals[1] += hits;
-    }
-}
-
-KERNEL advance(int64 *counters, int64 rows) {
-    counters[0] += 1;
-    counters[1] += rows;
-    counters[2] += 1;
+    if (threadIdx.x == 0) count(sum / counted, hits, rows, totals, counters);
 }

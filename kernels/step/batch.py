@@ -29,7 +29,7 @@ class Progress(NamedTuple):
     Attributes
     ----------
     counters : array (3,) of int64
-        Steps of the training; images and steps of the current order (epoch).
+        Steps counted in the training; images and steps of the current order (epoch).
     totals : array (2,) of float64
         Sum of the images' losses, and number of images classified right.
     """
@@ -88,25 +88,19 @@ def gather_batch(
 def count_batch(
     target: Target, loss: Array, outputs: Array, labels: Array, progress: Progress
 ) -> None:
-    """Add a batch's mean loss () and the hits of its outputs (rows, classes) to the totals."""
+    """Count a step: its mean loss () and the hits of its outputs (rows, classes)."""
     kernel = _SOURCE.kernel("count_batch", target, outputs.dtype)
-    arrays = (loss, outputs, labels, progress.totals)
+    arrays = (loss, outputs, labels, progress.totals, progress.counters)
     kernel((1, 1, 1), target.threads, *arrays, *outputs.shape)
 
 
 def count_losses(
     target: Target, losses: Array, outputs: Array, labels: Array, progress: Progress
 ) -> None:
-    """Add a batch's mean loss and hits to the totals, as `count_batch` does, from its row losses.
+    """Count a step, as `count_batch` does, from its row losses.
 
     The losses (rows,) are those of `dense_cross_entropy`.
     """
     kernel = _SOURCE.kernel("count_losses", target, outputs.dtype)
-    arrays = (losses, outputs, labels, progress.totals)
+    arrays = (losses, outputs, labels, progress.totals, progress.counters)
     kernel((1, 1, 1), target.threads, *arrays, *outputs.shape)
-
-
-def advance(target: Target, dtype: Any, rows: int, progress: Progress) -> None:
-    """Count a step on `rows` images; the dtype is that of its other kernels."""
-    kernel = _SOURCE.kernel("advance", target, dtype)
-    kernel((1, 1, 1), 1, progress.counters, rows)

@@ -26,7 +26,6 @@ from kernels.step import loss_scale
 from kernels.step.batch import (
     Augmentation,
     Progress,
-    advance,
     count_batch,
     count_losses,
     gather_batch,
@@ -202,7 +201,6 @@ def batches(target):
     outputs, progress = x.reshape(3, -1), Progress(counters, totals)
     count_batch(target, make.full((), 1), outputs, chosen, progress)
     count_losses(target, make.full((3,), 1), outputs, chosen, progress)
-    advance(target, FLOAT, 3, progress)
 
 
 def products(target):
