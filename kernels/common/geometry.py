@@ -44,6 +44,19 @@ class Lattice(ctypes.Structure):
     ]
 
 
+class Pooling(ctypes.Structure):
+    """The struct of ``pooling/unpool.cuh``, field for field."""
+
+    _fields_ = [(name, ctypes.c_int) for name in ("OH", "OW", "F", "PH", "PW", "KH", "KW")]
+    OH: int
+    OW: int
+    F: int
+    PH: int
+    PW: int
+    KH: int
+    KW: int
+
+
 def pair(name: str, value: Any, least: int) -> tuple[int, int]:
     """Return an int or (h, w) as a pair of whole numbers of at least `least`."""
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -4,8 +4,6 @@
 //   column_sum    partial[chunk, c] = sum of x[r, c] over the rows r of one chunk
 //   sum_chunks    y[c]              = sum of partial[chunk, c] over the chunks
 //   sum_partials  y[i]              = sum of partial[s, i] over s, in order
-//   sum_outputs   y[i, j]           = sum of partial[s, i, j] over s, in order, plus b[j], clipped
-//                                     below at zero when relu is set; b may be null
 //   sum_columns   y[j, i]           = sum of partial[s, i, j] over s, in order
 //
 // shapes   x (rows, C); partial (chunks, C), (splits, count) or (splits, rows, columns)
@@ -31,16 +29,6 @@ KERNEL sum_partials(const acc_t *__restrict__ partial, T *__restrict__ y, int64 
         acc_t sum = 0;
         for (int s = 0; s < splits; ++s) sum += partial[s * count + i];
         y[i] = T(sum);
-    }
-}
-
-KERNEL sum_outputs(const acc_t *__restrict__ partial, const T *__restrict__ b, T *__restrict__ y,
-                   int64 count, int columns, int splits, int relu) {
-    GRID_STRIDE(i, count) {
-        acc_t sum = 0;
-        for (int s = 0; s < splits; ++s) sum += partial[s * count + i];
-        if (b) sum += acc_t(b[i % columns]);
-        y[i] = T(relu && sum < 0 ? acc_t(0) : sum);
     }
 }
 

@@ -63,14 +63,6 @@ def sum_partials(target: Target, partial: Array, dtype: Any, out: Array | None =
     return y
 
 
-def sum_outputs(target: Target, partial: Array, b: Array | None, y: Array, *, relu: bool) -> None:
-    """Write the sum of partial (splits, ..., columns) over its first axis, plus b, to y."""
-    splits, columns = partial.shape[0], partial.shape[-1]
-    kernel = _SOURCE.kernel("sum_outputs", target, y.dtype)
-    arguments = (partial, b, y, y.size, columns, splits, int(bool(relu)))
-    kernel(target.stride_grid(y.size), target.threads, *arguments)
-
-
 def sum_columns(target: Target, partial: Array, y: Array) -> None:
     """Write the sum of partial (splits, rows, columns) over its first axis, transposed, to y."""
     splits, rows, columns = partial.shape

@@ -15,39 +15,28 @@
 #include "gemm/gemm_moments.cuh"
 #include "conv/im2col.cuh"
 
-// y, and unless they are null the moments of y: those of a block's rows in `parts` chunks.
+// y, and unless they are null the moments of y: those of a block's rows in `chunks`. Part p of k
+// has taps and channels [p*share, (p+1)*share) of each group.
 KERNEL __launch_bounds__(THREADS, BLOCKS)
 conv2d_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__restrict__ b,
                T *__restrict__ y, acc_t *__restrict__ means, acc_t *__restrict__ squares,
-               int *__restrict__ counts, Window window, int rows, int C, int F, int groups,
-               int relu, int parts) {
-    const int group = blockIdx.z, channels = C / groups, filters = F / groups;
-    const int K = window.KH * window.KW * channels;
-    const Im2col<ByPixel> a{x + group * channels, window, C, channels, {window.OH, window.OW}};
-    const Matrix weights{w + (int64)group * filters * K, K};
-    BlockMoments moments{means, squares, counts, y, F, parts};
-    const BiasRelu<BlockMoments::Taker> epilogue{
-        y + group * filters, b ? b + group * filters : nullptr, F, relu, past_caches<T>(rows, F),
-        {&moments}};
-    const Block block =
-        gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(a, weights, rows, filters, 0, K, epilogue);
-    moments.finish(block, group * filters);
-}
-
-// The same without bias and ReLU, as partial sums (splits, rows, F); split s takes taps and
-// channels [s*share, (s+1)*share) of each group.
-KERNEL __launch_bounds__(THREADS, BLOCKS)
-conv2d_partial(const T *__restrict__ x, const T *__restrict__ w, acc_t *__restrict__ partial,
-               Window window, int rows, int C, int F, int groups, int splits, int share) {
-    const int group = blockIdx.z / splits, split = blockIdx.z % splits;
+               int *__restrict__ counts, acc_t *__restrict__ sums, int *__restrict__ arrived,
+               Window window, int rows, int C, int F, int groups, int relu, int chunks, int parts,
+               int share) {
+    const int group = blockIdx.z / parts, split = blockIdx.z % parts;
     const int channels = C / groups, filters = F / groups;
     const int K = window.KH * window.KW * channels;
     const Share part(K, share, split);
     const Im2col<ByPixel> a{x + group * channels, window, C, channels, {window.OH, window.OW}};
     const Matrix weights{w + (int64)group * filters * K, K};
-    const Plain<acc_t> epilogue{partial + (int64)split * rows * F + group * filters, F};
-    gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(a, weights, rows, filters, part.begin, part.end,
-                                                 epilogue);
+    BlockMoments moments{means, squares, counts, y, F, chunks};
+    const BiasRelu<BlockMoments::Taker> epilogue{
+        y + group * filters, b ? b + group * filters : nullptr, F, relu, past_caches<T>(rows, F),
+        {&moments}};
+    const Block block = gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(
+        a, weights, rows, filters, part.begin, part.end, epilogue,
+        Parts{sums, arrived, (int64)rows * F, F, group * filters, parts, split});
+    moments.finish(block, group * filters);
 }
 
 // Convolution, bias, max-pooling with argmax and ReLU in one. A pool window has KH x KW pixels,
@@ -63,35 +52,40 @@ conv2d_pool_forward(const T *__restrict__ x, const T *__restrict__ w, const T *_
                                                  BiasPoolRelu{y, argmax, b, F, KH * KW});
 }
 
-// `window` slides over dy here, at stride 1, and its outputs are the pixels of dx in the lattice;
-// their gradients come through the taps of the other. Partial sums (splits, N, H, W, C), of one
-// split unless the lattice has all pixels; split s takes taps and filters [s*share, (s+1)*share).
+// dx, or what PastRelu writes of it. `window` slides over dy here, at stride 1, and its outputs are
+// the pixels of dx in the lattice; their gradients come through the taps of the other. There is one
+// part unless the lattice has all pixels; part p has taps and filters [p*share, (p+1)*share).
 KERNEL __launch_bounds__(THREADS, BLOCKS)
-conv2d_input_gradient(const T *__restrict__ dy, const T *__restrict__ w,
-                      sum_t *__restrict__ partial, Window window, Lattice pixels, Lattice taps,
-                      int rows, int H, int W, int KH, int KW, int C, int F, int groups, int splits,
-                      int share) {
-    const int group = blockIdx.z / splits, split = blockIdx.z % splits;
+conv2d_input_gradient(const T *__restrict__ dy, const T *__restrict__ w, T *__restrict__ dx,
+                      const T *__restrict__ y, const uint8 *__restrict__ argmax, Pooling pooling,
+                      acc_t *__restrict__ sums, int *__restrict__ arrived, Window window,
+                      Lattice pixels, Lattice taps, int rows, int H, int W, int KH, int KW, int C,
+                      int F, int groups, int parts, int share) {
+    const int group = blockIdx.z / parts, split = blockIdx.z % parts;
     const int channels = C / groups, filters = F / groups;
     const Share part(taps.rows * taps.columns * filters, share, split);
     const Im2col<ByPixel> a{dy + group * filters, window, F, filters, {window.OH, window.OW}};
     const TurnedFilters b{
         w + (int64)group * filters * KH * KW * channels, taps, KH, KW, filters, channels};
-    const AtPixels epilogue{partial + (int64)split * rows * C + group * channels, pixels, H, W, C};
-    gemm<Rows::ALONG_OUTPUT, Rows::ALONG_K>(a, b, rows, channels, part.begin, part.end, epilogue);
+    const AtPixels epilogue{{dx, y, argmax, pooling}, pixels, H, W, C, group * channels};
+    gemm<Rows::ALONG_OUTPUT, Rows::ALONG_K>(
+        a, b, rows, channels, part.begin, part.end, epilogue,
+        Parts{sums, arrived, (int64)rows * C, C, group * channels, parts, split});
 }
 
-// Partial sums (splits, KH*KW*C/groups, F); split s takes output pixels [s*share, (s+1)*share).
+// Partial sums (splits, KH*KW*C/groups + bias, F), a last row of them for the biases where `bias`
+// is 1; split s takes output pixels [s*share, (s+1)*share).
 KERNEL __launch_bounds__(THREADS, BLOCKS)
 conv2d_filter_gradient(const T *__restrict__ dy, const T *__restrict__ x,
                        acc_t *__restrict__ partial, Window window, int rows, int C, int F,
-                       int groups, int splits, int share) {
+                       int groups, int bias, int splits, int share) {
     const int group = blockIdx.z / splits, split = blockIdx.z % splits;
     const int channels = C / groups, filters = F / groups;
-    const int K = window.KH * window.KW * channels;
+    const int K = window.KH * window.KW * channels, M = K + bias;
     const Im2col<ByPixel> a{x + group * channels, window, C, channels, {window.OH, window.OW}};
     const Matrix b{dy + group * filters, F};
-    const Plain<acc_t> epilogue{partial + (int64)split * K * F + group * filters, F};
+    const Plain<acc_t> epilogue{partial + (int64)split * M * F + group * filters, F};
     const Share part(rows, share, split);
-    gemm<Rows::ALONG_K, Rows::ALONG_K>(a, b, K, filters, part.begin, part.end, epilogue);
+    gemm<Rows::ALONG_K, Rows::ALONG_K>(with_ones(a, K), b, M, filters, part.begin, part.end,
+                                       epilogue);
 }

@@ -6,14 +6,15 @@ import math
 from typing import NamedTuple
 
 from ..common.geometry import Lattice, Padding, Pair, Window, window
-from ..common.reduce import Moments, accumulator, column_sum, sum_columns, sum_outputs, sum_partials
+from ..common.reduce import Moments, accumulator, column_sum, sum_columns
 from ..gemm import gemm
+from ..gemm.gradients import Rectified, past_relu, sum_gradients
 from ..runtime import Array, Source, Target, checks
 from ..runtime.types import Shape
 from . import winograd
 from .im2col import padded
 
-SOURCE = Source("conv/conv2d.cu", sum_t="float32")
+SOURCE = Source("conv/conv2d.cu")
 
 
 class _Sizes(NamedTuple):
@@ -120,18 +121,13 @@ def _forward(
     split: gemm.Split = "never" if with_moments else "in tiles"
     work = gemm.divide(target, x.dtype, rows, s.F // groups, s.K, groups, split=split)
     vectors = _vectors(target, x, s.C, groups), _vectors(target, w, s.C // groups)
-    if work.splits > 1:
-        launch = gemm.product(SOURCE, "conv2d_partial", target, x.dtype, work, vectors=vectors)
-        partial = target.empty((work.splits, rows, s.F), accumulator(x.dtype))
-        launch(x, w, partial, g, rows, s.C, s.F, groups, work.splits, work.share)
-        sum_outputs(target, partial, b, y, relu=relu)
-        return y, None
     launch = gemm.product(SOURCE, "conv2d_forward", target, x.dtype, work, vectors=vectors)
-    parts = min(target.threads, 4)  # of a block's rows, for its threads to share
+    chunks = min(target.threads, 4)  # of a block's rows, for its threads to share
     if with_moments:
-        moments = Moments.empty(target, work.grid[0] * parts, s.F, x.dtype)
-    arrays = (x, w, b, y, *(moments or (None,) * 3))
-    launch(*arrays, g, rows, s.C, s.F, groups, int(relu), parts)
+        moments = Moments.empty(target, work.grid[0] * chunks, s.F, x.dtype)
+    sums, arrived, *division = work.parts(target, x.dtype, y.size)
+    arrays = (x, w, b, y, *(moments or (None,) * 3), sums, arrived)
+    launch(*arrays, g, rows, s.C, s.F, groups, int(relu), chunks, *division)
     return y, moments
 
 
@@ -188,18 +184,25 @@ def gradients(
     groups: int = 1,
     *,
     need_dx: bool,
+    past: Rectified | None = None,
 ) -> Array | None:
-    """Return dx or None; write dw and, unless it is None, db. The caller checks arguments."""
+    """Return dx or None; write dw and, unless it is None, db. The caller checks arguments.
+
+    dx is the gradient of what x was made of, if that is given as `past`.
+    """
     s = _Sizes(g, x.shape[0], x.shape[3], w.shape[0], w[0].size, dy.shape)
-    dx = _input_gradient(target, dy, x, w, s, groups) if need_dx else None
-    _filter_gradient(target, dy, x, dw, s, groups)
-    if db is not None:
-        column_sum(target, dy.reshape(dy.size // s.F, s.F), db)
+    dx = _input_gradient(target, dy, x, w, s, groups, past) if need_dx else None
+    if target.in_lanes:
+        _filter_gradient(target, dy, x, dw, None, s, groups)
+        if db is not None:
+            column_sum(target, dy.reshape(dy.size // s.F, s.F), db)
+    else:
+        _filter_gradient(target, dy, x, dw, db, s, groups)
     return dx
 
 
 def _filter_gradient(
-    target: Target, dy: Array, x: Array, dw: Array, s: _Sizes, groups: int
+    target: Target, dy: Array, x: Array, dw: Array, db: Array | None, s: _Sizes, groups: int
 ) -> None:
     if winograd.suits(target, x.dtype, s.N, s.window, s.C, s.F, groups):
         return winograd.filter_gradient(dy, x, dw, s.window, target=target)
@@ -208,23 +211,37 @@ def _filter_gradient(
     # With one window along an axis its stride does not matter, and 1 cannot overflow in the kernel.
     g.SH, g.SW = (step if count > 1 else 1 for count, step in ((g.OH, g.SH), (g.OW, g.SW)))
     rows = dy.size // s.F
-    work = gemm.divide(target, x.dtype, s.K, s.F // groups, rows, groups, split="always")
+    bias = int(db is not None)
+    M = s.K + bias
+    work = gemm.divide(target, x.dtype, M, s.F // groups, rows, groups, split="always")
     vectors = _vectors(target, x, s.C, groups), _vectors(target, dy, s.F, groups)
     launch = gemm.product(SOURCE, "conv2d_filter_gradient", target, x.dtype, work, vectors=vectors)
-    partial = target.empty((work.splits, s.K, s.F), accumulator(x.dtype))
-    launch(dy, x, partial, g, rows, s.C, s.F, groups, work.splits, work.share)
-    sum_columns(target, partial, dw)
+    partial = target.empty((work.splits, M, s.F), accumulator(x.dtype))
+    launch(dy, x, partial, g, rows, s.C, s.F, groups, bias, work.splits, work.share)
+    if target.in_lanes:
+        sum_columns(target, partial, dw)
+    else:
+        sum_gradients(target, partial, dw, db, s.F)
 
 
-def _input_gradient(target: Target, dy: Array, x: Array, w: Array, s: _Sizes, groups: int) -> Array:
+def _input_gradient(
+    target: Target,
+    dy: Array,
+    x: Array,
+    w: Array,
+    s: _Sizes,
+    groups: int,
+    past: Rectified | None,
+) -> Array:
     g = s.window
-    dx = target.empty(x.shape, x.dtype)
     if winograd.suits(target, x.dtype, s.N, g, s.F, s.C, groups):
+        dx = target.empty(x.shape, x.dtype)
         winograd.input_gradient(dy, w, dx, g, target=target)
         return dx
     parts = [(down, across) for down in _parts(g, 0) for across in _parts(g, 1)]
-    if sum(down.pixels * across.pixels for down, across in parts) < g.H * g.W:
-        dx = target.zeros(x.shape, x.dtype)  # pixels under no tap have a gradient of 0
+    reached = sum(down.pixels * across.pixels for down, across in parts)
+    make = target.zeros if reached < g.H * g.W else target.empty  # some are under no tap
+    to = past_relu(make, x.shape, x.dtype, past)
     channels, filters = s.C // groups, s.F // groups
     for down, across in parts:
         rows = s.N * down.pixels * across.pixels
@@ -239,15 +256,12 @@ def _input_gradient(target: Target, dy: Array, x: Array, w: Array, s: _Sizes, gr
         depth = down.taps * across.taps * filters
         split: gemm.Split = "in tiles" if rows == s.N * g.H * g.W else "never"
         work = gemm.divide(target, x.dtype, rows, channels, depth, groups, split=split)
-        whole = work.splits == 1  # then no sum of partial results is needed
-        partial = dx if whole else target.empty((work.splits, *dx.shape), accumulator(x.dtype))
         entry = "conv2d_input_gradient"
         launch = gemm.product(SOURCE, entry, target, x.dtype, work, vectors=vectors)
-        sizes = (rows, g.H, g.W, g.KH, g.KW, s.C, s.F, groups, work.splits, work.share)
-        launch(source, w, partial, over, pixels, taps, *sizes)
-        if not whole:
-            sum_partials(target, partial, x.dtype, dx)
-    return dx
+        sums, arrived, *division = work.parts(target, x.dtype, x.size)
+        sizes = (rows, g.H, g.W, g.KH, g.KW, s.C, s.F, groups)
+        launch(source, w, *to, sums, arrived, over, pixels, taps, *sizes, *division)
+    return to[0]
 
 
 def _vectors(target: Target, array: Array, channels: int, groups: int = 1) -> bool:

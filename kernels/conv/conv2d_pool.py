@@ -9,9 +9,10 @@ from __future__ import annotations
 import ctypes
 from typing import Any, NamedTuple
 
-from ..common.geometry import Window
+from ..common.geometry import Pooling, Window
 from ..common.reduce import accumulator
 from ..gemm import gemm
+from ..gemm.gradients import Rectified
 from ..runtime import Array, Source, Target, checks
 from ..runtime.types import Shape
 from . import winograd
@@ -103,31 +104,37 @@ def backward(
     pool: Pool,
     *,
     need_dx: bool = True,
+    past: Rectified | None = None,
 ) -> Array | None:
     """Return dx (N, H, W, C) or None, and write dw (F, KH, KW, C) and, unless it is None, db (F,).
+
+    `past` is that of `conv2d.gradients`, for targets that are not `in_lanes`.
 
     On `cuda` the gradient of the convolution's output is written out and multiplied like any other,
     zeros included; so 0 * NaN gives NaN, as in PyTorch. On `cpu` zeros are skipped.
     """
     target, (dy, y, x, w) = checks.arrays(dy=dy, y=y, x=x, w=w)
     if not target.in_lanes:
-        convolved = _unpooled(target, dy, y, argmax, window, pool)
-        return gradients(target, convolved, x, w, dw, db, window, need_dx=need_dx)
+        convolved = _unpooled(target, dy, rectified(y, argmax, window, pool))
+        arrays = (convolved, x, w, dw, db)
+        return gradients(target, *arrays, window, need_dx=need_dx, past=past)
     _filter_gradient(target, dy, y, argmax, x, dw, db, window, pool)
     return _input_gradient(target, dy, y, argmax, w, x.shape, window, pool) if need_dx else None
 
 
-def _unpooled(
-    target: Target, dy: Array, y: Array, argmax: Array, window: Window, pool: Pool
-) -> Array:
+def rectified(y: Array, argmax: Array, window: Window, pool: Pool) -> Rectified:
+    """Return what `forward` has returned, as made from the convolution's output."""
+    sizes = (window.OH, window.OW, y.shape[3], pool.PH, pool.PW, pool.KH, pool.KW)
+    return Rectified(y, argmax, Pooling(*sizes))
+
+
+def _unpooled(target: Target, dy: Array, past: Rectified) -> Array:
     """Return the gradient (N, OH, OW, F) of the pool's input, for the gradient dy of y."""
-    N, F = len(dy), dy.shape[-1]
-    dz = target.empty((N, window.OH, window.OW, F), dy.dtype)
-    rows, columns = -(-window.OH // pool.KH), -(-window.OW // pool.KW)
-    count = N * rows * columns * -(-F // 4)
+    dz = target.empty(past.shape, dy.dtype)
+    count = dy.size // dy.shape[3] * -(-dy.shape[3] // 4)
     kernel = _UNPOOL.kernel("unpool", target, dy.dtype)
-    sizes = (window.OH, window.OW, F, pool.PH, pool.PW, pool.KH, pool.KW)
-    kernel(target.stride_grid(count), target.threads, dy, y, argmax, dz, count, *sizes)
+    y, argmax, pooling = past
+    kernel(target.stride_grid(count), target.threads, dy, y, argmax, dz, pooling, count)
     return dz
 
 

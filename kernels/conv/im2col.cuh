@@ -242,12 +242,11 @@ struct TurnedFilters {
     }
 };
 
-// y[n, the pixels of a lattice, c] = value, of images (N, H, W, stride) at the group's first
-// channel.
+// An input's gradient at the pixels of a lattice, of images (N, H, W, C) from a channel on.
 struct AtPixels {
-    sum_t *y;
+    PastRelu past;
     Lattice pixels;
-    int H, W, stride;
+    int H, W, C, first;
 
     template <int V>
     __device__ __forceinline__ void store(int m, int n, const lanes_t (&tile)[TM][V], int rows,
@@ -257,7 +256,7 @@ struct AtPixels {
             if (i >= rows) break;
             const int64 h = at.n * H + pixels.row + at.row * pixels.row_step;
             const int w = pixels.column + at.column * pixels.column_step;
-            store_row(y + (h * W + w) * stride + n, tile[i], columns);
+            past.store((h * W + w) * C + first + n, tile[i], columns);
             at.advance(pixels.rows, pixels.columns);
         }
     }

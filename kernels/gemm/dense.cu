@@ -4,48 +4,45 @@
 //   input gradient   (N, in)   = dy   @ w
 //   weight gradient  (out, in) = dy^T @ x, split in parts over the batch
 //
-// The sums are partial where there are several splits of k.
-//
-// shapes   x (N, in), w (out, in), b (out), y and dy (N, out)
+// shapes   x (N, in), w (out, in), b (out), y and dy (N, out); partial sums as Parts has them
 // bytes    x, w and y once each per tile row or column
-// geometry as in gemm.cuh; blockIdx.z is the split
+// geometry as in gemm.cuh; blockIdx.z is the part of k, `share` long
 #include "gemm/gemm.cuh"
 
 KERNEL __launch_bounds__(THREADS, BLOCKS)
 dense_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__restrict__ b,
-              T *__restrict__ y, int rows, int inputs, int outputs, int relu) {
-    gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(
-        Matrix{x, inputs}, Matrix{w, inputs}, rows, outputs, 0, inputs,
-        BiasRelu<>{y, b, outputs, relu, past_caches<T>(rows, outputs)});
-}
-
-// The same without bias and ReLU, as partial sums (splits, N, out); split s takes inputs [s*share,
-// (s+1)*share).
-KERNEL __launch_bounds__(THREADS, BLOCKS)
-dense_partial(const T *__restrict__ x, const T *__restrict__ w, acc_t *__restrict__ partial,
-              int rows, int inputs, int outputs, int share) {
+              T *__restrict__ y, acc_t *__restrict__ sums, int *__restrict__ arrived, int rows,
+              int inputs, int outputs, int relu, int parts, int share) {
     const Share part(inputs, share);
     gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(
         Matrix{x, inputs}, Matrix{w, inputs}, rows, outputs, part.begin, part.end,
-        Plain<acc_t>{partial + (int64)blockIdx.z * rows * outputs, outputs});
+        BiasRelu<>{y, b, outputs, relu, past_caches<T>(rows, outputs)},
+        Parts{sums, arrived, (int64)rows * outputs, outputs, 0, parts, int(blockIdx.z)});
 }
 
-// Partial sums (splits, N, in); split s takes outputs [s*share, (s+1)*share).
+// dx, or what PastRelu writes of it.
 KERNEL __launch_bounds__(THREADS, BLOCKS)
-dense_input_gradient(const T *__restrict__ dy, const T *__restrict__ w, sum_t *__restrict__ partial,
-                     int rows, int inputs, int outputs, int share) {
+dense_input_gradient(const T *__restrict__ dy, const T *__restrict__ w, T *__restrict__ dx,
+                     const T *__restrict__ y, const uint8 *__restrict__ argmax, Pooling pooling,
+                     acc_t *__restrict__ sums, int *__restrict__ arrived, int rows, int inputs,
+                     int outputs, int parts, int share) {
     const Share part(outputs, share);
     gemm<Rows::ALONG_OUTPUT, Rows::ALONG_K>(
         Matrix{dy, outputs}, Matrix{w, inputs}, rows, inputs, part.begin, part.end,
-        Plain<sum_t>{partial + (int64)blockIdx.z * rows * inputs, inputs});
+        InputGradient{{dx, y, argmax, pooling}, inputs},
+        Parts{sums, arrived, (int64)rows * inputs, inputs, 0, parts, int(blockIdx.z)});
 }
 
-// Partial sums (splits, out, in); split s takes batch rows [s*share, (s+1)*share).
+// dw (out, in) and, unless it is null, db (out): a part's sums, `size` elements from those before;
+// part s takes batch rows [s*share, (s+1)*share).
 KERNEL __launch_bounds__(THREADS, BLOCKS)
-dense_weight_gradient(const T *__restrict__ dy, const T *__restrict__ x,
-                      sum_t *__restrict__ partial, int outputs, int inputs, int rows, int share) {
+dense_weight_gradient(const T *__restrict__ dy, const T *__restrict__ x, sum_t *__restrict__ dw,
+                      sum_t *__restrict__ db, int outputs, int inputs, int rows, int64 size,
+                      int share) {
     const Share part(rows, share);
+    sum_t *const weights = dw + blockIdx.z * size;
     gemm<Rows::ALONG_K, Rows::ALONG_K>(
-        Matrix{dy, outputs}, Matrix{x, inputs}, outputs, inputs, part.begin, part.end,
-        Plain<sum_t>{partial + (int64)blockIdx.z * outputs * inputs, inputs});
+        Matrix{dy, outputs}, with_ones(Matrix{x, inputs}, inputs), outputs,
+        inputs + (db != nullptr), part.begin, part.end,
+        WeightGradient{{weights, inputs}, db ? db + blockIdx.z * size : db});
 }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ..common.reduce import accumulator, column_sum, sum_outputs, sum_partials
+from ..common.reduce import accumulator, column_sum, sum_partials
 from ..runtime import Array, Source, Target, checks
 from . import gemm
+from .gradients import Rectified, past_relu, sum_gradients
 
 _SOURCE = Source("gemm/dense.cu", sum_t="float32")
 
@@ -39,14 +40,9 @@ def dense(x: Array, w: Array, b: Array | None = None, *, relu: bool = False) -> 
     y = target.empty((rows, outputs), x.dtype)
     vectors = gemm.in_vectors(target, x, inputs), gemm.in_vectors(target, w, inputs)
     work = gemm.divide(target, x.dtype, rows, outputs, inputs, split="in tiles")
-    if work.splits > 1:
-        launch = gemm.product(_SOURCE, "dense_partial", target, x.dtype, work, vectors=vectors)
-        partial = target.empty((work.splits, rows, outputs), accumulator(x.dtype))
-        launch(x, w, partial, rows, inputs, outputs, work.share)
-        sum_outputs(target, partial, b, y, relu=relu)
-        return y
     launch = gemm.product(_SOURCE, "dense_forward", target, x.dtype, work, vectors=vectors)
-    launch(x, w, b, y, rows, inputs, outputs, int(bool(relu)))
+    sums, arrived, *division = work.parts(target, x.dtype, y.size)
+    launch(x, w, b, y, sums, arrived, rows, inputs, outputs, int(bool(relu)), *division)
     return y
 
 
@@ -85,35 +81,62 @@ def dense_backward(
     checks.shape("dy", dy, (rows, outputs), "the shape of the result")
     dw = checks.result(target, "out_dw", out_dw, w.shape, x.dtype)
     db = checks.result(target, "out_db", out_db, (outputs,), x.dtype) if need_db else None
-    dx = None
-    if need_dx:
-        dx = target.empty((rows, inputs), x.dtype)
-        _product(target, "dense_input_gradient", (dy, w, dx), rows, inputs, outputs, "in tiles")
-    _product(target, "dense_weight_gradient", (dy, x, dw), outputs, inputs, rows, "always")
-    if db is not None:
-        column_sum(target, dy, db)
-    return dx, dw, db
+    return gradients(target, dy, x, w, dw, db, need_dx=need_dx), dw, db
 
 
-def _product(
+def gradients(
     target: Target,
-    entry: str,
-    arrays: tuple[Array, Array, Array],
-    M: int,
-    N: int,
-    K: int,
-    split: gemm.Split,
-) -> None:
-    """Write the product (M, N) of the first two arrays to the third."""
-    a, b, y = arrays
-    work = gemm.divide(target, y.dtype, M, N, K, split=split)
+    dy: Array,
+    x: Array,
+    w: Array,
+    dw: Array,
+    db: Array | None,
+    *,
+    need_dx: bool,
+    past: Rectified | None = None,
+) -> Array | None:
+    """Return dx or None; write dw and, unless it is None, db. The caller checks arguments.
+
+    dx is the gradient of what x was made of, in its shape, if that is given as `past`.
+    """
+    rows, inputs, outputs = len(x), w.shape[1], w.shape[0]
+    dx = _input_gradient(target, dy, w, rows, inputs, past) if need_dx else None
+    with_db = None if target.in_lanes else db  # what the same product gives
+    columns = inputs if with_db is None else inputs + 1
+    work = gemm.divide(target, x.dtype, outputs, columns, rows, split="always")
+    vectors = gemm.in_vectors(target, dy, outputs), gemm.in_vectors(target, x, inputs)
+    size = outputs * columns
     whole = work.splits == 1  # then no sum of partial results is needed
-    partial = y if whole else target.empty((work.splits, M, N), accumulator(y.dtype))
-    vectors = gemm.in_vectors(target, a, a.shape[1]), gemm.in_vectors(target, b, b.shape[1])
-    launch = gemm.product(_SOURCE, entry, target, y.dtype, work, vectors=vectors)
-    launch(a, b, partial, M, N, K, work.share)
+    wide = dw.dtype if whole else accumulator(dw.dtype)
+    to = (dw, with_db)
     if not whole:
-        sum_partials(target, partial, y.dtype, y)
+        partial = target.empty((work.splits, size), wide)
+        to = (partial, None if with_db is None else partial[:1, dw.size :])
+    entry = "dense_weight_gradient"
+    launch = gemm.product(_SOURCE, entry, target, x.dtype, work, vectors=vectors, sum_t=wide)
+    launch(dy, x, *to, outputs, inputs, rows, size, work.share)
+    if not whole and target.in_lanes:
+        sum_partials(target, partial, dw.dtype, dw)
+    elif not whole:
+        sum_gradients(target, partial, dw, db)
+    if target.in_lanes and db is not None:
+        column_sum(target, dy, db)
+    return dx
+
+
+def _input_gradient(
+    target: Target, dy: Array, w: Array, rows: int, inputs: int, past: Rectified | None
+) -> Array:
+    """Return dx (N, in), or what it goes on to."""
+    outputs = len(w)
+    to = past_relu(target.empty, (rows, inputs), dy.dtype, past)
+    work = gemm.divide(target, dy.dtype, rows, inputs, outputs, split="in tiles")
+    vectors = gemm.in_vectors(target, dy, outputs), gemm.in_vectors(target, w, inputs)
+    entry = "dense_input_gradient"
+    launch = gemm.product(_SOURCE, entry, target, dy.dtype, work, vectors=vectors)
+    sums, arrived, *division = work.parts(target, dy.dtype, rows * inputs)
+    launch(dy, w, *to, sums, arrived, rows, inputs, outputs, *division)
+    return to[0]
 
 
 def _sizes(x: Array, w: Array) -> tuple[int, int, int]:

@@ -3,6 +3,9 @@
 
 #include "dialect/lanes.cuh"
 
+// The sums over k that ones would give are launches of their own here.
+template <class Loader> static const Loader &with_ones(const Loader &loader, int) { return loader; }
+
 // What BiasRelu hands its values to, a register of columns at a time, from n on: nothing.
 struct Nothing {
     __device__ void operator()(int, const lanes_t (&)[TM], int) const {}
@@ -40,6 +43,19 @@ template <class Taker = Nothing> struct BiasRelu {
             }
             take(n + v * LANES, value, rows);
         }
+    }
+};
+
+// An input's gradient. Here a ReLU's own is a launch of its own, which takes as long.
+struct PastRelu {
+    T *dx;
+    const T *y;
+    const uint8 *argmax;  // null, as y is
+    Pooling pooling;
+
+    template <int V>
+    __device__ __forceinline__ void store(int64 to, const lanes_t (&value)[V], int columns) const {
+        store_row(dx + to, value, columns);
     }
 };
 

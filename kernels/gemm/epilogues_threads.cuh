@@ -28,6 +28,34 @@ template <class Taker = Nothing> struct BiasRelu {
     }
 };
 
+// The gradient of y, an input that a ReLU, or max-pooling and a ReLU, has made, goes on to what it
+// was made of: dx[to] = value where y[to] > 0, else 0, and with argmax that of the pixels.
+struct PastRelu {
+    T *dx;
+    const T *y;           // null: dx is the gradient of the input itself
+    const uint8 *argmax;  // null: nothing was pooled
+    Pooling pooling;
+
+    template <int V> __device__ void store(int64 to, const acc_t (&value)[V], int columns) const {
+        if (!y) return store_row(dx + to, value, columns);
+        acc_t output[V], gradient[V];
+        load_row(output, y + to, columns);
+        UNROLL for (int v = 0; v < V; ++v) gradient[v] = output[v] <= 0 ? 0 : value[v];
+        if (!argmax) return store_row(dx + to, gradient, columns);
+        int tap[V];
+        load_row(tap, argmax + to, columns);
+        if (pooling.F % V == 0) return unpool(to, gradient, tap);
+        UNROLL for (int v = 0; v < V; ++v) if (v < columns)
+            unpool<1>(to + v, {gradient[v]}, {tap[v]});
+    }
+    template <int V>
+    __device__ void unpool(int64 to, const acc_t (&gradient)[V], const int (&tap)[V]) const {
+        const int64 window = to / pooling.F;
+        const Place at = place(window, pooling.PH, pooling.PW);
+        unpool_window(dx, pooling, at, int(to - window * pooling.F), gradient, tap);
+    }
+};
+
 // y[window, n] = the maximum over the window's pixels of value + bias[n], clipped below at zero;
 // argmax is where it lies. The rows m are pixels in the order of their windows.
 struct BiasPoolRelu {

@@ -17,6 +17,7 @@
 
 #include "dialect/lanes.cuh"
 #include "pooling/maximum.cuh"
+#include "pooling/unpool.cuh"
 
 // The tile of a block; the runtime passes its table's figures, editors get these.
 #ifndef BM
@@ -47,6 +48,17 @@ struct Share {
         : begin(split * share), end(begin + smaller(share, K - begin)) {}
 };
 
+// The sums of a part of k, to be added up by the last block of a tile: see gemm_parts.cuh.
+// blockIdx.z counts the parts first; one part is the whole, as it always is on `cpu`.
+struct Parts {
+    acc_t *sums;   // parts of `size` elements, with rows `stride` apart
+    int *arrived;  // blocks, of each tile, zero before and after
+    int64 size, stride;
+    int first;  // column of M x N
+    int count, part;
+};
+constexpr Parts ALL_OF_K = {nullptr, nullptr, 0, 0, 0, 1, 0};
+
 #if defined(__CUDACC__)
 // The rows of an M x N product that fall to this block: of all columns, where gridDim.y is 1.
 struct BlockRows {
@@ -56,6 +68,8 @@ struct BlockRows {
 };
 
 #include "gemm/gemm_stages.cuh"
+#include "gemm/gemm_parts.cuh"
+#include "gemm/ones.cuh"
 #ifdef TYPE_PRECISION
 #include "gemm/gemm_mma.cuh"
 #else
@@ -107,6 +121,19 @@ struct Matrix {
     int64 offset(int column) const { return column; }
 };
 
+// Rows of an input's gradient, `stride` elements apart.
+struct InputGradient {
+    PastRelu past;
+    int64 stride;
+
+    template <int V>
+    __device__ __forceinline__ void store(int m, int n, const lanes_t (&tile)[TM][V], int rows,
+                                          int columns) const {
+        UNROLL for (int i = 0; i < TM; ++i) if (i < rows)
+            past.store((m + i) * stride + n, tile[i], columns);
+    }
+};
+
 // y[m, n] = value: a gradient, or a partial sum to be added up in a fixed order afterwards.
 template <typename E> struct Plain {
     E *y;
@@ -124,4 +151,22 @@ template <typename E> struct Plain {
         UNROLL for (int i = 0; i < ROWS; ++i) UNROLL for (int v = 0; v < V; ++v) if (i < rows)
             tile[i][v] = load_first(y + (m + i) * stride + n + v * LANES, columns - v * LANES);
     }
+};
+
+// Rows of gradients of weights, and where there is a column more than `stride` those of biases.
+struct WeightGradient : Plain<sum_t> {
+    sum_t *biases;
+
+#ifdef __CUDACC__
+    template <int V>
+    __device__ __forceinline__ void store(int m, int n, const acc_t (&tile)[TM][V], int rows,
+                                          int columns) const {
+        const int weights = int(stride) - n;  // of the columns
+        Plain<sum_t>::store(m, n, tile, rows, smaller(columns, weights));
+        if (weights >= columns) return;
+        UNROLL for (int i = 0; i < TM; ++i)
+            UNROLL for (int v = 0; v < V; ++v) if (i < rows && v == weights) biases[m + i] =
+                sum_t(tile[i][v]);
+    }
+#endif
 };

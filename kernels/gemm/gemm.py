@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 from ..common.reduce import accumulator
 from ..runtime import Array, Source, Target
@@ -115,7 +118,8 @@ def precision(name: str) -> Iterator[None]:
     name : {"fp32", "tf32", "bf16", "fp16"}
         "fp32" does not round. The others do, to nearest, and multiply on tensor cores: tf32 keeps
         10 bits after the point, bf16 7, both with the exponents of float32; fp16 keeps 10 and has
-        no number above 65504. Sums are taken in float32, results stay float32.
+        no number above 65504. Sums are taken in float32, results stay float32. The gradient of a
+        bias is the sum of dy rounded so: the product of dy with ones.
 
     Raises
     ------
@@ -152,20 +156,22 @@ def product(
     work: Work,
     *,
     vectors: tuple[bool, bool] = (False, False),
+    **types: Any,
 ) -> Callable[..., None]:
     """Return a function that launches an entry point for a product in the chosen precision.
 
     Parameters
     ----------
     source, entry, target, dtype
-        As `Source.kernel` takes them. Parameters of type ``sum_t`` have this dtype or, if k is
-        divided, the type of sums.
+        As `Source.kernel` takes them.
     work : Work
         What `divide` returned.
     vectors : (bool, bool)
         Whether A and B may be copied 16 bytes at a time; see `in_vectors`.
+    **types
+        Element types of other names than T in the entry's declaration; ``sum_t`` is T by itself.
     """
-    more: dict[str, Any] = {"sum_t": dtype if work.splits == 1 else accumulator(dtype)}
+    more = {"sum_t": dtype, **types}
     if work.tile is not None:
         more |= constants(work.tile, dtype, _multiplied(target, dtype), vectors)
     kernel = source.kernel(entry, target, dtype, **more)
@@ -190,7 +196,9 @@ def constants(tile: Tile, dtype: Any, precision: str, vectors: tuple[bool, bool]
     """Return the constants that a product's source is compiled with on `cuda`."""
     unit = 16 // dtype.itemsize
     wide = {f"VECTOR_{x}": unit if v else 1 for x, v in zip("AB", vectors, strict=True)}
-    return {**tile.constants, **wide, **({} if precision == "fp32" else {"PRECISION": precision})}
+    one = int.from_bytes(np.ones((), dtype).tobytes(), sys.byteorder)
+    multiplied = {} if precision == "fp32" else {"PRECISION": precision}
+    return {**tile.constants, **wide, "ONE": one, **multiplied}
 
 
 class Work(NamedTuple):
@@ -205,6 +213,20 @@ class Work(NamedTuple):
     def threads(self) -> int:
         """Threads of a block."""
         return 1 if self.tile is None else self.tile.warps * 32
+
+    def parts(
+        self, target: Target, dtype: Any, size: int
+    ) -> tuple[Array | None, Array | None, int, int]:
+        """Return what a kernel takes that adds up its parts of k itself, to `size` outputs.
+
+        Memory for their sums and counters of the blocks that are done, if there are parts; how many
+        there are, and the k of each.
+        """
+        if self.splits == 1:
+            return None, None, 1, self.share
+        sums = target.empty((self.splits, size), accumulator(dtype))
+        counters = target.counters(math.prod(self.grid) // self.splits)
+        return sums, counters, self.splits, self.share
 
 
 def divide(

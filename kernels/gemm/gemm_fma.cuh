@@ -41,7 +41,7 @@ __device__ __forceinline__ void multiply(Sums &sum, const T *tiles_a, const T *t
 // Tile (blockIdx.x, blockIdx.y) of the M x N product over k in [k_begin, k_end).
 template <Rows A_ROWS, Rows B_ROWS, class A, class B, class Epilogue>
 __device__ Block gemm(const A &a, const B &b, int M, int N, int k_begin, int k_end,
-                      const Epilogue &epilogue) {
+                      const Epilogue &epilogue, const Parts &parts = ALL_OF_K) {
     const int m0 = blockIdx.x * BM, n0 = blockIdx.y * BN;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int warp_m = warp % WARPS_M * WARP_M, warp_n = warp / WARPS_M * WARP_N;
@@ -59,10 +59,12 @@ __device__ Block gemm(const A &a, const B &b, int M, int N, int k_begin, int k_e
         UNROLL for (int s = 0; s < REPEATS_N; ++s) next_stage<TileB::SIZE>(start_b[s], stage);
     };
     in_stages<A_ROWS, B_ROWS>(a, b, m0, M, n0, N, k_begin, k_end, add);
-    UNROLL for (int r = 0; r < REPEATS_M; ++r) UNROLL for (int s = 0; s < REPEATS_N; ++s) {
-        const int row = m0 + m + r * LANES_M * TM, column = n0 + n + s * LANES_N * TN;
-        if (row < M && column < N)
-            epilogue.store(row, column, sum[r][s], smaller(TM, M - row), smaller(TN, N - column));
-    }
-    return {m0, int(smaller(m0 + unsigned(BM), unsigned(M))), n0, smaller(n0 + BN, N)};
+    const auto for_tiles = [&](const auto &body) {
+        UNROLL for (int r = 0; r < REPEATS_M; ++r) UNROLL for (int s = 0; s < REPEATS_N; ++s) {
+            const int row = m0 + m + r * LANES_M * TM, column = n0 + n + s * LANES_N * TN;
+            if (row < M && column < N)
+                body(row, column, sum[r][s], smaller(TM, M - row), smaller(TN, N - column));
+        }
+    };
+    return finish(parts, for_tiles, epilogue, m0, M, n0, N);
 }

@@ -85,7 +85,7 @@ __device__ __forceinline__ void multiply(Sums &sum, const T *tiles_a, const T *t
 // Tile (blockIdx.x, blockIdx.y) of the M x N product over k in [k_begin, k_end).
 template <Rows A_ROWS, Rows B_ROWS, class A, class B, class Epilogue>
 __device__ Block gemm(const A &a, const B &b, int M, int N, int k_begin, int k_end,
-                      const Epilogue &epilogue) {
+                      const Epilogue &epilogue, const Parts &parts = ALL_OF_K) {
     const int m0 = blockIdx.x * BM, n0 = blockIdx.y * BN, warp = threadIdx.x / 32;
     const int warp_m = warp % WARPS_M * WARP_M, warp_n = warp / WARPS_M * WARP_N;
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
@@ -101,14 +101,18 @@ __device__ Block gemm(const A &a, const B &b, int M, int N, int k_begin, int k_e
         next_stage<TileB::SIZE>(start_b, stage);
     };
     in_stages<A_ROWS, B_ROWS>(a, b, m0, M, n0, N, k_begin, k_end, add);
-    UNROLL for (int i = 0; i < WARP_M / 32; ++i) UNROLL for (int s = 0; s < WARP_N / 32; ++s)
-        UNROLL for (int c = 0; c < 2; ++c) {
-        const int m = m0 + warp_m + i * 32 + g * 4, n = n0 + warp_n + s * 32 + t * 8 + c * 4;
-        if (m >= M || n >= N) continue;
-        acc_t tile[TM][TN];
-        UNROLL for (int r = 0; r < TM; ++r) UNROLL for (int j = 0; j < TN; ++j) tile[r][j] =
-            sum[i][r / 2][s][j][r % 2 * 2 + c];
-        epilogue.store(m, n, tile, smaller(TM, M - m), smaller(TN, N - n));
-    }
-    return {m0, int(smaller(m0 + unsigned(BM), unsigned(M))), n0, smaller(n0 + BN, N)};
+    const auto for_tiles = [&](const auto &body) {
+        UNROLL for (int i = 0; i < WARP_M / 32; ++i) UNROLL for (int s = 0; s < WARP_N / 32; ++s)
+            UNROLL for (int c = 0; c < 2; ++c) {
+            const int m = m0 + warp_m + i * 32 + g * 4, n = n0 + warp_n + s * 32 + t * 8 + c * 4;
+            if (m >= M || n >= N) continue;
+            acc_t tile[TM][TN];
+            UNROLL for (int r = 0; r < TM; ++r) UNROLL for (int j = 0; j < TN; ++j) tile[r][j] =
+                sum[i][r / 2][s][j][r % 2 * 2 + c];
+            body(m, n, tile, smaller(TM, M - m), smaller(TN, N - n));
+            UNROLL for (int r = 0; r < TM; ++r) UNROLL for (int j = 0; j < TN; ++j)
+                sum[i][r / 2][s][j][r % 2 * 2 + c] = tile[r][j];
+        }
+    };
+    return finish(parts, for_tiles, epilogue, m0, M, n0, N);
 }

@@ -360,7 +360,7 @@ static void multiply_bands(const A &a, const B &b, Part m, Part n, int k_begin, 
 // along the output.
 template <Rows A_ROWS, Rows B_ROWS, class A, class B, class Epilogue>
 static Block gemm(const A &a, const B &b, int M, int N, int k_begin, int k_end,
-                  const Epilogue &epilogue) {
+                  const Epilogue &epilogue, const Parts & = ALL_OF_K) {
     const int V = vectors(N);
     if constexpr (A::PLAIN && A_ROWS == Rows::ALONG_OUTPUT && B_ROWS == Rows::ALONG_OUTPUT)
         if (M <= TM) {  // one block along m

@@ -216,8 +216,9 @@ struct Copier<ROWS, EXTENT, VECTOR, Loader, false> {
     decltype(Oriented::depth(*(Loader *)nullptr, 0)) depth;
 
     __device__ Copier(const Loader &loader, int first, int end, int k_begin)
-        : loader(loader), limit(end - first), to(Layout::line() * Tile::COLUMNS),
-          k(k_begin + Layout::line()), depth(Oriented::depth(loader, k)) {
+        : loader(loader), limit(ceil_div(end - first, VECTOR) * VECTOR),
+          to(Layout::line() * Tile::COLUMNS), k(k_begin + Layout::line()),
+          depth(Oriented::depth(loader, k)) {
         UNROLL for (int i = 0; i < Layout::REPEATS; ++i) {
             const int output = Layout::column() + i * THREADS;
             outputs[i] = Oriented::output(loader, first + smaller(output, limit - VECTOR));

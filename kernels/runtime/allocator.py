@@ -40,3 +40,10 @@ class Allocator:
         if recording is not None:
             recording.keep(array)
         return array
+
+    def counters(self: Target, count: int) -> Array:
+        """Return int32 zeros for a launch that leaves them zero, as the next replay needs them."""
+        array = self.kept((count,), "int32")
+        with self.on():
+            array.fill(0)
+        return array

@@ -53,6 +53,9 @@ class Target(Protocol):
     def kept(self, shape: Shape, dtype: Any) -> Array:
         """Return an uninitialised array that keeps its values between replays of a recording."""
 
+    def counters(self, count: int) -> Array:
+        """Return int32 zeros for a launch that leaves them zero, as the next replay needs them."""
+
     def array(self, values: Any, dtype: Any = None) -> Array:
         """Return values as a C-contiguous array here, copied only where needed."""
 

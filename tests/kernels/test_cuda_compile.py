@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import kernels
-from kernels.common.geometry import Lattice, Window
+from kernels.common.geometry import Lattice, Pooling, Window
 from kernels.conv.conv2d_pool import Pool
 from kernels.conv.winograd import Tiles
 from kernels.runtime import Source
@@ -45,7 +45,7 @@ def test_message_names_the_kernels_file_and_line() -> None:
 
 # The structs, by a source that declares them.
 DECLARED = {
-    "conv/conv2d.cu": {"Lattice": Lattice},
+    "conv/conv2d.cu": {"Lattice": Lattice, "Pooling": Pooling},
     "conv/conv2d_pool.cu": {"Window": Window, "Pool": Pool},
     "conv/winograd.cu": {"Tiles": Tiles},
 }

@@ -1,0 +1,51 @@
+// Products whose k is divided among blocks of many threads: each block stores its sums, and the
+// last of a tile's blocks to do so adds them up in the order of k and goes on with the epilogue.
+// Which block that is changes no bit.
+#pragma once
+
+// Replaces a block's sums by those over all of k in its last block; false in the others.
+// for_tiles(body) calls body(m, n, tile, rows, columns) for every micro-tile of a thread.
+template <class ForTiles>
+__device__ __forceinline__ bool add_up(const Parts &parts, const ForTiles &for_tiles) {
+    const auto at = [&](int part, int m, int n) {
+        return parts.sums + part * parts.size + m * parts.stride + parts.first + n;
+    };
+    for_tiles([&](int m, int n, auto &tile, int rows, int columns) {
+        UNROLL for (int i = 0; i < TM; ++i) if (i < rows)
+            store_row(at(parts.part, m + i, n), tile[i], columns);
+        UNROLL for (int i = 0; i < TM; ++i) UNROLL for (int j = 0; j < TN; ++j) tile[i][j] = 0;
+    });
+    __threadfence();
+    __syncthreads();  // the block's sums are where all blocks see them
+    bool last = false;
+    if (threadIdx.x == 0) {
+        const int tile =
+            (blockIdx.z / parts.count * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+        const auto arrived = reinterpret_cast<unsigned *>(parts.arrived + tile);
+        last = atomicInc(arrived, parts.count - 1) == parts.count - 1;  // which leaves zero
+    }
+    if (!__syncthreads_or(last)) return false;
+    __threadfence();
+    for (int part = 0; part < parts.count; ++part)
+        for_tiles([&](int m, int n, auto &tile, int rows, int columns) {
+            UNROLL for (int i = 0; i < TM; ++i) {
+                if (i >= rows) break;
+                acc_t more[TN];
+                load_row(more, at(part, m + i, n), columns);
+                UNROLL for (int j = 0; j < TN; ++j) tile[i][j] += more[j];
+            }
+        });
+    return true;
+}
+
+// Hands a block's sums, in the last block of a divided tile those of all its parts, to the
+// epilogue.
+template <class ForTiles, class Epilogue>
+__device__ __forceinline__ Block finish(const Parts &parts, const ForTiles &for_tiles,
+                                        const Epilogue &epilogue, int m0, int M, int n0, int N) {
+    if (parts.count == 1 || add_up(parts, for_tiles))
+        for_tiles([&](int m, int n, const auto &tile, int rows, int columns) {
+            epilogue.store(m, n, tile, rows, columns);
+        });
+    return {m0, int(smaller(m0 + unsigned(BM), unsigned(M))), n0, smaller(n0 + BN, N)};
+}

@@ -1,0 +1,31 @@
+// An operand with a further output after its last one: ones, whose products are sums over k of the
+// other operand. So the product that gives the gradients of weights gives those of biases, too.
+#pragma once
+
+// The bits of T(1); the runtime defines them, editors get float's.
+#ifndef ONE
+#define ONE 0x3f800000
+#endif
+alignas(16) __device__ const uint64 one_and_zeros[2] = {ONE, 0};
+
+template <class Loader> struct WithOnes {
+    Loader loader;
+    int outputs;  // but for the ones; a multiple of what a copy takes
+
+    struct Segment {
+        decltype(((Loader *)nullptr)->segment(0)) segment;
+        bool ones;
+    };
+    __device__ auto row(int r) const { return loader.row(r); }
+    __device__ Segment segment(int c) const { return {loader.segment(c), c >= outputs}; }
+    template <class Row> __device__ void advance(Row &row, int n) const { loader.advance(row, n); }
+    template <class Row>
+    __device__ bool at(const Row &row, const Segment &segment, const T *&from) const {
+        const bool inside = loader.at(row, segment.segment, from);
+        if (segment.ones) from = reinterpret_cast<const T *>(one_and_zeros);
+        return inside || segment.ones;
+    }
+};
+template <class Loader> __device__ WithOnes<Loader> with_ones(const Loader &loader, int outputs) {
+    return {loader, outputs};
+}

@@ -1,0 +1,29 @@
+// The gradient of what was max-pooled and clipped at zero, in windows that touch and do not
+// overlap.
+//
+//   dz[n, oh, ow, f] = dy[n, ph, pw, f]  where argmax is this pixel of the window, unless y <= 0
+//
+// and 0 for all other pixels, among them those in no window.
+#pragma once
+
+#include "dialect/dialect.cuh"
+#include "common/window.cuh"
+
+// Windows of KH x KW pixels, PH x PW of them over OH x OW pixels of F channels.
+struct Pooling { int OH, OW, F, PH, PW, KH, KW; };
+
+// Writes what V neighbouring channels from f on have of dz in one window, and in what the border
+// leaves behind the last row and column of windows.
+template <int V>
+__device__ __forceinline__ void unpool_window(T *dz, const Pooling &g, const Place &at, int f,
+                                              const acc_t (&dy)[V], const int (&argmax)[V]) {
+    const int h = at.row * g.KH, last_h = at.row + 1 == g.PH ? g.OH : h + g.KH;
+    const int w = at.column * g.KW, last_w = at.column + 1 == g.PW ? g.OW : w + g.KW;
+    for (int oh = h; oh < last_h; ++oh)
+        for (int ow = w; ow < last_w; ++ow) {
+            const int tap = ow < w + g.KW ? (oh - h) * g.KW + ow - w : g.KH * g.KW;
+            acc_t value[V];
+            UNROLL for (int i = 0; i < V; ++i) value[i] = tap == argmax[i] ? dy[i] : 0;
+            store_row(dz + ((at.n * g.OH + oh) * g.OW + ow) * g.F + f, value, g.F - f);
+        }
+}
