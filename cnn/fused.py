@@ -10,29 +10,94 @@ from kernels.lowlevel import (
     Moments,
     Pool,
     Progress,
+    Rectified,
     as_array,
     batch_norm_pool,
     batch_norm_pool_backward,
     batch_norm_relu,
+    conv2d_gradients,
     conv2d_pool,
     conv2d_pool_backward,
+    conv2d_pool_rectified,
     conv2d_with_moments,
     count_losses,
     dense_cross_entropy,
+    dense_gradients,
 )
 
-from .layers import BatchNorm, Conv2D, Dense, Layer, MaxPool2D
+from .layers import BatchNorm, Conv2D, Dense, Flatten, Layer, MaxPool2D
 from .losses import SoftmaxCrossEntropy
 
 
-class DenseLoss(Dense):
+class Rectifying(Layer):
+    """A layer that ends with a ReLU.
+
+    Attributes
+    ----------
+    passed : bool
+        Whether `backward` is given the gradient of what the ReLU was given, or the pool before it:
+        the layer behind is then one that has `before`.
+    """
+
+    passed = False
+
+    def rectified(self) -> Rectified:
+        """Return the last output and what it was made of."""
+        raise NotImplementedError
+
+
+class AfterReLU(Layer):
+    """A layer whose gradient's kernels may pass it on through the ReLU of the layer before.
+
+    Attributes
+    ----------
+    before : Rectifying, optional
+        That layer, if they do.
+    """
+
+    before: Rectifying | None = None
+
+    def past(self) -> Rectified | None:
+        """Return what the last input was made of, if its gradient is passed on to that."""
+        return None if self.before is None else self.before.rectified()
+
+    def gradients_of(self, layer: Conv2D | Dense, x: Array, dy: Array) -> Array:
+        """Store the gradients of a layer that was given x, and return dx, passed on."""
+        weight = layer.parameters["weight"]
+        arrays = (dy, x, weight, layer.gradients["weight"], layer.gradients.get("bias"))
+        options: dict[str, Any] = {"need_dx": layer.need_dx, "past": self.past()}
+        target = as_array("x", x)[0]
+        if isinstance(layer, Dense):
+            return dense_gradients(target, *arrays, **options)
+        return conv2d_gradients(target, *arrays, layer.window, layer.groups, **options)
+
+
+class Reshaped(Layer):
+    """A `Flatten` whose gradient comes in the shape that the layer before it takes."""
+
+    recordable = True
+
+    def __init__(self, flatten: Flatten) -> None:
+        self.flatten = flatten
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """Return a view of x."""
+        return self.flatten.forward(x)
+
+    def backward(self, dy: Array) -> Array:
+        """Return dy."""
+        return dy
+
+
+class DenseLoss(AfterReLU):
     """The last dense layer, with softmax and cross-entropy."""
 
     recordable = True
 
     def __init__(self, dense: Dense, loss: SoftmaxCrossEntropy) -> None:
-        vars(self).update(vars(dense))
+        self.dense = dense
         self.loss = loss
+        self.parameters = dense.parameters
 
     def loss_gradient(self, x: Array, labels: Array, progress: Progress) -> Array:
         """Add losses and hits to `progress`; return the gradient by the logits (N, units)."""
@@ -43,28 +108,37 @@ class DenseLoss(Dense):
         count_losses(as_array("x", x)[0], losses, logits, labels, progress)
         return dlogits
 
+    def backward(self, dy: Array) -> Array:
+        """Return dx (N, in), passed on."""
+        return self.gradients_of(self.dense, self._x, dy)
 
-class WithReLU(Layer):
+
+class WithReLU(Rectifying, AfterReLU):
     """A convolution or dense layer followed by a ReLU."""
 
     recordable = True
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: Conv2D | Dense) -> None:
         self.layer = layer
         self.parameters = layer.parameters
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return y of the layer's output shape."""
-        assert isinstance(self.layer, (Conv2D, Dense))
+        self._x = x
         self._y = y = self.layer.forward(x, training, relu=True)
         return y
 
+    def rectified(self) -> Rectified:
+        """Return y and what it was made of."""
+        return Rectified(self._y)
+
     def backward(self, dy: Array) -> Array:
-        """Return dx of x's shape."""
-        return self.layer.backward(kernels.relu_backward(dy, self._y))
+        """Return dx of x's shape, passed on."""
+        dy = dy if self.passed else kernels.relu_backward(dy, self._y)
+        return self.gradients_of(self.layer, self._x, dy)
 
 
-class ConvPool(Layer):
+class ConvPool(Rectifying, AfterReLU):
     """A convolution followed by max-pooling and a ReLU, in either order."""
 
     recordable = True
@@ -83,14 +157,20 @@ class ConvPool(Layer):
         self._y, self._argmax = y, argmax
         return y
 
+    def rectified(self) -> Rectified:
+        """Return y and what it was made of."""
+        return conv2d_pool_rectified(self._y, self._argmax, self.conv.window, self.pool)
+
     def backward(self, dy: Array) -> Array:
-        """Return dx (N, H, W, C)."""
+        """Return dx (N, H, W, C), passed on."""
         conv = self.conv
+        if self.passed:
+            return self.gradients_of(conv, self._x, dy)
         saved = (dy, self._y, self._argmax)
         geometry = (conv.window, self.pool)
         dw, db = conv.gradients["weight"], conv.gradients.get("bias")
         arrays = (*saved, self._x, conv.parameters["weight"], dw, db)
-        return conv2d_pool_backward(*arrays, *geometry, need_dx=conv.need_dx)
+        return conv2d_pool_backward(*arrays, *geometry, need_dx=conv.need_dx, past=self.past())
 
 
 class Norm(Layer):

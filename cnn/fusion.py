@@ -8,8 +8,17 @@ from typing import Any, NamedTuple
 from kernels.lowlevel import Pool, conv2d_pool_windows, fits_dense_cross_entropy
 
 from .forward_only import ForwardConv, ForwardDense
-from .fused import ConvNorm, ConvPool, DenseLoss, Norm, WithReLU
-from .layers import BatchNorm, Conv2D, Dense, Dropout, Layer, MaxPool2D, ReLU
+from .fused import (
+    AfterReLU,
+    ConvNorm,
+    ConvPool,
+    DenseLoss,
+    Norm,
+    Rectifying,
+    Reshaped,
+    WithReLU,
+)
+from .layers import BatchNorm, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool2D, ReLU
 from .losses import Loss, SoftmaxCrossEntropy
 from .network import Network
 
@@ -32,7 +41,9 @@ def fuse(network: Network, loss: Loss | None = None) -> list[Layer]:
     """
     chain = [*network.layers, *([] if loss is None else [loss])]
     layers = _rewritten(network, chain, [(p.kinds, p.training) for p in PATTERNS])
-    return layers if not layers or layers[-1] is not loss else layers[:-1]
+    if layers and layers[-1] is loss:
+        del layers[-1]
+    return layers if network.target.in_lanes else _passing(layers)
 
 
 def fuse_for_prediction(network: Network) -> list[Layer]:
@@ -67,6 +78,23 @@ def _rewritten(
     return done
 
 
+def _passing(layers: list[Layer]) -> list[Layer]:
+    """Let kernels that give an input's gradient pass it on through the ReLU that made the input.
+
+    A `Flatten` may be in between.
+    """
+    done: list[Layer] = []
+    for layer in layers:
+        flatten = done[-1] if done and type(done[-1]) is Flatten else None
+        before = done[-2 if flatten else -1] if len(done) > bool(flatten) else None
+        if isinstance(layer, AfterReLU) and isinstance(before, Rectifying):
+            layer.before, before.passed = before, True
+            if flatten is not None:
+                done[-1] = Reshaped(flatten)
+        done.append(layer)
+    return done
+
+
 def _conv_pool(network: Network, conv: Conv2D, *after: Layer) -> Layer | None:
     pool = _pool_of_conv(network, conv, after)
     return None if pool is None else ConvPool(conv, pool)
@@ -84,7 +112,7 @@ def _norm(network: Network, norm: BatchNorm, *after: Layer) -> Norm | None:
     return Norm(norm, _has_relu(after), pool)
 
 
-def _with_relu(network: Network, layer: Layer, relu: ReLU) -> Layer:
+def _with_relu(network: Network, layer: Conv2D | Dense, relu: ReLU) -> Layer:
     return WithReLU(layer)
 
 

@@ -7,13 +7,17 @@ types. `cnn` uses these and the public functions alone.
 from .common.geometry import Padding, Pads, Pair, Window, pair, sides, window
 from .common.reduce import Moments, accumulator
 from .conv.conv2d import forward_with_moments as conv2d_with_moments
+from .conv.conv2d import gradients as conv2d_gradients
 from .conv.conv2d_pool import Pool
 from .conv.conv2d_pool import backward as conv2d_pool_backward
 from .conv.conv2d_pool import forward as conv2d_pool
+from .conv.conv2d_pool import rectified as conv2d_pool_rectified
 from .conv.conv2d_pool import windows as conv2d_pool_windows
 from .conv.winograd import keeping as keeping_transforms
 from .conv.winograd import suits as transforms_filters
+from .gemm.dense import gradients as dense_gradients
 from .gemm.gemm import check_precision, precision
+from .gemm.gradients import Rectified
 from .loss.dense_loss import dense_cross_entropy
 from .loss.dense_loss import fits as fits_dense_cross_entropy
 from .norm.batchnorm import forward as batch_norm_relu
@@ -52,6 +56,7 @@ __all__ = [
     "Progress",
     "Proof",
     "Recording",
+    "Rectified",
     "Rehearsal",
     "Scalars",
     "Shape",
@@ -68,13 +73,16 @@ __all__ = [
     "batch_norm_relu",
     "check_precision",
     "choose_target",
+    "conv2d_gradients",
     "conv2d_pool",
     "conv2d_pool_backward",
+    "conv2d_pool_rectified",
     "conv2d_pool_windows",
     "conv2d_with_moments",
     "count_batch",
     "count_losses",
     "dense_cross_entropy",
+    "dense_gradients",
     "describe",
     "fits_dense_cross_entropy",
     "floating",
