@@ -1,5 +1,8 @@
 """Copies, memsets and the bounds of arrays; what the device says of pointers."""
 
+import resource
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -84,6 +87,23 @@ def test_what_was_freed_can_be_had_again(emulated):
     for address in addresses:
         runtime.free(address)
     assert runtime.memGetInfo()[0] == before
+
+
+def test_the_notes_on_freed_arrays_take_no_memory(emulated):
+    """Neither does what was noted of their bytes one by one, which takes most."""
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    def add_one():
+        array = emulated.zeros(2**20, np.uint8)
+        array += 1
+
+    add_one()
+    before = resident()
+    for _ in range(8):
+        add_one()
+    assert resident() < before + 2 * 2**20
 
 
 def test_functions_that_are_not_emulated_name_themselves(emulated):

@@ -82,7 +82,10 @@ bool Memory::free(void *pointer) {
     const Array &array = slots_[slot];
     const uint64_t bytes = array.end - array.begin, room = pages(bytes);
     if (array.marked) clear(marks(array.begin), bytes);
-    if (room >= CLEARED) madvise(pointer, room, MADV_DONTNEED);
+    if (room >= CLEARED) {
+        madvise(pointer, room, MADV_DONTNEED);
+        clear_touched(array.begin, room);
+    }
     std::fill_n(page_arrays_ + (array.begin - base_) / PAGE, room / PAGE, 0);
     available_[room].push_back(array.begin);
     allocated_ -= bytes;
@@ -154,10 +157,14 @@ void Memory::forget_touched() {
         const uint64_t first = page;
         while (page < end && pages_touched_[page]) pages_touched_[page++] = 0;
         const uint64_t bytes = (page - first) * PAGE, begin = base_ + first * PAGE;
-        if (bytes) clear(touched(begin), bytes / 4 * sizeof(Touched));
-        // That of bytes says nothing until its word says so: only its memory is given back.
-        if (bytes * sizeof(Touched) >= CLEARED) clear(touched_byte(begin), bytes * sizeof(Touched));
+        if (bytes) clear_touched(begin, bytes);
     }
+}
+
+void Memory::clear_touched(uint64_t begin, uint64_t bytes) {
+    clear(touched(begin), bytes / 4 * sizeof(Touched));
+    // That of bytes says nothing until its word says so: only its memory is given back.
+    if (bytes * sizeof(Touched) >= CLEARED) clear(touched_byte(begin), bytes * sizeof(Touched));
 }
 
 void Memory::mark(Array &array, uint64_t begin, uint64_t end, uint8_t value) {

@@ -70,6 +70,7 @@ class Memory {
   private:
     void mark(Array &array, uint64_t begin, uint64_t end, uint8_t value);
     void clear(void *begin, size_t bytes);
+    void clear_touched(uint64_t begin, uint64_t bytes);
 
     uint64_t base_ = 0, next_ = 0;
     uint8_t *marks_ = nullptr;
