@@ -90,7 +90,9 @@ def test_throughput(point: Point, target, data_folder, smoke, benchmark):
     everything = point.batch_size == 256 and point.threads == threads() and not smoke
     commands = {OURS: ["peers.worker_cnn"], **peers(target, everything)}
     if point.network == "speedrun" and (everything or smoke):
-        commands["naive CuPy" if target.name == "cuda" else "naive NumPy"] = ["peers.worker_naive"]
+        library, blas = ("CuPy", "cuBLAS") if target.name == "cuda" else ("NumPy", "BLAS")
+        commands[f"{library} with {blas}"] = ["peers.worker_naive", "BLAS"]
+        commands[f"naive {library}"] = ["peers.worker_naive", "naive"]
     described = describe(point.network, data_folder)
     expected = None
     with contextlib.ExitStack() as stack:

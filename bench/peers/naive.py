@@ -2,16 +2,35 @@
 
 Convolution is einsum over a strided view, its gradients are convolutions again (with the dilated
 gradient and the rotated filters), max-pool's gradient is a mask, softmax's an explicit Jacobian.
-It runs on NumPy and on CuPy alike: set `xp`, the module of the arrays.
+Nothing calls BLAS. It runs on NumPy and on CuPy alike: set `xp`, the module of the arrays.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 
 xp: Any = np
+
+
+def einsum(subscripts: str, a: Any, b: Any) -> Any:
+    """Return a sum of products, as NumPy's einsum, which does not call BLAS.
+
+    CuPy's calls cuBLAS. There, all products are made by broadcasting, and then summed.
+    """
+    if xp is np:
+        return np.einsum(subscripts, a, b)
+    factors, kept = subscripts.split("->")
+    of_a, of_b = factors.split(",")
+    axes = kept + "".join(name for name in dict.fromkeys(of_a + of_b) if name not in kept)
+
+    def spread(x: Any, names: str) -> Any:
+        x = x.transpose([names.index(name) for name in axes if name in names])
+        return x[tuple(slice(None) if name in names else None for name in axes)]
+
+    return (spread(a, of_a) * spread(b, of_b)).sum(axis=tuple(range(len(kept), len(axes))))
 
 
 def windows(x: Any, kernel: tuple[int, int], stride: int = 1) -> Any:
@@ -25,13 +44,18 @@ def windows(x: Any, kernel: tuple[int, int], stride: int = 1) -> Any:
     )
 
 
+def normalize(images: Any, mean: Any, std: Any) -> Any:
+    """Return uint8 images (N, H, W) as float32 (N, H, W, 1)."""
+    return ((images[..., None] - mean) / std).astype(xp.float32)
+
+
 def pad(x: Any, padding: int) -> Any:
     return xp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
 
 
 def conv2d(x: Any, w: Any, b: Any, stride: int = 1, padding: int = 0) -> Any:
     """Convolve x (N, H, W, C) with w (F, KH, KW, C)."""
-    return xp.einsum("nhwijc,fijc->nhwf", windows(pad(x, padding), w.shape[1:3], stride), w) + b
+    return einsum("nhwijc,fijc->nhwf", windows(pad(x, padding), w.shape[1:3], stride), w) + b
 
 
 def conv2d_weight_gradient(
@@ -39,7 +63,7 @@ def conv2d_weight_gradient(
 ) -> tuple[Any, Any]:
     """Return (dw, db)."""
     seen = windows(pad(x, padding), w.shape[1:3], stride)
-    return xp.einsum("nhwf,nhwijc->fijc", dy, seen), dy.sum(axis=(0, 1, 2))
+    return einsum("nhwf,nhwijc->fijc", dy, seen), dy.sum(axis=(0, 1, 2))
 
 
 def conv2d_input_gradient(dy: Any, x: Any, w: Any, stride: int = 1, padding: int = 0) -> Any:
@@ -51,7 +75,7 @@ def conv2d_input_gradient(dy: Any, x: Any, w: Any, stride: int = 1, padding: int
     dilated[:, ::stride, ::stride] = dy
     dilated = xp.pad(dilated, ((0, 0), (KH - 1, KH - 1), (KW - 1, KW - 1), (0, 0)))
     rotated = w[:, ::-1, ::-1]
-    dx = xp.einsum("nhwijf,fijc->nhwc", windows(dilated, (KH, KW)), rotated)
+    dx = einsum("nhwijf,fijc->nhwc", windows(dilated, (KH, KW)), rotated)
     return dx[:, padding : padding + H, padding : padding + W]
 
 
@@ -77,12 +101,12 @@ def relu_backward(dy: Any, y: Any) -> Any:
 
 
 def dense(x: Any, w: Any, b: Any) -> Any:
-    return x @ w.T + b
+    return einsum("ni,oi->no", x, w) + b
 
 
 def dense_backward(dy: Any, x: Any, w: Any) -> tuple[Any, Any, Any]:
     """Return (dx, dw, db)."""
-    return dy @ w, dy.T @ x, dy.sum(axis=0)
+    return einsum("no,oi->ni", dy, w), einsum("no,ni->oi", dy, x), dy.sum(axis=0)
 
 
 def softmax(x: Any) -> Any:
@@ -92,7 +116,7 @@ def softmax(x: Any) -> Any:
 
 def softmax_backward(dy: Any, y: Any) -> Any:
     jacobian = y[:, :, None] * (xp.eye(y.shape[1], dtype=y.dtype) - y[:, None, :])
-    return xp.einsum("ncd,nd->nc", jacobian, dy)
+    return einsum("ncd,nd->nc", jacobian, dy)
 
 
 def cross_entropy(y: Any, labels: Any, smoothing: float = 0.0) -> tuple[Any, Any]:
@@ -112,12 +136,15 @@ def softmax_cross_entropy(logits: Any, labels: Any, smoothing: float = 0.0) -> t
 class Network:
     """A chain of the layers above, trained by SGD.
 
-    `layers` are (kind, settings) as `networks.describe` gives them; `parameters` their arrays by
-    "<position>.<name>".
+    `layers` are (kind, settings) as `definitions.describe` gives them; `parameters` their arrays by
+    "<position>.<name>". `products` is the module that has the convolutions and dense layers:
+    `numpy_calls` has some that call BLAS.
     """
 
-    def __init__(self, layers: list[Any], parameters: dict[str, Any]) -> None:
-        self.layers = layers
+    def __init__(
+        self, layers: list[Any], parameters: dict[str, Any], products: Any = sys.modules[__name__]
+    ) -> None:
+        self.layers, self.products = layers, products
         self.parameters = {name: xp.asarray(value).copy() for name, value in parameters.items()}
         self.gradients: dict[str, Any] = {}
         self.velocity = {name: xp.zeros_like(value) for name, value in self.parameters.items()}
@@ -127,9 +154,10 @@ class Network:
         for position, (kind, settings) in enumerate(self.layers):
             kept = x
             if kind == "Conv2D":
-                x = conv2d(x, *self._weights(position), padding=settings["padding"])
+                window = {"stride": 1, "padding": settings["padding"]}
+                x = self.products.conv2d(x, *self._weights(position), **window)
             elif kind == "Dense":
-                x = dense(x, *self._weights(position))
+                x = self.products.dense(x, *self._weights(position))
             elif kind == "MaxPool2D":
                 x, kept = max_pool2d(x, settings["kernel"])
             elif kind == "ReLU":
@@ -146,11 +174,13 @@ class Network:
             (kind, settings), kept = self.layers[position], self.kept[position]
             if kind == "Conv2D":
                 w, _ = self._weights(position)
-                options = {"padding": settings["padding"]}
-                self._store(position, *conv2d_weight_gradient(dy, kept, w, **options))
-                dy = conv2d_input_gradient(dy, kept, w, **options)
+                window = {"stride": 1, "padding": settings["padding"]}
+                gradients = self.products.conv2d_weight_gradient(dy, kept, w, **window)
+                self._store(position, *gradients)
+                dy = self.products.conv2d_input_gradient(dy, kept, w, **window)
             elif kind == "Dense":
-                dy, *gradients = dense_backward(dy, kept, self._weights(position)[0])
+                w, _ = self._weights(position)
+                dy, *gradients = self.products.dense_backward(dy, kept, w)
                 self._store(position, *gradients)
             elif kind == "MaxPool2D":
                 dy = max_pool2d_backward(dy, kept)

@@ -151,8 +151,8 @@ def affine_warp(images: Any, matrix: Any) -> Any:
     """Bilinear, zero outside; matrix (N, 2, 3) maps output to input pixels."""
     N, H, W, C = images.shape
     y, x = xp.mgrid[:H, :W].astype(matrix.dtype)
-    points = xp.stack([x, y, xp.ones_like(x)]).reshape(3, -1)
-    column, row = (matrix @ points).transpose(1, 0, 2).reshape(2, N, H, W)
+    of_x, of_y, of_one = matrix.transpose(2, 1, 0)[..., None, None]
+    column, row = of_x * x + of_y * y + of_one
     left, top = xp.floor(column).astype(int), xp.floor(row).astype(int)
     padded = xp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
     image, out = xp.arange(N)[:, None, None], xp.zeros_like(images)

@@ -1,4 +1,7 @@
-"""The naive network of `naive.py` on NumPy or CuPy, with the functions of `worker_cnn`."""
+"""The network of `naive.py` on NumPy or CuPy, with the functions of `worker_cnn`.
+
+python -m bench.peers.worker_naive DEVICE FOLDER PRODUCTS, with PRODUCTS "naive" or "BLAS".
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.peers import naive
+from bench.peers import naive, numpy_calls
 from bench.peers.worker import serve
 
 network: Any = None
@@ -16,7 +19,9 @@ network: Any = None
 
 def load(described: dict[str, Any]) -> None:
     global network, settings, smoothing
-    network = naive.Network(described["layers"], dict(np.load(described["weights"])))
+    weights = dict(np.load(described["weights"]))
+    products = {"naive": naive, "BLAS": numpy_calls}[products_name]
+    network = naive.Network(described["layers"], weights, products)
     _, settings = described["optimizer"]
     smoothing = described["label_smoothing"]
 
@@ -39,17 +44,16 @@ def _step(pixels: Any, expected: Any) -> float:
     global statistics
     if statistics is None:
         statistics = pixels.mean(), pixels.std()
-    mean, std = statistics
-    x = ((pixels[..., None] - mean) / std).astype(np.float32)
+    x = naive.normalize(pixels, *statistics)
     return float(network.step(x, expected, settings["lr"], settings["momentum"], smoothing))
 
 
 if __name__ == "__main__":
-    device, folder = sys.argv[1:]
+    device, folder, products_name = sys.argv[1:]
     if device == "cuda":
         import cupy
 
-        naive.xp = cupy
+        naive.xp = numpy_calls.xp = cupy
     statistics: Any = None
     stored = np.load(f"{folder}/data.npz")
     images, labels = (naive.xp.asarray(stored[name]) for name in stored.files[:2])

@@ -17,7 +17,7 @@ from bench.kernels.rows import rows
 from bench.measure import WrongResult, verify
 from bench.networks import start
 from bench.networks.definitions import NETWORKS, describe, restore
-from bench.peers import naive
+from bench.peers import naive, numpy_calls
 from bench.report import condense, figures
 from bench.report import tables as report
 from tests.lib.comparison import assert_close
@@ -275,12 +275,13 @@ def test_naive_pool_and_loss_are_the_kernels():
         assert_close(found, expected, rtol=1e-12)
 
 
-def test_the_naive_network_trains_like_ours(tmp_path):
+@pytest.mark.parametrize("products", [naive, numpy_calls], ids=["naive", "with BLAS"])
+def test_the_naive_network_trains_like_ours(tmp_path, products):
     described = describe("speedrun", tmp_path)
     model = restore(described, "cpu")
     kind, settings = described["optimizer"]
     smoothing = described["label_smoothing"]
-    network = naive.Network(described["layers"], dict(np.load(described["weights"])))
+    network = naive.Network(described["layers"], dict(np.load(described["weights"])), products)
     images, labels = normal(0, 6, 28, 28, 1, dtype=np.float32), np.arange(6)
     loss = cnn.SoftmaxCrossEntropy(smoothing)
     trainer = cnn.Trainer(model, getattr(cnn, kind)(**settings), loss)
