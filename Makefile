@@ -20,8 +20,8 @@ endif
 # The whole suite runs in a process per core; see tests/conftest.py.
 WORKERS := --numprocesses=auto --dist=worksteal --benchmark-disable
 
-.PHONY: help train test test-all cells imports resources sanitize gpu profile bench start report \
-    bench-compare check format clean
+.PHONY: help train test test-all cells imports resources sanitize gpu profile profile-naive bench \
+    start report bench-compare check format clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -59,6 +59,9 @@ gpu: $(if $(GPU_PYTHON),,.venv/test)  ## try everything on a GPU within 8 minute
 
 profile: .venv/test  ## count what kernels do on four emulated GPUs, to bench/results
 	@$(BIN)/python -m tests.gpu.profile $(ARGS)
+
+profile-naive: .venv/test  ## count what kernels and naive CuPy do on an emulated GPU
+	@$(BIN)/python -m tests.gpu.profile_naive $(ARGS)
 
 bench: .venv/bench  ## time all beside their peers, within 15 minutes, to bench/results
 	@mkdir -p .benchmarks

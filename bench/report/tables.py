@@ -18,6 +18,13 @@ BENCH = Path(__file__).resolve().parents[1]
 RESULTS = BENCH / "results"
 DEVICES = ("cpu", "cuda")
 UNITS = {"arithmetic": "GFLOP/s", "memory": "GB/s"}
+#: What is counted of a row beside naive CuPy: the unit it is shown in, and the format.
+COUNTED = {
+    "launches": (1, ",.0f"),
+    "bytes": (1e6, ",.2f"),
+    "instructions": (1e3, ",.1f"),
+    "bound": (1e-6, ",.1f"),
+}
 NOTHING = "Nothing is on record: `make bench && make report`.\n\n"
 
 Document = dict[str, Any]
@@ -270,7 +277,36 @@ def start(results: Path) -> str:
     return table(head, rows) + about
 
 
+def naive(results: Path) -> str:
+    """Return the table of tests/gpu/profile_naive.py: counts of naive CuPy beside ours."""
+    path = results / "naive-h100.json"
+    if not path.exists():
+        return "Nothing is on record: `make profile-naive && make report`.\n\n"
+    document = json.loads(path.read_text())
+    rows = [
+        [
+            f"`{row['row'].partition(':')[0]}`",
+            "x".join(map(str, row["sizes"].values())),
+            *(fewer(row["naive"][key], row["ours"][key], *form) for key, form in COUNTED.items()),
+        ]
+        for row in document["rows"]
+    ]
+    head = ["naive CuPy beside ours", "sizes", "launches", "MB", "instructions, thousands"]
+    about = (
+        f"Counted on an emulated {document['gpu']} by `make profile-naive`. Nothing was timed.\n\n"
+    )
+    return table([*head, "bound, µs"], rows) + about
+
+
+def fewer(theirs: float, ours: float, unit: float, form: str) -> str:
+    """Return two counts, and how many times more the first is."""
+    times = theirs / ours
+    more = f"{times:.1f}x" if times < 10 else f"{times:,.0f}x"
+    return f"{theirs / unit:{form}} / {ours / unit:{form}} = **{more}**"
+
+
 PARTS: dict[str, Callable[[Path], str]] = {
+    "naive": naive,
     "training": recipes,
     "speed": speed,
     "kernels": kernels,

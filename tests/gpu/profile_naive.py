@@ -1,0 +1,208 @@
+"""Count our kernels and naive CuPy side by side on the emulated GPU, to bench/results/naive-*.json.
+
+    make profile-naive
+    make profile-naive ARGS="--only conv2d"
+
+Nothing is timed. Naive CuPy is array functions: `naive.py` of bench/peers, and what does not call
+BLAS of `numpy_calls.py` there. It is counted again only if these files or CuPy have changed, since
+that takes minutes. $EMULATED_GPU names the GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import device
+from .bound import bound_of_all, instructions
+from .gpus import GPUS, Gpu
+from .profile import REPOSITORY, RESULTS, counted_step
+
+#: The largest batch and the largest flat array.
+MOST = {"N": 128, "count": 2**20}
+
+#: Rows of the benchmark, at shapes of its networks.
+ROWS = (
+    "conv2d forward: speedrun 1",
+    "conv2d weight gradient: speedrun 1",
+    "conv2d forward: speedrun 2",
+    "conv2d weight gradient: speedrun 2",
+    "conv2d input gradient: speedrun 2",
+    "dense forward: speedrun 1",
+    "dense gradients: speedrun 1",
+    "max_pool2d: speedrun 1",
+    "max_pool2d gradient: speedrun 1",
+    "batch_norm: 14x14, 32 channels",
+    "batch_norm gradient: 14x14, 32 channels",
+    "softmax: 4096 x 1000",
+    "softmax_cross_entropy: 256 x 10",
+    "relu: 16M",
+    "relu gradient: 16M",
+    "sgd: speedrun",
+    "adam: speedrun",
+    "normalize: 16384 digits",
+    "affine_warp: 1024 digits",
+)
+
+Counts = dict[str, float]
+
+
+class Pair(NamedTuple):
+    """A row: its name and sizes, and what counts each of the two."""
+
+    name: str
+    sizes: dict[str, int]
+    ours: Callable[[], Counts]
+    naive: Callable[[], Counts]
+
+
+def main() -> None:
+    """Count all rows asked for; the others stay in the file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="rows whose name has this in it: others stay")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    device.turn_on()
+    if device.real_gpu():
+        sys.exit("make profile-naive: the GPU is a real one, which counts nothing")
+    model = os.environ.get("EMULATED_GPU", "h100")
+    gpu, path = GPUS[model], options.results / f"naive-{model}.json"
+    compare(pairs(gpu, options.only), path, gpu.name)
+    print(f"wrote {path}")
+
+
+def compare(found: Iterator[Pair], path: Path, gpu: str) -> None:
+    """Count pairs; the file is written anew after every one."""
+    recorded = json.loads(path.read_text())["rows"] if path.exists() else []
+    rows = {row["row"]: row for row in recorded}
+    sources = made_of()
+    for pair in found:
+        same = {"row": pair.name, "sizes": pair.sizes, "naive sources": sources}
+        before = rows.get(pair.name, {})
+        stays = same.items() <= before.items()
+        naive = before["naive"] if stays else pair.naive()
+        rows[pair.name] = {**same, "ours": pair.ours(), "naive": naive}
+        print(line(rows[pair.name]), flush=True)
+        body = ",\n".join(map(json.dumps, rows.values()))
+        path.write_text(
+            f'{{"made by": "make profile-naive", "gpu": "{gpu}", "rows": [\n{body}\n]}}\n'
+        )
+
+
+def made_of() -> str:
+    """Return a digest of all that the counts of naive CuPy depend on."""
+    peers = REPOSITORY / "bench" / "peers"
+    texts = [(peers / name).read_bytes() for name in ("naive.py", "numpy_calls.py")]
+    import cupy
+
+    return hashlib.sha256(b"".join([*texts, cupy.__version__.encode()])).hexdigest()[:12]
+
+
+def pairs(gpu: Gpu, only: str = "", most: dict[str, int] = MOST) -> Iterator[Pair]:
+    """Yield the rows whose name has `only` in it, on sizes up to `most`."""
+    from bench.kernels import contenders, rows
+    from kernels.runtime import choose_target
+
+    step = "training step: speedrun"
+    if only in step:
+        batch = most["N"]
+        yield Pair(
+            step,
+            {"N": batch},
+            lambda: totals(counted_step("speedrun", batch), gpu),
+            lambda: totals(counted_naive_step("speedrun", batch), gpu),
+        )
+    contenders.torch_calls = None  # no other peers
+    arrays = contenders.Arrays(choose_target("cuda")[0])
+    table = {row.name: row for row in rows.rows()}
+    for name in (name for name in ROWS if only in name):
+        sizes = {key: min(value, most.get(key, value)) for key, value in table[name].sizes.items()}
+        work = table[name].prepare(arrays, **sizes)
+        ours = work.contenders[contenders.OURS]
+        naive = work.contenders.get("naive CuPy") or work.contenders["CuPy"]
+        yield Pair(
+            name,
+            sizes,
+            partial(counted_second, name, work, ours, gpu),
+            partial(counted_first, name, work, naive, gpu),
+        )
+
+
+def counted_first(name: str, work: Any, contender: Any, gpu: Gpu) -> Counts:
+    """Count a call, whose result is refused if it is wrong."""
+    from bench.measure import verify
+
+    results: list[Any] = []
+    counts = _counted(lambda: results.append(contender.run()), gpu)
+    verify(name, contender.read(*results), work.expected, work.rtol)
+    return counts
+
+
+def counted_second(name: str, work: Any, contender: Any, gpu: Gpu) -> Counts:
+    """Count a call after the first one, less the call whose work is to be taken off."""
+    counted_first(name, work, contender, gpu)
+    counts = _counted(contender.run, gpu)
+    if contender.less is not None:
+        less = _counted(contender.less, gpu)
+        counts = {key: counts[key] - less[key] for key in counts}
+    return counts
+
+
+def counted_naive_step(network: str, batch: int) -> dict[str, Any]:
+    """Count a step of a naive training, without augmentation or averaged weights."""
+    import cupy
+
+    from bench.networks import definitions
+    from bench.peers import naive
+    from cnn.data.synthetic import synthetic_digits
+
+    naive.xp = cupy
+    with tempfile.TemporaryDirectory() as folder:
+        described = definitions.describe(network, Path(folder))
+        training = naive.Network(described["layers"], dict(np.load(described["weights"])))
+    data, _ = synthetic_digits(batch, 10)
+    images, labels = cupy.asarray(data.images), cupy.asarray(data.labels)
+    settings = described["optimizer"][1]
+    options = settings["lr"], settings["momentum"], described["label_smoothing"]
+    mean, std = images.mean(), images.std()
+    with device.counting() as counted:
+        training.step(naive.normalize(images, mean, std), labels, *options)
+    return counted
+
+
+def _counted(call: Callable[[], Any], gpu: Gpu) -> Counts:
+    with device.counting() as counted:
+        call()
+    return totals(counted, gpu)
+
+
+def totals(counted: dict[str, Any], gpu: Gpu) -> Counts:
+    """Return launches, the bytes that each touches, instructions of warps, and seconds of bound."""
+    launches = counted["launches"]
+    return {
+        "launches": len(launches),
+        "bytes": sum(one["bytes"]["read"] + one["bytes"]["written"] for one in launches),
+        "instructions": sum(instructions(one["all"]) for one in launches),
+        "bound": float(f"{bound_of_all(counted, gpu).seconds:.4g}"),
+    }
+
+
+def line(row: dict[str, Any]) -> str:
+    """Return a row as one line of text."""
+    ours, naive = row["ours"], row["naive"]
+    words = (f"{key} {ours[key]:.4g} of {naive[key]:.4g}" for key in ours)
+    return f"{row['row']:<42} {', '.join(words)}"
+
+
+if __name__ == "__main__":
+    main()
