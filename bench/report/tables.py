@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.report import figures
+from bench.report.bounds import bounds
 
 BENCH = Path(__file__).resolve().parents[1]
 RESULTS = BENCH / "results"
@@ -100,7 +101,7 @@ def speed(results: Path) -> str:
     """Return the summary for the README: training, inference and kernels by operation."""
     folder, made = "bench/results/", ""
     for document in recorded("training-peers", results):
-        made += training_table(document)
+        made += training_table(document, results)
     made += figure("training-peers", "Training throughput", results, folder)
     for document in recorded("inference", results):
         made += inference_table(document)
@@ -111,14 +112,20 @@ def speed(results: Path) -> str:
 
 def training(results: Path) -> str:
     documents = recorded("training-peers", results)
-    made = "".join(training_table(document) + measured(document) for document in documents)
+    made = "".join(training_table(document, results) + measured(document) for document in documents)
     return made + figure("training-peers", "Training throughput", results, "results/")
 
 
-def training_table(document: Document) -> str:
-    """Return the tables of throughput and of the whole recipe."""
+def training_table(document: Document, results: Path) -> str:
+    """Return the tables of throughput and of the whole recipe; on a GPU, beside the bounds."""
     throughput = [row for row in document["rows"] if "accuracies" not in row]
-    made = images_table(throughput, ["network", "batch_size", "threads"], "training")
+    least = bounds(document["machine"], results)
+    at_most = {}
+    for row in throughput:
+        seconds = least.get(f"training step: {row['network']}, batch {row['batch_size']}")
+        if seconds:
+            at_most[row["row"]] = row["batch_size"] / seconds
+    made = images_table(throughput, ["network", "batch_size", "threads"], "training", at_most)
     for row in document["rows"]:
         if "accuracies" in row:
             made += accuracy_table(row)
@@ -161,14 +168,21 @@ def inference(results: Path) -> str:
     return "".join(inference_table(document) + measured(document) for document in documents)
 
 
-def images_table(timed: list[dict[str, Any]], keys: list[str], what: str) -> str:
-    """Return a table of images/s: ours, and each peer's with how many times faster ours is."""
+def images_table(
+    timed: list[dict[str, Any]], keys: list[str], what: str, at_most: dict[str, float] | None = None
+) -> str:
+    """Return a table of images/s: ours, and each peer's with how many times faster ours is.
+
+    `at_most` has what ours cannot exceed, by the names of rows.
+    """
     peers = list(dict.fromkeys(name for row in timed for name in row["peers"]))
-    head = [*(key.replace("_size", "") for key in keys), f"{what}, images/s", *peers, "memory, MiB"]
+    ours = [f"{what}, images/s", *["at most, by the bound"] * bool(at_most)]
+    head = [*(key.replace("_size", "") for key in keys), *ours, *peers, "memory, MiB"]
     rows = [
         [
             *(row[key] for key in keys),
             f"**{row['images_per_second']:,.0f}** ±{row['noise']:.0%}",
+            *([number(at_most.get(row["row"]), ",.0f")] if at_most else []),
             *(beside(row["peers"].get(name)) for name in peers),
             memory(row["memory_mib"]),
         ]
@@ -214,19 +228,22 @@ def kernels(results: Path) -> str:
     made = ""
     for document in recorded("kernels", results):
         peers = list(dict.fromkeys(name for row in document["rows"] for name in row["peers"]))
+        least = bounds(document["machine"], results)
         rows = [
             [
                 f"`{row['operation']}`",
                 row["shape"],
                 "x".join(str(size) for size in row["sizes"].values()),
                 f"{row['seconds'] * 1e6:,.0f} µs ±{row['noise']:.0%}",
+                *([number(least.get(row["row"]), ",.1f", 1e-6)] if least else []),
                 f"{row['rate'] / 1e9:,.1f} {unit(row)}",
                 f"{row['part_of_peak']:.0%}",
                 *(ratio(row["peers"].get(name)) for name in peers),
             ]
             for row in document["rows"]
         ]
-        head = ["operation", "shape", "sizes", "time", "rate", "of peak", *peers]
+        bound = ["bound, µs"] * bool(least)
+        head = ["operation", "shape", "sizes", "time", *bound, "rate", "of peak", *peers]
         limits = {row["bound"]: row["peak_rate"] / 1e9 for row in document["rows"]}
         peaks = " and ".join(f"{limits[bound]:,.0f} {UNITS[bound]}" for bound in limits)
         about = f"Peaks: {peaks}. `2.00x` beside a peer: the kernel is twice as fast as that.\n"
@@ -336,6 +353,10 @@ def measured(document: Document) -> str:
 
 def unit(row: dict[str, Any]) -> str:
     return UNITS[row["bound"]]
+
+
+def number(value: float | None, form: str, unit: float = 1.0) -> str:
+    return "" if value is None else f"{value / unit:{form}}"
 
 
 def ratio(peer: dict[str, Any] | None) -> str:

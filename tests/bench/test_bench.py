@@ -138,6 +138,43 @@ def test_the_first_minute_has_a_table(tmp_path):
     assert "| `make test`, empty cache, 6,890 tests | 300 |  |  | 400 s |" in made
 
 
+def test_times_on_a_gpu_stand_beside_their_bounds(documents, tmp_path):
+    def row(name, *launches):
+        return {"row": name, "launches": [launch(kernel) for kernel in launches], "bytes": {}}
+
+    def launch(read):
+        figures = {"global_load_sectors": read // 32, "global_load_requests": read // 128}
+        of_all = {"figures": figures, "least": {}, "tensor": {}, "longest_warp": 1}
+        return of_all | {"grid": [1, 1, 1], "bytes": {"read": read, "written": 0}}
+
+    gigabyte = 10**9  # 3.352 TB/s, and 50 MiB may be in L2 before
+    profile = [
+        row("conv2d weight gradient: odd sizes", gigabyte),
+        row("conv2d input gradient: odd sizes", gigabyte, 2 * gigabyte),
+        {**row("sgd: 16M", gigabyte), "scaled": {"count": [2, 1]}},
+        row("training step: speedrun, batch 32", gigabyte),
+    ]
+    (tmp_path / "profile-h100.json").write_text(json.dumps({"rows": profile}))
+    machine = MACHINE | {"device": "cuda", "GPU": "NVIDIA H100 80GB HBM3, 80 GiB"}
+    for suite in ("kernels", "training-peers"):
+        document = documents[suite] | {"machine": machine}
+        (tmp_path / f"{suite}-cuda.json").write_text(json.dumps(document))
+    made = report.kernels(tmp_path) + report.training(tmp_path)
+    assert "| time | bound, µs | rate |" in made and "images/s | at most, by the bound |" in made
+    (weights, dx, sgd) = (
+        re.search(rf"\| `{name}` \| {shape} \|.*? ±\d+% \| (.*?) \|", made)[1]
+        for name, shape in (
+            ("conv2d weight gradient", "odd sizes"),
+            ("conv2d input gradient", "odd sizes"),
+            ("sgd", "16M"),
+        )
+    )
+    seconds = (gigabyte - 50 * 2**20) / 3.352e12
+    assert (weights, sgd) == (f"{seconds * 1e6:.1f}", "")
+    assert dx == f"{(2 * gigabyte - 50 * 2**20) / 3.352e12 * 1e6:.1f}"
+    assert f"| {32 / seconds:,.0f} |" in made
+
+
 def test_naive_cupy_has_a_table(tmp_path):
     ours = {"launches": 1, "bytes": 120_000, "instructions": 500, "bound": 5e-7}
     theirs = {"launches": 3, "bytes": 5_870_000, "instructions": 6_264_000, "bound": 1.5e-6}
