@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from bench.kernels import products, streams
+from bench.kernels import products, streams, tabled
 from bench.kernels.contenders import Row
+from tests.cases import CASES
 
 
 def rows(smoke: bool = False) -> Iterator[Row]:
@@ -64,16 +65,17 @@ def rows(smoke: bool = False) -> Iterator[Row]:
     }.items():
         yield Row("batch_norm", shape, "memory", streams.batch_norm, sizes)
         yield Row("batch_norm gradient", shape, "memory", streams.batch_norm_gradient, sizes)
+    for case in CASES.values():
+        for shape, sizes in case.timed.items():
+            few = {"N": batch, "count": count}
+            sizes = {key: few[key](size) if key in few else size for key, size in sizes.items()}
+            yield Row(case.row, shape, "memory", partial(tabled.prepare, case), sizes)
     for N, C in ((256, 10), (16384, 10), (4096, 1000), (256, 32768)):
         sizes = {"N": batch(N), "C": C}
-        if C >= 1000:
-            yield Row("softmax", f"{N} x {C}", "memory", streams.softmax, sizes)
         name = "softmax_cross_entropy"
         yield Row(name, f"{N} x {C}", "memory", streams.softmax_cross_entropy, sizes)
     many = 2**24
     for name, shape, prepare, elements in (
-        ("relu", "16M", streams.relu, many),
-        ("relu gradient", "16M", streams.relu_gradient, many),
         ("sgd", "speedrun", streams.sgd, 215_194),
         ("sgd", "16M", streams.sgd, many),
         ("adam", "speedrun", streams.adam, 215_194),

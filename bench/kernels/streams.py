@@ -135,17 +135,6 @@ def batch_norm_gradient(arrays: Arrays, *, N: int, H: int, W: int, C: int) -> Wo
 # Softmax and cross-entropy
 
 
-def softmax(arrays: Arrays, *, N: int, C: int) -> Work:
-    x = arrays.normal(N, C)
-    found = contenders(
-        arrays,
-        Contender(lambda: kernels.softmax(x), read),
-        lambda: numpy_calls.softmax(x),
-        torch("softmax", x),
-    )
-    return Work(2 * size_of(x), [judged(numpy_calls.softmax, x)], found)
-
-
 def softmax_cross_entropy(arrays: Arrays, *, N: int, C: int) -> Work:
     """Loss and gradient."""
     logits, labels = arrays.normal(N, C), arrays.labels(N, C)
@@ -161,28 +150,6 @@ def softmax_cross_entropy(arrays: Arrays, *, N: int, C: int) -> Work:
 
 
 # Elementwise, augmentation, optimizers
-
-
-def relu(arrays: Arrays, *, count: int) -> Work:
-    x = arrays.normal(count)
-    found = contenders(
-        arrays,
-        Contender(lambda: kernels.relu(x), read),
-        lambda: numpy_calls.relu(x),
-        torch("relu", x),
-    )
-    return Work(2 * size_of(x), [judged(numpy_calls.relu, x)], found)
-
-
-def relu_gradient(arrays: Arrays, *, count: int) -> Work:
-    y, dy = arrays.normal(count), arrays.normal(count)
-    found = contenders(
-        arrays,
-        Contender(lambda: kernels.relu_backward(dy, y), read),
-        lambda: numpy_calls.relu_backward(dy, y),
-        torch("relu_backward", dy, y),
-    )
-    return Work(3 * size_of(y), [judged(numpy_calls.relu_backward, dy, y)], found)
 
 
 def normalize(arrays: Arrays, *, N: int, H: int, W: int) -> Work:

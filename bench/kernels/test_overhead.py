@@ -17,16 +17,17 @@ import numpy as np
 import pytest
 
 import kernels
-from bench.kernels.contenders import read
+from bench.kernels.contenders import host
 from bench.measure import clock, measure, rounds_within, verify
+from tests.cases import CASES
+from tests.cases.case import Call, flat
+from tests.lib.calls import batch_norm_backward
 
 pytestmark = pytest.mark.benchmark(timer=clock)
 
-CALLS = 300  # of a sample, which is their mean
+REPEATS = 300  # of a sample, which is their mean
 SECONDS_PER_ROW = 1.0
 RTOL = 1e-4
-
-Call = tuple[dict[str, Any], dict[str, Any]]  # arrays, other arguments
 
 
 def calls() -> dict[str, Call]:
@@ -50,8 +51,8 @@ def calls() -> dict[str, Call]:
     sgd = {name: steps[name] for name in ("param", "grad", "velocity")}
     adam = {name: steps[name] for name in ("param", "grad", "m", "v")}
     saved = {"gamma": norm["gamma"], "mean": norm["running_mean"], "inv_std": norm["running_var"]}
-    return {
-        "adam_step": (adam, {"step": 1, "lr": 0.1}),
+    arguments = {
+        "adam_step": (adam, {"step": 1, "lr": 0.1}, ("param",)),
         "affine_warp": ({"images": images, "matrix": matrix}, {}),
         "augment": ({"images": images}, {"rotate": 9, "seed": 1}),
         "avg_pool2d": ({"x": x}, pool),
@@ -73,13 +74,15 @@ def calls() -> dict[str, Call]:
         "max_pool2d_backward": ({"dy": y, "argmax": argmax}, {**shape, **pool}),
         "normalize": ({"images": images}, {"mean": 9, "std": 5}),
         "pool_indices": ({"argmax": argmax}, {**shape, **pool}),
-        "relu": ({"x": x}, {}),
-        "relu_backward": ({"dy": x, "y": x}, {}),
-        "sgd_step": (sgd, {"lr": 0.1, "momentum": 0.9}),
-        "softmax": ({"x": logits}, {}),
-        "softmax_backward": ({"dy": logits, "y": probabilities}, {}),
+        "sgd_step": (sgd, {"lr": 0.1, "momentum": 0.9}, ("param",)),
         "softmax_cross_entropy": ({"logits": logits, "labels": labels}, {}),
     }
+    wrapped = {"batch_norm_backward": batch_norm_backward}
+    found = {name: case.call(case.small) for name, case in CASES.items()}
+    for name, (arrays, options, *in_place) in arguments.items():
+        function = wrapped.get(name) or getattr(kernels, name)
+        found[name] = Call(function, arrays, options, *in_place)
+    return found
 
 
 FUNCTIONS = [name for name in kernels.__all__ if name[0].islower()]
@@ -87,38 +90,33 @@ FUNCTIONS = [name for name in kernels.__all__ if name[0].islower()]
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_overhead(name: str, target, synchronize, smoke, benchmark):
-    arrays, options = calls()[name]
-    ours, results = prepared(name, arrays, options, target)
+    call = calls()[name]
+    ours, results = prepared(call, target, np.float32)
     ours()
-    double = {key: a.astype(np.float64) if a.dtype.kind == "f" else a for key, a in arrays.items()}
-    in_double, expected = prepared(name, double, options, target)
+    in_double, expected = prepared(call, target, np.float64)
     in_double()
     verify(name, results(), expected(), RTOL)
     runs = {"kernels": ours, "bare call": bare_call(target)}
     samples = {
-        who: lambda run=run: seconds_of_many(run, 2 if smoke else CALLS, synchronize)
+        who: lambda run=run: seconds_of_many(run, 2 if smoke else REPEATS, synchronize)
         for who, run in runs.items()
     }
-    one_round = CALLS * sum(sample() for sample in samples.values())
+    one_round = REPEATS * sum(sample() for sample in samples.values())
     benchmark.extra_info |= {"row": f"overhead {name}", "function": name}
     measure(benchmark, samples, 2 if smoke else rounds_within(SECONDS_PER_ROW, one_round))
 
 
 def prepared(
-    name: str, arrays: dict[str, Any], options: dict[str, Any], target: Any
+    call: Call, target: Any, dtype: Any
 ) -> tuple[Callable[[], Any], Callable[[], list[Any]]]:
     """Return a call with its arrays made, and what gives its result or what it updated."""
-    arrays = {key: target.array(array.copy()) for key, array in arrays.items()}
-    if name == "batch_norm_backward":
-        saved = kernels.BatchNormSaved(arrays.pop("mean"), arrays.pop("inv_std"), training=True)
-        options = {**options, "saved": saved}
-    function, kept = getattr(kernels, name), []
+    arguments, kept = call.arguments(target, dtype), []
 
     def run() -> None:
-        kept[:] = [function(**arrays, **options)]
+        kept[:] = [call.function(**arguments, **call.options)]
 
     def results() -> list[Any]:
-        return read(arrays["param"] if kept[0] is None else kept[0])
+        return [host(array) for array in (*flat(kept[0]), *map(arguments.get, call.in_place))]
 
     return run, results
 

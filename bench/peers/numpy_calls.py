@@ -117,12 +117,6 @@ def batch_norm_backward(dy: Any, x: Any, gamma: Any, eps: float = 1e-5) -> tuple
     return dx, dgamma, dbeta
 
 
-def softmax(x: Any) -> Any:
-    e = xp.exp(x - x.max(axis=-1, keepdims=True))
-    e /= e.sum(axis=-1, keepdims=True)
-    return e
-
-
 def softmax_cross_entropy(logits: Any, labels: Any) -> tuple:
     N = len(logits)
     shifted = logits - logits.max(axis=1, keepdims=True)
@@ -133,14 +127,6 @@ def softmax_cross_entropy(logits: Any, labels: Any) -> tuple:
     e /= (total * N)[:, None]
     e[rows, labels] -= 1 / N
     return loss, e
-
-
-def relu(x: Any) -> Any:
-    return xp.maximum(x, 0)
-
-
-def relu_backward(dy: Any, y: Any) -> Any:
-    return xp.where(y > 0, dy, 0)
 
 
 def normalize(images: Any, mean: float, std: float) -> Any:

@@ -126,11 +126,6 @@ def batch_norm_backward(layout: str, dy: Any, x: Any, gamma: Any) -> Call:
     return lambda: aten.native_batch_norm_backward(*arguments), read
 
 
-def softmax(x: Any) -> Call:
-    x = tensor(x)
-    return lambda: functional.softmax(x, -1), read
-
-
 def softmax_cross_entropy(logits: Any, labels: Any) -> Call:
     logits, labels = tensor(logits).requires_grad_(), tensor(labels)
 
@@ -139,16 +134,6 @@ def softmax_cross_entropy(logits: Any, labels: Any) -> Call:
         return loss.detach(), *torch.autograd.grad(loss, logits)
 
     return run, read
-
-
-def relu(x: Any) -> Call:
-    x = tensor(x)
-    return lambda: functional.relu(x), read
-
-
-def relu_backward(dy: Any, y: Any) -> Call:
-    dy, y = tensor(dy), tensor(y)
-    return lambda: aten.threshold_backward(dy, y, 0), read
 
 
 def normalize(images: Any, mean: float, std: float) -> Call:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import kernels
-from tests.lib.calls import ARGUMENTS, CALLS, flat
+from tests.cases.case import flat
+from tests.lib.calls import ARGUMENTS, CALLS
 from tests.lib.support import host
 
 

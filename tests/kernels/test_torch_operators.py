@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 import kernels.torch
 from kernels.torch import operators
+from tests.cases import CASES
 from tests.lib.fresh_python import REPOSITORY, output
 
 POOL = ([3, 2], [2, 1], [1, 0], [1, 1], True)
@@ -52,7 +54,22 @@ def calls(N):
     }
 
 
-CALLS = calls(3)
+def tabled(N):
+    """Those of the table's functions: its arrays, then its options."""
+    found = {}
+    for name in [name for name in CASES if hasattr(operators, name)]:
+        case = CASES[name]
+        arrays = case.call({**case.small, "N": N}).cast(np.float32).values()
+        tensors = [torch.from_numpy(array).requires_grad_(not case.gradients) for array in arrays]
+        found[name] = (*tensors, *case.options.values())
+    return found
+
+
+def every(N):
+    return calls(N) | tabled(N)
+
+
+CALLS = every(3)
 
 
 def test_every_operator_is_listed():
@@ -66,7 +83,7 @@ def test_opcheck(name, N):
     """Schema, autograd registration, fake results (strides, too), and tracing with any sizes."""
     namespace = getattr(torch.ops, operators.NAMESPACE)
     operator = getattr(namespace, name.partition(" ")[0]).default
-    checked = torch.library.opcheck(operator, calls(N)[name])
+    checked = torch.library.opcheck(operator, every(N)[name])
     assert set(checked.values()) == {"SUCCESS"}
 
 
@@ -114,6 +131,16 @@ FUNCTIONS = {
         (ROWS,),
     ),
 }
+
+
+def of_table(name):
+    case = CASES[name]
+    arrays = case.arrays(**case.small).values()
+    tensors = [torch.from_numpy(array).requires_grad_() for array in arrays]
+    return lambda *tensors: case.functional(kernels.torch, *tensors), tensors
+
+
+FUNCTIONS |= {name: of_table(name) for name in CASES if hasattr(kernels.torch, name)}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -3,64 +3,24 @@
 Sizes are small, but give several blocks, tiles and chunks, with tails, on every target.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
-
 import numpy as np
 
 import kernels
 from kernels.common.geometry import window
-from kernels.common.reduce import Moments, accumulator
+from kernels.common.reduce import Moments
 from kernels.conv import conv2d_pool, winograd
 from kernels.conv.conv2d import forward_with_moments
 from kernels.loss import dense_loss
 from kernels.runtime import checks
-from tests.lib.support import host, normal
+from tests.cases import CASES
+from tests.cases.case import Call
+from tests.lib.support import normal
 
 N, H, W, C, F = 5, 15, 13, 9, 10
 WINDOW = {"stride": (1, 2), "padding": ((1, 0), (1, 1))}
 X = (N, H, W, C)
 OH, OW = 15, 7  # of a window of (2, 3)
 Y = (N, OH, OW, C)
-
-#: Arguments that stay float32 with float16 and bfloat16: saved statistics, and maps.
-WIDE = {"mean", "inv_std", "matrix"}
-
-
-@dataclass(frozen=True)
-class Call:
-    """A function of `kernels`, its array arguments (name -> value) and the others."""
-
-    function: Callable[..., Any]
-    arrays: dict[str, np.ndarray]
-    options: dict[str, Any] = field(default_factory=dict)
-    in_place: tuple[str, ...] = ()  #: arrays that it updates
-
-    def arguments(self, target, dtype=None):
-        """Return fresh keyword arguments on a target, floating arrays in `dtype`."""
-        return {name: target.array(value) for name, value in self.cast(dtype).items()}
-
-    def cast(self, dtype=None):
-        """Return fresh arrays, the floating ones in `dtype`, those of `WIDE` never narrow."""
-        types = {name: value.dtype for name, value in self.arrays.items()}
-        for name, kind in types.items():
-            if dtype is not None and kind.kind == "f":
-                types[name] = accumulator(np.dtype(dtype)) if name in WIDE else dtype
-        return {name: value.astype(types[name]) for name, value in self.arrays.items()}
-
-    def __call__(self, arguments):
-        """Return every result, and every array updated in place, as NumPy arrays."""
-        results = flat(self.function(**{**self.options, **arguments}))
-        updated = [arguments[name] for name in self.in_place]
-        return [host(array).copy() for array in (*results, *updated)]
-
-
-def flat(results):
-    """Return the arrays in a result, which may be None, an array or nested tuples of them."""
-    if isinstance(results, tuple):
-        return [array for result in results for array in flat(result)]
-    return [results] if hasattr(results, "dtype") else []
 
 
 def batch_norm_backward(mean, inv_std, **arguments):
@@ -180,10 +140,6 @@ def _calls():
         "dense_backward": Call(
             kernels.dense_backward, {"dy": normal(16, 300, 65), "x": flat_x, "w": weight}
         ),
-        "relu": Call(kernels.relu, {"x": x}),
-        "relu_backward": Call(kernels.relu_backward, {"dy": x, "y": normal(17, *X)}),
-        "softmax": Call(kernels.softmax, {"x": logits}),
-        "softmax_backward": Call(kernels.softmax_backward, {"dy": logits, "y": abs(logits)}),
         "softmax_cross_entropy": Call(
             kernels.softmax_cross_entropy,
             {"logits": logits, "labels": labels, "weight": abs(normal(18, 10))},
@@ -208,7 +164,7 @@ def _calls():
     }
 
 
-CALLS = _calls()
+CALLS = _calls() | {name: case.call() for name, case in CASES.items()}
 
 #: What only planned steps do: no public function, whose arguments would be checked.
 PLANNED = _planned()

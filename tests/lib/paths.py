@@ -31,8 +31,10 @@ from kernels.step.batch import (
     gather_batch,
 )
 from kernels.step.optimizers import adam_update, average_update, sgd_update
+from tests.cases import CASES, TRIED
+from tests.cases.case import Call
 from tests.lib.calls import CALLS as FUNCTIONS
-from tests.lib.calls import PLANNED, Call, conv2d_pool_and_gradients, winograd_and_gradients
+from tests.lib.calls import PLANNED, conv2d_pool_and_gradients, winograd_and_gradients
 from tests.lib.support import normal
 
 FLOAT = np.dtype(np.float32)
@@ -255,5 +257,8 @@ OTHERS = (
     *(losses, pools, elementwise, overflows, batches, divided_products),
 )
 CALLS = {name: _of_function(call) for name, call in (FUNCTIONS | PLANNED).items()}
+CALLS |= {
+    f"{name}: {why}": _of_function(CASES[name].call(CASES[name].sizes[why])) for name, why in TRIED
+}
 CALLS |= {other.__name__: other for other in OTHERS}
 CALLS |= {f"products in {name}": _in_precision(name) for name in ("fp32", "tf32", "bf16", "fp16")}

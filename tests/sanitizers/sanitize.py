@@ -37,7 +37,7 @@ KERNEL_TESTS = [
     *(f"tests/kernels/test_{name}.py" for name in "conv2d conv2d_pool winograd im2col".split()),
     *(
         f"tests/kernels/test_{name}.py"
-        for name in "pool batchnorm dense dense_loss softmax".split()
+        for name in "pool batchnorm dense dense_loss softmax cases".split()
     ),
     *(f"tests/kernels/test_{name}.py" for name in "elementwise dropout augment batch".split()),
     "tests/invariants/test_repeatability.py::test_twice_gives_the_same_bits",

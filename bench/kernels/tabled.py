@@ -1,0 +1,44 @@
+"""Rows of the functions that the table of `tests.cases` has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bench.kernels.contenders import (
+    Arrays,
+    Contender,
+    Work,
+    contenders,
+    host,
+    size_of,
+    torch_calls,
+)
+from tests.cases.case import Case, flat
+
+
+def prepare(case: Case, arrays: Arrays, **sizes: Any) -> Work:
+    """Make a row of a case ready: every argument is read once, every result written once."""
+    call = case.call(sizes)
+    on_host, given = call.cast(np.float32), call.arguments(arrays.target, np.float32)
+    written = case.expected(on_host)
+    expected = written[: case.results]
+
+    def read(result: Any) -> list[np.ndarray]:
+        return [host(value) for value in flat(result)[: case.results]]
+
+    found = contenders(
+        arrays,
+        Contender(lambda: case.function(**given, **case.options), read),
+        Contender(lambda: (case.numpy or case.oracle)(**given, **case.options), read),
+        {"PyTorch": lambda: peer(case, given)},
+    )
+    moved = size_of(*on_host.values()) + sum(4 * result.size for result in written)
+    return Work(moved, expected, found)
+
+
+def peer(case: Case, given: dict[str, Any]) -> tuple[Any, Any]:
+    """Return PyTorch's call and how to read its result."""
+    tensors = {name: torch_calls.tensor(array) for name, array in given.items()}
+    return case.peer(torch_calls.torch, tensors), torch_calls.read

@@ -1,0 +1,7 @@
+"""The table of functions: arguments, oracle, peers and sizes, which tests and benchmarks read."""
+
+from tests.cases import elementwise, loss
+
+CASES = {case.name: case for case in (*elementwise.CASES, *loss.CASES)}
+#: Each (function, reason for the sizes).
+TRIED = [(name, why) for name, case in CASES.items() for why in case.sizes]

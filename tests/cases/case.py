@@ -1,0 +1,146 @@
+"""A function of `kernels`: what to call it with, what it gives, and who else computes that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import kernels
+from tests.lib.support import host
+
+Sizes = dict[str, Any]  #: of the arguments, by the field's letters
+
+#: Arguments that are float32 beside float16 and bfloat16: saved statistics, and maps.
+WIDE = {"mean", "inv_std", "matrix"}
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function of `kernels`, its array arguments (name -> value) and the others."""
+
+    function: Callable[..., Any]
+    arrays: dict[str, np.ndarray]
+    options: dict[str, Any] = field(default_factory=dict)
+    in_place: tuple[str, ...] = ()  #: arrays that it updates
+
+    def arguments(self, target, dtype=None):
+        """Return fresh keyword arguments on a target, floating arrays in `dtype`."""
+        return {name: target.array(value) for name, value in self.cast(dtype).items()}
+
+    def cast(self, dtype=None):
+        """Return fresh arrays, the floating ones in `dtype`, but for those never narrow."""
+        types = {name: value.dtype for name, value in self.arrays.items()}
+        for name, kind in types.items():
+            if dtype is not None and kind.kind == "f":
+                types[name] = _accumulator(dtype) if name in WIDE else dtype
+        return {name: value.astype(types[name]) for name, value in self.arrays.items()}
+
+    def __call__(self, arguments):
+        """Return every result, and every array updated in place, as NumPy arrays."""
+        results = flat(self.function(**{**self.options, **arguments}))
+        updated = [arguments[name] for name in self.in_place]
+        return [host(array).copy() for array in (*results, *updated)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A function of `kernels` beside its oracle and its peers, on which sizes.
+
+    Tests, sanitizers and benchmarks read it; a function of which there is one needs no others.
+
+    Attributes
+    ----------
+    name : str
+        Of the function.
+    arrays : callable
+        Returns the array arguments for some sizes, floating ones in float64.
+    oracle : callable
+        Obvious NumPy for the same arguments; in float64 what the results are compared with.
+    sizes : dict
+        What is tested, by the reason why it is there. The first is that of several blocks on every
+        target, with a tail, and small: what must hold of all functions is tried on it.
+    small : dict
+        Sizes for finite differences, and for timing the host's part of a call.
+    options : dict
+        Arguments that are no arrays.
+    results : int, optional
+        How many of the results PyTorch gives, too; those behind are saved for the gradient.
+    rounding : float
+        How many of the type's tolerances the results may be off by, see `tests.lib.support.RTOL`.
+    gradients : tuple of str
+        Of a gradient: the arguments of the forward function, by which its results differentiate.
+    functional : callable, optional
+        Called with `torch.nn.functional`, or with `kernels.torch` if that has the function, and
+        with the arrays as tensors: calls PyTorch's equal.
+    pytorch : callable, optional
+        Where there is no such function: called with `torch` and the tensors, returns a call.
+    numpy : callable, optional
+        A faster function than the oracle, to be timed; of NumPy's or CuPy's arrays.
+    called : callable, optional
+        Calls the function with these arrays, where that takes others: tuples of some of them.
+    row : str
+        What the benchmark calls it.
+    timed : dict
+        The sizes that the benchmark times, by the names of the shapes.
+    """
+
+    name: str
+    arrays: Callable[..., dict[str, np.ndarray]]
+    oracle: Callable[..., Any]
+    sizes: dict[str, Sizes]
+    small: Sizes
+    options: dict[str, Any] = field(default_factory=dict)
+    results: int | None = None
+    rounding: float = 1
+    gradients: tuple[str, ...] = ()
+    functional: Callable[..., Any] | None = None
+    pytorch: Callable[..., Callable[[], Any]] | None = None
+    numpy: Callable[..., Any] | None = None
+    called: Callable[..., Any] | None = None
+    row: str = ""
+    timed: dict[str, Sizes] = field(default_factory=dict)
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """What is called with the arrays and the options by name."""
+        return self.called or getattr(kernels, self.name)
+
+    def call(self, sizes: Sizes | None = None) -> Call:
+        """Return a call on some sizes, or on the first."""
+        chosen = next(iter(self.sizes.values())) if sizes is None else sizes
+        return Call(self.function, self.arrays(**chosen), self.options)
+
+    def expected(self, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """Return what the oracle gives for arrays of any type."""
+        wide = {
+            name: array if array.dtype.kind in "iu" else array.astype(np.float64)
+            for name, array in arrays.items()
+        }
+        with np.errstate(invalid="ignore"):
+            return flat(self.oracle(**wide, **self.options))
+
+    def peer(self, torch: Any, tensors: dict[str, Any]) -> Callable[[], Any]:
+        """Return PyTorch's call on these tensors."""
+        if self.pytorch is not None:
+            return self.pytorch(torch, **tensors)
+        return lambda: self.functional(torch.nn.functional, **tensors)
+
+
+def _accumulator(dtype):
+    """Return the type that sums of `dtype` are taken in."""
+    return np.float64 if np.dtype(dtype) == np.float64 else np.float32
+
+
+def axes(lengths: int | tuple[int, ...]) -> tuple[int, ...]:
+    """Return several lengths as they are, and one as a tuple."""
+    return (lengths,) if isinstance(lengths, int) else lengths
+
+
+def flat(results):
+    """Return the arrays in a result, which may be None, an array or nested tuples of them."""
+    if isinstance(results, tuple):
+        return [array for result in results for array in flat(result)]
+    return [results] if hasattr(results, "dtype") else []
