@@ -25,6 +25,7 @@ from cnn import (
 from cnn.__main__ import main
 from cnn.formats.onnx import to_onnx
 from cnn.recipes import RECIPES
+from tests.cases.layers import LAYERS
 from tests.lib import fresh_python
 from tests.lib.comparison import assert_close
 from tests.lib.support import normal, windows
@@ -103,6 +104,11 @@ def assert_exports(layers, shape, dtype="float32", batches=BATCHES):
 def test_every_layer(layer, shape):
     # A layer has one place: each run of a parametrised test makes its own.
     assert_exports([type(layer)(**layer.settings())], shape)
+
+
+@pytest.mark.parametrize("case", LAYERS.values(), ids=LAYERS)
+def test_every_layer_of_the_table(case):
+    assert_exports([case.make()], case.input[1:])
 
 
 def test_no_layer_at_all():

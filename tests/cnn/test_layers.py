@@ -8,7 +8,6 @@ import pytest
 
 import cnn
 from cnn import (
-    AvgPool2D,
     BatchNorm,
     Conv2D,
     Dense,
@@ -17,73 +16,27 @@ from cnn import (
     GlobalAvgPool2D,
     Layer,
     MaxPool2D,
-    ReLU,
     Sequential,
-    Softmax,
 )
+from tests.cases.layers import LAYERS
 from tests.lib.comparison import assert_close
 from tests.lib.gradient_check import check_gradients
 from tests.lib.network_reference import Network
 from tests.lib.support import RTOL, device_of, host, normal
 
-#: How to make each layer, an input's shape and the output's, batch axis included.
-CASES = {
-    "conv": (lambda: Conv2D(3, 3), (2, 5, 6, 2), (2, 3, 4, 3)),
-    "conv of one pixel": (lambda: Conv2D(1, 1), (1, 1, 1, 1), (1, 1, 1, 1)),
-    "conv, same": (lambda: Conv2D(2, 4, padding="same", bias=False), (2, 5, 4, 3), (2, 5, 4, 2)),
-    "conv, strided": (lambda: Conv2D(4, (3, 2), stride=(2, 3)), (3, 7, 8, 1), (3, 3, 3, 4)),
-    "conv, one side padded": (
-        lambda: Conv2D(2, 3, padding=((2, 0), (0, 1))),
-        (1, 4, 4, 1),
-        (1, 4, 3, 2),
-    ),
-    "conv, dilated groups": (
-        lambda: Conv2D(4, 2, dilation=(2, 3), groups=2),
-        (2, 5, 6, 4),
-        (2, 3, 3, 4),
-    ),
-    "dense": (lambda: Dense(3), (4, 5), (4, 3)),
-    "dense, one unit": (lambda: Dense(1, bias=False), (1, 7), (1, 1)),
-    "batch-norm of images": (lambda: BatchNorm(), (3, 4, 5, 2), (3, 4, 5, 2)),
-    "batch-norm of rows": (lambda: BatchNorm(momentum=0.3, eps=0.1), (7, 3), (7, 3)),
-    "relu": (lambda: ReLU(), (2, 3, 3, 5), (2, 3, 3, 5)),
-    "softmax": (lambda: Softmax(), (4, 6), (4, 6)),
-    "max-pool": (lambda: MaxPool2D(2), (2, 5, 4, 3), (2, 2, 2, 3)),
-    "max-pool, overlapping": (
-        lambda: MaxPool2D(3, stride=2, padding=1),
-        (2, 6, 5, 2),
-        (2, 3, 3, 2),
-    ),
-    "max-pool, rounded up": (
-        lambda: MaxPool2D((2, 3), dilation=(2, 1), ceil_mode=True),
-        (1, 6, 7, 2),
-        (1, 3, 3, 2),
-    ),
-    "average pool": (lambda: AvgPool2D(2, stride=1), (2, 4, 3, 3), (2, 3, 2, 3)),
-    "average pool, padding not counted": (
-        lambda: AvgPool2D(3, padding=(1, 0), ceil_mode=True, count_include_pad=False),
-        (1, 5, 7, 2),
-        (1, 2, 3, 2),
-    ),
-    "global average pool": (lambda: GlobalAvgPool2D(), (3, 4, 5, 2), (3, 2)),
-    "flatten": (lambda: Flatten(), (3, 2, 4, 5), (3, 40)),
-    "dropout": (lambda: Dropout(0.4), (5, 6, 2), (5, 6, 2)),
-    "dropout of nothing": (lambda: Dropout(0.0), (5, 6), (5, 6)),
-}
 
-
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=LAYERS)
 def case(request):
     """An unbuilt layer, its input's shape and its output's."""
-    make, input_shape, output_shape = CASES[request.param]
-    return make(), input_shape, output_shape
+    case = LAYERS[request.param]
+    return case.make(), case.input, case.output
 
 
-@pytest.fixture(params=[name for name in CASES if "dropout" not in name])
+@pytest.fixture(params=[name for name in LAYERS if "dropout" not in name])
 def oracle_case(request):
     """A case of a layer that draws no random numbers."""
-    make, input_shape, output_shape = CASES[request.param]
-    return make(), input_shape, output_shape
+    case = LAYERS[request.param]
+    return case.make(), case.input, case.output
 
 
 def vary(layer):
@@ -174,7 +127,7 @@ def test_settings_survive_json(case):
 
 @pytest.mark.parametrize("name", ["conv", "dense"])
 def test_without_need_of_dx_there_is_none(name):
-    make, shape, output_shape = CASES[name]
+    make, shape, output_shape, _ = LAYERS[name]
     x, dy = normal(0, *shape), normal(1, *output_shape)
     layer, thrifty = make(), make()
     thrifty.need_dx = False

@@ -23,6 +23,7 @@ from cnn import (
     save_torch,
 )
 from cnn.layers import Layer
+from tests.cases.layers import LAYERS
 from tests.lib.comparison import assert_close
 from tests.lib.fresh_python import REPOSITORY, output
 from tests.lib.support import device_of, host, normal
@@ -139,6 +140,27 @@ def test_a_global_average(path):
     save_torch(model, path)
     module.load_state_dict(safetensors.torch.load_file(path))
     assert_same_logits(model, module)
+
+
+@pytest.mark.parametrize("name", [name for name, case in LAYERS.items() if case.pytorch])
+def test_every_layer_of_the_table_both_ways(name, path):
+    case = LAYERS[name]
+    x = normal(0, *case.input, dtype=np.float32)
+    model = Sequential([case.make()], case.input[1:], "cpu")
+    module = nn.Sequential(case.pytorch(nn)).eval()
+
+    def assert_same():
+        y = module(torch.from_numpy(x).movedim(-1, 1)).detach().movedim(1, -1)
+        assert_close(model.predict(x), y.numpy(), rtol=1e-5)
+
+    safetensors.torch.save_file(filled(module).state_dict(), path)
+    load_torch(model, path)
+    assert_same()
+    for array in model.parameters.values():
+        array *= 3
+    save_torch(model, path)
+    module.load_state_dict(safetensors.torch.load_file(path))
+    assert_same()
 
 
 def test_there_and_back_gives_the_same_bits(path):

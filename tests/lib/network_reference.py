@@ -1,12 +1,9 @@
-"""A float64 NumPy network and its training, from the oracle's functions and `cnn`'s own rules.
-
-Each function takes a layer's settings from the layer itself and the numbers from the caller; it
-returns the output and a function from dy to (dx, gradients by parameter name).
-"""
+"""A float64 NumPy network and its training, from the oracles of layers and `cnn`'s own rules."""
 
 import numpy as np
 
 import cnn
+from tests.cases.layers import ORACLES
 from tests.lib import reference
 from tests.lib.support import host
 
@@ -22,7 +19,7 @@ class Network:
     def forward(self, x, training=False):
         self._backward = []
         for layer, parameters, state in zip(self.layers, self.parameters, self.state, strict=True):
-            x, backward = FUNCTIONS[type(layer)](layer, parameters, state, x, training)
+            x, backward = ORACLES[type(layer)](layer, parameters, state, x, training)
             self._backward.append(backward)
         return x
 
@@ -102,84 +99,3 @@ def _update(optimizer, parameter, gradient, slot, step, factor):
 
 def _float64(arrays):
     return {name: host(array).astype(np.float64) for name, array in arrays.items()}
-
-
-def _conv2d(layer, parameters, state, x, training):
-    options = {k: getattr(layer, k) for k in ("stride", "padding", "dilation", "groups")}
-    weight = parameters["weight"]
-
-    def backward(dy):
-        dx, dw, db = reference.conv2d_backward(dy, x, weight, **options)
-        return dx, {"weight": dw, "bias": db}
-
-    return reference.conv2d(x, weight, parameters.get("bias"), **options), backward
-
-
-def _dense(layer, parameters, state, x, training):
-    weight = parameters["weight"].T  # the oracle's is (in, out)
-
-    def backward(dy):
-        dx, dw, db = reference.dense_backward(dy, x, weight)
-        return dx, {"weight": dw.T, "bias": db}
-
-    return reference.dense(x, weight, parameters.get("bias")), backward
-
-
-def _batch_norm(layer, parameters, state, x, training):
-    gamma, beta = parameters["gamma"], parameters["beta"]
-    running = state["running_mean"], state["running_var"]
-    y, state["running_mean"], state["running_var"] = reference.batch_norm(
-        x, gamma, beta, *running, training=training, momentum=layer.momentum, eps=layer.eps
-    )
-
-    def backward(dy):
-        dx, dgamma, dbeta = reference.batch_norm_backward(
-            dy, x, gamma, beta, *running, training=training, eps=layer.eps
-        )
-        return dx, {"gamma": dgamma, "beta": dbeta}
-
-    return y, backward
-
-
-def _relu(layer, parameters, state, x, training):
-    y = reference.relu(x)
-    return y, lambda dy: (reference.relu_backward(dy, y), {})
-
-
-def _softmax(layer, parameters, state, x, training):
-    y = reference.softmax(x)
-    return y, lambda dy: (reference.softmax_backward(dy, y), {})
-
-
-def _max_pool2d(layer, parameters, state, x, training):
-    options = layer.settings()
-    y, argmax = reference.max_pool2d(x, **options)
-    return y, lambda dy: (reference.max_pool2d_backward(dy, argmax, x.shape, **options), {})
-
-
-def _avg_pool2d(layer, parameters, state, x, training):
-    options = layer.settings()
-    y = reference.avg_pool2d(x, **options)
-    return y, lambda dy: (reference.avg_pool2d_backward(dy, x.shape, **options), {})
-
-
-def _global_avg_pool2d(layer, parameters, state, x, training):
-    y = reference.global_avg_pool2d(x)
-    return y, lambda dy: (reference.global_avg_pool2d_backward(dy, x.shape), {})
-
-
-def _flatten(layer, parameters, state, x, training):
-    return x.reshape(len(x), -1), lambda dy: (dy.reshape(x.shape), {})
-
-
-FUNCTIONS = {
-    cnn.Conv2D: _conv2d,
-    cnn.Dense: _dense,
-    cnn.BatchNorm: _batch_norm,
-    cnn.ReLU: _relu,
-    cnn.Softmax: _softmax,
-    cnn.MaxPool2D: _max_pool2d,
-    cnn.AvgPool2D: _avg_pool2d,
-    cnn.GlobalAvgPool2D: _global_avg_pool2d,
-    cnn.Flatten: _flatten,
-}
