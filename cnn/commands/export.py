@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write the graph, then print what it takes and gives."""
     from ..files import write_whole
-    from ..formats.onnx import OPSET, to_onnx
+    from ..formats.onnx import to_onnx
     from ..model import Sequential
 
     check_outputs(options, [options.output], [options.model])
@@ -40,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
     proto = to_onnx(model, options.input_type)
     write_whole(options.output, proto.SerializeToString(deterministic=True))
     described = {entry.key: entry.value for entry in proto.metadata_props}
-    graph = f"{described['input']}; {described['output']}; opset {OPSET}"
+    opset = proto.opset_import[0].version
+    graph = f"{described['input']}; {described['output']}; opset {opset}"
     report(f"{shown(options.output)}: {graph}", options.output)
     return 0

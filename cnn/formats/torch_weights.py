@@ -18,6 +18,7 @@ from ..model import Sequential
 from .checkpoint import CheckpointError
 
 _NAMES = {"gamma": "weight", "beta": "bias"}
+_WITH_ARRAYS = (Conv2D, Dense, BatchNorm)
 _FLOATING = {"F16": "float16", "F32": "float32", "F64": "float64"}  # by safetensors' names
 
 
@@ -133,10 +134,11 @@ def _places(model: Sequential) -> dict[str, _Place]:
     flattened: Shape = ()  # shape of the images that a Flatten has turned into rows
     for position, (layer, output) in enumerate(zip(model.layers, model.output_shapes, strict=True)):
         arrays = {**layer.parameters, **layer.state}
-        if arrays and not isinstance(layer, (Conv2D, Dense, BatchNorm)):
+        if arrays and not isinstance(layer, _WITH_ARRAYS):
+            known = ", ".join(kind.__name__ for kind in _WITH_ARRAYS)
             raise ValueError(
-                f"model: got {type(layer).__name__} at position {position}, "
-                "expected Conv2D, Dense and BatchNorm to be the only layers with arrays"
+                f"model: got {type(layer).__name__} at position {position}, expected {known} "
+                "to be the only layers with arrays"
             )
         for name, array in arrays.items():
             place = _Place(array, (), tuple(array.shape))
