@@ -1,36 +1,12 @@
 // Softmax and cross-entropy of one row: for softmax.cu, and for dense_loss.cu, which has just
 // computed the row.
-//
-// The class Threads tells which threads share the columns of a row, all with the same arguments.
 #pragma once
 
-#include "dialect/lanes.cuh"
+#include "common/rows.cuh"
 
 struct Larger {  // may drop a NaN: the sum is NaN all the same
     template <typename V> __device__ V operator()(V a, V b) const { return a > b ? a : b; }
 };
-
-struct OfBlock {
-    static __device__ int index() { return threadIdx.x; }
-    static __device__ unsigned count() { return blockDim.x; }
-    template <class Op> static __device__ acc_t reduce(lanes_t value, Op op) {
-        return reduce_lanes<acc_t>(value, op);
-    }
-};
-struct OfWarp {
-    static __device__ int index() { return threadIdx.x % WARP; }
-    static __device__ unsigned count() { return WARP; }
-    template <class Op> static __device__ acc_t reduce(lanes_t value, Op op) {
-        return reduce_warp_lanes<acc_t>(value, op);
-    }
-};
-
-// Calls body(c, count) for LANES columns from c on at a time; the last call may have fewer.
-template <class Threads, class Body>
-__device__ __forceinline__ void for_columns(int C, const Body &body) {
-    for (int i = Threads::index(); i < C / LANES; i += Threads::count()) body(i * LANES, LANES);
-    if (LANES > 1 && C % LANES > 0) body(C - C % LANES, C % LANES);
-}
 
 // The exponentials exp(x - maximum) of a row, and their sum. A row of -inf alone gives NaN.
 template <class Threads> struct Exponentials {

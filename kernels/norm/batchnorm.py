@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from ..common.channels import Channels
 from ..common.reduce import Moments, accumulator
 from ..runtime import Array, Source, Target, checks
+from ..runtime.types import Shape
 
 _SOURCE = Source("norm/batchnorm.cu")
 
@@ -225,8 +226,10 @@ def batch_norm_backward(
     checks.shape("gamma", gamma, (C,), "one value per channel")
     if y is not None:
         checks.shape("y", y, x.shape, "the shape of x")
-    mean = _saved(target, "saved.mean", saved.mean, x, C)
-    inv_std = _saved(target, "saved.inv_std", saved.inv_std, x, C)
+    mean, inv_std = (
+        saved_statistic(target, f"saved.{name}", value, x.dtype, (C,), "one value per channel")
+        for name, value in (("mean", saved.mean), ("inv_std", saved.inv_std))
+    )
     out_dgamma = checks.result(target, "out_dgamma", out_dgamma, (C,), x.dtype)
     out_dbeta = checks.result(target, "out_dbeta", out_dbeta, (C,), x.dtype)
 
@@ -281,10 +284,13 @@ def _rows(x: Array) -> tuple[int, int]:
     return x.size // C if C else 0, C
 
 
-def _saved(target: Target, name: str, value: Array, x: Array, C: int) -> Array:
-    wide = accumulator(x.dtype)
+def saved_statistic(
+    target: Target, name: str, value: Array, dtype: Any, shape: Shape, meaning: str
+) -> Array:
+    """Return a statistic that was saved for the gradient by `dtype`, once it is known to be one."""
+    wide = accumulator(dtype)
     array = checks.of_type(target, name, value, wide, "f")
     if array.dtype != wide:
         raise TypeError(f"{name}: got {array.dtype}, expected {wide}")
-    checks.shape(name, array, (C,), "one value per channel")
+    checks.shape(name, array, shape, meaning)
     return array
