@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +66,8 @@ class Case:
         Sizes for finite differences, and for timing the host's part of a call.
     options : dict
         Arguments that are no arrays.
+    in_place : tuple of str
+        Arrays that it updates; the oracle returns them behind the results.
     results : int, optional
         How many of the results PyTorch gives, too; those behind are saved for the gradient.
     rounding : float
@@ -81,6 +83,9 @@ class Case:
         A faster function than the oracle, to be timed; of NumPy's or CuPy's arrays.
     called : callable, optional
         Calls the function with these arrays, where that takes others: tuples of some of them.
+    refused : list
+        What it refuses with a ValueError, beside what no function takes: arguments in place of the
+        first sizes', and how the message begins.
     row : str
         What the benchmark calls it.
     timed : dict
@@ -93,6 +98,7 @@ class Case:
     sizes: dict[str, Sizes]
     small: Sizes
     options: dict[str, Any] = field(default_factory=dict)
+    in_place: tuple[str, ...] = ()
     results: int | None = None
     rounding: float = 1
     gradients: tuple[str, ...] = ()
@@ -100,6 +106,7 @@ class Case:
     pytorch: Callable[..., Callable[[], Any]] | None = None
     numpy: Callable[..., Any] | None = None
     called: Callable[..., Any] | None = None
+    refused: Sequence[tuple[dict[str, Any], str]] = ()
     row: str = ""
     timed: dict[str, Sizes] = field(default_factory=dict)
 
@@ -111,7 +118,7 @@ class Case:
     def call(self, sizes: Sizes | None = None) -> Call:
         """Return a call on some sizes, or on the first."""
         chosen = next(iter(self.sizes.values())) if sizes is None else sizes
-        return Call(self.function, self.arrays(**chosen), self.options)
+        return Call(self.function, self.arrays(**chosen), self.options, self.in_place)
 
     def expected(self, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
         """Return what the oracle gives for arrays of any type."""
@@ -132,6 +139,11 @@ class Case:
 def _accumulator(dtype):
     """Return the type that sums of `dtype` are taken in."""
     return np.float64 if np.dtype(dtype) == np.float64 else np.float32
+
+
+def zeros(*shape, dtype=np.float32):
+    """Return an array of the wrong shape."""
+    return np.zeros(shape, dtype)
 
 
 def axes(lengths: int | tuple[int, ...]) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.cases.case import Case, axes
+from tests.cases.case import Case, axes, zeros
 from tests.lib import reference
 from tests.lib.support import normal
 
@@ -50,6 +50,7 @@ CASES = [
         gradients=("x",),
         pytorch=lambda torch, dy, y: lambda: torch.ops.aten.threshold_backward(dy, y, 0),
         numpy=lambda dy, y: np.where(y > 0, dy, 0),
+        refused=[({"y": zeros(5)}, r"y: got shape \(5,\), expected \(5, 15, 13, 9\)")],
         row="relu gradient",
         timed=TIMED,
     ),

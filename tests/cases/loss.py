@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.cases.case import Case, axes
+from tests.cases.case import Case, axes, zeros
 from tests.lib import reference
 from tests.lib.support import normal
 
@@ -47,6 +47,7 @@ CASES = [
         SMALL,
         functional=lambda F, x: F.softmax(x, -1),
         numpy=numpy_softmax,
+        refused=[({"x": zeros()}, r"x: got shape \(\), expected 1 dimension or more")],
         row="softmax",
         timed=TIMED,
     ),
@@ -61,6 +62,7 @@ CASES = [
             lambda: torch.ops.aten._softmax_backward_data(dy, y, -1, y.dtype)
         ),
         numpy=lambda dy, y: y * (dy - (dy * y).sum(axis=-1, keepdims=True)),
+        refused=[({"y": zeros(10, 300)}, r"y: got .*, expected \(300, 10\)")],
         row="softmax gradient",
         timed=TIMED,
     ),

@@ -1,11 +1,13 @@
 """Tests of bad input: the error names the argument, what came and what was expected."""
 
+import inspect
 import re
 
 import numpy as np
 import pytest
 
 import kernels
+from tests.cases import CASES
 from tests.lib.calls import ARGUMENTS, CALLS, C, F, H, N, W, X, Y
 from tests.lib.support import NARROW, host
 
@@ -131,26 +133,11 @@ def zeros(*shape, dtype=np.float32):
         ("global_avg_pool2d", {"x": zeros(N, C)}, "x: got shape .*, expected 4 dimensions"),
         ("global_avg_pool2d", {"x": zeros(N, 0, W, C)}, "x: got .*, expected images with pixels"),
         ("global_avg_pool2d_backward", {"dy": zeros(C, N)}, r"dy: got .*, expected \(5, 9\)"),
-        ("batch_norm", {"x": zeros(C)}, r"x: got shape \(9,\), expected 2 dimensions or more"),
-        ("batch_norm", {"gamma": zeros(8)}, r"gamma: got shape \(8,\), expected \(9,\)"),
-        ("batch_norm", {"beta": zeros(1, C)}, r"beta: got shape \(1, 9\), expected \(9,\)"),
-        ("batch_norm", {"running_mean": zeros(8)}, r"running_mean: got shape \(8,\), expected"),
-        ("batch_norm", {"running_var": zeros(8)}, r"running_var: got shape \(8,\), expected"),
-        ("batch_norm", {"momentum": 1.1}, "momentum: got 1.1, expected at least 0 and at most 1"),
-        ("batch_norm", {"momentum": -0.1}, "momentum: got -0.1, expected at least 0"),
-        ("batch_norm", {"eps": np.nan}, "eps: got nan, expected at least 0"),
-        ("batch_norm_backward", {"dy": zeros(1100, 8)}, r"dy: got .*, expected \(1100, 9\)"),
-        ("batch_norm_backward", {"y": zeros(1, C)}, r"y: got .*, expected \(1100, 9\)"),
-        ("batch_norm_backward", {"mean": zeros(8)}, r"saved.mean: got .*, expected \(9,\)"),
-        ("batch_norm_backward", {"inv_std": zeros(8)}, r"saved.inv_std: got .*, expected \(9,\)"),
         ("dense", {"x": zeros(300)}, r"x: got shape \(300,\), expected 2 dimensions \(N, in\)"),
         ("dense", {"x": zeros(30, 2, 35)}, r"x: got shape \(30, 2, 35\), expected 2 dimensions"),
         ("dense", {"w": zeros(70, 65)}, r"w: got shape \(70, 65\), expected \(70, 70\)"),
         ("dense", {"b": zeros(64)}, r"b: got shape \(64,\), expected \(65,\) "),
         ("dense_backward", {"dy": zeros(65, 300)}, r"dy: got .*, expected \(300, 65\)"),
-        ("relu_backward", {"y": zeros(N)}, r"y: got shape \(5,\), expected \(5, 15, 13, 9\)"),
-        ("softmax", {"x": zeros()}, r"x: got shape \(\), expected 1 dimension or more"),
-        ("softmax_backward", {"y": zeros(10, 300)}, r"y: got .*, expected \(300, 10\)"),
         ("softmax_cross_entropy", {"logits": zeros(300)}, "logits: got .*, expected 2 dimensions"),
         ("softmax_cross_entropy", {"labels": zeros(300, 10, dtype=int)}, "labels: got shape"),
         ("softmax_cross_entropy", {"labels": zeros(1, dtype=int)}, r"labels: .*expected \(300,\)"),
@@ -227,14 +214,30 @@ def test_parameters_of_a_wrong_type(target, name, changed, message):
 
 
 @pytest.mark.parametrize(
+    "name, changed, message",
+    [(name, *refused) for name, case in CASES.items() for refused in case.refused],
+)
+def test_what_the_table_says_is_refused(target, name, changed, message):
+    refuse(target, name, ValueError, f"^{message}", changed)
+
+
+def outs():
+    """Yield arguments that gradients of the table are written to: (name, argument, shape)."""
+    for name in CASES:
+        for argument in inspect.signature(getattr(kernels, name)).parameters:
+            if argument.startswith("out_d"):
+                forward = CALLS[name.removesuffix("_backward")]
+                yield name, argument, forward.arrays[argument.removeprefix("out_d")].shape
+
+
+@pytest.mark.parametrize(
     "name, out, shape",
     [
+        *outs(),
         ("conv2d_backward", "out_dw", CALLS["conv2d_backward"].arrays["w"].shape),
         ("conv2d_backward", "out_db", (F,)),
         ("dense_backward", "out_dw", CALLS["dense_backward"].arrays["w"].shape),
         ("dense_backward", "out_db", (65,)),
-        ("batch_norm_backward", "out_dgamma", (C,)),
-        ("batch_norm_backward", "out_dbeta", (C,)),
     ],
 )
 def test_results_are_written_only_where_they_fit(target, name, out, shape):
@@ -249,18 +252,22 @@ def test_results_are_written_only_where_they_fit(target, name, out, shape):
         CALLS[name]({**arguments, out: apart})
 
 
-@pytest.mark.parametrize("argument", sorted(SAVED))
+@pytest.mark.parametrize("name, argument", [pair for pair in ARGUMENTS if pair[1] in SAVED])
 @pytest.mark.parametrize("dtype", ["float64", *NARROW])
-def test_saved_statistics_are_not_cast(target, argument, dtype):
-    saved = CALLS["batch_norm_backward"].arrays[argument].astype(dtype)
+def test_saved_statistics_are_not_cast(target, name, argument, dtype):
+    saved = CALLS[name].arrays[argument].astype(dtype)
     message = f"^saved.{argument}: got {dtype}, expected float32$"
-    refuse(target, "batch_norm_backward", TypeError, message, {argument: saved})
+    refuse(target, name, TypeError, message, {argument: saved})
 
 
-def test_saved_must_come_from_batch_norm(target):
-    arrays = [target.array(zeros(3, C)), target.array(zeros(3, C)), target.array(zeros(C))]
-    with pytest.raises(TypeError, match="^saved: got NoneType, expected a BatchNormSaved"):
-        kernels.batch_norm_backward(*arrays, None)
+@pytest.mark.parametrize(
+    "name", sorted({name for name, argument in ARGUMENTS if argument in SAVED})
+)
+def test_saved_must_come_from_the_forward_function(target, name):
+    arguments = CALLS[name].arguments(target, np.float32)
+    others = {key: array for key, array in arguments.items() if key not in SAVED}
+    with pytest.raises(TypeError, match=r"^saved: got NoneType, expected a \w+Saved$"):
+        getattr(kernels, name)(**others, **CALLS[name].options, saved=None)
 
 
 def test_optional_arrays_may_be_none(target):

@@ -59,25 +59,10 @@ def test_equals_the_oracle(target, dtype, axes, C, training, relu, momentum, eps
     check(target, x, training=training, relu=relu, momentum=momentum, eps=eps)
 
 
-# A chunk of the statistics has 1024 rows on cpu and 128 on cuda.
-@pytest.mark.parametrize("rows", [3, 127, 128, 129, 1023, 1024, 1025, 3001])
-@pytest.mark.parametrize("C", [1, 9])
-def test_rows_around_a_chunk(target, dtype, rows, C):
-    check(target, normal(0, rows, C, dtype=dtype), training=True)
-
-
-def test_more_chunks_than_threads_merge_them(target, dtype):
-    check(target, normal(0, 257 * 128, 1, dtype=dtype), training=True)
-
-
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("C", support.CHANNELS)
 def test_channel_counts(target, dtype, C, training):
     check(target, normal(0, 4, 5, 7, C, dtype=dtype), training=training, relu=True)
-
-
-def test_a_channel_more_than_a_cuda_block_has_threads(target, dtype):
-    check(target, normal(0, 5, 257, dtype=dtype), training=True)
 
 
 def test_a_large_mean_survives(target):

@@ -57,8 +57,10 @@ def calls(N):
 def tabled(N):
     """Those of the table's functions: its arrays, then its options."""
     found = {}
-    for name in [name for name in CASES if hasattr(operators, name)]:
-        case = CASES[name]
+    for name, case in CASES.items():
+        forward = CASES[name.removesuffix("_backward")]
+        if not (forward.functional and hasattr(operators, name)):
+            continue
         arrays = case.call({**case.small, "N": N}).cast(np.float32).values()
         tensors = [torch.from_numpy(array).requires_grad_(not case.gradients) for array in arrays]
         found[name] = (*tensors, *case.options.values())
@@ -140,7 +142,11 @@ def of_table(name):
     return lambda *tensors: case.functional(kernels.torch, *tensors), tensors
 
 
-FUNCTIONS |= {name: of_table(name) for name in CASES if hasattr(kernels.torch, name)}
+FUNCTIONS |= {
+    name: of_table(name)
+    for name, case in CASES.items()
+    if case.functional and hasattr(kernels.torch, name)
+}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -23,11 +23,6 @@ OH, OW = 15, 7  # of a window of (2, 3)
 Y = (N, OH, OW, C)
 
 
-def batch_norm_backward(mean, inv_std, **arguments):
-    saved = kernels.BatchNormSaved(mean, inv_std, training=True)
-    return kernels.batch_norm_backward(saved=saved, **arguments)
-
-
 def conv2d_pool_and_gradients(x, w, b, dy, *, kernel=(2, 2)):
     """Call what a planned step does with a convolution, a pool and a ReLU; b may be None."""
     target, _ = checks.arrays(x=x)
@@ -90,7 +85,6 @@ def _planned():
 def _calls():
     x, w = normal(0, *X), normal(1, F, 3, 3, C)
     dy = normal(2, *Y)
-    channel = {name: abs(normal(3, C)) for name in ("gamma", "beta", "running_mean", "running_var")}
     flat_x, weight = normal(4, 300, 70), normal(5, 65, 70)
     logits, labels = normal(6, 300, 10), np.arange(300) % 10
     argmax = np.random.default_rng(7).integers(0, 6, Y, np.uint8)
@@ -121,20 +115,6 @@ def _calls():
         "global_avg_pool2d": Call(kernels.global_avg_pool2d, {"x": x}),
         "global_avg_pool2d_backward": Call(
             kernels.global_avg_pool2d_backward, {"dy": normal(13, N, C)}, {"x_shape": X}
-        ),
-        "batch_norm": Call(
-            kernels.batch_norm,
-            {"x": normal(14, 1100, C), **channel},
-            {"training": True},
-            in_place=("running_mean", "running_var"),
-        ),
-        "batch_norm_backward": Call(
-            batch_norm_backward,
-            {
-                **{name: normal(i, 1100, C) for i, name in enumerate(("dy", "x", "y"))},
-                **{name: abs(normal(3, C)) for name in ("gamma", "mean", "inv_std")},
-            },
-            {"relu": True},
         ),
         "dense": Call(kernels.dense, {"x": flat_x, "w": weight, "b": normal(15, 65)}),
         "dense_backward": Call(
