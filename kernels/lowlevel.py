@@ -4,6 +4,7 @@ Operations that do the work of several public ones, those of a training step, an
 types. `cnn` uses these and the public functions alone.
 """
 
+from .common.cast import cast
 from .common.geometry import Padding, Pads, Pair, Window, pair, sides, window
 from .common.reduce import Moments, accumulator
 from .conv.conv2d import forward_with_moments as conv2d_with_moments
@@ -71,6 +72,7 @@ __all__ = [
     "batch_norm_pool",
     "batch_norm_pool_backward",
     "batch_norm_relu",
+    "cast",
     "check_precision",
     "choose_target",
     "conv2d_gradients",

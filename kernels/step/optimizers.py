@@ -6,24 +6,40 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..runtime import Array, Target, as_array, checks
+from ..runtime import Array, as_array, checks
 from ..runtime.elementwise import Elementwise, Table
 
 
-def _step(name: str, outputs: str, operation: str, scalars: str) -> tuple[Elementwise, Elementwise]:
-    """Return an optimizer's kernel, and that for scaled gradients; see loss_scale.py."""
-    scaled = operation.replace("A(grad)", "A(grad) * unscale[0]")
-    return (
-        Elementwise(name, "T grad", outputs, operation, scalars, table=True),
-        Elementwise(
-            f"scaled_{name}",
-            "T grad, raw A unscale",
-            outputs,
-            f"if (unscale[0] != 0) {{ {scaled} }}",
-            scalars,
-            table=True,
-        ),
-    )
+def _step(
+    name: str, outputs: str, operation: str, scalars: str
+) -> dict[tuple[bool, bool], Elementwise]:
+    """Return an optimizer's kernels, by whether the gradient is scaled and whether it is narrow.
+
+    Scaled gradients: see loss_scale.py. With a narrow gradient the kernel also rounds the new
+    parameters to a copy of its type.
+    """
+    kernels = {}
+    for narrow in (False, True):
+        inputs = "G grad" if narrow else "T grad"
+        written = f"{outputs}, G copy" if narrow else outputs
+        body = f"{operation} copy = G(param);" if narrow else operation
+        types: dict[str, Any] = {"G": "float16"} if narrow else {}
+        for scaled in (False, True):
+            made = Elementwise(
+                f"{'scaled_' * scaled}{'narrow_' * narrow}{name}",
+                f"{inputs}, raw A unscale" if scaled else inputs,
+                written,
+                _unscaled(body) if scaled else body,
+                scalars,
+                table=True,
+                **types,
+            )
+            kernels[scaled, narrow] = made
+    return kernels
+
+
+def _unscaled(operation: str) -> str:
+    return f"if (unscale[0] != 0) {{ {operation.replace('A(grad)', 'A(grad) * unscale[0]')} }}"
 
 
 _SGD = _step(
@@ -117,17 +133,18 @@ def sgd_update(
     grad: Array,
     velocity: Array | None,
     unscale: Array | None = None,
+    copy: Array | None = None,
 ) -> None:
     """Take one step with the numbers of `sgd_scalars`; velocity is needed with momentum.
 
     If `unscale` (1,) is given, grad is multiplied by it; 0 skips the step. Its value is read on the
-    device, not on the host.
+    device, not on the host. If `copy`, of grad's dtype, is given, the new param is written there,
+    too.
     """
     state = {} if velocity is None else {"velocity": velocity}
-    param, grad, *moving = _updated(param, grad, **state)
-    target, _ = as_array("param", param)
+    param, grad, *moving = _updated(param, grad, copy, **state)
     kernels = _SGD_MOMENTUM if moving else _SGD
-    _launch(kernels, target, grad, unscale, *_as_arguments(scalars), *moving, param)
+    _launch(kernels, grad, unscale, copy, *_as_arguments(scalars), *moving, param)
 
 
 def adam_step(
@@ -204,43 +221,53 @@ def adam_update(
     m: Array,
     v: Array,
     unscale: Array | None = None,
+    copy: Array | None = None,
 ) -> None:
-    """Take one step with the numbers of `adam_scalars`; `unscale` is as in `sgd_update`."""
-    param, grad, m, v = _updated(param, grad, m=m, v=v)
-    target, _ = as_array("param", param)
-    _launch(_ADAM, target, grad, unscale, *_as_arguments(scalars), m, v, param)
+    """Take one step with the numbers of `adam_scalars`; see `sgd_update` for the others."""
+    param, grad, m, v = _updated(param, grad, copy, m=m, v=v)
+    _launch(_ADAM, grad, unscale, copy, *_as_arguments(scalars), m, v, param)
 
 
 def average_update(scalars: Scalars, average: Array, value: Array) -> None:
     """Move an average towards a value, in place, by a share of the way, up to 1."""
-    average, value = _updated(average, value)
+    average, value = _updated(average, value, None)
     target, _ = as_array("average", average)
     _EMA(target, average.dtype, value, *_as_arguments(scalars), average)
 
 
 def _launch(
-    kernels: tuple[Elementwise, Elementwise],
-    target: Target,
+    kernels: dict[tuple[bool, bool], Elementwise],
     grad: Array,
     unscale: Array | None,
+    copy: Array | None,
     *arguments: Any,
 ) -> None:
-    plain, scaled = kernels
-    if unscale is None:
-        plain(target, grad.dtype, grad, *arguments)
+    param = arguments[-1]
+    target, _ = as_array("param", param)
+    kernel = kernels[unscale is not None, copy is not None]
+    factor = () if unscale is None else (unscale,)
+    if copy is None:
+        kernel(target, param.dtype, grad, *factor, *arguments)
     else:
-        scaled(target, grad.dtype, grad, unscale, *arguments)
+        kernel(target, param.dtype, grad, *factor, *arguments, copy, G=copy.dtype)
 
 
 def _as_arguments(scalars: Scalars) -> tuple[Any, ...]:
     return (scalars,) if isinstance(scalars, Table) else scalars
 
 
-def _updated(param: Array, grad: Array, **state: Array) -> list[Array]:
-    """Check param and its state, which are updated in place, and grad; return them contiguous."""
-    for name, array in {"param": param, **state}.items():
+def _updated(param: Array, grad: Array, copy: Array | None, **state: Array) -> list[Array]:
+    """Check param, state and copy, which are updated in place, and grad; return them contiguous."""
+    written = {"param": param, **state} | ({} if copy is None else {"copy": copy})
+    for name, array in written.items():
         checks.in_place(name, array)
-    _, taken = checks.arrays(param=param, grad=grad, **state)
+    if copy is None:
+        _, taken = checks.arrays(param=param, grad=grad, **state)
+    else:
+        _, (param, *slots) = checks.arrays(param=param, **state)
+        _, (grad, copy) = checks.arrays(grad=grad, copy=copy)
+        checks.shape("copy", copy, param.shape, "the shape of param")
+        taken = [param, grad, *slots]
     for name, array in zip(("grad", *state), taken[1:], strict=True):
         checks.shape(name, array, taken[0].shape, "the shape of param")
     return taken

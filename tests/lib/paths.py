@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import kernels
+from kernels.common.cast import cast
 from kernels.common.geometry import window
 from kernels.conv import conv2d_pool, winograd
 from kernels.conv.conv2d import forward_with_moments
@@ -175,6 +176,10 @@ def elementwise(target):
                 update(scalars, flat, grad, *arrays)
                 unscale = loss_scale.update(grad, state, interval=1)
                 update(scalars, flat, grad, *arrays, unscale)
+                if "float16" in target.dtypes:
+                    narrow, copy = (cast(array, "float16") for array in (grad, flat))
+                    update(scalars, flat, narrow, *arrays, copy=copy)
+                    update(scalars, flat, narrow, *arrays, unscale, copy)
         for scalars in (tables[1], (1,)):
             average_update(scalars, average, flat)
         loss_scale.scale_gradient(grad, state)
