@@ -38,11 +38,14 @@ class Optimizer(ABC):
         gradients: Array,
         factor: float = 1.0,
         unscale: Array | None = None,
+        copy: Array | None = None,
     ) -> None:
         """Update `parameters` in place with the learning rate lr * factor; see `update`."""
         self.begin(parameters)
         self.steps += 1
-        self.update(parameters, gradients, self.scalars(self.steps, factor), unscale)
+        options = {} if copy is None else {"copy": copy}  # an optimizer of the user's may lack it
+        scalars = self.scalars(self.steps, factor)
+        self.update(parameters, gradients, scalars, unscale, **options)
 
     def begin(self, parameters: Array) -> None:
         """Allocate missing arrays of the state, filled with zeros."""
@@ -66,11 +69,13 @@ class Optimizer(ABC):
         gradients: Array,
         scalars: Scalars,
         unscale: Array | None = None,
+        copy: Array | None = None,
     ) -> None:
         """Launch the update of `parameters`, with the scalars of one step or a table of them.
 
-        Gradients are multiplied by `unscale`, an array (1,), if it is given; 0 skips the step.
-        `begin` must have been called.
+        Gradients are multiplied by `unscale`, an array (1,), if it is given; 0 skips the step. With
+        a `copy`, of the gradients' narrower dtype, the parameters are written there, too. `begin`
+        must have been called.
         """
 
 
@@ -104,10 +109,11 @@ class SGD(Optimizer):
         gradients: Array,
         scalars: Scalars,
         unscale: Array | None = None,
+        copy: Array | None = None,
     ) -> None:
         """Launch the update, by the scalars of one step or a table of them."""
         velocity = self.state["velocity"] if self.momentum else None
-        sgd_update(scalars, parameters, gradients, velocity, unscale)
+        sgd_update(scalars, parameters, gradients, velocity, unscale, copy)
 
 
 @dataclass
@@ -144,9 +150,11 @@ class Adam(Optimizer):
         gradients: Array,
         scalars: Scalars,
         unscale: Array | None = None,
+        copy: Array | None = None,
     ) -> None:
         """Launch the update, by the scalars of one step or a table of them."""
-        adam_update(scalars, parameters, gradients, self.state["m"], self.state["v"], unscale)
+        m, v = self.state["m"], self.state["v"]
+        adam_update(scalars, parameters, gradients, m, v, unscale, copy)
 
 
 @dataclass

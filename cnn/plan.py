@@ -18,6 +18,7 @@ from kernels.lowlevel import (
     Rehearsal,
     Table,
     accumulator,
+    cast,
     count_batch,
     gather_batch,
     precision,
@@ -100,7 +101,9 @@ class Plan:
         self.progress = Progress(target.zeros((3,), np.int64), target.zeros((2,), np.float64))
         self.arena = Arena(target)
         self._order = target.zeros((len(labels),), np.int64)
-        self._layers = fuse(training.model, training.loss)
+        # A gradient must be scaled before it is narrow: the loss then has a launch of its own.
+        scaled = training.narrow is not None and training.loss_scale is not None
+        self._layers = fuse(training.network, None if scaled else training.loss)
         self._recordings: dict[int, tuple[Recording, Recording]] = {}
         self._many: dict[tuple[int, int], Launch] = {}  # by rows and steps
         self._drawing: list[Layer] = []
@@ -224,10 +227,10 @@ class Plan:
         self, rows: int, check: Callable[[], None], forward: Recording, backward: Recording
     ) -> None:
         """Run a step's Python code; `forward` records it up to the loss, `backward` the rest."""
-        training, model = self._training, self._training.model
+        training, network = self._training, self._training.network
         layers = {id(layer): layer for layer in self._every_layer()}
         before = {key: dict(vars(layer)) for key, layer in layers.items()}
-        with precision(training.precision), forward:
+        with precision(training.rounding), forward:
             x, labels = self._batch(rows)
             dy = self._loss_gradient(x, labels)
         self._drawing = [
@@ -237,22 +240,24 @@ class Plan:
             before[id(layer)]["draws"] = layer.draws
         check()
         trained = [index for index, layer in enumerate(self._layers) if layer.parameters]
-        with precision(training.precision), backward:
+        with precision(training.rounding), backward:
             scale_gradient(dy, training.loss_scale)
+            dy = cast(dy, network.dtype)
             for layer in reversed(self._layers[min(trained, default=len(self._layers)) :]):
                 dy = layer.backward(dy)
                 # Drop what forward kept: the remaining layers reuse its memory.
                 restore(layer, before[id(layer)])
-            buffers = model.parameter_buffer, model.gradient_buffer
-            unscale = update_loss_scale(model.gradient_buffer, training.loss_scale)
-            training.optimizer.update(*buffers, self._rates, unscale)
+            weights, gradients = training.model.parameter_buffer, network.gradient_buffer
+            unscale = update_loss_scale(gradients, training.loss_scale)
+            copies = () if training.narrow is None else (network.parameter_buffer,)
+            training.optimizer.update(weights, gradients, self._rates, unscale, *copies)
             if training.ema is not None:
-                training.ema.move(model.parameter_buffer, self._shares)
+                training.ema.move(weights, self._shares)
         for key, layer in layers.items():
             restore(layer, before[key])
 
     def _every_layer(self) -> list[Layer]:
-        return [*self._training.model.layers, *self._layers]
+        return [*self._training.network.layers, *self._layers]
 
     def _state(self) -> list[Array]:
         """Return all arrays that a step may change; allocate those that the first step would.
@@ -261,7 +266,9 @@ class Plan:
         """
         training, model = self._training, self._training.model
         training.optimizer.begin(model.parameter_buffer)
-        arrays = [model.parameter_buffer, model.gradient_buffer, *self.progress]
+        arrays = [model.parameter_buffer, training.network.gradient_buffer, *self.progress]
+        if training.narrow is not None:
+            arrays.append(training.narrow.parameter_buffer)
         arrays += [*model.state.values(), *training.optimizer.state.values()]
         if training.ema is not None:
             training.ema.begin(model.parameter_buffer)
@@ -278,7 +285,7 @@ class Plan:
 
     def _batch(self, rows: int) -> tuple[Array, Array]:
         """Return the next images, as the model takes them, and their labels."""
-        model = self._training.model
+        model = self._training.network
         scaled = self._images.dtype.kind == "u"  # floating images are taken as they are
         return gather_batch(
             self._target,
@@ -302,6 +309,7 @@ class Plan:
             if isinstance(layer, DenseLoss):
                 return layer.loss_gradient(x, labels, self.progress)
             x = layer.forward(x, training=True)
+        x = cast(x, self._training.model.dtype)
         loss, dy = self._training.loss(x, labels)
         count_batch(self._target, loss, x, labels, self.progress)
         return dy

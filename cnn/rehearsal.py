@@ -54,14 +54,15 @@ def _sizes(images: int, batch_size: int) -> list[int]:
 
 def _rehearse_step(training: Training, images: Array, rows: int, rehearsal: Rehearsal) -> None:
     """Run a step layer by layer, without the parts that are not recordable."""
-    model, augment, empty = training.model, training.augment, training.model.target.empty
-    with unchanged(model.layers), precision(training.precision), rehearsal:
+    network, augment, empty = training.network, training.augment, training.model.target.empty
+    with unchanged(network.layers), precision(training.rounding), rehearsal:
         batch = empty((rows, *images.shape[1:]), images.dtype)
         if augment is not None and recordable(augment):
             augment(batch, seed=training.seed, offset=0)
         # NumPy or CuPy casts floating images; no kernel of this package does.
         is_uint8 = batch.dtype.kind == "u"
-        x = model.prepare(batch) if is_uint8 else empty((rows, *model.input_shape), model.dtype)
+        shape = (rows, *network.input_shape)
+        x = network.prepare(batch) if is_uint8 else empty(shape, network.dtype)
         take_step(_recordable_only(training), x, empty((rows,), np.int64), 1.0, lambda loss: None)
 
 
@@ -81,14 +82,14 @@ def _recordable_only(training: Training) -> Training:
 
     Its counters are its own.
     """
-    model = training.model
+    model, network = training.model, training.network
     shapes = [model.input_shape, *model.output_shapes]
     layers = [
-        layer if recordable(layer) else _Blank(model, *shapes[position : position + 2])
-        for position, layer in enumerate(model.layers)
+        layer if recordable(layer) else _Blank(network, *shapes[position : position + 2])
+        for position, layer in enumerate(network.layers)
     ]
     other = copy.copy(training)
-    other.model = model.with_layers(layers)
+    other.network = network.with_layers(layers)
     if not recordable(training.loss):
         other.loss = _blank_loss(model)
     idle: Any = _Idle()
@@ -127,5 +128,5 @@ def _blank_loss(network: Network) -> Loss:
 class _Idle:
     """An optimizer that does nothing."""
 
-    def step(self, *arguments: Any) -> None:
+    def step(self, *arguments: Any, **options: Any) -> None:
         """Leave the parameters as they are."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kernels.lowlevel import Array, scale_gradient, update_loss_scale
+from kernels.lowlevel import Array, cast, scale_gradient, update_loss_scale
 
 from .training import Training
 
@@ -19,7 +19,7 @@ def take_step(
     training : Training
         Its model, optimizer and average change in place; the caller updates its counters.
     x : array (N, ...)
-        What `Network.prepare` returns.
+        What `prepare` of the training's network returns.
     labels : array (N,)
         Of int64.
     factor : float
@@ -27,14 +27,18 @@ def take_step(
     check : callable
         Called with the loss, before the weights change.
     """
-    model = training.model
-    loss, dy = training.loss(model.forward(x, training=True), labels)
+    model, network = training.model, training.network
+    outputs = cast(network.forward(x, training=True), model.dtype)
+    loss, dy = training.loss(outputs, labels)
     check(loss)
     scale_gradient(dy, training.loss_scale)
-    model.backward(dy)
-    unscale = update_loss_scale(model.gradient_buffer, training.loss_scale)
-    scaled = () if unscale is None else (unscale,)  # users' optimizers may lack the parameter
-    training.optimizer.step(model.parameter_buffer, model.gradient_buffer, factor, *scaled)
+    network.backward(cast(dy, network.dtype))
+    unscale = update_loss_scale(network.gradient_buffer, training.loss_scale)
+    # An optimizer of the user's may lack these parameters: it gets them only where needed.
+    options = {} if unscale is None else {"unscale": unscale}
+    if training.narrow is not None:
+        options["copy"] = network.parameter_buffer
+    training.optimizer.step(model.parameter_buffer, network.gradient_buffer, factor, **options)
     if training.ema is not None:
         training.ema.update(model.parameter_buffer)
     return loss

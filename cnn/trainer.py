@@ -50,9 +50,11 @@ class Trainer(Training):
         Changes each batch of training images at random.
     precision : {"fp32", "tf32", "bf16", "fp16"}
         Precision of matrix products and convolutions in training steps; all but "fp32" need a
-        float32 model and a GPU that has them, see `kernels.lowlevel.precision`. Parameters, sums
-        and everything else stay float32. With "fp16", gradients are scaled, and steps whose
-        gradients overflow are skipped.
+        float32 model and a GPU that has them, see `kernels.lowlevel.precision`. Parameters and sums
+        stay float32. With "bf16" and "fp16", activations and gradients have that type, and products
+        take rounded copies of the weights; with a `BatchNorm`, or a layer, loss or optimizer of
+        your own, only the factors of products are rounded. With "fp16", gradients are scaled, and
+        steps whose gradients overflow are skipped.
     seed : int
         Seeds the order of the images and the augmentation; in [0, 2**64).
     ema : EMA, optional
@@ -169,6 +171,8 @@ class Trainer(Training):
         bar = Bar(epochs * len(dataset), course.done * len(dataset), enabled=progress)
         # The model holds the weights here, and the moving average outside `fit`.
         with target.on(), bar, self._swapped_average():
+            if self.narrow is not None:
+                self.narrow.refresh()  # weights and statistics may have changed since
             while not course.finished:
                 start = time.perf_counter()
                 loss, rate = self._epoch(images, labels, course, plan, steps_per_replay, bar)
@@ -258,7 +262,7 @@ class Trainer(Training):
             factor = self._factor(first + steps[-1], course)
             with self.model.lock, self._counted_time():
                 if plan is None:
-                    with precision(self.precision):
+                    with precision(self.rounding):
                         self._step(images, labels, chosen, factor)
                 elif len(steps) > 1:
                     plan.replay_many(batch_size, len(steps))
@@ -286,7 +290,7 @@ class Trainer(Training):
         batch = images[chosen]
         if self.augment is not None:
             batch = self.augment(batch, seed=self.seed, offset=step)
-        return self.model.prepare(batch)
+        return self.network.prepare(batch)
 
     def _check_on_cpu(self, loss: Array, images: Array, chosen: Array) -> None:
         """Check the loss of the current step, except on a GPU, where reading it waits."""
@@ -296,8 +300,8 @@ class Trainer(Training):
     def _check(self, loss: Array, images: Array, chosen: Array, step: int) -> None:
         """Raise TrainingDivergedError if the loss of a step, counted from 0, is not finite."""
         if not math.isfinite(loss):
-            with precision(self.precision):
-                found = origin(self.model, self._batch(images, chosen, step))
+            with precision(self.rounding):
+                found = origin(self.network, self._batch(images, chosen, step))
             last = None if self.run is None else self.run.latest
             raise TrainingDivergedError(float(loss), step + 1, found, last)
 

@@ -14,6 +14,7 @@ from .ema import EMA
 from .evaluation import default_loss
 from .losses import Loss
 from .model import Sequential
+from .narrow import NarrowNetwork, network_of_steps
 from .optimizers import Optimizer
 from .schedules import Constant, Schedule
 
@@ -90,6 +91,8 @@ class Training:
         Numbers of images and batches trained on so far.
     course : Course or None
         The last `fit`.
+    network : Network
+        What the steps run: the model, or its copy in the type of `precision`; see narrow.py.
     loss_scale : array (3,) or None
         With "fp16", the state of the loss scale, on the device; see `lowlevel.new_loss_scale`.
     loss_sum : array ()
@@ -117,6 +120,7 @@ class Training:
         self.schedule: Schedule = checks.function("schedule", schedule)
         self.augment = None if augment is None else checks.function("augment", augment)
         self.precision = precision
+        self.network = network_of_steps(self.model, precision, self.loss, self.optimizer)
         self.seed = checks.word("seed", seed)
         self.ema: EMA | None = None if ema is None else checks.instance("ema", ema, EMA)
         self.history: list[dict[str, Any]] = []
@@ -128,6 +132,16 @@ class Training:
         self.loss_scale = new_loss_scale(model.target, model.dtype) if scaled else None
         self.loss_sum: Array = None
         self.loss_count = 0
+
+    @property
+    def rounding(self) -> str:
+        """Precision that products of float32 arrays are rounded to: "fp32" in a narrow network."""
+        return self.precision if self.narrow is None else "fp32"
+
+    @property
+    def narrow(self) -> NarrowNetwork | None:
+        """The network of the steps, if it is a narrow one."""
+        return self.network if isinstance(self.network, NarrowNetwork) else None
 
     @property
     def running_loss(self) -> float:

@@ -58,7 +58,7 @@ class _Body:
     rate: int
 
 
-#: FP32 without tensor cores (gemm_fma.cuh): 8 x 8 outputs per lane, 4 x 12 for 24 columns, or fewer.
+#: FP32 without tensor cores (gemm_fma.cuh): 8 x 8 outputs per lane, 4 x 12 for 24 columns, or less.
 _FMA = _Body(
     (
         Tile(128, 64, 16, 64, 32, 3),

@@ -26,10 +26,16 @@ from .gpus import GPUS, Gpu
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = REPOSITORY / "bench" / "results"
-STEPS = [(network, batch) for network in ("speedrun", "batch-norm") for batch in (128, 512)]
+STEPS = [
+    (network, batch, precision)
+    for network, precision in (("speedrun", "fp32"), ("speedrun", "bf16"), ("batch-norm", "fp32"))
+    for batch in (128, 512)
+]
 
 #: The rows of the steps, and how a row's name tells which.
-STEP = re.compile(r"training step: (?P<network>[\w-]+), batch (?P<batch>\d+)")
+STEP = re.compile(
+    r"training step: (?P<network>[\w-]+), batch (?P<batch>\d+)(, (?P<precision>\w+))?"
+)
 
 #: What the results call the figures of a launch, of all its blocks and of that with the least.
 FIGURES = {"all": "figures", "least": "least"}
@@ -80,10 +86,12 @@ def profile(options: argparse.Namespace) -> None:
 
 
 def _rows(options: argparse.Namespace, gpu: Gpu) -> Iterator[dict[str, Any]]:
-    for network, batch in STEPS:
+    for network, batch, precision in STEPS:
         name = f"training step: {network}, batch {batch}"
-        if options.only in name and batch <= options.batch:
-            yield described(name, counted_step(network, batch), gpu, {})
+        name += "" if precision == "fp32" else f", {precision}"
+        able = precision == "fp32" or precision in gpu.tensor
+        if options.only in name and batch <= options.batch and able:
+            yield described(name, counted_step(network, batch, precision), gpu, {})
     for name, counted, scaled in counted_kernels(options):
         yield described(name, counted, gpu, scaled)
 
@@ -108,7 +116,7 @@ def counted_kernels(options: argparse.Namespace) -> Iterator[tuple[str, Any, dic
         yield row.name, counted, changed
 
 
-def counted_step(network: str, batch: int) -> dict[str, Any]:
+def counted_step(network: str, batch: int, precision: str = "fp32") -> dict[str, Any]:
     """Count a planned step of training: the second, which replays what the first recorded."""
     counts: list[dict[str, Any]] = []
 
@@ -117,12 +125,16 @@ def counted_step(network: str, batch: int) -> dict[str, Any]:
             step()
         counts.append(counted)
 
-    planned_steps(network, batch, 2, counting)
+    planned_steps(network, batch, 2, counting, precision)
     return counts[1]
 
 
 def planned_steps(
-    network: str, batch: int, count: int, around: Callable[[Callable[[], None]], None]
+    network: str,
+    batch: int,
+    count: int,
+    around: Callable[[Callable[[], None]], None],
+    precision: str = "fp32",
 ) -> None:
     """Train for some steps, each of which `around` is to call; the first one records the others."""
     import cnn
@@ -137,6 +149,7 @@ def planned_steps(
         recipe.loss,
         recipe.schedule,
         recipe.augment,
+        precision,
         seed=0,
         ema=recipe.average(),
     )

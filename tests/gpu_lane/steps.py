@@ -24,9 +24,11 @@ class Steps:
         Images a step.
     count : int
         Steps, at most.
+    precision : str
+        As `cnn.Trainer` takes it.
     """
 
-    def __init__(self, network: str, batch: int, count: int) -> None:
+    def __init__(self, network: str, batch: int, count: int, precision: str = "fp32") -> None:
         recipe = NETWORKS[network]
         self._trainer = cnn.Trainer(
             cnn.Sequential(recipe.layers(), INPUT_SHAPE, device="cuda", seed=0),
@@ -34,6 +36,7 @@ class Steps:
             recipe.loss,
             recipe.schedule,
             recipe.augment,
+            precision,
             seed=0,
             ema=recipe.average(),
         )
@@ -43,6 +46,8 @@ class Steps:
         self._target = self._trainer.model.target
         self._count, self._batch = count, batch
         self._order = self._target.array(np.arange(len(labels)))
+        if self._trainer.narrow is not None:
+            self._trainer.narrow.refresh()
         self.plan = Plan(self._trainer, *map(self._target.array, (images, labels)), count)
         self.rewind()
 

@@ -74,12 +74,12 @@ class Timing:
         """Time a row of the profile: a step, or a call of the benchmark."""
         step = STEP.fullmatch(row["row"])
         if step:
-            self._step(row, step["network"], int(step["batch"]))
+            self._step(row, step["network"], int(step["batch"]), step["precision"] or "fp32")
         else:
             self._call(row)
 
-    def _step(self, row: dict[str, Any], network: str, batch: int) -> None:
-        training = steps.Steps(network, batch, 1 + self._repeat)
+    def _step(self, row: dict[str, Any], network: str, batch: int, precision: str) -> None:
+        training = steps.Steps(network, batch, 1 + self._repeat, precision)
         seen: list[Launch] = []
         with launches.each(lambda launch: _done(launch, seen)):
             training.record()
