@@ -141,7 +141,7 @@ class Plan:
         self.progress.totals[...] = 0
 
     def step(self, rows: int, check: Callable[[], None] = lambda: None) -> None:
-        """Train on the next `rows` images of the order.
+        """Train on the next `rows` images of the epoch.
 
         Parameters
         ----------

@@ -119,7 +119,7 @@ def test_steps_beyond_the_order_or_the_schedule_are_refused(target):
     plan = a_plan(pair(target)[0], noise(9), steps=3)
     plan.step(4)
     for rows in (6, 0):
-        with pytest.raises(ValueError, match=f"rows: got {rows}, expected 1 to 5, what the order"):
+        with pytest.raises(ValueError, match=f"rows: got {rows}, expected 1 to 5, what the epoch"):
             plan.step(rows)
     plan.step(4)
     plan.step(1)
