@@ -8,6 +8,7 @@ from ..runtime import Array, Source, Target
 from .channels import Channels
 
 _SOURCE = Source("common/reduce.cu")
+_COLUMN_SUM = Source("common/column_sum.cu")
 
 
 class Moments(NamedTuple):
@@ -42,13 +43,13 @@ def column_sum(target: Target, x: Array, y: Array) -> None:
     whole = count == 1 and wide == x.dtype  # then no second pass is needed
     partial = y if whole else target.empty((count, C), wide)
     channels = Channels(target, C, x.dtype, x, partial)
-    kernel = _SOURCE.kernel("column_sum", target, x.dtype, **channels.constants)
+    kernel = _COLUMN_SUM.kernel("column_sum", target, x.dtype, **channels.constants)
     grid = channels.chunk_grid(count)
     kernel(grid, target.threads, x, partial, rows, C, rows_per_chunk)
     if whole:
         return
     channels = Channels(target, C, wide, partial, y)
-    kernel = _SOURCE.kernel("sum_chunks", target, x.dtype, **channels.constants)
+    kernel = _COLUMN_SUM.kernel("sum_chunks", target, x.dtype, **channels.constants)
     kernel(channels.chunk_grid(1), target.threads, partial, y, count, C)
 
 
@@ -61,13 +62,6 @@ def sum_partials(target: Target, partial: Array, dtype: Any, out: Array | None =
     kernel = _SOURCE.kernel("sum_partials", target, dtype)
     kernel(target.stride_grid(y.size), target.threads, partial, y, y.size, partial.shape[0])
     return y
-
-
-def sum_columns(target: Target, partial: Array, y: Array) -> None:
-    """Write the sum of partial (splits, rows, columns) over its first axis, transposed, to y."""
-    splits, rows, columns = partial.shape
-    kernel = _SOURCE.kernel("sum_columns", target, y.dtype)
-    kernel(target.stride_grid(y.size), target.threads, partial, y, rows, columns, splits)
 
 
 def accumulator(dtype: Any) -> str:

@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 from ..common.geometry import Lattice, Padding, Pair, Window, window
-from ..common.reduce import Moments, accumulator, column_sum, sum_columns
+from ..common.reduce import Moments, accumulator, column_sum
 from ..gemm import gemm
 from ..gemm.gradients import Rectified, past_relu, sum_gradients
 from ..runtime import Array, Source, Target, checks
@@ -218,10 +218,7 @@ def _filter_gradient(
     launch = gemm.product(SOURCE, "conv2d_filter_gradient", target, x.dtype, work, vectors=vectors)
     partial = target.empty((work.splits, M, s.F), accumulator(x.dtype))
     launch(dy, x, partial, g, rows, s.C, s.F, groups, bias, work.splits, work.share)
-    if target.in_lanes:
-        sum_columns(target, partial, dw)
-    else:
-        sum_gradients(target, partial, dw, db, s.F)
+    sum_gradients(target, partial, dw, db, s.F)
 
 
 def _input_gradient(

@@ -131,10 +131,14 @@ def rectified(y: Array, argmax: Array, window: Window, pool: Pool) -> Rectified:
 def _unpooled(target: Target, dy: Array, past: Rectified) -> Array:
     """Return the gradient (N, OH, OW, F) of the pool's input, for the gradient dy of y."""
     dz = target.empty(past.shape, dy.dtype)
-    count = dy.size // dy.shape[3] * -(-dy.shape[3] // 4)
-    kernel = _UNPOOL.kernel("unpool", target, dy.dtype)
     y, argmax, pooling = past
-    kernel(target.stride_grid(count), target.threads, dy, y, argmax, dz, pooling, count)
+    assert argmax is not None and pooling is not None
+    aligned = all(target.address(a) % (4 * a.itemsize) == 0 for a in (dy, y, argmax))
+    width = 4 if aligned and pooling.F % 4 == 0 else 1
+    count = dy.size // width
+    kernel = _UNPOOL.kernel("unpool", target, dy.dtype)
+    arrays = (dy, y, argmax, dz)
+    kernel(target.stride_grid(count), target.threads, *arrays, pooling, count, width)
     return dz
 
 

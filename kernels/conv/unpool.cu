@@ -2,22 +2,27 @@
 //
 // shapes   dy, y, argmax (N, PH, PW, F); dz (N, OH, OW, F); a window has KH x KW pixels
 // bytes    all once
-// geometry any grid; `count` items of a window by four channels
+// geometry any grid; a thread takes `width` channels of a window, 4 or 1
 #include "pooling/unpool.cuh"
 
-KERNEL unpool(const T *__restrict__ dy, const T *__restrict__ y, const uint8 *__restrict__ argmax,
-              T *__restrict__ dz, Pooling pooling, int64 count) {
-    const int quads = ceil_div(pooling.F, 4);
+template <int V>
+__device__ void unpool_all(const T *dy, const T *y, const uint8 *argmax, T *dz,
+                           const Pooling &pooling, int64 count) {
     GRID_STRIDE(item, count) {
-        const int64 window = item / quads;
-        const int f = int(item - window * quads) * 4, channels = pooling.F - f;
-        const int64 from = window * pooling.F + f;
-        acc_t gradient[4], output[4];
-        int tap[4];
-        load_row(gradient, dy + from, channels);
-        load_row(output, y + from, channels);
-        load_row(tap, argmax + from, channels);
-        UNROLL for (int i = 0; i < 4; ++i) if (output[i] <= 0) tap[i] = -1;
-        unpool_window(dz, pooling, place(window, pooling.PH, pooling.PW), f, gradient, tap);
+        acc_t gradient[V], output[V];
+        int tap[V];
+        load_vector(gradient, dy + item * V);
+        load_vector(output, y + item * V);
+        load_vector(tap, argmax + item * V);
+        UNROLL for (int i = 0; i < V; ++i) if (output[i] <= 0) tap[i] = -1;
+        unpool_window(dz, pooling, item * V, gradient, tap);
     }
+}
+
+KERNEL unpool(const T *__restrict__ dy, const T *__restrict__ y, const uint8 *__restrict__ argmax,
+              T *__restrict__ dz, Pooling pooling, int64 count, int width) {
+    if (width == 4)
+        unpool_all<4>(dy, y, argmax, dz, pooling, count);
+    else
+        unpool_all<1>(dy, y, argmax, dz, pooling, count);
 }

@@ -50,9 +50,10 @@ __device__ inline void load_vector(V (&value)[N], const E *from) {
     const Vector<E, N> row = *reinterpret_cast<const Vector<E, N> *>(from);
     for (int i = 0; i < N; ++i) value[i] = V(row.value[i]);
 }
-template <int N, typename E> __device__ inline void store_vector(E *to, const E (&value)[N]) {
+template <int N, typename E, typename V>
+__device__ inline void store_vector(E *to, const V (&value)[N]) {
     Vector<E, N> row;
-    for (int i = 0; i < N; ++i) row.value[i] = value[i];
+    for (int i = 0; i < N; ++i) row.value[i] = E(value[i]);
     *reinterpret_cast<Vector<E, N> *>(to) = row;
 }
 // The first `count` of N neighbours, at any address; load_row sets the others to zero.
@@ -63,14 +64,9 @@ __device__ inline void load_row(V (&value)[N], const E *from, int count) {
 }
 template <typename E, typename V, int N>
 __device__ inline void store_row(E *to, const V (&value)[N], int count) {
-    if (Vector<E, N>::fits(to, count)) {
-        Vector<E, N> row;
-        for (int i = 0; i < N; ++i) row.value[i] = E(value[i]);
-        *reinterpret_cast<Vector<E, N> *>(to) = row;
-    } else {
-        for (int i = 0; i < N; ++i)
-            if (i < count) to[i] = E(value[i]);
-    }
+    if (Vector<E, N>::fits(to, count)) return store_vector(to, value);
+    for (int i = 0; i < N; ++i)
+        if (i < count) to[i] = E(value[i]);
 }
 // A prefetch. None here: other threads hide the latency of memory.
 template <typename E> __device__ inline void fetch_ahead(const E *, int = 1, int = 0) {}

@@ -44,15 +44,9 @@ struct PastRelu {
         if (!argmax) return store_row(dx + to, gradient, columns);
         int tap[V];
         load_row(tap, argmax + to, columns);
-        if (pooling.F % V == 0) return unpool(to, gradient, tap);
+        if (pooling.F % V == 0) return unpool_window(dx, pooling, to, gradient, tap);
         UNROLL for (int v = 0; v < V; ++v) if (v < columns)
-            unpool<1>(to + v, {gradient[v]}, {tap[v]});
-    }
-    template <int V>
-    __device__ void unpool(int64 to, const acc_t (&gradient)[V], const int (&tap)[V]) const {
-        const int64 window = to / pooling.F;
-        const Place at = place(window, pooling.PH, pooling.PW);
-        unpool_window(dx, pooling, at, int(to - window * pooling.F), gradient, tap);
+            unpool_window<1>(dx, pooling, to + v, {gradient[v]}, {tap[v]});
     }
 };
 

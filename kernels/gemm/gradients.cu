@@ -1,4 +1,4 @@
-// The gradients of weights and biases from partial sums, for blocks of many threads.
+// The gradients of weights and biases from partial sums.
 //
 //   dw[c, r], db[i] = the sum of partial over its parts, in order
 //
@@ -14,9 +14,10 @@ KERNEL sum_gradients(const acc_t *__restrict__ partial, T *__restrict__ dw, T *_
     GRID_STRIDE(i, count) {
         acc_t sum = 0;
         for (int part = 0; part < parts; ++part) sum += partial[part * count + i];
-        if (i < weights)
-            dw[i % columns * rows + i / columns] = T(sum);
-        else
+        if (i < weights) {
+            const int row = int(i / columns), column = int(i - (int64)row * columns);
+            dw[(int64)column * rows + row] = T(sum);
+        } else
             db[i - weights] = T(sum);
     }
 }

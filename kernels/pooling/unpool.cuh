@@ -12,11 +12,14 @@
 // Windows of KH x KW pixels, PH x PW of them over OH x OW pixels of F channels.
 struct Pooling { int OH, OW, F, PH, PW, KH, KW; };
 
-// Writes what V neighbouring channels from f on have of dz in one window, and in what the border
-// leaves behind the last row and column of windows.
+// Writes what dy of V neighbouring channels, elements of y from `from` on, comes to in their
+// window, and in what the border leaves behind the last row and column of windows. V divides F.
 template <int V>
-__device__ __forceinline__ void unpool_window(T *dz, const Pooling &g, const Place &at, int f,
+__device__ __forceinline__ void unpool_window(T *dz, const Pooling &g, int64 from,
                                               const acc_t (&dy)[V], const int (&argmax)[V]) {
+    const int64 window = from / g.F;
+    const int f = int(from - window * g.F);
+    const Place at = place(window, g.PH, g.PW);
     const int h = at.row * g.KH, last_h = at.row + 1 == g.PH ? g.OH : h + g.KH;
     const int w = at.column * g.KW, last_w = at.column + 1 == g.PW ? g.OW : w + g.KW;
     for (int oh = h; oh < last_h; ++oh)
@@ -24,6 +27,6 @@ __device__ __forceinline__ void unpool_window(T *dz, const Pooling &g, const Pla
             const int tap = ow < w + g.KW ? (oh - h) * g.KW + ow - w : g.KH * g.KW;
             acc_t value[V];
             UNROLL for (int i = 0; i < V; ++i) value[i] = tap == argmax[i] ? dy[i] : 0;
-            store_row(dz + ((at.n * g.OH + oh) * g.OW + ow) * g.F + f, value, g.F - f);
+            store_vector(dz + ((at.n * g.OH + oh) * g.OW + ow) * g.F + f, value);
         }
 }

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from lib.support import host, normal
 
 import kernels
 from kernels.common.geometry import Pooling, window
 from kernels.conv import conv2d
 from kernels.gemm import dense, gemm
 from kernels.gemm.gradients import Rectified
+from tests.lib.support import host, normal
 
 #: Channels: a quad, and others, whose windows' channels do not lie at addresses of quads.
 CHANNELS = [4, 8, 1, 5]

@@ -55,14 +55,13 @@ BODIES = [
 #: which is compiled for one architecture.
 VECTORS = {"float32": 4, "float64": 2, "float16": 8, "bfloat16": 8}
 OF_CHANNELS = (
-    "common/reduce.cu",
     "conv/im2col.cu",
     "norm/batchnorm.cu",
     "norm/batchnorm_pool.cu",
     "pooling/pool.cu",
 )
 # Kernels that only `cpu` uses, though they run on a GPU, too: compiled for one architecture.
-CPU_ALONE = ("conv/winograd.cu", "conv/conv2d_pool.cu")
+CPU_ALONE = ("conv/winograd.cu", "conv/conv2d_pool.cu", "common/column_sum.cu")
 # Variants that the recipes do not use: windows of more than 256 taps, images that are not bytes.
 UNCOMMON_TYPES = {
     "images/augment.cu": {"pixel_t": "float32"},

@@ -12,11 +12,12 @@ import numpy as np
 
 import kernels
 from kernels.common.cast import cast
-from kernels.common.geometry import window
-from kernels.conv import conv2d_pool, winograd
+from kernels.common.geometry import Pooling, window
+from kernels.conv import conv2d, conv2d_pool, winograd
 from kernels.conv.conv2d import forward_with_moments
 from kernels.conv.im2col import with_padding
-from kernels.gemm import gemm
+from kernels.gemm import dense, gemm
+from kernels.gemm.gradients import Rectified
 from kernels.loss.dense_loss import dense_cross_entropy
 from kernels.norm import batchnorm_pool
 from kernels.norm.fold import fold_norm
@@ -64,6 +65,8 @@ def small_pools(target):
         for bias in (None, odd[0, 0, 0].copy()):
             dy = make.full((1, 5 // kernel[0], 2, 5), 1)
             conv2d_pool_and_gradients(odd, make.full((5, 3, 3, 5), 1), bias, dy, kernel=kernel)
+    dy = make.full((1, 2, 2, 4), 1)  # of channels in fours
+    conv2d_pool_and_gradients(odd, make.full((4, 3, 3, 5), 1), None, dy)
 
 
 def divided_products(target):
@@ -76,7 +79,26 @@ def divided_products(target):
         w = make.normal(1, many, 3, 3, few)
         kernels.conv2d_backward(x, x[..., :few].copy(), w, padding=1)
         rows = make.normal(2, 3, few * many)
-        kernels.dense(rows, make.normal(3, few, few * many))
+        weights = make.normal(3, few, few * many)
+        kernels.dense(rows, weights)
+        kernels.dense_backward(rows, rows[:, :few].copy(), weights.T.copy())
+
+
+def passed_gradients(target):
+    """Gradients past a ReLU, or a pool with a ReLU: of channels in fours, and of others."""
+    make = Arrays(target)
+    for F in (4, 5):
+        y = make.normal(0, 2, 2, 3, F)
+        argmax = make.full(y.shape, 1, np.uint8)
+        pooling = Pooling(5, 6, F, 2, 3, 2, 2)
+        weights, filters = make.normal(1, 3, 6 * F), make.normal(2, 3, 1, 1, F)
+        dy, of_pixels = make.normal(3, 2, 3), make.normal(4, 2, 2, 3, 3)
+        g = window((2, 3), 1, stride=1, padding=0, dilation=1)[0]
+        for past in (Rectified(y), Rectified(y, argmax, pooling)):
+            arrays = (y.reshape(2, -1), weights, weights.copy(), None)
+            dense.gradients(target, dy, *arrays, need_dx=True, past=past)
+            arrays = (y, filters, filters.copy(), None)
+            conv2d.gradients(target, of_pixels, *arrays, g, need_dx=True, past=past)
 
 
 def padded_images(target):
@@ -212,6 +234,8 @@ def batches(target):
 
 def products(target):
     """What is compiled anew for every precision."""
+    divided_products(target)
+    passed_gradients(target)
     for name in ("conv2d", "conv2d_backward", "dense", "dense_backward"):
         FUNCTIONS[name](FUNCTIONS[name].arguments(target, FLOAT))
     make = Arrays(target)
@@ -233,6 +257,8 @@ def products(target):
         filters = w[:, : kernel[0], : kernel[1]].copy()
         for bias in (None, w[:, 0, 0, 0].copy()):
             conv2d_pool.forward(x, filters, bias, geometry, windows)
+        filters = make.normal(4, 8, *kernel, 5)  # two quads, side by side in a lane
+        conv2d_pool.forward(x, filters, None, geometry, windows)
     PLANNED["dense_cross_entropy"](PLANNED["dense_cross_entropy"].arguments(target, FLOAT))
     labels = make.integers(0, 9, -100)  # one that is no class, and one that is ignored
     few = x[:, 0, 0].copy()
@@ -259,7 +285,7 @@ def _in_precision(name: str) -> Callable[[Any], None]:
 
 OTHERS = (
     *(small_pools, padded_images, winograd_tiles, kept_filters, norms, fused_norms),
-    *(losses, pools, elementwise, overflows, batches, divided_products),
+    *(losses, pools, elementwise, overflows, batches),
 )
 CALLS = {name: _of_function(call) for name, call in (FUNCTIONS | PLANNED).items()}
 CALLS |= {
