@@ -22,6 +22,7 @@ from cnn import (
     SoftmaxCrossEntropy,
     Trainer,
 )
+from tests.cases.layers import LAYERS
 from tests.lib.comparison import assert_close
 from tests.lib.planned import (
     NETWORKS,
@@ -45,6 +46,18 @@ def test_every_layer_trains_the_same(target, dtype, network):
     for trainer in trainers:
         # Two epochs, each with a last batch of one.
         trainer.fit((images, labels % classes), epochs=2, batch_size=4)
+    assert_equal(*trainers)
+
+
+@pytest.mark.parametrize("name", [name for name, case in LAYERS.items() if len(case.input) == 4])
+def test_every_layer_of_the_table_trains_the_same(target, name):
+    """Between a layer that wants its gradient and one that it feeds."""
+    case = LAYERS[name]
+    shape = case.input[1:]
+    layers = lambda: [Conv2D(shape[-1], 1), case.make(), Flatten(), Dense(4)]  # noqa: E731
+    trainers = pair(target, layers, shape=shape)
+    for trainer in trainers:
+        trainer.fit(noise(13, shape=shape), epochs=2, batch_size=4)
     assert_equal(*trainers)
 
 

@@ -29,9 +29,9 @@ from tests.lib.support import NARROW, RTOL, device_of, host, unit_roundoff
 SHAPE = (8, 7, 2)
 
 
-def noise(count, kind="uint8", seed=0):
+def noise(count, kind="uint8", seed=0, shape=SHAPE):
     random = np.random.default_rng(seed)
-    images = random.integers(256, size=(count, *SHAPE), dtype=np.uint8)
+    images = random.integers(256, size=(count, *shape), dtype=np.uint8)
     if kind != "uint8":
         images = (images / 100).astype(kind)
     return images, random.integers(4, size=count)
@@ -84,12 +84,18 @@ def to_the_bit(model):
 
 
 def pair(
-    target, layers=small, optimizer=OPTIMIZERS["momentum"], decay=None, dtype="float32", **options
+    target,
+    layers=small,
+    optimizer=OPTIMIZERS["momentum"],
+    decay=None,
+    dtype="float32",
+    shape=SHAPE,
+    **options,
 ):
     """Return a planned trainer and one without a plan, otherwise equal."""
     trainers = []
     for plan in (True, False):
-        model = Sequential(layers(), SHAPE, device_of(target), dtype, seed=1)
+        model = Sequential(layers(), shape, device_of(target), dtype, seed=1)
         ema = None if decay is None else EMA(decay)
         trainers.append(Trainer(model, optimizer(), seed=3, plan=plan, ema=ema, **options))
     return trainers
