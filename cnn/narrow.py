@@ -12,7 +12,7 @@ import numpy as np
 
 from kernels.lowlevel import Array, cast
 
-from .layers import BatchNorm, Layer
+from .layers import Layer
 from .network import Network
 
 #: The type of activations, gradients and copies, by the precision of a training.
@@ -23,7 +23,7 @@ class NarrowNetwork(Network):
     """The layers of a network in a 16-bit type.
 
     Its parameters are copies of the network's, and its gradients have their type. Layers without
-    parameters are the network's own.
+    parameters are the network's own, and so are running statistics, which 16 bits would lose.
 
     Parameters
     ----------
@@ -75,8 +75,7 @@ def network_of_steps(network: Network, precision: str, *others: Any) -> Network:
     """Return the network that the steps of a training run at a precision.
 
     At "bf16" and "fp16" it is a narrow one, where `kernels` has the type and all layers and the
-    others, loss and optimizer, are of this package: those of a user may not know the type. Batch
-    normalisation keeps float32, for its running statistics.
+    others, loss and optimizer, are of this package: those of a user may not know the type.
     """
     dtype = _TYPES.get(precision)
     if dtype is None or dtype not in network.target.dtypes:
@@ -84,5 +83,4 @@ def network_of_steps(network: Network, precision: str, *others: Any) -> Network:
     own = all(type(part).__module__.startswith(f"{__package__}.") for part in others)
     for layer in network.layers:
         own &= type(layer).__module__.startswith(f"{__package__}.layers.")
-        own &= not isinstance(layer, BatchNorm)
     return NarrowNetwork(network, dtype) if own else network

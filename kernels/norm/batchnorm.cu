@@ -14,6 +14,12 @@
 #include "norm/gradient.cuh"
 #include "norm/moments.cuh"
 
+// The type of the running statistics: T, or float32 beside narrower ones.
+#ifndef TYPE_stat_t
+#define TYPE_stat_t TYPE_T
+#endif
+using stat_t = TYPE_stat_t;
+
 KERNEL batch_norm_chunks(const T *__restrict__ x, acc_t *__restrict__ means,
                          acc_t *__restrict__ squares, int *__restrict__ counts, int64 rows, int C,
                          int rows_per_chunk) {
@@ -26,21 +32,22 @@ KERNEL batch_norm_chunks(const T *__restrict__ x, acc_t *__restrict__ means,
 // which batchnorm.py asks for two rows.
 KERNEL batch_norm_merge(const acc_t *__restrict__ means, const acc_t *__restrict__ squares,
                         const int *__restrict__ counts, acc_t *__restrict__ mean,
-                        acc_t *__restrict__ inv_std, T *__restrict__ running_mean,
-                        T *__restrict__ running_var, int64 rows, int C, int chunks, double momentum,
+                        acc_t *__restrict__ inv_std, stat_t *__restrict__ running_mean,
+                        stat_t *__restrict__ running_var, int64 rows, int C, int chunks, double momentum,
                         double eps) {
     const acc_t keep = acc_t(1 - momentum), take = acc_t(momentum);
     merge_chunks(means, squares, counts, chunks, C, [=](int c, acc_t centre, acc_t square) {
         const acc_t unbiased = square / acc_t(rows - 1);
         mean[c] = centre;
         inv_std[c] = acc_t(1) / sqrt(square / acc_t(rows) + acc_t(eps));
-        running_mean[c] = T(keep * acc_t(running_mean[c]) + take * centre);
-        running_var[c] = T(keep * acc_t(running_var[c]) + take * unbiased);
+        running_mean[c] = stat_t(keep * acc_t(running_mean[c]) + take * centre);
+        running_var[c] = stat_t(keep * acc_t(running_var[c]) + take * unbiased);
     });
 }
 
 // The same pair from the running statistics.
-KERNEL batch_norm_running(const T *__restrict__ running_mean, const T *__restrict__ running_var,
+KERNEL batch_norm_running(const stat_t *__restrict__ running_mean,
+                          const stat_t *__restrict__ running_var,
                           acc_t *__restrict__ mean, acc_t *__restrict__ inv_std, int C,
                           double eps) {
     GRID_STRIDE(c, C) {

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ..common.channels import Channels
 from ..common.reduce import Moments, accumulator
-from ..runtime import Array, Source, Target, checks
+from ..runtime import Array, Kernel, Source, Target, as_array, checks
 from ..runtime.types import Shape
 
 _SOURCE = Source("norm/batchnorm.cu")
@@ -51,8 +51,9 @@ def batch_norm(
     gamma, beta : array (C,)
         Scale and shift.
     running_mean, running_var : array (C,)
-        With `training`, updated in place: running = (1 - momentum) * running + momentum * batch,
-        with the unbiased variance. Without, used instead of the batch's.
+        Of x's dtype, or float32 beside narrower ones. With `training`, updated in place: running =
+        (1 - momentum) * running + momentum * batch, with the unbiased variance. Without, used
+        instead of the batch's.
     training : bool
         Whether to normalise by the batch's mean and biased variance.
     momentum : float
@@ -76,15 +77,14 @@ def batch_norm(
 
     Notes
     -----
-    An empty batch leaves the running statistics as they are. They have x's dtype: in float16 a
-    variance above 65504 becomes infinite. The saved statistics are then float32.
+    An empty batch leaves the running statistics as they are. In float16 a variance above 65504
+    becomes infinite, and small changes are lost: let them be float32, as the saved ones are then.
     """
     checks.in_place("running_mean", running_mean)
     checks.in_place("running_var", running_var)
-    target, taken = checks.arrays(
-        x=x, gamma=gamma, beta=beta, running_mean=running_mean, running_var=running_var
-    )
-    x, gamma, beta, running_mean, running_var = taken
+    target, (x, gamma, beta) = checks.arrays(x=x, gamma=gamma, beta=beta)
+    running_mean, running_var = _running(target, x, running_mean, running_var)
+    taken = (x, gamma, beta, running_mean, running_var)
     momentum = checks.number("momentum", momentum, least=0, most=1)
     eps = checks.number("eps", eps, least=0)
     _, C = _rows(x)
@@ -124,7 +124,7 @@ def forward(
     y = target.empty(x.shape, x.dtype)
     arrays = (x, gamma, beta, saved.mean, saved.inv_std, y)
     channels = Channels(target, C, x.dtype, *arrays)
-    kernel = _SOURCE.kernel("batch_norm_apply", target, x.dtype, **channels.constants)
+    kernel = _kernel("batch_norm_apply", target, x.dtype, **channels.constants)
     kernel(channels.grid(rows, x.size), target.threads, *arrays, rows, C, int(bool(relu)))
     return y, saved
 
@@ -160,14 +160,16 @@ def statistics(
         moments = _moments(target, x) if moments is None else moments
         arrays = (*moments, mean, inv_std, running_mean, running_var)
         channels = Channels(target, C, wide, *moments[:2])
-        kernel = _SOURCE.kernel("batch_norm_merge", target, x.dtype, **channels.constants)
+        kernel = _kernel(
+            "batch_norm_merge", target, x.dtype, running_mean.dtype, **channels.constants
+        )
         grid = channels.chunk_grid(1)
         if target.in_lanes:
             grid = (-(-C // target.lanes(8 if wide == "float64" else 4)), 1, 1)
         sizes = (rows, C, len(moments.counts))
         kernel(grid, target.threads, *arrays, *sizes, momentum, eps)
     else:
-        kernel = _SOURCE.kernel("batch_norm_running", target, x.dtype)
+        kernel = _kernel("batch_norm_running", target, x.dtype, running_mean.dtype)
         grid = target.stride_grid(C)
         kernel(grid, target.threads, running_mean, running_var, mean, inv_std, C, eps)
     return BatchNormSaved(mean, inv_std, bool(training))
@@ -178,7 +180,7 @@ def _moments(target: Target, x: Array) -> Moments:
     channels = Channels(target, C, x.dtype, x)
     rows_per_chunk, count = channels.chunks(rows)
     moments = Moments.empty(target, count, C, x.dtype)
-    kernel = _SOURCE.kernel("batch_norm_chunks", target, x.dtype, **channels.constants)
+    kernel = _kernel("batch_norm_chunks", target, x.dtype, **channels.constants)
     grid = channels.chunk_grid(count)
     kernel(grid, target.threads, x, *moments, rows, C, rows_per_chunk)
     return moments
@@ -237,14 +239,14 @@ def batch_norm_backward(
     rows_per_chunk, count = channels.chunks(rows)
     partial = target.empty((2, count, C), accumulator(x.dtype))
     arrays: tuple[Array | None, ...] = (dy, x, y, mean, inv_std, partial[0], partial[1])
-    kernel = _SOURCE.kernel("batch_norm_gradient_chunks", target, x.dtype, **channels.constants)
+    kernel = _kernel("batch_norm_gradient_chunks", target, x.dtype, **channels.constants)
     grid = channels.chunk_grid(count)
     kernel(grid, target.threads, *arrays, rows, C, rows_per_chunk)
     sums, dbeta, dgamma = gradient_sums(target, partial, x.dtype, out_dbeta, out_dgamma)
     dx = target.empty(x.shape, x.dtype)
     arrays = (dy, x, y, gamma, mean, inv_std, *sums, dx)
     channels = Channels(target, C, x.dtype, *arrays)
-    kernel = _SOURCE.kernel("batch_norm_input_gradient", target, x.dtype, **channels.constants)
+    kernel = _kernel("batch_norm_input_gradient", target, x.dtype, **channels.constants)
     kernel(channels.grid(rows, x.size), target.threads, *arrays, rows, C, int(saved.training))
     return dx, dgamma, dbeta
 
@@ -272,9 +274,25 @@ def gradient_sums(
     )
     arrays = (partial[0], partial[1], *sums, dbeta, dgamma)
     channels = Channels(target, C, partial.dtype, *arrays)
-    kernel = _SOURCE.kernel("batch_norm_gradient_sums", target, dtype, **channels.constants)
+    kernel = _kernel("batch_norm_gradient_sums", target, dtype, **channels.constants)
     kernel(channels.chunk_grid(1), target.threads, *arrays, count, C)
     return sums, dbeta, dgamma
+
+
+def _running(target: Target, x: Array, mean: Any, var: Any) -> list[Array]:
+    """Return the running statistics, checked: in x's dtype or, if they are, in that of sums."""
+    arrays = {"running_mean": mean, "running_var": var}
+    if as_array("running_mean", mean)[1].dtype != accumulator(x.dtype):
+        return checks.arrays(x=x, **arrays)[1][1:]
+    here, wide = checks.arrays(**arrays)
+    if here is not target:
+        raise ValueError(f"running_mean: is on {here}, expected {target} like x")
+    return wide
+
+
+def _kernel(entry: str, target: Target, dtype: Any, stat_t: Any = None, **constants: Any) -> Kernel:
+    """Return a kernel for arrays of a dtype and running statistics of that or another one."""
+    return _SOURCE.kernel(entry, target, dtype, stat_t=stat_t or dtype, **constants)
 
 
 def _rows(x: Array) -> tuple[int, int]:

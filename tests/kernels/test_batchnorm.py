@@ -170,3 +170,37 @@ def test_relu_clips_and_its_gradient_stops(target, dtype):
     dy = target.array(np.ones((3, 1), dtype))
     dx, _, dbeta = kernels.batch_norm_backward(dy, *arrays[:2], saved, relu=True, y=y)
     assert host(dx).ravel().tolist() == [0, 1, 1] and host(dbeta).tolist() == [2]
+
+
+@pytest.mark.parametrize("dtype", support.NARROW)
+def test_running_statistics_may_be_float32(cuda, dtype):
+    """They move by shares that 16 bits would round away, and are used as they are."""
+    x, gamma, beta = 3 * normal(0, 40, 5), normal(1, 5), normal(2, 5)
+    mean, var = np.full(5, 100.0), np.full(5, 100.0)
+    arrays = [cuda.array(array, dtype) for array in (x, gamma, beta)]
+    running = [cuda.array(array, np.float32) for array in (mean, var)]
+    kernels.batch_norm(*arrays, *running, training=True, momentum=1e-4)
+    arrays64 = [host(array).astype(np.float64) for array in arrays]
+    expected = reference.batch_norm(*arrays64, mean, var, training=True, momentum=1e-4)
+    for found, value in zip(running, expected[1:], strict=True):
+        assert (host(found) != 100).all()
+        np.testing.assert_allclose(host(found), value, rtol=1e-6)
+    y, _ = kernels.batch_norm(*arrays, *running, training=False)
+    used = [host(array).astype(np.float64) for array in running]
+    expected = reference.batch_norm(*arrays64, *used, training=False)[0]
+    comparison.assert_close(y, expected, rtol=RTOL[dtype])
+
+
+def test_running_statistics_of_other_types_are_refused(cuda):
+    x, gamma, beta = (cuda.array(normal(0, *shape), "float16") for shape in ((4, 3), (3,), (3,)))
+    narrow, wide, double = (
+        cuda.array(np.ones(3), dtype) for dtype in ("float16", "float32", "float64")
+    )
+    for mean, var, message in (
+        (double, double, "running_mean: got float64, expected float16 like x"),
+        (narrow, wide, "running_var: got float32, expected float16 like x"),
+        (wide, narrow, "running_var: got float16, expected float32 like running_mean"),
+        (wide, np.ones(3, np.float32), "running_var: is on cpu, expected cuda:0 like running_mean"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=f"^{message}$"):
+            kernels.batch_norm(x, gamma, beta, mean, var, training=False)
