@@ -74,8 +74,9 @@ def run(*arguments, **environment):
 def command(arguments):
     # A shell starts jobs in the background with SIGINT ignored, which Python then inherits.
     script = (
-        "import signal, sys, test_cli; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "test_cli.cnn.data.load = test_cli.load_few; sys.exit(test_cli.main(sys.argv[1:]))"
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from tests.cli import test_cli; test_cli.cnn.data.load = test_cli.load_few; "
+        "sys.exit(test_cli.main(sys.argv[1:]))"
     )
     return [sys.executable, "-c", script, *map(str, arguments)]
 
