@@ -1,4 +1,4 @@
-"""Values in another floating type."""
+"""Conversion of arrays to another floating type."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _CAST = Elementwise("cast", "U x", "T y", "A(x)", new=True, U="float16")
 
 
 def cast(x: Array, dtype: Any, out: Array | None = None) -> Array:
-    """Return x rounded to a floating dtype, by a launch that recordings hold, or x if it has it.
+    """Return x rounded to a floating dtype by a launch, which recordings hold; or x if it has it.
 
-    With `out`, of x's shape and that dtype, the values are written there.
+    If `out` is given, of x's shape and that dtype, the values are written there.
     """
     if out is None and x.dtype == dtype:
         return x

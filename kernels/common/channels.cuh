@@ -1,40 +1,39 @@
 // Loops over the channels of NHWC arrays, which are neighbours in memory: on `cpu` a thread takes
 // up to four SIMD registers of them at a time, on `cuda` a vector of 16 bytes. Bodies are generic
-// lambdas of `at`, which says which channels a thread has, and loads and stores them:
+// lambdas of `at`, the channels of a thread, which loads and stores them:
 //
 //   const auto value = at.load(p), scale = ...;   // p at channel at.first
 //   at.write(q, past, [&](int v) { return value[v] * scale[v]; });
 //
-//   for_rows(rows, C, [=](auto at, const auto &each) {   // what depends on the channel alone ...
-//       each([&](int64 row) { ... });                    // ... is done once a thread on `cuda`
+//   for_rows(rows, C, [=](auto at, const auto &each) {
+//       ...                              // depends on the channel alone: once per thread on `cuda`
+//       each([&](int64 row) { ... });
 //   });
 //   for_places        the same over the pixels of images
-//   for_images        over them row by row, so that what depends on the row or the pixel alone is
-//                     done once for all channels on `cpu`:
+//   for_images        over these row by row. On `cpu`, code outside `channels` runs once for all
+//                     channels: for what depends on the row or pixel alone
 //
 //     for_images(N * H, H, W, C, [&](int64 n, int row, const auto &columns) {
 //         columns([&](int column, const auto &channels) { channels([&](auto at) { ... }); });
 //     });
 //
-//   for_chunk         over the rows begin to end - 1 that a block makes one result of:
+//   for_chunk         over the rows begin to end - 1, of which a block computes one result:
 //
 //     for_chunk(begin, end, C, [&](auto at, const auto &rows) {
 //         typename decltype(at)::Values sum = {};
 //         for (int64 r = rows.begin; r < rows.end; r += rows.step) ...
-//         rows.add(sum);                                 // those of the block's other threads
+//         rows.add(sum);                                 // adds the other threads' sums
 //         if (rows.first) at.store(...);
 //     });
 //
-//   for_channels      body(c, width) does channels c to c + V - 1, V being decltype(width)::value,
-//                     in LANE_LOOPs
+//   for_channels      body(c, width) handles channels c to c + V - 1 in LANE_LOOPs, where V is
+//                     decltype(width)::value
 #pragma once
 
 #include "dialect/lanes.cuh"
 #include "common/window.cuh"
 
-template <int V> struct Width { static constexpr int value = V; };
-
-// What registers of neighbouring channels hold.
+// Values of neighbouring channels, one register or lane each.
 template <typename L, int COUNT> struct OfChannels {
     L value[COUNT];
     __device__ __forceinline__ L &operator[](int v) { return value[v]; }
@@ -42,9 +41,9 @@ template <typename L, int COUNT> struct OfChannels {
     __device__ __forceinline__ const L &operator()(int v) const { return value[v]; }
 };
 
-// How far ahead a loop over windows asks for an image's pixels, in elements, given those from one
-// row of windows to the next: by as many, for a window's rows are far apart and each must be there
-// in time; but not less than a loop over neighbours, nor more than the caches hold.
+// The distance of prefetches in a loop over windows, in elements, given the elements from one row
+// of windows to the next: one such row, since a window's rows are far apart; but at least that of a
+// loop over neighbours, and at most what the caches hold.
 __device__ inline int row_ahead(int64 row) {
     constexpr int64 LEAST = 8192 / sizeof(T), MOST = 65536 / sizeof(T);
     return int(larger(smaller(row, MOST), LEAST));
@@ -52,8 +51,8 @@ __device__ inline int row_ahead(int64 row) {
 
 #ifdef __CUDACC__
 
-// Channels that a thread takes at once: channels.py passes how many, which divide C, and sees to it
-// that all arrays are aligned to as many elements, or to 16 bytes.
+// Channels that a thread takes at once: channels.py passes a number that divides C, if all arrays
+// are aligned to so many elements, or to 16 bytes.
 #ifndef VECTOR
 #define VECTOR 1
 #endif
@@ -93,9 +92,9 @@ template <int COUNT> struct Channels {
     }
 };
 
-// A thread's place in its block: blocks along y share the vectors of channels evenly, and a block's
-// threads are `rows` rows of its vectors. Those that are left over, and those past the last vector,
-// are idle.
+// A thread's position in its block. Blocks along y share the vectors of channels evenly; a block's
+// threads form `rows` rows, one thread per vector. Threads left over, or past the last vector, are
+// idle.
 struct Team {
     int columns, column, row, rows;
     bool idle;
@@ -117,7 +116,7 @@ struct ChunkRows {
     const Team &team;
     int64 begin, end;
     int step;
-    bool first;  // whether the thread has what all of them come to
+    bool first;  // whether the thread has the result of a reduction
 
     __device__ ChunkRows(const Team &team, int64 chunk, int64 end)
         : team(team), begin(team.idle ? end : chunk + team.row), end(end), step(team.rows),
@@ -125,8 +124,8 @@ struct ChunkRows {
 
     __device__ int64 count() const { return begin < end ? (end - begin - 1) / step + 1 : 0; }
 
-    // The value of the thread whose row is `first`: op merged it with those of the others, two at
-    // a time, in an order that the block's size alone decides.
+    // Merges the values of the rows with `op`, two at a time, into that of the thread with `first`.
+    // The order depends on the block's size alone.
     template <class Value, class Op>
     __device__ __forceinline__ void reduce(Value &value, const Op &op) const {
         __shared__ Value others[256];
@@ -139,7 +138,7 @@ struct ChunkRows {
             if (row < apart && row + apart < team.rows)
                 op(value, others[thread + apart * team.columns]);
         }
-        __syncthreads();  // others may be written by the next reduction
+        __syncthreads();  // the next reduction may overwrite `others`
     }
     template <class Values> __device__ __forceinline__ void add(Values &values) const {
         reduce(values, [](Values &own, const Values &more) {
@@ -153,7 +152,7 @@ template <class Body> __device__ void for_chunk(int64 begin, int64 end, int C, c
     body(team.channels(), ChunkRows(team, begin, end));
 }
 
-// body(row) for the rows that a thread has of all, the grid's blocks taking turns.
+// Calls body(row) for a thread's own rows; the grid's blocks take turns.
 template <class Body>
 __device__ __forceinline__ void for_own_rows(const Team &team, int64 rows, const Body &body) {
     const int step = gridDim.x * team.rows;
@@ -193,19 +192,19 @@ __device__ void for_images(int64 rows, int H, int W, int C, const Body &body) {
 
 // The block's threads share the channels.
 template <class Body> __device__ void for_channels(int C, const Body &body) {
-    BLOCK_STRIDE(c, C) body(c, Width<1>());
+    BLOCK_STRIDE(c, C) body(c, Number<1>());
 }
 
 #else
 
-// SIMD registers of neighbouring channels, all of them full but the last.
+// SIMD registers of neighbouring channels; all but the last are full.
 template <int COUNT> struct Channels {
     using Values = OfChannels<lanes_t, COUNT>;
     static constexpr int REGISTERS = COUNT;
-    int first, last;  // the first channel, and how many the last register has
+    int first, last;  // the first channel, and the channels of the last register
 
     int count(int v) const { return v < REGISTERS - 1 ? LANES : last; }
-    // Loads a register where it is asked for.
+    // Loads each register when it is used.
     template <typename E> struct Loaded {
         Channels at;
         const E *p;
@@ -244,7 +243,7 @@ template <int COUNT> struct Channels {
     }
 };
 
-// All rows of a chunk: the block has one thread.
+// All rows of a chunk, since a block has one thread.
 struct ChunkRows {
     static constexpr int step = 1;
     static constexpr bool first = true;
@@ -257,10 +256,10 @@ constexpr int CHANNELS = 64 / sizeof(acc_t);  // a cache line of them
 
 template <class Body> static inline void for_channels(int C, const Body &body) {
     int c = 0;
-    for (; c + 4 * CHANNELS <= C; c += 4 * CHANNELS) body(c, Width<4 * CHANNELS>());
-    for (; c + CHANNELS <= C; c += CHANNELS) body(c, Width<CHANNELS>());
-    for (; c + CHANNELS / 2 <= C; c += CHANNELS / 2) body(c, Width<CHANNELS / 2>());
-    for (; c < C; ++c) body(c, Width<1>());
+    for (; c + 4 * CHANNELS <= C; c += 4 * CHANNELS) body(c, Number<4 * CHANNELS>());
+    for (; c + CHANNELS <= C; c += CHANNELS) body(c, Number<CHANNELS>());
+    for (; c + CHANNELS / 2 <= C; c += CHANNELS / 2) body(c, Number<CHANNELS / 2>());
+    for (; c < C; ++c) body(c, Number<1>());
 }
 
 template <class Body>
@@ -274,9 +273,9 @@ static inline void for_places(int64 pixels, int height, int width, int C, const 
     }
 }
 
-// C channels in registers, four at a time; what of_channels does is compiled for up to four.
+// C channels, four registers at a time; the body is compiled for one to four registers.
 struct InRegisters {
-    int end, registers, last;  // where the rest begins, its registers, and channels of the last
+    int end, registers, last;  // start of the rest, its registers, and channels of the last one
 
     InRegisters(int C) : end(C - C % (4 * LANES)), registers(ceil_div(C - end, LANES)) {
         last = C - end - (registers - 1) * LANES;

@@ -1,4 +1,4 @@
-"""How threads share the channels of NHWC arrays: the host's part of ``channels.cuh``."""
+"""How threads share the channels of NHWC arrays: the host side of ``channels.cuh``."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..runtime import Array, Target
 from ..runtime.types import Grid
 
 _VECTOR_BYTES = 16  # of one access
-_LINE_BYTES, _SECTOR_BYTES = 128, 32  # what memory moves at once, and at least
-_BLOCKS = 8 * 132  # of 256 threads: as many as the largest GPUs hold at once
-_EVERYWHERE = 256  # blocks for every multiprocessor
-_ROWS = 4  # of a thread, where that leaves blocks enough: it loads what is of its channels once
-_ELEMENTS = 16  # of a thread in a chunk, at least: so many are loaded before one is waited for
-_CHUNKS = 4 * 132  # at most, for one block merges them
+_LINE_BYTES, _SECTOR_BYTES = 128, 32  # units of memory traffic: a line, and its smallest part
+_BLOCKS = 8 * 132  # blocks of 256 threads that the largest GPUs hold at once
+_EVERYWHERE = 256  # blocks that occupy every multiprocessor
+_ROWS = 4  # rows per thread, if enough blocks are left: values per channel are loaded once
+_ELEMENTS = 16  # least elements per thread in a chunk: so many loads can be in flight
+_CHUNKS = 4 * 132  # most chunks, since one block merges them
 
 
 class Channels:
@@ -24,12 +24,12 @@ class Channels:
     Parameters
     ----------
     taps : int
-        How many times C channels a row has.
+        A row has taps * C channels.
 
     Attributes
     ----------
     constants : dict
-        What to compile the kernel with.
+        Constants that the kernel is compiled with.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Channels:
         )
 
     def grid(self, rows: int, elements: int) -> Grid:
-        """Return the grid of a kernel that does each row by itself, of a batch or of pixels.
+        """Return the grid of a kernel that handles each row by itself.
 
         On `cpu` it depends on the elements that are read or written instead.
         """
@@ -71,7 +71,7 @@ class Channels:
     def chunks(self, rows: int) -> tuple[int, int]:
         """Return (rows per chunk, chunks) of a two-pass reduction.
 
-        They depend on shapes and alignment alone, not on the device, so that results do not either.
+        They depend on shapes and alignment alone, not on the device, and so do results.
         """
         per_chunk = 1024
         if not self._target.in_lanes:
@@ -81,9 +81,9 @@ class Channels:
         return per_chunk, -(-rows // per_chunk)
 
     def chunk_grid(self, chunks: int) -> Grid:
-        """Return the grid of a kernel that makes one result of each chunk of rows.
+        """Return the grid of a kernel that computes one result per chunk of rows.
 
-        Of few chunks a block takes less than a line, so that there are more blocks.
+        If there are few chunks, a block takes less than a line, so that there are more blocks.
         """
         if self._target.in_lanes:
             return (chunks, 1, 1)
@@ -93,7 +93,7 @@ class Channels:
         return (chunks, self._columns(most_bytes)[1], 1)
 
     def _columns(self, most_bytes: int) -> tuple[int, int]:
-        """Return the vectors that a block takes at most, and how many blocks share them all."""
+        """Return the most vectors per block, and the number of blocks that share them all."""
         vectors = self._taps * self._C // self._vector
         groups = -(-vectors * self._vector * self._itemsize // most_bytes)
         return max(1, -(-vectors // max(1, groups))), groups

@@ -4,7 +4,7 @@
 //
 // shapes   partial (splits, count); y (count)
 // bytes    all once
-// geometry any grid, one thread an element
+// geometry any grid, one thread per element
 #include "dialect/dialect.cuh"
 
 KERNEL sum_partials(const acc_t *__restrict__ partial, T *__restrict__ y, int64 count, int splits) {

@@ -1,5 +1,5 @@
-// Rows whose columns are shared by the threads of a block or of a warp, as the class Threads tells:
-// all of them call these functions, with the same arguments.
+// Rows whose columns are shared by the threads of a block or of a warp (the class Threads). All of
+// these call the functions, with the same arguments.
 #pragma once
 
 #include "dialect/lanes.cuh"

@@ -1,9 +1,9 @@
-// Sums over rows that a block makes one result of.
+// Sums over rows, of which a block computes one result.
 #pragma once
 
 #include "common/channels.cuh"
 
-// store(at, sum) for all channels: the sum of x[r, c] over the rows begin to end - 1.
+// Calls store(at, sum) for all channels, with the sums of x[r, c] over the rows begin to end - 1.
 template <typename E, class Store>
 __device__ __forceinline__ void sum_rows(const E *x, int64 begin, int64 end, int C,
                                          const Store &store) {

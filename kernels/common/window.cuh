@@ -14,20 +14,21 @@ struct Window { int H, W, OH, OW, KH, KW, SH, SW, PH, PW, DH, DW; };
 struct Axis {
     int inputs, outputs, taps, stride, padding, dilation;
 
-    // Where output o's window begins and ends, its last tap included, give or take padding.
+    // The first pixel of output o's window, which may be in the padding, and the distance to the
+    // last.
     __device__ int begin(int o) const { return o * stride - padding; }
     __device__ int reach() const { return (taps - 1) * dilation; }
 };
 __device__ inline Axis vertical(const Window &g) { return {g.H, g.OH, g.KH, g.SH, g.PH, g.DH}; }
 __device__ inline Axis horizontal(const Window &g) { return {g.W, g.OW, g.KW, g.SW, g.PW, g.DW}; }
 
-// The taps [first, end) of output o that are in [low, high); both 0 if none is.
+// The taps [first, end) of output o whose pixels are in [low, high); both are 0 if there are none.
 struct Taps {
     int first, end;
 
     __device__ Taps(const Axis &a, int o, int low, int high) : first(0), end(a.taps) {
         const int begin = a.begin(o);
-        if (begin >= low && begin + a.reach() < high) return;  // most are, and need no division
+        if (begin >= low && begin + a.reach() < high) return;  // the common case, without division
         if (begin < low) first = (low - begin - 1) / a.dilation + 1;
         end = begin < high ? smaller(a.taps, (high - 1 - begin) / a.dilation + 1) : 0;
         if (first >= end) first = end = 0;
@@ -36,8 +37,8 @@ struct Taps {
     __device__ int count() const { return end - first; }
 };
 
-// The outputs first to last of an axis whose windows reach input i, give or take holes between
-// dilated taps; tap() is the tap that output o does it with, or -1.
+// The outputs, first to last, whose windows extend over input i. tap() is the tap of output o that
+// reads i, or -1 if i is between dilated taps.
 struct Cover {
     Axis a;
     int first, last, reach;
@@ -49,7 +50,7 @@ struct Cover {
         const bool next = reach >= 0 && i + a.padding == reach + 1;
         reach = i + a.padding;
         const int beyond = reach - a.reach();
-        if (next) {  // an input's neighbour needs no division
+        if (next) {  // the next input: without division
             first += (int64)first * a.stride < beyond;
             last += last + 1 < a.outputs && (last + 1) * a.stride <= reach;
         } else {
@@ -64,7 +65,7 @@ struct Cover {
     }
 };
 
-// A pixel's place in its image, and the image's in the batch.
+// A pixel's image, row and column.
 struct Place {
     int64 n;
     int row, column;
@@ -75,7 +76,7 @@ struct Place {
         if (++row == height) row = 0, ++n;
     }
 };
-// Of pixel number `pixel`, an int where that is large enough, whose division is faster.
+// The place of pixel number `pixel`; an int if that is large enough, since its division is faster.
 template <typename Whole> __device__ inline Place place(Whole pixel, int height, int width) {
     const Whole n = pixel / (height * width);
     const int rest = int(pixel - n * height * width);
@@ -83,7 +84,7 @@ template <typename Whole> __device__ inline Place place(Whole pixel, int height,
 }
 
 #ifdef __CUDACC__
-// Every `apart`th pixel from one on; only they are divided.
+// Every `apart`-th pixel from a first one on. Only the constructor divides.
 struct Walk {
     Place at, step;
     int height, width;

@@ -1,13 +1,13 @@
 // 2-D convolution (cross-correlation) and its gradients, each one implicit GEMM over im2col.
 //
 //   y[n, oh, ow, f] = b[f] + sum over kh, kw, c of x[n, ih, iw, c] * w[f, kh, kw, c]
-//   with ih = oh*SH - PH + kh*DH, iw = ow*SW - PW + kw*DW, zero outside the image; the groups split
-//   C and F into equal parts that meet only each other
+//   with ih = oh*SH - PH + kh*DH, iw = ow*SW - PW + kw*DW, zero outside the image; groups split C
+//   and F into equal parts, and a part of F sees only its part of C
 //
-//   forward          (N*OH*OW, F)   = im2col(x)   @ w^T            k = (kh, kw, c)
-//   input gradient   (N*H*W, C)     = im2col(dy)  @ w turned over  k = (kh, kw, f); with strides,
-//                                     for the pixels that the same taps reach, one after the other
-//   filter gradient  (KH*KW*C, F)   = im2col(x)^T @ dy             k = (n, oh, ow), split in parts
+//   forward          (N*OH*OW, F)   = im2col(x)   @ w^T        k = (kh, kw, c)
+//   input gradient   (N*H*W, C)     = im2col(dy)  @ w flipped  k = (kh, kw, f); with strides, one
+//                                     product for each set of pixels that the same taps reach
+//   filter gradient  (KH*KW*C, F)   = im2col(x)^T @ dy         k = (n, oh, ow), divided in parts
 //
 // shapes   x (N, H, W, C), w (F, KH, KW, C/groups), b (F), y and dy (N, OH, OW, F)
 // bytes    x, w and y once each per tile column; im2col is never written
@@ -15,7 +15,7 @@
 #include "gemm/gemm_moments.cuh"
 #include "conv/im2col.cuh"
 
-// y, and unless they are null the moments of y: those of a block's rows in `chunks`. Part p of k
+// y and, unless they are null, the moments of y: a block's rows are `chunks` chunks. Part p of k
 // has taps and channels [p*share, (p+1)*share) of each group.
 KERNEL __launch_bounds__(THREADS, BLOCKS)
 conv2d_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__restrict__ b,
@@ -39,9 +39,9 @@ conv2d_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__rest
     moments.finish(block, group * filters);
 }
 
-// Convolution, bias, max-pooling with argmax and ReLU in one. A pool window has KH x KW pixels,
-// does not overlap the next, and `rows` counts the pixels inside the OH x OW windows of every
-// image.
+// Fused convolution, bias, max-pooling with argmax, and ReLU. A pooling window has KH x KW pixels
+// and does not overlap the next; `rows` is the number of pixels in the OH x OW windows of all
+// images.
 KERNEL __launch_bounds__(THREADS, BLOCKS)
 conv2d_pool_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__restrict__ b,
                     T *__restrict__ y, uint8 *__restrict__ argmax, Window window, int rows, int C,
@@ -52,9 +52,9 @@ conv2d_pool_forward(const T *__restrict__ x, const T *__restrict__ w, const T *_
                                                  BiasPoolRelu{y, argmax, b, F, KH * KW});
 }
 
-// dx, or what PastRelu writes of it. `window` slides over dy here, at stride 1, and its outputs are
-// the pixels of dx in the lattice; their gradients come through the taps of the other. There is one
-// part unless the lattice has all pixels; part p has taps and filters [p*share, (p+1)*share).
+// dx, or PastRelu's gradient. `window` slides over dy at stride 1; its outputs are the pixels of dx
+// in the lattice `pixels`, whose gradients come through the taps in the lattice `taps`. There is
+// one part unless the lattice has all pixels; part p has taps and filters [p*share, (p+1)*share).
 KERNEL __launch_bounds__(THREADS, BLOCKS)
 conv2d_input_gradient(const T *__restrict__ dy, const T *__restrict__ w, T *__restrict__ dx,
                       const T *__restrict__ y, const uint8 *__restrict__ argmax, Pooling pooling,
@@ -73,8 +73,8 @@ conv2d_input_gradient(const T *__restrict__ dy, const T *__restrict__ w, T *__re
         Parts{sums, arrived, (int64)rows * C, C, group * channels, parts, split});
 }
 
-// Partial sums (splits, KH*KW*C/groups + bias, F), a last row of them for the biases where `bias`
-// is 1; split s takes output pixels [s*share, (s+1)*share).
+// Partial sums (splits, KH*KW*C/groups + bias, F); if `bias` is 1, the last row has those of
+// biases. Split s has output pixels [s*share, (s+1)*share).
 KERNEL __launch_bounds__(THREADS, BLOCKS)
 conv2d_filter_gradient(const T *__restrict__ dy, const T *__restrict__ x,
                        acc_t *__restrict__ partial, Window window, int rows, int C, int F,

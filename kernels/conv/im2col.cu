@@ -1,5 +1,5 @@
-// im2col and its adjoint col2im, written out: the simple path beside the implicit GEMM; and
-// padding.
+// im2col and its adjoint col2im, the simple path beside the implicit GEMM; and copies of images
+// with padding.
 //
 //   im2col  cols[(n, oh, ow), (kh, kw, c)] = x[n, oh*SH - PH + kh*DH, ow*SW - PW + kw*DW, c],
 //           zero outside the image
@@ -8,13 +8,12 @@
 // shapes   x (N, H, W, C), cols (N*OH*OW, KH*KW*C)
 // bytes    KH*KW/(SH*SW) times those of x, plus x
 // geometry any grid; a thread takes a vector of channels at a time (channels.cuh), on cuda of one
-// tap
-//          or pixel
+//          tap or pixel
 #include "common/channels.cuh"
 
 #ifdef __CUDACC__
 
-// A thread has the same channels of the same tap in every row.
+// A thread copies the same channels of the same tap in every row.
 KERNEL im2col_copy(const T *__restrict__ x, T *__restrict__ cols, Window g, int64 rows, int C) {
     using Unit = Vector<T, VECTOR>;
     const int length = g.KH * g.KW * C;

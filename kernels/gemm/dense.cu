@@ -2,11 +2,11 @@
 //
 //   forward          (N, out)  = x    @ w^T
 //   input gradient   (N, in)   = dy   @ w
-//   weight gradient  (out, in) = dy^T @ x, split in parts over the batch
+//   weight gradient  (out, in) = dy^T @ x, divided in parts over the batch
 //
-// shapes   x (N, in), w (out, in), b (out), y and dy (N, out); partial sums as Parts has them
+// shapes   x (N, in), w (out, in), b (out), y and dy (N, out); partial sums as in Parts
 // bytes    x, w and y once each per tile row or column
-// geometry as in gemm.cuh; blockIdx.z is the part of k, `share` long
+// geometry as in gemm.cuh; blockIdx.z is the part of k; a part has length `share`
 #include "gemm/gemm.cuh"
 
 KERNEL __launch_bounds__(THREADS, BLOCKS)
@@ -20,7 +20,7 @@ dense_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__restr
         Parts{sums, arrived, (int64)rows * outputs, outputs, 0, parts, int(blockIdx.z)});
 }
 
-// dx, or what PastRelu writes of it.
+// dx, or PastRelu's gradient.
 KERNEL __launch_bounds__(THREADS, BLOCKS)
 dense_input_gradient(const T *__restrict__ dy, const T *__restrict__ w, T *__restrict__ dx,
                      const T *__restrict__ y, const uint8 *__restrict__ argmax, Pooling pooling,
@@ -33,8 +33,8 @@ dense_input_gradient(const T *__restrict__ dy, const T *__restrict__ w, T *__res
         Parts{sums, arrived, (int64)rows * inputs, inputs, 0, parts, int(blockIdx.z)});
 }
 
-// dw (out, in) and, unless it is null, db (out): a part's sums, `size` elements from those before;
-// part s takes batch rows [s*share, (s+1)*share).
+// dw (out, in) and, unless it is null, db (out), or the sums of each part, `size` elements apart;
+// part s has batch rows [s*share, (s+1)*share).
 KERNEL __launch_bounds__(THREADS, BLOCKS)
 dense_weight_gradient(const T *__restrict__ dy, const T *__restrict__ x, sum_t *__restrict__ dw,
                       sum_t *__restrict__ db, int outputs, int inputs, int rows, int64 size,

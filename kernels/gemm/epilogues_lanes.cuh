@@ -3,10 +3,10 @@
 
 #include "dialect/lanes.cuh"
 
-// The sums over k that ones would give are launches of their own here.
+// No ones here: sums over k are separate launches.
 template <class Loader> static const Loader &with_ones(const Loader &loader, int) { return loader; }
 
-// What BiasRelu hands its values to, a register of columns at a time, from n on: nothing.
+// BiasRelu's Taker, which receives each register of columns from n on: this one ignores it.
 struct Nothing {
     __device__ void operator()(int, const lanes_t (&)[TM], int) const {}
 };
@@ -46,7 +46,8 @@ template <class Taker = Nothing> struct BiasRelu {
     }
 };
 
-// An input's gradient. Here a ReLU's own is a launch of its own, which takes as long.
+// Stores an input's gradient. Here the gradient of a ReLU is a separate launch, which takes no
+// longer.
 struct PastRelu {
     T *dx;
     const T *y;
@@ -60,7 +61,7 @@ struct PastRelu {
 };
 
 // y[window, n] = the maximum over the window's pixels of value + bias[n], clipped below at zero;
-// argmax is where it lies. The rows m are pixels in the order of their windows.
+// argmax is its pixel in the window. The rows m are pixels in the order of their windows.
 struct BiasPoolRelu {
     T *y;
     uint8 *argmax;

@@ -1,7 +1,8 @@
 // The epilogues of convolutions and dense layers for blocks of many threads.
 #pragma once
 
-// BiasRelu's Taker on cpu receives its values; here no thread has a whole channel.
+// BiasRelu's Taker receives its values on cpu; here it does nothing, as no thread has a whole
+// channel.
 struct Nothing {};
 
 // y[m, n] = value + bias[n], clipped below at zero when relu is set; bias may be null.
@@ -10,7 +11,7 @@ template <class Taker = Nothing> struct BiasRelu {
     const T *bias;
     int64 stride;
     int relu;
-    bool past;  // these two are for cpu
+    bool past;  // this and `take` are used on cpu only
     Taker take;
 
     template <int V>
@@ -28,12 +29,13 @@ template <class Taker = Nothing> struct BiasRelu {
     }
 };
 
-// The gradient of y, an input that a ReLU, or max-pooling and a ReLU, has made, goes on to what it
-// was made of: dx[to] = value where y[to] > 0, else 0, and with argmax that of the pixels.
+// Stores the gradient of y, an input that is the result of a ReLU, or of max-pooling and a ReLU, as
+// the gradient of their input: dx[to] = value where y[to] > 0, else 0; with argmax, that of the
+// pixels.
 struct PastRelu {
     T *dx;
     const T *y;           // null: dx is the gradient of the input itself
-    const uint8 *argmax;  // null: nothing was pooled
+    const uint8 *argmax;  // null: there is no pool
     Pooling pooling;
 
     template <int V> __device__ void store(int64 to, const acc_t (&value)[V], int columns) const {
@@ -51,7 +53,7 @@ struct PastRelu {
 };
 
 // y[window, n] = the maximum over the window's pixels of value + bias[n], clipped below at zero;
-// argmax is where it lies. The rows m are pixels in the order of their windows.
+// argmax is its pixel in the window. The rows m are pixels in the order of their windows.
 struct BiasPoolRelu {
     T *y;
     uint8 *argmax;

@@ -10,16 +10,16 @@
 // Micro-tiles of TM rows of C are summed up in registers. An *epilogue* takes each finished one:
 // store(m, n, tile, rows, columns), of which only `rows` and `columns` are part of C.
 //
-//   cuda   gemm_fma.cuh: tiles of both operands in shared memory, micro-tiles a thread
+//   cuda   gemm_fma.cuh: tiles of both operands in shared memory, micro-tiles per thread
 //          gemm_mma.cuh: the same on tensor cores, with a PRECISION: tf32, bf16 or fp16
-//   cpu    gemm_rows.cuh: operand A read where it lies, SIMD registers along n
+//   cpu    gemm_rows.cuh: operand A read in place, SIMD registers along n
 #pragma once
 
 #include "dialect/lanes.cuh"
 #include "pooling/maximum.cuh"
 #include "pooling/unpool.cuh"
 
-// The tile of a block; the runtime passes its table's figures, editors get these.
+// The tile of a block: the runtime passes those of its table, editors see these.
 #ifndef BM
 #define BM 64
 #define BN 64
@@ -28,10 +28,11 @@
 
 enum class Rows { ALONG_OUTPUT, ALONG_K };
 
-// Addresses of rows are made so many at a time (gemm_rows.cuh): arrays of them have that to spare.
+// Addresses of rows are computed so many at a time (gemm_rows.cuh); arrays of them are padded by
+// it.
 constexpr int SLACK = 8;
 
-// What sums are stored as: T, or where there are several parts of k acc_t.
+// The type of stored sums: T, or acc_t if there are several parts of k.
 #ifndef TYPE_sum_t
 #define TYPE_sum_t TYPE_T
 #endif
@@ -40,7 +41,8 @@ using sum_t = TYPE_sum_t;
 // The rows and columns of C that a block has computed.
 struct Block { int m0, m1, n0, n1; };
 
-// The k that a block sums over: part `split` of K, each `share` long but the last.
+// The range of k that a block sums over: part `split` of K. Each part has length `share`, the last
+// one the rest.
 struct Share {
     int begin, end;
     __device__ Share(int K, int share) : Share(K, share, blockIdx.z) {}
@@ -48,19 +50,19 @@ struct Share {
         : begin(split * share), end(begin + smaller(share, K - begin)) {}
 };
 
-// The sums of a part of k, to be added up by the last block of a tile: see gemm_parts.cuh.
-// blockIdx.z counts the parts first; one part is the whole, as it always is on `cpu`.
+// A division of k in parts. The last block of a tile adds up the sums of its parts: gemm_parts.cuh.
+// blockIdx.z counts parts first. On `cpu` there is always one part.
 struct Parts {
-    acc_t *sums;   // parts of `size` elements, with rows `stride` apart
-    int *arrived;  // blocks, of each tile, zero before and after
+    acc_t *sums;   // of each part, `size` elements, with rows `stride` apart
+    int *arrived;  // blocks that have arrived, of each tile; zero before and after
     int64 size, stride;
-    int first;  // column of M x N
+    int first;  // the product's first column
     int count, part;
 };
 constexpr Parts ALL_OF_K = {nullptr, nullptr, 0, 0, 0, 1, 0};
 
 #if defined(__CUDACC__)
-// The rows of an M x N product that fall to this block: of all columns, where gridDim.y is 1.
+// The rows of an M x N product that this block computes: with all columns, if gridDim.y is 1.
 struct BlockRows {
     int begin, end;
     __device__ explicit BlockRows(int M)
@@ -97,7 +99,7 @@ struct Matrix {
         out.run(row + column, 0, count, count);
     }
 
-    // What gemm_stages.cuh asks.
+    // For gemm_stages.cuh.
     __device__ int segment(int c) const { return c; }
     __device__ void advance(const T *&row, int n) const { row += n * stride; }
     __device__ void advance(int &segment, int n) const { segment += n; }
@@ -106,7 +108,7 @@ struct Matrix {
         return true;
     }
 
-    // What gemm_rows.cuh asks: a row is one run.
+    // For gemm_rows.cuh: a row is one run.
     static constexpr bool PLAIN = true;
     struct Walk {
         const T *row;
@@ -134,7 +136,7 @@ struct InputGradient {
     }
 };
 
-// y[m, n] = value: a gradient, or a partial sum to be added up in a fixed order afterwards.
+// y[m, n] = value: a gradient, or a partial sum that is added up in a fixed order afterwards.
 template <typename E> struct Plain {
     E *y;
     int64 stride;
@@ -153,7 +155,8 @@ template <typename E> struct Plain {
     }
 };
 
-// Rows of gradients of weights, and where there is a column more than `stride` those of biases.
+// Rows of the gradients of weights. If the product has one more column than `stride`, it holds the
+// gradients of biases.
 struct WeightGradient : Plain<sum_t> {
     sum_t *biases;
 
@@ -161,7 +164,7 @@ struct WeightGradient : Plain<sum_t> {
     template <int V>
     __device__ __forceinline__ void store(int m, int n, const acc_t (&tile)[TM][V], int rows,
                                           int columns) const {
-        const int weights = int(stride) - n;  // of the columns
+        const int weights = int(stride) - n;  // columns of weights, from n on
         Plain<sum_t>::store(m, n, tile, rows, smaller(columns, weights));
         if (weights >= columns) return;
         UNROLL for (int i = 0; i < TM; ++i)

@@ -1,14 +1,15 @@
-// The one GEMM on the multiprocessors' ordinary cores: a fused multiply-add for every product.
+// The one GEMM without tensor cores: one fused multiply-add per product.
 //
 // A block computes BM x BN outputs, a warp WARP_M x WARP_N of them, a lane REPEATS_M x REPEATS_N
-// micro-tiles of 4 x 4. Along k a lane reads 4 x DEPTH elements at once, 16 bytes an output.
+// micro-tiles of 4 x 4. Along k a lane reads 4 x DEPTH elements at once, 16 bytes per output.
 //
 //   bytes    (BM + BN) * BK elements read per 2 * BM * BN * BK operations
-//   shared   of float, a lane's 8 x 8 outputs take 4 reads of 16 bytes for 64 fma
+//   shared   for floats and 8 x 8 outputs, a lane reads 4 times 16 bytes for 64 fma
 //   geometry grid (ceil(M / BM), ceil(N / BN), any), THREADS threads
 //   lanes    LANES_N of them side by side along n, the others along m. Lanes that differ in the
-//            lowest bit have their rows of A in common, and in the next their columns of B: so two
-//            groups of eight are served at once (see bench/results/profile-*.json: "confl.")
+//            lowest bit read the same rows of A, and in the next bit the same columns of B: so
+//            shared memory serves two groups of eight at once ("confl." in
+//            bench/results/profile-*.json)
 #pragma once
 
 constexpr int LANES_M = 32 / LANES_N;
@@ -21,7 +22,7 @@ static_assert(WARP_M % (LANES_M * TM) == 0 && WARP_N % (LANES_N * TN) == 0,
 constexpr int DEPTH = UNIT < 4 ? UNIT : 4;
 using Sums = acc_t[REPEATS_M][REPEATS_N][TM][TN];
 
-// Adds the products of one step of k to a lane's outputs; it starts reading there.
+// Adds the products of one stage to a lane's outputs, reading from start_a and start_b on.
 template <class TileA, class TileB>
 __device__ __forceinline__ void multiply(Sums &sum, const T *tiles_a, const T *tiles_b, int start_a,
                                          const int (&start_b)[REPEATS_N]) {

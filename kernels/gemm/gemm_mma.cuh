@@ -1,18 +1,18 @@
-// The one GEMM on tensor cores: the loaders and epilogues of gemm.cuh, sums in float32. Arrays are
-// of the PRECISION that is multiplied (bf16 or fp16), or float, rounded to it (or to tf32) on their
-// way to registers.
+// The one GEMM on tensor cores: the loaders and epilogues of gemm.cuh, sums in float32. Arrays have
+// the type of PRECISION (bf16 or fp16), or are float and rounded to it (or to tf32) when they are
+// read into registers.
 //
-// A block computes BM x BN outputs, a warp WARP_M x WARP_N of them. Row g of a product is any
-// output of A, column g any of B: here outputs are four apart, so that a lane reads 16 bytes of
-// four neighbours at once, and has micro-tiles of 4 x 4 outputs in the end.
+// A block computes BM x BN outputs, a warp WARP_M x WARP_N of them. The rows of a product may be
+// any outputs of A, its columns any of B: here they are four apart, so that a lane reads 16 bytes
+// of four neighbours at once, and ends with micro-tiles of 4 x 4 outputs.
 //
 //   bytes    as in gemm_fma.cuh
-//   shared   for a warp's 64 x 32 outputs by 32 of k in 16 bits, 12 reads of 16 bytes a lane for 32
-//            products of 16 x 8 x 16
+//   shared   for a warp's 64 x 32 outputs and 32 k of 16 bits, a lane reads 12 times 16 bytes for
+//            32 products of 16 x 8 x 16
 //   geometry as in gemm_fma.cuh
-//   lanes    with g = lane / 4, t = lane % 4, a lane reads of each 32 outputs those from 4g on, and
-//            of each STEP of k the t-th quarter; of each 32 x 32 outputs it holds the rows from 4g
-//            and the columns from 8t and from 8t + 4 on
+//   lanes    with g = lane / 4, t = lane % 4: of each 32 outputs a lane reads four from 4g on, and
+//            of each STEP of k the t-th quarter; of each 32 x 32 outputs it holds four rows from 4g
+//            on and eight columns from 8t on
 #pragma once
 
 #include "dialect/mma.cuh"
@@ -22,12 +22,12 @@ using precision_t = TYPE_PRECISION;
 static_assert(sizeof(acc_t) == sizeof(float), "sums in float");
 static_assert(WARP_M % 32 == 0 && WARP_N % 32 == 0, "products must fill a warp's outputs");
 
-constexpr int STEP = 4 * UNIT;                   // of k: 16 bytes for each of four lanes
+constexpr int STEP = 4 * UNIT;                   // k of a step: 16 bytes for each of four lanes
 constexpr int PRODUCTS = STEP / precision_t::K;  // along k
 static_assert(BK % STEP == 0, "whole steps");
 
-// What four outputs have in the registers of a lane: the first and the second one of each product.
-// Any order of k will do that is the same for a and b.
+// A lane's registers for four outputs: the first and the second register of each product. The order
+// of k does not matter if it is the same for a and b.
 using Registers = uint32[4][PRODUCTS][2];
 
 template <class Tile>
@@ -46,7 +46,7 @@ __device__ __forceinline__ void read(Registers &to, const T *stages, int start, 
         UNROLL for (int i = 0; i < 4; ++i)
             load_vector<4>(reinterpret_cast<uint32(&)[4]>(to[i]),
                            reinterpret_cast<const uint32 *>(first + i * 8 * Tile::COLUMNS));
-    } else {  // lines of outputs: two make the pairs along k
+    } else {  // lines of outputs: two lines give the pairs along k
         const T *first = stages + (start ^ apart) + k * Tile::COLUMNS;
         UNROLL for (int pair = 0; pair < 4; ++pair) {
             uint32 low[2], high[2];
@@ -62,7 +62,7 @@ __device__ __forceinline__ void read(Registers &to, const T *stages, int start, 
 // Of rows 4g and 4g + 1, then 4g + 2 and 4g + 3, by columns 8t + j and 8t + 4 + j.
 using Sums = float[WARP_M / 32][2][WARP_N / 32][4][4];
 
-// Adds the products of one step of k to a warp's outputs; the lane starts reading there.
+// Adds the products of one stage to a warp's outputs; the lane reads from start_a and start_b on.
 template <class TileA, class TileB>
 __device__ __forceinline__ void multiply(Sums &sum, const T *tiles_a, const T *tiles_b, int start_a,
                                          int start_b) {

@@ -62,9 +62,9 @@ struct BlockMoments {
             square = sum([&](lanes_t d) { return (d - mean) * (d - mean); });
         };
         if (rows == TM)
-            both(Width<1>());
+            both(Number<1>());
         else
-            both(Width<0>());
+            both(Number<0>());
         acc_t means[LANES], squares[LANES];
         store_lanes(means, mean);
         store_lanes(squares, square);

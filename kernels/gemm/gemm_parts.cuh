@@ -1,10 +1,11 @@
-// Products whose k is divided among blocks of many threads: each block stores its sums, and the
-// last of a tile's blocks to do so adds them up in the order of k and goes on with the epilogue.
-// Which block that is changes no bit.
+// Products whose k is divided among blocks of many threads. Each block stores its sums; the last of
+// a tile's blocks to do so adds them up in the order of k and runs the epilogue. The result does
+// not depend on which block is last.
 #pragma once
 
-// Replaces a block's sums by those over all of k in its last block; false in the others.
-// for_tiles(body) calls body(m, n, tile, rows, columns) for every micro-tile of a thread.
+// In the last block of a tile, replaces its sums by those over all of k and returns true; returns
+// false in the others. for_tiles(body) calls body(m, n, tile, rows, columns) for every micro-tile
+// of a thread.
 template <class ForTiles>
 __device__ __forceinline__ bool add_up(const Parts &parts, const ForTiles &for_tiles) {
     const auto at = [&](int part, int m, int n) {
@@ -16,13 +17,13 @@ __device__ __forceinline__ bool add_up(const Parts &parts, const ForTiles &for_t
         UNROLL for (int i = 0; i < TM; ++i) UNROLL for (int j = 0; j < TN; ++j) tile[i][j] = 0;
     });
     __threadfence();
-    __syncthreads();  // the block's sums are where all blocks see them
+    __syncthreads();  // the block's sums are visible to all blocks
     bool last = false;
     if (threadIdx.x == 0) {
         const int tile =
             (blockIdx.z / parts.count * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
         const auto arrived = reinterpret_cast<unsigned *>(parts.arrived + tile);
-        last = atomicInc(arrived, parts.count - 1) == parts.count - 1;  // which leaves zero
+        last = atomicInc(arrived, parts.count - 1) == parts.count - 1;  // then zero again
     }
     if (!__syncthreads_or(last)) return false;
     __threadfence();
@@ -38,8 +39,8 @@ __device__ __forceinline__ bool add_up(const Parts &parts, const ForTiles &for_t
     return true;
 }
 
-// Hands a block's sums, in the last block of a divided tile those of all its parts, to the
-// epilogue.
+// Gives a block's sums to the epilogue; if k is divided, only the last block of a tile does, with
+// the sums over all parts.
 template <class ForTiles, class Epilogue>
 __device__ __forceinline__ Block finish(const Parts &parts, const ForTiles &for_tiles,
                                         const Epilogue &epilogue, int m0, int M, int n0, int N) {

@@ -385,10 +385,10 @@ static Block gemm(const A &a, const B &b, int M, int N, int k_begin, int k_end,
             multiply_bands<width.value, TM>(a, b, m, n, k_begin, k_end, epilogue);
     };
     if (V == 1)
-        run(Width<1>());
+        run(Number<1>());
     else if (V == 2)
-        run(Width<2>());
+        run(Number<2>());
     else
-        run(Width<3>());
+        run(Number<3>());
     return {m.begin, m.end, n.begin, n.end};
 }

@@ -5,7 +5,7 @@
 // shapes   partial (parts, rows * columns + biases), in that order; dw (columns, rows); db (biases)
 //          or null
 // bytes    all once
-// geometry any grid, a thread an element
+// geometry any grid, one thread per element
 #include "dialect/dialect.cuh"
 
 KERNEL sum_gradients(const acc_t *__restrict__ partial, T *__restrict__ dw, T *__restrict__ db,

@@ -1,4 +1,4 @@
-"""What the gradients of convolutions and dense layers share: where they go, and their sums."""
+"""Parts of the gradients of convolutions and dense layers: passing a ReLU, and ordered sums."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SOURCE = Source("gemm/gradients.cu")
 
 
 class Rectified(NamedTuple):
-    """An array that a ReLU has made, or max-pooling with a ReLU, in either order.
+    """The result of a ReLU, or of max-pooling and a ReLU in either order.
 
     Attributes
     ----------
@@ -22,7 +22,7 @@ class Rectified(NamedTuple):
     argmax : array (N, PH, PW, F), optional
         Where each maximum lies in its window.
     pooling : Pooling, optional
-        The windows, which touch and do not overlap; needed with argmax.
+        The windows, which do not overlap and leave no gaps; needed with argmax.
     """
 
     y: Array
@@ -31,7 +31,7 @@ class Rectified(NamedTuple):
 
     @property
     def shape(self) -> Shape:
-        """The shape of what the ReLU or the pool was given."""
+        """The shape of the input of the ReLU or pool."""
         if self.pooling is None:
             return tuple(self.y.shape)
         return len(self.y), self.pooling.OH, self.pooling.OW, self.pooling.F
@@ -40,9 +40,9 @@ class Rectified(NamedTuple):
 def past_relu(
     make: Callable[[Shape, Any], Array], shape: Shape, dtype: Any, past: Rectified | None
 ) -> tuple[Array, Array | None, Array | None, Pooling]:
-    """Return the fields of the kernels' PastRelu, the first of them for an input's gradient.
+    """Return the fields of the kernels' PastRelu; the first is a new array for the gradient.
 
-    That is made with the input's shape, or that of what was rectified.
+    It has the input's shape or, with `past`, that of the input of the ReLU or pool.
     """
     if past is None:
         return make(shape, dtype), None, None, Pooling()
@@ -53,9 +53,9 @@ def past_relu(
 def sum_gradients(
     target: Target, partial: Array, dw: Array, db: Array | None, columns: int = 1
 ) -> None:
-    """Write the sums over partial's first axis to dw (columns, rows), flat, and db.
+    """Write the sums of partial over its first axis to dw (columns, rows), flat, and db.
 
-    Each part has dw transposed, (rows, columns), and then db.
+    Each part holds dw transposed, (rows, columns), then db.
     """
     biases = 0 if db is None else db.size
     kernel = _SOURCE.kernel("sum_gradients", target, dw.dtype)

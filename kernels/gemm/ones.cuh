@@ -1,8 +1,8 @@
-// An operand with a further output after its last one: ones, whose products are sums over k of the
-// other operand. So the product that gives the gradients of weights gives those of biases, too.
+// An operand with one more output, all ones. Its products are sums over k of the other operand: so
+// the product for the gradients of weights also gives those of biases.
 #pragma once
 
-// The bits of T(1); the runtime defines them, editors get float's.
+// The bits of T(1): the runtime defines them, editors see float's.
 #ifndef ONE
 #define ONE 0x3f800000
 #endif
@@ -10,7 +10,7 @@ alignas(16) __device__ const uint64 one_and_zeros[2] = {ONE, 0};
 
 template <class Loader> struct WithOnes {
     Loader loader;
-    int outputs;  // but for the ones; a multiple of what a copy takes
+    int outputs;  // without the ones; a multiple of the elements of a copy
 
     struct Segment {
         decltype(((Loader *)nullptr)->segment(0)) segment;

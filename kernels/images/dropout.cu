@@ -12,7 +12,7 @@
 
 constexpr int LANES = Simd<float>::LANES, ELEMENTS = 4 * LANES;
 
-// y, mask = the first `left` elements of x where their words of random bits keep them.
+// Writes y and mask for the first `left` elements of x, by their words of random bits.
 #ifdef __CUDACC__
 __device__ inline void drop(const T *x, T *y, uint8 *mask, int left, const uint32 *words, float p,
                             acc_t scale) {

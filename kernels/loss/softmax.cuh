@@ -11,7 +11,7 @@ struct Larger {  // may drop a NaN: the sum is NaN all the same
 // The exponentials exp(x - maximum) of a row, and their sum. A row of -inf alone gives NaN.
 template <class Threads> struct Exponentials {
     const T *x;
-    acc_t *kept;  // caches the exponentials, on cuda x before, unless null
+    acc_t *kept;  // caches the exponentials (on cuda first x), unless null
     acc_t maximum, sum;
 
     __device__ __forceinline__ Exponentials(const T *x, acc_t *kept, int C) : x(x), kept(kept) {
@@ -42,7 +42,7 @@ template <class Threads> struct Exponentials {
 #ifdef __CUDACC__
 
 // Where to cache a row and then its exponentials: in shared memory, if there is room. A thread
-// reads only what it has written.
+// reads only its own values there.
 __device__ inline acc_t *keep(acc_t *memory, T *, int) { return memory; }
 
 // Each thread has a row of its own.
@@ -52,8 +52,8 @@ struct OfThread {
     template <class Op> static __device__ acc_t reduce(acc_t value, Op) { return value; }
 };
 
-// As many rows of at most FEW columns as a warp has threads. The threads copy them together to
-// shared memory, since they are contiguous in global memory; then each takes one.
+// Rows of at most FEW columns, one for each thread of a warp. The threads together copy them, since
+// they are contiguous in global memory, to shared memory; then each handles one.
 struct FewColumns {
     static constexpr int FEW = 32, SIZE = WARP * (FEW + 1);  // FEW: as softmax.py's
     int rows, C;
@@ -80,9 +80,9 @@ static inline T *keep(T *memory, T *result, int C) {
 
 #endif
 
-// body(threads, row, from, beside, to) for all rows of x, of another array beside it and of y:
-// where the row is, in shared memory if rows are short, y then in place of x. Null where there is
-// none.
+// Calls body(threads, row, from, beside, to) for all rows, with pointers to the row of x, of
+// another array and of y (null if there is none). If rows are short these are in shared memory,
+// with y in place of x.
 #ifdef __CUDACC__
 template <bool BESIDE = false, class Body>
 __device__ __forceinline__ void for_softmax_rows(const T *x, const T *beside, T *y, int64 rows,
@@ -107,8 +107,8 @@ __device__ __forceinline__ void for_softmax_rows(const T *x, const T *beside, T 
     if (y) few.store(y + first, tiles[0]);
 }
 
-// body(threads, row) for rows begin to end - 1, which the block has made: a thread takes one of few
-// columns, a warp one of more.
+// Calls body(threads, row) for rows begin to end - 1, which the block has computed: one thread per
+// row of few columns, else one warp.
 template <class Body>
 __device__ __forceinline__ void for_block_rows(int begin, int end, int C, const Body &body) {
     const int thread = threadIdx.x;

@@ -3,14 +3,15 @@
 //   y  = gamma * xhat + beta,  xhat = (x - mean) * inv_std,  inv_std = 1 / sqrt(var + eps)
 //   dx = gamma * inv_std * (dy - mean(dy) - xhat * mean(dy * xhat))      batch statistics
 //   dx = gamma * inv_std * dy                                            running statistics
-//   dgamma = sum(dy * xhat), dbeta = sum(dy); with ReLU, dy is dropped where y <= 0
+//   dgamma = sum(dy * xhat), dbeta = sum(dy); with ReLU, dy counts as 0 where y <= 0
 //
-// The variance is taken in one reading of x, or as a convolution wrote x: see moments.cuh.
+// The variance is computed in one pass over x, or by the convolution that wrote x: see moments.cuh.
 //
 // shapes   x, y, dy, dx (rows, C); gamma, beta, mean, inv_std (C); partials (chunks, C)
 // bytes    forward reads x twice and writes y; backward reads dy and x twice and writes dx
-// geometry chunks: a block a chunk; merge, sums: one block, on cpu merge a block a SIMD register of
-//          channels; the rest: any grid. Threads share vectors of channels and rows: channels.cuh
+// geometry chunks: one block per chunk; merge, sums: one block, but for merge on cpu one block per
+//          SIMD register of channels; the rest: any grid. Threads share channels and rows, see
+//          channels.cuh
 #include "norm/gradient.cuh"
 #include "norm/moments.cuh"
 
@@ -28,13 +29,13 @@ KERNEL batch_norm_chunks(const T *__restrict__ x, acc_t *__restrict__ means,
     moments_of_rows(x, begin, end, C, means, squares, counts, blockIdx.x);
 }
 
-// Merges the chunks and moves the running statistics, the variance by its unbiased estimate, for
-// which batchnorm.py asks for two rows.
+// Merges the chunks and updates the running statistics, with the unbiased variance, for which
+// batchnorm.py requires two rows.
 KERNEL batch_norm_merge(const acc_t *__restrict__ means, const acc_t *__restrict__ squares,
                         const int *__restrict__ counts, acc_t *__restrict__ mean,
                         acc_t *__restrict__ inv_std, stat_t *__restrict__ running_mean,
-                        stat_t *__restrict__ running_var, int64 rows, int C, int chunks, double momentum,
-                        double eps) {
+                        stat_t *__restrict__ running_var, int64 rows, int C, int chunks,
+                        double momentum, double eps) {
     const acc_t keep = acc_t(1 - momentum), take = acc_t(momentum);
     merge_chunks(means, squares, counts, chunks, C, [=](int c, acc_t centre, acc_t square) {
         const acc_t unbiased = square / acc_t(rows - 1);
@@ -45,11 +46,10 @@ KERNEL batch_norm_merge(const acc_t *__restrict__ means, const acc_t *__restrict
     });
 }
 
-// The same pair from the running statistics.
+// mean and inv_std from the running statistics.
 KERNEL batch_norm_running(const stat_t *__restrict__ running_mean,
-                          const stat_t *__restrict__ running_var,
-                          acc_t *__restrict__ mean, acc_t *__restrict__ inv_std, int C,
-                          double eps) {
+                          const stat_t *__restrict__ running_var, acc_t *__restrict__ mean,
+                          acc_t *__restrict__ inv_std, int C, double eps) {
     GRID_STRIDE(c, C) {
         mean[c] = acc_t(running_mean[c]);
         inv_std[c] = acc_t(1) / sqrt(acc_t(running_var[c]) + acc_t(eps));
@@ -115,7 +115,7 @@ KERNEL batch_norm_gradient_sums(const acc_t *__restrict__ sums, const acc_t *__r
     sum_rows(products, 0, chunks, C, write(product, dgamma));
 }
 
-// dx from the summed dbeta and dgamma; `batch` says that mean and inv_std depend on x.
+// dx from dbeta and dgamma; `batch` tells whether mean and inv_std depend on x.
 KERNEL batch_norm_input_gradient(const T *__restrict__ dy, const T *__restrict__ x,
                                  const T *__restrict__ y, const T *__restrict__ gamma,
                                  const acc_t *__restrict__ mean, const acc_t *__restrict__ inv_std,

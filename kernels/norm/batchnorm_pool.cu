@@ -1,4 +1,4 @@
-// Batch normalisation, max-pooling and an optional ReLU in one, and its gradient.
+// Fused batch normalisation, max-pooling and optional ReLU, and the gradient.
 //
 //   y  = relu(max over a window of gamma * xhat + beta),  xhat = (x - mean) * inv_std
 //   g  = dy at the window's maximum, 0 at its other pixels and wherever the ReLU clipped y
@@ -8,23 +8,23 @@
 // The normalised image is never written, nor is g. mean and inv_std are those of batchnorm.cu.
 //
 // shapes   x, dx (N, H, W, C); y, dy, argmax (N, OH, OW, C), argmax counts a window's pixels row by
-//          row; the rest (C); partials (chunks, C). Windows have ROWS x COLUMNS pixels, touch and
-//          do not overlap; pixels that fill none, at the bottom and right, get a gradient from the
-//          statistics alone
+//          row; the rest (C); partials (chunks, C). Windows have ROWS x COLUMNS pixels, do not
+//          overlap and leave no gaps; pixels in no window, at the bottom and right, get a gradient
+//          from the statistics alone
 // bytes    forward reads x and writes y and argmax; backward reads x, y, dy and argmax twice and
 //          writes dx
-// geometry sums: a block a chunk of windows; the rest: any grid, a thread windows of a vector of
-//          channels: channels.cuh
+// geometry sums: one block per chunk of windows; the rest: any grid, a thread handles windows of
+//          one vector of channels, see channels.cuh
 #include "norm/gradient.cuh"
 #include "pooling/maximum.cuh"
 
-// The pixels of a window; the runtime passes them, editors get these.
+// The size of a window: the runtime passes it, editors see this.
 #ifndef ROWS
 #define ROWS 2
 #define COLUMNS 2
 #endif
 
-// A window and its first pixel, by the window's place among those of all images.
+// The index of a window, and of its first pixel, among those of all images.
 __device__ inline int64 window_at(const Window &g, Place at) {
     return (at.n * g.OH + at.row) * g.OW + at.column;
 }
@@ -100,7 +100,7 @@ KERNEL batch_norm_pool_sums(const T *__restrict__ dy, const T *__restrict__ x,
     });
 }
 
-// dx from the summed dbeta and dgamma. The windows at the bottom and right may be cut off.
+// dx from dbeta and dgamma. Windows at the bottom and right may be cut off by the border.
 KERNEL batch_norm_pool_input_gradient(const T *__restrict__ dy, const T *__restrict__ x,
                                       const T *__restrict__ y, const uint8 *__restrict__ argmax,
                                       const T *__restrict__ gamma, const acc_t *__restrict__ mean,

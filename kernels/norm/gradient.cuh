@@ -1,9 +1,9 @@
-// What the gradients of batch normalisation share, alone and with a max-pool.
+// Code shared by the gradients of batch normalisation alone and with a max-pool.
 #pragma once
 
 #include "common/sums.cuh"
 
-// The gradient dy + i of what a ReLU clipped: zero where y <= 0. y is null without a ReLU.
+// The gradient at dy + i, set to zero where the ReLU clipped (y <= 0); y is null without a ReLU.
 template <class At>
 __device__ __forceinline__ typename At::Values masked(At at, const T *dy, const T *y, int64 i) {
     typename At::Values gradient = at.load(dy + i);
@@ -14,7 +14,7 @@ __device__ __forceinline__ typename At::Values masked(At at, const T *dy, const 
     return gradient;
 }
 
-// Of a chunk, the sums of a gradient g and of g * xhat, xhat = (x - mean) * inv_std.
+// The sums of a gradient g and of g * xhat over a chunk, with xhat = (x - mean) * inv_std.
 template <class At> struct GradientSums {
     At at;
     typename At::Values mean, sum = {}, product = {};

@@ -1,23 +1,24 @@
-// Means and sums of squares about them, taken in one reading and merged in order.
+// Means and sums of squares about them, computed in one pass over the values and merged in order.
 //
-// Groups of values about their own mean are merged to chunks, and those to the whole, by the update
-// of Chan, Golub and LeVeque (1983), so a mean of 1e4 with a deviation of 1 survives in float32.
-// Both count from a pivot, their first value, so that the many updates of a large mean round small
-// numbers, and the mean itself once.
+// Groups of values, each about its own mean, are merged to chunks, and chunks to the whole, by the
+// update of Chan, Golub and LeVeque (1983): a mean of 1e4 with a deviation of 1 survives in
+// float32. Means are relative to a pivot, the first value, so that the many updates round small
+// numbers.
 //
 // shapes   means, squares (chunks, C); counts (chunks), the values of a chunk in each channel
 #pragma once
 
 #include "common/channels.cuh"
 
-// Of `count` values of V neighbouring channels: their mean, from a pivot, and squares about it.
+// For `count` values of V neighbouring channels: the mean, relative to a pivot, and squares about
+// it.
 template <int V> struct Group {
     acc_t mean[V], square[V];
     int64 count;
 
-    // Takes up a group of `more` values: its mean from the same pivot, its squares from its mean.
+    // Merges a group of `more` values: its mean, relative to the same pivot, and squares about it.
     __device__ __forceinline__ void merge(int64 more, const acc_t *own, const acc_t *spread) {
-        if (more == 0) return;  // such a group has no mean
+        if (more == 0) return;  // an empty group has no mean
         const acc_t before = acc_t(count), share = acc_t(more) / (before + acc_t(more));
         LANE_LOOP(v, V) {
             const acc_t delta = own[v] - mean[v];
@@ -43,8 +44,8 @@ template <int V> struct Moments : Group<V> {
         set_pivot(first);
     }
 
-    // Takes up rows, `stride` elements apart, of which p is the first: in groups that are read
-    // once, and stay in registers, or on `cpu` in the nearest cache, until their mean is known.
+    // Adds rows, `stride` elements apart, from p on. Groups of rows are read once, and stay in
+    // registers, or on `cpu` in the L1 cache, until their mean is known.
     __device__ __forceinline__ void add_rows(const T *p, int64 stride, int64 rows) {
         for (int64 r = 0; r < rows; r += GROUP, p += GROUP * stride)
             add_group(p, stride, int(smaller(rows - r, (int64)GROUP)));
@@ -96,7 +97,7 @@ template <int V> struct Moments : Group<V> {
     }
 #endif
 
-    // Writes them as those of channels c to c + used - 1 of C.
+    // Writes the moments of channels c to c + used - 1 of C.
     __device__ void store(acc_t *means, acc_t *squares, int *counts, int64 chunk, int C, int c,
                           int used = V) const {
         FIRST_LANES(v, V, used) {
@@ -109,7 +110,7 @@ template <int V> struct Moments : Group<V> {
 
 #ifdef __CUDACC__
 
-// Writes the moments of rows begin to end - 1 of x as those of a chunk.
+// Writes the moments of rows begin to end - 1 of x, which are one chunk.
 __device__ inline void moments_of_rows(const T *x, int64 begin, int64 end, int C, acc_t *means,
                                        acc_t *squares, int *counts, int64 chunk) {
     for_chunk(begin, end, C, [&](auto at, const ChunkRows &rows) {
@@ -120,7 +121,7 @@ __device__ inline void moments_of_rows(const T *x, int64 begin, int64 end, int C
     });
 }
 
-// store(c, mean, squares about it) for each channel, merged over the chunks.
+// Calls store(c, mean, squares about it) for each channel, merged over the chunks.
 template <class Store>
 __device__ void merge_chunks(const acc_t *means, const acc_t *squares, const int *counts,
                              int chunks, int C, const Store &store) {
@@ -151,7 +152,7 @@ static inline void moments_of_rows(const T *x, int64 begin, int64 end, int C, ac
     });
 }
 
-// A block does a SIMD register of channels.
+// A block merges one SIMD register of channels.
 template <class Store>
 static inline void merge_chunks(const acc_t *means, const acc_t *squares, const int *counts,
                                 int chunks, int C, const Store &store) {

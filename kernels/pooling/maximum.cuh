@@ -1,10 +1,10 @@
-// The maximum of values met one after the other, and which one it was.
+// A running maximum, and the number of the value that it is.
 #pragma once
 
 #include "dialect/lanes.cuh"
 
-// A value as an array of T would hold it, so that a kernel which pools what it has just computed
-// finds the maxima that one would which reads it back: rounding may make two values equal.
+// Rounds a value to T. A kernel that pools values that it has just computed then finds the same
+// maxima as one that reads them back from an array: rounding may make two values equal.
 template <typename V> __device__ __forceinline__ V as_stored(V value) {
     if constexpr (sizeof(T) < sizeof(acc_t))
         return V(T(value));
@@ -21,7 +21,8 @@ struct Maximum {
         : best(first), index(index_t{} + number) {}
 
     __device__ __forceinline__ void meet(lanes_t value, int number) {
-        // Negated so that a NaN wins; a NaN that already won stays, like the first of equals.
+        // Negated, so that a NaN wins. A NaN stays the maximum, and so does the first of equal
+        // values.
         const auto wins = !(value <= best) & (best == best);
         best = wins ? value : best;
         index = wins ? index_t{} + number : index;

@@ -6,16 +6,16 @@
 //   avg   y[n, oh, ow, c] = sum over the window of x / number of cells counted
 //   global average: the window is the image, whose pixels the threads of a block share on cuda
 //
-// The gradients gather: each input pixel looks at the windows that cover it, in a fixed order, so
-// there are no atomics and the result is bitwise repeatable. Small windows that touch and do not
-// overlap write their own pixels instead, so that what is read of a window is read once.
+// The gradients gather: each input pixel reads the windows that cover it, in a fixed order, so
+// there are no atomics and the result is bitwise repeatable. Small windows that do not overlap and
+// leave no gaps write their own pixels instead, so that a window's values are read once.
 //
 // shapes   x, dx (N, H, W, C); y, dy, argmax (N, OH, OW, C); argmax uint8, uint16 past 256 taps
 // bytes    forward reads x KH*KW/(SH*SW) times (mostly from cache), writes y and argmax once; the
 //          gradients read as often (once where windows write), and write dx once
-// geometry any grid; a thread takes a vector of channels of a pixel, or of a window that writes, at
-//          a time (channels.cuh). What depends on the row or the column alone is done once for all
-//          of them on cpu
+// geometry any grid; a thread handles a vector of channels of a pixel, or of a window that writes,
+//          at a time (channels.cuh). On cpu, what depends on row or column alone is computed once
+//          for all channels
 #include "common/sums.cuh"
 #include "pooling/maximum.cuh"
 #include "common/window.cuh"
@@ -61,15 +61,15 @@ KERNEL max_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, argmax_t *
     });
 }
 
-// Whether windows touch and do not overlap, so that each pixel is in one of them at most, and are
-// so small that a thread may take one at a time.
+// Whether windows do not overlap and leave no gaps, so that each pixel is in at most one, and are
+// small enough for a thread to handle one at a time.
 __device__ inline bool apart(const Window &g) {
     return g.SH == g.KH && g.SW == g.KW && g.DH == 1 && g.DW == 1 && g.PH == 0 && g.PW == 0 &&
            g.KH * g.KW <= 16;
 }
 
-// dx of such windows: of(at, window, oh, ow)(tap, v) is what a window's pixel gets, in register v
-// of its channels. Pixels past the last window get zero.
+// dx for such windows: of(at, window, oh, ow)(tap, v) is the gradient of a window's pixel in
+// register v of its channels. Pixels past the last window get zero.
 template <class Of>
 __device__ __forceinline__ void write_apart(T *dx, const Window &g, int64 rows, int C, bool past,
                                             const Of &of) {
@@ -99,7 +99,7 @@ __device__ __forceinline__ void write_apart(T *dx, const Window &g, int64 rows, 
     });
 }
 
-// What a window's pixels get of its gradient: all, where the maximum was, or nothing.
+// The gradients of a window's pixels: that of the window at the maximum, else zero.
 template <int V> struct Taken {
     OfChannels<lanes_t, V> value;
     OfChannels<index_t, V> at;
@@ -148,7 +148,8 @@ KERNEL max_pool2d_backward(const T *__restrict__ dy, const argmax_t *__restrict_
     });
 }
 
-// Window offsets to positions ih*W + iw in the channel plane; -1 for a window in the padding.
+// Converts offsets in windows to positions ih*W + iw in the channel plane; -1 for a window that is
+// entirely in the padding.
 KERNEL pool_indices(const argmax_t *__restrict__ argmax, int64 *__restrict__ indices, Window g,
                     int64 rows, int C) {
     for_images(rows, g.OH, g.OW, C, [&](int64 n, int oh, const auto &columns) {
@@ -170,12 +171,12 @@ KERNEL pool_indices(const argmax_t *__restrict__ argmax, int64 *__restrict__ ind
     });
 }
 
-// The share of a cell in its average. With `padded` the padding counts, up to `bottom` and `right`
-// cells past the image, but not what a rounded-up last window reaches beyond that. A window without
-// a cell gives 0.
+// The weight of a cell in its window's average. With `padded`, cells of the padding count, up to
+// `bottom` and `right` cells past the image, but not cells beyond it, which a rounded-up last
+// window may reach. A window without a cell gives 0.
 struct Average {
     int padded, bottom, right;
-    acc_t whole;  // of a window all of whose cells count
+    acc_t whole;  // the weight in a window whose cells all count
 
     __device__ Average(const Window &g, int padded, int bottom, int right)
         : padded(padded), bottom(bottom), right(right), whole(acc_t(1) / (g.KH * g.KW)) {}
@@ -221,7 +222,7 @@ KERNEL avg_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, Window g, 
     });
 }
 
-// What each of a window's pixels gets of its gradient.
+// The gradients of a window's pixels: all are equal.
 template <int V> struct Shared {
     OfChannels<lanes_t, V> value;
 

@@ -1,5 +1,5 @@
-// The gradient of what was max-pooled and clipped at zero, in windows that touch and do not
-// overlap.
+// The gradient of the input of max-pooling and a ReLU, for windows that do not overlap and leave no
+// gaps.
 //
 //   dz[n, oh, ow, f] = dy[n, ph, pw, f]  where argmax is this pixel of the window, unless y <= 0
 //
@@ -12,8 +12,8 @@
 // Windows of KH x KW pixels, PH x PW of them over OH x OW pixels of F channels.
 struct Pooling { int OH, OW, F, PH, PW, KH, KW; };
 
-// Writes what dy of V neighbouring channels, elements of y from `from` on, comes to in their
-// window, and in what the border leaves behind the last row and column of windows. V divides F.
+// Writes dz for V neighbouring channels of one window, whose elements of y begin at `from`, and,
+// for the last row and column of windows, in the pixels between it and the border. V divides F.
 template <int V>
 __device__ __forceinline__ void unpool_window(T *dz, const Pooling &g, int64 from,
                                               const acc_t (&dy)[V], const int (&argmax)[V]) {

@@ -1,20 +1,20 @@
-// The batch that a step trains on, taken from a data set on the device, and what a step counts.
+// Gathers a step's batch from a data set on the device, and counts losses, hits and steps.
 //
 //   row n of the batch is image i = order[taken + n], with label i
 //   gather            out[n] = (image - mean) / std
-//   gather, augmented the same of the image warped by a random map of its own; see warp.cuh
+//   gather, augmented the same for the image warped by its own random map; see warp.cuh
 //   count             totals[0] += rows * loss,  totals[1] += rows whose largest output is the
-//                     label's; the loss is given, or the mean of row losses, of which those with
-//                     no class for a label are not counted;
+//                     label's; the loss is given, or the mean of the row losses, without rows whose
+//                     label is no class;
 //                     counters[0] += 1,  counters[1] += rows,  counters[2] += 1
 //
-// counters = {steps counted, images and steps taken of `order`}: where a replayed step finds its
-// batch.
+// counters = {steps counted, images of `order` taken, steps taken}: a replayed step finds its batch
+// by them.
 //
 // shapes   images (N, H, W, C) of pixel_t; labels, order (N) int64, order within [0, N), which the
 //          caller guarantees; out (rows, H, W, C) of T; out_labels (rows); outputs (rows, classes)
 // bytes    a batch's images once, out once
-// geometry gather: a block a row, `framed` as in augment.cu; count: one block
+// geometry gather: one block per row, `framed` as in augment.cu; count: one block
 #include "dialect/lanes.cuh"
 #include "images/warp.cuh"
 
