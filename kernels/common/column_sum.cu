@@ -1,12 +1,12 @@
-// Sums over rows on `cpu`, in two ordered passes, so that no result depends on timing. A single chunk
-// needs one. On `cuda` the sums that are needed come from products; see gemm/ones.cuh.
+// Sums over rows on `cpu`, in two ordered passes, so that no result depends on timing; a single
+// chunk needs only the first. On `cuda`, products compute the sums; see gemm/ones.cuh.
 //
 //   column_sum    partial[chunk, c] = sum of x[r, c] over the rows r of one chunk
 //   sum_chunks    y[c]              = sum of partial[chunk, c] over the chunks
 //
 // shapes   x (rows, C); partial (chunks, C)
 // bytes    x once; the partial sums are rows / chunk times smaller
-// geometry column_sum: a block a chunk; sum_chunks: one block
+// geometry column_sum: one block per chunk; sum_chunks: one block
 #include "common/sums.cuh"
 
 KERNEL column_sum(const T *__restrict__ x, acc_t *__restrict__ partial, int64 rows, int C,
