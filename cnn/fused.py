@@ -82,7 +82,7 @@ class Reshaped(Layer):
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return a view of x."""
-        return self.flatten.forward(x)
+        return self.flatten.forward(x, training)
 
     def backward(self, dy: Array) -> Array:
         """Return dy."""

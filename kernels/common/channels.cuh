@@ -129,7 +129,9 @@ struct ChunkRows {
     template <class Value, class Op>
     __device__ __forceinline__ void reduce(Value &value, const Op &op) const {
         __shared__ Value others[256];
-        int apart = 1;
+        // The last step reads row 1; from two rows apart on, the barrier of the next reduction's
+        // first step comes before that is written again.
+        int apart = 2;
         while (2 * apart < team.rows) apart *= 2;
         const int thread = threadIdx.x, row = team.idle ? team.rows : team.row;
         for (; apart > 0; apart /= 2) {
@@ -138,7 +140,6 @@ struct ChunkRows {
             if (row < apart && row + apart < team.rows)
                 op(value, others[thread + apart * team.columns]);
         }
-        __syncthreads();  // the next reduction may overwrite `others`
     }
     template <class Values> __device__ __forceinline__ void add(Values &values) const {
         reduce(values, [](Values &own, const Values &more) {

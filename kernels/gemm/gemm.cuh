@@ -5,7 +5,7 @@
 //
 //   cpu    load(row(r), column(c), count, out) hands `count` columns to `out`, in runs that are
 //          contiguous in memory
-//   cuda   at(row(r), segment(c), from) gives the address of VECTOR columns; see gemm_stages.cuh
+//   cuda   at(row(r), segment(c), from) gives the address of PER_COPY columns; see gemm_stages.cuh
 //
 // Micro-tiles of TM rows of C are summed up in registers. An *epilogue* takes each finished one:
 // store(m, n, tile, rows, columns), of which only `rows` and `columns` are part of C.

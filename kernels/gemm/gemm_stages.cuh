@@ -5,7 +5,7 @@
 // along the outputs or along k, provides:
 //
 //   Row row(int r)           the state of row r
-//   Segment segment(int c)   the state of the VECTOR columns from c on
+//   Segment segment(int c)   the state of the PER_COPY columns from c on
 //   advance(state, n)        moves either of them n steps along k
 //   at(row, segment, from)   sets `from` to the address of these elements; false if they are zeros
 //                            of the padding
@@ -48,12 +48,12 @@ constexpr int BLOCKS = WARPS * 32 > THREADS ? WARPS * 32 / THREADS : 1;
 // gemm_fma.cuh read outputs that are four apart; of gemm_mma.cuh, two such outputs at four places
 // along k. So k-major tiles keep outputs four apart in neighbouring lines, and the 16-byte segments
 // of a line are permuted by an XOR with bits of the line's number.
-template <Rows ROWS, int EXTENT, int VECTOR> struct Tile {
-    static constexpr bool K_MAJOR = ROWS == Rows::ALONG_OUTPUT && VECTOR > 1;
+template <Rows ROWS, int EXTENT, int PER_COPY> struct Tile {
+    static constexpr bool K_MAJOR = ROWS == Rows::ALONG_OUTPUT && PER_COPY > 1;
     static constexpr int LINES = K_MAJOR ? (EXTENT + 31) / 32 * 32 : BK;
     static constexpr int COLUMNS = K_MAJOR ? BK : EXTENT;
     static constexpr int SEGMENTS = COLUMNS / UNIT, SIZE = LINES * COLUMNS;
-    static_assert(VECTOR == 1 || VECTOR == UNIT, "copies of an element or of 16 bytes");
+    static_assert(PER_COPY == 1 || PER_COPY == UNIT, "copies of an element or of 16 bytes");
     static_assert(COLUMNS % UNIT == 0 && EXTENT % 4 == 0, "whole segments");
     static_assert(!K_MAJOR || (SEGMENTS & (SEGMENTS - 1)) == 0, "an XOR permutes powers of two");
 
@@ -104,8 +104,8 @@ template <Rows ROWS, int EXTENT, int VECTOR> struct Tile {
 
 // How a block's threads share the copies of a tile: each copies the same columns of COPIES lines
 // that are LINES_APART from each other.
-template <class Tile, int VECTOR> struct CopyLayout {
-    static constexpr int ACROSS = Tile::COLUMNS / VECTOR;  // copies that a line takes
+template <class Tile, int PER_COPY> struct CopyLayout {
+    static constexpr int ACROSS = Tile::COLUMNS / PER_COPY;  // copies that a line takes
     static constexpr int REPEATS = ACROSS <= THREADS ? 1 : ACROSS / THREADS;  // in a line
     static constexpr int LINES_APART = REPEATS > 1 ? 1 : THREADS / ACROSS;
     static constexpr int COPIES = (Tile::LINES + LINES_APART - 1) / LINES_APART;
@@ -116,7 +116,7 @@ template <class Tile, int VECTOR> struct CopyLayout {
         const int line = REPEATS > 1 ? 0 : threadIdx.x / ACROSS;
         return line < LINES_APART ? line : Tile::LINES;
     }
-    static __device__ int column() { return threadIdx.x % ACROSS * VECTOR; }
+    static __device__ int column() { return threadIdx.x % ACROSS * PER_COPY; }
     static __device__ bool has(int line) {
         return (LINES_APART <= Tile::LINES && Tile::LINES % LINES_APART == 0 &&
                 THREADS % ACROSS == 0) ||
@@ -130,16 +130,16 @@ template <int SIZE> __device__ inline void next_stage(int &place, int stage) {
     place += stage + 1 == STAGES ? -(STAGES - 1) * SIZE : SIZE;
 }
 
-template <Rows ROWS, int EXTENT, int VECTOR, class Loader,
-          bool K_MAJOR = ::Tile<ROWS, EXTENT, VECTOR>::K_MAJOR>
+template <Rows ROWS, int EXTENT, int PER_COPY, class Loader,
+          bool K_MAJOR = ::Tile<ROWS, EXTENT, PER_COPY>::K_MAJOR>
 struct Copier;
 
 // Fills one operand's tiles, stage after stage, with zeros for outputs past `end` and k past k_end.
 // K-major: each of a thread's copies has its own row; all have the same columns.
-template <Rows ROWS, int EXTENT, int VECTOR, class Loader>
-struct Copier<ROWS, EXTENT, VECTOR, Loader, true> {
-    using Tile = ::Tile<ROWS, EXTENT, VECTOR>;
-    using Layout = CopyLayout<Tile, VECTOR>;
+template <Rows ROWS, int EXTENT, int PER_COPY, class Loader>
+struct Copier<ROWS, EXTENT, PER_COPY, Loader, true> {
+    using Tile = ::Tile<ROWS, EXTENT, PER_COPY>;
+    using Layout = CopyLayout<Tile, PER_COPY>;
 
     static_assert((Layout::LINES_APART & (Layout::LINES_APART - 1)) == 0,
                   "the lines of a thread differ in other bits than its first one has");
@@ -168,8 +168,9 @@ struct Copier<ROWS, EXTENT, VECTOR, Loader, true> {
             const T *from;
             const bool inside = loader.at(rows[i], segment, from);
             const int apart = i * Layout::LINES_APART;
-            copy_elements<VECTOR>(tiles + (to ^ Tile::moved(apart) * UNIT) + apart * Tile::COLUMNS,
-                                  from, inside && output(i) < limit && k < k_end);
+            copy_elements<PER_COPY>(tiles + (to ^ Tile::moved(apart) * UNIT) +
+                                        apart * Tile::COLUMNS,
+                                    from, inside && output(i) < limit && k < k_end);
         }
         loader.advance(segment, BK);
         next_stage<Tile::SIZE>(to, stage);
@@ -202,10 +203,10 @@ template <Rows ROWS, class Loader> struct Oriented {
 };
 
 // Lines of outputs: a thread copies the same outputs for one k after the other.
-template <Rows ROWS, int EXTENT, int VECTOR, class Loader>
-struct Copier<ROWS, EXTENT, VECTOR, Loader, false> {
-    using Tile = ::Tile<ROWS, EXTENT, VECTOR>;
-    using Layout = CopyLayout<Tile, VECTOR>;
+template <Rows ROWS, int EXTENT, int PER_COPY, class Loader>
+struct Copier<ROWS, EXTENT, PER_COPY, Loader, false> {
+    using Tile = ::Tile<ROWS, EXTENT, PER_COPY>;
+    using Layout = CopyLayout<Tile, PER_COPY>;
     using Oriented = ::Oriented<ROWS, Loader>;
 
     const Loader &loader;
@@ -216,12 +217,12 @@ struct Copier<ROWS, EXTENT, VECTOR, Loader, false> {
     decltype(Oriented::depth(*(Loader *)nullptr, 0)) depth;
 
     __device__ Copier(const Loader &loader, int first, int end, int k_begin)
-        : loader(loader), limit(ceil_div(end - first, VECTOR) * VECTOR),
+        : loader(loader), limit(ceil_div(end - first, PER_COPY) * PER_COPY),
           to(Layout::line() * Tile::COLUMNS), k(k_begin + Layout::line()),
           depth(Oriented::depth(loader, k)) {
         UNROLL for (int i = 0; i < Layout::REPEATS; ++i) {
             const int output = Layout::column() + i * THREADS;
-            outputs[i] = Oriented::output(loader, first + smaller(output, limit - VECTOR));
+            outputs[i] = Oriented::output(loader, first + smaller(output, limit - PER_COPY));
         }
     }
 
@@ -234,8 +235,8 @@ struct Copier<ROWS, EXTENT, VECTOR, Loader, false> {
                 const T *from;
                 const bool inside = Oriented::at(loader, outputs[i], depth, from);
                 const int place = output ^ Tile::moved(line) * UNIT;
-                copy_elements<VECTOR>(tiles + to + apart * Tile::COLUMNS + place, from,
-                                      inside && output < limit && k + apart < k_end);
+                copy_elements<PER_COPY>(tiles + to + apart * Tile::COLUMNS + place, from,
+                                        inside && output < limit && k + apart < k_end);
             }
             constexpr int AWAY = (Layout::COPIES - 1) * Layout::LINES_APART;
             loader.advance(depth, j + 1 < Layout::COPIES ? Layout::LINES_APART : BK - AWAY);

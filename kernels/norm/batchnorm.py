@@ -9,7 +9,7 @@ from ..common.reduce import Moments, accumulator
 from ..runtime import Array, Kernel, Source, Target, as_array, checks
 from ..runtime.types import Shape
 
-_SOURCE = Source("norm/batchnorm.cu")
+_SOURCE = Source("norm/batchnorm.cu", stat_t="float32")
 
 
 class BatchNormSaved(NamedTuple):

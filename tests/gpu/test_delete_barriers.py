@@ -27,7 +27,7 @@ def test_every_barrier_is_needed_and_its_deletion_is_caught(emulated):
     # As what a missing barrier is, with its kernel and block: not by some other failure.
     for verdict in verdicts:
         assert ", block (" in verdict.report, verdict
-        assert "races with thread" in verdict.report or " has written" in verdict.report, verdict
+        assert " races with " in verdict.report or " has written" in verdict.report, verdict
 
 
 def two(target):

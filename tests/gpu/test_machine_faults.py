@@ -254,6 +254,35 @@ def test_what_is_no_race_between_blocks(machine, values, name):
         assert y.values[64] == 3
 
 
+PARTS_OF_WARPS = """KERNEL parts(T *y, int *arrived) {
+    __shared__ bool last;
+    y[blockIdx.x * blockDim.x + threadIdx.x] = threadIdx.x;
+    __threadfence();
+    BARRIER
+    if (threadIdx.x == 0) last = atomicAdd(arrived, 1) == gridDim.x - 1;
+    __syncthreads();
+    if (!last) return;
+    T sum = 0;
+    for (int i = 0; i < gridDim.x; ++i) sum += y[i * blockDim.x + threadIdx.x];  // FAULT
+    y[gridDim.x * blockDim.x + threadIdx.x] = sum;
+}
+"""
+
+
+def test_a_release_is_of_what_a_barrier_orders_before_it(machine):
+    """Each warp has fenced its writes, but the first one tells of all."""
+    for barrier in ("__syncthreads();", ""):
+        text = DIALECT + PARTS_OF_WARPS.replace("BARRIER", barrier)
+        y, arrived = machine.array(np.zeros(256, np.float32)), machine.array(np.zeros(1, np.int32))
+        parts = module(machine, "parts", text)
+        if barrier:
+            parts.run("parts", 3, 64, y, arrived)
+            assert (y.values[192:] == 3 * np.arange(64)).all()
+        else:
+            with pytest.raises(MachineError, match="read of 4 bytes .* races with block"):
+                parts.run("parts", 3, 64, y, arrived)
+
+
 def test_the_same_value_at_the_same_instant_is_no_race(machine):
     text = DIALECT + "KERNEL same(T *y) { y[threadIdx.x] = 7; }"
     same = module(machine, "same", text)

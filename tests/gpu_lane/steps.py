@@ -55,6 +55,11 @@ class Steps:
         """Begin again with the first image."""
         self.plan.begin_epoch(self._order, [0.01] * self._count)
 
+    def stand_within(self) -> None:
+        """Begin again, but with the first step counted: each of its launches can be repeated."""
+        self.rewind()
+        self.plan.progress.counters[2] = 0
+
     def record(self) -> None:
         """Take the first step by its Python code; what was recorded is replayed and compared."""
         self.plan.step(self._batch)

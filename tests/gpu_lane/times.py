@@ -89,7 +89,7 @@ class Timing:
             training.replay(self._repeat)
 
         training.rewind()
-        self._compare(row, seen, self._seconds(step) / self._repeat, training.rewind)
+        self._compare(row, seen, self._seconds(step) / self._repeat, training.stand_within)
 
     def _call(self, row: dict[str, Any]) -> None:
         from bench.kernels import contenders, rows
@@ -110,7 +110,7 @@ class Timing:
         self._compare(row, seen, self._seconds(calls) / self._repeat, lambda: None)
 
     def _compare(
-        self, row: dict[str, Any], seen: list[Launch], seconds: float, after: Callable[[], None]
+        self, row: dict[str, Any], seen: list[Launch], seconds: float, before: Callable[[], None]
     ) -> None:
         """Report a row's time and its launches', and those that are below their bounds."""
         counted = counts(row)
@@ -123,10 +123,10 @@ class Timing:
         timed = {"row": name, **self._judged(name, seconds, bound_of_all(counted, self._gpu))}
         timed["launches"] = []
         for launch, of_it in zip(seen, listed, strict=True):
+            before()
             # CuPy's own launches are in no graph; of the package's, each waits for the one before.
             graph = self._target.replayer([launch.run] * self._repeat)
             took = self._seconds(graph) / self._repeat
-            after()
             judged = self._judged(f"{name}: {launch.entry}", took, bound(of_it, self._gpu))
             timed["launches"].append({"kernel": launch.entry, **judged})
         self._report.add("rows", timed)

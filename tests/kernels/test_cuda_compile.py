@@ -14,7 +14,7 @@ from kernels.conv.conv2d_pool import Pool
 from kernels.conv.winograd import Tiles
 from kernels.runtime import Source
 from kernels.runtime.cpu import CpuTarget
-from kernels.runtime.program import Parameter
+from kernels.runtime.program import _ENTRY, Parameter, _parameters
 from tests.lib import nvrtc
 from tests.lib.kernel_resources import SOURCES
 
@@ -55,7 +55,11 @@ STRUCTS = {name: struct for structs in DECLARED.values() for name, struct in str
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_entry_and_type_is_known(name: str) -> None:
     source = SOURCES[name]
-    assert source.entries and len(source.entries) == source.text.count("\nKERNEL ")
+    heads = _ENTRY.findall(source.text)
+    assert heads and len(heads) == source.text.count("\nKERNEL ")
+    # An entry point may have a body for each target, with the same parameters.
+    assert {name: _parameters(text) for name, text in heads} == source.entries
+    assert len(set(heads)) == len(source.entries)
     for entry, parameters in source.entries.items():
         assert parameters, entry
         for parameter in parameters:

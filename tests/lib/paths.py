@@ -227,6 +227,11 @@ def batches(target):
     for augmentation in (None, Augmentation(9, 1, 0.1, 1, 1)):
         data = (target, images, labels, order, counters, images.shape, FLOAT)
         x, chosen = gather_batch(*data, 0.5, 2.0, augmentation)
+    large = make.full((3, 120, 120, 1), 1, np.uint8)  # it does not fit into shared memory
+    gather_batch(
+        *(target, large, labels, order, counters, large.shape, FLOAT),
+        *(0.5, 2.0, Augmentation(9, 1, 0.1, 1, 1)),
+    )
     outputs, progress = x.reshape(3, -1), Progress(counters, totals)
     count_batch(target, make.full((), 1), outputs, chosen, progress)
     count_losses(target, make.full((3,), 1), outputs, chosen, progress)
@@ -239,6 +244,8 @@ def products(target):
     for name in ("conv2d", "conv2d_backward", "dense", "dense_backward"):
         FUNCTIONS[name](FUNCTIONS[name].arguments(target, FLOAT))
     make = Arrays(target)
+    # k is divided, and several warps of a block have outputs.
+    kernels.dense(make.normal(0, 100, 256), make.normal(1, 100, 256))
     x, w, dy = make.normal(0, 2, 6, 5, 4), make.normal(1, 6, 3, 3, 2), make.normal(2, 2, 6, 5, 6)
     grouped = {"padding": 1, "groups": 2}  # im2col runs of one tap, not of a row of taps
     kernels.conv2d(x, w, **grouped, relu=True)

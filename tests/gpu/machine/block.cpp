@@ -188,7 +188,8 @@ void Block::run(uint64_t which) {
     set_block_values();
     shared.begin_block();
     for (Barrier &barrier : barriers) barrier = Barrier();
-    fenced = false, acquired = 0;
+    fenced = false, acquired = 0, releasing = -1;
+    for (Warp &warp : warps) warp.wrote = false;
     for (PendingCopies &pending : copies) pending = PendingCopies();
     for (Warp &warp : warps) {
         const uint32_t left = threads - warp.index * LANES;
@@ -251,7 +252,11 @@ bool Block::release_barrier(uint32_t number_of) {
     shared.synchronise(here);
     Barrier &barrier = barriers[number_of];
     barrier = {0, 0, barrier.votes};
-    for (uint32_t i : here) leave_barrier(warps[i]);
+    releasing = -1;
+    for (uint32_t i : here) {
+        warps[i].wrote = false;
+        leave_barrier(warps[i]);
+    }
     return true;
 }
 

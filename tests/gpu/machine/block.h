@@ -85,6 +85,7 @@ struct Block {
     SharedMemory shared;
     Barrier barriers[BARRIERS];
     bool fenced = false;         // it has fenced
+    int releasing = -1;          // the warp that released its writes since the last barrier
     uint32_t acquired = 0;       // the last strong access of its own: Running::synchronisations
     std::vector<Bounds> bounds;  // by Instruction::site
     std::vector<PendingCopies> copies;   // by thread

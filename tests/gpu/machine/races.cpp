@@ -260,6 +260,14 @@ uint32_t different(uint32_t lanes, const Addresses &addresses) {
     return lanes & ~(alike & lanes << 1);
 }
 
+// What a warp writes after another one's release, with no barrier between, is not released.
+void note_write(Warp &warp) {
+    Block &block = *warp.block;
+    warp.wrote = true;
+    if (block.releasing >= 0 && block.releasing != int(warp.index))
+        store(block.running.released[block.number & (BLOCK >> 4)], 0);
+}
+
 }  // namespace
 
 void note_global(Warp &warp, const Instruction &at, const Array &array, uint32_t lanes,
@@ -273,6 +281,7 @@ void note_global(Warp &warp, const Instruction &at, const Array &array, uint32_t
     if (!array.whole) note_marks(warp, at, firsts, addresses, bytes, access);
     if (!running.several_blocks) return;
     if (at.strong) note_strong(warp);
+    if (write && !running.released.empty()) note_write(warp);
     const bool plain = (access == Access::read || write) && !at.strong;
     if (!plain) return note_lanes(warp, at, lanes, addresses, bytes, access);
     if (row && addresses.of[0] % 4 == 0 &&
@@ -305,7 +314,11 @@ void note_strong(Warp &warp) {
     if (running.released.empty()) return;
     const uint32_t now = 1 + running.synchronisations++;
     block.acquired = now;
-    if (block.fenced) store(running.released[block.number & (BLOCK >> 4)], now);
+    bool all_ordered = block.fenced;
+    for (const Warp &other : block.warps) all_ordered &= &other == &warp || !other.wrote;
+    if (!all_ordered) return;
+    store(running.released[block.number & (BLOCK >> 4)], now);
+    block.releasing = int(warp.index);
 }
 
 namespace {

@@ -6,7 +6,8 @@
 //   - both accesses are strong (atomic operations, or loads and stores that are volatile, relaxed,
 //     acquire or release)
 //   - the writer fenced and then did something strong (released what it had written), and the other
-//     block did something strong after that (acquired it): "the last block adds up"
+//     block did something strong after that (acquired it): "the last block adds up"; of what other
+//     warps of the block wrote, only what a barrier orders before is released
 //   - both write the same value
 //
 // Who touched each word last is kept in a shadow, and of words whose bytes are accessed one by one

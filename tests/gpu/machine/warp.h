@@ -37,6 +37,7 @@ struct Warp {
     char *local = nullptr;    // the lanes' own memory, one after the other
     uint32_t overwrites = 0;   // lanes that store what another block stored: races.h
     uint32_t overwritten = 0;  // lanes whose store another one may overwrite: shared_memory.h
+    bool wrote = false;        // to global memory since the last barrier: races.h
     int64_t turn = 0;         // backward branches left until another warp gets a turn
 
     // Of the barrier that it waits at.
