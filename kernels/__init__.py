@@ -9,6 +9,7 @@ from .images.dropout import dropout, dropout_backward
 from .images.normalize import normalize
 from .loss.softmax import cross_entropy, softmax, softmax_backward, softmax_cross_entropy
 from .norm.batchnorm import BatchNormSaved, batch_norm, batch_norm_backward
+from .norm.layer_norm import LayerNormSaved, layer_norm, layer_norm_backward
 from .pooling.pool import (
     avg_pool2d,
     avg_pool2d_backward,
@@ -24,6 +25,7 @@ from .step.optimizers import adam_step, sgd_step
 __all__ = [
     "BatchNormSaved",
     "KernelError",
+    "LayerNormSaved",
     "adam_step",
     "affine_warp",
     "augment",
@@ -42,6 +44,8 @@ __all__ = [
     "global_avg_pool2d",
     "global_avg_pool2d_backward",
     "im2col",
+    "layer_norm",
+    "layer_norm_backward",
     "max_pool2d",
     "max_pool2d_backward",
     "normalize",

@@ -26,6 +26,7 @@ from ..layers import (
     Flatten,
     GlobalAvgPool2D,
     Layer,
+    LayerNorm,
     MaxPool2D,
     ReLU,
     Softmax,
@@ -40,6 +41,7 @@ except ImportError as error:
 
 #: From 2020: current runtimes support it, and it has all operators needed here.
 OPSET, IR_VERSION = 13, 7
+WITH_LAYER_NORM = 17, 8  # the first that have LayerNormalization
 
 _INPUT_TYPES = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
 
@@ -82,6 +84,8 @@ def to_onnx(model: Sequential, input_type: str = "uint8") -> onnx.ModelProto:
 
     grey = len(model.input_shape) == 3 and model.input_shape[-1] == 1
     input_shape = model.input_shape[:-1] if grey else model.input_shape
+    normalised = any(node.op_type == "LayerNormalization" for node in graph.nodes)
+    opset, ir_version = WITH_LAYER_NORM if normalised else (OPSET, IR_VERSION)
     proto = helper.make_model(
         helper.make_graph(
             graph.nodes,
@@ -93,8 +97,8 @@ def to_onnx(model: Sequential, input_type: str = "uint8") -> onnx.ModelProto:
         producer_name="cnn-kernels",
         producer_version=_version(),
         model_version=1,
-        ir_version=IR_VERSION,
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=ir_version,
+        opset_imports=[helper.make_opsetid("", opset)],
     )
     described = {
         "input": f"{source}: {input_type} (N, {', '.join(map(str, input_shape))}), "
@@ -232,6 +236,14 @@ def _batch_norm(graph: _Graph, layer: BatchNorm, x: str, shape: Shape) -> str:
     return graph.add("BatchNormalization", x, *constants, epsilon=layer.eps)
 
 
+def _layer_norm(graph: _Graph, layer: LayerNorm, x: str, shape: Shape) -> str:
+    constants = [graph.constant(name, values) for name, values in layer.parameters.items()]
+    x = _channels_last(graph, x, shape)
+    y = graph.add("LayerNormalization", x, *constants, axis=-1, epsilon=layer.eps)
+    graph.scope += "back."  # a name of its own for the second Transpose
+    return _channels_first(graph, y, shape)
+
+
 def _dense(graph: _Graph, layer: Dense, x: str, shape: Shape) -> str:
     arrays = [graph.constant("weight", layer.parameters["weight"])]
     if layer.bias:
@@ -259,6 +271,7 @@ _WRITERS: dict[type[Layer], Callable[[_Graph, Any, str, Shape], str]] = {
     Conv2D: _conv2d,
     Dense: _dense,
     BatchNorm: _batch_norm,
+    LayerNorm: _layer_norm,
     ReLU: _relu,
     Softmax: _softmax,
     MaxPool2D: _max_pool2d,

@@ -13,12 +13,12 @@ from kernels.lowlevel import Array, Shape
 
 from .. import checks
 from ..files import write_whole
-from ..layers import BatchNorm, Conv2D, Dense, Flatten
+from ..layers import BatchNorm, Conv2D, Dense, Flatten, LayerNorm
 from ..model import Sequential
 from .checkpoint import CheckpointError
 
 _NAMES = {"gamma": "weight", "beta": "bias"}
-_WITH_ARRAYS = (Conv2D, Dense, BatchNorm)
+_WITH_ARRAYS = (Conv2D, Dense, BatchNorm, LayerNorm)
 _FLOATING = {"F16": "float16", "F32": "float32", "F64": "float64"}  # by safetensors' names
 
 

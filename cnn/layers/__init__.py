@@ -11,6 +11,7 @@ from .dense import Dense
 from .dropout import Dropout
 from .flatten import Flatten
 from .layer import Layer
+from .layer_norm import LayerNorm
 from .pool import AvgPool2D, GlobalAvgPool2D, MaxPool2D
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Flatten",
     "GlobalAvgPool2D",
     "Layer",
+    "LayerNorm",
     "MaxPool2D",
     "ReLU",
     "Softmax",

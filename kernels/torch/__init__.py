@@ -14,6 +14,7 @@ Importing this module raises ImportError where PyTorch cannot be imported.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from ..common.geometry import Pair, pair
@@ -26,7 +27,7 @@ except ImportError as error:
 from . import autocast
 from . import operators as operators
 
-__all__ = ["batch_norm", "conv2d", "dense", "max_pool2d", "softmax_cross_entropy"]
+__all__ = ["batch_norm", "conv2d", "dense", "layer_norm", "max_pool2d", "softmax_cross_entropy"]
 
 _DTYPES = {
     "cpu": (torch.float32, torch.float64),
@@ -214,6 +215,58 @@ def batch_norm(
     if training and running_var is not None:
         running_var.copy_(moved_var)
     return y.to(given.dtype)
+
+
+def layer_norm(
+    input: Any,
+    normalized_shape: Sequence[int],
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+) -> Any:
+    """Normalise input over its last axes, then scale by weight and shift by bias.
+
+    Parameters
+    ----------
+    input : tensor (..., *normalized_shape)
+    normalized_shape : sequence of int
+        Lengths of the axes to normalise over.
+    weight, bias : tensor (*normalized_shape), optional
+        1 and 0 where not given.
+    eps : float
+        Added to the variance, which is the biased one.
+
+    Returns
+    -------
+    tensor
+        Of input's shape.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes, devices, shapes or eps do not fit.
+    """
+    input, weight, bias = autocast.to_float32(input, weight, bias)
+    _check_input(input)
+    shape = tuple(normalized_shape)
+    batch = input.ndim - len(shape)
+    if not math.prod(shape) or not shape or batch < 0 or tuple(input.shape[batch:]) != shape:
+        raise ValueError(
+            f"normalized_shape: got {shape}, expected the lengths of the last axes of "
+            f"{tuple(input.shape)}, input's, none of them 0"
+        )
+    for name, tensor in {"weight": weight, "bias": bias}.items():
+        if tensor is not None:
+            _check_like(name, tensor, input)
+            _check_shape(name, tensor, shape, "one value for each that is normalised")
+    C = math.prod(shape)
+    y, *_ = operators.layer_norm(
+        input.reshape(math.prod(input.shape[:batch]), C),
+        input.new_ones(C) if weight is None else weight.reshape(C),
+        input.new_zeros(C) if bias is None else bias.reshape(C),
+        eps,
+    )
+    return y.reshape(input.shape)
 
 
 def dense(input: Any, weight: Any, bias: Any = None) -> Any:

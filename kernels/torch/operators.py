@@ -134,6 +134,11 @@ def _empty(like: Any, shape: Any, dtype: Any = None) -> Any:
     return like.new_empty((N, *rest, C), dtype=dtype).movedim(-1, 1)
 
 
+def _wide(tensor: Any) -> Any:
+    """Return the type that sums of a tensor's values are taken in."""
+    return getattr(torch, accumulator(str(tensor.dtype).removeprefix("torch.")))
+
+
 # --- convolution
 
 _WINDOW = "int[] stride, int[] sides, int[] dilation, int groups"
@@ -296,8 +301,7 @@ def _run_batch_norm(
 def _fake_batch_norm(
     input: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, *_: Any
 ) -> Any:
-    wide = getattr(torch, accumulator(str(input.dtype).removeprefix("torch.")))
-    saved = (weight.new_empty(weight.shape, dtype=wide) for _ in range(2))
+    saved = (weight.new_empty(weight.shape, dtype=_wide(input)) for _ in range(2))
     running = (torch.empty_like(statistic) for statistic in (running_mean, running_var))
     return _empty(input, input.shape), *saved, *running
 
@@ -339,6 +343,54 @@ batch_norm_backward = _operator(
     " -> (Tensor, Tensor, Tensor)",
     _run_batch_norm_backward,
     _fake_batch_norm_backward,
+)
+
+
+# --- layer normalisation, of rows (N, C)
+
+
+def _run_layer_norm(x: Any, gamma: Any, beta: Any, eps: float) -> Any:
+    """Return y and the statistics that it was made with."""
+    y, saved = _kernels.layer_norm(x, gamma, beta, eps=eps)
+    return y, *saved
+
+
+def _fake_layer_norm(input: Any, *_: Any) -> Any:
+    saved = (input.new_empty(input.shape[:1], dtype=_wide(input)) for _ in range(2))
+    return input.new_empty(input.shape), *saved
+
+
+def _run_layer_norm_backward(dy: Any, x: Any, gamma: Any, mean: Any, inv_std: Any) -> Any:
+    return _kernels.layer_norm_backward(dy, x, gamma, _kernels.LayerNormSaved(mean, inv_std))
+
+
+def _fake_layer_norm_backward(grad: Any, input: Any, weight: Any, *_: Any) -> Any:
+    return input.new_empty(input.shape), torch.empty_like(weight), torch.empty_like(weight)
+
+
+def _save_layer_norm(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*inputs[:2], *output[1:])
+
+
+def _layer_norm_gradients(ctx: Any, grad: Any, *_: Any) -> tuple[Any, ...]:
+    return *layer_norm_backward(grad, *ctx.saved_tensors), None
+
+
+layer_norm = _operator(
+    "layer_norm",
+    "(Tensor input, Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor, Tensor)",
+    _run_layer_norm,
+    _fake_layer_norm,
+    _layer_norm_gradients,
+    _save_layer_norm,
+)
+layer_norm_backward = _operator(
+    "layer_norm_backward",
+    "(Tensor grad, Tensor input, Tensor weight, Tensor mean, Tensor inv_std)"
+    " -> (Tensor, Tensor, Tensor)",
+    _run_layer_norm_backward,
+    _fake_layer_norm_backward,
 )
 
 

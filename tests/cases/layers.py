@@ -17,10 +17,12 @@ from cnn import (
     Flatten,
     GlobalAvgPool2D,
     Layer,
+    LayerNorm,
     MaxPool2D,
     ReLU,
     Softmax,
 )
+from tests.cases import norm
 from tests.lib import reference
 
 
@@ -69,6 +71,10 @@ LAYERS = {
         (7, 3),
         (7, 3),
         lambda nn: nn.BatchNorm1d(3, eps=0.1),
+    ),
+    "layer-norm of images": LayerCase(lambda: LayerNorm(), (2, 3, 4, 5), (2, 3, 4, 5)),
+    "layer-norm of rows": LayerCase(
+        lambda: LayerNorm(eps=0.1), (4, 7), (4, 7), lambda nn: nn.LayerNorm(7, eps=0.1)
     ),
     "relu": LayerCase(lambda: ReLU(), (2, 3, 3, 5), (2, 3, 3, 5)),
     "softmax": LayerCase(lambda: Softmax(), (4, 6), (4, 6)),
@@ -133,6 +139,17 @@ def _batch_norm(layer, parameters, state, x, training):
     return y, backward
 
 
+def _layer_norm(layer, parameters, state, x, training):
+    gamma = parameters["gamma"]
+    y, *saved = norm.layer_norm(x, gamma, parameters["beta"], layer.eps)
+
+    def backward(dy):
+        dx, dgamma, dbeta = norm.layer_norm_backward(dy, x, gamma, *saved)
+        return dx, {"gamma": dgamma, "beta": dbeta}
+
+    return y, backward
+
+
 def _relu(layer, parameters, state, x, training):
     y = reference.relu(x)
     return y, lambda dy: (reference.relu_backward(dy, y), {})
@@ -168,6 +185,7 @@ ORACLES = {
     cnn.Conv2D: _conv2d,
     cnn.Dense: _dense,
     cnn.BatchNorm: _batch_norm,
+    cnn.LayerNorm: _layer_norm,
     cnn.ReLU: _relu,
     cnn.Softmax: _softmax,
     cnn.MaxPool2D: _max_pool2d,

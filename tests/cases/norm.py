@@ -1,4 +1,4 @@
-"""Batch normalisation with a ReLU, and its gradient."""
+"""Batch normalisation with a ReLU, layer normalisation, and their gradients."""
 
 import numpy as np
 
@@ -23,7 +23,7 @@ BATCH_SIZES = {
     "several registers and a tail": {"N": (4, 5, 7), "C": 33},
     "a channel more than a cuda block has threads": {"N": 5, "C": 257},
 }
-SMALL = {"N": 4, "C": 3}
+SMALL = {"N": 4, "C": 5}
 RELU = {"training": True, "relu": True}
 
 
@@ -81,6 +81,67 @@ def backward_of_saved(mean, inv_std, **arguments):
     return kernels.batch_norm_backward(saved=saved, **arguments)
 
 
+ROW_SIZES = {
+    "several blocks, a tail": {"N": 261, "C": 70},
+    "no batch axis": {"N": (), "C": 9},
+    "one column": {"N": 3, "C": 1},
+    "batch 1": {"N": 1, "C": 10},
+    "an empty batch": {"N": 0, "C": 10},
+    "several batch axes": {"N": (2, 3, 4), "C": 7},
+    "accesses of 16 bytes, no block without a row for each warp": {"N": 8, "C": 64},
+    "one column more than a warp takes at once": {"N": 5, "C": 257},
+    "the last that a warp takes on cuda": {"N": 3, "C": 1024},
+    "more than a warp takes": {"N": 3, "C": 1025},
+    "more than a warp takes, in accesses of 16 bytes": {"N": 3, "C": 1040},
+    "more rows than a chunk of the gradients has": {"N": 1025, "C": 3},
+    "more than a core's own cache keeps": {"N": 2, "C": 65537},
+    # In float32, E[x^2] - E[x]^2 keeps no digit of the variance.
+    "a mean of 1e4, a deviation of 1": {"N": 9, "C": 300, "mean": 1e4},
+    "NaN spoils its row alone": {"N": 9, "C": 300, "spoilt": np.nan},
+    "infinity spoils its row alone": {"N": 9, "C": 300, "spoilt": np.inf},
+}
+# Of one column, dx is what rounding leaves of 0.
+GRADIENT_SIZES = {why: sizes for why, sizes in ROW_SIZES.items() if sizes["C"] > 1}
+TIMED = {"8192 x 768": {"N": 8192, "C": 768}, "256 x 32768": {"N": 256, "C": 32768}}
+EPS = 1e-5
+
+
+def layer_norm_arrays(*, N, C, mean=1.0, spoilt=0.0):  # no mean near 0, where it cancels
+    x = normal(0, *axes(N), C) + mean
+    if spoilt:
+        x[1, 100] = spoilt
+    return {"x": x, "gamma": normal(1, C), "beta": normal(2, C)}
+
+
+def layer_norm(x, gamma, beta, eps=EPS):
+    mean = x.mean(axis=-1, keepdims=True)
+    inv_std = 1 / np.sqrt(((x - mean) ** 2).mean(axis=-1, keepdims=True) + eps)
+    return (x - mean) * inv_std * gamma + beta, mean.reshape(-1), inv_std.reshape(-1)
+
+
+def layer_norm_gradient_arrays(**sizes):
+    arrays = layer_norm_arrays(**sizes)
+    with np.errstate(invalid="ignore"):
+        _, mean, inv_std = layer_norm(**arrays)
+    x, gamma = arrays["x"], arrays["gamma"]
+    return {"dy": normal(3, *x.shape), "x": x, "gamma": gamma, "mean": mean, "inv_std": inv_std}
+
+
+def layer_norm_backward(dy, x, gamma, mean, inv_std):
+    mean, inv_std = (saved.reshape(*x.shape[:-1], 1) for saved in (mean, inv_std))
+    batch = tuple(range(x.ndim - 1))
+    xhat, g = (x - mean) * inv_std, dy * gamma
+    along = (g * xhat).mean(axis=-1, keepdims=True)
+    dx = inv_std * (g - g.mean(axis=-1, keepdims=True) - xhat * along)
+    return dx, (dy * xhat).sum(axis=batch), dy.sum(axis=batch)
+
+
+def torch_layer_norm_backward(torch, dy, x, gamma, mean, inv_std):
+    saved = (value.reshape(*x.shape[:-1], 1) for value in (mean, inv_std))
+    arguments = (dy, x, x.shape[-1:], *saved, gamma, gamma, [True] * 3)  # of beta the shape counts
+    return lambda: torch.ops.aten.native_layer_norm_backward(*arguments)
+
+
 CASES = [
     Case(
         "batch_norm",
@@ -120,5 +181,44 @@ CASES = [
             ({"mean": zeros(8)}, r"saved.mean: got .*, expected \(9,\)"),
             ({"inv_std": zeros(8)}, r"saved.inv_std: got .*, expected \(9,\)"),
         ],
+    ),
+    Case(
+        "layer_norm",
+        layer_norm_arrays,
+        layer_norm,
+        ROW_SIZES,
+        SMALL,
+        options={"eps": EPS},
+        results=1,
+        functional=lambda F, x, gamma, beta: F.layer_norm(x, x.shape[-1:], gamma, beta),
+        refused=[
+            ({"x": zeros()}, r"x: got shape \(\), expected \(..., C\) with a C of 1 or more"),
+            ({"x": zeros(5, 0)}, r"x: got shape \(5, 0\), expected \(..., C\)"),
+            ({"gamma": zeros(8)}, r"gamma: got shape \(8,\), expected \(70,\)"),
+            ({"beta": zeros(1, 70)}, r"beta: got shape \(1, 70\), expected \(70,\)"),
+            ({"eps": -1}, "eps: got -1, expected at least 0"),
+        ],
+        row="layer_norm",
+        timed=TIMED,
+    ),
+    Case(
+        "layer_norm_backward",
+        layer_norm_gradient_arrays,
+        layer_norm_backward,
+        GRADIENT_SIZES,
+        SMALL,
+        gradients=("x", "gamma", "beta"),
+        called=lambda mean, inv_std, **others: kernels.layer_norm_backward(
+            saved=kernels.LayerNormSaved(mean, inv_std), **others
+        ),
+        pytorch=torch_layer_norm_backward,
+        refused=[
+            ({"dy": zeros(261, 7)}, r"dy: got .*, expected \(261, 70\)"),
+            ({"gamma": zeros(8)}, r"gamma: got shape \(8,\), expected \(70,\)"),
+            ({"mean": zeros(8)}, r"saved.mean: got .*, expected \(261,\)"),
+            ({"inv_std": zeros(261, 1)}, r"saved.inv_std: got .*, expected \(261,\)"),
+        ],
+        row="layer_norm gradient",
+        timed=TIMED,
     ),
 ]

@@ -1,0 +1,140 @@
+"""Layer normalisation and its gradient."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..common.channels import Channels
+from ..common.reduce import accumulator
+from ..runtime import Array, Source, Target, checks
+from ..runtime.types import Grid
+from .batchnorm import gradient_sums, saved_statistic
+
+_SOURCE = Source("norm/layer_norm.cu")
+_BY_WARP = 1024  # the most columns of a row that is a warp's
+_WARPS = 4  # of a block whose warps have a row each
+
+
+class LayerNormSaved(NamedTuple):
+    """What `layer_norm` keeps for its gradient.
+
+    Attributes
+    ----------
+    mean, inv_std : array (rows,)
+        Of each row of x as (rows, C); float64 for float64, else float32.
+    """
+
+    mean: Array
+    inv_std: Array
+
+
+def layer_norm(
+    x: Array, gamma: Array, beta: Array, *, eps: float = 1e-5
+) -> tuple[Array, LayerNormSaved]:
+    """Normalise x over its last axis, then scale and shift.
+
+    Source: Ba, Kiros and Hinton, "Layer Normalization", 2016; semantics as in PyTorch.
+
+    Parameters
+    ----------
+    x : array (..., C)
+        Floating.
+    gamma, beta : array (C,)
+        Scale and shift.
+    eps : float
+        Added to the variance, which is the biased one.
+
+    Returns
+    -------
+    y : array (..., C)
+    saved : LayerNormSaved
+        For `layer_norm_backward`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes, devices, shapes or eps do not fit.
+    """
+    target, (x, gamma, beta) = checks.arrays(x=x, gamma=gamma, beta=beta)
+    eps = checks.number("eps", eps, least=0)
+    rows, C = _rows(x)
+    checks.shape("gamma", gamma, (C,), "one value per column")
+    checks.shape("beta", beta, (C,), "one value per column")
+    wide = accumulator(x.dtype)
+    saved = LayerNormSaved(target.empty((rows,), wide), target.empty((rows,), wide))
+    y = target.empty(x.shape, x.dtype)
+    kernel = _SOURCE.kernel("layer_norm_forward", target, x.dtype)
+    grid, threads, by_warp = _geometry(target, rows, C)
+    kernel(grid, threads, x, gamma, beta, y, *saved, rows, C, by_warp, eps)
+    return y, saved
+
+
+def layer_norm_backward(
+    dy: Array,
+    x: Array,
+    gamma: Array,
+    saved: LayerNormSaved,
+    *,
+    out_dgamma: Array | None = None,
+    out_dbeta: Array | None = None,
+) -> tuple[Array, Array, Array]:
+    """Return the gradients (dx, dgamma, dbeta) of `layer_norm`.
+
+    Parameters
+    ----------
+    dy : array (..., C)
+        Gradient of the result.
+    x, gamma
+        The arguments of `layer_norm`.
+    saved : LayerNormSaved
+        What it returned.
+    out_dgamma, out_dbeta : array (C,), optional
+        C-contiguous arrays of x's dtype to write dgamma and dbeta to.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes, devices or shapes do not fit.
+    """
+    if not isinstance(saved, LayerNormSaved):
+        raise TypeError(f"saved: got {type(saved).__name__}, expected a LayerNormSaved")
+    target, (dy, x, gamma) = checks.arrays(dy=dy, x=x, gamma=gamma)
+    rows, C = _rows(x)
+    checks.shape("dy", dy, x.shape, "the shape of x")
+    checks.shape("gamma", gamma, (C,), "one value per column")
+    mean, inv_std = (
+        saved_statistic(target, f"saved.{name}", value, x.dtype, (rows,), "one value per row")
+        for name, value in saved._asdict().items()
+    )
+    out_dgamma = checks.result(target, "out_dgamma", out_dgamma, (C,), x.dtype)
+    out_dbeta = checks.result(target, "out_dbeta", out_dbeta, (C,), x.dtype)
+
+    dx = target.empty(x.shape, x.dtype)
+    kernel = _SOURCE.kernel("layer_norm_input_gradient", target, x.dtype)
+    grid, threads, by_warp = _geometry(target, rows, C)
+    kernel(grid, threads, dy, x, gamma, mean, inv_std, dx, rows, C, by_warp)
+
+    channels = Channels(target, C, x.dtype, dy, x)
+    rows_per_chunk, count = channels.chunks(rows)
+    partial = target.empty((2, count, C), accumulator(x.dtype))
+    kernel = _SOURCE.kernel("layer_norm_gradient_chunks", target, x.dtype, **channels.constants)
+    arrays = (dy, x, mean, inv_std, partial[0], partial[1])
+    kernel(channels.chunk_grid(count), target.threads, *arrays, rows, C, rows_per_chunk)
+    _, dbeta, dgamma = gradient_sums(target, partial, x.dtype, out_dbeta, out_dgamma)
+    return dx, dgamma, dbeta
+
+
+def _rows(x: Array) -> tuple[int, int]:
+    if x.ndim < 1 or not x.shape[-1]:
+        raise ValueError(f"x: got shape {tuple(x.shape)}, expected (..., C) with a C of 1 or more")
+    C = x.shape[-1]
+    return checks.count("x: rows", x.size // C), C
+
+
+def _geometry(target: Target, rows: int, C: int) -> tuple[Grid, int, int]:
+    """Return grid, threads and whether a row is a warp's: of rows long enough, it is a block's."""
+    if target.in_lanes:  # several rows a block, which costs more than a short row
+        return (min(rows, target.stride_grid(rows * C)[0]), 1, 1), target.block(C), 0
+    if C > _BY_WARP:
+        return (rows, 1, 1), target.block(C), 0
+    return (-(-rows // _WARPS), 1, 1), target.block(32 * _WARPS), 1
