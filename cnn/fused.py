@@ -30,39 +30,39 @@ from .losses import SoftmaxCrossEntropy
 
 
 class Rectifying(Layer):
-    """A layer that ends with a ReLU.
+    """A layer that ends with a ReLU, or with a pool and a ReLU.
 
     Attributes
     ----------
     passed : bool
-        Whether `backward` is given the gradient of what the ReLU was given, or the pool before it:
-        the layer behind is then one that has `before`.
+        Whether the layer after it passes the gradient back through the ReLU (and pool): `backward`
+        then gets the gradient of their input. That layer is one with `before`.
     """
 
     passed = False
 
     def rectified(self) -> Rectified:
-        """Return the last output and what it was made of."""
+        """Return the last output, and the argmax and windows of a pool, for `AfterReLU`."""
         raise NotImplementedError
 
 
 class AfterReLU(Layer):
-    """A layer whose gradient's kernels may pass it on through the ReLU of the layer before.
+    """A layer whose kernels can pass its input's gradient back through the ReLU that made it.
 
     Attributes
     ----------
     before : Rectifying, optional
-        That layer, if they do.
+        The layer with that ReLU, if they do so.
     """
 
     before: Rectifying | None = None
 
     def past(self) -> Rectified | None:
-        """Return what the last input was made of, if its gradient is passed on to that."""
+        """Return the last input, if its gradient is passed through the ReLU that made it."""
         return None if self.before is None else self.before.rectified()
 
     def gradients_of(self, layer: Conv2D | Dense, x: Array, dy: Array) -> Array:
-        """Store the gradients of a layer that was given x, and return dx, passed on."""
+        """Store the gradients of a layer with input x; return dx, passed through `before`."""
         weight = layer.parameters["weight"]
         arrays = (dy, x, weight, layer.gradients["weight"], layer.gradients.get("bias"))
         options: dict[str, Any] = {"need_dx": layer.need_dx, "past": self.past()}
@@ -73,7 +73,7 @@ class AfterReLU(Layer):
 
 
 class Reshaped(Layer):
-    """A `Flatten` whose gradient comes in the shape that the layer before it takes."""
+    """A `Flatten` whose gradient already has the shape of its input."""
 
     recordable = True
 
@@ -109,7 +109,7 @@ class DenseLoss(AfterReLU):
         return dlogits
 
     def backward(self, dy: Array) -> Array:
-        """Return dx (N, in), passed on."""
+        """Return dx (N, in); see `gradients_of`."""
         return self.gradients_of(self.dense, self._x, dy)
 
 
@@ -129,11 +129,11 @@ class WithReLU(Rectifying, AfterReLU):
         return y
 
     def rectified(self) -> Rectified:
-        """Return y and what it was made of."""
+        """Return y, as `AfterReLU` needs it."""
         return Rectified(self._y)
 
     def backward(self, dy: Array) -> Array:
-        """Return dx of x's shape, passed on."""
+        """Return dx of x's shape; see `gradients_of`."""
         dy = dy if self.passed else kernels.relu_backward(dy, self._y)
         return self.gradients_of(self.layer, self._x, dy)
 
@@ -158,11 +158,11 @@ class ConvPool(Rectifying, AfterReLU):
         return y
 
     def rectified(self) -> Rectified:
-        """Return y and what it was made of."""
+        """Return y, as `AfterReLU` needs it."""
         return conv2d_pool_rectified(self._y, self._argmax, self.conv.window, self.pool)
 
     def backward(self, dy: Array) -> Array:
-        """Return dx (N, H, W, C), passed on."""
+        """Return dx (N, H, W, C); see `gradients_of`."""
         conv = self.conv
         if self.passed:
             return self.gradients_of(conv, self._x, dy)

@@ -79,7 +79,7 @@ def _rewritten(
 
 
 def _passing(layers: list[Layer]) -> list[Layer]:
-    """Let kernels that give an input's gradient pass it on through the ReLU that made the input.
+    """Let the kernels of an input's gradient pass it back through the ReLU that made the input.
 
     A `Flatten` may be in between.
     """

@@ -45,15 +45,15 @@ class NarrowNetwork(Network):
         self.layers = [self._narrowed(*item) for item in enumerate(network.layers)]
 
     def refresh(self) -> None:
-        """Take over what the network has now: its statistics, and its parameters, rounded.
+        """Copy the network's pixel statistics, and its parameters, rounded.
 
-        The optimizer writes the copies in later steps.
+        In later steps the optimizer writes the rounded parameters.
         """
         self.pixel_mean, self.pixel_std = self._network.pixel_mean, self._network.pixel_std
         cast(self._network.parameter_buffer, self.dtype, out=self.parameter_buffer)
 
     def _views(self, buffer: Array) -> dict[str, Array]:
-        """Return the views of a buffer that the network's parameters are of its own."""
+        """Return views of a buffer at the places of the network's parameters in its own buffer."""
         address, wide = self.target.address, self._network.parameter_buffer
         views = {}
         for name, array in self._network.parameters.items():
@@ -74,8 +74,8 @@ class NarrowNetwork(Network):
 def network_of_steps(network: Network, precision: str, *others: Any) -> Network:
     """Return the network that the steps of a training run at a precision.
 
-    At "bf16" and "fp16" it is a narrow one, where `kernels` has the type and all layers and the
-    others, loss and optimizer, are of this package: those of a user may not know the type.
+    At "bf16" and "fp16" it is a `NarrowNetwork`, if the target has the type, and all layers and the
+    `others` (loss and optimizer) are from this package: a user's may not support the type.
     """
     dtype = _TYPES.get(precision)
     if dtype is None or dtype not in network.target.dtypes:

@@ -43,7 +43,7 @@ class Optimizer(ABC):
         """Update `parameters` in place with the learning rate lr * factor; see `update`."""
         self.begin(parameters)
         self.steps += 1
-        options = {} if copy is None else {"copy": copy}  # an optimizer of the user's may lack it
+        options = {} if copy is None else {"copy": copy}  # a user's optimizer may lack it
         scalars = self.scalars(self.steps, factor)
         self.update(parameters, gradients, scalars, unscale, **options)
 
@@ -73,9 +73,9 @@ class Optimizer(ABC):
     ) -> None:
         """Launch the update of `parameters`, with the scalars of one step or a table of them.
 
-        Gradients are multiplied by `unscale`, an array (1,), if it is given; 0 skips the step. With
-        a `copy`, of the gradients' narrower dtype, the parameters are written there, too. `begin`
-        must have been called.
+        Gradients are multiplied by `unscale`, an array (1,), if it is given; 0 skips the step. If a
+        `copy` of the gradients' narrower dtype is given, the parameters are written there, too.
+        `begin` must have been called.
         """
 
 

@@ -101,7 +101,7 @@ class Plan:
         self.progress = Progress(target.zeros((3,), np.int64), target.zeros((2,), np.float64))
         self.arena = Arena(target)
         self._order = target.zeros((len(labels),), np.int64)
-        # A gradient must be scaled before it is narrow: the loss then has a launch of its own.
+        # The gradient must be scaled before it is rounded: then the loss is not fused.
         scaled = training.narrow is not None and training.loss_scale is not None
         self._layers = fuse(training.network, None if scaled else training.loss)
         self._recordings: dict[int, tuple[Recording, Recording]] = {}
@@ -137,7 +137,7 @@ class Plan:
         self._taken = self._row = 0
         self._order[...] = order
         self.progress.counters[1] = 0
-        self.progress.counters[2] = -1  # a step is counted before its row of the tables is read
+        self.progress.counters[2] = -1  # a step is counted before it reads its row of the tables
         self.progress.totals[...] = 0
 
     def step(self, rows: int, check: Callable[[], None] = lambda: None) -> None:
@@ -209,7 +209,7 @@ class Plan:
         """Run a step's Python code; return the recordings up to the loss and of the rest."""
         state = self._state()
         proof, inputs = Proof(state), [*state, *self._inputs()]
-        forward, backward = (  # the step is counted in between
+        forward, backward = (  # the step is counted between them
             Recording(self.arena, inputs, self.progress.counters, self._steps + counted)
             for counted in (0, 1)
         )

@@ -34,7 +34,7 @@ def take_step(
     scale_gradient(dy, training.loss_scale)
     network.backward(cast(dy, network.dtype))
     unscale = update_loss_scale(network.gradient_buffer, training.loss_scale)
-    # An optimizer of the user's may lack these parameters: it gets them only where needed.
+    # A user's optimizer may lack these parameters: they are passed only if needed.
     options = {} if unscale is None else {"unscale": unscale}
     if training.narrow is not None:
         options["copy"] = network.parameter_buffer

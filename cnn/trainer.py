@@ -52,9 +52,9 @@ class Trainer(Training):
         Precision of matrix products and convolutions in training steps; all but "fp32" need a
         float32 model and a GPU that has them, see `kernels.lowlevel.precision`. Parameters and sums
         stay float32. With "bf16" and "fp16", activations and gradients have that type, and layers
-        take rounded copies of the parameters; with a layer, loss or optimizer of your own, only the
-        factors of products are rounded. With "fp16", gradients are scaled, and
-        steps whose gradients overflow are skipped.
+        use rounded copies of the parameters; with a layer, loss or optimizer of your own, only the
+        operands of products are rounded. With "fp16", gradients are scaled, and steps whose
+        gradients overflow are skipped.
     seed : int
         Seeds the order of the images and the augmentation; in [0, 2**64).
     ema : EMA, optional

@@ -92,7 +92,8 @@ class Training:
     course : Course or None
         The last `fit`.
     network : Network
-        What the steps run: the model, or its copy in the type of `precision`; see narrow.py.
+        The network that steps run: the model, or its copy in the type of `precision`, see
+        narrow.py.
     loss_scale : array (3,) or None
         With "fp16", the state of the loss scale, on the device; see `lowlevel.new_loss_scale`.
     loss_sum : array ()
@@ -135,12 +136,12 @@ class Training:
 
     @property
     def rounding(self) -> str:
-        """Precision that products of float32 arrays are rounded to: "fp32" in a narrow network."""
+        """The precision of products of float32 arrays: "fp32" if the network is a narrow one."""
         return self.precision if self.narrow is None else "fp32"
 
     @property
     def narrow(self) -> NarrowNetwork | None:
-        """The network of the steps, if it is a narrow one."""
+        """The network that steps run if it is a narrow one, else None."""
         return self.network if isinstance(self.network, NarrowNetwork) else None
 
     @property

@@ -188,7 +188,7 @@ def gradients(
 ) -> Array | None:
     """Return dx or None; write dw and, unless it is None, db. The caller checks arguments.
 
-    dx is the gradient of what x was made of, if that is given as `past`.
+    If x is the result of a ReLU, given as `past`, dx is the gradient of its input instead.
     """
     s = _Sizes(g, x.shape[0], x.shape[3], w.shape[0], w[0].size, dy.shape)
     dx = _input_gradient(target, dy, x, w, s, groups, past) if need_dx else None

@@ -97,7 +97,7 @@ def gradients(
 ) -> Array | None:
     """Return dx or None; write dw and, unless it is None, db. The caller checks arguments.
 
-    dx is the gradient of what x was made of, in its shape, if that is given as `past`.
+    If x is the result of a ReLU, given as `past`, dx is the gradient of its input instead.
     """
     rows, inputs, outputs = len(x), w.shape[1], w.shape[0]
     dx = _input_gradient(target, dy, w, rows, inputs, past) if need_dx else None
@@ -127,7 +127,7 @@ def gradients(
 def _input_gradient(
     target: Target, dy: Array, w: Array, rows: int, inputs: int, past: Rectified | None
 ) -> Array:
-    """Return dx (N, in), or what it goes on to."""
+    """Return dx (N, in), or the gradient past a ReLU."""
     outputs = len(w)
     to = past_relu(target.empty, (rows, inputs), dy.dtype, past)
     work = gemm.divide(target, dy.dtype, rows, inputs, outputs, split="in tiles")

@@ -118,8 +118,8 @@ def precision(name: str) -> Iterator[None]:
     name : {"fp32", "tf32", "bf16", "fp16"}
         "fp32" does not round. The others do, to nearest, and multiply on tensor cores: tf32 keeps
         10 bits after the point, bf16 7, both with the exponents of float32; fp16 keeps 10 and has
-        no number above 65504. Sums are taken in float32, results stay float32. The gradient of a
-        bias is the sum of dy rounded so: the product of dy with ones.
+        no number above 65504. Sums and results are float32. The gradient of a bias is a product of
+        dy with ones, so it is the sum of rounded dy.
 
     Raises
     ------
@@ -217,10 +217,10 @@ class Work(NamedTuple):
     def parts(
         self, target: Target, dtype: Any, size: int
     ) -> tuple[Array | None, Array | None, int, int]:
-        """Return what a kernel takes that adds up its parts of k itself, to `size` outputs.
+        """Return the arguments of a kernel that adds up its own parts of k, for `size` outputs.
 
-        Memory for their sums and counters of the blocks that are done, if there are parts; how many
-        there are, and the k of each.
+        These are memory for the parts' sums and counters of finished blocks, or None for one part;
+        the number of parts, and the length of a part.
         """
         if self.splits == 1:
             return None, None, 1, self.share

@@ -11,8 +11,8 @@ from ..runtime import Array, Source, Target, checks
 from ..runtime.types import Grid
 
 _SOURCE = Source("loss/softmax.cu")
-_WARP = 32  # threads
-_FEW = 32  # columns of rows that a thread takes alone, on cuda
+_WARP = 32  # threads of a warp
+_FEW = 32  # most columns of a row that one thread handles, on cuda
 IGNORE_INDEX = -100  #: label of rows that are left out of the loss, as in PyTorch
 
 
@@ -182,9 +182,9 @@ def _labels(target: Target, labels: Any, N: int) -> Array:
 
 
 def _geometry(target: Target, rows: int, C: int) -> tuple[Grid, int]:
-    """Return grid and threads: a block per row, or a warp for as many short rows as it has threads.
+    """Return grid and threads: one block per row; for short rows, one warp for 32 of them.
 
-    Where a block is one thread, it takes several short rows.
+    If a block is one thread, it takes several short rows.
     """
     if target.in_lanes:
         return (min(rows, target.stride_grid(rows * max(C, 1))[0]), 1, 1), target.threads

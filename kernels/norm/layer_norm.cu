@@ -4,19 +4,19 @@
 //   dx = inv_std * (g - mean(g) - xhat * mean(g * xhat)),  g = gamma * dy
 //   dgamma = sum over rows of dy * xhat,  dbeta = sum over rows of dy
 //
-// A row's variance is taken in a second pass, about the mean; the mean itself from a pivot, the
-// row's first value. So a mean of 1e4 with a deviation of 1 survives in float32.
+// The variance is computed in a second pass, about the mean; the mean is computed relative to a
+// pivot, the row's first value. So a mean of 1e4 with a deviation of 1 survives in float32.
 //
 // shapes   x, y, dy, dx (rows, C); gamma, beta (C); mean, inv_std (rows); partials (chunks, C)
 // bytes    forward reads x and writes y; backward reads dy and x twice, once for the sums of
 //          columns, and writes dx. Rows are read again from cache
-// geometry a row is a warp's, several warps a block, or where by_warp is 0 a block's; chunks: a
-//          block (chunk, group of columns), see channels.cuh
+// geometry rows: one warp per row, several warps per block; if by_warp is 0, one block per row;
+//          chunks: one block per chunk and group of columns, see channels.cuh
 #include "common/channels.cuh"
 #include "common/rows.cuh"
 
-// Neighbouring columns that a thread takes at once: of 16 bytes on `cuda`, in one access where they
-// are aligned, so that warps with few accesses keep memory busy; on `cpu` of a SIMD register.
+// Neighbouring columns that a thread takes at once: on `cuda` 16 bytes, in one access if they are
+// aligned, so that few accesses keep memory busy; on `cpu` a SIMD register.
 #ifdef __CUDACC__
 constexpr int COLUMNS = 16 / sizeof(T);
 struct columns_t {
@@ -38,7 +38,7 @@ __device__ inline columns_t operator*(columns_t a, const columns_t &b) {
     LANE_LOOP(i, COLUMNS) a.value[i] *= b.value[i];
     return a;
 }
-// The first `count` columns, the others being `otherwise`.
+// The first `count` columns; the others are `otherwise`.
 __device__ inline columns_t load(const T *p, int count, acc_t otherwise = 0) {
     columns_t row;
     if (Vector<T, COLUMNS>::fits(p, count))
@@ -69,14 +69,14 @@ template <class Threads> static inline acc_t total(columns_t row) {
 }
 #endif
 
-// body(c, count) for COLUMNS columns from c on of the `count` that are left.
+// Calls body(c, count) for COLUMNS columns from c on at a time; `count` columns are left.
 template <class Threads, class Body>
 __device__ __forceinline__ void for_neighbours(int C, const Body &body) {
     for (int c = Threads::index() * COLUMNS; c < C; c += int(Threads::count()) * COLUMNS)
         body(c, C - c);
 }
 
-// body(row, threads) for all rows.
+// Calls body(row, threads) for all rows.
 template <class Body>
 __device__ __forceinline__ void each_row(int64 rows, int by_warp, const Body &body) {
     if (by_warp) {
@@ -102,7 +102,7 @@ KERNEL layer_norm_forward(const T *__restrict__ x, const T *__restrict__ gamma,
         const acc_t pivot = acc_t(p[0]);
         columns_t sums = {}, squares = {};
         for_neighbours<Threads>(C, [&](int c, int count) {
-            fetch_ahead(p + c, 1, C);  // the next row, while this one is calculated
+            fetch_ahead(p + c, 1, C);  // the next row, while this one is computed
             sums = sums + (load(p + c, count, pivot) - pivot);
         });
         const acc_t from_pivot = total<Threads>(sums) * share, mean = pivot + from_pivot;
@@ -112,7 +112,7 @@ KERNEL layer_norm_forward(const T *__restrict__ x, const T *__restrict__ gamma,
         });
         const acc_t inv_std = acc_t(1) / sqrt(total<Threads>(squares) * share + acc_t(eps));
         for_neighbours<Threads>(C, [&](int c, int count) {
-            // Not from the mean, which a large pivot has rounded.
+            // Not value - mean: a large pivot has rounded the mean.
             const columns_t centred = load(p + c, count) - pivot - from_pivot;
             const columns_t scaled = centred * inv_std * load(gamma + c, count);
             write(y + row * C + c, scaled + load(beta + c, count), count, past);

@@ -11,12 +11,12 @@ from ..runtime.types import Grid
 from .batchnorm import gradient_sums, saved_statistic
 
 _SOURCE = Source("norm/layer_norm.cu")
-_BY_WARP = 1024  # the most columns of a row that is a warp's
-_WARPS = 4  # of a block whose warps have a row each
+_BY_WARP = 1024  # most columns of a row that one warp handles
+_WARPS = 4  # warps of a block if each handles one row
 
 
 class LayerNormSaved(NamedTuple):
-    """What `layer_norm` keeps for its gradient.
+    """What `layer_norm_backward` needs of `layer_norm`.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ def layer_norm_backward(
     saved : LayerNormSaved
         What it returned.
     out_dgamma, out_dbeta : array (C,), optional
-        C-contiguous arrays of x's dtype to write dgamma and dbeta to.
+        C-contiguous arrays of x's dtype that dgamma and dbeta are written to.
 
     Raises
     ------
@@ -132,8 +132,8 @@ def _rows(x: Array) -> tuple[int, int]:
 
 
 def _geometry(target: Target, rows: int, C: int) -> tuple[Grid, int, int]:
-    """Return grid, threads and whether a row is a warp's: of rows long enough, it is a block's."""
-    if target.in_lanes:  # several rows a block, which costs more than a short row
+    """Return grid, threads, and whether a warp handles a row; a block handles a longer one."""
+    if target.in_lanes:  # several rows per block: starting one takes longer than a short row
         return (min(rows, target.stride_grid(rows * C)[0]), 1, 1), target.block(C), 0
     if C > _BY_WARP:
         return (rows, 1, 1), target.block(C), 0
