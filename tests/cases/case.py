@@ -1,4 +1,4 @@
-"""A function of `kernels`: what to call it with, what it gives, and who else computes that."""
+"""A function of `kernels`: its arguments, its oracle, and what else computes the same."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.lib.support import host
 
 Sizes = dict[str, Any]  #: of the arguments, by the field's letters
 
-#: Arguments that are float32 beside float16 and bfloat16: saved statistics, and maps.
+#: Arguments that are float32 when the others are float16 or bfloat16: saved statistics, and maps.
 WIDE = {"mean", "inv_std", "matrix"}
 
 
@@ -31,7 +31,7 @@ class Call:
         return {name: target.array(value) for name, value in self.cast(dtype).items()}
 
     def cast(self, dtype=None):
-        """Return fresh arrays, the floating ones in `dtype`, but for those never narrow."""
+        """Return fresh arrays, floating ones in `dtype`, except those that are never 16-bit."""
         types = {name: value.dtype for name, value in self.arrays.items()}
         for name, kind in types.items():
             if dtype is not None and kind.kind == "f":
@@ -47,49 +47,49 @@ class Call:
 
 @dataclass(frozen=True)
 class Case:
-    """A function of `kernels` beside its oracle and its peers, on which sizes.
+    """A function of `kernels`, its oracle, its peers, and the sizes to call them with.
 
-    Tests, sanitizers and benchmarks read it; a function of which there is one needs no others.
+    Tests, sanitizers and benchmarks read it; a function with a case needs no tests of its own.
 
     Attributes
     ----------
     name : str
-        Of the function.
+        The function's name in `kernels`.
     arrays : callable
         Returns the array arguments for some sizes, floating ones in float64.
     oracle : callable
-        Obvious NumPy for the same arguments; in float64 what the results are compared with.
+        Obvious NumPy with the same arguments; the results are compared with it in float64.
     sizes : dict
-        What is tested, by the reason why it is there. The first is that of several blocks on every
-        target, with a tail, and small: what must hold of all functions is tried on it.
+        The sizes to test, by the reason for each. The first gives several blocks on every target,
+        with a tail, and is small: tests of all functions use it.
     small : dict
         Sizes for finite differences, and for timing the host's part of a call.
     options : dict
-        Arguments that are no arrays.
+        Arguments other than arrays.
     in_place : tuple of str
-        Arrays that it updates; the oracle returns them behind the results.
+        Arrays that it updates; the oracle returns them after the results.
     results : int, optional
-        How many of the results PyTorch gives, too; those behind are saved for the gradient.
+        How many of the results PyTorch gives, too; those after them are saved for the gradient.
     rounding : float
-        How many of the type's tolerances the results may be off by, see `tests.lib.support.RTOL`.
+        The error allowed, as a multiple of the type's tolerance in `tests.lib.support.RTOL`.
     gradients : tuple of str
-        Of a gradient: the arguments of the forward function, by which its results differentiate.
+        For a gradient: the forward function's arguments that its results are the gradients of.
     functional : callable, optional
         Called with `torch.nn.functional`, or with `kernels.torch` if that has the function, and
-        with the arrays as tensors: calls PyTorch's equal.
+        with the arrays as tensors: calls PyTorch's function.
     pytorch : callable, optional
-        Where there is no such function: called with `torch` and the tensors, returns a call.
+        If there is no such function: called with `torch` and the tensors, returns what to call.
     numpy : callable, optional
-        A faster function than the oracle, to be timed; of NumPy's or CuPy's arrays.
+        A function faster than the oracle, to time, with arrays of NumPy or CuPy.
     called : callable, optional
-        Calls the function with these arrays, where that takes others: tuples of some of them.
+        Calls the function if it does not take the arrays as they are, but tuples of them.
     refused : list
-        What it refuses with a ValueError, beside what no function takes: arguments in place of the
-        first sizes', and how the message begins.
+        What it refuses with a ValueError, besides what every function refuses: arguments that
+        replace those of the first sizes, and the message's beginning.
     row : str
-        What the benchmark calls it.
+        Its name in the benchmark.
     timed : dict
-        The sizes that the benchmark times, by the names of the shapes.
+        The sizes to time, by the shapes' names in the benchmark.
     """
 
     name: str
@@ -112,16 +112,16 @@ class Case:
 
     @property
     def function(self) -> Callable[..., Any]:
-        """What is called with the arrays and the options by name."""
+        """The function to call, with the arrays and options by name."""
         return self.called or getattr(kernels, self.name)
 
     def call(self, sizes: Sizes | None = None) -> Call:
-        """Return a call on some sizes, or on the first."""
+        """Return a call with some sizes, or the first."""
         chosen = next(iter(self.sizes.values())) if sizes is None else sizes
         return Call(self.function, self.arrays(**chosen), self.options, self.in_place)
 
     def expected(self, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
-        """Return what the oracle gives for arrays of any type."""
+        """Return what the oracle gives in float64 for arrays of any type."""
         wide = {
             name: array if array.dtype.kind in "iu" else array.astype(np.float64)
             for name, array in arrays.items()
@@ -137,7 +137,7 @@ class Case:
 
 
 def _accumulator(dtype):
-    """Return the type that sums of `dtype` are taken in."""
+    """Return the type that arrays of `dtype` are added up in."""
     return np.float64 if np.dtype(dtype) == np.float64 else np.float32
 
 

@@ -1,7 +1,7 @@
-"""The table of layers: how to make each, inputs, oracle and PyTorch's module, which tests read.
+"""The table of layers, which tests read: how to make each, inputs, oracle and PyTorch's module.
 
-An oracle takes a layer's settings from the layer itself and the numbers from the caller; it returns
-the output and a function from dy to (dx, gradients by parameter name).
+An oracle reads the settings from the layer and takes the arrays from its caller; it returns the
+output and a function from dy to (dx, gradients by parameter name).
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from tests.lib import reference
 
 
 class LayerCase(NamedTuple):
-    """How to make a layer, an input's shape and the output's, batch axis included.
+    """How to make a layer, and the shapes of an input and of the output, with the batch axis.
 
     `pytorch` is called with `torch.nn` and makes the module whose `state_dict` is the layer's.
     """
