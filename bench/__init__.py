@@ -1,1 +1,1 @@
-"""Benchmarks: kernels, trainings and predictions beside their peers."""
+"""Benchmarks: kernels, training and prediction, compared with peers."""

@@ -39,7 +39,7 @@ def target():
 
 @pytest.fixture(scope="session")
 def synchronize(target):
-    """Waits until the device has done all it was given."""
+    """A function that waits until the device has finished."""
     if target.name == "cpu":
         return lambda: None
     import cupy
@@ -55,7 +55,7 @@ def peaks(target, smoke):
 
 @pytest.fixture(scope="session")
 def mnist(smoke):
-    """Training and test set; digits of our own where MNIST is not to be had, or few will do."""
+    """Training and test set; synthetic digits if there is no MNIST, or with `--smoke`."""
     if smoke:
         return synthetic_digits(512, 256)
     return load("auto")

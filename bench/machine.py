@@ -1,4 +1,4 @@
-"""What timings depend on: the machine and the versions of all that took part."""
+"""What timings depend on: the machine, and the versions of all libraries that took part."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LIBRARIES = ["numpy", "torch", "onnxruntime", "cupy-cuda12x", "cupy-cuda13x"]
 
 
 def threads() -> int:
-    """Return the threads of every contender."""
+    """Return how many threads every contender has."""
     return int(os.environ.get("KERNELS_THREADS") or len(os.sched_getaffinity(0)))
 
 

@@ -1,4 +1,4 @@
-"""Timing: contenders take turns, so that noise on a shared machine hits all of them alike."""
+"""Timing: contenders take turns, so that a shared machine's noise affects all of them alike."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-#: Lets the worker threads of the contender before, which spin for a while, fall asleep.
+#: A pause in which the worker threads of the contender before, which spin for a while, fall asleep.
 PAUSE_SECONDS = 0.01
-#: The same for threads of ONNX Runtime and PyTorch in other processes, which do so for much longer.
+#: The same for ONNX Runtime and PyTorch in other processes, whose threads spin for much longer.
 IDLE_SECONDS = 0.1
 
-#: How long calls go on that a sample is taken of, and before them, for a core that slept is slow at
-#: first, calls that are not timed.
+#: How long a sample's calls go on, and the untimed calls before them: a core that slept is slow at
+#: first.
 CALLS_SECONDS = 0.005
 
 Sample = Callable[[], float]  #: runs a contender once and returns its seconds
@@ -25,9 +25,9 @@ class WrongResult(AssertionError):  # noqa: N818  it is the result that is wrong
 
 
 class Clock:
-    """What pytest-benchmark reads: the sum of the seconds that samples of ours reported.
+    """What pytest-benchmark reads: the sum of the seconds that our samples reported.
 
-    So that host work between them (array creation, pipes, waiting) stays outside.
+    The host's work between them (making arrays, pipes, waiting) is not in it.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ clock = Clock()
 
 
 def seconds_of_call(run: Callable[[], Any], synchronize: Callable[[], None]) -> float:
-    """Return the median seconds of calls, after others: caches, threads and cores are warm."""
+    """Return the median seconds of calls, after untimed ones that warm caches and threads."""
 
     def calls() -> list[float]:
         seconds: list[float] = []
@@ -61,14 +61,14 @@ def seconds_of_call(run: Callable[[], Any], synchronize: Callable[[], None]) -> 
 def seconds_of_rest(
     run: Callable[[], Any], less: Callable[[], Any], synchronize: Callable[[], None]
 ) -> float:
-    """Return the seconds of one call less those of another that does a part of it."""
+    """Return the seconds of a call minus those of another, which does a part of it."""
     whole = seconds_of_call(run, synchronize)
     rest = whole - seconds_of_call(less, synchronize)
     return max(rest, whole / 10)  # less than that is the noise of a busy machine
 
 
 def measure(benchmark: Any, contenders: dict[str, Sample], rounds: int) -> None:
-    """Time contenders in turns; the first is ours, which pytest-benchmark keeps the record of.
+    """Time contenders in turns; pytest-benchmark records the first, which is ours.
 
     The samples of the others go to `extra_info`, in the order of the rounds.
     """
@@ -87,14 +87,14 @@ def measure(benchmark: Any, contenders: dict[str, Sample], rounds: int) -> None:
 
 
 def rounds_within(seconds: float, one_round: float, least: int = 5, most: int = 30) -> int:
-    """Return how many rounds fit into some seconds."""
+    """Return how many rounds fit into these seconds."""
     return int(min(most, max(least, seconds / max(one_round, 1e-9))))
 
 
 def verify(name: str, actual: list[Any], expected: list[Any], rtol: float) -> None:
     """Raise WrongResult unless |actual - expected| <= rtol * max|expected| for all arrays.
 
-    NaN, another shape and zeros where there should be something fail.
+    NaN, another shape, and zeros where other values are expected fail.
     """
     if len(actual) != len(expected):
         raise WrongResult(f"{name}: {len(actual)} results, expected {len(expected)}")

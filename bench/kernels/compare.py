@@ -1,4 +1,4 @@
-"""Time the working tree's kernels beside those of another commit, in turns.
+"""Time the working tree's kernels and those of another commit, in turns.
 
 python -m bench.kernels.compare main conv2d "dense forward"
 """
@@ -36,7 +36,7 @@ def main() -> int:
     with checked_out(options.base) as tree:
         print(f"{'row':<42} {options.base[:12]:>12} {'this tree':>12} {'times as fast':>16}")
         for name in chosen:
-            # Processes of its own for each row: a fault in one ends no other.
+            # Each row has its own processes: a fault in one does not end the others.
             try:
                 print(line(name, *timed(name, tree, options.rounds)), flush=True)
             except RuntimeError as error:
@@ -46,7 +46,7 @@ def main() -> int:
 
 @contextmanager
 def checked_out(commit: str) -> Iterator[Path]:
-    """Check out a commit's kernels alone, in a folder that is there for a while."""
+    """Check out only a commit's kernels, in a temporary folder."""
     git = ["git", "-C", str(REPOSITORY), "worktree"]
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder).resolve() / "base"
@@ -61,7 +61,7 @@ def checked_out(commit: str) -> Iterator[Path]:
 
 
 def timed(name: str, base: Path, rounds: int) -> tuple[list[float], list[float]]:
-    """Return the seconds of a row's samples in the base and here; the two go first in turns."""
+    """Return the seconds of a row's samples in the base and here; who goes first alternates."""
     with (
         Worker("kernels.worker_kernels", threads(), str(base), tree=base) as before,
         Worker("kernels.worker_kernels", threads(), str(REPOSITORY)) as after,
@@ -77,7 +77,7 @@ def timed(name: str, base: Path, rounds: int) -> tuple[list[float], list[float]]
 
 
 def line(name: str, before: list[float], after: list[float]) -> str:
-    """Return both medians and the ratio with its noise; "=" for less than twice that."""
+    """Return both medians and the ratio with its noise; "=" if it is within twice the noise."""
     ratios = [b / a for b, a in zip(before, after, strict=True)]
     ratio, noise = statistics.median(ratios), spread(ratios)
     verdict = "=" if abs(ratio - 1) <= 2 * noise * ratio else "faster" if ratio > 1 else "slower"

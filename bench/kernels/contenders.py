@@ -1,4 +1,4 @@
-"""What a row of the kernel suite is made of: arrays, work counted, and who computes it."""
+"""What a row of the kernel suite consists of: arrays, counted work, and who computes it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from bench.peers import naive, numpy_calls
 
 try:
     from bench.peers import torch_calls
-except ModuleNotFoundError:  # PyTorch is a peer where it is installed
+except ModuleNotFoundError:  # PyTorch is a peer if it is installed
     torch_calls = None
 
 OURS = "kernels"
 
 
 class Contender(NamedTuple):
-    """A call, how to read its result as NumPy arrays, and a call whose time is taken off."""
+    """A call, how to read its result as NumPy arrays, and a call whose time is subtracted."""
 
     run: Callable[[], Any]
     read: Callable[[Any], list[Any]]
@@ -28,10 +28,11 @@ class Contender(NamedTuple):
 
 @dataclass
 class Work:
-    """A row made ready.
+    """A row that is ready to run.
 
-    `operations` are floating-point ones, two for a multiply-add, padding counted; `bytes` are those
-    of every array that must be read or written, once each unless a comment says otherwise.
+    `operations` counts floating-point operations: two for a multiply-add, those on padding
+    included. `bytes` counts every array that must be read or written, once unless a comment says
+    otherwise.
     """
 
     bytes: int
@@ -43,7 +44,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Row:
-    """What is computed, on what sizes, and what bounds it: "arithmetic" or "memory"."""
+    """What is computed, with what sizes, and what limits its speed: "arithmetic" or "memory"."""
 
     operation: str
     shape: str
@@ -83,7 +84,7 @@ def host(value: Any) -> np.ndarray:
 
 
 def read(result: Any) -> list[np.ndarray]:
-    """Return the arrays in a result of ours, of NumPy's or of CuPy's."""
+    """Return the arrays in a result of ours, NumPy or CuPy."""
     results = result if isinstance(result, tuple) else (result,)
     return [host(value) for value in results if hasattr(value, "dtype")]
 
@@ -98,7 +99,7 @@ def judged(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
 
 
 def wide(*values: Any) -> list[Any]:
-    """Return values with arrays on the host, those of float32 in float64."""
+    """Return values with their arrays on the host, float32 ones in float64."""
     taken = [host(value) if hasattr(value, "dtype") else value for value in values]
     return [v.astype(np.float64) if getattr(v, "dtype", None) == np.float32 else v for v in taken]
 
@@ -114,7 +115,7 @@ def contenders(
     torch: dict[str, Callable[[], Any]],
     naively: Callable[[], Any] | None = None,
 ) -> dict[str, Contender]:
-    """Return ours and the peers there are."""
+    """Return ours and the peers that are installed."""
     library = "NumPy" if arrays.on_cpu else "CuPy"
     found = {OURS: ours}
     found[library] = numpy if isinstance(numpy, Contender) else Contender(numpy, read)
@@ -130,7 +131,7 @@ def contenders(
 
 
 def layouts(call: str, *arguments: Any, **options: Any) -> dict[str, Callable[[], Any]]:
-    """Return a call of PyTorch in both of its memory formats."""
+    """Return PyTorch's call in both memory formats."""
     names = {"PyTorch": "contiguous", "PyTorch channels_last": "channels_last"}
     return {
         name: lambda layout=layout: getattr(torch_calls, call)(layout, *arguments, **options)

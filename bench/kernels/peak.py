@@ -1,4 +1,4 @@
-"""The machine's measured limits, in operations and bytes, by kernels of their own.
+"""The machine's limits, in operations and bytes a second, measured with kernels of their own.
 
 python -m bench.kernels.peak
 """
@@ -25,7 +25,7 @@ Peak = tuple[Callable[[], Any], int]
 
 
 def multiply_adds(target: Target) -> Peak:
-    """Return a call that does nothing but float32 multiply-adds, on every core."""
+    """Return a call that only does float32 multiply-adds, on every core."""
     blocks, threads = (64, 1) if target.name == "cpu" else (32 * 132, 256)
     y = target.zeros((blocks * threads * _CHAINS * _LARGEST_REGISTER,), np.float32)
     operations = target.zeros((blocks * threads,), np.int64)
@@ -46,10 +46,10 @@ def multiply_adds(target: Target) -> Peak:
 
 
 def copying(target: Target, size: int = _COPY_BYTES) -> Peak:
-    """Return a call that copies memory too large for the caches, read and written bytes counted."""
+    """Return a call that copies memory too large for the caches; bytes read and written count."""
     count = size // 4
     x, y = target.zeros((count,), np.float32), target.zeros((count,), np.float32)
-    x += 1  # pages of zeros that nobody wrote may all be one
+    x += 1  # unwritten pages of zeros may all be the same page
     y += 1
     kernel = _SOURCE.kernel("copy", target, np.dtype(np.float32))
     grid = target.stride_grid(count)

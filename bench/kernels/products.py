@@ -1,4 +1,4 @@
-"""Rows bound by arithmetic: convolutions and dense layers."""
+"""Rows limited by arithmetic: convolutions and dense layers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from bench.kernels.contenders import (
 )
 from bench.peers import naive, numpy_calls
 
-#: Beyond this many operations, naive NumPy takes a second and more, and naive CuPy's array of all
-#: products 4 GB.
+#: With more operations, naive NumPy takes a second and more, and naive CuPy's array of all products
+#: takes 4 GB.
 _NAIVE_OPERATIONS = {"cpu": 5e8, "cuda": 2e9}
 
 
@@ -51,7 +51,7 @@ def convolution(
         if part == "weight gradient":
             ours = Contender(weights_only, read)
         else:
-            # No public function gives dx alone: the time of dw and db is taken off.
+            # No public function gives only dx: the time of dw and db is subtracted.
             ours = Contender(both, lambda result: read(result[0]), less=weights_only)
     call = {"forward": "conv2d"}.get(part, f"conv2d_{part.replace(' ', '_')}")
     expected = judged(getattr(numpy_calls, call), *arguments, **window)
@@ -83,7 +83,7 @@ def dense_forward(arrays: Arrays, *, N: int, inputs: int, outputs: int) -> Work:
 
 
 def dense_gradients(arrays: Arrays, *, N: int, inputs: int, outputs: int) -> Work:
-    """All three gradients."""
+    """Compute all three gradients."""
     dy, x = arrays.normal(N, outputs), arrays.normal(N, inputs)
     w = arrays.normal(outputs, inputs)
     operations = 4 * N * inputs * outputs

@@ -11,7 +11,7 @@ from tests.cases import CASES
 
 
 def rows(smoke: bool = False) -> Iterator[Row]:
-    """Yield every row; with `smoke`, on batches of two and few elements."""
+    """Yield every row; with `smoke`, with batches of two and few elements."""
     batch = (lambda n: 2) if smoke else (lambda n: n)
     count = (lambda n: 1000) if smoke else (lambda n: n)
     images = {"H": 56, "W": 56, "C": 64}
@@ -25,12 +25,12 @@ def rows(smoke: bool = False) -> Iterator[Row]:
         "ResNet 256": {"N": 8, "H": 14, "W": 14, "C": 256, "F": 256, "K": 3, "padding": 1},
         "ResNet 64-128, stride 2": {"N": 8, **images, "F": 128, "K": 3, "stride": 2, "padding": 1},
         "ResNet 256-64, 1x1": {"N": 8, "H": 28, "W": 28, "C": 256, "F": 64, "K": 1},
-        # Tails in every tile, of rows, channels and filters.
+        # Every tile has tails: of rows, channels and filters.
         "odd sizes": {"N": 17, "H": 15, "W": 13, "C": 19, "F": 37, "K": 3, "padding": 1},
     }
     for shape, sizes in convolutions.items():
         sizes = sizes | {"N": batch(sizes["N"])}
-        # No layer comes before one of grey images: it needs no input gradient.
+        # Grey images are the network's input: that layer needs no input gradient.
         parts = ["forward", "weight gradient", *["input gradient"] * (sizes["C"] > 1)]
         for part in parts:
             prepare = partial(products.convolution, part=part)

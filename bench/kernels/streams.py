@@ -1,4 +1,4 @@
-"""Rows bound by memory: everything that does little with each element."""
+"""Rows limited by memory: functions that do little with each element."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def global_avg_pool(arrays: Arrays, *, N: int, H: int, W: int, C: int) -> Work:
 
 
 def batch_norm(arrays: Arrays, *, N: int, H: int, W: int, C: int) -> Work:
-    """x is read twice: the statistics must be there before the first output."""
+    """x is read twice: the statistics are needed before the first output."""
     x, gamma, beta = arrays.normal(N, H, W, C), arrays.normal(C), arrays.normal(C)
     running = arrays.normal(C), abs(arrays.normal(C))
     found = contenders(
@@ -118,7 +118,7 @@ def batch_norm(arrays: Arrays, *, N: int, H: int, W: int, C: int) -> Work:
 
 
 def batch_norm_gradient(arrays: Arrays, *, N: int, H: int, W: int, C: int) -> Work:
-    """dy and x are read twice: dx needs the sums of both."""
+    """dy and x are read twice: dx needs sums over both."""
     x, dy, gamma = arrays.normal(N, H, W, C), arrays.normal(N, H, W, C), arrays.normal(C)
     running = arrays.normal(C), abs(arrays.normal(C))
     _, saved = kernels.batch_norm(x, gamma, gamma, *running, training=True)
@@ -164,7 +164,7 @@ def normalize(arrays: Arrays, *, N: int, H: int, W: int) -> Work:
 
 
 def affine_warp(arrays: Arrays, *, N: int, H: int, W: int) -> Work:
-    """What `augment` does once it has drawn its maps."""
+    """What `augment` does after drawing its maps."""
     images = arrays.normal(N, H, W, 1)
     matrix = arrays.target.array(
         np.eye(2, 3, dtype=np.float32) + 0.1 * host(arrays.normal(N, 2, 3))
@@ -176,7 +176,7 @@ def affine_warp(arrays: Arrays, *, N: int, H: int, W: int) -> Work:
         layouts("affine_warp", images, matrix),
     )
     expected = judged(numpy_calls.affine_warp, images, matrix)
-    # Positions beyond a hundred pixels are computed in float32, by three libraries.
+    # Three libraries compute positions of more than a hundred pixels in float32.
     return Work(2 * size_of(images) + size_of(matrix), [expected], found, rtol=2e-3)
 
 
@@ -199,7 +199,7 @@ def sgd(arrays: Arrays, *, count: int) -> Work:
 
 
 def adam(arrays: Arrays, *, count: int) -> Work:
-    """Reads param, grad and both moments, writes all but grad."""
+    """Reads param, grad and both moments, writes all except grad."""
     param, grad = arrays.normal(count), arrays.normal(count)
     right = judged(numpy_calls.adam_step, param, grad, 0 * param, 0 * param, lr=1e-3)
     mine, theirs = ([param.copy(), 0 * param, 0 * param] for _ in range(2))
@@ -213,5 +213,5 @@ def adam(arrays: Arrays, *, count: int) -> Work:
 
 
 def updating(state: list[Any], step: Callable[[], Any]) -> Contender:
-    """Return a step in place, whose result is the parameter after it."""
+    """Return an update in place, whose result is the updated parameter."""
     return Contender(step, lambda _: [host(state[0]).copy()])

@@ -1,4 +1,4 @@
-"""Rows of the functions that the table of `tests.cases` has."""
+"""Rows of the functions in the table of `tests.cases`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.cases.case import Case, flat
 
 
 def prepare(case: Case, arrays: Arrays, **sizes: Any) -> Work:
-    """Make a row of a case ready: every argument is read once, every result written once."""
+    """Prepare a case's row: every argument is read once, every result is written once."""
     call = case.call(sizes)
     on_host, given = call.cast(np.float32), call.arguments(arrays.target, np.float32)
     written = case.expected(on_host)

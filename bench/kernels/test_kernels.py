@@ -1,4 +1,4 @@
-"""Kernels against naive, NumPy or CuPy with BLAS, and PyTorch, row by row.
+"""Kernels compared with naive code, NumPy or CuPy with BLAS, and PyTorch, row by row.
 
 python -m pytest bench/kernels/test_kernels.py -k "conv2d and speedrun"
 """

@@ -1,7 +1,7 @@
-"""What a call of each public function costs the host, beside one bare call of compiled code.
+"""The host's time for a call of each public function, and for a bare call of compiled code.
 
-Arrays are so small that computing takes next to nothing. The bare call is ctypes' of memcpy, or on
-a GPU CuPy's of an empty RawKernel, with nothing checked.
+Arrays are so small that computing takes almost no time. The bare call is that of memcpy by ctypes
+or, on a GPU, of an empty RawKernel by CuPy; nothing is checked in it.
 
 python -m pytest bench/kernels/test_overhead.py -k conv2d
 """
@@ -24,13 +24,13 @@ from tests.cases.case import Call, flat
 
 pytestmark = pytest.mark.benchmark(timer=clock)
 
-REPEATS = 300  # of a sample, which is their mean
+REPEATS = 300  # calls in a sample, which is their mean
 SECONDS_PER_ROW = 1.0
 RTOL = 1e-4
 
 
 def calls() -> dict[str, Call]:
-    """Return the arguments of one small call of every public function."""
+    """Return one small call of every public function."""
     random = np.random.default_rng(0)
 
     def some(*shape: int) -> np.ndarray:
@@ -101,7 +101,7 @@ def test_overhead(name: str, target, synchronize, smoke, benchmark):
 def prepared(
     call: Call, target: Any, dtype: Any
 ) -> tuple[Callable[[], Any], Callable[[], list[Any]]]:
-    """Return a call with its arrays made, and what gives its result or what it updated."""
+    """Return a call with its arrays, and a function that returns its results and updated arrays."""
     arguments, kept = call.arguments(target, dtype), []
 
     def run() -> None:
@@ -125,11 +125,11 @@ def bare_call(target: Any) -> Callable[[], Any]:
 
 
 def seconds_of_many(run: Callable[[], Any], count: int, synchronize: Callable[[], None]) -> float:
-    """Return the seconds of a call, in the mean of some."""
+    """Return the mean seconds of some calls."""
     synchronize()
     start = time.perf_counter()
     for _ in range(count):
         run()
-    taken = time.perf_counter() - start  # of the host: a GPU may still be at it
+    taken = time.perf_counter() - start  # the host's time: a GPU may still be computing
     synchronize()
     return taken / count

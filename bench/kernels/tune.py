@@ -1,11 +1,11 @@
-"""Time the tiles of products on `cpu` and print what each choice gives, the present one first.
+"""Time products on `cpu` with different tiles and print each choice's speed, the present one first.
 
 python -m bench.kernels.tune            all choices, on one thread
 python -m bench.kernels.tune BN rows    some of them
 
 The tables are `CpuTarget.constants` (BN, BK: the panel of operand B), `gemm.ON_CPU` and, for
-convolutions of 3 x 3, `winograd.ON_CPU`. Figures are geometric means over the shapes, as fast as
-the present choice; samples alternate.
+3 x 3 convolutions, `winograd.ON_CPU`. Figures are speeds relative to the present choice, geometric
+means over the shapes; samples alternate.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ ROUNDS = 9
 
 
 def calls() -> list[Callable[[], object]]:
-    """Return one call of every product and its gradients."""
+    """Return a call of every product and of its gradients."""
     random = np.random.default_rng(0)
 
     def normal(*shape: int) -> np.ndarray:
@@ -72,7 +72,7 @@ def calls() -> list[Callable[[], object]]:
 
 
 def timed(target: CpuTarget, table: dict[str, int], call: Callable[[], object]) -> float:
-    """Return the seconds of one call under a choice."""
+    """Return the seconds of one call with a choice."""
     chosen = TABLES[0] if table.keys() <= TABLES[0].keys() else TABLES[1]
     present = dict(chosen)
     chosen.update(table)
@@ -86,7 +86,7 @@ def timed(target: CpuTarget, table: dict[str, int], call: Callable[[], object]) 
 
 
 def main() -> None:
-    """Print a line for every value of the choices named."""
+    """Print a line for every value of the named choices."""
     for name in sys.argv[1:] or CHOICES:
         targets, tables = {}, {}
         for value in CHOICES[name]:

@@ -1,4 +1,4 @@
-"""One tree's kernels, for `compare.py`: times rows of the kernel suite, ours alone."""
+"""One tree's kernels, for `compare.py`: times rows of the kernel suite without peers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ contender: Any = None
 
 
 def prepare(name: str) -> None:
-    """Make a row ready and verify it."""
+    """Prepare a row and verify it."""
     global contender
     row = next(row for row in rows() if row.name == name)
     work = row.prepare(Arrays(target), **row.sizes)

@@ -1,1 +1,1 @@
-"""Trainings and predictions of whole networks."""
+"""Training and prediction of whole networks."""

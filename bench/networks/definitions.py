@@ -28,7 +28,7 @@ INPUT_SHAPE = (28, 28, 1)
 
 
 def _batch_norm_layers() -> list[Layer]:
-    """Convolutions 3x3 "same" of 16 to 96 channels, batch-norm, pooling, global average pool."""
+    """3 x 3 "same" convolutions of 16 to 96 channels, batch-norm, pooling, global average pool."""
 
     def block(filters: int) -> list[Layer]:
         return [Conv2D(filters, 3, padding="same", bias=False), BatchNorm(), ReLU()]
@@ -52,7 +52,7 @@ NETWORKS: dict[str, Recipe] = {
 
 
 def restore(described: dict[str, Any], device: str) -> Sequential:
-    """Return a described network with its initial parameters."""
+    """Return a network from its description, with its initial parameters."""
     layers = [getattr(cnn, kind)(**settings) for kind, settings in described["layers"]]
     model = Sequential(layers, INPUT_SHAPE, device=device)
     stored = np.load(described["weights"])
@@ -62,10 +62,10 @@ def restore(described: dict[str, Any], device: str) -> Sequential:
 
 
 def describe(name: str, folder: Path, seed: int = 0, steps: int | None = None) -> dict[str, Any]:
-    """Write the initial parameters of a network and return all that a peer must know of it.
+    """Write a network's initial parameters and return all that a peer must know about it.
 
-    With the number of steps of a training, that is the whole recipe; without, it has a constant
-    learning rate, no augmentation and no average of the weights.
+    With a number of steps, that is the whole recipe; without, the learning rate is constant, and
+    there is neither augmentation nor an average of the weights.
     """
     recipe = NETWORKS[name]
     model = Sequential(recipe.layers(), INPUT_SHAPE, device="cpu", seed=seed)

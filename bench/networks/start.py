@@ -1,10 +1,10 @@
-"""Time what one does first: `make train` with an empty cache of kernels, and `make test`.
+"""Time what one does first: `make train` with an empty kernel cache, and `make test`.
 
 python -m bench.networks.start --rounds 5 --suite 1
 
-A round trains a speedrun on MNIST with an empty cache, then again with what that left; a round of
-the suite runs `make test` with an empty cache. Nothing else should run meanwhile: the load of the
-machine before each is written down, too. Everything goes to bench/results/start-cpu.json.
+A round trains the speedrun on MNIST with an empty cache, then again with the filled one; a round of
+the suite runs `make test` with an empty cache. Nothing else should run meanwhile: the machine's
+load before each is recorded, too. Results go to bench/results/start-cpu.json.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def trainings() -> dict[str, dict[str, Any]]:
-    """Train with an empty cache, then with what is in it; return what each took."""
+    """Train with an empty cache, then with the filled one; return the times."""
     with tempfile.TemporaryDirectory() as cache:
         return {state: training(cache, state) for state in ("cold", "warm")}
 
@@ -69,7 +69,7 @@ def training(cache: str, state: str) -> dict[str, Any]:
 
 
 def suite() -> dict[str, Any]:
-    """Run `make test` with an empty cache; return what it took, without installing."""
+    """Run `make test` with an empty cache; return its time, without that of installing."""
     subprocess.run(["make", "--silent", ".venv/test"], cwd=REPOSITORY, check=True)
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as cache:
@@ -97,7 +97,7 @@ def environment(cache: str) -> dict[str, str]:
 
 
 def summarise(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the median of each number, its smallest and largest, and the rounds."""
+    """Return each number's median, smallest and largest, and the rounds."""
     medians = {name: statistics.median(found[name] for found in rounds) for name in rounds[0]}
     spans = {
         name: [min(found[name] for found in rounds), max(found[name] for found in rounds)]

@@ -1,4 +1,4 @@
-"""Inference against PyTorch and ONNX Runtime on the same network, at batch 1 and 1024.
+"""Inference compared with PyTorch and ONNX Runtime, the same network, batches of 1 and 1024.
 
 python -m pytest bench/networks/test_inference.py -k "speedrun and batch-1-"
 """
@@ -21,7 +21,7 @@ from bench.peers.worker import Worker, device_name
 pytestmark = pytest.mark.benchmark(timer=clock)
 
 SECONDS_PER_ROW = 6.0
-CALLS = {1: 200, 1024: 2}  # of a sample
+CALLS = {1: 200, 1024: 2}  # in a sample
 LOGITS_RTOL = 1e-4
 
 OURS = "cnn"
@@ -41,13 +41,13 @@ def commands(target: Any, smoke: bool) -> dict[str, list[str]]:
         slow = "compile" in command  # to start
         if find_spec(needed) and not (slow and smoke):
             found[name] = command
-    if target.name == "cuda":  # the wheel of onnxruntime runs on the CPU alone
+    if target.name == "cuda":  # the wheel of onnxruntime runs only on the CPU
         found.pop("ONNX Runtime", None)
     return found
 
 
 def sample(worker: Worker, batch_size: int, calls: int) -> float:
-    """Return the seconds of a prediction, after a pause and an untimed one."""
+    """Return the seconds of a prediction, after a pause and an untimed prediction."""
     time.sleep(IDLE_SECONDS)
     worker.call("infer", batch_size=batch_size, calls=1)
     return worker.call("infer", batch_size=batch_size, calls=calls)

@@ -1,4 +1,4 @@
-"""Training against PyTorch: images/s, peak memory and time to accuracy.
+"""Training compared with PyTorch: images/s, peak memory and time to accuracy.
 
 python -m pytest bench/networks/test_training.py -k "speedrun and 256 and 2-threads"
 """
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.benchmark(timer=clock)
 ROUNDS = 5
 STEPS_COMPARED = 3
 LOSS_RTOL = 2e-3
-IMAGES = 2048  # of a sample, or one batch where that is more
+IMAGES = 2048  # in a sample, or one batch if that is more
 LEAST_ACCURACY = 0.98
 SEEDS = 3
 
@@ -60,7 +60,7 @@ def points(smoke: bool) -> list[Point]:
 
 
 def peers(target: Any, everything: bool) -> dict[str, list[str]]:
-    """Return the command of each peer there is; those that take long to start with `everything`."""
+    """Return each peer's command; with `everything`, also of those that take long to start."""
     if not find_spec("torch"):
         return {}
     chosen = dict(PYTORCH)
@@ -109,12 +109,12 @@ def test_throughput(point: Point, target, data_folder, smoke, benchmark):
         counts = {name: point.batch_size if "naive" in name else count for name in workers}
 
         def sample(name: str) -> float:
-            """Return the seconds of as many images for all."""
+            """Return the seconds for `count` images."""
             seconds = workers[name].call("train", batch_size=point.batch_size, count=counts[name])
             return seconds * count / counts[name]
 
         for name in workers:
-            sample(name)  # warm
+            sample(name)  # not timed: warms caches
         benchmark.extra_info |= {
             "row": f"training {point.name}",
             "network": point.network,
@@ -127,7 +127,7 @@ def test_throughput(point: Point, target, data_folder, smoke, benchmark):
 
 
 def test_time_to_accuracy(target, data_folder, mnist, smoke, benchmark):
-    """The whole speedrun recipe, over seeds: training seconds, and the accuracy they gave."""
+    """The whole speedrun recipe with several seeds: training seconds, and accuracy."""
     recipe = NETWORKS["speedrun"]
     steps = recipe.epochs * -(-len(mnist[0]) // recipe.batch_size)
     commands = {OURS: ["peers.worker_cnn"], **peers(target, everything=False)}

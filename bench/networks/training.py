@@ -1,4 +1,4 @@
-"""Train recipes over seeds through the command line; write every run and their summary as JSON.
+"""Train recipes with several seeds by the command line; write the runs and a summary as JSON.
 
 python -m bench.networks.training --recipe speedrun --seeds 0 1 2
 """
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def train(recipe: str, seed: int, device: str) -> dict[str, Any]:
-    """Run one training and return what it wrote, with its peak memory."""
+    """Run a training and return what it wrote, with its peak memory."""
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results.json"
         words = f"--recipe {recipe} --seed {seed} --device {device} --dataset mnist --quiet"

@@ -1,1 +1,1 @@
-"""Those compared with: NumPy, PyTorch, ONNX Runtime, and the processes that run them."""
+"""What ours is compared with: NumPy, PyTorch, ONNX Runtime, and the processes that run them."""

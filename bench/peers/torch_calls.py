@@ -1,4 +1,4 @@
-"""The functions of `kernels` as PyTorch does them: each returns a call and how to read its result.
+"""The functions of `kernels` in PyTorch: each returns a call and how to read its result.
 
 Arrays are ours: images (N, H, W, C), filters (F, KH, KW, C). `layout` is PyTorch's memory format:
 "channels_last" shares our memory, "contiguous" is its default. Results are read as ours, on the
@@ -17,14 +17,14 @@ from torch.nn import functional
 Call = tuple[Callable[[], Any], Callable[[Any], list[np.ndarray]]]
 aten = torch.ops.aten
 
-# Like ours: float32 throughout, no TF32.
+# As ours: all in float32, no TF32.
 torch.backends.cuda.matmul.allow_tf32 = False
 torch.backends.cudnn.allow_tf32 = False
 torch.backends.cudnn.benchmark = True
 
 
 def tensor(array: Any) -> torch.Tensor:
-    """Return an array as a tensor on its device; a copy, so that nobody shares state."""
+    """Return an array as a tensor on its device; a copy, so that none shares state."""
     return torch.from_dlpack(array).clone()
 
 
@@ -152,7 +152,7 @@ def affine_warp(layout: str, images: Any, matrix: Any) -> Call:
 
 
 def _normalised(matrix: torch.Tensor, shape: tuple) -> torch.Tensor:
-    """Return maps between pixels as maps between PyTorch's coordinates, from -1 to 1."""
+    """Return maps between pixels as maps between PyTorch's coordinates, which go from -1 to 1."""
     _, H, W, _ = shape
     to_pixels = matrix.new_tensor(
         [[W / 2, 0, (W - 1) / 2], [0, H / 2, (H - 1) / 2], [0, 0, 1]], dtype=torch.float64

@@ -1,7 +1,7 @@
-"""A child process per contender: its memory, threads and libraries are its own.
+"""A child process for each contender: it has its own memory, threads and libraries.
 
-The parent sends one JSON line {"call": name, ...arguments} at a time and waits for the answer, so
-that contenders take turns while the others sleep.
+The parent sends a JSON line {"call": name, ...arguments} and waits for the answer, so that
+contenders take turns: one computes while the others sleep.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def device_name(target: Any) -> str:
-    """Return what workers call a target."""
+    """Return the workers' name of a target."""
     return "cuda" if target.name == "cuda" else "cpu"
 
 
 class Worker:
-    """The parent's end. Use it as a context, which ends the process.
+    """The parent's end: a context, whose exit ends the process.
 
-    The child runs a module of the benchmarks of this checkout, with the packages of `tree`.
+    The child runs a module of this checkout's benchmarks, with the packages of `tree`.
     """
 
     def __init__(self, module: str, threads: int, *arguments: str, tree: Path = REPOSITORY) -> None:
@@ -54,7 +54,7 @@ class Worker:
         self._process.stdout.close()
 
     def call(self, name: str, /, **arguments: Any) -> Any:
-        """Return what a function of the child returns for these arguments."""
+        """Return what the child's function returns for these arguments."""
         self._process.stdin.write(json.dumps({"call": name, **arguments}) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
@@ -64,7 +64,7 @@ class Worker:
 
 
 def serve(*functions: Callable[..., Any]) -> None:
-    """Answer the parent's calls of these functions, and of `memory`, until it closes the pipe."""
+    """Answer the parent's calls of these functions and `memory` until it closes the pipe."""
     by_name = {function.__name__: function for function in (*functions, memory)}
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print goes elsewhere
@@ -76,9 +76,9 @@ def serve(*functions: Callable[..., Any]) -> None:
 
 
 def memory() -> float:
-    """Return the largest resident set of this process so far, in MiB.
+    """Return this process's largest resident set so far, in MiB.
 
-    Not getrusage's: on Linux, that begins with the parent's.
+    Not from getrusage: on Linux, that includes the parent's.
     """
     status = Path("/proc/self/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmHWM"))

@@ -1,4 +1,4 @@
-"""Ours: trains and runs a described network through `cnn`, as its users do."""
+"""Ours: trains and runs a described network with `cnn`, as its users do."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def load(described: dict[str, Any]) -> None:
 
 
 def losses(batch_size: int, steps: int) -> list[float]:
-    """Return the losses of steps on the first images, all in one batch."""
+    """Return the losses of steps on the first images, the same batch each time."""
     data = images[:batch_size], labels[:batch_size]
     history = trainer.fit(data, epochs=steps, batch_size=batch_size)
     return [record["train_loss"] for record in history[-steps:]]
 
 
 def train(batch_size: int, count: int) -> float:
-    """Train on so many images and return the seconds of an epoch.
+    """Train on `count` images and return the seconds of an epoch.
 
-    It is the second of two: in the first, every `fit` records its step anew.
+    It is the second of two: in the first, `fit` records the step.
     """
     history = trainer.fit((images[:count], labels[:count]), epochs=2, batch_size=batch_size)
     return history[-1]["seconds"]
@@ -59,7 +59,7 @@ def outputs(batch_size: int) -> list[list[float]]:
 
 
 def infer(batch_size: int, calls: int) -> float:
-    """Return the seconds of a prediction, in the mean of some calls."""
+    """Return the mean seconds of some predictions."""
     x, model = _inputs(batch_size), trainer.model
     start = time.perf_counter()
     for _ in range(calls):

@@ -27,12 +27,12 @@ def load(described: dict[str, Any]) -> None:
 
 
 def losses(batch_size: int, steps: int) -> list[float]:
-    """Return the losses of steps on the first images, all in one batch."""
+    """Return the losses of steps on the first images, the same batch each time."""
     return [_step(images[:batch_size], labels[:batch_size]) for _ in range(steps)]
 
 
 def train(batch_size: int, count: int) -> float:
-    """Train on so many images and return the seconds of the steps."""
+    """Train on `count` images and return the seconds of the steps."""
     start = time.perf_counter()
     for first in range(0, count, batch_size):
         chosen = slice(first, first + batch_size)

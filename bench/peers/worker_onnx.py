@@ -1,4 +1,4 @@
-"""ONNX Runtime: runs our own export of a described network."""
+"""ONNX Runtime: runs our export of a described network."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def outputs(batch_size: int) -> list[list[float]]:
 
 
 def infer(batch_size: int, calls: int) -> float:
-    """Return the seconds of a prediction, in the mean of some calls."""
+    """Return the mean seconds of some predictions."""
     inputs = {"images": _inputs(batch_size)}
     start = time.perf_counter()
     for _ in range(calls):

@@ -23,7 +23,7 @@ state: Any = None
 
 
 class Training:
-    """A network with its optimizer, and the step and prediction that run it."""
+    """A network with its optimizer, and functions for a step and a prediction."""
 
     def __init__(self, described: dict[str, Any]) -> None:
         self.described = described
@@ -109,7 +109,7 @@ class Training:
 
 
 def network(layers: list[Any], stored: Any) -> nn.Sequential:
-    """Return a described network with the stored parameters, which are ours."""
+    """Return a network from its description, with the stored parameters, which are ours."""
     modules: list[nn.Module] = []
     x = torch.zeros(1, 1, 28, 28)
     flattened: tuple[int, ...] | None = None  # the image's shape before it became a row
@@ -132,7 +132,7 @@ def network(layers: list[Any], stored: Any) -> nn.Sequential:
 
 
 def _channels_first(weight: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """Return a dense weight over rows (H, W, C) as one over PyTorch's rows (C, H, W)."""
+    """Return a dense layer's weight for rows (H, W, C), reordered for PyTorch's rows (C, H, W)."""
     C, H, W = shape
     return weight.reshape(-1, H, W, C).permute(0, 3, 1, 2).reshape(len(weight), -1)
 
@@ -200,7 +200,7 @@ def augmented(
     return functional.grid_sample(x - fill, grid, align_corners=False) + fill
 
 
-# What the parent calls
+# Functions that the parent calls
 
 
 def load(described: dict[str, Any]) -> None:
@@ -210,13 +210,13 @@ def load(described: dict[str, Any]) -> None:
 
 
 def losses(batch_size: int, steps: int) -> list[float]:
-    """Return the losses of steps on the first images, all in one batch."""
+    """Return the losses of steps on the first images, the same batch each time."""
     _set_pixels(images[:batch_size])
     return [_fit(batch_size, batch_size).item() for _ in range(steps)]
 
 
 def train(batch_size: int, count: int) -> float:
-    """Train on so many images and return the seconds of the steps."""
+    """Train on `count` images and return the seconds of the steps."""
     _set_pixels(images[:count])
     _wait()
     start = time.perf_counter()
@@ -246,7 +246,7 @@ def outputs(batch_size: int) -> list[list[float]]:
 
 
 def infer(batch_size: int, calls: int) -> float:
-    """Return the seconds of a prediction, in the mean of some calls."""
+    """Return the mean seconds of some predictions."""
     x = _inputs(batch_size)
     _wait()
     start = time.perf_counter()
@@ -282,7 +282,7 @@ if __name__ == "__main__":
         layout_name
     ]
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    torch.backends.cuda.matmul.allow_tf32 = False  # float32, like ours
+    torch.backends.cuda.matmul.allow_tf32 = False  # float32, as ours
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = True
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""The times below which rows cannot come, from what the emulated GPU counted (`make profile`)."""
+"""Lower bounds on the times of rows, from what the emulated GPU counted (`make profile`)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tests.gpu.profile import counts
 
 
 def bounds(machine: dict[str, str], results: Path) -> dict[str, float]:
-    """Return seconds by the name of a row of the profile; none but on a GPU that it has.
+    """Return seconds by rows' names, if there is a profile for this machine's GPU.
 
-    Rows that were counted on smaller sizes are left out.
+    Rows that were counted with smaller sizes are left out.
     """
     known = gpus.of_device(machine.get("GPU", "").partition(",")[0])
     if known is None:
@@ -24,7 +24,7 @@ def bounds(machine: dict[str, str], results: Path) -> dict[str, float]:
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
     found = {row["row"]: _seconds(row, gpu) for row in rows if "scaled" not in row}
     for name in [name for name in found if "input gradient" in name]:
-        # It was counted with the other gradients, whose time the benchmark takes off.
+        # It was counted with the other gradients, whose time the benchmark subtracts.
         found[name] -= found[name.replace("input", "weight")]
     return found
 

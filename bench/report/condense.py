@@ -1,4 +1,4 @@
-"""From the JSON of pytest-benchmark to one file per suite and kind of machine in bench/results.
+"""Make a file for each suite and kind of machine in bench/results from pytest-benchmark's JSON.
 
 python -m bench.report.condense raw.json
 """
@@ -17,7 +17,7 @@ from bench.machine import machine
 
 RESULTS = Path(__file__).parents[1] / "results"
 
-#: The files that the rows of each module go to.
+#: The files for each module's rows.
 SUITES = {
     "test_kernels": "kernels",
     "test_training": "training-peers",
@@ -27,13 +27,13 @@ SUITES = {
 
 
 def spread(samples: list[float]) -> float:
-    """Return half the distance between the quartiles, as a part of the median."""
+    """Return half the distance between the quartiles, relative to the median."""
     low, middle, high = np.quantile(samples, [0.25, 0.5, 0.75])
     return float((high - low) / 2 / middle)
 
 
 def row(ours: list[float], info: dict[str, Any]) -> dict[str, Any]:
-    """Return medians, noise and ratios of a row; ratios are those of samples of one round."""
+    """Return a row's medians, noise and ratios; a ratio is of two samples of the same round."""
     samples = dict(info["samples"])
     peak = samples.pop("peak", None)
     result = {key: value for key, value in info.items() if key not in ("samples", "peak_work")}
@@ -80,7 +80,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def condense(raw: dict[str, Any], described: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Return what the file of each suite in the raw JSON is to hold, on the described machine."""
+    """Return the contents of each suite's file from the raw JSON and the machine's description."""
     commit = raw["commit_info"]
     about = {
         "machine": described,

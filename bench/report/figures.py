@@ -1,4 +1,4 @@
-"""The two figures: the roofline of the kernels, and training throughput over batch sizes."""
+"""The two figures: the kernels' roofline, and training throughput by batch size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PEERS = ["#30638e", "#edae49", "#00798c", "#8d96a3", "#5f0f40", "#9a8c98"]
 
 
 def roofline(document: Document, path: Path) -> None:
-    """Draw GFLOP/s over operations per byte under the measured peaks."""
+    """Draw GFLOP/s by operations per byte, under the measured peaks."""
     rows = [row for row in document["rows"] if row["bound"] == "arithmetic"]
     bandwidth = next(
         (row["peak_rate"] for row in document["rows"] if row["bound"] == "memory"), None
@@ -37,7 +37,7 @@ def roofline(document: Document, path: Path) -> None:
 
 
 def training(document: Document, path: Path) -> None:
-    """Draw images/s over batch sizes, a panel for each network."""
+    """Draw images/s by batch size, a panel for each network."""
     most = max(row["threads"] for row in document["rows"])
     rows = [row for row in document["rows"] if row["threads"] == most and "accuracies" not in row]
     networks = list(dict.fromkeys(row["network"] for row in rows))
