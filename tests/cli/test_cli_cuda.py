@@ -58,7 +58,7 @@ def results(run):
 
 
 def test_an_interrupted_run_goes_on_bit_for_bit(run, monkeypatch, capsys):
-    """In its second epoch; it shows how far it is."""
+    """It is interrupted in its second epoch; resuming shows where it begins."""
     step = Run.step
 
     def stop(self, trainer, learning_rate):

@@ -178,7 +178,7 @@ def press_ctrl_c(monkeypatch):
     [break_settings, break_versions, break_the_first_checkpoint, break_the_data, press_ctrl_c],
 )
 def test_a_run_without_a_checkpoint_is_not_left_behind(fault, tmp_path, capsys):
-    """It could be neither resumed nor, under its name, run again."""
+    """Otherwise it could not be resumed, and its name could not be used again."""
     with pytest.MonkeyPatch.context() as patch:
         status, sentence = fault(patch)
         assert train("--run", "r") == status
@@ -200,7 +200,7 @@ def test_a_run_that_is_resumed_is_never_removed(tmp_path, monkeypatch):
 
 
 def test_a_data_folder_whose_name_no_settings_file_holds(tmp_path, capsys):
-    """Its bytes are no text."""
+    """The name's bytes are not text."""
     folder = os.fsdecode(b"x\xff")
     (tmp_path / folder).mkdir()
     sentence = refused(capsys, "--data", folder, "--run", "r", "--device", "cpu")

@@ -230,7 +230,7 @@ def test_a_folder_that_only_others_may_write():
 
 
 def test_a_folder_that_is_written_unseen():
-    """It may be written and entered, but not listed, and so not opened."""
+    """The folder may be written and entered, but not listed, so it cannot be opened."""
     with permissions.folder() as reachable:
         reachable.chmod(0o333)
         with permissions.held_back():
@@ -240,7 +240,7 @@ def test_a_folder_that_is_written_unseen():
 
 
 def test_standard_output_that_may_not_be_opened_anew(capfd):
-    """Such as a terminal of the user before `su`, or the file of a shell with more rights."""
+    """For example the terminal of the user before `su`, or a file of a shell with more rights."""
     os.fchmod(1, 0)
     with permissions.held_back():
         with pytest.raises(PermissionError):
@@ -345,7 +345,7 @@ def test_an_output_that_is_an_input(output, folder):
 
 
 def test_two_outputs_that_are_one_file(folder):
-    """There already, or not yet."""
+    """The file exists already, or not yet."""
     (folder / "below").mkdir()
     (folder / "link").symlink_to("file")
     (folder / "folder").symlink_to("below")
@@ -424,7 +424,7 @@ def test_pictures_harm_no_file_of_the_run(untouched, folder, capsys):
     "words", [["evaluate", "model", "--json"], ["export", "model"]], ids=["json", "onnx"]
 )
 def test_a_file_on_standard_output_has_it_alone(words, folder):
-    """What else would be printed there is printed on standard error."""
+    """Other output goes to standard error."""
     model().save("model")
     assert main([*words, "file"]) == 0
     script = "import sys; from tests.cli import test_files as t; "

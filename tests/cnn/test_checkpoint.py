@@ -194,7 +194,7 @@ def test_safetensors_of_somebody_else(path):
 
 @pytest.mark.parametrize("kind", ["bool", "int8", "uint64", "float16", "complex64", bfloat16])
 def test_arrays_of_every_type_come_back(path, kind):
-    """A model on a GPU may be of bfloat16, and an optimizer keep whatever it likes."""
+    """A model on a GPU may be bfloat16, and an optimizer's arrays may have any type."""
     arrays = {"weight": normal(0, 3, 2).astype(kind), "number": np.zeros((), kind)}
     checkpoint.write(path, checkpoint.Content({}, arrays, {}, arrays))
     content = checkpoint.read(path)

@@ -166,7 +166,7 @@ def test_a_dilated_maximum_may_have_pads_of_the_kernels_size():
 
 
 def test_transposes_are_few():
-    """One at the input, none for grey images; one before the first dense layer."""
+    """There is one at the input, unless images are grey, and one before the first dense layer."""
     network = [Conv2D(4, 3), BatchNorm(), ReLU(), MaxPool2D(2), Flatten(), Dense(3), Softmax()]
     operators = assert_exports(network, (9, 8, 2))
     assert operators.count("Transpose") == 2

@@ -1,4 +1,4 @@
-"""Which layers a planned step fuses, and that they compute and leave behind what those did."""
+"""Which layers a planned step fuses, and that the fused ones give the same results and state."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ SHAPE = (8, 9, 2)
 
 
 class Doubled(Conv2D):
-    """Derived from a layer that is fused."""
+    """A class derived from a layer that is fused."""
 
     recordable = True
 
@@ -169,7 +169,7 @@ def test_what_a_fused_layer_does_not_do_stays_apart(target, name):
 
 @pytest.mark.parametrize("column", ["training", "prediction"])
 def test_every_pattern_is_reached(column):
-    """The first that fits counts: none is behind one that it begins with."""
+    """The first that fits is taken: none may come after a pattern that is its beginning."""
     kinds = [pattern.kinds for pattern in PATTERNS if getattr(pattern, column) is not None]
     for index, later in enumerate(kinds):
         assert not any(later[: len(earlier)] == earlier for earlier in kinds[:index]), later
@@ -195,11 +195,11 @@ def test_fused_layers_train_the_models_own_parameters(target):
 
 
 class Halved(Dense):
-    """Derived from a layer that takes up a loss."""
+    """A class derived from a layer that is fused with a loss."""
 
 
 class Steeper(SoftmaxCrossEntropy):
-    """Derived from a loss that is taken up."""
+    """A class derived from a loss that is fused."""
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ SHAPE = (9, 8, 2)
 
 
 class Doubled(Layer):
-    """A layer by NumPy's or CuPy's own means, which cannot be recorded."""
+    """A layer of NumPy's or CuPy's functions, which cannot be recorded."""
 
     def forward(self, x, training=False):
         return x * 2
@@ -77,7 +77,7 @@ NETWORKS = {
 
 
 def trained(target, network, dtype="float32"):
-    """Return a model whose parameters and statistics are none of the initial ones."""
+    """Return a model whose parameters and statistics differ from the initial ones."""
     model = Sequential(NETWORKS[network](), SHAPE, device_of(target), dtype, seed=1)
     for index, (name, array) in enumerate([*model.parameters.items(), *model.state.items()]):
         values = normal(index, *array.shape, dtype=dtype)
@@ -180,7 +180,7 @@ def test_threads_get_their_own_predictions(target):
 
 @pytest.mark.parametrize("plan", [True, False])
 def test_no_step_is_taken_during_a_prediction(target, plan):
-    """It has the model's lock, as the test has it here; else its weights would change midway."""
+    """A prediction holds the model's lock, as this test does; its weights cannot change midway."""
     model = Sequential([Flatten(), Dense(3)], SHAPE, device_of(target))
     reached, locked = threading.Event(), threading.Event()
 
@@ -221,7 +221,7 @@ def test_weights_and_average_are_not_exchanged_during_a_prediction(target):
 
 @dataclass(eq=False)
 class Claimed(Layer):
-    """Says that it can be recorded, and cannot."""
+    """Says that it can be recorded, but cannot."""
 
     recordable = True
     way: str = "result"
@@ -304,7 +304,7 @@ def test_which_folded_filters_are_others(target, dtype):
 
 @dataclass(eq=False)
 class Counting(Layer):
-    """Has a kernel count its passes in an array of its own."""
+    """Counts its passes in its own array, with a kernel."""
 
     recordable = True
 

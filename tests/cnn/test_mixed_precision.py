@@ -75,7 +75,7 @@ def test_copies_are_the_master_weights_rounded(precision, plan):
 
 @pytest.mark.parametrize("plan", [True, False])
 def test_activations_are_narrow(cuda, precision, plan, monkeypatch):
-    """All that a layer returns in a step."""
+    """Every array that a layer takes or returns in a step is narrow."""
     seen = set()
     for kind in (Conv2D, ReLU, MaxPool2D, Dense):
         forward = kind.forward
@@ -93,9 +93,9 @@ def test_activations_are_narrow(cuda, precision, plan, monkeypatch):
 
 
 def test_steps_are_those_of_the_oracle(precision):
-    """In float64, but on rounded weights and images; what is left are rounded activations.
+    """The oracle computes in float64 with rounded weights and images; activations are not rounded.
 
-    Without ReLU and maximum, whose gradients jump where a value is rounded across an edge.
+    No ReLU and no maximum: their gradients jump if a value is rounded across an edge.
     """
     optimizer, (images, labels) = SGD(0.05, momentum=0.9), noise(8)
     model = build(lambda: [Conv2D(6, 3), AvgPool2D(2), Conv2D(8, 2), Flatten(), Dense(4)])
@@ -129,7 +129,7 @@ def test_steps_are_those_of_the_oracle(precision):
 
 
 def test_steps_too_small_for_16_bits_add_up(precision):
-    """Each is far below a rounding of the copy."""
+    """Each step is far smaller than the copy's rounding."""
     optimizer = SGD(1e-6)
     model = build(lambda: [Flatten(), Dense(4)])
     before = host(model.parameter_buffer)
@@ -156,7 +156,7 @@ def test_planned_steps_train_as_plain_ones(cuda, undivided, precision, network):
 
 @pytest.mark.parametrize("plan", [True, False])
 def test_running_statistics_are_float32(precision, plan):
-    """They move by less than 16 bits resolve."""
+    """They change by less than 16 bits resolve."""
     layers = lambda: [Conv2D(3, 3), BatchNorm(momentum=1e-4), ReLU(), Flatten(), Dense(4)]  # noqa: E731
     trainer = train(precision, layers, epochs=1, plan=plan)
     found = {name: host(array) for name, array in trainer.model.state.items()}
@@ -205,7 +205,7 @@ def test_weights_that_changed_between_trainings_are_taken(precision):
 
 
 def test_scaled_gradients_are_scaled_before_they_are_narrow(cuda):
-    """A wrong class of probability 1e-9 has a gradient that float16 alone would lose."""
+    """A wrong class has probability 1e-9: its unscaled gradient would be 0 in float16."""
     for plan in (True, False):
         model = Sequential([Flatten(), Dense(4)], SHAPE, "cuda")
         model.parameter_buffer[...] = 0

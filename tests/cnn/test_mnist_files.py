@@ -95,7 +95,7 @@ def test_decompressed_file_with_gz_name_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("contents", [CONTENTS, SOUND], ids=["plain", "gzip"])
 def test_names_with_a_dot_are_read(contents: dict[str, bytes], tmp_path: Path) -> None:
-    """As MNIST's own page has them: t10k-images.idx3-ubyte."""
+    """MNIST's own page calls them so: t10k-images.idx3-ubyte."""
     dotted = {file.replace("-idx", ".idx"): content for file, content in contents.items()}
     assert not dotted.keys() & contents.keys()
     folder = fill(tmp_path / "named", dotted)
@@ -104,7 +104,7 @@ def test_names_with_a_dot_are_read(contents: dict[str, bytes], tmp_path: Path) -
 
 
 def test_a_folder_beside_the_file_is_passed_over(tmp_path: Path) -> None:
-    """As an archive that is unpacked in place leaves it."""
+    """Unpacking an archive in place leaves such a folder."""
     dotted = {file.replace("-idx", ".idx"): content for file, content in CONTENTS.items()}
     folder = fill(tmp_path / "named", dotted)
     (folder / TEST_IMAGES).mkdir()

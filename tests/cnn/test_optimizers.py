@@ -86,7 +86,7 @@ def test_adam_equals_the_oracle(kind, settings, size, target, dtype):
 
 
 def test_adamw_shrinks_by_the_decay_and_adam_does_not():
-    """Without gradients, AdamW shrinks in proportion, while Adam takes the decay for a gradient."""
+    """Gradients are 0: AdamW shrinks in proportion, Adam treats the decay as a gradient."""
     start = np.array([1.0, -10.0])
     shrunk, adapted = start.copy(), start.copy()
     AdamW(0.1, weight_decay=0.5).step(shrunk, np.zeros(2))

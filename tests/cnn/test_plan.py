@@ -1,7 +1,7 @@
-"""The planned step against the layer-by-layer one: the same values, without its Python code.
+"""The planned step and the layer-by-layer one give the same values.
 
-The same bits, but where convolution or batch-norm is fused with a pool, and sums are taken in
-another order: there the same values to rounding.
+They give the same bits, unless convolution or batch-norm is fused with a pool: sums are then taken
+in another order, and the values are the same up to rounding.
 """
 
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ def test_every_layer_trains_the_same(target, dtype, network):
 
 @pytest.mark.parametrize("name", [name for name, case in LAYERS.items() if len(case.input) == 4])
 def test_every_layer_of_the_table_trains_the_same(target, name):
-    """Between a layer that wants its gradient and one that it feeds."""
+    """Each stands between two layers, so that forward and backward are both used."""
     case = LAYERS[name]
     shape = case.input[1:]
     layers = lambda: [Conv2D(shape[-1], 1), case.make(), Flatten(), Dense(4)]  # noqa: E731
@@ -132,7 +132,7 @@ def test_losses_are_those_of_their_settings(target):
 
 @dataclass(eq=False)
 class Clip(Layer):
-    """Not by kernels, so that a replay would give the first step's values."""
+    """Uses no kernels: a replay would repeat the first step's values."""
 
     def forward(self, x, training=False):
         self._x = self.ready(x)
@@ -143,7 +143,7 @@ class Clip(Layer):
 
 
 class Doubled(Conv2D):
-    """Derived from a layer that can be recorded."""
+    """A class derived from a layer that can be recorded."""
 
     def forward(self, x, training=False):
         return 2 * super().forward(x, training)
@@ -153,7 +153,7 @@ class Doubled(Conv2D):
 
 
 class PlainSGD(SGD):
-    """Clips gradients by an operation that is no kernel."""
+    """Clips gradients by an operation that is not a kernel."""
 
     def step(self, parameters, gradients, *others):
         gradients.clip(-1e-3, 1e-3, out=gradients)
@@ -198,7 +198,7 @@ def test_images_that_no_kernel_takes_train_layer_by_layer(kind):
 
 @dataclass(eq=False)
 class Rectified(Layer):
-    """Of kernels alone, and says so."""
+    """Uses only kernels, and says so: `recordable`."""
 
     recordable = True
 

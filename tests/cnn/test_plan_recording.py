@@ -1,4 +1,4 @@
-"""How a planned step is recorded and replayed: once, in memory of its own, leaving no trace."""
+"""How a planned step is recorded and replayed: once, in its own memory, without a trace."""
 
 import tracemalloc
 
@@ -58,7 +58,7 @@ def test_replays_allocate_nothing(target, monkeypatch):
 
 
 def test_replays_from_one_state_have_the_same_bits(target):
-    """Also where weights and counters are set back in between, as loading a checkpoint does."""
+    """Weights and counters are set back between them, as a loaded checkpoint does."""
     trainer, _ = pair(target, normalised, OPTIMIZERS["Adam"])
     plan, model = a_plan(trainer, noise(20)), trainer.model
     plan.step(4)
@@ -76,7 +76,7 @@ def test_replays_from_one_state_have_the_same_bits(target):
 
 
 def test_memory_that_is_freed_is_not_needed(target, monkeypatch):
-    """Freed blocks are overwritten while the step is recorded, so a use of one would show."""
+    """Freed blocks are overwritten while the step is recorded: a use of one would show."""
     give_back = Arena.give_back
 
     def poisoning(self, address, size):
@@ -131,7 +131,7 @@ def test_steps_beyond_the_order_or_the_schedule_are_refused(target):
 
 
 def test_more_epochs_take_no_more_memory(target, monkeypatch):
-    """Before the first step and after it: what changes from step to step is filled in anew."""
+    """This holds before and after the first step: a step's numbers overwrite the last one's."""
 
     def interrupt(self, images, text, trainer):
         if trainer.steps > 9:  # in the third epoch
@@ -153,7 +153,7 @@ def test_more_epochs_take_no_more_memory(target, monkeypatch):
 
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_each_epoch_finds_its_factors(target, epochs):
-    """At every step of every epoch, the numbers of that step and no other's."""
+    """Every step of every epoch gets its own numbers."""
     asked, found = [], []
 
     class Watched(Adam):

@@ -18,7 +18,7 @@ from tests.lib.support import device_of
 
 @pytest.fixture
 def compiled(target, monkeypatch):
-    """The entry points that a new target has been asked for, in order."""
+    """The entry points that a new target was asked for, in order."""
     asked, binder = [], type(target).binder
 
     def noted(self, program, entry, constants):
@@ -70,7 +70,7 @@ EXPRESSIONS = {e for s in Source.all if s.name.startswith("elementwise/") for e 
 
 
 def assert_compiled_ahead(target, plan, compiled, launched, ahead):
-    """Check that all that was launched had been compiled by then, and nothing else was."""
+    """Check that what was launched had been compiled before, and nothing else."""
     assert ahead == [len(compiled)] * 2
     others = set() if target.name == "cpu" or plan else EXPRESSIONS
     assert set(compiled) - others == launched - others
@@ -106,7 +106,7 @@ def test_nor_does_any_precision(target, precision, plan, compiled, ahead):
 
 
 class Doubling(Layer):
-    """Not recordable: NumPy works on what is in the arrays."""
+    """Not recordable: NumPy computes with the arrays' contents."""
 
     def build(self, shape):
         return shape
@@ -122,7 +122,7 @@ class Doubling(Layer):
 
 @pytest.mark.parametrize("target", ["cpu"], indirect=True)  # whose arrays NumPy may work on
 def test_parts_that_are_not_recordable_are_not_rehearsed(target, compiled, ahead):
-    """They would see what is in memory; the others are compiled ahead."""
+    """They would read arrays that are not written yet; the other parts are compiled ahead."""
     model = Sequential([Flatten(), Dense(5), Doubling(), Dense(4)], SHAPE)
     losses = []
 
@@ -151,7 +151,7 @@ def test_a_rehearsal_changes_nothing(target):
 
 
 def test_second_evaluation_compiles_nothing(target, compiled):
-    """A pass of another batch size is recorded anew, but of the same kernels."""
+    """A pass of another batch size is recorded, but has the same kernels."""
     model = Sequential(NETWORKS["ReLU taken up"](), SHAPE, device_of(target))
     model.predict(noise(9)[0])
     before = list(compiled)

@@ -1,4 +1,4 @@
-"""Many steps in one replay: the same bits as one by one, in as few launches as can be."""
+"""Many steps in one replay: the same bits as one by one, in the fewest launches."""
 
 import json
 import sys
@@ -26,14 +26,14 @@ EVERYTHING = {
 
 @pytest.fixture
 def taken(monkeypatch):
-    """Have trainers take so many steps at once as there stand in the list: one until then."""
+    """The list whose last number is how many steps trainers take at once; one at first."""
     every = [1]
     monkeypatch.setattr(Trainer, "_steps_per_replay", lambda self, course, watched: every[-1])
     return every
 
 
 def held(trainer):
-    """All that a training is, without the time it took."""
+    """Return a training's whole state, without times."""
     arrays = {**trainer.optimizer.state, "loss scale": trainer.loss_scale}
     if trainer.ema is not None:
         arrays["average"] = trainer.ema.average
@@ -173,9 +173,10 @@ def test_a_plan_replays_nothing_beyond_the_order_or_the_schedule(target):
 
 
 def test_an_epoch_is_three_replays(target, taken, monkeypatch):
-    """Of the first step, all whole ones after it and the last; a step is two, about its loss.
+    """The replays are: the first step, all whole steps after it, and the last one.
 
-    A step that is recorded is replayed at once to prove it.
+    A single step is two replays: one before the loss, one after. A recorded step is replayed at
+    once as a check.
     """
     made, replays = [], []
     replayer = type(target).replayer
@@ -196,7 +197,7 @@ def test_an_epoch_is_three_replays(target, taken, monkeypatch):
 
 
 class PlayedStream:
-    """CuPy's stream: what is launched on it runs, or belongs to the graph that it captures."""
+    """A stand-in for CuPy's stream: a launch runs, or is captured into a graph."""
 
     def __init__(self, non_blocking=False):
         self.non_blocking, self.captured, self.log = non_blocking, None, []
@@ -220,7 +221,7 @@ class PlayedStream:
 
 
 def test_many_steps_are_one_graph_on_the_current_stream(monkeypatch):
-    """CuPy is played: what is shown is what is captured, and how much is launched where."""
+    """A stand-in for CuPy shows what is captured, and what is launched on which stream."""
     caller, other = PlayedStream(), PlayedStream()
     monkeypatch.setattr(PlayedStream, "current", [caller], raising=False)
     current = lambda: PlayedStream.current[-1]  # noqa: E731

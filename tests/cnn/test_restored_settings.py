@@ -33,7 +33,7 @@ def make(**options):
 
 @dataclass(frozen=True)
 class Falling:
-    """A schedule of one's own, one of whose fields it does not show."""
+    """A user's schedule, with a field that its repr does not show."""
 
     rate: float
     power: object = field(default=1, repr=False)
@@ -43,14 +43,14 @@ class Falling:
 
 
 class Plain:
-    """A schedule that is no dataclass."""
+    """A schedule that is not a dataclass."""
 
     def __call__(self, step, steps):
         return 1.0
 
 
 class Derived(Falling):
-    """A dataclass's, itself none: it may hold anything."""
+    """Derived from a dataclass, but not one itself: it may hold anything."""
 
 
 def constant(rate):
@@ -79,7 +79,7 @@ def renamed(function, name):
 
 
 def elsewhere(kind):
-    """The same class, of another module."""
+    """The same class in another module."""
     return type(kind.__name__, (), {**vars(kind), "__module__": "elsewhere"})
 
 

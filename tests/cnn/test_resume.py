@@ -1,4 +1,4 @@
-"""A training that goes on from a file is, bit for bit, the one that nobody interrupted."""
+"""A training resumed from a file equals, bit for bit, one that was not interrupted."""
 
 import json
 
@@ -58,7 +58,7 @@ def fit(trainer, epochs=EPOCHS):
 
 
 def held(trainer):
-    """All that a training is, without the time it took."""
+    """Return a training's whole state, without times."""
     model, optimizer, ema = trainer.model, trainer.optimizer, trainer.ema
     arrays = {"parameters": model.parameter_buffer, **model.state, **optimizer.state}
     if ema is not None:
@@ -345,7 +345,7 @@ def test_an_older_or_newer_format(version, checkpoint, tmp_path):
 
 
 def test_no_part_of_the_file_is_left_out_of_the_hash(checkpoint, tmp_path):
-    """Not the training beside the model either."""
+    """The training's state, beside the model's, is hashed, too."""
     with safe_open(checkpoint, framework="numpy") as file:
         metadata = file.metadata()
         arrays = {name: file.get_tensor(name) for name in list(file.keys())}

@@ -126,7 +126,7 @@ def test_the_last_checkpoints_are_kept(keep, tmp_path):
 
 @pytest.mark.parametrize("closed", ["run/checkpoints", "run"])
 def test_checkpoints_that_may_not_be_listed(closed):
-    """They are not called missing."""
+    """The message does not say that they are missing."""
     with permissions.folder() as reachable:
         run = Run.create(reachable / "run")
         make(run).fit(noise(8))
@@ -238,7 +238,7 @@ def test_a_rate_that_is_too_high(run):
 
 @pytest.mark.parametrize("augment", [None, Augment(shift=1)])
 def test_a_planned_step_diverges_as_one_taken_layer_by_layer(augment):
-    """In a step that is replayed, after the first of an epoch, and at draws of its own."""
+    """The step that diverges is a replayed one, and has its own random draws."""
     data, ends = noise(24), []
     for plan in (True, False):
         model = Sequential([Flatten(), Dropout(0.5), Dense(4), Dense(3)], (6, 6, 1), "cpu")
@@ -271,7 +271,7 @@ def test_a_loss_of_its_own():
 
 
 def test_dropout_draws_the_same_numbers_when_looking_for_the_layer():
-    """Only with the mask of that step does this layer's output overflow."""
+    """This layer's output overflows only with that step's mask."""
     kept = []
 
     class Recorder(Dense):

@@ -286,7 +286,7 @@ def test_numpys_numbers_are_pythons(kind, arguments, settings, sequence, kinds):
 
 @dataclass(eq=False)
 class Scaled(Layer):
-    """A layer of one's own, which checks nothing."""
+    """A user's layer, which checks nothing."""
 
     by: float = 1.0
     shape: tuple = ()
@@ -343,7 +343,7 @@ def test_a_files_lists_are_tuples_again(tmp_path):
 
 
 def test_recipes_have_the_settings_that_they_had():
-    """They are in the checkpoints of trainings that are to go on: 10 is not 10.0 there."""
+    """They are in the checkpoints of trainings to be resumed, in which 10 is not 10.0."""
     assert repr(RECIPES["default"].augment) == "Augment(rotate=10, shift=2, zoom=0.1)"
     assert repr(RECIPES["speedrun"].loss) == "SoftmaxCrossEntropy(label_smoothing=0.1)"
     assert repr(Constant()) == "Constant()"

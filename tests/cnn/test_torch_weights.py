@@ -277,7 +277,7 @@ def test_files_that_are_none(path):
 
 
 def test_layers_of_ones_own(path):
-    """Without arrays they are of no concern; with some, nobody knows how PyTorch keeps them."""
+    """Layers without arrays are passed over; of those with some, PyTorch's names are unknown."""
 
     class Double(Layer):
         def forward(self, x, training=False):

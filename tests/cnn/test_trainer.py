@@ -140,7 +140,7 @@ def test_the_textbook_pair_trains_like_the_fused_loss():
 
 
 def everything_random(seed=0):
-    """Train with all that draws random numbers and return the bits' SHA-256."""
+    """Train with everything that draws random numbers and return the SHA-256 of the bits."""
     layers = [*normalised()[:-1], Dropout(0.3), Dense(4)]
     model = Sequential(layers, (12, 12, 1), device="cpu", seed=seed)
     augment = Augment(rotate=10, shift=1, zoom=0.1)
@@ -250,7 +250,7 @@ def test_narrow_images_train_as_what_they_stand_for(kind):
 
 
 def test_outputs_of_a_type_without_argmax(monkeypatch):
-    """CuPy has none of bfloat16, the outputs of such a model on a GPU."""
+    """CuPy has no argmax of bfloat16, the type of such a model's outputs on a GPU."""
 
     class Outputs(np.ndarray):
         def argmax(self, axis):
@@ -419,7 +419,7 @@ def test_a_cpu_trains_in_fp32_alone(precision):
 
 @pytest.mark.parametrize("optimizer", [lambda: SGD(0.05, momentum=0.9), lambda: Adam(2e-3)])
 def test_every_precision_trains_about_as_fp32(cuda, optimizer):
-    """And not the same, or it was not in force."""
+    """Equal losses would mean that the precision had no effect."""
     losses = {}
     for precision in cuda.precisions:
         trainer = Trainer(build(seed=0, device="cuda"), optimizer(), precision=precision)
@@ -432,7 +432,7 @@ def test_every_precision_trains_about_as_fp32(cuda, optimizer):
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
 def test_a_planned_step_has_the_precision_of_a_plain_one(cuda, undivided, precision):
-    """To the bit, where no fused layer rounds in another order and no product is divided."""
+    """The bits are equal: no fused layer here adds up in another order, no product is divided."""
     found = []
     for plan in (True, False):
         model = build(lambda: [Conv2D(6, 3), ReLU(), Flatten(), Dense(4)], "cuda", seed=0)

@@ -1,4 +1,4 @@
-"""Every kernel compiles for every architecture, and keeps to the registers and memory it has.
+"""Every kernel compiles for every architecture, with the registers and memory that are listed.
 
 The elementwise kernels are compiled as the loops that run on `cpu`; CuPy wraps them in its own.
 """
@@ -45,7 +45,7 @@ MATRIX = [
 
 @pytest.mark.parametrize("build", MATRIX)
 def test_build(build, table, machine):
-    """Compiled once, for all there is to see: that takes longer than all the rest."""
+    """Everything compiled, once for all tests: it takes longer than the rest."""
     compiled = build.compiled()
     check_resources(build, compiled.report, table)
     machine.module(compiled.ptx)  # raises an error that names an instruction it does not know
@@ -54,10 +54,10 @@ def test_build(build, table, machine):
 
 
 def check_resources(build, report, table):
-    """Without a warning, a stack frame or a spill, and in the shared memory that the table lists.
+    """No warning, stack frame or spill; shared memory is what the table lists.
 
-    Registers may be a few more: 8 with the NVRTC that the table was made with, 32 with another,
-    whose ptxas may unroll a loop that this one did not.
+    Registers may be a few more: 8 with the NVRTC that made the table, 32 with another, whose ptxas
+    may unroll a loop that the first did not.
     """
     assert "warning" not in report.lower(), report
     assert nvrtc.architectures(report) == {build.arch}
@@ -103,7 +103,7 @@ def test_table_lists_the_matrix_and_nothing_else(table):
 
 
 def test_table_itself_has_no_faults(table):
-    """Whatever `make resources` wrote down."""
+    """This holds for every line that `make resources` wrote."""
     assert not any(faults(cell, cell, MORE_REGISTERS) for cell in table.cells.values())
 
 

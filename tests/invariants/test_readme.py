@@ -24,7 +24,7 @@ def test_the_readme_has_python_blocks():
 
 
 def test_python_blocks_run_in_order(tmp_path, monkeypatch):
-    """In one process, in a folder of their own, on few images, with what there is of libraries."""
+    """They run in one process, in their own folder, with few images and the libraries installed."""
     absent = []
     if kernels.runtime.cuda.unavailable() is not None:
         absent.append("import cupy")

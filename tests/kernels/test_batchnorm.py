@@ -174,7 +174,7 @@ def test_relu_clips_and_its_gradient_stops(target, dtype):
 
 @pytest.mark.parametrize("dtype", support.NARROW)
 def test_running_statistics_may_be_float32(cuda, dtype):
-    """They move by shares that 16 bits would round away, and are used as they are."""
+    """They change by amounts that 16 bits would round away; they are used as they are."""
     x, gamma, beta = 3 * normal(0, 40, 5), normal(1, 5), normal(2, 5)
     mean, var = np.full(5, 100.0), np.full(5, 100.0)
     arrays = [cuda.array(array, dtype) for array in (x, gamma, beta)]

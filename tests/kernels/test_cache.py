@@ -356,7 +356,7 @@ def test_read_only_home_is_no_obstacle(tmp_path: Path) -> None:
 def test_what_a_read_only_cache_holds_is_used(
     built: Path, tmp_path: Path, counted: CountedCompiler
 ) -> None:
-    """As in a container whose image has it: nothing is compiled, so there is nothing to say."""
+    """A container's image may have it. Nothing is compiled, so there is no warning."""
     home = tmp_path / "home"
     shutil.copytree(built, home / "cnn-kernels" / "compiled")
     for path in (home / "cnn-kernels" / "compiled", home / "cnn-kernels", home):
@@ -366,7 +366,7 @@ def test_what_a_read_only_cache_holds_is_used(
 
 
 def test_no_home_is_no_obstacle(tmp_path: Path) -> None:
-    """As in a container that runs as a number that has no name."""
+    """A container may run as a user who has no name, only a number."""
     script = NO_HOME + FALLBACK
     done = run("-W", "ignore::DeprecationWarning", "-c", script, TMPDIR=tmp_path)
     assert done.returncode == 0, done.stderr

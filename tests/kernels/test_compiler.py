@@ -48,7 +48,7 @@ def test_cxx_may_lie_in_a_folder_with_a_space(cache: Path, tmp_path: Path) -> No
 
 
 def test_failing_compiler_is_quoted(cache: Path, tmp_path: Path) -> None:
-    """The first line with an error in it, and nothing of what a compiler says around it."""
+    """Only the first line with an error is quoted."""
     says = program(
         tmp_path / "c++",
         'case "$*" in *-dM*) exec c++ "$@";; esac\n'
@@ -68,7 +68,7 @@ def test_compiler_that_fails_in_silence(cache: Path) -> None:
 
 
 def test_compiler_killed_by_a_signal(cache: Path, tmp_path: Path) -> None:
-    """Such as by the kernel's hunter of processes that use too much memory."""
+    """Linux kills processes so when memory runs out."""
     killed = program(tmp_path / "c++", 'case "$*" in *-dM*) exec c++ "$@";; esac\nkill -9 $$')
     assert "(exit status -9): it said nothing" in error(RELU, KERNELS_CACHE_DIR=cache, CXX=killed)
 
@@ -100,7 +100,7 @@ def test_compiler_that_writes_nothing(cache: Path, tmp_path: Path) -> None:
 
 
 def test_compiler_for_another_machine(cache: Path, tmp_path: Path) -> None:
-    """What it makes is no library here."""
+    """Its result is not a library for this machine."""
     foreign = program(
         tmp_path / "c++",
         'case "$*" in *-dM*) exec c++ "$@";; esac\nfor last; do :; done\necho foreign > "$last"',

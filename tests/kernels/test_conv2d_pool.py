@@ -210,7 +210,7 @@ def test_the_first_nan_of_a_window_wins_and_has_the_gradient(target, dtype):
 
 
 def test_what_the_relu_clips_meets_no_nan_on_cpu(dtype):
-    """Windows without a gradient are left out there; on cuda, as in PyTorch, 0 * NaN is NaN."""
+    """`cpu` skips windows without a gradient; on `cuda`, as in PyTorch, 0 * NaN is NaN."""
     target = runtime.cpu_target()
     if dtype.name not in target.dtypes:
         pytest.skip(f"{target} takes no {dtype}")

@@ -1,4 +1,4 @@
-"""The host's side of the `cuda` target against what CuPy's sources say; see cupy_stand_in.py."""
+"""The host's side of the `cuda` target keeps CuPy's rules; see cupy_stand_in.py."""
 
 import sys
 import types
@@ -19,7 +19,7 @@ from tests.lib import cupy_stand_in as cupy
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """The state of a GPU that is played."""
+    """The state of the stand-in for a GPU."""
     with cupy.installed(monkeypatch) as state:
         yield state
 
@@ -30,7 +30,7 @@ def on_device(values, number=0):
 
 
 def after(later, earlier):
-    """Whether a piece of work, by its place in the list, comes after another one."""
+    """Return whether a piece of work comes after another; both by their places in the list."""
     work = cupy.gpu.work
     return work[earlier][0] in work[later][1]
 
@@ -57,7 +57,7 @@ def test_other_arrays_are_contiguous(gpu, values):
 
 
 def test_memory_of_the_host_may_change_once_it_was_taken(gpu):
-    """Also where it is pinned."""
+    """Pinned memory may change, too."""
     values = np.ones(3)
     array = cuda_target().array(values)
     values[:] = 2
@@ -99,7 +99,7 @@ def test_a_model_is_used_whatever_the_current_device(gpu):
 
 
 def test_losses_of_a_narrow_type_add_up_in_a_wide_one(gpu):
-    """256 times 300 is beyond float16."""
+    """The sum, 256 times 300, is beyond float16."""
     model = Sequential([Flatten()], (1, 1, 1), "cuda", "float16")
 
     def loss(outputs, labels, grad=True):
@@ -215,7 +215,7 @@ def recorded(target, x):
 
 
 def test_a_replay_comes_after_its_recording_and_what_was_before_it(gpu):
-    """On whatever stream; what is launched later on that one comes after it."""
+    """This holds on any stream; what is launched later on the same stream comes after it."""
     target, x = cuda_target(), on_device(np.ones(5, np.float32))
     recording = recorded(target, x)
     first = len(gpu.work) - 1

@@ -19,7 +19,7 @@ def test_pytorch_tensors_are_taken_without_a_copy():
 
 
 def test_pinned_memory_is_the_cpus():
-    """PyTorch pins only where there is a GPU: the device's number is played."""
+    """PyTorch pins memory only with a GPU; here the array only says that it is pinned."""
 
     class Pinned:
         def __init__(self, tensor):

@@ -1,4 +1,4 @@
-"""Gradients of inputs that a product's kernel passes on through what made the inputs."""
+"""Input gradients that pass the ReLU, and pool, before a layer in the product's own launch."""
 
 import numpy as np
 import pytest
@@ -18,12 +18,12 @@ POOLS = [(2, 3, 2, 2, 0, 0), (3, 1, 2, 2, 1, 1), (1, 2, 4, 1, 3, 0), (2, 2, 1, 2
 
 @pytest.fixture
 def target(cuda):
-    """The target that passes gradients on."""
+    """The target that does so."""
     return cuda
 
 
 def made(target, dtype, N, F, pool):
-    """Return an input that was pooled and rectified, and the same as `Rectified`."""
+    """Return a pooled and rectified input, as an array and as `Rectified`."""
     PH, PW, KH, KW, below, right = pool
     y = np.maximum(normal(0, N, PH, PW, F, dtype=dtype), 0).astype(dtype)
     argmax = np.random.default_rng(1).integers(KH * KW, size=y.shape, dtype=np.uint8)
@@ -33,7 +33,7 @@ def made(target, dtype, N, F, pool):
 
 
 def unpooled(dx, past):
-    """Return the gradient of what was pooled, for that of the input."""
+    """Return the gradient before ReLU and pool from that after them."""
     y, argmax, g = host(past.y), host(past.argmax), past.pooling
     dz = np.zeros(past.shape, dx.dtype)
     for place in np.ndindex(y.shape):
@@ -45,7 +45,7 @@ def unpooled(dx, past):
 
 
 def gradients(of, target, dy, x, w, *more, past):
-    """Return dx of a layer's gradients, passed on or not."""
+    """Return dx of a layer, past the ReLU or not."""
     dw, db = target.empty(w.shape, w.dtype), target.empty((len(w),), w.dtype)
     return host(of.gradients(target, dy, x, w, dw, db, *more, need_dx=True, past=past))
 

@@ -52,7 +52,7 @@ def test_replays_compute_anew_with_the_same_bits(target, arena, inputs):
 
 
 def test_freed_memory_is_lent_again_and_live_memory_is_not(target, arena, inputs, monkeypatch):
-    """What is freed is overwritten at once; so is nothing that is still needed."""
+    """Freed memory is overwritten at once: results are right only if none of it is needed."""
     give_back, overwritten = Arena.give_back, []
 
     def poisoning(self, address, size):

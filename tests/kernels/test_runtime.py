@@ -64,7 +64,7 @@ KERNEL typed(const T *__restrict__ x, int64 *indices, Window g, int rows, int64 
 
 
 class Launches(list[Any]):
-    """What reached the binder of a kernel whose launches are not run."""
+    """What was passed to a kernel, whose launches are not run."""
 
     def __init__(self) -> None:
         source = Source("typed.cu", TYPED, packaged=False)
@@ -177,7 +177,7 @@ def test_bad_thread_count_is_named(value: str) -> None:
 
 
 def test_concurrent_callers_get_their_own_results() -> None:
-    """Python threads that call at once: one of them has the pool, the others run alone."""
+    """Python threads that call at the same time: one has the pool, the others compute alone."""
     random = np.random.default_rng(0)
     # Several tiles each way, so that there are blocks to share out.
     inputs = [random.normal(size=(1200, 50)).astype(np.float32) for _ in range(4)]

@@ -33,7 +33,7 @@ def test_kernels_read_no_large_header() -> None:
 
 @pytest.mark.parametrize("source", Source.all, ids=lambda source: source.name)
 def test_a_header_is_expanded_once(source: Source) -> None:
-    """But for those that are included under a condition, before and where that does not hold."""
+    """Two headers are expanded twice: one `#include` is under a condition."""
     counts = Counter(re.findall(r'^#line 1 "kernels/(.*)"$', source.text, re.MULTILINE))
     several = {name for name, count in counts.items() if count > 1}
     assert counts["dialect/dialect.cuh"] == 1 and max(counts.values()) <= 2

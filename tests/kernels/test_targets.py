@@ -1,6 +1,6 @@
-"""Which device is chosen, and what is said where there is no GPU.
+"""Which device is chosen, and what is said without a GPU.
 
-CuPy is played by a module that behaves as CuPy does in each situation.
+A stand-in behaves as CuPy does in each situation.
 """
 
 from __future__ import annotations

@@ -259,7 +259,7 @@ def test_a_broadcast_gradient(device):
 
 
 def test_a_gpu_is_used_on_the_current_stream_of_pytorch(monkeypatch):
-    """CuPy and the GPU are played: what is shown is which stream is CuPy's, and for how long."""
+    """A stand-in for CuPy and the GPU shows which stream is CuPy's, and for how long."""
     events = []
 
     @contextlib.contextmanager

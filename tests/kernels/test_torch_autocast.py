@@ -94,7 +94,7 @@ def test_types_on_a_gpu_are_those_of_pytorch(dtype, inputs, name):
 @every_function
 @every_input
 def test_on_a_cpu_all_is_float32(inputs, name):
-    """With the bits that float32 arguments of the same values give."""
+    """The bits are those that float32 arguments of the same values give."""
     a = arguments("cpu", inputs)
     with autocast("cpu", BF16):
         y = results(kernels.torch, a)[name]()

@@ -215,7 +215,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch, while its compiler loads
 def test_transforms_without_gradients_are_refused(name, transform):
-    """Not with tangents of zero."""
+    """They do not return zeros as tangents."""
     function, x = of_first(name)
     with pytest.raises(RuntimeError, match="^kernels.torch supports torch.autograd in reverse"):
         REFUSED[transform](function, x)

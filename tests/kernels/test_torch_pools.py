@@ -97,7 +97,7 @@ def described(function):
 @hypothesis.given(windows(), pairs)
 @hypothesis.settings(max_examples=200)
 def test_fake_results_are_like_the_real_ones(drawn, dilation):
-    """Refusals included: a graph that PyTorch compiles is made of the fakes."""
+    """So are refusals: PyTorch makes the graph that it compiles from the fakes."""
     size, kernel, options = drawn
     window = kernel, options["stride"], options["padding"], dilation, options["ceil_mode"]
     x = torch.zeros(2, 3, *size)
