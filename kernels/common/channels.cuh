@@ -72,7 +72,7 @@ template <int COUNT> struct Channels {
     template <typename E, class Of>
     __device__ __forceinline__ void store(E *p, const Of &of) const {
         E values[COUNT];
-        UNROLL for (int v = 0; v < COUNT; ++v) values[v] = E(of(v));
+        UNROLL(int v = 0; v < COUNT; ++v) values[v] = E(of(v));
         store_vector(p, values);
     }
     template <typename E, class Of>
@@ -143,7 +143,7 @@ struct ChunkRows {
     }
     template <class Values> __device__ __forceinline__ void add(Values &values) const {
         reduce(values, [](Values &own, const Values &more) {
-            UNROLL for (int v = 0; v < VECTOR; ++v) own[v] += more[v];
+            UNROLL(int v = 0; v < VECTOR; ++v) own[v] += more[v];
         });
     }
 };
@@ -214,33 +214,32 @@ template <int COUNT> struct Channels {
         }
         __forceinline__ operator Values() const {
             Values values;
-            UNROLL for (int v = 0; v < COUNT; ++v) values[v] = (*this)[v];
+            UNROLL(int v = 0; v < COUNT; ++v) values[v] = (*this)[v];
             return values;
         }
     };
     template <typename E> __forceinline__ Loaded<E> load(const E *p) const { return {*this, p}; }
     template <typename E, class Of> __forceinline__ void store(E *p, const Of &of) const {
-        UNROLL for (int v = 0; v < COUNT; ++v) store_first(p + v * LANES, of(v), count(v));
+        UNROLL(int v = 0; v < COUNT; ++v) store_first(p + v * LANES, of(v), count(v));
     }
     template <typename E, class Of>
     __forceinline__ void write(E *p, bool past, const Of &of) const {
-        UNROLL for (int v = 0; v < COUNT; ++v) write_first(p + v * LANES, of(v), count(v), past);
+        UNROLL(int v = 0; v < COUNT; ++v) write_first(p + v * LANES, of(v), count(v), past);
     }
     template <typename E>
     __forceinline__ void fetch(const E *p, int ahead = 8192 / int(sizeof(E))) const {
-        UNROLL for (int v = 0; v < COUNT; ++v) fetch_ahead(p + v * LANES, 1, ahead);
+        UNROLL(int v = 0; v < COUNT; ++v) fetch_ahead(p + v * LANES, 1, ahead);
     }
     template <typename Whole>
     __forceinline__ OfChannels<index_t, COUNT> load_whole(const Whole *p) const {
         OfChannels<index_t, COUNT> values;
-        UNROLL for (int v = 0; v < COUNT; ++v) values[v] =
-            load_first_whole<acc_t>(p + v * LANES, count(v));
+        UNROLL(int v = 0; v < COUNT; ++v)
+            values[v] = load_first_whole<acc_t>(p + v * LANES, count(v));
         return values;
     }
     template <typename Whole, class Of>
     __forceinline__ void store_whole(Whole *p, const Of &of) const {
-        UNROLL for (int v = 0; v < COUNT; ++v)
-            store_first_whole<acc_t>(p + v * LANES, of(v), count(v));
+        UNROLL(int v = 0; v < COUNT; ++v) store_first_whole<acc_t>(p + v * LANES, of(v), count(v));
     }
 };
 

@@ -9,11 +9,11 @@ __device__ __forceinline__ void sum_rows(const E *x, int64 begin, int64 end, int
                                          const Store &store) {
     for_chunk(begin, end, C, [&](auto at, const auto &rows) {
         typename decltype(at)::Values sum = {};
-        UNROLL_ROWS for (int64 r = rows.begin; r < rows.end; r += rows.step) {
+        UNROLL_ROWS(int64 r = rows.begin; r < rows.end; r += rows.step) {
             const E *row = x + r * C + at.first;
             at.fetch(row);
             const auto value = at.load(row);
-            UNROLL for (int v = 0; v < at.REGISTERS; ++v) sum[v] += value[v];
+            UNROLL(int v = 0; v < at.REGISTERS; ++v) sum[v] += value[v];
         }
         rows.add(sum);
         if (rows.first) store(at, sum);

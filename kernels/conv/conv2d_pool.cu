@@ -102,13 +102,12 @@ struct Registers {
     lanes_t sum[ROWS][VECTORS];
 
     __device__ __forceinline__ void add(acc_t value, const acc_t *taps, int pitch) {
-        UNROLL for (int r = 0; r < ROWS; ++r, taps += pitch)
-            UNROLL for (int v = 0; v < VECTORS; ++v) sum[r][v] +=
-            value * load_lanes(taps + v * LANES);
+        UNROLL(int r = 0; r < ROWS; ++r, taps += pitch)
+            UNROLL(int v = 0; v < VECTORS; ++v) sum[r][v] += value * load_lanes(taps + v * LANES);
     }
     __device__ __forceinline__ void add_to(acc_t *total, int pitch) const {
-        UNROLL for (int r = 0; r < ROWS; ++r, total += pitch)
-            UNROLL for (int v = 0; v < VECTORS; ++v)
+        UNROLL(int r = 0; r < ROWS; ++r, total += pitch)
+            UNROLL(int v = 0; v < VECTORS; ++v)
                 store_lanes(total + v * LANES, load_lanes(total + v * LANES) + sum[r][v]);
     }
 };

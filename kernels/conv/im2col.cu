@@ -71,7 +71,7 @@ KERNEL col2im_sum(const T *__restrict__ cols, T *__restrict__ x, Window g, int64
                         const int64 window = (n * g.OH + oh) * g.OW + ow;
                         const int64 tap = window * taps + kh * g.KW + kw;
                         const auto value = at.load(cols + tap * C + at.first);
-                        UNROLL for (int v = 0; v < at.REGISTERS; ++v) sum[v] += value[v];
+                        UNROLL(int v = 0; v < at.REGISTERS; ++v) sum[v] += value[v];
                     }
                 }
                 at.store(x + (row + w) * C + at.first, sum);

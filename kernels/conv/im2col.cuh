@@ -252,7 +252,7 @@ struct AtPixels {
     __device__ __forceinline__ void store(int m, int n, const lanes_t (&tile)[TM][V], int rows,
                                           int columns) const {
         Place at = place(m, pixels.rows, pixels.columns);
-        UNROLL for (int i = 0; i < TM; ++i) {
+        UNROLL(int i = 0; i < TM; ++i) {
             if (i >= rows) break;
             const int64 h = at.n * H + pixels.row + at.row * pixels.row_step;
             const int w = pixels.column + at.column * pixels.column_step;

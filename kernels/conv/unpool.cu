@@ -14,7 +14,8 @@ __device__ void unpool_all(const T *dy, const T *y, const uint8 *argmax, T *dz,
         load_vector(gradient, dy + item * V);
         load_vector(output, y + item * V);
         load_vector(tap, argmax + item * V);
-        UNROLL for (int i = 0; i < V; ++i) if (output[i] <= 0) tap[i] = -1;
+        UNROLL(int i = 0; i < V; ++i)
+            if (output[i] <= 0) tap[i] = -1;
         unpool_window(dz, pooling, item * V, gradient, tap);
     }
 }

@@ -93,8 +93,8 @@ __device__ void transform(const T *images, int H, int W, int C, int top, int lef
         const T *source = images + ((tile.n * H + h) * W + w) * C;
         for (int c = 0; c < length; c += LANES) {
             int channels[Axis::FROM];  // of each column of pixels; 0 outside the image
-            UNROLL for (int j = 0; j < Axis::FROM; ++j) channels[j] =
-                t < count && unsigned(w + j) < unsigned(W) ? C - c : 0;
+            UNROLL(int j = 0; j < Axis::FROM; ++j)
+                channels[j] = t < count && unsigned(w + j) < unsigned(W) ? C - c : 0;
             acc_t *const to = points + t * length + c;
             along_both<Axis>(
                 [&](int i, int j) {
@@ -122,20 +122,21 @@ __device__ __forceinline__ void multiply(const acc_t *a, int length, const acc_t
     constexpr bool BY_ROW = NEIGHBOURS == Neighbours::K;
     lanes_t sum[R][V] = {};
     if (!BY_ROW && add)  // only the filter gradient adds to earlier sums
-        UNROLL for (int i = 0; i < R; ++i) UNROLL for (int v = 0; v < V; ++v) sum[i][v] =
-            load_lanes(c + i * width + v * LANES);
+        UNROLL(int i = 0; i < R; ++i)
+            UNROLL(int v = 0; v < V; ++v) sum[i][v] = load_lanes(c + i * width + v * LANES);
     // Four rows share a pointer, since there are fewer registers for addresses than rows.
     const acc_t *row[(R + 3) / 4];
-    UNROLL for (int i = 0; i < R; i += 4) row[i / 4] = a + i * (BY_ROW ? length : 1);
+    UNROLL(int i = 0; i < R; i += 4) row[i / 4] = a + i * (BY_ROW ? length : 1);
     for (int k = 0; k < K; ++k, b += width) {
         lanes_t column[V];
-        UNROLL for (int v = 0; v < V; ++v) column[v] = load_lanes(b + v * LANES);
-        UNROLL for (int i = 0; i < R; ++i) UNROLL for (int v = 0; v < V; ++v) sum[i][v] +=
-            (BY_ROW ? row[i / 4][i % 4 * length + k] : a[i]) * column[v];
+        UNROLL(int v = 0; v < V; ++v) column[v] = load_lanes(b + v * LANES);
+        UNROLL(int i = 0; i < R; ++i)
+            UNROLL(int v = 0; v < V; ++v)
+                sum[i][v] += (BY_ROW ? row[i / 4][i % 4 * length + k] : a[i]) * column[v];
         if (!BY_ROW) a += length;
     }
-    UNROLL for (int i = 0; i < R; ++i) UNROLL for (int v = 0; v < V; ++v)
-        store_lanes(c + i * width + v * LANES, sum[i][v]);
+    UNROLL(int i = 0; i < R; ++i)
+        UNROLL(int v = 0; v < V; ++v) store_lanes(c + i * width + v * LANES, sum[i][v]);
 }
 
 // A matrix for each point, row after row.
@@ -275,23 +276,25 @@ KERNEL winograd_forward(const T *__restrict__ x, const acc_t *__restrict__ u,
         const Tile at(tiles, tile);
         const lanes_t shift = b ? lanes_t(load_first(b + f, F - f)) : lanes_t{};
         T *to = y + ((at.n * g.OH + at.h) * g.OW + at.w) * F + f;
-        UNROLL for (int i = 0; i < TILE; ++i) UNROLL for (int j = 0; j < TILE; ++j) {
-            lanes_t &sum = value[i][j];
-            sum += shift;
-            if (relu) sum = sum < 0 ? lanes_t{} : sum;
-            if (at.h + i < g.OH && at.w + j < g.OW)
-                write_first(to + (i * g.OW + j) * F, sum, F - f, past);
-        }
+        UNROLL(int i = 0; i < TILE; ++i)
+            UNROLL(int j = 0; j < TILE; ++j) {
+                lanes_t &sum = value[i][j];
+                sum += shift;
+                if (relu) sum = sum < 0 ? lanes_t{} : sum;
+                if (at.h + i < g.OH && at.w + j < g.OW)
+                    write_first(to + (i * g.OW + j) * F, sum, F - f, past);
+            }
         if (!means) return;
         const lanes_t pivot = value[0][0];
         const int outputs = at.outputs(g);
         // A sum per row: independent additions hide each other's latency.
         const auto sum = [&](auto whole, const auto &of) {
             lanes_t sums[TILE] = {};
-            UNROLL for (int i = 0; i < TILE; ++i) UNROLL for (int j = 0; j < TILE; ++j) {
-                const bool inside = at.h + i < g.OH && at.w + j < g.OW;
-                if (decltype(whole)::value || inside) sums[i] += of(value[i][j] - pivot);
-            }
+            UNROLL(int i = 0; i < TILE; ++i)
+                UNROLL(int j = 0; j < TILE; ++j) {
+                    const bool inside = at.h + i < g.OH && at.w + j < g.OW;
+                    if (decltype(whole)::value || inside) sums[i] += of(value[i][j] - pivot);
+                }
             return sums[0] + sums[1] + (sums[2] + sums[3]);
         };
         lanes_t mean, square;
@@ -337,14 +340,15 @@ KERNEL winograd_pool_forward(const T *__restrict__ x, const acc_t *__restrict__ 
         const lanes_t shift = b ? lanes_t(load_first(b + f, F - f)) : lanes_t{};
         const Tile at(tiles, tile);
         const int PH = g.OH / 2, PW = g.OW / 2, h = at.h / 2, w = at.w / 2;
-        UNROLL for (int i = 0; i < TILE; i += 2) UNROLL for (int j = 0; j < TILE; j += 2) {
-            if (h + i / 2 >= PH || w + j / 2 >= PW) continue;
-            Maximum maximum(as_stored(value[i][j] + shift));
-            UNROLL for (int tap = 1; tap < 4; ++tap)
-                maximum.meet(as_stored(value[i + tap / 2][j + tap % 2] + shift), tap);
-            const int64 out = ((at.n * PH + h + i / 2) * PW + w + j / 2) * F + f;
-            maximum.store(y + out, argmax + out, F - f, true);
-        }
+        UNROLL(int i = 0; i < TILE; i += 2)
+            UNROLL(int j = 0; j < TILE; j += 2) {
+                if (h + i / 2 >= PH || w + j / 2 >= PW) continue;
+                Maximum maximum(as_stored(value[i][j] + shift));
+                UNROLL(int tap = 1; tap < 4; ++tap)
+                    maximum.meet(as_stored(value[i + tap / 2][j + tap % 2] + shift), tap);
+                const int64 out = ((at.n * PH + h + i / 2) * PW + w + j / 2) * F + f;
+                maximum.store(y + out, argmax + out, F - f, true);
+            }
     });
 }
 

@@ -73,16 +73,16 @@ struct ToTaps {
 template <class Axis, class Get, class Put>
 __device__ __forceinline__ void along_both(const Get &get, const Put &put) {
     lanes_t p[Axis::TO][Axis::FROM];
-    UNROLL for (int j = 0; j < Axis::FROM; ++j) {
+    UNROLL(int j = 0; j < Axis::FROM; ++j) {
         lanes_t column[SIDE];
-        UNROLL for (int i = 0; i < Axis::FROM; ++i) column[i] = get(i, j);
+        UNROLL(int i = 0; i < Axis::FROM; ++i) column[i] = get(i, j);
         Axis::apply(column);
-        UNROLL for (int i = 0; i < Axis::TO; ++i) p[i][j] = column[i];
+        UNROLL(int i = 0; i < Axis::TO; ++i) p[i][j] = column[i];
     }
-    UNROLL for (int i = 0; i < Axis::TO; ++i) {
+    UNROLL(int i = 0; i < Axis::TO; ++i) {
         lanes_t row[SIDE];
-        UNROLL for (int j = 0; j < Axis::FROM; ++j) row[j] = p[i][j];
+        UNROLL(int j = 0; j < Axis::FROM; ++j) row[j] = p[i][j];
         Axis::apply(row);
-        UNROLL for (int j = 0; j < Axis::TO; ++j) put(i, j, row[j]);
+        UNROLL(int j = 0; j < Axis::TO; ++j) put(i, j, row[j]);
     }
 }

@@ -19,9 +19,10 @@ struct dim3 { unsigned x, y, z; };
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 
-// Before a loop over registers of constant length: unrolls it, up to 16 turns.
-#define UNROLL _Pragma("GCC unroll 16")
-#define UNROLL_ROWS  // before a loop over rows: the processor looks ahead itself
+// A loop over registers of constant length: unrolled, up to 16 turns.
+#define UNROLL(...) _Pragma("GCC unroll 16") for (__VA_ARGS__)
+// A loop over rows: the processor itself begins later turns' loads.
+#define UNROLL_ROWS(...) for (__VA_ARGS__)
 
 static inline float infinity() { return __builtin_inff(); }
 static inline float not_a_number() { return __builtin_nanf(""); }
@@ -113,7 +114,7 @@ template <typename V> static inline void store_first_bytes(unsigned char *p, V v
 template <typename E, typename V, int N>
 static inline void store_row(E *p, const V (&value)[N], int count) {
     constexpr int LANES = Simd<E>::LANES;
-    UNROLL for (int v = 0; v < N; ++v) store_first(p + v * LANES, value[v], count - v * LANES);
+    UNROLL(int v = 0; v < N; ++v) store_first(p + v * LANES, value[v], count - v * LANES);
 }
 
 // Prefetches `count` elements, 8 KB or `distance` elements ahead. The processor's own prefetcher
@@ -121,7 +122,7 @@ static inline void store_row(E *p, const V (&value)[N], int count) {
 template <typename E>
 static inline void fetch_ahead(const E *p, int count = 1, int distance = 8192 / sizeof(E)) {
     constexpr int LINE = 64 / sizeof(E);
-    UNROLL for (int i = 0; i < count; i += LINE) __builtin_prefetch(p + distance + i);
+    UNROLL(int i = 0; i < count; i += LINE) __builtin_prefetch(p + distance + i);
     asm volatile("");  // GCC takes functions that prefetch alone for ones without effect
 }
 
@@ -154,7 +155,7 @@ static inline void write_each(E *p, long long count, const Of &of) {
     for (; i + STEP <= end; i += STEP) {
         E values[STEP];
         _Pragma("omp simd") for (int l = 0; l < STEP; ++l) values[l] = of(i + l);
-        UNROLL for (int l = 0; l < STEP; l += LANES)
+        UNROLL(int l = 0; l < STEP; l += LANES)
             write_first(p + i + l, load_lanes(values + l), LANES, past);
     }
     for (; i < end; ++i) p[i] = of(i);
@@ -203,7 +204,7 @@ template <typename E> static inline unsigned long long lane_bits(typename Simd<E
 // 0, 1, 2, ...
 template <typename E> static inline typename Simd<E>::index lane_numbers() {
     typename Simd<E>::index number;
-    UNROLL for (int i = 0; i < Simd<E>::LANES; ++i) number[i] = i;
+    UNROLL(int i = 0; i < Simd<E>::LANES; ++i) number[i] = i;
     return number;
 }
 

@@ -1,10 +1,10 @@
 // The dialect's words on `cuda`, compiled by NVRTC, besides CUDA's own: a block has many threads.
 #pragma once
 
-// Before a loop over registers of constant length: unrolls it.
-#define UNROLL _Pragma("unroll")
-// Before a loop over rows: so many loads wait for memory at once.
-#define UNROLL_ROWS _Pragma("unroll 4")
+// A loop over registers of constant length: unrolled.
+#define UNROLL(...) _Pragma("unroll") for (__VA_ARGS__)
+// A loop over rows: four turns are unrolled, so that four loads wait for memory at once.
+#define UNROLL_ROWS(...) _Pragma("unroll 4") for (__VA_ARGS__)
 
 __device__ inline float infinity() { return __int_as_float(0x7f800000); }
 __device__ inline float not_a_number() { return __int_as_float(0x7fffffff); }

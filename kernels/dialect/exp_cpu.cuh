@@ -60,9 +60,9 @@ template <typename E, typename V> static inline V exp_register(V x) {
     const V shifted = x * E(1.4426950408889634) + K::ROUND, n = shifted - K::ROUND;
     const V r = (x - n * K::LOG2_HIGH) - n * K::LOG2_LOW;
     E factor[K::TERMS + 1] = {1};
-    UNROLL for (int k = 1; k <= K::TERMS; ++k) factor[k] = factor[k - 1] / E(k);
+    UNROLL(int k = 1; k <= K::TERMS; ++k) factor[k] = factor[k - 1] / E(k);
     V sum = factor[K::TERMS] - V{};
-    UNROLL for (int k = K::TERMS - 1; k >= 0; --k) sum = sum * r + factor[k];
+    UNROLL(int k = K::TERMS - 1; k >= 0; --k) sum = sum * r + factor[k];
     return scaled<E>(sum, shifted);
 }
 static inline Simd<float>::type exp_lanes(Simd<float>::type x) { return exp_register<float>(x); }

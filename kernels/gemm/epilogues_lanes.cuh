@@ -24,14 +24,14 @@ template <class Taker = Nothing> struct BiasRelu {
     __device__ __forceinline__ void store(int m, int n, const lanes_t (&tile)[TM][V], int rows,
                                           int columns) const {
         const bool past = this->past;
-        UNROLL for (int v = 0; v < V; ++v) {
+        UNROLL(int v = 0; v < V; ++v) {
             const int count = columns - v * LANES;
             const lanes_t shift =
                 bias ? lanes_t(load_first(bias + n + v * LANES, count)) : lanes_t{};
             T *to = y + m * stride + n + v * LANES;
             const bool whole = LANES > 1 && rows == TM && count >= LANES;  // most are
             lanes_t value[TM];
-            UNROLL for (int i = 0; i < TM; ++i, to += stride) {
+            UNROLL(int i = 0; i < TM; ++i, to += stride) {
                 value[i] = tile[i][v] + shift;
                 if (relu) value[i] = value[i] < 0 ? lanes_t{} : value[i];
                 if (whole && past)
@@ -80,14 +80,14 @@ struct BiasPoolRelu {
     template <int TAPS, int V>
     __device__ __forceinline__ void pool(int window, int n, const lanes_t (&tile)[TM][V],
                                          int windows, int columns) const {
-        UNROLL for (int v = 0; v < V; ++v) {
+        UNROLL(int v = 0; v < V; ++v) {
             const int count = columns - v * LANES;
             const lanes_t shift =
                 bias ? lanes_t(load_first(bias + n + v * LANES, count)) : lanes_t{};
-            UNROLL for (int i = 0; i < TM / TAPS; ++i) {
+            UNROLL(int i = 0; i < TM / TAPS; ++i) {
                 if (i > 0 && i >= windows) break;  // a tile has at least one
                 Maximum maximum(tile[i * TAPS][v] + shift);
-                UNROLL for (int tap = 1; tap < TAPS; ++tap)
+                UNROLL(int tap = 1; tap < TAPS; ++tap)
                     maximum.meet(tile[i * TAPS + tap][v] + shift, tap);
                 const int64 out = (int64)(window + i) * stride + n + v * LANES;
                 maximum.store(y + out, argmax + out, count, true);

@@ -17,10 +17,10 @@ template <class Taker = Nothing> struct BiasRelu {
     template <int V>
     __device__ void store(int m, int n, const acc_t (&tile)[TM][V], int rows, int columns) const {
         acc_t shift[V];
-        UNROLL for (int v = 0; v < V; ++v) shift[v] = bias && v < columns ? acc_t(bias[n + v]) : 0;
-        UNROLL for (int i = 0; i < TM; ++i) {
+        UNROLL(int v = 0; v < V; ++v) shift[v] = bias && v < columns ? acc_t(bias[n + v]) : 0;
+        UNROLL(int i = 0; i < TM; ++i) {
             acc_t value[V];
-            UNROLL for (int v = 0; v < V; ++v) {
+            UNROLL(int v = 0; v < V; ++v) {
                 value[v] = tile[i][v] + shift[v];
                 if (relu && value[v] < 0) value[v] = 0;
             }
@@ -42,13 +42,13 @@ struct PastRelu {
         if (!y) return store_row(dx + to, value, columns);
         acc_t output[V], gradient[V];
         load_row(output, y + to, columns);
-        UNROLL for (int v = 0; v < V; ++v) gradient[v] = output[v] <= 0 ? 0 : value[v];
+        UNROLL(int v = 0; v < V; ++v) gradient[v] = output[v] <= 0 ? 0 : value[v];
         if (!argmax) return store_row(dx + to, gradient, columns);
         int tap[V];
         load_row(tap, argmax + to, columns);
         if (pooling.F % V == 0) return unpool_window(dx, pooling, to, gradient, tap);
-        UNROLL for (int v = 0; v < V; ++v) if (v < columns)
-            unpool_window<1>(dx, pooling, to + v, {gradient[v]}, {tap[v]});
+        UNROLL(int v = 0; v < V; ++v)
+            if (v < columns) unpool_window<1>(dx, pooling, to + v, {gradient[v]}, {tap[v]});
     }
 };
 
@@ -73,13 +73,13 @@ struct BiasPoolRelu {
     __device__ __forceinline__ void pool(int window, int n, const acc_t (&tile)[TM][V], int windows,
                                          int columns) const {
         acc_t shift[V];
-        UNROLL for (int v = 0; v < V; ++v) shift[v] = bias && v < columns ? acc_t(bias[n + v]) : 0;
-        UNROLL for (int i = 0; i < TM / TAPS; ++i) {
+        UNROLL(int v = 0; v < V; ++v) shift[v] = bias && v < columns ? acc_t(bias[n + v]) : 0;
+        UNROLL(int i = 0; i < TM / TAPS; ++i) {
             acc_t best[V];
             int index[V];
-            UNROLL for (int v = 0; v < V; ++v) {
+            UNROLL(int v = 0; v < V; ++v) {
                 Maximum maximum(as_stored(tile[i * TAPS][v] + shift[v]));
-                UNROLL for (int tap = 1; tap < TAPS; ++tap)
+                UNROLL(int tap = 1; tap < TAPS; ++tap)
                     maximum.meet(as_stored(tile[i * TAPS + tap][v] + shift[v]), tap);
                 best[v] = maximum.best < 0 ? 0 : maximum.best;
                 index[v] = maximum.index;

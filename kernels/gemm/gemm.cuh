@@ -131,8 +131,8 @@ struct InputGradient {
     template <int V>
     __device__ __forceinline__ void store(int m, int n, const lanes_t (&tile)[TM][V], int rows,
                                           int columns) const {
-        UNROLL for (int i = 0; i < TM; ++i) if (i < rows)
-            past.store((m + i) * stride + n, tile[i], columns);
+        UNROLL(int i = 0; i < TM; ++i)
+            if (i < rows) past.store((m + i) * stride + n, tile[i], columns);
     }
 };
 
@@ -144,14 +144,17 @@ template <typename E> struct Plain {
     template <int ROWS, int V>
     __device__ __forceinline__ void store(int m, int n, const lanes_t (&tile)[ROWS][V], int rows,
                                           int columns) const {
-        UNROLL for (int i = 0; i < ROWS; ++i) if (i < rows)
-            store_row(y + (m + i) * stride + n, tile[i], columns);
+        UNROLL(int i = 0; i < ROWS; ++i)
+            if (i < rows) store_row(y + (m + i) * stride + n, tile[i], columns);
     }
     template <int ROWS, int V>
     __device__ __forceinline__ void load(int m, int n, lanes_t (&tile)[ROWS][V], int rows,
                                          int columns) const {
-        UNROLL for (int i = 0; i < ROWS; ++i) UNROLL for (int v = 0; v < V; ++v) if (i < rows)
-            tile[i][v] = load_first(y + (m + i) * stride + n + v * LANES, columns - v * LANES);
+        UNROLL(int i = 0; i < ROWS; ++i)
+            UNROLL(int v = 0; v < V; ++v)
+                if (i < rows)
+                    tile[i][v] =
+                        load_first(y + (m + i) * stride + n + v * LANES, columns - v * LANES);
     }
 };
 
@@ -167,9 +170,9 @@ struct WeightGradient : Plain<sum_t> {
         const int weights = int(stride) - n;  // columns of weights, from n on
         Plain<sum_t>::store(m, n, tile, rows, smaller(columns, weights));
         if (weights >= columns) return;
-        UNROLL for (int i = 0; i < TM; ++i)
-            UNROLL for (int v = 0; v < V; ++v) if (i < rows && v == weights) biases[m + i] =
-                sum_t(tile[i][v]);
+        UNROLL(int i = 0; i < TM; ++i)
+            UNROLL(int v = 0; v < V; ++v)
+                if (i < rows && v == weights) biases[m + i] = sum_t(tile[i][v]);
     }
 #endif
 };

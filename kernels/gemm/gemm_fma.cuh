@@ -26,15 +26,16 @@ using Sums = acc_t[REPEATS_M][REPEATS_N][TM][TN];
 template <class TileA, class TileB>
 __device__ __forceinline__ void multiply(Sums &sum, const T *tiles_a, const T *tiles_b, int start_a,
                                          const int (&start_b)[REPEATS_N]) {
-    UNROLL for (int k = 0; k < BK; k += DEPTH) {
+    UNROLL(int k = 0; k < BK; k += DEPTH) {
         acc_t b[REPEATS_N][TN][DEPTH];
-        UNROLL for (int s = 0; s < REPEATS_N; ++s) TileB::read(b[s], tiles_b, start_b[s], k);
-        UNROLL for (int r = 0; r < REPEATS_M; ++r) {
+        UNROLL(int s = 0; s < REPEATS_N; ++s) TileB::read(b[s], tiles_b, start_b[s], k);
+        UNROLL(int r = 0; r < REPEATS_M; ++r) {
             acc_t a[TM][DEPTH];
             TileA::read(a, tiles_a, start_a, k, r * LANES_M * TM);
-            UNROLL for (int d = 0; d < DEPTH; ++d) UNROLL for (int i = 0; i < TM; ++i)
-                UNROLL for (int s = 0; s < REPEATS_N; ++s) UNROLL for (int j = 0; j < TN; ++j)
-                    sum[r][s][i][j] += a[i][d] * b[s][j][d];
+            UNROLL(int d = 0; d < DEPTH; ++d)
+                UNROLL(int i = 0; i < TM; ++i)
+                    UNROLL(int s = 0; s < REPEATS_N; ++s)
+                        UNROLL(int j = 0; j < TN; ++j) sum[r][s][i][j] += a[i][d] * b[s][j][d];
         }
     }
 }
@@ -53,19 +54,20 @@ __device__ Block gemm(const A &a, const B &b, int M, int N, int k_begin, int k_e
     using TileA = Tile<A_ROWS, BM, VECTOR_A>;
     using TileB = Tile<B_ROWS, BN, VECTOR_B>;
     int start_a = TileA::start(m), start_b[REPEATS_N];
-    UNROLL for (int s = 0; s < REPEATS_N; ++s) start_b[s] = TileB::start(n + s * LANES_N * TN);
+    UNROLL(int s = 0; s < REPEATS_N; ++s) start_b[s] = TileB::start(n + s * LANES_N * TN);
     const auto add = [&](const T *tiles_a, const T *tiles_b, int stage) {
         if (used) multiply<TileA, TileB>(sum, tiles_a, tiles_b, start_a, start_b);
         next_stage<TileA::SIZE>(start_a, stage);
-        UNROLL for (int s = 0; s < REPEATS_N; ++s) next_stage<TileB::SIZE>(start_b[s], stage);
+        UNROLL(int s = 0; s < REPEATS_N; ++s) next_stage<TileB::SIZE>(start_b[s], stage);
     };
     in_stages<A_ROWS, B_ROWS>(a, b, m0, M, n0, N, k_begin, k_end, add);
     const auto for_tiles = [&](const auto &body) {
-        UNROLL for (int r = 0; r < REPEATS_M; ++r) UNROLL for (int s = 0; s < REPEATS_N; ++s) {
-            const int row = m0 + m + r * LANES_M * TM, column = n0 + n + s * LANES_N * TN;
-            if (row < M && column < N)
-                body(row, column, sum[r][s], smaller(TM, M - row), smaller(TN, N - column));
-        }
+        UNROLL(int r = 0; r < REPEATS_M; ++r)
+            UNROLL(int s = 0; s < REPEATS_N; ++s) {
+                const int row = m0 + m + r * LANES_M * TM, column = n0 + n + s * LANES_N * TN;
+                if (row < M && column < N)
+                    body(row, column, sum[r][s], smaller(TM, M - row), smaller(TN, N - column));
+            }
     };
     return finish(parts, for_tiles, epilogue, m0, M, n0, N);
 }

@@ -36,25 +36,27 @@ __device__ __forceinline__ void read(Registers &to, const T *stages, int start, 
         using E = precision_t;
         float value[4][4];
         Tile::read(value, stages, start, k, apart);
-        UNROLL for (int i = 0; i < 4; ++i) UNROLL for (int p = 0; p < PRODUCTS; ++p)
-            UNROLL for (int r = 0; r < 2; ++r) {
-            const int first = (p * 2 + r) * E::PER;
-            to[i][p][r] = rounded<E>(value[i][first], value[i][first + E::PER - 1]);
-        }
+        UNROLL(int i = 0; i < 4; ++i)
+            UNROLL(int p = 0; p < PRODUCTS; ++p)
+                UNROLL(int r = 0; r < 2; ++r) {
+                    const int first = (p * 2 + r) * E::PER;
+                    to[i][p][r] = rounded<E>(value[i][first], value[i][first + E::PER - 1]);
+                }
     } else if constexpr (Tile::K_MAJOR) {
         const T *first = stages + (start ^ k) + apart * Tile::COLUMNS;
-        UNROLL for (int i = 0; i < 4; ++i)
+        UNROLL(int i = 0; i < 4; ++i)
             load_vector<4>(reinterpret_cast<uint32(&)[4]>(to[i]),
                            reinterpret_cast<const uint32 *>(first + i * 8 * Tile::COLUMNS));
     } else {  // lines of outputs: two lines give the pairs along k
         const T *first = stages + (start ^ apart) + k * Tile::COLUMNS;
-        UNROLL for (int pair = 0; pair < 4; ++pair) {
+        UNROLL(int pair = 0; pair < 4; ++pair) {
             uint32 low[2], high[2];
             const T *line = first + pair * 2 * Tile::COLUMNS;
             load_vector<2>(low, reinterpret_cast<const uint32 *>(line));
             load_vector<2>(high, reinterpret_cast<const uint32 *>(line + Tile::COLUMNS));
-            UNROLL for (int i = 0; i < 4; ++i) to[i][pair / 2][pair % 2] =
-                __byte_perm(low[i / 2], high[i / 2], i % 2 ? 0x7632 : 0x5410);
+            UNROLL(int i = 0; i < 4; ++i)
+                to[i][pair / 2][pair % 2] =
+                    __byte_perm(low[i / 2], high[i / 2], i % 2 ? 0x7632 : 0x5410);
         }
     }
 }
@@ -66,18 +68,20 @@ using Sums = float[WARP_M / 32][2][WARP_N / 32][4][4];
 template <class TileA, class TileB>
 __device__ __forceinline__ void multiply(Sums &sum, const T *tiles_a, const T *tiles_b, int start_a,
                                          int start_b) {
-    UNROLL for (int k = 0; k < BK; k += STEP) {
+    UNROLL(int k = 0; k < BK; k += STEP) {
         Registers b[WARP_N / 32];
-        UNROLL for (int s = 0; s < WARP_N / 32; ++s) read<TileB>(b[s], tiles_b, start_b, k, s * 32);
-        UNROLL for (int i = 0; i < WARP_M / 32; ++i) {
+        UNROLL(int s = 0; s < WARP_N / 32; ++s) read<TileB>(b[s], tiles_b, start_b, k, s * 32);
+        UNROLL(int i = 0; i < WARP_M / 32; ++i) {
             Registers rows;
             read<TileA>(rows, tiles_a, start_a, k, i * 32);
-            UNROLL for (int half = 0; half < 2; ++half) UNROLL for (int p = 0; p < PRODUCTS; ++p) {
-                uint32 a[4];
-                UNROLL for (int r = 0; r < 4; ++r) a[r] = rows[half * 2 + r % 2][p][r / 2];
-                UNROLL for (int s = 0; s < WARP_N / 32; ++s) UNROLL for (int j = 0; j < 4; ++j)
-                    mma<precision_t>(sum[i][half][s][j], a, b[s][j][p]);
-            }
+            UNROLL(int half = 0; half < 2; ++half)
+                UNROLL(int p = 0; p < PRODUCTS; ++p) {
+                    uint32 a[4];
+                    UNROLL(int r = 0; r < 4; ++r) a[r] = rows[half * 2 + r % 2][p][r / 2];
+                    UNROLL(int s = 0; s < WARP_N / 32; ++s)
+                        UNROLL(int j = 0; j < 4; ++j)
+                            mma<precision_t>(sum[i][half][s][j], a, b[s][j][p]);
+                }
         }
     }
 }
@@ -102,17 +106,21 @@ __device__ Block gemm(const A &a, const B &b, int M, int N, int k_begin, int k_e
     };
     in_stages<A_ROWS, B_ROWS>(a, b, m0, M, n0, N, k_begin, k_end, add);
     const auto for_tiles = [&](const auto &body) {
-        UNROLL for (int i = 0; i < WARP_M / 32; ++i) UNROLL for (int s = 0; s < WARP_N / 32; ++s)
-            UNROLL for (int c = 0; c < 2; ++c) {
-            const int m = m0 + warp_m + i * 32 + g * 4, n = n0 + warp_n + s * 32 + t * 8 + c * 4;
-            if (m >= M || n >= N) continue;
-            acc_t tile[TM][TN];
-            UNROLL for (int r = 0; r < TM; ++r) UNROLL for (int j = 0; j < TN; ++j) tile[r][j] =
-                sum[i][r / 2][s][j][r % 2 * 2 + c];
-            body(m, n, tile, smaller(TM, M - m), smaller(TN, N - n));
-            UNROLL for (int r = 0; r < TM; ++r) UNROLL for (int j = 0; j < TN; ++j)
-                sum[i][r / 2][s][j][r % 2 * 2 + c] = tile[r][j];
-        }
+        UNROLL(int i = 0; i < WARP_M / 32; ++i)
+            UNROLL(int s = 0; s < WARP_N / 32; ++s)
+                UNROLL(int c = 0; c < 2; ++c) {
+                    const int m = m0 + warp_m + i * 32 + g * 4,
+                              n = n0 + warp_n + s * 32 + t * 8 + c * 4;
+                    if (m >= M || n >= N) continue;
+                    acc_t tile[TM][TN];
+                    UNROLL(int r = 0; r < TM; ++r)
+                        UNROLL(int j = 0; j < TN; ++j)
+                            tile[r][j] = sum[i][r / 2][s][j][r % 2 * 2 + c];
+                    body(m, n, tile, smaller(TM, M - m), smaller(TN, N - n));
+                    UNROLL(int r = 0; r < TM; ++r)
+                        UNROLL(int j = 0; j < TN; ++j)
+                            sum[i][r / 2][s][j][r % 2 * 2 + c] = tile[r][j];
+                }
     };
     return finish(parts, for_tiles, epilogue, m0, M, n0, N);
 }

@@ -53,7 +53,7 @@ struct BlockMoments {
         const auto both = [&](auto whole) {
             const auto sum = [&](const auto &of) {
                 lanes_t sums[2] = {};  // two independent sums hide the latency of additions
-                UNROLL for (int i = 0; i < TM; ++i) {
+                UNROLL(int i = 0; i < TM; ++i) {
                     if (decltype(whole)::value || i < rows) sums[i % 2] += of(value[i] - pivot);
                 }
                 return sums[0] + sums[1];

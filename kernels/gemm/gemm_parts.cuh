@@ -12,9 +12,10 @@ __device__ __forceinline__ bool add_up(const Parts &parts, const ForTiles &for_t
         return parts.sums + part * parts.size + m * parts.stride + parts.first + n;
     };
     for_tiles([&](int m, int n, auto &tile, int rows, int columns) {
-        UNROLL for (int i = 0; i < TM; ++i) if (i < rows)
-            store_row(at(parts.part, m + i, n), tile[i], columns);
-        UNROLL for (int i = 0; i < TM; ++i) UNROLL for (int j = 0; j < TN; ++j) tile[i][j] = 0;
+        UNROLL(int i = 0; i < TM; ++i)
+            if (i < rows) store_row(at(parts.part, m + i, n), tile[i], columns);
+        UNROLL(int i = 0; i < TM; ++i)
+            UNROLL(int j = 0; j < TN; ++j) tile[i][j] = 0;
     });
     __threadfence();
     __syncthreads();  // the block's sums are visible to all blocks
@@ -30,11 +31,11 @@ __device__ __forceinline__ bool add_up(const Parts &parts, const ForTiles &for_t
     __threadfence();
     for (int part = 0; part < parts.count; ++part)
         for_tiles([&](int m, int n, auto &tile, int rows, int columns) {
-            UNROLL for (int i = 0; i < TM; ++i) {
+            UNROLL(int i = 0; i < TM; ++i) {
                 if (i >= rows) break;
                 acc_t more[TN];
                 load_row(more, at(part, m + i, n), columns);
-                UNROLL for (int j = 0; j < TN; ++j) tile[i][j] += more[j];
+                UNROLL(int j = 0; j < TN; ++j) tile[i][j] += more[j];
             }
         });
     return true;

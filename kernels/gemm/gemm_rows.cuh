@@ -72,13 +72,14 @@ template <int V, int ROWS = TM> struct MicroTile {
     lanes_t sum[ROWS][V];
 
     template <class Body> __attribute__((always_inline)) void each(const Body &body) {
-        UNROLL for (int i = 0; i < ROWS; ++i) UNROLL for (int v = 0; v < V; ++v) body(i, v);
+        UNROLL(int i = 0; i < ROWS; ++i)
+            UNROLL(int v = 0; v < V; ++v) body(i, v);
     }
     // Adds the products of one column of A, element(i) in row i, and one row of B.
     template <class Element>
     __attribute__((always_inline)) void add(const acc_t *b, const Element &element) {
         lanes_t row[V];
-        UNROLL for (int v = 0; v < V; ++v) row[v] = load_lanes(b + v * LANES);
+        UNROLL(int v = 0; v < V; ++v) row[v] = load_lanes(b + v * LANES);
         each([&](int i, int v) { sum[i][v] += element(i) * row[v]; });
     }
     void load(const acc_t *from) {
@@ -93,13 +94,13 @@ template <int V, int ROWS = TM> struct MicroTile {
 // blocks.
 static inline void transpose(lanes_t (&row)[LANES]) {
     using index_t = decltype(lanes_t{} < lanes_t{});
-    UNROLL for (int step = LANES / 2; step > 0; step /= 2) {
+    UNROLL(int step = LANES / 2; step > 0; step /= 2) {
         index_t upper, lower;
         for (int l = 0; l < LANES; ++l) {
             upper[l] = l & step ? LANES + l - step : l;
             lower[l] = l & step ? LANES + l : l + step;
         }
-        UNROLL for (int i = 0; i < LANES; ++i) {
+        UNROLL(int i = 0; i < LANES; ++i) {
             if (i & step) continue;
             const lanes_t a = row[i], b = row[i + step];
             row[i] = __builtin_shuffle(a, b, upper);
@@ -134,7 +135,7 @@ static void pack(acc_t *tile, const B &b, int k0, int depth, int n0, int columns
             const int length = smaller(LANES, depth - k), rows = smaller(LANES, columns - n);
             alignas(REGISTER_BYTES) acc_t line[LANES];
             lanes_t square[LANES];
-            UNROLL for (int i = 0; i < LANES; ++i) {
+            UNROLL(int i = 0; i < LANES; ++i) {
                 if (i < rows && length == LANES) {
                     load<1>(b, n0 + n + i, k0 + k, LANES, line);
                     square[i] = load_lanes(line);
@@ -155,7 +156,7 @@ __attribute__((noinline)) static bool next_rows(Walk &walk, int rows,
                                                 const T *(&start)[TM + SLACK]) {
     const bool whole = walk.next(rows, start);
     for (int i = rows; i < TM; ++i) start[i] = start[rows - 1];
-    UNROLL for (int i = 0; i < TM; ++i) fetch_ahead(start[i]);
+    UNROLL(int i = 0; i < TM; ++i) fetch_ahead(start[i]);
     return whole;
 }
 
@@ -200,8 +201,8 @@ static void multiply_rows(const A &a, const B &b, Part m, Part n, int k_begin, i
                         for (int k = 0; k < depth; k += run) {
                             const int64 offset = a.offset(k0 + k);
                             const acc_t *p[TM];
-                            UNROLL for (int i = 0; i < TM; ++i) p[i] =
-                                start[i] + (whole || direct[i] ? offset : k);
+                            UNROLL(int i = 0; i < TM; ++i)
+                                p[i] = start[i] + (whole || direct[i] ? offset : k);
                             const int length = smaller(run, depth - k);
                             for (int l = 0; l < length; ++l, packed += width)
                                 c.add(packed, [&](int i) { return p[i][l]; });
@@ -274,8 +275,8 @@ static void multiply_dots(const A &a, const B &b, int M, Part n, int K, const Ep
                 lanes_t sum[CHAINS] = {};
                 for (int k = 0; k < K; k += LANES) {
                     const lanes_t value = load_first(x[i] + k, K - k);
-                    UNROLL for (int c = 0; c < CHAINS; ++c) sum[c] +=
-                        value * load_first(row[c] + k, K - k);
+                    UNROLL(int c = 0; c < CHAINS; ++c)
+                        sum[c] += value * load_first(row[c] + k, K - k);
                 }
                 for (int c = 0; c < used; ++c) {
                     acc_t total = 0;

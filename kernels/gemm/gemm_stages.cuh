@@ -87,16 +87,15 @@ template <Rows ROWS, int EXTENT, int PER_COPY> struct Tile {
                                 int apart = 0) {
         if constexpr (K_MAJOR) {
             const T *first = stages + (start ^ k / UNIT * UNIT) + k % UNIT + apart * COLUMNS;
-            UNROLL for (int i = 0; i < 4; ++i)
-                load_vector<DEPTH>(value[i], first + i * 8 * COLUMNS);
+            UNROLL(int i = 0; i < 4; ++i) load_vector<DEPTH>(value[i], first + i * 8 * COLUMNS);
         } else {
-            UNROLL for (int j = 0; j < DEPTH; ++j) {
+            UNROLL(int j = 0; j < DEPTH; ++j) {
                 acc_t outputs[4];
                 const int line = (k + j) * COLUMNS;
                 const int to = moved(k + j) * UNIT;  // of 16 bits it may share bits with `apart`
                 const int place = UNIT > 4 ? start ^ to ^ apart : (start ^ to) + apart;
                 load_vector<4>(outputs, stages + place + line);
-                UNROLL for (int i = 0; i < 4; ++i) value[i][j] = outputs[i];
+                UNROLL(int i = 0; i < 4; ++i) value[i][j] = outputs[i];
             }
         }
     }
@@ -155,15 +154,15 @@ struct Copier<ROWS, EXTENT, PER_COPY, Loader, true> {
         : loader(loader), limit(end - first - Tile::output(Layout::line())),
           to(Tile::at(Layout::line(), Layout::column())), k(k_begin + Layout::column()),
           segment(loader.segment(k)) {
-        UNROLL for (int i = 0; i < Layout::COPIES; ++i) rows[i] =
-            loader.row(smaller(end - limit + output(i), end - 1));
+        UNROLL(int i = 0; i < Layout::COPIES; ++i)
+            rows[i] = loader.row(smaller(end - limit + output(i), end - 1));
     }
 
     // The output of copy i, relative to that of the first copy.
     static __device__ constexpr int output(int i) { return Tile::output(i * Layout::LINES_APART); }
 
     __device__ void begin(T *tiles, int stage, int k_end) {
-        UNROLL for (int i = 0; i < Layout::COPIES; ++i) {
+        UNROLL(int i = 0; i < Layout::COPIES; ++i) {
             if (!Layout::has(Layout::line() + i * Layout::LINES_APART)) break;
             const T *from;
             const bool inside = loader.at(rows[i], segment, from);
@@ -220,16 +219,16 @@ struct Copier<ROWS, EXTENT, PER_COPY, Loader, false> {
         : loader(loader), limit(ceil_div(end - first, PER_COPY) * PER_COPY),
           to(Layout::line() * Tile::COLUMNS), k(k_begin + Layout::line()),
           depth(Oriented::depth(loader, k)) {
-        UNROLL for (int i = 0; i < Layout::REPEATS; ++i) {
+        UNROLL(int i = 0; i < Layout::REPEATS; ++i) {
             const int output = Layout::column() + i * THREADS;
             outputs[i] = Oriented::output(loader, first + smaller(output, limit - PER_COPY));
         }
     }
 
     __device__ void begin(T *tiles, int stage, int k_end) {
-        UNROLL for (int j = 0; j < Layout::COPIES; ++j) {
+        UNROLL(int j = 0; j < Layout::COPIES; ++j) {
             const int apart = j * Layout::LINES_APART, line = Layout::line() + apart;
-            UNROLL for (int i = 0; i < Layout::REPEATS; ++i) {
+            UNROLL(int i = 0; i < Layout::REPEATS; ++i) {
                 if (!Layout::has(line)) break;
                 const int output = Layout::column() + i * THREADS;
                 const T *from;

@@ -19,7 +19,7 @@ __device__ inline void drop(const T *x, T *y, uint8 *mask, int left, const uint3
     acc_t value[ELEMENTS];
     int kept[ELEMENTS];
     load_row(value, x, left);
-    UNROLL for (int i = 0; i < ELEMENTS; ++i) {
+    UNROLL(int i = 0; i < ELEMENTS; ++i) {
         kept[i] = uniform(words[i]) >= p;
         value[i] = kept[i] ? value[i] * scale : acc_t(0);
     }

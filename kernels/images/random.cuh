@@ -17,7 +17,7 @@ __device__ __forceinline__ Random4 philox(uint64 seed, uint64 index, uint64 offs
     uint32 key0 = uint32(seed), key1 = uint32(seed >> 32);
     uint32 w0 = uint32(index), w1 = uint32(index >> 32);
     uint32 w2 = uint32(offset), w3 = uint32(offset >> 32);
-    UNROLL for (int round = 0; round < 10; ++round) {
+    UNROLL(int round = 0; round < 10; ++round) {
         const uint64 a = (uint64)0xD2511F53u * w0, b = (uint64)0xCD9E8D57u * w2;
         w0 = uint32(b >> 32) ^ w1 ^ key0, w1 = uint32(b);
         w2 = uint32(a >> 32) ^ w3 ^ key1, w3 = uint32(a);

@@ -109,8 +109,8 @@ __device__ __forceinline__ void warp_pixels(const At &at, const M *m, int x, int
     }
     for (int c = 0; c < C; ++c) {
         value_t sum[LANES] = {};
-        UNROLL for (int j = 0; j < 4; ++j) LANE_LOOP(l, LANES) sum[l] +=
-            share[j][l] * at(top[l] + (j >> 1), left[l] + (j & 1), c);
+        UNROLL(int j = 0; j < 4; ++j)
+            LANE_LOOP(l, LANES) sum[l] += share[j][l] * at(top[l] + (j >> 1), left[l] + (j & 1), c);
         P values[LANES];
         LANE_LOOP(l, LANES) values[l] = Pixel<P>::from(sum[l]);
         store(c, values);

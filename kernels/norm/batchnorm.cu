@@ -89,7 +89,7 @@ KERNEL batch_norm_gradient_chunks(const T *__restrict__ dy, const T *__restrict_
     const int64 end = smaller(begin + rows_per_chunk, rows);
     for_chunk(begin, end, C, [&](auto at, const auto &rows) {
         GradientSums<decltype(at)> chunk(at, mean);
-        UNROLL_ROWS for (int64 r = rows.begin; r < rows.end; r += rows.step) {
+        UNROLL_ROWS(int64 r = rows.begin; r < rows.end; r += rows.step) {
             const int64 i = r * C + at.first;
             at.fetch(dy + i);
             at.fetch(x + i);

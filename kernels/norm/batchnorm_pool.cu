@@ -44,15 +44,15 @@ KERNEL batch_norm_pool_forward(const T *__restrict__ x, const T *__restrict__ ga
         const auto centre = at.load(mean + c), shift = at.load(beta + c);
         typename decltype(at)::Values scale = at.load(gamma + c);
         const auto deviation = at.load(inv_std + c);
-        UNROLL for (int v = 0; v < V; ++v) scale[v] *= deviation[v];
+        UNROLL(int v = 0; v < V; ++v) scale[v] *= deviation[v];
         each([&](int64 window, Place place) {
             const T *source = x + pixel_at(g, place) * C + c;
             Maximum maximum[V];
-            UNROLL for (int tap = 0; tap < ROWS * COLUMNS; ++tap) {
+            UNROLL(int tap = 0; tap < ROWS * COLUMNS; ++tap) {
                 const T *p = source + ((int64)(tap / COLUMNS) * g.W + tap % COLUMNS) * C;
                 at.fetch(p, ahead);
                 const auto pixel = at.load(p);
-                UNROLL for (int v = 0; v < V; ++v) {
+                UNROLL(int v = 0; v < V; ++v) {
                     // Centred before scaling: folding the mean into beta would cancel for large
                     // means.
                     const lanes_t value = as_stored((pixel[v] - centre[v]) * scale[v] + shift[v]);
@@ -86,12 +86,11 @@ KERNEL batch_norm_pool_sums(const T *__restrict__ dy, const T *__restrict__ x,
             const int64 i = window * C + at.first;
             const auto index = at.load_whole(argmax + i);
             typename decltype(at)::Values maximum = {};
-            UNROLL for (int tap = 0; tap < ROWS * COLUMNS; ++tap) {
+            UNROLL(int tap = 0; tap < ROWS * COLUMNS; ++tap) {
                 const T *p = source + ((int64)(tap / COLUMNS) * g.W + tap % COLUMNS) * C;
                 at.fetch(p);
                 const auto pixel = at.load(p);
-                UNROLL for (int v = 0; v < V; ++v) maximum[v] =
-                    index[v] == tap ? pixel[v] : maximum[v];
+                UNROLL(int v = 0; v < V; ++v) maximum[v] = index[v] == tap ? pixel[v] : maximum[v];
             }
             at.fetch(dy + i);
             chunk.add(masked(at, dy, relu ? y : nullptr, i), maximum);
@@ -117,7 +116,7 @@ KERNEL batch_norm_pool_input_gradient(const T *__restrict__ dy, const T *__restr
         const int c = at.first;
         const auto centre = at.load(mean + c), deviation = at.load(inv_std + c);
         Values scale = at.load(gamma + c), base = at.load(sum + c), slope = at.load(product + c);
-        UNROLL for (int v = 0; v < V; ++v) {
+        UNROLL(int v = 0; v < V; ++v) {
             scale[v] *= deviation[v];
             base[v] *= share;
             slope[v] = slope[v] * deviation[v] * share;
@@ -132,16 +131,17 @@ KERNEL batch_norm_pool_input_gradient(const T *__restrict__ dy, const T *__restr
             }
             const int64 first = pixel_at(g, place) * C + c;
             const int bottom = g.H - place.row * ROWS, right = g.W - place.column * COLUMNS;
-            UNROLL for (int kh = 0; kh < ROWS; ++kh) UNROLL for (int kw = 0; kw < COLUMNS; ++kw) {
-                if (kh >= bottom || kw >= right) continue;
-                const int64 i = first + ((int64)kh * g.W + kw) * C;
-                at.fetch(x + i);
-                const auto pixel = at.load(x + i);
-                at.write(dx + i, past, [&](int v) {
-                    const lanes_t own = index[v] == kh * COLUMNS + kw ? gradient[v] : lanes_t{};
-                    return scale[v] * (own - base[v] - (pixel[v] - centre[v]) * slope[v]);
-                });
-            }
+            UNROLL(int kh = 0; kh < ROWS; ++kh)
+                UNROLL(int kw = 0; kw < COLUMNS; ++kw) {
+                    if (kh >= bottom || kw >= right) continue;
+                    const int64 i = first + ((int64)kh * g.W + kw) * C;
+                    at.fetch(x + i);
+                    const auto pixel = at.load(x + i);
+                    at.write(dx + i, past, [&](int v) {
+                        const lanes_t own = index[v] == kh * COLUMNS + kw ? gradient[v] : lanes_t{};
+                        return scale[v] * (own - base[v] - (pixel[v] - centre[v]) * slope[v]);
+                    });
+                }
         });
     });
 }

@@ -9,8 +9,7 @@ __device__ __forceinline__ typename At::Values masked(At at, const T *dy, const 
     typename At::Values gradient = at.load(dy + i);
     if (!y) return gradient;
     const auto value = at.load(y + i);
-    UNROLL for (int v = 0; v < At::REGISTERS; ++v) gradient[v] =
-        value[v] <= 0 ? lanes_t{} : gradient[v];
+    UNROLL(int v = 0; v < At::REGISTERS; ++v) gradient[v] = value[v] <= 0 ? lanes_t{} : gradient[v];
     return gradient;
 }
 
@@ -23,7 +22,7 @@ template <class At> struct GradientSums {
 
     template <class X>
     __device__ __forceinline__ void add(const typename At::Values &g, const X &x) {
-        UNROLL for (int v = 0; v < At::REGISTERS; ++v) {
+        UNROLL(int v = 0; v < At::REGISTERS; ++v) {
             sum[v] += g[v];
             product[v] += g[v] * (x[v] - mean[v]);
         }
@@ -35,7 +34,7 @@ template <class At> struct GradientSums {
         rows.add(product);
         if (!rows.first) return;
         const auto deviation = at.load(inv_std + at.first);
-        UNROLL for (int v = 0; v < At::REGISTERS; ++v) product[v] *= deviation[v];
+        UNROLL(int v = 0; v < At::REGISTERS; ++v) product[v] *= deviation[v];
         const int64 own = (int64)blockIdx.x * C + at.first;
         at.store(sums + own, sum);
         at.store(products + own, product);

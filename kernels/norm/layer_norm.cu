@@ -52,7 +52,7 @@ __device__ inline void write(T *p, const columns_t &row, int count, bool) {
 }
 template <class Threads> __device__ inline acc_t total(const columns_t &row) {
     acc_t sum = row.value[0];
-    UNROLL for (int i = 1; i < COLUMNS; ++i) sum += row.value[i];
+    UNROLL(int i = 1; i < COLUMNS; ++i) sum += row.value[i];
     return Threads::reduce(sum, Sum());
 }
 #else
@@ -162,13 +162,13 @@ KERNEL layer_norm_gradient_chunks(const T *__restrict__ dy, const T *__restrict_
     const int64 end = smaller(begin + rows_per_chunk, rows);
     for_chunk(begin, end, C, [&](auto at, const auto &chunk) {
         typename decltype(at)::Values sum = {}, product = {};
-        UNROLL_ROWS for (int64 r = chunk.begin; r < chunk.end; r += chunk.step) {
+        UNROLL_ROWS(int64 r = chunk.begin; r < chunk.end; r += chunk.step) {
             const int64 i = r * C + at.first;
             at.fetch(dy + i);
             at.fetch(x + i);
             const acc_t mean = means[r], inv_std = inv_stds[r];
             const auto gradient = at.load(dy + i), value = at.load(x + i);
-            UNROLL for (int v = 0; v < at.REGISTERS; ++v) {
+            UNROLL(int v = 0; v < at.REGISTERS; ++v) {
                 const lanes_t g = gradient[v];
                 sum[v] += g;
                 product[v] += g * ((value[v] - mean) * inv_std);

@@ -58,16 +58,16 @@ template <int V> struct Moments : Group<V> {
 
     __device__ __forceinline__ void add_group(const T *p, int64 stride, int count) {
         acc_t value[GROUP][V], own[V] = {}, spread[V] = {};
-        UNROLL for (int i = 0; i < GROUP; ++i) {
-            UNROLL for (int v = 0; v < V; ++v) value[i][v] = pivot[v];
+        UNROLL(int i = 0; i < GROUP; ++i) {
+            UNROLL(int v = 0; v < V; ++v) value[i][v] = pivot[v];
             if (i < count) load_vector(value[i], p + i * stride);
-            UNROLL for (int v = 0; v < V; ++v) own[v] += value[i][v] -= pivot[v];
+            UNROLL(int v = 0; v < V; ++v) own[v] += value[i][v] -= pivot[v];
         }
         const acc_t share = acc_t(1) / acc_t(count);
-        UNROLL for (int v = 0; v < V; ++v) own[v] *= share;
-        UNROLL for (int i = 0; i < GROUP; ++i) {
+        UNROLL(int v = 0; v < V; ++v) own[v] *= share;
+        UNROLL(int i = 0; i < GROUP; ++i) {
             if (i == count) break;
-            UNROLL for (int v = 0; v < V; ++v) {
+            UNROLL(int v = 0; v < V; ++v) {
                 const acc_t deviation = value[i][v] - own[v];
                 spread[v] += deviation * deviation;
             }
@@ -127,15 +127,15 @@ __device__ void merge_chunks(const acc_t *means, const acc_t *squares, const int
                              int chunks, int C, const Store &store) {
     for_chunk(0, chunks, C, [&](auto at, const ChunkRows &rows) {
         Moments<VECTOR> merged(means + at.first);
-        UNROLL_ROWS for (int64 r = rows.begin; r < rows.end; r += rows.step) {
+        UNROLL_ROWS(int64 r = rows.begin; r < rows.end; r += rows.step) {
             auto own = at.load(means + r * C + at.first);
             const auto spread = at.load(squares + r * C + at.first);
-            UNROLL for (int v = 0; v < VECTOR; ++v) own[v] -= merged.pivot[v];
+            UNROLL(int v = 0; v < VECTOR; ++v) own[v] -= merged.pivot[v];
             merged.merge(counts[r], own.value, spread.value);
         }
         rows.reduce<Group<VECTOR>>(merged, MergeGroups());
         if (!rows.first) return;
-        UNROLL for (int v = 0; v < VECTOR; ++v)
+        UNROLL(int v = 0; v < VECTOR; ++v)
             store(at.first + v, merged.pivot[v] + merged.mean[v], merged.square[v]);
     });
 }

@@ -43,7 +43,7 @@ KERNEL max_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, argmax_t *
             channels([&](auto at) {
                 constexpr int V = decltype(at)::REGISTERS;
                 Maximum maximum[V];  // the first cell in the image wins whatever it holds
-                UNROLL for (int v = 0; v < V; ++v) maximum[v] = Maximum(lowest, first);
+                UNROLL(int v = 0; v < V; ++v) maximum[v] = Maximum(lowest, first);
                 for (int kh = down.first; kh < down.end; ++kh)
                     for (int kw = across.first; kw < across.end; ++kw) {
                         const int pixel = (top + kh * g.DH) * g.W + left + kw * g.DW;
@@ -51,7 +51,7 @@ KERNEL max_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, argmax_t *
                         const int tap = kh * g.KW + kw;
                         at.fetch(cell, ahead);
                         const auto value = at.load(cell);
-                        UNROLL for (int v = 0; v < V; ++v) maximum[v].meet(value[v], tap);
+                        UNROLL(int v = 0; v < V; ++v) maximum[v].meet(value[v], tap);
                     }
                 const int64 target = window + at.first;
                 at.write(y + target, past, [&](int v) { return maximum[v].best; });
@@ -138,8 +138,8 @@ KERNEL max_pool2d_backward(const T *__restrict__ dy, const argmax_t *__restrict_
                         at.fetch(dy + window);
                         const auto value = at.load(dy + window);
                         const auto index = at.load_whole(argmax + window);
-                        UNROLL for (int v = 0; v < V; ++v) sum[v] +=
-                            index[v] == tap ? value[v] : lanes_t{};
+                        UNROLL(int v = 0; v < V; ++v)
+                            sum[v] += index[v] == tap ? value[v] : lanes_t{};
                     }
                 }
                 at.write(dx + (row + w) * C + at.first, past, sum);
@@ -213,7 +213,7 @@ KERNEL avg_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, Window g, 
                         const T *cell = image + pixel * C + at.first;
                         at.fetch(cell, ahead);
                         const auto value = at.load(cell);
-                        UNROLL for (int v = 0; v < V; ++v) sum[v] += value[v];
+                        UNROLL(int v = 0; v < V; ++v) sum[v] += value[v];
                     }
                 at.write(y + (row + ow) * C + at.first, past,
                          [&](int v) { return sum[v] * share; });
@@ -238,7 +238,7 @@ KERNEL avg_pool2d_backward(const T *__restrict__ dy, T *__restrict__ dx, Window 
             const acc_t share = average.share(g, oh, ow);
             at.fetch(dy + window);
             Shared<decltype(at)::REGISTERS> shared{at.load(dy + window)};
-            UNROLL for (int v = 0; v < at.REGISTERS; ++v) shared.value[v] *= share;
+            UNROLL(int v = 0; v < at.REGISTERS; ++v) shared.value[v] *= share;
             return shared;
         });
     for_images(rows, g.H, g.W, C, [&](int64 n, int h, const auto &columns) {
@@ -257,7 +257,7 @@ KERNEL avg_pool2d_backward(const T *__restrict__ dy, T *__restrict__ dx, Window 
                         const int64 window = ((n * g.OH + oh) * g.OW + ow) * C + at.first;
                         const acc_t share = average.share(g, oh, ow);
                         const auto value = at.load(dy + window);
-                        UNROLL for (int v = 0; v < V; ++v) sum[v] += value[v] * share;
+                        UNROLL(int v = 0; v < V; ++v) sum[v] += value[v] * share;
                     }
                 }
                 at.write(dx + (row + w) * C + at.first, past, sum);

@@ -26,7 +26,7 @@ __device__ __forceinline__ void unpool_window(T *dz, const Pooling &g, int64 fro
         for (int ow = w; ow < last_w; ++ow) {
             const int tap = ow < w + g.KW ? (oh - h) * g.KW + ow - w : g.KH * g.KW;
             acc_t value[V];
-            UNROLL for (int i = 0; i < V; ++i) value[i] = tap == argmax[i] ? dy[i] : 0;
+            UNROLL(int i = 0; i < V; ++i) value[i] = tap == argmax[i] ? dy[i] : 0;
             store_vector(dz + ((at.n * g.OH + oh) * g.OW + ow) * g.F + f, value);
         }
 }
