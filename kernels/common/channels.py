@@ -68,15 +68,15 @@ class Channels:
         each = max(1, min(_ROWS, total // _EVERYWHERE), -(-total // _BLOCKS))
         return (-(-blocks // each), groups, 1)
 
-    def chunks(self, rows: int) -> tuple[int, int]:
-        """Return (rows per chunk, chunks) of a two-pass reduction.
+    def chunks(self, rows: int, pixels: int = 1) -> tuple[int, int]:
+        """Return (rows per chunk, chunks) of a two-pass reduction, of rows of so many pixels.
 
         They depend on shapes and alignment alone, not on the device, and so do results.
         """
         per_chunk = 1024
         if not self._target.in_lanes:
             at_once = self._target.threads // self._columns(_LINE_BYTES)[0]
-            least = at_once * max(1, _ELEMENTS // self._vector)
+            least = at_once * max(1, max(_ROWS, _ELEMENTS // self._vector) // pixels)
             per_chunk = least * max(1, -(-rows // (least * _CHUNKS)))
         return per_chunk, -(-rows // per_chunk)
 

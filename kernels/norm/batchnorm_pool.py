@@ -80,7 +80,7 @@ def backward(
     moments = (saved.mean, saved.inv_std)
     windows = N * window.OH * window.OW
     channels = Channels(target, C, x.dtype, dy, x, y, argmax, *moments)
-    windows_per_chunk, count = channels.chunks(windows)
+    windows_per_chunk, count = channels.chunks(windows, window.KH * window.KW)
     partial = target.empty((2, count, C), accumulator(x.dtype))
     arrays: tuple[Array, ...] = (dy, x, y, argmax, *moments, partial[0], partial[1])
     constants = _constants(window, channels)

@@ -52,7 +52,7 @@ template <int V> struct Moments : Group<V> {
     }
 
 #ifdef __CUDACC__
-    static constexpr int GROUP = V > 2 ? 16 / V : 8;
+    static constexpr int GROUP = V > 2 ? 4 : 8;
 
     template <typename E> __device__ void set_pivot(const E *first) { load_vector(pivot, first); }
 
@@ -117,7 +117,11 @@ __device__ inline void moments_of_rows(const T *x, int64 begin, int64 end, int C
         Moments<VECTOR> moments(x + begin * C + at.first);
         moments.add_rows(x + rows.begin * C + at.first, (int64)rows.step * C, rows.count());
         rows.reduce<Group<VECTOR>>(moments, MergeGroups());
-        if (rows.first) moments.store(means, squares, counts, chunk, C, at.first);
+        if (!rows.first) return;
+        const int64 own = chunk * C + at.first;
+        at.store(means + own, [&](int v) { return moments.pivot[v] + moments.mean[v]; });
+        at.store(squares + own, [&](int v) { return moments.square[v]; });
+        if (at.first == 0) counts[chunk] = int(moments.count);
     });
 }
 

@@ -1,0 +1,188 @@
+"""Kernels bound by memory move each byte once, and keep all multiprocessors at it.
+
+What a launch moves is counted in sectors, those that L1 may hold included, and compared with the
+different bytes that it touches. The counters are exact, so the figures are the same on every run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import kernels
+from kernels.common.geometry import window
+from kernels.common.reduce import column_sum
+from kernels.norm import batchnorm_pool
+from kernels.norm.fold import fold_norm
+from kernels.runtime import cuda_target
+
+from . import device
+
+BYTES = 2**22  # of an array: what 2**20 numbers of float32 have
+MULTIPROCESSORS = 132  # of the largest GPU that is emulated
+MOST = 1.15  # bytes moved, over different bytes
+
+#: Calls whose launches read some bytes again, from L1, and what they move.
+AGAIN = {
+    "batch_norm_pool": 1.2,  # a thread loads four numbers a channel for what may be one window
+    "fold_norm": 1.8,  # reads filters that have changed twice, and a filter's norm for each warp
+    "column_sum of 3": 1.25,  # rows begin inside a sector, and so may a warp's share
+    "overlapping max_pool2d": 1.9,  # 3 x 3 windows, 2 apart, cover a pixel 9 / 4 times
+    "im2col": 1.6,  # reads each pixel for 9 windows, but writes it as often
+    "augment": 2.8,  # a map of six numbers for each warp, and rows that begin inside a sector
+}
+#: The same of 16 bits: statistics have 32, and rows and pixels begin inside a sector more often.
+AGAIN_NARROW = {
+    **AGAIN,
+    **dict.fromkeys(("batch_norm", "batch_norm_backward"), 1.35),
+    **dict.fromkeys(("batch_norm_pool", "batch_norm_pool_backward"), 1.5),
+    "column_sum of 3": 1.5,
+    "softmax of 1000": 1.3,
+}
+#: Kernels of one result, or of the few rows that others have left.
+SMALL = {"batch_norm_merge", "batch_norm_gradient_sums", "sum_chunks", "loss_divisor", "sum_losses"}
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Arrays of a dtype on the device."""
+
+    target: object
+    dtype: np.dtype
+
+    def normal(self, *shape):
+        values = np.random.default_rng(0).standard_normal(shape, np.float32)
+        return self.target.array(values.astype(self.dtype))
+
+    def images(self, C):
+        return self.normal(BYTES // (self.dtype.itemsize * 16 * 16 * C), 16, 16, C)
+
+    def channels(self, count, C):
+        return [abs(self.normal(C)) for _ in range(count)]
+
+
+def batch_norm(make, C):
+    x, (gamma, *others) = make.images(C), make.channels(4, C)
+    options = {"training": True, "relu": True}
+    y, saved = kernels.batch_norm(x, gamma, *others, **options)
+    yield "batch_norm", lambda: kernels.batch_norm(x, gamma, *others, **options)
+    dy, gradient = x.copy(), {"relu": True, "y": y}
+    yield (
+        "batch_norm_backward",
+        lambda: kernels.batch_norm_backward(dy, x, gamma, saved, **gradient),
+    )
+
+
+def batch_norm_pool(make, C):
+    x, channels = make.images(C), make.channels(4, C)
+    g, _ = window(x.shape[1:3], 2, stride=2, padding=0, dilation=1)
+    options = {"window": g, "training": True, "momentum": 0.1, "eps": 1e-5, "relu": True}
+    y, argmax, saved = batchnorm_pool.forward(x, *channels, **options)
+    sums = make.channels(2, C)
+    yield "batch_norm_pool", lambda: batchnorm_pool.forward(x, *channels, **options)
+    arguments = (y.copy(), x, y, argmax, channels[0], saved, *sums, g, True)
+    yield "batch_norm_pool_backward", lambda: batchnorm_pool.backward(*arguments)
+
+
+def pools(make, C):
+    x = make.images(C)
+    y, argmax = kernels.max_pool2d(x, 2)
+    yield "max_pool2d", lambda: kernels.max_pool2d(x, 2)
+    yield "max_pool2d_backward", lambda: kernels.max_pool2d_backward(y, argmax, x.shape, 2)
+    yield "avg_pool2d", lambda: kernels.avg_pool2d(x, 2)
+    yield "avg_pool2d_backward", lambda: kernels.avg_pool2d_backward(y, x.shape, 2)
+    mean = kernels.global_avg_pool2d(x)
+    yield "global_avg_pool2d", lambda: kernels.global_avg_pool2d(x)
+    yield "global_avg_pool2d_backward", lambda: kernels.global_avg_pool2d_backward(mean, x.shape)
+    options = {"stride": 2, "padding": 1}
+    yield "overlapping max_pool2d", lambda: kernels.max_pool2d(x, 3, **options)
+
+
+def sums(make, C):
+    x = make.images(C).reshape(-1, C)
+    y = make.target.empty((C,), x.dtype)
+    name = "column_sum of 3" if C == 3 else "column_sum"
+    yield name, lambda: column_sum(make.target, x, y)
+
+
+def columns(make, C):
+    x = make.images(C)[::4].copy()
+    cols = kernels.im2col(x, 3, padding=1)
+    yield "im2col", lambda: kernels.im2col(x, 3, padding=1)
+    yield "col2im", lambda: kernels.col2im(cols, x.shape, 3, padding=1)
+
+
+def elements(make, _):
+    x = make.images(16)
+    y, mask = kernels.dropout(x, 0.5, seed=1)
+    yield "relu", lambda: kernels.relu(x)
+    yield "relu_backward", lambda: kernels.relu_backward(x, y)
+    yield "dropout", lambda: kernels.dropout(x, 0.5, seed=1)
+    yield "dropout_backward", lambda: kernels.dropout_backward(x, mask, 0.5)
+
+
+def losses(make, C):
+    rows = BYTES // (make.dtype.itemsize * C)
+    x, labels = make.normal(rows, C), make.target.array(np.arange(rows) % C)
+    y = kernels.softmax(x)
+    name = "softmax of 1000" if C == 1000 else "softmax"
+    yield name, lambda: kernels.softmax(x)
+    yield name, lambda: kernels.softmax_backward(x, y)
+    yield name, lambda: kernels.softmax_cross_entropy(x, labels)
+    yield name, lambda: kernels.cross_entropy(y, labels)
+
+
+def digits(make, _):
+    images = make.target.array(np.ones((512, 28, 28), np.uint8))
+    yield "augment", lambda: kernels.augment(images, rotate=9, shift=1, zoom=0.1, seed=1)
+
+
+def filters(make, C):
+    w, channels = make.normal(256, 3, 3, C), make.channels(5, 256)
+    yield "fold_norm", lambda: fold_norm(w, *channels)
+
+
+# C: multiples of a vector, of a part of one, and of nothing.
+CASES = [
+    *((batch_norm, C) for C in (16, 64)),
+    *((batch_norm_pool, C) for C in (16, 24)),
+    *((pools, C) for C in (16, 32)),
+    *((sums, C) for C in (3, 24, 64)),
+    *((columns, C) for C in (16,)),
+    *((losses, C) for C in (10, 32, 1000)),
+    (elements, 16),
+    (digits, 1),
+    (filters, 64),
+]
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("family", "C"), CASES, ids=[f"{family.__name__}-{C}" for family, C in CASES]
+)
+def test_bytes_are_moved_once(emulated, family, C, kind):
+    dtype = np.dtype(ml_dtypes.bfloat16 if kind == "bfloat16" else kind)
+    for name, call in family(Arrays(cuda_target(), dtype), C):
+        with device.counting() as counted:
+            call()
+        for launch in counted["launches"]:
+            check(name, launch, AGAIN if kind == "float32" else AGAIN_NARROW)
+
+
+def check(name, launch, again):
+    kernel, figures, touched = launch["kernel"], launch["all"], launch["bytes"]
+    blocks = np.prod(launch["grid"])
+    moved = 32 * (figures["global_load_sectors"] + figures["global_store_sectors"])
+    distinct = touched["read"] + touched["written"]
+    if kernel.startswith("cupy_") or distinct < 2**14:
+        return  # CuPy's own, and what takes no time
+    most = again.get(name, MOST) if kernel not in SMALL else 1.2
+    assert moved <= most * distinct, (name, kernel, moved / distinct)
+    used = figures["global_load_bytes"] + figures["global_store_bytes"]
+    # relu_backward leaves half of dy out.
+    assert name in again or used >= 0.75 * moved, (name, kernel, used / moved)
+    if kernel not in SMALL and distinct >= BYTES:
+        assert blocks >= MULTIPROCESSORS, (name, kernel, blocks)
