@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +13,7 @@ import numpy as np
 
 from .allocator import Allocator
 from .compiler import compiler
-from .errors import KernelError
+from .jobs import run, thread_count
 from .program import Program, flattened
 from .reserve import Reserve
 from .types import Array, Binder, Grid, Launch, Shape
@@ -24,7 +23,6 @@ FLAGS = (
 ).split()
 _POOL_SOURCE = "runtime/thread_pool.cpp"
 _ELEMENTS_PER_BLOCK = 8192  # enough work to pay for handing a block to another core
-_MOST_THREADS = 1024
 
 
 class _Bound(ctypes.Structure):
@@ -147,24 +145,7 @@ class CpuTarget(Allocator):
 
     def compile(self, jobs: Iterable[Callable[[], Any]]) -> None:
         """Run jobs, each of which compiles one kernel; as many at a time as there are cores."""
-        from concurrent.futures import ThreadPoolExecutor
-
-        failed = threading.Event()
-
-        def build(job: Callable[[], Any]) -> None:
-            try:
-                if not failed.is_set():
-                    job()
-            except BaseException:
-                failed.set()  # here: this thread takes its next job before the caller knows
-                raise
-
-        executor = ThreadPoolExecutor(thread_count())
-        try:
-            for result in [executor.submit(build, job) for job in (self._pool, *jobs)]:
-                result.result()
-        finally:  # after an error or Ctrl-C, start no more compilers
-            executor.shutdown(cancel_futures=True)
+        run((self._pool, *jobs))
 
     def _pool(self) -> Any:
         if self._parallel_for is None:
@@ -181,15 +162,3 @@ def _address(array: Array) -> int:
         return ctypes.addressof(ctypes.c_char.from_buffer(array))
     except (TypeError, ValueError):  # read-only, or empty
         return int(array.ctypes.data)
-
-
-def thread_count() -> int:
-    """Return the threads of a launch: ``$KERNELS_THREADS``, or the cores this process may use."""
-    chosen = os.environ.get("KERNELS_THREADS")
-    if not chosen:
-        return len(os.sched_getaffinity(0))  # in a container or batch job, less than cpu_count()
-    if not chosen.isdecimal() or not 1 <= int(chosen) <= _MOST_THREADS:
-        raise KernelError(
-            f"KERNELS_THREADS: got {chosen!r}, expected a whole number from 1 to {_MOST_THREADS}"
-        )
-    return int(chosen)

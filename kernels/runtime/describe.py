@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import cache, cpu, cuda
+from . import cache, cuda, jobs
 from .compiler import compiler
 from .errors import KernelError
 
@@ -24,7 +24,7 @@ def describe() -> dict[str, str]:
         "targets": "cpu" if reason else "cpu, cuda",
         "compiler": native,
         "CPU": _processor(),
-        "threads": str(cpu.thread_count()),
+        "threads": str(jobs.thread_count()),
         "GPU": reason or cuda.describe(),
         "cache folder": str(cache.folder() or "none: there is no home folder"),
         "Python": platform.python_version(),

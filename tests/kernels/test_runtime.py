@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import kernels
 from kernels.common.geometry import Window
 from kernels.runtime import Kernel, Source
 from kernels.runtime.cpu import CpuTarget
+from kernels.runtime.errors import KernelError
 from tests.lib.fresh_python import RELU, REPOSITORY, error, output
 
 # --- importing
@@ -174,6 +176,26 @@ print(*(hashlib.sha256(y).hexdigest() for y in results))
 def test_bad_thread_count_is_named(value: str) -> None:
     expected = f"KERNELS_THREADS: got {value!r}, expected a whole number from 1 to 1024"
     assert error(RELU, KERNELS_THREADS=value) == expected
+
+
+def test_kernels_are_compiled_several_at_a_time(target: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("KERNELS_THREADS", "2")
+    both = threading.Barrier(2, timeout=60)
+    target.compile([both.wait, both.wait])
+
+
+def test_after_one_that_fails_no_others_are_begun(target: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("KERNELS_THREADS", "1")
+    begun: list[int] = []
+
+    def job(number: int) -> None:
+        begun.append(number)
+        if number == 1:
+            raise KernelError("the second")
+
+    with pytest.raises(KernelError, match="the second"):
+        target.compile([partial(job, number) for number in range(5)])
+    assert begun == [0, 1]
 
 
 def test_concurrent_callers_get_their_own_results() -> None:
