@@ -5,6 +5,7 @@
 #include "dialect/lanes.cuh"
 
 struct OfBlock {
+    static constexpr bool CACHES = true;  // whether a row may be cached in shared memory
     static __device__ int index() { return threadIdx.x; }
     static __device__ unsigned count() { return blockDim.x; }
     template <class Op> static __device__ acc_t reduce(lanes_t value, Op op) {
@@ -12,6 +13,7 @@ struct OfBlock {
     }
 };
 struct OfWarp {
+    static constexpr bool CACHES = true;
     static __device__ int index() { return threadIdx.x % WARP; }
     static __device__ unsigned count() { return WARP; }
     template <class Op> static __device__ acc_t reduce(lanes_t value, Op op) {

@@ -27,7 +27,7 @@ dense_cross_entropy(const T *__restrict__ x, const T *__restrict__ w, const T *_
     counted = block_reduce(counted, Sum());  // its barriers also complete the block's logits
     const acc_t scale = acc_t(1) / acc_t(counted);
     const BlockRows block(rows);
-    for_block_rows(block.begin, block.end, classes, [&](auto threads, int row) {
+    for_block_rows<BN>(block.begin, block.end, classes, [&](auto threads, int row) {
         using Threads = decltype(threads);
         const int64 first = (int64)row * classes;
         const acc_t loss =

@@ -23,7 +23,8 @@ KERNEL softmax_forward(const T *__restrict__ x, T *__restrict__ y, int64 rows, i
     const bool past = room && past_caches<T>(rows, C);
     for_softmax_rows(x, x, y, rows, C, [&](auto threads, int64, const T *from, const T *, T *to) {
         using Threads = decltype(threads);
-        const Exponentials<Threads> e(from, keep(room ? memory : nullptr, to, C), C);
+        const Exponentials<Threads> e(from, keep(Threads::CACHES && room ? memory : nullptr, to, C),
+                                      C);
         const acc_t share = acc_t(1) / e.sum;
         for_columns<Threads>(C, [&](int c, int count) {
             write_first(to + c, e.load(c, count) * share, count, past);
@@ -36,11 +37,12 @@ KERNEL softmax_backward(const T *__restrict__ dy, const T *__restrict__ y, T *__
     DYNAMIC_SHARED(acc_t, memory);
     const auto of_row = [&](auto threads, int64, const T *dy, const T *y, T *dx) {
         using Threads = decltype(threads);
+        const bool cached = Threads::CACHES && room;
         lanes_t sums = {};
         for_columns<Threads>(C, [&](int c, int count) {
             const lanes_t gradient = lanes_t(load_first(dy + c, count));
             const lanes_t value = lanes_t(load_first(y + c, count));
-            if (room) {
+            if (cached) {
                 store_first(memory + c, gradient, count);
                 store_first(memory + C + c, value, count);
             }
@@ -48,10 +50,10 @@ KERNEL softmax_backward(const T *__restrict__ dy, const T *__restrict__ y, T *__
         });
         const acc_t sum = Threads::reduce(sums, Sum());
         for_columns<Threads>(C, [&](int c, int count) {
-            const lanes_t gradient =
-                room ? lanes_t(load_first(memory + c, count)) : lanes_t(load_first(dy + c, count));
-            const lanes_t value = room ? lanes_t(load_first(memory + C + c, count))
-                                       : lanes_t(load_first(y + c, count));
+            const lanes_t gradient = cached ? lanes_t(load_first(memory + c, count))
+                                            : lanes_t(load_first(dy + c, count));
+            const lanes_t value = cached ? lanes_t(load_first(memory + C + c, count))
+                                         : lanes_t(load_first(y + c, count));
             store_first(dx + c, value * (gradient - sum), count);
         });
     };
@@ -84,8 +86,8 @@ KERNEL softmax_cross_entropy_rows(const T *__restrict__ logits, const int64 *__r
     const auto of_row = [&](auto threads, int64 row, const T *z, const T *, T *dz) {
         using Threads = decltype(threads);
         const acc_t loss =
-            cross_entropy_row<Threads>(z, dz, room ? memory : nullptr, past, labels[row], weight,
-                                       scale, C, ignored, acc_t(smoothing));
+            cross_entropy_row<Threads>(z, dz, Threads::CACHES && room ? memory : nullptr, past,
+                                       labels[row], weight, scale, C, ignored, acc_t(smoothing));
         if (Threads::index() == 0) losses[row] = loss;
     };
     for_softmax_rows(logits, logits, dlogits, rows, C, of_row);

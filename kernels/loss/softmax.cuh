@@ -47,6 +47,7 @@ __device__ inline acc_t *keep(acc_t *memory, T *, int) { return memory; }
 
 // Each thread has a row of its own.
 struct OfThread {
+    static constexpr bool CACHES = false;
     static __device__ int index() { return 0; }
     static __device__ int count() { return 1; }
     template <class Op> static __device__ acc_t reduce(acc_t value, Op) { return value; }
@@ -107,12 +108,12 @@ __device__ __forceinline__ void for_softmax_rows(const T *x, const T *beside, T 
     if (y) few.store(y + first, tiles[0]);
 }
 
-// Calls body(threads, row) for rows begin to end - 1, which the block has computed: one thread per
-// row of few columns, else one warp.
-template <class Body>
+// Calls body(threads, row) for rows begin to end - 1, which the block has computed, of C columns
+// and at most MOST: one thread per row of few columns, else one warp.
+template <int MOST, class Body>
 __device__ __forceinline__ void for_block_rows(int begin, int end, int C, const Body &body) {
     const int thread = threadIdx.x;
-    if (C <= FewColumns::FEW)
+    if (MOST <= FewColumns::FEW || C <= FewColumns::FEW)
         for (int row = begin + thread; row < end; row += blockDim.x) body(OfThread(), row);
     else
         for (int row = begin + thread / WARP; row < end; row += blockDim.x / WARP)
@@ -125,7 +126,7 @@ static __forceinline__ void for_softmax_rows(const T *x, const T *beside, T *y, 
     BLOCK_ROWS(row, rows)
     body(OfBlock(), row, x + row * C, beside + row * C, y ? y + row * C : nullptr);
 }
-template <class Body>
+template <int MOST, class Body>
 static __forceinline__ void for_block_rows(int begin, int end, int, const Body &body) {
     for (int row = begin; row < end; ++row) body(OfWarp(), row);
 }

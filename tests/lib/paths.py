@@ -155,14 +155,21 @@ def fused_norms(target):
 
 
 def losses(target):
-    logits, labels = Arrays(target).normal(3, 40, 2000), target.array(np.arange(40) - 2)
-    kernels.softmax_cross_entropy(
-        logits, labels, reduction="sum", ignore_index=-2, label_smoothing=0.1
-    )
-    kernels.softmax_cross_entropy(logits, labels, reduction="none", grad=False)
-    y = kernels.softmax(logits)
-    kernels.softmax_backward(logits, y)
-    kernels.cross_entropy(y, labels)
+    """Rows of a thread, of a block that caches them, and of one that has no room for that."""
+    make = Arrays(target)
+    for columns in (7, 2000, 13000):
+        logits, labels = make.normal(3, 5, columns), target.array(np.arange(5) - 2)
+        for weight in (None, make.full((columns,), 0.5)):
+            options = {"weight": weight, "ignore_index": -2, "label_smoothing": 0.1}
+            kernels.softmax_cross_entropy(logits, labels, reduction="sum", **options)
+        kernels.softmax_cross_entropy(logits, labels, reduction="none", grad=False)
+        kernels.softmax_backward(logits, kernels.softmax(logits))
+        kernels.cross_entropy(logits, labels)
+    for classes in (7, 40):
+        x, w, b = make.normal(0, 5, 9), make.normal(1, classes, 9), make.normal(2, classes)
+        for smoothing in (0.0, 0.1):
+            labels = target.array(np.array([0, 1, -1, -100, 2]))
+            dense_cross_entropy(x, w, b, labels, smoothing)
 
 
 def pools(target):
@@ -228,6 +235,7 @@ def batches(target):
         data = (target, images, labels, order, counters, images.shape, FLOAT)
         x, chosen = gather_batch(*data, 0.5, 2.0, augmentation)
     large = make.full((3, 120, 120, 1), 1, np.uint8)  # it does not fit into shared memory
+    kernels.affine_warp(large, make.full((3, 2, 3), 0.5))
     gather_batch(
         *(target, large, labels, order, counters, large.shape, FLOAT),
         *(0.5, 2.0, Augmentation(9, 1, 0.1, 1, 1)),
