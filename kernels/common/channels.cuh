@@ -129,8 +129,8 @@ struct ChunkRows {
     template <class Value, class Op>
     __device__ __forceinline__ void reduce(Value &value, const Op &op) const {
         __shared__ Value others[256];
-        // The last step reads row 1; from two rows apart on, the barrier of the next reduction's
-        // first step comes before that is written again.
+        // No barrier is needed between two reductions: the last step reads row 1; the next
+        // reduction's first step writes rows from 2 on, and its barrier precedes writes of row 1.
         int apart = 2;
         while (2 * apart < team.rows) apart *= 2;
         const int thread = threadIdx.x, row = team.idle ? team.rows : team.row;

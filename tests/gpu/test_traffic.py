@@ -1,7 +1,7 @@
-"""Kernels bound by memory move each byte once, and keep all multiprocessors at it.
+"""Kernels limited by memory move each byte once, and give work to all multiprocessors.
 
-What a launch moves is counted in sectors, those that L1 may hold included, and compared with the
-different bytes that it touches. The counters are exact, so the figures are the same on every run.
+What a launch moves is counted in sectors of 32 bytes, also of those that L1 may hold, and compared
+with the distinct bytes that it touches. The counters are exact: every run gives the same figures.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from kernels.runtime import cuda_target
 
 from . import device
 
-BYTES = 2**22  # of an array: what 2**20 numbers of float32 have
+BYTES = 2**22  # in an array: 2**20 float32 numbers
 MULTIPROCESSORS = 132  # of the largest GPU that is emulated
-MOST = 1.15  # bytes moved, over different bytes
+MOST = 1.15  # bytes moved / distinct bytes
 
-#: Calls whose launches read some bytes again, from L1, and what they move.
+#: Calls whose launches read some bytes again, from L1: their `MOST`.
 AGAIN = {
-    "batch_norm_pool": 1.2,  # a thread loads four numbers a channel for what may be one window
-    "fold_norm": 1.8,  # reads filters that have changed twice, and a filter's norm for each warp
+    "batch_norm_pool": 1.2,  # a thread reads a channel's four numbers, perhaps for one window
+    "fold_norm": 1.8,  # reads changed filters twice, and a filter's norm in each warp
     "column_sum of 3": 1.25,  # rows begin inside a sector, and so may a warp's share
     "overlapping max_pool2d": 1.9,  # 3 x 3 windows, 2 apart, cover a pixel 9 / 4 times
     "im2col": 1.6,  # reads each pixel for 9 windows, but writes it as often
-    "augment": 2.8,  # a map of six numbers for each warp, and rows that begin inside a sector
+    "augment": 2.8,  # each warp reads six numbers of a map; rows begin inside a sector
 }
-#: The same of 16 bits: statistics have 32, and rows and pixels begin inside a sector more often.
+#: The same with 16 bits: statistics are float32; rows and pixels begin inside a sector more often.
 AGAIN_NARROW = {
     **AGAIN,
     **dict.fromkeys(("batch_norm", "batch_norm_backward"), 1.35),
@@ -42,7 +42,7 @@ AGAIN_NARROW = {
     "column_sum of 3": 1.5,
     "softmax of 1000": 1.3,
 }
-#: Kernels of one result, or of the few rows that others have left.
+#: Kernels with one result, or with few rows, which other launches wrote.
 SMALL = {"batch_norm_merge", "batch_norm_gradient_sums", "sum_chunks", "loss_divisor", "sum_losses"}
 
 
@@ -178,11 +178,11 @@ def check(name, launch, again):
     moved = 32 * (figures["global_load_sectors"] + figures["global_store_sectors"])
     distinct = touched["read"] + touched["written"]
     if kernel.startswith("cupy_") or distinct < 2**14:
-        return  # CuPy's own, and what takes no time
+        return  # CuPy's kernel, or one that takes no time
     most = again.get(name, MOST) if kernel not in SMALL else 1.2
     assert moved <= most * distinct, (name, kernel, moved / distinct)
     used = figures["global_load_bytes"] + figures["global_store_bytes"]
-    # relu_backward leaves half of dy out.
+    # relu_backward skips half of dy.
     assert name in again or used >= 0.75 * moved, (name, kernel, used / moved)
     if kernel not in SMALL and distinct >= BYTES:
         assert blocks >= MULTIPROCESSORS, (name, kernel, blocks)
