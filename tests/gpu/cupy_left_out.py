@@ -39,7 +39,7 @@ BY_MESSAGE = {
     "need a library of NVIDIA's beside CUDA's runtime": 'Failure finding "libcu',
     "launch blocks that wait for each other, which is not supported": "operand %envreg2",
     "call Thrust, whose kernels in CuPy's wheel are machine code": (
-        r"\w+: failed .*cudaErrorInvalidDevice"
+        r"\w+:? failed:? .*cudaErrorInvalidDevice"
     ),
     "load machine code: the device takes PTX": r"the module is machine code \(a cubin\)",
     # By CUDA's rules these two are faults of CuPy, though GPUs run them.
@@ -62,6 +62,11 @@ BY_NAME: dict[str, list[str]] = {
     ],
     "call CUB, whose kernels in CuPy's wheel are machine code": [
         "*::TestCubReduction*device*",
+        "statistics_tests/test_histogram.py::TestCubHistogram::*",
+    ],
+    # A binary search among NaNs alone: a read past the end, in memory that a GPU has.
+    "read outside of an array, which is reported": [
+        "statistics_tests/test_histogram.py::TestDigitizeNanInf*::test_digitize_all_nan_bins",
     ],
     "have nvcc compile, for which its own headers must be installed": [
         "core_tests/test_raw.py::*NVCC*",
@@ -72,5 +77,6 @@ BY_NAME: dict[str, list[str]] = {
     ],
     "start another Python, which knows of no emulated GPU": [
         "core_tests/test_raw.py::TestRawPicklable::*",
+        "test_init.py::TestAvailable::*",
     ],
 }

@@ -20,6 +20,7 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from . import build, device
 from .cupy_left_out import BY_FILE
@@ -126,30 +127,44 @@ def main() -> None:
     parser.add_argument("files", nargs="*", metavar="FILE")
     parser.add_argument("--all", action="store_true", help="all tests of a file, not a sample")
     arguments = parser.parse_args()
-    whole, by_file = Outcome(0, [], Counter()), {}
-    named, left_out = (arguments.files, {}) if arguments.files else files()
+    named, left_out = (arguments.files, None) if arguments.files else files()
+    sample = "all" if arguments.all else "about one of 15, always the same"
+    recorded = json.loads(RESULT.read_text()) if left_out is None and RESULT.exists() else {}
+    by_file = recorded.get("files", {}) if recorded.get("parameter sets") == sample else {}
+    failed = False
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as executor:
         outcomes = executor.map(lambda file: outcome_of(file, arguments.all), named)
         for file, outcome in zip(named, outcomes, strict=True):
             print(f"{file}: {outcome}", flush=True)
-            by_file[file] = {"passed": outcome.passed, "left_out": outcome.left_out.total()}
-            whole.passed += outcome.passed
-            whole.failed += outcome.failed
-            whole.left_out += outcome.left_out
+            by_file[file] = dict(vars(outcome), left_out=dict(outcome.left_out.most_common()))
+            failed = failed or bool(outcome.failed)
+    whole = total(by_file)
+    if left_out is None and not recorded:
+        print(f"all of these: {whole}")
+        sys.exit(failed)
     print(f"all: {whole}")
-    if not arguments.files:
-        document = {
-            "made by": f"python -m tests.gpu.cupy_suite{' --all' if arguments.all else ''}",
-            "CuPy": build.CUPY,
-            "parameter sets": "all" if arguments.all else "about one of 15, always the same",
-            "passed": whole.passed,
-            "failed": whole.failed,
-            "left out": dict(whole.left_out.most_common()),
-            "files left out": {reason: len(out) for reason, out in left_out.items()},
-            "files": by_file,
-        }
-        RESULT.write_text(json.dumps(document, indent=1) + "\n")
-    sys.exit(bool(whole.failed))
+    kept = {reason: len(out) for reason, out in left_out.items()} if left_out else None
+    document = {
+        "made by": "python -m tests.gpu.cupy_suite",
+        "CuPy": build.CUPY,
+        "parameter sets": sample,
+        **vars(whole),
+        "left_out": dict(whole.left_out.most_common()),
+        "files left out": kept or recorded["files left out"],
+        "files": by_file,
+    }
+    RESULT.write_text(json.dumps(document, indent=1) + "\n")
+    sys.exit(failed)
+
+
+def total(by_file: dict[str, Any]) -> Outcome:
+    """Return the sums of what the files gave."""
+    whole = Outcome(0, [], Counter())
+    for outcome in by_file.values():
+        whole.passed += outcome["passed"]
+        whole.failed += outcome["failed"]
+        whole.left_out.update(outcome["left_out"])
+    return whole
 
 
 if __name__ == "__main__":
