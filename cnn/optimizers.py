@@ -5,7 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
-from kernels.lowlevel import Array, Scalars, adam_scalars, adam_update, sgd_scalars, sgd_update
+from kernels.lowlevel import (
+    Array,
+    PendingSums,
+    Scalars,
+    adam_scalars,
+    adam_update,
+    sgd_scalars,
+    sgd_update,
+)
 
 from . import checks
 
@@ -70,12 +78,13 @@ class Optimizer(ABC):
         scalars: Scalars,
         unscale: Array | None = None,
         copy: Array | None = None,
+        pending: PendingSums | None = None,
     ) -> None:
         """Launch the update of `parameters`, with the scalars of one step or a table of them.
 
         Gradients are multiplied by `unscale`, an array (1,), if it is given; 0 skips the step. If a
         `copy` of the gradients' narrower dtype is given, the parameters are written there, too.
-        `begin` must have been called.
+        Gradients that are still `pending` sums are added up. `begin` must have been called.
         """
 
 
@@ -110,10 +119,11 @@ class SGD(Optimizer):
         scalars: Scalars,
         unscale: Array | None = None,
         copy: Array | None = None,
+        pending: PendingSums | None = None,
     ) -> None:
         """Launch the update, by the scalars of one step or a table of them."""
         velocity = self.state["velocity"] if self.momentum else None
-        sgd_update(scalars, parameters, gradients, velocity, unscale, copy)
+        sgd_update(scalars, parameters, gradients, velocity, unscale, copy, pending)
 
 
 @dataclass
@@ -151,10 +161,11 @@ class Adam(Optimizer):
         scalars: Scalars,
         unscale: Array | None = None,
         copy: Array | None = None,
+        pending: PendingSums | None = None,
     ) -> None:
         """Launch the update, by the scalars of one step or a table of them."""
         m, v = self.state["m"], self.state["v"]
-        adam_update(scalars, parameters, gradients, m, v, unscale, copy)
+        adam_update(scalars, parameters, gradients, m, v, unscale, copy, pending)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +13,7 @@ from kernels.lowlevel import (
     Array,
     Augmentation,
     Launch,
+    PendingSums,
     Progress,
     Proof,
     Recording,
@@ -29,7 +31,7 @@ from kernels.lowlevel import (
 from .fused import DenseLoss
 from .fusion import fuse
 from .layers import Layer
-from .recordable import arrays_of, recordable, restore, unchanged
+from .recordable import arrays_of, own, recordable, restore, unchanged
 from .training import Course, Training
 
 _MOST_STEPS = 1024  # per replay: a CUDA graph of so many has some ten thousand launches
@@ -243,18 +245,31 @@ class Plan:
         with precision(training.rounding), backward:
             scale_gradient(dy, training.loss_scale)
             dy = cast(dy, network.dtype)
+            pending = self._pending()
             for layer in reversed(self._layers[min(trained, default=len(self._layers)) :]):
-                dy = layer.backward(dy)
+                with pending.collecting() if pending and own(layer) else nullcontext():
+                    dy = layer.backward(dy)
                 # Drop what forward kept: the remaining layers reuse its memory.
                 restore(layer, before[id(layer)])
             weights, gradients = training.model.parameter_buffer, network.gradient_buffer
             unscale = update_loss_scale(gradients, training.loss_scale)
             copies = () if training.narrow is None else (network.parameter_buffer,)
-            training.optimizer.update(weights, gradients, self._rates, unscale, *copies)
+            more = {} if pending is None else {"pending": pending}
+            training.optimizer.update(weights, gradients, self._rates, unscale, *copies, **more)
             if training.ema is not None:
                 training.ema.move(weights, self._shares)
         for key, layer in layers.items():
             restore(layer, before[key])
+
+    def _pending(self) -> PendingSums | None:
+        """Return what takes up sums of gradients for the optimizer, if that can add them up.
+
+        It can where nothing looks at the gradients before it.
+        """
+        training, target = self._training, self._target
+        if target.in_lanes or training.loss_scale is not None or not own(training.optimizer):
+            return None
+        return PendingSums(target, training.network.gradient_buffer)
 
     def _every_layer(self) -> list[Layer]:
         return [*self._training.network.layers, *self._layers]

@@ -17,6 +17,11 @@ def recordable(part: Any) -> bool:
     return bool(type(part).__dict__.get("recordable", False))
 
 
+def own(part: Any) -> bool:
+    """Whether an object's class is one of this package, whose methods do nothing unforeseen."""
+    return type(part).__module__.startswith(f"{__package__}.")
+
+
 def arrays_of(parts: Sequence[Any], kind: type[Any]) -> list[Array]:
     """Return the arrays of class `kind` among the attributes of objects, and in dicts there.
 

@@ -6,6 +6,7 @@ types. `cnn` uses these and the public functions alone.
 
 from .common.cast import cast
 from .common.geometry import Padding, Pads, Pair, Window, pair, sides, window
+from .common.pending import PendingSums
 from .common.reduce import Moments, accumulator
 from .conv.conv2d import forward_with_moments as conv2d_with_moments
 from .conv.conv2d import gradients as conv2d_gradients
@@ -53,6 +54,7 @@ __all__ = [
     "Padding",
     "Pads",
     "Pair",
+    "PendingSums",
     "Pool",
     "Progress",
     "Proof",

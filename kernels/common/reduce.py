@@ -8,7 +8,6 @@ from ..runtime import Array, Source, Target
 from .channels import Channels
 
 _SOURCE = Source("common/reduce.cu")
-_COLUMN_SUM = Source("common/column_sum.cu")
 
 
 class Moments(NamedTuple):
@@ -43,13 +42,13 @@ def column_sum(target: Target, x: Array, y: Array) -> None:
     whole = count == 1 and wide == x.dtype  # then no second pass is needed
     partial = y if whole else target.empty((count, C), wide)
     channels = Channels(target, C, x.dtype, x, partial)
-    kernel = _COLUMN_SUM.kernel("column_sum", target, x.dtype, **channels.constants)
+    kernel = _SOURCE.kernel("column_sum", target, x.dtype, **channels.constants)
     grid = channels.chunk_grid(count)
     kernel(grid, target.threads, x, partial, rows, C, rows_per_chunk)
     if whole:
         return
     channels = Channels(target, C, wide, partial, y)
-    kernel = _COLUMN_SUM.kernel("sum_chunks", target, x.dtype, **channels.constants)
+    kernel = _SOURCE.kernel("sum_chunks", target, x.dtype, **channels.constants)
     kernel(channels.chunk_grid(1), target.threads, partial, y, count, C)
 
 

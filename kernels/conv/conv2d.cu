@@ -73,8 +73,8 @@ conv2d_input_gradient(const T *__restrict__ dy, const T *__restrict__ w, T *__re
         Parts{sums, arrived, (int64)rows * C, C, group * channels, parts, split});
 }
 
-// Partial sums (splits, KH*KW*C/groups + bias, F); if `bias` is 1, the last row has those of
-// biases. Split s has output pixels [s*share, (s+1)*share).
+// Partial sums of the gradients, as FilterGradient has them, those of biases if `bias` is 1; split
+// s takes output pixels [s*share, (s+1)*share).
 KERNEL __launch_bounds__(THREADS, BLOCKS)
 conv2d_filter_gradient(const T *__restrict__ dy, const T *__restrict__ x,
                        acc_t *__restrict__ partial, Window window, int rows, int C, int F,
@@ -84,7 +84,7 @@ conv2d_filter_gradient(const T *__restrict__ dy, const T *__restrict__ x,
     const int K = window.KH * window.KW * channels, M = K + bias;
     const Im2col<ByPixel> a{x + group * channels, window, C, channels, {window.OH, window.OW}};
     const Matrix b{dy + group * filters, F};
-    const Plain<acc_t> epilogue{partial + (int64)split * M * F + group * filters, F};
+    const FilterGradient epilogue(partial + (int64)split * M * F, K, F, group * filters);
     const Share part(rows, share, split);
     gemm<Rows::ALONG_K, Rows::ALONG_K>(with_ones(a, K), b, M, filters, part.begin, part.end,
                                        epilogue);

@@ -218,7 +218,7 @@ def _filter_gradient(
     launch = gemm.product(SOURCE, "conv2d_filter_gradient", target, x.dtype, work, vectors=vectors)
     partial = target.empty((work.splits, M, s.F), accumulator(x.dtype))
     launch(dy, x, partial, g, rows, s.C, s.F, groups, bias, work.splits, work.share)
-    sum_gradients(target, partial, dw, db, s.F)
+    sum_gradients(target, partial, dw, db, s.F if target.in_lanes else 1)
 
 
 def _input_gradient(

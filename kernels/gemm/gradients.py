@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..common.geometry import Pooling
+from ..common.pending import take_up
 from ..runtime import Array, Source, Target
 from ..runtime.types import Shape
 
@@ -55,8 +56,11 @@ def sum_gradients(
 ) -> None:
     """Write the sums of partial over its first axis to dw (columns, rows), flat, and db.
 
-    Each part holds dw transposed, (rows, columns), then db.
+    Each part holds dw transposed, (rows, columns), then db. Where `PendingSums` are collected, they
+    may be added up later.
     """
+    if columns == 1 and take_up(partial, [dw] if db is None else [dw, db]):
+        return
     biases = 0 if db is None else db.size
     kernel = _SOURCE.kernel("sum_gradients", target, dw.dtype)
     arguments = (partial, dw, db, dw.size // columns, columns, biases, len(partial))

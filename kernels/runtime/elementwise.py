@@ -12,6 +12,9 @@ from .source import Source
 from .target import Target
 from .types import Array
 
+#: How many arrays of partial sums a launch takes; see ``common/pending.cuh``.
+SEGMENTS = 8
+
 
 class Table(NamedTuple):
     """The scalars of the next steps of a training, on the device; a launch reads its step's row.
@@ -47,6 +50,9 @@ class Elementwise:
         Whether a call may pass a `Table` in place of the scalars.
     new : bool
         Whether the one output is only written; `operation` is then an expression.
+    summed : str
+        Name of an input that may be partial sums where a call passes a `Table`: see
+        ``common/pending.cuh``. The arguments for that come before all others.
     **types
         Element types in the declarations besides T, by name.
     """
@@ -60,6 +66,7 @@ class Elementwise:
         scalars: str = "",
         table: bool = False,
         new: bool = False,
+        summed: str = "",
         **types: Any,
     ) -> None:
         self.name = name
@@ -67,9 +74,12 @@ class Elementwise:
         self._declared = (inputs, scalars, outputs, statement)
         lines = ['#include "dialect/dialect.cuh"', "using A = acc_t;"]
         lines += [f"using {t} = TYPE_{t};" for t in types]
+        if summed:
+            lines.insert(1, '#include "common/pending.cuh"')
         lines += _loop(name, inputs, outputs, scalars, operation, new=new)
         if table:
-            lines += _loop(_of_table(name), inputs, outputs, scalars, operation, table=True)
+            declared = (_of_table(name), inputs, outputs, scalars, operation)
+            lines += _loop(*declared, table=True, summed=summed)
         self._source = Source(f"elementwise/{name}", "\n".join(lines), **types)
         self._cuda: dict[str, Any] = {}
 
@@ -120,12 +130,16 @@ def _loop(
     *,
     table: bool = False,
     new: bool = False,
+    summed: str = "",
 ) -> list[str]:
     """Return the CUDA C++ lines of a grid-stride loop around the expression."""
     numbers = _names(scalars)
     arrays = [(kind, name) for kind, name in _names(inputs) if kind != "raw A"]
-    parameters = ["int64 count"]
-    parameters += [f"const {t} *__restrict__ {n}_" for t, n in arrays]
+    parameters, parts = ["int64 count"], [f"parts{i}" for i in range(SEGMENTS)]
+    if summed:
+        parameters.append("const int *__restrict__ segments")
+        parameters += [f"const acc_t *__restrict__ {part}" for part in parts]
+    parameters += [f"{'const ' * (n != summed)}{t} *__restrict__ {n}_" for t, n in arrays]
     parameters += [f"const acc_t *__restrict__ {n}" for t, n in _names(inputs) if t == "raw A"]
     if table:
         parameters += ["const acc_t *__restrict__ rows", "const int64 *__restrict__ step"]
@@ -134,7 +148,8 @@ def _loop(
     parameters += [f"{t} *__restrict__ {n}_" for t, n in _names(outputs)]
     of_row = f"rows[step[0] * {len(numbers)} + "
     values = [f"const {t} {n} = {t}({of_row}{i}]);" for i, (t, n) in enumerate(numbers) if table]
-    elements = [f"const {t} {n} = {n}_[i];" for t, n in arrays]
+    sources = {n: f"summed({n}_, i, segments, {{{', '.join(parts)}}})" for n in [summed]}
+    elements = [f"const {t} {n} = {sources.get(n, f'{n}_[i]')};" for t, n in arrays]
     if new:
         kind, result = _names(outputs)[0]
         narrower = (

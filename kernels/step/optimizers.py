@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from ..common.pending import NOTHING, PendingSums
 from ..runtime import Array, as_array, checks
 from ..runtime.elementwise import Elementwise, Table
 
@@ -32,6 +33,7 @@ def _step(
                 _unscaled(body) if scaled else body,
                 scalars,
                 table=True,
+                summed="grad",
                 **types,
             )
             kernels[scaled, narrow] = made
@@ -134,17 +136,19 @@ def sgd_update(
     velocity: Array | None,
     unscale: Array | None = None,
     copy: Array | None = None,
+    pending: PendingSums | None = None,
 ) -> None:
     """Take one step with the numbers of `sgd_scalars`; velocity is needed with momentum.
 
     If `unscale` (1,) is given, grad is multiplied by it; 0 skips the step. Its value is read on the
     device, not on the host. If `copy`, of grad's dtype, is given, the new param is written there,
-    too.
+    too. Where grad is still `pending` sums, they are added up and written there; that needs a
+    `Table` of scalars.
     """
     state = {} if velocity is None else {"velocity": velocity}
     param, grad, *moving = _updated(param, grad, copy, **state)
     kernels = _SGD_MOMENTUM if moving else _SGD
-    _launch(kernels, grad, unscale, copy, *_as_arguments(scalars), *moving, param)
+    _launch(kernels, scalars, grad, unscale, copy, pending, *moving, param)
 
 
 def adam_step(
@@ -222,10 +226,11 @@ def adam_update(
     v: Array,
     unscale: Array | None = None,
     copy: Array | None = None,
+    pending: PendingSums | None = None,
 ) -> None:
     """Take one step with the numbers of `adam_scalars`; see `sgd_update` for the others."""
     param, grad, m, v = _updated(param, grad, copy, m=m, v=v)
-    _launch(_ADAM, grad, unscale, copy, *_as_arguments(scalars), m, v, param)
+    _launch(_ADAM, scalars, grad, unscale, copy, pending, m, v, param)
 
 
 def average_update(scalars: Scalars, average: Array, value: Array) -> None:
@@ -237,19 +242,24 @@ def average_update(scalars: Scalars, average: Array, value: Array) -> None:
 
 def _launch(
     kernels: dict[tuple[bool, bool], Elementwise],
+    scalars: Scalars,
     grad: Array,
     unscale: Array | None,
     copy: Array | None,
-    *arguments: Any,
+    pending: PendingSums | None,
+    *arguments: Array,
 ) -> None:
     param = arguments[-1]
     target, _ = as_array("param", param)
     kernel = kernels[unscale is not None, copy is not None]
-    factor = () if unscale is None else (unscale,)
+    inputs = (grad,) if unscale is None else (grad, unscale)
+    if isinstance(scalars, Table):
+        inputs = (*(NOTHING if pending is None else pending.arguments()), *inputs)
+    inputs += _as_arguments(scalars)
     if copy is None:
-        kernel(target, param.dtype, grad, *factor, *arguments)
+        kernel(target, param.dtype, *inputs, *arguments)
     else:
-        kernel(target, param.dtype, grad, *factor, *arguments, copy, G=copy.dtype)
+        kernel(target, param.dtype, *inputs, *arguments, copy, G=copy.dtype)
 
 
 def _as_arguments(scalars: Scalars) -> tuple[Any, ...]:

@@ -22,7 +22,7 @@ from tests.gpu import device, loaded
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 
 #: Files that only `cpu` uses, where a block has one thread and needs no barrier.
-ON_CPU = {"conv/conv2d_pool.cu", "common/column_sum.cu"}
+ON_CPU = {"conv/conv2d_pool.cu", "common/reduce.cu"}
 
 _BARRIER = re.compile(r"__syncthreads\(\);")
 _DEFINITION = re.compile(r"(#define|void) __syncthreads\(\)")

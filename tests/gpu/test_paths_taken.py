@@ -20,7 +20,7 @@ from . import loaded
 SHIPPED = {
     entry
     for source in Source.all
-    if source.name not in ("conv/conv2d_pool.cu", "common/column_sum.cu", "common/reduce.cu")
+    if source.name not in ("conv/conv2d_pool.cu", "common/reduce.cu")
     for entry in source.entries
 }
 

@@ -61,7 +61,7 @@ OF_CHANNELS = (
     "pooling/pool.cu",
 )
 # Kernels that only `cpu` uses, though they run on a GPU, too: compiled for one architecture.
-CPU_ALONE = ("conv/winograd.cu", "conv/conv2d_pool.cu", "common/column_sum.cu")
+CPU_ALONE = ("conv/winograd.cu", "conv/conv2d_pool.cu", "common/reduce.cu")
 # Variants that the recipes do not use: windows of more than 256 taps, images that are not bytes.
 UNCOMMON_TYPES = {
     "images/augment.cu": {"pixel_t": "float32"},

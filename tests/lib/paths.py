@@ -13,6 +13,7 @@ import numpy as np
 import kernels
 from kernels.common.cast import cast
 from kernels.common.geometry import Pooling, window
+from kernels.common.pending import PendingSums
 from kernels.conv import conv2d, conv2d_pool, winograd
 from kernels.conv.conv2d import forward_with_moments
 from kernels.conv.im2col import with_padding
@@ -193,7 +194,15 @@ def elementwise(target):
     step, state = make.integers(0), loss_scale.new_state(target, FLOAT)
     tables = {columns: Table(make.full((1, columns), 0.5), step) for columns in (1, 2, 4, 9)}
     rows = [table.rows for table in tables.values()]
-    with Recording(Arena(target), [flat, grad, m, v, average, state, images, *rows], step):
+    partial = make.normal(9, 11, 100)
+    inputs = [flat, grad, m, v, average, state, images, partial, *rows]
+
+    def sums(scalars, gradients):
+        pending = PendingSums(target, gradients)
+        assert pending.takes(partial, [gradients[100:200]])
+        return {"pending": pending} if isinstance(scalars, Table) else {}
+
+    with Recording(Arena(target), inputs, step):
         kernels.relu_backward(grad, kernels.relu(flat))
         kernels.normalize(images, mean=9, std=5)
         for update, columns, arrays in (
@@ -202,13 +211,15 @@ def elementwise(target):
             (adam_update, 9, (m, v)),
         ):
             for scalars in (tables[columns], (1,) * columns):
-                update(scalars, flat, grad, *arrays)
+                options = sums(scalars, grad)
+                update(scalars, flat, grad, *arrays, **options)
                 unscale = loss_scale.update(grad, state, interval=1)
-                update(scalars, flat, grad, *arrays, unscale)
+                update(scalars, flat, grad, *arrays, unscale, **options)
                 if "float16" in target.dtypes:
                     narrow, copy = (cast(array, "float16") for array in (grad, flat))
-                    update(scalars, flat, narrow, *arrays, copy=copy)
-                    update(scalars, flat, narrow, *arrays, unscale, copy)
+                    options = sums(scalars, narrow)
+                    update(scalars, flat, narrow, *arrays, copy=copy, **options)
+                    update(scalars, flat, narrow, *arrays, unscale, copy, **options)
         for scalars in (tables[1], (1,)):
             average_update(scalars, average, flat)
         loss_scale.scale_gradient(grad, state)
