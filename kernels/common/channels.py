@@ -16,6 +16,8 @@ _EVERYWHERE = 256  # blocks that occupy every multiprocessor
 _ROWS = 4  # rows per thread, if enough blocks are left: values per channel are loaded once
 _ELEMENTS = 16  # least elements per thread in a chunk: so many loads can be in flight
 _CHUNKS = 4 * 132  # most chunks, since one block merges them
+# Of a chunk on `cpu`: with many channels it has fewer rows, so that all cores have chunks.
+_CPU_ROWS, _CPU_ELEMENTS = (16, 1024), 2**18
 
 
 class Channels:
@@ -73,8 +75,9 @@ class Channels:
 
         They depend on shapes and alignment alone, not on the device, and so do results.
         """
-        per_chunk = 1024
-        if not self._target.in_lanes:
+        if self._target.in_lanes:
+            per_chunk = max(_CPU_ROWS[0], min(_CPU_ELEMENTS // max(1, self._C), _CPU_ROWS[1]))
+        else:
             at_once = self._target.threads // self._columns(_LINE_BYTES)[0]
             least = at_once * max(1, max(_ROWS, _ELEMENTS // self._vector) // pixels)
             per_chunk = least * max(1, -(-rows // (least * _CHUNKS)))
