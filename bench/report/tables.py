@@ -23,7 +23,7 @@ UNITS = {"arithmetic": "GFLOP/s", "memory": "GB/s"}
 COUNTED = {
     "launches": (1, ",.0f"),
     "bytes": (1e6, ",.2f"),
-    "instructions": (1e3, ",.1f"),
+    "instructions": (1e3, ",.0f"),
     "bound": (1e-6, ",.1f"),
 }
 NOTHING = "Nothing is on record: `make bench && make report`.\n\n"

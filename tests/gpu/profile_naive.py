@@ -3,15 +3,15 @@
     make profile-naive
     make profile-naive ARGS="--only conv2d"
 
-Nothing is timed. Naive CuPy is array functions: `naive.py` of bench/peers, and what does not call
-BLAS of `numpy_calls.py` there. It is counted again only if these files or CuPy have changed, since
-that takes minutes. $EMULATED_GPU names the GPU.
+Nothing is timed. Naive CuPy is array functions: `naive.py` of bench/peers and, where that has none,
+the benchmark's peer "CuPy", if it calls no BLAS. To count it takes minutes, so it is counted again
+only if it does something else on one image than it did; delete the file to count all of it again.
+$EMULATED_GPU names the GPU.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import sys
@@ -26,10 +26,10 @@ import numpy as np
 from . import device
 from .bound import bound_of_all, instructions
 from .gpus import GPUS, Gpu
-from .profile import REPOSITORY, RESULTS, counted_step
+from .profile import RESULTS, counted_step
 
-#: The largest batch and the largest flat array.
-MOST = {"N": 128, "count": 2**20}
+#: The largest batch and the largest flat array, and the smallest.
+MOST, LEAST = {"N": 128, "count": 2**20}, {"N": 1, "count": 1000}
 
 #: Rows of the benchmark, at shapes of its networks.
 ROWS = (
@@ -58,12 +58,12 @@ Counts = dict[str, float]
 
 
 class Pair(NamedTuple):
-    """A row: its name and sizes, and what counts each of the two."""
+    """A row: its name and sizes, and what counts each of the two on given sizes."""
 
     name: str
     sizes: dict[str, int]
-    ours: Callable[[], Counts]
-    naive: Callable[[], Counts]
+    ours: Callable[[dict[str, int]], Counts]
+    naive: Callable[[dict[str, int]], Counts]
 
 
 def main() -> None:
@@ -85,13 +85,13 @@ def compare(found: Iterator[Pair], path: Path, gpu: str) -> None:
     """Count pairs; the file is written anew after every one."""
     recorded = json.loads(path.read_text())["rows"] if path.exists() else []
     rows = {row["row"]: row for row in recorded}
-    sources = made_of()
     for pair in found:
-        same = {"row": pair.name, "sizes": pair.sizes, "naive sources": sources}
+        same = {"row": pair.name, "sizes": pair.sizes}
+        same["naive on least"] = pair.naive(limited(pair.sizes, LEAST))
         before = rows.get(pair.name, {})
         stays = same.items() <= before.items()
-        naive = before["naive"] if stays else pair.naive()
-        rows[pair.name] = {**same, "ours": pair.ours(), "naive": naive}
+        naive = before["naive"] if stays else pair.naive(pair.sizes)
+        rows[pair.name] = {**same, "ours": pair.ours(pair.sizes), "naive": naive}
         print(line(rows[pair.name]), flush=True)
         body = ",\n".join(map(json.dumps, rows.values()))
         path.write_text(
@@ -99,13 +99,9 @@ def compare(found: Iterator[Pair], path: Path, gpu: str) -> None:
         )
 
 
-def made_of() -> str:
-    """Return a digest of all that the counts of naive CuPy depend on."""
-    peers = REPOSITORY / "bench" / "peers"
-    texts = [(peers / name).read_bytes() for name in ("naive.py", "numpy_calls.py")]
-    import cupy
-
-    return hashlib.sha256(b"".join([*texts, cupy.__version__.encode()])).hexdigest()[:12]
+def limited(sizes: dict[str, int], most: dict[str, int]) -> dict[str, int]:
+    """Return sizes none of which is larger than that of `most`."""
+    return {key: min(value, most.get(key, value)) for key, value in sizes.items()}
 
 
 def pairs(gpu: Gpu, only: str = "", most: dict[str, int] = MOST) -> Iterator[Pair]:
@@ -115,27 +111,27 @@ def pairs(gpu: Gpu, only: str = "", most: dict[str, int] = MOST) -> Iterator[Pai
 
     step = "training step: speedrun"
     if only in step:
-        batch = most["N"]
         yield Pair(
             step,
-            {"N": batch},
-            lambda: totals(counted_step("speedrun", batch), gpu),
-            lambda: totals(counted_naive_step("speedrun", batch), gpu),
+            {"N": most["N"]},
+            lambda sizes: totals(counted_step("speedrun", sizes["N"]), gpu),
+            lambda sizes: totals(counted_naive_step("speedrun", sizes["N"]), gpu),
         )
     contenders.torch_calls = None  # no other peers
     arrays = contenders.Arrays(choose_target("cuda")[0])
     table = {row.name: row for row in rows.rows()}
-    for name in (name for name in ROWS if only in name):
-        sizes = {key: min(value, most.get(key, value)) for key, value in table[name].sizes.items()}
-        work = table[name].prepare(arrays, **sizes)
-        ours = work.contenders[contenders.OURS]
-        naive = work.contenders.get("naive CuPy") or work.contenders["CuPy"]
-        yield Pair(
-            name,
-            sizes,
-            partial(counted_second, name, work, ours, gpu),
-            partial(counted_first, name, work, naive, gpu),
-        )
+
+    def ours(row: Any, sizes: dict[str, int]) -> Counts:
+        work = row.prepare(arrays, **sizes)
+        return counted_second(row.name, work, work.contenders[contenders.OURS], gpu)
+
+    def naive(row: Any, sizes: dict[str, int]) -> Counts:
+        work = row.prepare(arrays, **sizes)
+        peer = work.contenders.get("naive CuPy") or work.contenders["CuPy"]
+        return counted_first(row.name, work, peer, gpu)
+
+    for row in (table[name] for name in ROWS if only in name):
+        yield Pair(row.name, limited(row.sizes, most), partial(ours, row), partial(naive, row))
 
 
 def counted_first(name: str, work: Any, contender: Any, gpu: Gpu) -> Counts:

@@ -38,22 +38,22 @@ def test_every_row_is_one_of_the_benchmark():
 
 
 def test_what_is_counted():
-    (relu,) = pairs("relu gradient")
-    assert relu.sizes == {"count": 1000}
-    ours, theirs = relu.ours(), relu.naive()
-    assert (ours["launches"], ours["bytes"]) == (1, 12_000)
-    # dy * (y > 0) writes and reads a mask of bytes, too, in sectors of 32.
-    assert (theirs["launches"], theirs["bytes"]) == (2, 12_000 + 2 * 1024)
+    (normalize,) = pairs("normalize")
+    ours, theirs = normalize.ours(normalize.sizes), normalize.naive(normalize.sizes)
+    pixels = 2 * 28 * 28  # bytes that become floats
+    assert (ours["launches"], ours["bytes"]) == (1, pixels + 4 * pixels)
+    # (images.astype(float32) - mean) / std: every operation reads and writes an array.
+    assert (theirs["launches"], theirs["bytes"]) == (3, pixels + 5 * 4 * pixels)
     assert 0 < ours["instructions"] < theirs["instructions"]
-    assert (ours["bound"], theirs["bound"]) == (LAUNCH, 2 * LAUNCH)
+    assert (ours["bound"], theirs["bound"]) == (LAUNCH, 3 * LAUNCH)
 
 
 def test_what_is_taken_off_is_not_counted():
     (weights,) = pairs("conv2d weight gradient: speedrun 2")
     (input_,) = pairs("conv2d input gradient: speedrun 2")
-    counts = input_.ours()
+    counts = input_.ours(input_.sizes)
     assert 1 <= counts["launches"] <= 2 and all(counts.values())
-    assert weights.ours()["launches"] >= 2
+    assert weights.ours(weights.sizes)["launches"] >= 2
 
 
 @pytest.mark.parametrize("who", ["ours", "naive"])
@@ -65,31 +65,32 @@ def test_a_wrong_result_is_refused(monkeypatch, who):
     monkeypatch.setattr(changed, name, lambda x, w, b: right(x, w, b) * 1.01)
     (dense,) = pairs("dense forward")
     with pytest.raises(WrongResult, match="^dense forward: speedrun 1: result 0 is"):
-        getattr(dense, who)()
+        getattr(dense, who)(dense.sizes)
 
 
-def test_naive_is_counted_again_only_if_it_or_the_sizes_changed(tmp_path, monkeypatch):
+def test_naive_is_counted_again_only_if_it_or_the_sizes_changed(tmp_path):
     path = tmp_path / "naive-h100.json"
     path.write_text('{"rows": [{"row": "another"}]}')
     counted = []
 
-    def compare(sizes, ours, theirs):
-        def count_naive():
-            counted.append(theirs)
-            return {"launches": theirs}
+    def compare(size, ours, launches):
+        """Return what the file has of ours and of naive CuPy, that launches so often an image."""
 
-        pair = profile_naive.Pair("row", sizes, lambda: {"launches": ours}, count_naive)
+        def naive(sizes):
+            counted.append(sizes["N"])
+            return {"launches": launches * sizes["N"]}
+
+        pair = profile_naive.Pair("row", {"N": size}, lambda sizes: {"launches": ours}, naive)
         profile_naive.compare(iter([pair]), path, "a GPU")
         another, row = json.loads(path.read_text())["rows"]
         assert another == {"row": "another"}
         return row["ours"]["launches"], row["naive"]["launches"]
 
-    assert compare({"N": 1}, 1, 5) == (1, 5)
-    assert compare({"N": 1}, 2, 6) == (2, 5)
-    assert compare({"N": 3}, 2, 7) == (2, 7)
-    monkeypatch.setattr(profile_naive, "made_of", lambda: "others")
-    assert compare({"N": 3}, 2, 8) == (2, 8)
-    assert counted == [5, 7, 8]
+    assert compare(8, ours=1, launches=2) == (1, 16)
+    assert compare(8, ours=3, launches=2) == (3, 16)
+    assert compare(4, ours=3, launches=2) == (3, 8)
+    assert compare(4, ours=3, launches=5) == (3, 20)
+    assert counted == [1, 8, 1, 1, 4, 1, 4]
 
 
 @pytest.mark.parametrize(
@@ -126,5 +127,5 @@ def test_a_naive_step_on_a_gpu_is_that_of_numpy(emulated_gpu, monkeypatch, tmp_p
 
 def test_steps_are_counted():
     (step,) = pairs("training step")
-    ours, theirs = step.ours(), step.naive()
+    ours, theirs = step.ours(step.sizes), step.naive(step.sizes)
     assert all(0 < ours[key] < theirs[key] for key in ours)
