@@ -15,7 +15,7 @@ from ..gemm import gemm
 from ..gemm.gradients import Rectified
 from ..runtime import Array, Source, Target, checks
 from ..runtime.types import Shape
-from . import winograd
+from . import one_channel, winograd
 from .conv2d import SOURCE, gradients
 from .im2col import padded
 
@@ -83,6 +83,9 @@ def forward(x: Array, w: Array, b: Array | None, window: Window, pool: Pool) -> 
         winograd.pool_forward(x, w, b, y, argmax, window, target=target)
         return y, argmax
     rows = checks.count("x: pixels", N * pool.PH * pool.PW * pool.KH * pool.KW)
+    if one_channel.suits(target, x, F, window):
+        one_channel.pool_forward(target, x, w, b, y, argmax, window, (pool.KH, pool.KW))
+        return y, argmax
     x, window = padded(target, x, window)
     work = gemm.divide(target, x.dtype, rows, F, w[0].size)
     vectors = gemm.in_vectors(target, x, C), gemm.in_vectors(target, w, C)

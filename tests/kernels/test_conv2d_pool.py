@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 import kernels
 from kernels import runtime
 from kernels.common.geometry import window
-from kernels.conv import conv2d_pool
+from kernels.conv import conv2d_pool, one_channel
+from kernels.gemm import gemm
 from tests.lib import comparison, reference, support
 from tests.lib.support import RTOL, host, normal, numbers
 
@@ -125,6 +126,25 @@ def test_equals_the_oracle(target, dtype, drawn, pool, more, N, C, F, bias):
 )
 def test_shapes(target, dtype, x_shape, w_shape, pool, options):
     Fused(target, *arrays(dtype, x_shape, w_shape), pool=pool, **options).check()
+
+
+@pytest.mark.parametrize(
+    ("C", "kernel", "stride", "dtype", "expected"),
+    [
+        (1, 5, 1, "float32", True),
+        (1, 3, 1, "float64", True),
+        (2, 5, 1, "float32", False),
+        (1, (13, 2), 1, "float32", False),  # 26 taps
+        (1, 3, 2, "float32", False),
+        (1, 3, 1, "float16", False),  # a product takes tensor cores
+    ],
+)
+def test_one_channel_is_no_product_on_a_gpu(cuda, C, kernel, stride, dtype, expected):
+    g, _ = window((28, 28), kernel, stride=stride, padding=0, dilation=1)
+    x = cuda.empty((2, 28, 28, C), np.dtype(dtype))
+    assert one_channel.suits(cuda, x, 24, g) == expected
+    with gemm.precision("fp16"):
+        assert not one_channel.suits(cuda, x, 24, g)
 
 
 # Channels below, at and above whole registers; filters that have divisors, and others.

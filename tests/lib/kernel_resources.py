@@ -128,7 +128,12 @@ def matrix() -> list[Build]:
         for dtype, machines in MACHINES.items()
         for arch in machines
     ]
-    return common + vectors + uncommon + _products()
+    most_taps = [
+        Build("conv/one_channel.cu", dtype, arch, (("TAPS_H", 5), ("TAPS_W", 5)))
+        for dtype in ("float32", "float64")
+        for arch in MACHINES[dtype]
+    ]
+    return common + vectors + most_taps + uncommon + _products()
 
 
 def _products() -> list[Build]:

@@ -70,6 +70,15 @@ def small_pools(target):
     conv2d_pool_and_gradients(odd, make.full((4, 3, 3, 5), 1), None, dy)
 
 
+def grey_pools(target):
+    """Of one channel: a thread's filters all, and some of them; with and without a bias."""
+    make = Arrays(target)
+    x = make.normal(0, 2, 6, 6, 1)
+    g = window((6, 6), 3, stride=1, padding=1, dilation=1)[0]
+    for F, bias in ((8, None), (9, make.full((9,), 1))):
+        conv2d_pool.forward(x, make.normal(1, F, 3, 3, 1), bias, g, conv2d_pool.Pool(3, 3, 2, 2))
+
+
 def divided_products(target):
     """Few outputs and a long k, which blocks share: of channels in fours, and of others."""
     make = Arrays(target)
@@ -310,7 +319,7 @@ def _in_precision(name: str) -> Callable[[Any], None]:
 
 
 OTHERS = (
-    *(small_pools, padded_images, winograd_tiles, kept_filters, norms, fused_norms),
+    *(small_pools, grey_pools, padded_images, winograd_tiles, kept_filters, norms, fused_norms),
     *(losses, pools, elementwise, overflows, batches),
 )
 CALLS = {name: _of_function(call) for name, call in (FUNCTIONS | PLANNED).items()}
