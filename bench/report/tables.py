@@ -19,12 +19,12 @@ BENCH = Path(__file__).resolve().parents[1]
 RESULTS = BENCH / "results"
 DEVICES = ("cpu", "cuda")
 UNITS = {"arithmetic": "GFLOP/s", "memory": "GB/s"}
-#: What is counted of a row beside naive CuPy: the unit it is shown in, and the format.
+#: What is counted of a row beside CuPy: how it is called, the unit it is shown in, and the format.
 COUNTED = {
-    "launches": (1, ",.0f"),
-    "bytes": (1e6, ",.2f"),
-    "instructions": (1e3, ",.0f"),
-    "bound": (1e-6, ",.1f"),
+    "launches": ("launches", 1, ",.0f"),
+    "bytes": ("MB", 1e6, ",.2f"),
+    "instructions": ("instructions, thousands", 1e3, ",.0f"),
+    "bound": ("bound, µs", 1e-6, ",.1f"),
 }
 NOTHING = "Nothing is on record: `make bench && make report`.\n\n"
 
@@ -295,24 +295,31 @@ def start(results: Path) -> str:
 
 
 def naive(results: Path) -> str:
-    """Return the table of tests/gpu/profile_naive.py: counts of naive CuPy beside ours."""
+    """Return the tables of tests/gpu/profile_naive.py: counts of CuPy beside ours."""
     path = results / "naive-h100.json"
     if not path.exists():
         return "Nothing is on record: `make profile-naive && make report`.\n\n"
     document = json.loads(path.read_text())
-    rows = [
+    made = counted_table(document, "naive CuPy", "naive CuPy / ours")
+    made += counted_table(document, "CuPy with cuBLAS", "CuPy with cuBLAS, at least / ours")
+    return made + (
+        f"Counted on an emulated {document['gpu']} by `make profile-naive`. Nothing was timed.\n\n"
+    )
+
+
+def counted_table(document: Document, peer: str, title: str) -> str:
+    """Return a table of what was counted of a peer and of ours, where there is that peer."""
+    rows = [row for row in document["rows"] if peer in row["peers"]]
+    keys = list(rows[0]["peers"][peer])
+    cells = [
         [
             f"`{row['row'].partition(':')[0]}`",
             "x".join(map(str, row["sizes"].values())),
-            *(fewer(row["naive"][key], row["ours"][key], *form) for key, form in COUNTED.items()),
+            *(fewer(row["peers"][peer][key], row["ours"][key], *COUNTED[key][1:]) for key in keys),
         ]
-        for row in document["rows"]
+        for row in rows
     ]
-    head = ["naive CuPy beside ours", "sizes", "launches", "MB", "instructions, thousands"]
-    about = (
-        f"Counted on an emulated {document['gpu']} by `make profile-naive`. Nothing was timed.\n\n"
-    )
-    return table([*head, "bound, µs"], rows) + about
+    return table([title, "sizes", *(COUNTED[key][0] for key in keys)], cells)
 
 
 def fewer(theirs: float, ours: float, unit: float, form: str) -> str:

@@ -179,11 +179,13 @@ def test_naive_cupy_has_a_table(tmp_path):
     ours = {"launches": 1, "bytes": 120_000, "instructions": 5000, "bound": 5e-7}
     theirs = {"launches": 3, "bytes": 5_870_000, "instructions": 6_264_000, "bound": 1.5e-6}
     row = {"row": "conv2d forward: speedrun 1", "sizes": {"N": 2, "K": 5}}
-    document = {"gpu": "a GPU", "rows": [{**row, "ours": ours, "naive": theirs}]}
+    peers = {"naive CuPy": theirs, "CuPy with cuBLAS": {"launches": 5, "bytes": 90_000}}
+    document = {"gpu": "a GPU", "rows": [{**row, "ours": ours, "peers": peers}]}
     (tmp_path / "naive-h100.json").write_text(json.dumps(document))
     made = report.filled((REPOSITORY / "README.md").read_text(), tmp_path)
     cells = ["3 / 1 = **3.0x**", "5.87 / 0.12 = **49x**", "6,264 / 5 = **1,253x**"]
     assert f"| `conv2d forward` | 2x5 | {' | '.join(cells)} | 1.5 / 0.5 = **3.0x** |" in made
+    assert "| `conv2d forward` | 2x5 | 5 / 1 = **5.0x** | 0.09 / 0.12 = **0.8x** |" in made
     assert "Counted on an emulated a GPU by `make profile-naive`" in made
 
 

@@ -1,12 +1,12 @@
-"""Count our kernels and naive CuPy side by side on the emulated GPU, to bench/results/naive-*.json.
+"""Count our kernels and CuPy side by side on the emulated GPU, to bench/results/naive-*.json.
 
     make profile-naive
     make profile-naive ARGS="--only conv2d"
 
 Nothing is timed. Naive CuPy is array functions: `naive.py` of bench/peers and, where that has none,
-the benchmark's peer "CuPy", if it calls no BLAS. To count it takes minutes, so it is counted again
-only if it does something else on one image than it did; delete the file to count all of it again.
-$EMULATED_GPU names the GPU.
+the benchmark's peer "CuPy". If that calls cuBLAS, what it does at least is another peer. To count
+CuPy takes minutes, so it is counted again only if it does something else on one image than it did;
+delete the file to count all of it again. $EMULATED_GPU names the GPU.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import numpy as np
 
 from . import device
 from .bound import bound_of_all, instructions
+from .cublas import counting_products
 from .gpus import GPUS, Gpu
 from .profile import RESULTS, counted_step
 
@@ -54,16 +55,19 @@ ROWS = (
     "affine_warp: 1024 digits",
 )
 
+NAIVE, BLAS = "naive CuPy", "CuPy with cuBLAS"
+
+Sizes = dict[str, int]
 Counts = dict[str, float]
 
 
 class Pair(NamedTuple):
-    """A row: its name and sizes, and what counts each of the two on given sizes."""
+    """A row: its name and sizes, and what counts ours and the peers on given sizes."""
 
     name: str
-    sizes: dict[str, int]
-    ours: Callable[[dict[str, int]], Counts]
-    naive: Callable[[dict[str, int]], Counts]
+    sizes: Sizes
+    ours: Callable[[Sizes], Counts]
+    peers: Callable[[Sizes], dict[str, Counts]]
 
 
 def main() -> None:
@@ -87,11 +91,11 @@ def compare(found: Iterator[Pair], path: Path, gpu: str) -> None:
     rows = {row["row"]: row for row in recorded}
     for pair in found:
         same = {"row": pair.name, "sizes": pair.sizes}
-        same["naive on least"] = pair.naive(limited(pair.sizes, LEAST))
+        same["peers on least"] = pair.peers(limited(pair.sizes, LEAST))
         before = rows.get(pair.name, {})
         stays = same.items() <= before.items()
-        naive = before["naive"] if stays else pair.naive(pair.sizes)
-        rows[pair.name] = {**same, "ours": pair.ours(pair.sizes), "naive": naive}
+        peers = before["peers"] if stays else pair.peers(pair.sizes)
+        rows[pair.name] = {**same, "ours": pair.ours(pair.sizes), "peers": peers}
         print(line(rows[pair.name]), flush=True)
         body = ",\n".join(map(json.dumps, rows.values()))
         path.write_text(
@@ -99,12 +103,12 @@ def compare(found: Iterator[Pair], path: Path, gpu: str) -> None:
         )
 
 
-def limited(sizes: dict[str, int], most: dict[str, int]) -> dict[str, int]:
+def limited(sizes: Sizes, most: Sizes) -> Sizes:
     """Return sizes none of which is larger than that of `most`."""
     return {key: min(value, most.get(key, value)) for key, value in sizes.items()}
 
 
-def pairs(gpu: Gpu, only: str = "", most: dict[str, int] = MOST) -> Iterator[Pair]:
+def pairs(gpu: Gpu, only: str = "", most: Sizes = MOST) -> Iterator[Pair]:
     """Yield the rows whose name has `only` in it, on sizes up to `most`."""
     from bench.kernels import contenders, rows
     from kernels.runtime import choose_target
@@ -115,23 +119,31 @@ def pairs(gpu: Gpu, only: str = "", most: dict[str, int] = MOST) -> Iterator[Pai
             step,
             {"N": most["N"]},
             lambda sizes: totals(counted_step("speedrun", sizes["N"]), gpu),
-            lambda sizes: totals(counted_naive_step("speedrun", sizes["N"]), gpu),
+            lambda sizes: counted_peer_steps("speedrun", sizes["N"], gpu),
         )
     contenders.torch_calls = None  # no other peers
-    arrays = contenders.Arrays(choose_target("cuda")[0])
+    target, _ = choose_target("cuda")
     table = {row.name: row for row in rows.rows()}
 
-    def ours(row: Any, sizes: dict[str, int]) -> Counts:
-        work = row.prepare(arrays, **sizes)
+    def prepare(row: Any, sizes: Sizes) -> Any:
+        # The same random numbers for each: some counts depend on them.
+        return row.prepare(contenders.Arrays(target), **sizes)
+
+    def ours(row: Any, sizes: Sizes) -> Counts:
+        work = prepare(row, sizes)
         return counted_second(row.name, work, work.contenders[contenders.OURS], gpu)
 
-    def naive(row: Any, sizes: dict[str, int]) -> Counts:
-        work = row.prepare(arrays, **sizes)
-        peer = work.contenders.get("naive CuPy") or work.contenders["CuPy"]
-        return counted_first(row.name, work, peer, gpu)
+    def peers(row: Any, sizes: Sizes) -> dict[str, Counts]:
+        work = prepare(row, sizes)
+        with counting_products() as products:
+            of_cupy = counted_first(row.name, work, work.contenders["CuPy"], gpu)
+        if NAIVE not in work.contenders:
+            return {NAIVE: of_cupy}
+        found = {NAIVE: counted_first(row.name, work, work.contenders[NAIVE], gpu)}
+        return found | ({BLAS: products.added_to(of_cupy)} if products.launches else {})
 
     for row in (table[name] for name in ROWS if only in name):
-        yield Pair(row.name, limited(row.sizes, most), partial(ours, row), partial(naive, row))
+        yield Pair(row.name, limited(row.sizes, most), partial(ours, row), partial(peers, row))
 
 
 def counted_first(name: str, work: Any, contender: Any, gpu: Gpu) -> Counts:
@@ -154,26 +166,33 @@ def counted_second(name: str, work: Any, contender: Any, gpu: Gpu) -> Counts:
     return counts
 
 
-def counted_naive_step(network: str, batch: int) -> dict[str, Any]:
-    """Count a step of a naive training, without augmentation or averaged weights."""
+def counted_peer_steps(network: str, batch: int, gpu: Gpu) -> dict[str, Counts]:
+    """Count a step of a training by each peer, without augmentation or averaged weights."""
     import cupy
 
     from bench.networks import definitions
-    from bench.peers import naive
+    from bench.peers import naive, numpy_calls
     from cnn.data.synthetic import synthetic_digits
 
-    naive.xp = cupy
-    with tempfile.TemporaryDirectory() as folder:
-        described = definitions.describe(network, Path(folder))
-        training = naive.Network(described["layers"], dict(np.load(described["weights"])))
+    naive.xp = numpy_calls.xp = cupy
     data, _ = synthetic_digits(batch, 10)
     images, labels = cupy.asarray(data.images), cupy.asarray(data.labels)
+    mean, std = images.mean(), images.std()
+    with tempfile.TemporaryDirectory() as folder:
+        described = definitions.describe(network, Path(folder))
+        weights = dict(np.load(described["weights"]))
     settings = described["optimizer"][1]
     options = settings["lr"], settings["momentum"], described["label_smoothing"]
-    mean, std = images.mean(), images.std()
-    with device.counting() as counted:
-        training.step(naive.normalize(images, mean, std), labels, *options)
-    return counted
+
+    def count(products: Any) -> Counts:
+        training = naive.Network(described["layers"], weights, products)
+        return _counted(
+            lambda: training.step(naive.normalize(images, mean, std), labels, *options), gpu
+        )
+
+    with counting_products() as products:
+        with_blas = count(numpy_calls)
+    return {NAIVE: count(naive), BLAS: products.added_to(with_blas)}
 
 
 def _counted(call: Callable[[], Any], gpu: Gpu) -> Counts:
@@ -195,7 +214,7 @@ def totals(counted: dict[str, Any], gpu: Gpu) -> Counts:
 
 def line(row: dict[str, Any]) -> str:
     """Return a row as one line of text."""
-    ours, naive = row["ours"], row["naive"]
+    ours, naive = row["ours"], row["peers"][NAIVE]
     words = (f"{key} {ours[key]:.4g} of {naive[key]:.4g}" for key in ours)
     return f"{row['row']:<42} {', '.join(words)}"
 

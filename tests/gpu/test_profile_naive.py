@@ -11,6 +11,7 @@ from bench.peers import naive, numpy_calls
 from tests.gpu import device, profile_naive
 from tests.gpu.bound import LAUNCH
 from tests.gpu.gpus import GPUS
+from tests.gpu.profile_naive import BLAS, NAIVE
 from tests.lib.comparison import assert_close
 from tests.lib.support import normal
 
@@ -39,7 +40,7 @@ def test_every_row_is_one_of_the_benchmark():
 
 def test_what_is_counted():
     (normalize,) = pairs("normalize")
-    ours, theirs = normalize.ours(normalize.sizes), normalize.naive(normalize.sizes)
+    ours, theirs = normalize.ours(normalize.sizes), normalize.peers(normalize.sizes)[NAIVE]
     pixels = 2 * 28 * 28  # bytes that become floats
     assert (ours["launches"], ours["bytes"]) == (1, pixels + 4 * pixels)
     # (images.astype(float32) - mean) / std: every operation reads and writes an array.
@@ -56,13 +57,13 @@ def test_what_is_taken_off_is_not_counted():
     assert weights.ours(weights.sizes)["launches"] >= 2
 
 
-@pytest.mark.parametrize("who", ["ours", "naive"])
+@pytest.mark.parametrize("who", ["ours", "peers"])
 def test_a_wrong_result_is_refused(monkeypatch, who):
     import kernels
 
-    changed, name = (kernels, "dense") if who == "ours" else (naive, "dense")
-    right = getattr(changed, name)
-    monkeypatch.setattr(changed, name, lambda x, w, b: right(x, w, b) * 1.01)
+    changed = kernels if who == "ours" else naive
+    right = changed.dense
+    monkeypatch.setattr(changed, "dense", lambda x, w, b: right(x, w, b) * 1.01)
     (dense,) = pairs("dense forward")
     with pytest.raises(WrongResult, match="^dense forward: speedrun 1: result 0 is"):
         getattr(dense, who)(dense.sizes)
@@ -76,15 +77,15 @@ def test_naive_is_counted_again_only_if_it_or_the_sizes_changed(tmp_path):
     def compare(size, ours, launches):
         """Return what the file has of ours and of naive CuPy, that launches so often an image."""
 
-        def naive(sizes):
+        def peers(sizes):
             counted.append(sizes["N"])
-            return {"launches": launches * sizes["N"]}
+            return {NAIVE: {"launches": launches * sizes["N"]}}
 
-        pair = profile_naive.Pair("row", {"N": size}, lambda sizes: {"launches": ours}, naive)
+        pair = profile_naive.Pair("row", {"N": size}, lambda sizes: {"launches": ours}, peers)
         profile_naive.compare(iter([pair]), path, "a GPU")
         another, row = json.loads(path.read_text())["rows"]
         assert another == {"row": "another"}
-        return row["ours"]["launches"], row["naive"]["launches"]
+        return row["ours"]["launches"], row["peers"][NAIVE]["launches"]
 
     assert compare(8, ours=1, launches=2) == (1, 16)
     assert compare(8, ours=3, launches=2) == (3, 16)
@@ -127,5 +128,15 @@ def test_a_naive_step_on_a_gpu_is_that_of_numpy(emulated_gpu, monkeypatch, tmp_p
 
 def test_steps_are_counted():
     (step,) = pairs("training step")
-    ours, theirs = step.ours(step.sizes), step.naive(step.sizes)
-    assert all(0 < ours[key] < theirs[key] for key in ours)
+    ours, peers = step.ours(step.sizes), step.peers(step.sizes)
+    assert set(peers) == {NAIVE, BLAS}
+    assert all(0 < ours[key] < counts[key] for counts in peers.values() for key in counts)
+
+
+def test_products_count_what_they_must_move():
+    (dense,) = pairs("dense gradients")
+    N, inputs, outputs = dense.sizes.values()
+    counts = dense.peers(dense.sizes)[BLAS]
+    x, w, dy = 4 * N * inputs, 4 * inputs * outputs, 4 * N * outputs
+    # dx = dy @ w, dw = dy.T @ x; and CuPy's own kernel adds dy up.
+    assert counts == {"launches": 3, "bytes": 2 * (dy + w + x) + dy + 4 * outputs}
