@@ -61,7 +61,7 @@ class PendingSums:
         parts, done = partial.reshape(len(partial), -1), 0
         for begin, end in segments:
             self._segments.append((begin, end - begin, *parts.shape))
-            self._partial.append(parts[0, done:])
+            self._partial.append(parts.reshape(-1)[done:])
             done += end - begin
         return True
 

@@ -111,7 +111,7 @@ def gradients(
     to = (dw, with_db)
     if not whole:
         partial = target.empty((work.splits, size), wide)
-        to = (partial, None if with_db is None else partial[:1, dw.size :])
+        to = (partial, None if with_db is None else partial.reshape(-1)[dw.size :])
     entry = "dense_weight_gradient"
     launch = gemm.product(_SOURCE, entry, target, x.dtype, work, vectors=vectors, sum_t=wide)
     launch(dy, x, *to, outputs, inputs, rows, size, work.share)

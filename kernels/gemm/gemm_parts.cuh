@@ -19,15 +19,14 @@ __device__ __forceinline__ bool add_up(const Parts &parts, const ForTiles &for_t
     });
     __threadfence();
     __syncthreads();  // the block's sums are visible to all blocks
-    __shared__ bool last;
+    bool last = false;
     if (threadIdx.x == 0) {
         const int tile =
             (blockIdx.z / parts.count * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
         const auto arrived = reinterpret_cast<unsigned *>(parts.arrived + tile);
         last = atomicInc(arrived, parts.count - 1) == parts.count - 1;  // then zero again
     }
-    __syncthreads();
-    if (!last) return false;
+    if (!__syncthreads_or(last)) return false;
     __threadfence();
     for (int part = 0; part < parts.count; ++part)
         for_tiles([&](int m, int n, auto &tile, int rows, int columns) {

@@ -282,12 +282,13 @@ def gradient_sums(
 def _running(target: Target, x: Array, mean: Any, var: Any) -> list[Array]:
     """Return the running statistics, checked: in x's dtype or, if they are, in that of sums."""
     arrays = {"running_mean": mean, "running_var": var}
-    if as_array("running_mean", mean)[1].dtype != accumulator(x.dtype):
+    wide = accumulator(x.dtype)
+    if x.dtype == wide or as_array("running_mean", mean)[1].dtype != wide:
         return checks.arrays(x=x, **arrays)[1][1:]
-    here, wide = checks.arrays(**arrays)
+    here, taken = checks.arrays(**arrays)
     if here is not target:
         raise ValueError(f"running_mean: is on {here}, expected {target} like x")
-    return wide
+    return taken
 
 
 def _kernel(entry: str, target: Target, dtype: Any, stat_t: Any = None, **constants: Any) -> Kernel:

@@ -38,10 +38,11 @@ def test_a_planned_step():
     assert names[0] == "gather_batch" and names[-1].startswith("sgd")
     # The images have one channel.
     assert names[1:3] == ["one_channel_pool_forward", "conv2d_pool_forward"]
-    # The optimizer reads parameters, gradients and velocity, and writes the first and the last.
+    # The optimizer reads parameters, velocity and gradients or, of some, partial sums; it writes
+    # these gradients, too.
     (update,) = (launch for launch in row["launches"] if launch["kernel"].startswith("sgd"))
     read, written = (update["bytes"][key] for key in ("read", "written"))
-    assert written >= 2 * 4 * 215_194 and 3 * written / 2 <= read <= 3 * written / 2 + 1000
+    assert 2 * 4 * 215_194 < written < 3 * 4 * 215_194 < read
     assert row["bound"]["seconds"] == pytest.approx(
         sum(launch["bound"]["seconds"] for launch in row["launches"]), rel=1e-3
     )
