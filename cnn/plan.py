@@ -76,9 +76,10 @@ class Plan:
 
     Values that differ from step to step (the order of the images, counters, the optimizer's
     scalars) are written to the device before each epoch, always to the same memory. The first step
-    of each batch size is recorded while it runs, in two parts: up to the loss, and the rest. Later
-    steps of that size replay both. `replay_many` replays several steps without checking the loss;
-    on `cuda` as one launch of a CUDA graph.
+    of each batch size is recorded while it runs, in two parts: up to the loss, and the rest; each
+    `Kernel` adds its launch to the `Recording`. Later steps of that size replay both, on `cuda` as
+    two CUDA graphs, which `Target.replayer` makes. `replay_many` replays several steps without
+    checking the loss, on `cuda` as one graph.
 
     Parameters
     ----------

@@ -16,7 +16,11 @@ class Schedule(Protocol):
     """
 
     def __call__(self, step: int, steps: int) -> float:
-        """Return the factor at a step, counted from 0, of `steps` in all."""
+        """Return the factor at a step, counted from 0, of the `steps` of all epochs.
+
+        `Trainer` multiplies the optimizer's `lr` by it. The schedules here give 0 to 1, and 1 in a
+        training of one step.
+        """
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,7 @@ class Trainer(Training):
                 seconds = time.perf_counter() - start
                 course.done, course.reached = course.done + 1, self.steps
                 with self._swapped_average():
-                    self._record(loss, seconds, len(dataset), rate, held_out)
+                    self._add_to_history(loss, seconds, len(dataset), rate, held_out)
                     if self.run is not None:
                         self.run.epoch(self)
         return self.history
@@ -331,7 +331,7 @@ class Trainer(Training):
         # whole epoch pays only if another epoch replays it; that of a few steps pays within one.
         return interval(steps) if watched or course.epochs == course.done + 1 else steps
 
-    def _record(
+    def _add_to_history(
         self, loss: float, seconds: float, images: int, rate: float, validation: Dataset | None
     ) -> None:
         record = {

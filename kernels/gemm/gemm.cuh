@@ -16,10 +16,10 @@
 #pragma once
 
 #include "dialect/lanes.cuh"
-#include "pooling/maximum.cuh"
+#include "pooling/maximum.cuh"  // for epilogues that pool
 #include "pooling/unpool.cuh"
 
-// The tile of a block: the runtime passes those of its table, editors see these.
+// The tile of a block: the runtime passes those of the table in gemm.py, editors see these.
 #ifndef BM
 #define BM 64
 #define BN 64

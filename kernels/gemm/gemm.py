@@ -23,7 +23,11 @@ ON_CPU = {"rows": 256, "blocks": 64, "splits": 16}
 
 
 class Tile(NamedTuple):
-    """The tile of a block on `cuda`; see gemm_fma.cuh."""
+    """The tile of a block on `cuda`.
+
+    The static_asserts of gemm_stages.cuh, gemm_fma.cuh and gemm_mma.cuh say which there may be; the
+    stages of both operands must fit in 48 KiB.
+    """
 
     BM: int  # rows and columns of a block
     BN: int
@@ -32,7 +36,9 @@ class Tile(NamedTuple):
     WARP_N: int
     STAGES: int
     LANES_N: int = 4  # lanes side by side along n
-    speed: float = 1.0  # share of multiply instructions, relative to the best tile's
+    speed: float = (
+        1.0  # share of multiply instructions (tests/lib/sass.py), the best tile's being 1
+    )
 
     @property
     def warps(self) -> int:
@@ -59,6 +65,8 @@ class _Body:
 
 
 #: FP32 without tensor cores (gemm_fma.cuh): 8 x 8 outputs per lane, 4 x 12 for 24 columns, or less.
+#: Arrays of 16 bits, too, where tensor cores lack their type. Append new tiles: the first stands
+#: for all in `make resources`. tests/kernels/test_gemm_tiles.py takes every tile from here.
 _FMA = _Body(
     (
         Tile(128, 64, 16, 64, 32, 3),
@@ -97,10 +105,12 @@ _MMA_16 = _Body(
     rate=1290,
 )
 # The model by which a tile is chosen: an H100's multiprocessors, instructions that one of them
-# issues per clock, bytes per clock of L2, and clocks of a launch.
+# issues per clock, bytes per clock of L2, and clocks of a launch. It is the same on every GPU, so
+# that bits do not depend on which one it is.
 _MULTIPROCESSORS, _ISSUE, _L2, _LAUNCH = 132, 4, 2500, 2000
 _SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-#: Most columns of a block that has whole rows: with more, the widest tiles would not fit.
+#: Most columns of a block that has whole rows, as loss/dense_loss.cu needs: the widest tile of each
+#: body that fits in shared memory. Tiles of this width and less are that kernel's, too.
 MOST_IN_ROWS = 64
 _NARROW = {"float16": "fp16", "bfloat16": "bf16"}
 #: Whether k may be divided among blocks; the caller adds up their partial sums.

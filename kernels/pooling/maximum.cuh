@@ -1,4 +1,5 @@
-// A running maximum, and the number of the value that it is.
+// A running maximum, and the number of the value that it is: of pools, and of those fused with
+// convolutions and batch-norm.
 #pragma once
 
 #include "dialect/lanes.cuh"

@@ -1,8 +1,8 @@
 // Max- and average-pooling over NHWC images, and their gradients.
 //
 //   max   y[n, oh, ow, c] = max over the window of x; argmax = offset kh*KW + kw of the maximum.
-//         The first maximum in row-major window order wins, NaN wins over numbers, padding never
-//         wins; a window wholly in the padding gives -inf and offset 0.
+//         The first maximum in row-major window order wins, NaN wins over numbers (maximum.cuh),
+//         padding never wins; a window wholly in the padding gives -inf and offset 0.
 //   avg   y[n, oh, ow, c] = sum over the window of x / number of cells counted
 //   global average: the window is the image, whose pixels the threads of a block share on cuda
 //

@@ -45,7 +45,8 @@ class Elementwise:
         Declarations of inputs that are numbers. A is the type of the arithmetic: double if T is,
         else float.
     operation : str
-        C++ statements that assign the outputs.
+        C++ statements that assign the outputs. Compute in A, as in ``T(exp(A(x)))``, and use no
+        words of the dialect: outside recordings CuPy compiles the statements, without its headers.
     table : bool
         Whether a call may pass a `Table` in place of the scalars.
     new : bool

@@ -1,4 +1,9 @@
-"""A function of `kernels`: its arguments, its oracle, and what else computes the same."""
+"""A function of `kernels`: its arguments, its oracle, and what else computes the same.
+
+The gradient of a function is another one, named with ``_backward``, whose argument ``dy`` is the
+gradient of the result. An oracle stands beside its case, or in ``tests/lib/reference.py`` if other
+tests use it, too.
+"""
 
 from __future__ import annotations
 

@@ -29,7 +29,8 @@ from tests.lib import reference
 class LayerCase(NamedTuple):
     """How to make a layer, and the shapes of an input and of the output, with the batch axis.
 
-    `pytorch` is called with `torch.nn` and makes the module whose `state_dict` is the layer's.
+    `pytorch` is called with `torch.nn` and makes the module whose `state_dict` is the layer's. The
+    layer's class has its oracle in `ORACLES`.
     """
 
     make: Callable[[], Layer]

@@ -101,7 +101,7 @@ def assert_exports(layers, shape, dtype="float32", batches=BATCHES):
     ],
     ids=str,
 )
-def test_every_layer(layer, shape):
+def test_settings_of_layers(layer, shape):
     # A layer has one place: each run of a parametrised test makes its own.
     assert_exports([type(layer)(**layer.settings())], shape)
 

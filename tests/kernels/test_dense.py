@@ -41,8 +41,9 @@ def test_equals_the_oracle(target, dtype, rows, inputs, outputs, bias, relu):
     check(target, x, w, normal(2, outputs, dtype=dtype) if bias else None, relu=relu)
 
 
-# The tile of a block is 256 x 64 outputs by 256 of k on cpu, 64 x 64 by 16 on cuda; each dimension
-# is rows in one of the three products and k in another.
+# The tile of a block is 256 x 64 outputs by 256 of k on cpu, and on cuda one of gemm.py's, all of
+# which test_gemm_tiles.py tries; each dimension is rows in one of the three products and k in
+# another.
 @pytest.mark.parametrize(
     "rows, inputs, outputs",
     [
