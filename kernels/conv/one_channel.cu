@@ -48,9 +48,9 @@ KERNEL one_channel_pool_forward(const T *__restrict__ x, const T *__restrict__ w
     acc_t pixels[ROWS][COLUMNS];
     UNROLL(int i = 0; i < ROWS; ++i)
         UNROLL(int j = 0; j < COLUMNS; ++j) {
-            const int h = top + i, w = left + j;
-            const bool inside = h >= 0 && h < g.H && w >= 0 && w < g.W;
-            pixels[i][j] = inside ? acc_t(image[h * g.W + w]) : acc_t(0);
+            const int row = top + i, column = left + j;
+            const bool inside = row >= 0 && row < g.H && column >= 0 && column < g.W;
+            pixels[i][j] = inside ? acc_t(image[row * g.W + column]) : acc_t(0);
         }
     acc_t best[FILTERS];
     int index[FILTERS];
