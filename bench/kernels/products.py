@@ -14,13 +14,12 @@ from bench.kernels.contenders import (
     layouts,
     read,
     size_of,
-    torch,
 )
 from bench.peers import naive, numpy_calls
 
 #: With more operations, naive NumPy takes a second and more, and naive CuPy's array of all products
 #: takes 4 GB.
-_NAIVE_OPERATIONS = {"cpu": 5e8, "cuda": 2e9}
+NAIVE_OPERATIONS = {"cpu": 5e8, "cuda": 2e9}
 
 
 def convolution(
@@ -55,7 +54,7 @@ def convolution(
             ours = Contender(both, lambda result: read(result[0]), less=weights_only)
     call = {"forward": "conv2d"}.get(part, f"conv2d_{part.replace(' ', '_')}")
     expected = judged(getattr(numpy_calls, call), *arguments, **window)
-    small = operations <= _NAIVE_OPERATIONS[arrays.target.name]
+    small = operations <= NAIVE_OPERATIONS[arrays.target.name]
     found = contenders(
         arrays,
         ours,
@@ -64,36 +63,3 @@ def convolution(
         (lambda: getattr(naive, call)(*arguments, **window)) if small else None,
     )
     return Work(moved, read(expected), found, operations)
-
-
-def dense_forward(arrays: Arrays, *, N: int, inputs: int, outputs: int) -> Work:
-    x, w, b = arrays.normal(N, inputs), arrays.normal(outputs, inputs), arrays.normal(outputs)
-    operations = 2 * N * inputs * outputs
-    small = operations <= _NAIVE_OPERATIONS[arrays.target.name]
-    found = contenders(
-        arrays,
-        Contender(lambda: kernels.dense(x, w, b), read),
-        lambda: numpy_calls.dense(x, w, b),
-        torch("dense", x, w, b),
-        (lambda: naive.dense(x, w, b)) if small else None,
-    )
-    expected = judged(numpy_calls.dense, x, w, b)
-    moved = size_of(x, w, b) + 4 * N * outputs
-    return Work(moved, [expected], found, operations)
-
-
-def dense_gradients(arrays: Arrays, *, N: int, inputs: int, outputs: int) -> Work:
-    """Compute all three gradients."""
-    dy, x = arrays.normal(N, outputs), arrays.normal(N, inputs)
-    w = arrays.normal(outputs, inputs)
-    operations = 4 * N * inputs * outputs
-    small = operations <= _NAIVE_OPERATIONS[arrays.target.name]
-    found = contenders(
-        arrays,
-        Contender(lambda: kernels.dense_backward(dy, x, w), read),
-        lambda: numpy_calls.dense_backward(dy, x, w),
-        torch("dense_backward", dy, x, w),
-        (lambda: naive.dense_backward(dy, x, w)) if small else None,
-    )
-    expected = judged(numpy_calls.dense_backward, dy, x, w)
-    return Work(size_of(dy, x, w, x, w), list(expected), found, operations)

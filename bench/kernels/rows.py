@@ -35,16 +35,6 @@ def rows(smoke: bool = False) -> Iterator[Row]:
         for part in parts:
             prepare = partial(products.convolution, part=part)
             yield Row(f"conv2d {part}", shape, "arithmetic", prepare, sizes)
-    matrices = {
-        "speedrun 1": {"N": 256, "inputs": 800, "outputs": 256},
-        "speedrun 2": {"N": 256, "inputs": 256, "outputs": 10},
-        "large": {"N": 1024, "inputs": 1024, "outputs": 1024},
-        "odd sizes": {"N": 33, "inputs": 129, "outputs": 67},
-    }
-    for shape, sizes in matrices.items():
-        sizes = sizes | {"N": batch(sizes["N"])}
-        yield Row("dense forward", shape, "arithmetic", products.dense_forward, sizes)
-        yield Row("dense gradients", shape, "arithmetic", products.dense_gradients, sizes)
     pools = {
         "speedrun 1": {"N": batch(256), "H": 24, "W": 24, "C": 24, "K": 2, "stride": 2},
         "ResNet stem": {
@@ -69,7 +59,8 @@ def rows(smoke: bool = False) -> Iterator[Row]:
         for shape, sizes in case.timed.items():
             few = {"N": batch, "count": count}
             sizes = {key: few[key](size) if key in few else size for key, size in sizes.items()}
-            yield Row(case.row, shape, "memory", partial(tabled.prepare, case), sizes)
+            bound = "memory" if case.operations is None else "arithmetic"
+            yield Row(case.row, shape, bound, partial(tabled.prepare, case), sizes)
     for N, C in ((256, 10), (16384, 10), (4096, 1000), (256, 32768)):
         sizes = {"N": batch(N), "C": C}
         name = "softmax_cross_entropy"

@@ -15,6 +15,8 @@ from bench.kernels.contenders import (
     size_of,
     torch_calls,
 )
+from bench.kernels.products import NAIVE_OPERATIONS
+from bench.peers import naive
 from tests.cases.case import Case, flat
 
 
@@ -28,14 +30,19 @@ def prepare(case: Case, arrays: Arrays, **sizes: Any) -> Work:
     def read(result: Any) -> list[np.ndarray]:
         return [host(value) for value in flat(result)[: case.results]]
 
+    operations = case.operations(**sizes) if case.operations else 0
+    naively = getattr(naive, case.name, None)
+    if operations > NAIVE_OPERATIONS[arrays.target.name]:
+        naively = None  # it would take seconds
     found = contenders(
         arrays,
         Contender(lambda: case.function(**given, **case.options), read),
         Contender(lambda: (case.numpy or case.oracle)(**given, **case.options), read),
         {"PyTorch": lambda: peer(case, given)},
+        naively and (lambda: naively(*given.values())),
     )
     moved = size_of(*on_host.values()) + sum(4 * result.size for result in written)
-    return Work(moved, expected, found)
+    return Work(moved, expected, found, operations)
 
 
 def peer(case: Case, given: dict[str, Any]) -> tuple[Any, Any]:

@@ -40,7 +40,6 @@ def calls() -> dict[str, Call]:
     logits, labels = some(2, 3), np.array([0, 2])
     probabilities = np.full((2, 3), 1 / 3, np.float32)
     y, argmax = some(1, 2, 2, 2), random.integers(0, 4, (1, 2, 2, 2), np.uint8)
-    flat, weight = some(2, 4), some(3, 4)
     images, matrix = random.integers(0, 256, (1, 4, 4), np.uint8), np.eye(2, 3)[None]
     steps = {name: abs(some(8)) for name in ("param", "grad", "velocity", "m", "v")}
     pool = {"kernel": 2}
@@ -57,8 +56,6 @@ def calls() -> dict[str, Call]:
         "conv2d": ({"x": x, "w": w, "b": some(2)}, {}),
         "conv2d_backward": ({"dy": y, "x": x, "w": w}, {}),
         "cross_entropy": ({"probabilities": probabilities, "labels": labels}, {}),
-        "dense": ({"x": flat, "w": weight}, {}),
-        "dense_backward": ({"dy": some(2, 3), "x": flat, "w": weight}, {}),
         "dropout": ({"x": x}, {"p": 0.5, "seed": 1}),
         "dropout_backward": ({"dy": y, "mask": argmax & 1}, {"p": 0.5}),
         "global_avg_pool2d": ({"x": x}, {}),

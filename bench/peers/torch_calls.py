@@ -68,16 +68,6 @@ def _conv2d_backward(
     return lambda: aten.convolution_backward(dy, x, w, [len(w)], *window, wanted), read
 
 
-def dense(x: Any, w: Any, b: Any) -> Call:
-    x, w, b = tensor(x), tensor(w), tensor(b)
-    return lambda: functional.linear(x, w, b), read
-
-
-def dense_backward(dy: Any, x: Any, w: Any) -> Call:
-    dy, x, w = tensor(dy), tensor(x), tensor(w)
-    return lambda: (dy @ w, dy.t() @ x, dy.sum(0)), read
-
-
 def max_pool2d(layout: str, x: Any, kernel: int, *, stride: int, padding: int) -> Call:
     x = image(x, layout)
     return (

@@ -95,6 +95,9 @@ class Case:
         Its name in the benchmark.
     timed : dict
         The sizes to time, by the shapes' names in the benchmark.
+    operations : callable, optional
+        Returns the floating-point operations for some sizes, where these bound the time: elsewhere
+        memory does.
     """
 
     name: str
@@ -114,6 +117,7 @@ class Case:
     refused: Sequence[tuple[dict[str, Any], str]] = ()
     row: str = ""
     timed: dict[str, Sizes] = field(default_factory=dict)
+    operations: Callable[..., int] | None = None
 
     @property
     def function(self) -> Callable[..., Any]:

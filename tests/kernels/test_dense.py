@@ -41,47 +41,6 @@ def test_equals_the_oracle(target, dtype, rows, inputs, outputs, bias, relu):
     check(target, x, w, normal(2, outputs, dtype=dtype) if bias else None, relu=relu)
 
 
-# The tile of a block is 256 x 64 outputs by 256 of k on cpu, and on cuda one of gemm.py's, all of
-# which test_gemm_tiles.py tries; each dimension is rows in one of the three products and k in
-# another.
-@pytest.mark.parametrize(
-    "rows, inputs, outputs",
-    [
-        (1, 1, 1),  # one product
-        (0, 5, 3),  # an empty batch
-        (3, 0, 5),  # no inputs: the bias alone
-        (3, 5, 0),  # no outputs
-        (0, 0, 0),
-        (255, 63, 63),  # one less than a tile
-        (256, 256, 64),  # whole tiles
-        (257, 257, 65),  # one more: tiles of one row, one column, one k
-        (1, 603, 10),  # batch 1, three steps of k
-        (37, 41, 43),  # primes
-        (8, 8, 256),  # k of the input gradient a whole step
-        (33000, 3, 2),  # over 128 steps of rows: splits of two steps each
-        (2049, 9, 33),  # three chunks of the bias gradient, tails of channels
-    ],
-)
-def test_shapes(target, dtype, rows, inputs, outputs):
-    x, w = normal(0, rows, inputs, dtype=dtype), normal(1, outputs, inputs, dtype=dtype)
-    check(target, x, w, normal(2, outputs, dtype=dtype))
-
-
-def test_gradients_equal_finite_differences(target):
-    x, w, b, dy = normal(0, 4, 5), normal(1, 3, 5), normal(2, 3), normal(3, 4, 3)
-
-    def loss(x, w, b):
-        return (dy * host(kernels.dense(*map(target.array, (x, w, b))))).sum()
-
-    dx, dw, db = kernels.dense_backward(*map(target.array, (dy, x, w)))
-    for gradient, f, at in [
-        (dx, lambda x: loss(x, w, b), x),
-        (dw, lambda w: loss(x, w, b), w),
-        (db, lambda b: loss(x, w, b), b),
-    ]:
-        comparison.assert_close(gradient, reference.finite_difference(f, at), rtol=1e-7)
-
-
 def test_what_is_not_needed_is_spared_alone(target, dtype):
     arrays = [
         target.array(normal(i, *shape, dtype=dtype))

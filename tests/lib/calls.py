@@ -85,7 +85,6 @@ def _planned():
 def _calls():
     x, w = normal(0, *X), normal(1, F, 3, 3, C)
     dy = normal(2, *Y)
-    flat_x, weight = normal(4, 300, 70), normal(5, 65, 70)
     logits, labels = normal(6, 300, 10), np.arange(300) % 10
     argmax = np.random.default_rng(7).integers(0, 6, Y, np.uint8)
     steps = {name: abs(normal(i, 90, 101)) for i, name in enumerate(("param", "grad", "m", "v"))}
@@ -115,10 +114,6 @@ def _calls():
         "global_avg_pool2d": Call(kernels.global_avg_pool2d, {"x": x}),
         "global_avg_pool2d_backward": Call(
             kernels.global_avg_pool2d_backward, {"dy": normal(13, N, C)}, {"x_shape": X}
-        ),
-        "dense": Call(kernels.dense, {"x": flat_x, "w": weight, "b": normal(15, 65)}),
-        "dense_backward": Call(
-            kernels.dense_backward, {"dy": normal(16, 300, 65), "x": flat_x, "w": weight}
         ),
         "softmax_cross_entropy": Call(
             kernels.softmax_cross_entropy,
