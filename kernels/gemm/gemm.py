@@ -36,9 +36,7 @@ class Tile(NamedTuple):
     WARP_N: int
     STAGES: int
     LANES_N: int = 4  # lanes side by side along n
-    speed: float = (
-        1.0  # share of multiply instructions (tests/lib/sass.py), the best tile's being 1
-    )
+    speed: float = 1.0  # share of multiply instructions in the main loop, by the best tile's
 
     @property
     def warps(self) -> int:
