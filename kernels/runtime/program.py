@@ -37,7 +37,7 @@ _FIXED_TYPES: dict[str, np.dtype[Any]] = {
     "uint64": np.dtype(np.uint64),
     "double": np.dtype(np.float64),
 }
-_INCLUDE = re.compile(r'^#include "([^"]+)"$')
+_INCLUDE = re.compile(r'^#include "([^"]+)"\s*(?://.*)?$')
 _ENTRY = re.compile(
     r"^KERNEL\b(?:\s*__launch_bounds__\([\w, ]+\))?\s*(\w+)\(([^)]*)\)", re.MULTILINE
 )

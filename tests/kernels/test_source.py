@@ -47,6 +47,7 @@ INCLUDE = '#include "images/random.cuh"\n'
     "text",
     [
         INCLUDE + INCLUDE,
+        INCLUDE.rstrip() + "  // for a reason\n" + INCLUDE,
         "#if 0\n" + INCLUDE + "#endif\n" + INCLUDE,
         "#if 1\n" + INCLUDE + "#endif\n" + INCLUDE,
         "#ifdef NO\n#if 1\n#endif\n" + INCLUDE + "#else\n" + INCLUDE + "#endif\n",
