@@ -37,7 +37,7 @@ KERNEL softmax_backward(const T *__restrict__ dy, const T *__restrict__ y, T *__
     DYNAMIC_SHARED(acc_t, memory);
     const auto of_row = [&](auto threads, int64, const T *dy, const T *y, T *dx) {
         using Threads = decltype(threads);
-        const bool cached = Threads::CACHES && room;
+        const bool cached = LANES == 1 && Threads::CACHES && room;  // on cpu, without a test
         lanes_t sums = {};
         for_columns<Threads>(C, [&](int c, int count) {
             const lanes_t gradient = lanes_t(load_first(dy + c, count));
@@ -105,9 +105,11 @@ KERNEL cross_entropy_rows(const T *__restrict__ p, const int64 *__restrict__ lab
         acc_t value = valid ? acc_t(p[label]) : acc_t(not_a_number());
         if (value < acc_t(floor)) value = acc_t(floor);
         if (Threads::index() == 0) losses[row] = -log(value);
-        const T own = T(acc_t(-1) / (value * divisor[0])), others = T(valid ? acc_t(0) : value);
-        for (int c = Threads::index(); c < C; c += Threads::count())
-            dp[c] = valid && c == label ? own : others;
+        const T others = T(valid ? acc_t(0) : value);
+        for (int c = Threads::index(); c < C; c += Threads::count()) dp[c] = others;
+        // By the thread that has written zero there. (A test in the loop takes longer on cpu.)
+        if (valid && label % Threads::count() == Threads::index())
+            dp[label] = T(acc_t(-1) / (value * divisor[0]));
     };
     for_softmax_rows(p, p, dp, rows, C, of_row);
 }
