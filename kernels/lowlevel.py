@@ -32,7 +32,7 @@ from .runtime.checks import floating, number, whole, word
 from .runtime.elementwise import Table
 from .runtime.recording import Proof, Recording, Rehearsal
 from .runtime.types import Launch, Shape
-from .step.batch import Augmentation, Progress, count_batch, count_losses, gather_batch
+from .step.batch import Augmentation, Progress, count_batch, gather_batch
 from .step.loss_scale import new_state as new_loss_scale
 from .step.loss_scale import scale_gradient
 from .step.loss_scale import update as update_loss_scale
@@ -84,7 +84,6 @@ __all__ = [
     "conv2d_pool_windows",
     "conv2d_with_moments",
     "count_batch",
-    "count_losses",
     "dense_cross_entropy",
     "dense_gradients",
     "describe",

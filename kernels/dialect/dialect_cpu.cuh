@@ -256,6 +256,14 @@ template <typename E, typename V, typename Op> static inline E reduce_warp_lanes
     return reduce_lanes<E>(value, op);
 }
 
+// Whether the block is the last of `blocks` to come here. It then sees what the others have
+// written. The counter is zero before and after.
+static inline bool last_block(int *arrived, unsigned blocks) {
+    if (unsigned(__atomic_add_fetch(arrived, 1, __ATOMIC_ACQ_REL)) < blocks) return false;
+    *arrived = 0;
+    return true;
+}
+
 // ---- launching ---------------------------------------------------------------------------------
 
 // A kernel with its arguments, each by address, as cudaLaunchKernel takes them.

@@ -134,6 +134,17 @@ template <typename E, typename Op> __device__ E block_reduce(E value, Op op) {
     __syncthreads();  // the next reduction may overwrite `partial`
     return value;
 }
+// Whether the block is the last of `blocks` to come here, in all its threads. It then sees what the
+// others have written. The counter is zero before and after.
+__device__ inline bool last_block(int *arrived, unsigned blocks) {
+    __threadfence();
+    __syncthreads();  // what the block has written is visible to all blocks
+    const bool last = threadIdx.x == 0 && atomicInc(reinterpret_cast<unsigned *>(arrived),
+                                                    blocks - 1) == blocks - 1;  // then zero again
+    if (!__syncthreads_or(last)) return false;
+    __threadfence();
+    return true;
+}
 template <typename E, typename Op> __device__ E reduce_lanes(E value, Op op) {
     return block_reduce(value, op);
 }

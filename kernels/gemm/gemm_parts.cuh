@@ -17,17 +17,8 @@ __device__ __forceinline__ bool add_up(const Parts &parts, const ForTiles &for_t
         UNROLL(int i = 0; i < TM; ++i)
             UNROLL(int j = 0; j < TN; ++j) tile[i][j] = 0;
     });
-    __threadfence();
-    __syncthreads();  // the block's sums are visible to all blocks
-    bool last = false;
-    if (threadIdx.x == 0) {
-        const int tile =
-            (blockIdx.z / parts.count * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
-        const auto arrived = reinterpret_cast<unsigned *>(parts.arrived + tile);
-        last = atomicInc(arrived, parts.count - 1) == parts.count - 1;  // then zero again
-    }
-    if (!__syncthreads_or(last)) return false;
-    __threadfence();
+    const int tile = (blockIdx.z / parts.count * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+    if (!last_block(parts.arrived + tile, parts.count)) return false;
     for (int part = 0; part < parts.count; ++part)
         for_tiles([&](int m, int n, auto &tile, int rows, int columns) {
             UNROLL(int i = 0; i < TM; ++i) {

@@ -4,6 +4,8 @@
 //   losses, dlogits                         as softmax_cross_entropy_rows of softmax.cu, divided by
 //                                           the number of labels that count
 //
+// The last block to finish counts the batch, as count.cuh has it, unless `totals` is null.
+//
 // A block computes whole rows of logits, then their losses while they are in cache. So a row must
 // not have more classes than a tile has columns, and the grid's y is 1.
 //
@@ -13,12 +15,15 @@
 // geometry as in gemm.cuh, then a thread takes a row of few classes, a warp one of more
 #include "gemm/gemm.cuh"
 #include "loss/softmax.cuh"
+#include "step/count.cuh"
 
 KERNEL __launch_bounds__(THREADS, BLOCKS)
 dense_cross_entropy(const T *__restrict__ x, const T *__restrict__ w, const T *__restrict__ b,
                     const int64 *__restrict__ labels, T *__restrict__ logits,
-                    acc_t *__restrict__ losses, T *__restrict__ dlogits, int rows, int inputs,
-                    int classes, int64 ignored, double smoothing) {
+                    acc_t *__restrict__ losses, T *__restrict__ dlogits,
+                    double *__restrict__ totals, int64 *__restrict__ counters,
+                    int *__restrict__ arrived, int rows, int inputs, int classes, int64 ignored,
+                    double smoothing) {
     gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(Matrix{x, inputs}, Matrix{w, inputs}, rows,
                                                  classes, 0, inputs,
                                                  BiasRelu<>{logits, b, classes, 0});
@@ -35,4 +40,6 @@ dense_cross_entropy(const T *__restrict__ x, const T *__restrict__ w, const T *_
                                        nullptr, scale, classes, ignored, acc_t(smoothing));
         if (Threads::index() == 0) losses[row] = loss;
     });
+    if (totals && last_block(arrived, gridDim.x))
+        count_rows(losses, logits, labels, totals, counters, rows, classes);
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..common.reduce import accumulator
 from ..gemm import gemm
 from ..runtime import Array, Source, Target, checks
+from ..step.batch import Progress
 from .softmax import IGNORE_INDEX
 
 _SOURCE = Source("loss/dense_loss.cu")
@@ -16,7 +17,12 @@ def fits(target: Target, classes: int) -> bool:
 
 
 def dense_cross_entropy(
-    x: Array, w: Array, b: Array | None, labels: Array, label_smoothing: float
+    x: Array,
+    w: Array,
+    b: Array | None,
+    labels: Array,
+    label_smoothing: float,
+    progress: Progress | None = None,
 ) -> tuple[Array, Array, Array]:
     """Return logits, row losses and the gradient of the mean loss by the logits, in one launch.
 
@@ -28,6 +34,8 @@ def dense_cross_entropy(
         Classes; see `kernels.softmax_cross_entropy`.
     label_smoothing : float
         In [0, 1].
+    progress : Progress, optional
+        Count the step there, as `count_batch` does.
 
     Returns
     -------
@@ -41,6 +49,8 @@ def dense_cross_entropy(
     work = gemm.divide(target, x.dtype, rows, classes, inputs, whole_rows=True)
     vectors = gemm.in_vectors(target, x, inputs), gemm.in_vectors(target, w, inputs)
     launch = gemm.product(_SOURCE, "dense_cross_entropy", target, x.dtype, work, vectors=vectors)
-    arrays = (x, w, b, labels, logits, losses, dlogits)
+    totals, counters = (None, None) if progress is None else (progress.totals, progress.counters)
+    arrived = None if progress is None else target.counters(1)
+    arrays = (x, w, b, labels, logits, losses, dlogits, totals, counters, arrived)
     launch(*arrays, rows, inputs, classes, IGNORE_INDEX, label_smoothing)
     return logits, losses, dlogits

@@ -3,10 +3,7 @@
 //   row n of the batch is image i = order[taken + n], with label i
 //   gather            out[n] = (image - mean) / std
 //   gather, augmented the same for the image warped by its own random map; see warp.cuh
-//   count             totals[0] += rows * loss,  totals[1] += rows whose largest output is the
-//                     label's; the loss is given, or the mean of the row losses, without rows whose
-//                     label is no class;
-//                     counters[0] += 1,  counters[1] += rows,  counters[2] += 1
+//   count             as count.cuh has it, of a loss that is given
 //
 // counters = {steps counted, images of `order` taken, steps taken}: a replayed step finds its batch
 // by them.
@@ -17,6 +14,7 @@
 // geometry gather: one block per row, `framed` as in augment.cu; count: one block
 #include "dialect/lanes.cuh"
 #include "images/warp.cuh"
+#include "step/count.cuh"
 
 #ifndef TYPE_pixel_t
 #define TYPE_pixel_t unsigned char
@@ -60,25 +58,6 @@ KERNEL gather_augmented_batch(const pixel_t *__restrict__ images, const int64 *_
     warp_image<float, LANES>(image, framed ? memory : nullptr, m, store);
 }
 
-// Whether the largest of a row's outputs is the label's, which is a class.
-__device__ inline bool is_hit(const T *y, int64 label, int classes) {
-    bool hit = true;
-    const acc_t best = acc_t(y[label]);
-    // The first of equals is the largest, as in argmax; a NaN never is.
-    for (int c = 0; c < classes; ++c) hit &= c < label ? acc_t(y[c]) < best : acc_t(y[c]) <= best;
-    return hit;
-}
-
-// One thread adds a batch to what a training counts.
-__device__ inline void count(double loss, double hits, int64 rows, double *totals,
-                             int64 *counters) {
-    totals[0] += loss * double(rows);
-    totals[1] += hits;
-    counters[0] += 1;
-    counters[1] += rows;
-    counters[2] += 1;
-}
-
 KERNEL count_batch(const T *__restrict__ loss, const T *__restrict__ outputs,
                    const int64 *__restrict__ labels, double *__restrict__ totals,
                    int64 *__restrict__ counters, int64 rows, int classes) {
@@ -90,21 +69,4 @@ KERNEL count_batch(const T *__restrict__ loss, const T *__restrict__ outputs,
     }
     hits = block_reduce(hits, Sum());
     if (threadIdx.x == 0) count(double(loss[0]), hits, rows, totals, counters);
-}
-
-KERNEL count_losses(const acc_t *__restrict__ losses, const T *__restrict__ outputs,
-                    const int64 *__restrict__ labels, double *__restrict__ totals,
-                    int64 *__restrict__ counters, int64 rows, int classes) {
-    double sum = 0, counted = 0, hits = 0;
-    BLOCK_STRIDE(row, rows) {
-        const int64 label = labels[row];
-        sum += losses[row];
-        if (label < 0 || label >= classes) continue;
-        counted += 1;
-        hits += is_hit(outputs + (int64)row * classes, label, classes);
-    }
-    sum = block_reduce(sum, Sum());
-    counted = block_reduce(counted, Sum());
-    hits = block_reduce(hits, Sum());
-    if (threadIdx.x == 0) count(sum / counted, hits, rows, totals, counters);
 }

@@ -92,15 +92,3 @@ def count_batch(
     kernel = _SOURCE.kernel("count_batch", target, outputs.dtype)
     arrays = (loss, outputs, labels, progress.totals, progress.counters)
     kernel((1, 1, 1), target.threads, *arrays, *outputs.shape)
-
-
-def count_losses(
-    target: Target, losses: Array, outputs: Array, labels: Array, progress: Progress
-) -> None:
-    """Count a step, as `count_batch` does, from its row losses.
-
-    The losses (rows,) are those of `dense_cross_entropy`.
-    """
-    kernel = _SOURCE.kernel("count_losses", target, outputs.dtype)
-    arrays = (losses, outputs, labels, progress.totals, progress.counters)
-    kernel((1, 1, 1), target.threads, *arrays, *outputs.shape)

@@ -4,16 +4,14 @@ import numpy as np
 import pytest
 
 import kernels
-from kernels.common.reduce import accumulator
 from kernels.step.batch import (
     Augmentation,
     Progress,
     count_batch,
-    count_losses,
     gather_batch,
 )
 from tests.lib.comparison import assert_close
-from tests.lib.support import RTOL, host, normal, unit_roundoff
+from tests.lib.support import RTOL, host, normal
 
 N = 11
 MEAN, STD = 33.3, 77.7
@@ -82,26 +80,3 @@ def test_a_batch_is_counted(target, dtype):
     count_batch(target, *arrays, progress)
     assert host(progress.counters).tolist() == [4, 304, 3]
     assert host(progress.totals).tolist() == [1.5 + 300 * 0.25, 2 + hits]
-
-
-def test_row_losses_are_counted_as_their_mean_is(target, dtype):
-    outputs = np.round(3 * normal(0, 300, 5, dtype=dtype))
-    labels = np.random.default_rng(0).integers(5, size=300)
-    labels[:2] = -100, -100  # ignored: their losses are 0, and the mean is over the others
-    losses = abs(normal(1, 300, dtype=dtype))
-    losses[:2] = 0
-    arrays = [target.array(value) for value in (outputs, labels)]
-    totals = []
-    for count, loss in ((count_batch, losses.sum(dtype="f8") / 298), (count_losses, losses)):
-        progress = Progress(target.array(np.array([3, 4, 2])), target.array(np.array([1.5, 2.0])))
-        # A mean is of the outputs' type, row losses of the type of sums.
-        kept = dtype if count is count_batch else accumulator(dtype)
-        count(target, target.array(np.asarray(loss, kept)), *arrays, progress)
-        totals.append(host(progress.totals))
-    # The mean is rounded, the row losses are not.
-    assert_close(totals[1], totals[0], rtol=1e-7 + unit_roundoff(dtype))
-    assert totals[1][1] == totals[0][1]
-    losses[7], labels[7] = np.nan, 5  # no class of these
-    arrays = [target.array(value) for value in (losses.astype(kept), outputs, labels)]
-    count_losses(target, *arrays, progress)
-    assert np.isnan(host(progress.totals)[0]) and host(progress.totals)[1] >= totals[1][1]

@@ -7,9 +7,10 @@ import kernels
 from kernels.common.reduce import accumulator
 from kernels.gemm import gemm
 from kernels.loss.dense_loss import dense_cross_entropy, fits
+from kernels.step.batch import Progress, count_batch
 from tests.lib import reference
 from tests.lib.comparison import assert_close
-from tests.lib.support import RTOL, host, normal
+from tests.lib.support import RTOL, host, normal, unit_roundoff
 
 INF = np.inf
 
@@ -136,3 +137,27 @@ def test_a_nan_stays_in_its_row(target, dtype):
     results = dense_cross_entropy(*(a if a is None else target.array(a) for a in arrays), 0.1)
     for array in map(host, results):
         assert np.isnan(array[2]).all() and np.isfinite(np.delete(array, 2, axis=0)).all()
+
+
+# Rows of one block, and of several.
+@pytest.mark.parametrize("rows", [3, 300, 700])
+def test_a_step_is_counted_as_its_mean_loss_is(target, dtype, rows):
+    x, w = (target.array(normal(seed, n, 7, dtype=dtype)) for seed, n in enumerate((rows, 5)))
+    labels = np.random.default_rng(0).integers(5, size=rows)
+    labels[:2] = -100, -100  # ignored: their losses are 0, and the mean is over the others
+    labels = target.array(labels)
+    counted = [
+        Progress(target.array(np.array([3, 4, 2])), target.array(np.array([1.5, 2.0])))
+        for _ in range(2)
+    ]
+    logits, losses, _ = dense_cross_entropy(x, w, None, labels, 0.0, counted[0])
+    mean = host(losses).sum(dtype="f8") / (rows - 2)
+    count_batch(target, target.array(np.asarray(mean, dtype)), logits, labels, counted[1])
+    found, expected = ([host(array) for array in progress] for progress in counted)
+    assert found[0].tolist() == expected[0].tolist() == [4, 4 + rows, 3]
+    # The mean is rounded, the row losses are not.
+    assert_close(found[1][:1], expected[1][:1], rtol=1e-7 + unit_roundoff(dtype))
+    assert found[1][1] == expected[1][1] > 2
+    labels[2] = 5  # no class
+    dense_cross_entropy(x, w, None, labels, 0.0, counted[0])
+    assert np.isnan(host(counted[0].totals)[0]) and host(counted[0].totals)[1] >= found[1][1]

@@ -30,7 +30,6 @@ from kernels.step.batch import (
     Augmentation,
     Progress,
     count_batch,
-    count_losses,
     gather_batch,
 )
 from kernels.step.optimizers import adam_update, average_update, sgd_update
@@ -167,6 +166,7 @@ def fused_norms(target):
 def losses(target):
     """Rows of a thread, of a block that caches them, and of one that has no room for that."""
     make = Arrays(target)
+    progress = Progress(make.integers(0, 0, 0), target.array(np.zeros(2)))
     for columns in (7, 2000, 13000):
         logits, labels = make.normal(3, 5, columns), target.array(np.arange(5) - 2)
         for weight in (None, make.full((columns,), 0.5)):
@@ -179,7 +179,7 @@ def losses(target):
         x, w, b = make.normal(0, 5, 9), make.normal(1, classes, 9), make.normal(2, classes)
         for smoothing in (0.0, 0.1):
             labels = target.array(np.array([0, 1, -1, -100, 2]))
-            dense_cross_entropy(x, w, b, labels, smoothing)
+            dense_cross_entropy(x, w, b, labels, smoothing, progress)
 
 
 def pools(target):
@@ -262,7 +262,6 @@ def batches(target):
     )
     outputs, progress = x.reshape(3, -1), Progress(counters, totals)
     count_batch(target, make.full((), 1), outputs, chosen, progress)
-    count_losses(target, make.full((3,), 1), outputs, chosen, progress)
 
 
 def products(target):
@@ -296,8 +295,8 @@ def products(target):
         conv2d_pool.forward(x, filters, None, geometry, windows)
     PLANNED["dense_cross_entropy"](PLANNED["dense_cross_entropy"].arguments(target, FLOAT))
     labels = make.integers(0, 9, -100)  # one that is no class, and one that is ignored
-    few = x[:, 0, 0].copy()
-    dense_cross_entropy(few, w[:, 0, 0].copy(), None, labels, 0.0)
+    few, progress = x[:, 0, 0].copy(), Progress(make.integers(0, 0, 0), target.array(np.zeros(2)))
+    dense_cross_entropy(few, w[:, 0, 0].copy(), None, labels, 0.0, progress)
     few, weights = make.normal(3, 3, 2000), make.normal(4, 5, 2000)
     kernels.dense(few, weights, relu=True)  # rows that do not fill a micro-tile
     kernels.dense_backward(few[:, :5].copy(), few, weights)
