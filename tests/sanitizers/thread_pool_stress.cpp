@@ -48,9 +48,11 @@ std::vector<float> dense(const std::vector<float> &x, int rows, ParallelFor shar
     std::vector<float> w(OUTPUTS * INPUTS), y(rows * OUTPUTS, -1);
     for (size_t i = 0; i < w.size(); ++i) w[i] = float(i % 7) - 3;
     const float *x_data = x.data(), *w_data = w.data(), *bias = nullptr;
-    float *y_data = y.data();
-    int inputs = INPUTS, outputs = OUTPUTS, relu = 0;
-    void *arguments[] = {&x_data, &w_data, &bias, &y_data, &rows, &inputs, &outputs, &relu};
+    float *y_data = y.data(), *sums = nullptr;
+    int *arrived = nullptr;
+    int inputs = INPUTS, outputs = OUTPUTS, relu = 0, parts = 1, share = INPUTS;
+    void *arguments[] = {&x_data, &w_data, &bias,    &y_data, &sums,  &arrived,
+                         &rows,   &inputs, &outputs, &relu,   &parts, &share};
     const unsigned grid[4] = {unsigned(rows + TILE - 1) / TILE, (OUTPUTS + TILE - 1) / TILE, 1, 0};
     launch_dense_forward(grid, arguments, share_out);
     return y;
