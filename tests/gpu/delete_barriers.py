@@ -18,11 +18,9 @@ from typing import Any
 
 from kernels.runtime import cuda_target
 from tests.gpu import device, loaded
+from tests.lib.support import CPU_ONLY
 
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
-
-#: Files that only `cpu` uses, where a block has one thread and needs no barrier.
-ON_CPU = {"conv/conv2d_pool.cu", "common/reduce.cu"}
 
 _BARRIER = re.compile(r"__syncthreads\(\);")
 _DEFINITION = re.compile(r"(#define|void) __syncthreads\(\)")
@@ -57,7 +55,7 @@ def barriers(kernels: Path) -> set[Barrier]:
     """Return every barrier in a folder of kernels."""
     found = set()
     for path in [*kernels.rglob("*.cu"), *kernels.rglob("*.cuh")]:
-        if str(path.relative_to(kernels)) in ON_CPU:
+        if str(path.relative_to(kernels)) in CPU_ONLY:  # one thread needs no barrier
             continue
         for number, line in enumerate(path.read_text().splitlines(), start=1):
             code = line.partition("//")[0]

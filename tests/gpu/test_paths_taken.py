@@ -13,15 +13,13 @@ import pytest
 from kernels import runtime, softmax
 from kernels.runtime.source import Source
 from tests.lib.paths import CALLS, FLOAT
+from tests.lib.support import CPU_ONLY
 
 from . import loaded
 
 #: But for what a CPU alone runs.
 SHIPPED = {
-    entry
-    for source in Source.all
-    if source.name not in ("conv/conv2d_pool.cu", "common/reduce.cu")
-    for entry in source.entries
+    entry for source in Source.all if source.name not in CPU_ONLY for entry in source.entries
 }
 
 _ENTRY = re.compile(r"(?:\.visible |\.weak )?\.(?:entry|func) .*?(\w+)\($")

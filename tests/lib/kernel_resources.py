@@ -21,6 +21,7 @@ from kernels.gemm import gemm
 from kernels.runtime import Source
 from tests.lib import nvrtc
 from tests.lib.nvrtc import Resources
+from tests.lib.support import CPU_ONLY
 
 TABLE = Path(__file__).with_suffix(".json")
 # Registers above the table's that are allowed: a few, and more for another version of ptxas.
@@ -61,7 +62,7 @@ OF_CHANNELS = (
     "pooling/pool.cu",
 )
 # Kernels that only `cpu` uses, though they run on a GPU, too: compiled for one architecture.
-CPU_ALONE = ("conv/winograd.cu", "conv/conv2d_pool.cu", "common/reduce.cu")
+CPU_ALONE = ("conv/winograd.cu", *CPU_ONLY)
 # Variants that the recipes do not use: windows of more than 256 taps, images that are not bytes.
 UNCOMMON_TYPES = {
     "images/augment.cu": {"pixel_t": "float32"},

@@ -4,6 +4,8 @@ import ml_dtypes
 import numpy as np
 from hypothesis import strategies as st
 
+#: Sources that only `cpu` launches, though they compile for a GPU, too.
+CPU_ONLY = ("conv/conv2d_pool.cu", "common/reduce.cu")
 #: Floating types that a GPU takes and a CPU does not.
 NARROW = ("float16", "bfloat16")
 
