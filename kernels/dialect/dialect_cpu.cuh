@@ -23,6 +23,8 @@ struct dim3 { unsigned x, y, z; };
 #define UNROLL(...) _Pragma("GCC unroll 16") for (__VA_ARGS__)
 // A loop over rows: the processor itself begins later turns' loads.
 #define UNROLL_ROWS(...) for (__VA_ARGS__)
+// A loop of few turns or seldom run.
+#define NO_UNROLL(...) for (__VA_ARGS__)
 
 static inline float infinity() { return __builtin_inff(); }
 static inline float not_a_number() { return __builtin_nanf(""); }

@@ -5,6 +5,8 @@
 #define UNROLL(...) _Pragma("unroll") for (__VA_ARGS__)
 // A loop over rows: four turns are unrolled, so that four loads wait for memory at once.
 #define UNROLL_ROWS(...) _Pragma("unroll 4") for (__VA_ARGS__)
+// A loop of few turns or seldom run, which the compiler would unroll: only more code.
+#define NO_UNROLL(...) _Pragma("unroll 1") for (__VA_ARGS__)
 
 __device__ inline float infinity() { return __int_as_float(0x7f800000); }
 __device__ inline float not_a_number() { return __int_as_float(0x7fffffff); }

@@ -22,8 +22,8 @@ __device__ __forceinline__ void unpool_window(T *dz, const Pooling &g, int64 fro
     const Place at = place(window, g.PH, g.PW);
     const int h = at.row * g.KH, last_h = at.row + 1 == g.PH ? g.OH : h + g.KH;
     const int w = at.column * g.KW, last_w = at.column + 1 == g.PW ? g.OW : w + g.KW;
-    for (int oh = h; oh < last_h; ++oh)
-        for (int ow = w; ow < last_w; ++ow) {
+    NO_UNROLL(int oh = h; oh < last_h; ++oh)
+        NO_UNROLL(int ow = w; ow < last_w; ++ow) {
             const int tap = ow < w + g.KW ? (oh - h) * g.KW + ow - w : g.KH * g.KW;
             acc_t value[V];
             UNROLL(int i = 0; i < V; ++i) value[i] = tap == argmax[i] ? dy[i] : 0;
