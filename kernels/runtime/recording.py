@@ -235,7 +235,8 @@ def _within(ranges: list[tuple[int, int]], address: int) -> bool:
 
 
 def _same_bits(array: Array, other: Array) -> bool:
-    return bool((array.reshape(-1).view(np.uint8) == other.reshape(-1).view(np.uint8)).all())
+    whole = np.dtype(f"u{array.itemsize}")  # NaN is not equal to itself, its bits are
+    return bool((array.reshape(-1).view(whole) == other.reshape(-1).view(whole)).all())
 
 
 def in_order(launches: list[Launch]) -> None:
