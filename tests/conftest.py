@@ -1,5 +1,6 @@
 """Targets, element types and poisoned outputs for the tests of the kernels."""
 
+import gc
 import importlib.util
 import os
 
@@ -54,9 +55,16 @@ def pytest_configure(config):
     config.pluginmanager.register(plugin)
 
 
+def pytest_collection_finish():
+    """Leave the tests themselves, some million objects, out of garbage collections."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
     """One process per core for the whole suite; a part of it takes less time in this process."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # others would only wait for a core
     return len(os.sched_getaffinity(0)) if is_whole(config) else 0
 
 
