@@ -11,7 +11,8 @@
 //
 // shapes   x (N, H, W, C), w (F, KH, KW, C/groups), b (F), y and dy (N, OH, OW, F)
 // bytes    x, w and y once each per tile column; im2col is never written
-// geometry as in gemm.cuh; blockIdx.z is the group (filter gradient: group * splits + split)
+// geometry as in gemm.cuh; a block's z is group * parts of k + part
+#include "gemm/both.cuh"
 #include "gemm/gemm_moments.cuh"
 #include "conv/im2col.cuh"
 
@@ -23,7 +24,8 @@ conv2d_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__rest
                int *__restrict__ counts, acc_t *__restrict__ sums, int *__restrict__ arrived,
                Window window, int rows, int C, int F, int groups, int relu, int chunks, int parts,
                int share) {
-    const int group = blockIdx.z / parts, split = blockIdx.z % parts;
+    const auto at = this_block();
+    const int group = at.z / parts, split = at.z % parts;
     const int channels = C / groups, filters = F / groups;
     const int K = window.KH * window.KW * channels;
     const Share part(K, share, split);
@@ -34,7 +36,7 @@ conv2d_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__rest
         y + group * filters, b ? b + group * filters : nullptr, F, relu, past_caches<T>(rows, F),
         {&moments}};
     const Block block = gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(
-        a, weights, rows, filters, part.begin, part.end, epilogue,
+        at, a, weights, rows, filters, part.begin, part.end, epilogue,
         Parts{sums, arrived, (int64)rows * F, F, group * filters, parts, split});
     moments.finish(block, group * filters);
 }
@@ -48,44 +50,47 @@ conv2d_pool_forward(const T *__restrict__ x, const T *__restrict__ w, const T *_
                     int F, int OH, int OW, int KH, int KW) {
     const int K = window.KH * window.KW * C;
     const Im2col<ByWindow> a{x, window, C, C, {OH, OW, KH, KW}};
-    gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(a, Matrix{w, K}, rows, F, 0, K,
+    gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(this_block(), a, Matrix{w, K}, rows, F, 0, K,
                                                  BiasPoolRelu{y, argmax, b, F, KH * KW});
 }
 
-// dx, or PastRelu's gradient. `window` slides over dy at stride 1; its outputs are the pixels of dx
-// in the lattice `pixels`, whose gradients come through the taps in the lattice `taps`. There is
-// one part unless the lattice has all pixels; part p has taps and filters [p*share, (p+1)*share).
+// The gradients of filters, and of the input, two products.
+//
+// filters  partial sums as FilterGradient has them, those of biases if `bias` is 1; split s takes
+//          output pixels [s*batch_share, (s+1)*batch_share)
+// input    dx, or PastRelu's gradient. `over` slides over `source`, which is dy, at stride 1; its
+//          outputs are the pixels of dx in the lattice `pixels`, `places` in all, whose gradients
+//          come through the taps in the lattice `taps`. There is one part unless the lattice has
+//          all pixels; part p has taps and filters [p*share, (p+1)*share)
 KERNEL __launch_bounds__(THREADS, BLOCKS)
-conv2d_input_gradient(const T *__restrict__ dy, const T *__restrict__ w, T *__restrict__ dx,
-                      const T *__restrict__ y, const uint8 *__restrict__ argmax, Pooling pooling,
-                      acc_t *__restrict__ sums, int *__restrict__ arrived, Window window,
-                      Lattice pixels, Lattice taps, int rows, int H, int W, int KH, int KW, int C,
-                      int F, int groups, int parts, int share) {
-    const int group = blockIdx.z / parts, split = blockIdx.z % parts;
+conv2d_gradients(const T *__restrict__ dy, const T *__restrict__ x, Window window, int rows,
+                 int bias, acc_t *__restrict__ partial, int splits, int batch_share,
+                 Blocks of_filters, const T *__restrict__ source, const T *__restrict__ w,
+                 T *__restrict__ dx, const T *__restrict__ y, const uint8 *__restrict__ argmax,
+                 Pooling pooling, Window over, Lattice pixels, Lattice taps, int places, int H,
+                 int W, int KH, int KW, acc_t *__restrict__ sums, int *__restrict__ arrived,
+                 int parts, int share, Blocks of_input, int C, int F, int groups) {
     const int channels = C / groups, filters = F / groups;
-    const Share part(taps.rows * taps.columns * filters, share, split);
-    const Im2col<ByPixel> a{dy + group * filters, window, F, filters, {window.OH, window.OW}};
-    const TurnedFilters b{
-        w + (int64)group * filters * KH * KW * channels, taps, KH, KW, filters, channels};
-    const AtPixels epilogue{{dx, y, argmax, pooling}, pixels, H, W, C, group * channels};
-    gemm<Rows::ALONG_OUTPUT, Rows::ALONG_K>(
-        a, b, rows, channels, part.begin, part.end, epilogue,
-        Parts{sums, arrived, (int64)rows * C, C, group * channels, parts, split});
-}
-
-// Partial sums of the gradients, as FilterGradient has them, those of biases if `bias` is 1; split
-// s takes output pixels [s*share, (s+1)*share).
-KERNEL __launch_bounds__(THREADS, BLOCKS)
-conv2d_filter_gradient(const T *__restrict__ dy, const T *__restrict__ x,
-                       acc_t *__restrict__ partial, Window window, int rows, int C, int F,
-                       int groups, int bias, int splits, int share) {
-    const int group = blockIdx.z / splits, split = blockIdx.z % splits;
-    const int channels = C / groups, filters = F / groups;
-    const int K = window.KH * window.KW * channels, M = K + bias;
-    const Im2col<ByPixel> a{x + group * channels, window, C, channels, {window.OH, window.OW}};
-    const Matrix b{dy + group * filters, F};
-    const FilterGradient epilogue(partial + (int64)split * M * F, K, F, group * filters);
-    const Share part(rows, share, split);
-    gemm<Rows::ALONG_K, Rows::ALONG_K>(with_ones(a, K), b, M, filters, part.begin, part.end,
-                                       epilogue);
+    const auto of_filter = [&](const auto &at) {
+        const int group = at.z / splits, split = at.z % splits;
+        const int K = window.KH * window.KW * channels, M = K + bias;
+        const Im2col<ByPixel> a{x + group * channels, window, C, channels, {window.OH, window.OW}};
+        const Matrix b{dy + group * filters, F};
+        const FilterGradient epilogue(partial + (int64)split * M * F, K, F, group * filters);
+        const Share part(rows, batch_share, split);
+        gemm<Rows::ALONG_K, Rows::ALONG_K>(at, with_ones(a, K), b, M, filters, part.begin, part.end,
+                                           epilogue);
+    };
+    const auto input = [&](const auto &at) {
+        const int group = at.z / parts, split = at.z % parts;
+        const Share part(taps.rows * taps.columns * filters, share, split);
+        const Im2col<ByPixel> a{source + group * filters, over, F, filters, {over.OH, over.OW}};
+        const TurnedFilters b{
+            w + (int64)group * filters * KH * KW * channels, taps, KH, KW, filters, channels};
+        const AtPixels epilogue{{dx, y, argmax, pooling}, pixels, H, W, C, group * channels};
+        gemm<Rows::ALONG_OUTPUT, Rows::ALONG_K>(
+            at, a, b, places, channels, part.begin, part.end, epilogue,
+            Parts{sums, arrived, (int64)places * C, C, group * channels, parts, split});
+    };
+    either(of_filters, of_filter, of_input, input);
 }

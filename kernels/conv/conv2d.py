@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..common.geometry import Lattice, Padding, Pair, Window, window
 from ..common.reduce import Moments, accumulator, column_sum
-from ..gemm import gemm
-from ..gemm.gradients import Rectified, past_relu, sum_gradients
+from ..gemm import both, gemm
+from ..gemm.gradients import NO_INPUT, Rectified, past_relu, sum_gradients
 from ..runtime import Array, Source, Target, checks
 from ..runtime.types import Shape
 from . import winograd
@@ -191,37 +191,84 @@ def gradients(
     If x is the result of a ReLU, given as `past`, dx is the gradient of its input instead.
     """
     s = _Sizes(g, x.shape[0], x.shape[3], w.shape[0], w[0].size, dy.shape)
-    dx = _input_gradient(target, dy, x, w, s, groups, past) if need_dx else None
-    if target.in_lanes:
-        _filter_gradient(target, dy, x, dw, None, s, groups)
-        if db is not None:
-            column_sum(target, dy.reshape(dy.size // s.F, s.F), db)
+    dx, products = None, [_NO_INPUT]
+    if need_dx and winograd.suits(target, x.dtype, s.N, g, s.F, s.C, groups):
+        dx = target.empty(x.shape, x.dtype)
+        winograd.input_gradient(dy, w, dx, g, target=target)
+    elif need_dx:
+        dx, products = _input_products(target, dy, x, w, s, groups, past)
+    of_input, *others = products
+    if winograd.suits(target, x.dtype, s.N, g, s.C, s.F, groups):
+        winograd.filter_gradient(dy, x, dw, g, target=target)
+        _launch(target, x.dtype, _NO_FILTERS, of_input, s, groups)
     else:
-        _filter_gradient(target, dy, x, dw, db, s, groups)
+        bias = None if target.in_lanes else db  # that of the biases is part of the same product
+        of_filters = _filter_product(target, dy, x, s, groups, int(bias is not None))
+        partial = _launch(target, x.dtype, of_filters, of_input, s, groups)
+        sum_gradients(target, partial, dw, bias, s.F if target.in_lanes else 1)
+    for product in others:
+        _launch(target, x.dtype, _NO_FILTERS, product, s, groups)
+    if target.in_lanes and db is not None:
+        column_sum(target, dy.reshape(dy.size // s.F, s.F), db)
     return dx
 
 
-def _filter_gradient(
-    target: Target, dy: Array, x: Array, dw: Array, db: Array | None, s: _Sizes, groups: int
-) -> None:
-    if winograd.suits(target, x.dtype, s.N, s.window, s.C, s.F, groups):
-        return winograd.filter_gradient(dy, x, dw, s.window, target=target)
+class _Product(NamedTuple):
+    """A product of `conv2d_gradients`: its sizes, and what the kernel takes for it.
+
+    Besides these arguments it takes what depends on the product's division.
+    """
+
+    sizes: gemm.Sizes
+    vectors: tuple[bool, bool]
+    arguments: tuple[Any, ...]
+
+
+_NO_FILTERS = _Product(gemm.NOTHING, (False, False), (None, None, Window(), 0, 0))
+_NO_INPUT = _Product(
+    gemm.NOTHING,
+    (False, False),
+    (None, None, *NO_INPUT, Window(), Lattice(), Lattice(), *(0,) * 5),
+)
+
+
+def _launch(
+    target: Target, dtype: Any, filters: _Product, pixels: _Product, s: _Sizes, groups: int
+) -> Array:
+    """Launch the products of the filters' and of the input's gradients, or one of them.
+
+    Return the partial sums of the first.
+    """
+    of_filters, of_input = gemm.divide_both(target, dtype, filters.sizes, pixels.sizes)
+    partial = target.empty((of_filters.splits, filters.sizes.M, s.F), accumulator(dtype))
+    divided = partial, of_filters.splits, of_filters.share
+    parts = of_input.parts(target, dtype, s.N * s.window.H * s.window.W * s.C)
+    both.launch(
+        SOURCE,
+        "conv2d_gradients",
+        target,
+        dtype,
+        both.Product(of_filters, filters.vectors, (*filters.arguments, *divided)),
+        both.Product(of_input, pixels.vectors, (*pixels.arguments, *parts)),
+        *(s.C, s.F, groups),
+    )
+    return partial
+
+
+def _filter_product(
+    target: Target, dy: Array, x: Array, s: _Sizes, groups: int, bias: int
+) -> _Product:
     x, g = padded(target, x, s.window)
     g = Window.from_buffer_copy(g)
     # With one window along an axis its stride does not matter, and 1 cannot overflow in the kernel.
     g.SH, g.SW = (step if count > 1 else 1 for count, step in ((g.OH, g.SH), (g.OW, g.SW)))
     rows = dy.size // s.F
-    bias = int(db is not None)
-    M = s.K + bias
-    work = gemm.divide(target, x.dtype, M, s.F // groups, rows, groups, split="always")
+    sizes = gemm.Sizes(s.K + bias, s.F // groups, rows, groups, split="always")
     vectors = _vectors(target, x, s.C, groups), _vectors(target, dy, s.F, groups)
-    launch = gemm.product(SOURCE, "conv2d_filter_gradient", target, x.dtype, work, vectors=vectors)
-    partial = target.empty((work.splits, M, s.F), accumulator(x.dtype))
-    launch(dy, x, partial, g, rows, s.C, s.F, groups, bias, work.splits, work.share)
-    sum_gradients(target, partial, dw, db, s.F if target.in_lanes else 1)
+    return _Product(sizes, vectors, (dy, x, g, rows, bias))
 
 
-def _input_gradient(
+def _input_products(
     target: Target,
     dy: Array,
     x: Array,
@@ -229,17 +276,15 @@ def _input_gradient(
     s: _Sizes,
     groups: int,
     past: Rectified | None,
-) -> Array:
+) -> tuple[Array, list[_Product]]:
+    """Return dx and the products that write it, each for the pixels that the same taps reach."""
     g = s.window
-    if winograd.suits(target, x.dtype, s.N, g, s.F, s.C, groups):
-        dx = target.empty(x.shape, x.dtype)
-        winograd.input_gradient(dy, w, dx, g, target=target)
-        return dx
     parts = [(down, across) for down in _parts(g, 0) for across in _parts(g, 1)]
     reached = sum(down.pixels * across.pixels for down, across in parts)
     make = target.zeros if reached < g.H * g.W else target.empty  # some are under no tap
     to = past_relu(make, x.shape, x.dtype, past)
     channels, filters = s.C // groups, s.F // groups
+    products = []
     for down, across in parts:
         rows = s.N * down.pixels * across.pixels
         over = Window(
@@ -252,13 +297,10 @@ def _input_gradient(
         vectors = _vectors(target, source, s.F, groups), _vectors(target, w, channels)
         depth = down.taps * across.taps * filters
         split: gemm.Split = "in tiles" if rows == s.N * g.H * g.W else "never"
-        work = gemm.divide(target, x.dtype, rows, channels, depth, groups, split=split)
-        entry = "conv2d_input_gradient"
-        launch = gemm.product(SOURCE, entry, target, x.dtype, work, vectors=vectors)
-        sums, arrived, *division = work.parts(target, x.dtype, x.size)
-        sizes = (rows, g.H, g.W, g.KH, g.KW, s.C, s.F, groups)
-        launch(source, w, *to, sums, arrived, over, pixels, taps, *sizes, *division)
-    return to[0]
+        sizes = gemm.Sizes(rows, channels, depth, groups, split)
+        arguments = (source, w, *to, over, pixels, taps, rows, g.H, g.W, g.KH, g.KW)
+        products.append(_Product(sizes, vectors, arguments))
+    return to[0], products or [_NO_INPUT]
 
 
 def _vectors(target: Target, array: Array, channels: int, groups: int = 1) -> bool:

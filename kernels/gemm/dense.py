@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..common.reduce import accumulator, column_sum, sum_partials
 from ..runtime import Array, Source, Target, checks
-from . import gemm
-from .gradients import Rectified, past_relu, sum_gradients
+from . import both, gemm
+from .gradients import NO_INPUT, Rectified, past_relu, sum_gradients
 
 _SOURCE = Source("gemm/dense.cu", sum_t="float32")
 
@@ -100,21 +100,42 @@ def gradients(
     If x is the result of a ReLU, given as `past`, dx is the gradient of its input instead.
     """
     rows, inputs, outputs = len(x), w.shape[1], w.shape[0]
-    dx = _input_gradient(target, dy, w, rows, inputs, past) if need_dx else None
     with_db = None if target.in_lanes else db  # what the same product gives
     columns = inputs if with_db is None else inputs + 1
-    work = gemm.divide(target, x.dtype, outputs, columns, rows, split="always")
-    vectors = gemm.in_vectors(target, dy, outputs), gemm.in_vectors(target, x, inputs)
+    of_weights, of_input = gemm.divide_both(
+        target,
+        x.dtype,
+        gemm.Sizes(outputs, columns, rows, split="always"),
+        gemm.Sizes(rows, inputs, outputs, split="in tiles") if need_dx else gemm.NOTHING,
+    )
     size = outputs * columns
-    whole = work.splits == 1  # then no sum of partial results is needed
+    whole = of_weights.splits == 1  # then no sum of partial results is needed
     wide = dw.dtype if whole else accumulator(dw.dtype)
     to = (dw, with_db)
     if not whole:
-        partial = target.empty((work.splits, size), wide)
+        partial = target.empty((of_weights.splits, size), wide)
         to = (partial, None if with_db is None else partial.reshape(-1)[dw.size :])
-    entry = "dense_weight_gradient"
-    launch = gemm.product(_SOURCE, entry, target, x.dtype, work, vectors=vectors, sum_t=wide)
-    launch(dy, x, *to, outputs, inputs, rows, size, work.share)
+    dx, *through = past_relu(target.empty, (rows, inputs), dy.dtype, past) if need_dx else NO_INPUT
+    parts = of_input.parts(target, dy.dtype, rows * inputs)
+    dy_in_vectors = gemm.in_vectors(target, dy, outputs)
+    both.launch(
+        _SOURCE,
+        "dense_gradients",
+        target,
+        x.dtype,
+        both.Product(
+            of_weights,
+            (dy_in_vectors, gemm.in_vectors(target, x, inputs)),
+            (dy, x, *to, size, of_weights.share),
+        ),
+        both.Product(
+            of_input,
+            (dy_in_vectors, gemm.in_vectors(target, w, inputs)),
+            (w, dx, *through, *parts),
+        ),
+        *(rows, inputs, outputs),
+        sum_t=wide,
+    )
     if not whole and target.in_lanes:
         sum_partials(target, partial, dw.dtype, dw)
     elif not whole:
@@ -122,21 +143,6 @@ def gradients(
     if target.in_lanes and db is not None:
         column_sum(target, dy, db)
     return dx
-
-
-def _input_gradient(
-    target: Target, dy: Array, w: Array, rows: int, inputs: int, past: Rectified | None
-) -> Array:
-    """Return dx (N, in), or the gradient past a ReLU."""
-    outputs = len(w)
-    to = past_relu(target.empty, (rows, inputs), dy.dtype, past)
-    work = gemm.divide(target, dy.dtype, rows, inputs, outputs, split="in tiles")
-    vectors = gemm.in_vectors(target, dy, outputs), gemm.in_vectors(target, w, inputs)
-    entry = "dense_input_gradient"
-    launch = gemm.product(_SOURCE, entry, target, dy.dtype, work, vectors=vectors)
-    sums, arrived, *division = work.parts(target, dy.dtype, rows * inputs)
-    launch(dy, w, *to, sums, arrived, rows, inputs, outputs, *division)
-    return to[0]
 
 
 def _sizes(x: Array, w: Array) -> tuple[int, int, int]:

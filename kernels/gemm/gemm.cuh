@@ -41,17 +41,33 @@ using sum_t = TYPE_sum_t;
 // The rows and columns of C that a block has computed.
 struct Block { int m0, m1, n0, n1; };
 
+// The blocks of a product: along m, along n, and those that share neither outputs nor k.
+template <class BlockTile> struct BlockAt;
+struct Blocks {
+    int x, y, z;
+
+    __device__ int count() const { return x * y * z; }
+    template <class BlockTile> __device__ BlockAt<BlockTile> at(int number) const {
+        return {number % x, number / x % y, number / x / y, *this};
+    }
+};
+
+// A block's place among those of its product, and the type of its tile.
+template <class BlockTile> struct BlockAt {
+    int x, y, z;
+    Blocks all;
+};
+
 // The range of k that a block sums over: part `split` of K. Each part has length `share`, the last
 // one the rest.
 struct Share {
     int begin, end;
-    __device__ Share(int K, int share) : Share(K, share, blockIdx.z) {}
     __device__ Share(int K, int share, int split)
         : begin(split * share), end(begin + smaller(share, K - begin)) {}
 };
 
 // A division of k in parts. The last block of a tile adds up the sums of its parts: gemm_parts.cuh.
-// blockIdx.z counts parts first. On `cpu` there is always one part.
+// A block's z counts parts first. On `cpu` there is always one part.
 struct Parts {
     acc_t *sums;   // of each part, `size` elements, with rows `stride` apart
     int *arrived;  // blocks that have arrived, of each tile; zero before and after
@@ -62,13 +78,6 @@ struct Parts {
 constexpr Parts ALL_OF_K = {nullptr, nullptr, 0, 0, 0, 1, 0};
 
 #if defined(__CUDACC__)
-// The rows of an M x N product that this block computes: with all columns, if gridDim.y is 1.
-struct BlockRows {
-    int begin, end;
-    __device__ explicit BlockRows(int M)
-        : begin(blockIdx.x * BM), end(begin + smaller(BM, M - begin)) {}
-};
-
 #include "gemm/gemm_stages.cuh"
 #include "gemm/gemm_parts.cuh"
 #include "gemm/ones.cuh"
@@ -84,6 +93,14 @@ struct BlockRows {
 
 #include "gemm/epilogues_lanes.cuh"
 #endif
+
+// This block, in a launch of one product.
+__device__ inline BlockAt<FirstTile> this_block() {
+    return {int(blockIdx.x),
+            int(blockIdx.y),
+            int(blockIdx.z),
+            {int(gridDim.x), int(gridDim.y), int(gridDim.z)}};
+}
 
 // ---- loaders and epilogues ---------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -181,7 +181,7 @@ def product(
     """
     more = {"sum_t": dtype, **types}
     if work.tile is not None:
-        more |= constants(work.tile, dtype, _multiplied(target, dtype), vectors)
+        more |= constants(work.tile, dtype, multiplied(target, dtype), vectors)
     kernel = source.kernel(entry, target, dtype, **more)
     return partial(kernel, work.grid, work.threads)
 
@@ -202,11 +202,16 @@ def in_vectors(target: Target, array: Array, *lengths: int) -> bool:
 
 def constants(tile: Tile, dtype: Any, precision: str, vectors: tuple[bool, bool]) -> dict[str, Any]:
     """Return the constants that a product's source is compiled with on `cuda`."""
-    unit = 16 // dtype.itemsize
-    wide = {f"VECTOR_{x}": unit if v else 1 for x, v in zip("AB", vectors, strict=True)}
     one = int.from_bytes(np.ones((), dtype).tobytes(), sys.byteorder)
     multiplied = {} if precision == "fp32" else {"PRECISION": precision}
-    return {**tile.constants, **wide, "ONE": one, **multiplied}
+    return {**constants_of_tile(tile, dtype, vectors), "ONE": one, **multiplied}
+
+
+def constants_of_tile(tile: Tile, dtype: Any, vectors: tuple[bool, bool]) -> dict[str, Any]:
+    """Return those of them that depend on the tile and on the copies into it."""
+    unit = 16 // dtype.itemsize
+    wide = {f"VECTOR_{x}": unit if v else 1 for x, v in zip("AB", vectors, strict=True)}
+    return {**tile.constants, **wide}
 
 
 class Work(NamedTuple):
@@ -222,6 +227,11 @@ class Work(NamedTuple):
         """Threads of a block."""
         return 1 if self.tile is None else self.tile.warps * 32
 
+    @property
+    def blocks(self) -> int:
+        """Blocks in all."""
+        return math.prod(self.grid)
+
     def parts(
         self, target: Target, dtype: Any, size: int
     ) -> tuple[Array | None, Array | None, int, int]:
@@ -230,11 +240,25 @@ class Work(NamedTuple):
         These are memory for the parts' sums and counters of finished blocks, or None for one part;
         the number of parts, and the length of a part.
         """
-        if self.splits == 1:
+        if self.splits == 1 or self.blocks == 0:
             return None, None, 1, self.share
         sums = target.empty((self.splits, size), accumulator(dtype))
-        counters = target.counters(math.prod(self.grid) // self.splits)
+        counters = target.counters(self.blocks // self.splits)
         return sums, counters, self.splits, self.share
+
+
+class Sizes(NamedTuple):
+    """The sizes of a product, as `divide` takes them."""
+
+    M: int
+    N: int
+    K: int
+    depth: int = 1
+    split: Split = "never"
+
+
+#: The sizes of a product without outputs.
+NOTHING = Sizes(0, 0, 0)
 
 
 def divide(
@@ -272,43 +296,94 @@ def divide(
         if split == "always":
             splits, share = _shares(K, 256, ON_CPU["splits"] // max(1, rows * columns * depth))
         return Work(None, (rows, columns, depth * splits), splits, share)
-    parts = (1,) if split == "never" else _SPLITS
-    least = 0 if split == "always" else 1  # for K = 0, one part writes zeros
-    return _cheapest(_body(target, dtype), M, N, K, depth, parts, least, whole_rows)
+    most = MOST_IN_ROWS if whole_rows else None
+    return _cheapest(_body(target, dtype), Sizes(M, N, K, depth, split), _SPLITS, most)
+
+
+def divide_both(target: Target, dtype: Any, first: Sizes, second: Sizes) -> tuple[Work, Work]:
+    """Divide two products that may be one launch, as `divide` does each of them.
+
+    Their blocks have as many threads. Either may have no outputs, and then has no blocks.
+    """
+    works = [divide(target, dtype, *s[:4], split=s.split) for s in (first, second)]
+    if target.in_lanes or not all(work.blocks for work in works):
+        return works[0], works[1]
+    return _cheapest_pair(_body(target, dtype), first, second, _SPLITS)
+
+
+# Cached: finding one takes longer than a small product.
+@lru_cache(maxsize=1024)
+def _cheapest(body: _Body, sizes: Sizes, splits: tuple[int, ...], most: int | None) -> Work:
+    """Return the division of a product on `cuda` with the least estimated time.
+
+    If `most` is given, a block has all columns, of which there may be so many.
+    """
+
+    def cost(work: Work) -> tuple[bool, float]:
+        too_many = max(work.grid[1:]) > GRID_YZ_MAX  # more blocks than a launch may have
+        waves = -(-work.blocks // _MULTIPROCESSORS)
+        clocks = _block_clocks(work, body) * max(waves, _ISSUE * 32 / work.threads)
+        return too_many, clocks + _adding_clocks(work, sizes)
+
+    tiles = [tile for tile in body.tiles if most is None or sizes.N <= tile.BN <= most]
+    return min(_divisions(tiles, sizes, splits), key=cost)
 
 
 @lru_cache(maxsize=1024)
-def _cheapest(
-    body: _Body,
-    M: int,
-    N: int,
-    K: int,
-    depth: int,
-    parts: tuple[int, ...],
-    least: int,
-    whole_rows: bool,
-) -> Work:
-    """Return the division of a product on `cuda` with the least estimated time.
-
-    Cached: finding it takes longer than a small product.
-    """
+def _cheapest_pair(
+    body: _Body, first: Sizes, second: Sizes, splits: tuple[int, ...]
+) -> tuple[Work, Work]:
+    """Return the divisions of two products in one launch with the least estimated time."""
+    costs = [
+        [
+            (work, _block_clocks(work, body), _adding_clocks(work, sizes))
+            for work in _divisions(body.tiles, sizes, splits)
+        ]
+        for sizes in (first, second)
+    ]
     best = None
-    for tile in body.tiles:
-        if whole_rows and not N <= tile.BN <= MOST_IN_ROWS:
-            continue
-        rows, columns, _ = tile.grid(M, N, depth)
-        for wanted in parts:
-            splits, share = _shares(K, tile.BK, wanted)
-            splits = max(splits, least)
-            work = Work(tile, (rows, columns, depth * splits), splits, share)
-            too_many = max(work.grid[1:]) > GRID_YZ_MAX  # more blocks than a launch may have
-            cost = too_many, _clocks(work, body.rate, M * N * depth)
+    for one, clocks, adding in costs[0]:
+        for other, other_clocks, other_adding in costs[1]:
+            if one.threads != other.threads:
+                continue
+            last = _last_clock(one.blocks, clocks, other.blocks, other_clocks)
+            alone = max(clocks, other_clocks) * _ISSUE * 32 / one.threads
+            cost = max(last, alone) + adding + other_adding
             if best is None or cost < best[0]:
-                best = cost, work
+                best = cost, (one, other)
+    assert best is not None, "every tile can be both"
+    return best[1]
+
+
+def _last_clock(first: int, clocks: float, second: int, others: float) -> float:
+    """Return when blocks are done of which each multiprocessor takes the next when it is free.
+
+    There are `first` blocks, then `second` ones, of so many clocks each.
+    """
+    rounds, late = divmod(first, _MULTIPROCESSORS)
+    early = _MULTIPROCESSORS - late  # free from `begin` on; the late ones from `end` on
+    begin = rounds * clocks
+    end = begin + clocks if late else begin
+    ahead = (end - begin) / others  # blocks that an early one has done by then
+    # The last block is one that began on an early multiprocessor, or on a late one.
+    of_early = -(-second // early)
+    if of_early > ahead:
+        of_early = -(-(second + late * math.ceil(ahead)) // _MULTIPROCESSORS)
+    of_late = max(0, -(-(second - early * math.floor(ahead)) // _MULTIPROCESSORS))
+    return max(end, min(begin + of_early * others, end + of_late * others))
+
+
+def _divisions(tiles: Sequence[Tile], sizes: Sizes, parts: tuple[int, ...]) -> Iterator[Work]:
+    """Yield the divisions of a product, by tile and number of parts."""
+    least = 0 if sizes.split == "always" else 1  # for K = 0, one part writes zeros
+    for tile in tiles:
+        rows, columns, _ = tile.grid(sizes.M, sizes.N, sizes.depth)
+        for wanted in (1,) if sizes.split == "never" else parts:
+            splits, share = _shares(sizes.K, tile.BK, wanted)
+            splits = max(splits, least)
+            yield Work(tile, (rows, columns, sizes.depth * splits), splits, share)
             if splits < wanted:
                 break
-    assert best is not None, "no tile has whole rows"
-    return best[1]
 
 
 def has_whole_rows(target: Target, N: int) -> bool:
@@ -325,19 +400,21 @@ def _shares(K: int, step: int, wanted: int) -> tuple[int, int]:
     return -(-K // share), share
 
 
-def _clocks(work: Work, rate: int, outputs: int) -> float:
-    """Return the estimated clocks of a product on `cuda`, with the sum of its parts."""
+def _block_clocks(work: Work, body: _Body) -> float:
+    """Return the estimated clocks of a block that keeps its multiprocessor busy."""
     tile = work.tile
     assert tile is not None
-    waves = -(-math.prod(work.grid) // _MULTIPROCESSORS)
-    block = tile.BM * tile.BN * work.share / (rate * tile.speed)  # with all schedulers busy
-    clocks = block * max(waves, _ISSUE / tile.warps)
-    if work.splits > 1:
-        clocks += _LAUNCH + outputs * work.splits * 8 / _L2
-    return clocks
+    return tile.BM * tile.BN * work.share / (body.rate * tile.speed)
 
 
-def _multiplied(target: Target, dtype: Any) -> str:
+def _adding_clocks(work: Work, sizes: Sizes) -> float:
+    """Return the estimated clocks that it takes to add up the parts of k."""
+    if work.splits <= 1:
+        return 0
+    return _LAUNCH + sizes.M * sizes.N * sizes.depth * work.splits * 8 / _L2
+
+
+def multiplied(target: Target, dtype: Any) -> str:
     """Return the precision of products of arrays: arrays of 16 bits have their own."""
     if rounds():
         return _precision.get()
@@ -346,6 +423,6 @@ def _multiplied(target: Target, dtype: Any) -> str:
 
 
 def _body(target: Target, dtype: Any) -> _Body:
-    if _multiplied(target, dtype) != "fp32":
+    if multiplied(target, dtype) != "fp32":
         return _MMA_16 if dtype.itemsize == 2 else _MMA
     return _FMA_DOUBLE if dtype.itemsize == 8 else _FMA

@@ -1,7 +1,7 @@
 // The one GEMM without tensor cores: one fused multiply-add per product.
 //
-// A block computes BM x BN outputs, a warp WARP_M x WARP_N of them, a lane REPEATS_M x REPEATS_N
-// micro-tiles of 4 x 4. Along k a lane reads 4 x DEPTH elements at once, 16 bytes per output.
+// A block computes BM x BN outputs, a warp WARP_M x WARP_N of them, a lane micro-tiles of 4 x 4.
+// Along k it reads 4 x DEPTH elements at once, 16 bytes per output.
 //
 //   bytes    (BM + BN) * BK elements read per 2 * BM * BN * BK operations
 //   shared   for floats and 8 x 8 outputs, a lane reads 4 times 16 bytes for 64 fma
@@ -12,26 +12,32 @@
 //            bench/results/profile-*.json)
 #pragma once
 
-constexpr int LANES_M = 32 / LANES_N;
-constexpr int REPEATS_M = WARP_M / (LANES_M * TM), REPEATS_N = WARP_N / (LANES_N * TN);
-static_assert(LANES_M * TM % 32 == 0, "micro-tiles of A lie whole blocks of lines apart");
-static_assert(LANES_N == 2 || LANES_N == 4, "lanes in pairs both ways");
-static_assert(WARP_M % (LANES_M * TM) == 0 && WARP_N % (LANES_N * TN) == 0,
-              "micro-tiles must fill a warp's outputs");
-
 constexpr int DEPTH = UNIT < 4 ? UNIT : 4;
-using Sums = acc_t[REPEATS_M][REPEATS_N][TM][TN];
+
+// How the lanes of a warp share its outputs: micro-tiles that lie APART_M and APART_N from the
+// next.
+template <class BlockTile> struct Lanes {
+    static constexpr int HIGH = 32 / BlockTile::LANES_WIDE, WIDE = BlockTile::LANES_WIDE;
+    static constexpr int APART_M = HIGH * TM, APART_N = WIDE * TN;
+    static constexpr int REPEATS_M = BlockTile::WARP_HEIGHT / APART_M;
+    static constexpr int REPEATS_N = BlockTile::WARP_WIDTH / APART_N;
+    static_assert(APART_M % 32 == 0, "micro-tiles of A lie whole blocks of lines apart");
+    static_assert(WIDE == 2 || WIDE == 4, "lanes in pairs both ways");
+    static_assert(BlockTile::WARP_HEIGHT % APART_M == 0 && BlockTile::WARP_WIDTH % APART_N == 0,
+                  "micro-tiles must fill a warp's outputs");
+};
 
 // Adds the products of one stage to a lane's outputs, reading from start_a and start_b on.
-template <class TileA, class TileB>
-__device__ __forceinline__ void multiply(Sums &sum, const T *tiles_a, const T *tiles_b, int start_a,
+template <class TileA, class TileB, int APART_M, int REPEATS_M, int REPEATS_N>
+__device__ __forceinline__ void multiply(acc_t (&sum)[REPEATS_M][REPEATS_N][TM][TN],
+                                         const T *tiles_a, const T *tiles_b, int start_a,
                                          const int (&start_b)[REPEATS_N]) {
     UNROLL(int k = 0; k < BK; k += DEPTH) {
         acc_t b[REPEATS_N][TN][DEPTH];
         UNROLL(int s = 0; s < REPEATS_N; ++s) TileB::read(b[s], tiles_b, start_b[s], k);
         UNROLL(int r = 0; r < REPEATS_M; ++r) {
             acc_t a[TM][DEPTH];
-            TileA::read(a, tiles_a, start_a, k, r * LANES_M * TM);
+            TileA::read(a, tiles_a, start_a, k, r * APART_M);
             UNROLL(int d = 0; d < DEPTH; ++d)
                 UNROLL(int i = 0; i < TM; ++i)
                     UNROLL(int s = 0; s < REPEATS_N; ++s)
@@ -40,34 +46,38 @@ __device__ __forceinline__ void multiply(Sums &sum, const T *tiles_a, const T *t
     }
 }
 
-// Tile (blockIdx.x, blockIdx.y) of the M x N product over k in [k_begin, k_end).
-template <Rows A_ROWS, Rows B_ROWS, class A, class B, class Epilogue>
-__device__ Block gemm(const A &a, const B &b, int M, int N, int k_begin, int k_end,
-                      const Epilogue &epilogue, const Parts &parts = ALL_OF_K) {
-    const int m0 = blockIdx.x * BM, n0 = blockIdx.y * BN;
+// A block's tile of the M x N product over k in [k_begin, k_end).
+template <Rows A_ROWS, Rows B_ROWS, class BlockTile, class A, class B, class Epilogue>
+__device__ Block gemm(const BlockAt<BlockTile> &at, const A &a, const B &b, int M, int N,
+                      int k_begin, int k_end, const Epilogue &epilogue,
+                      const Parts &parts = ALL_OF_K) {
+    using Lanes = ::Lanes<BlockTile>;
+    using TileA = ::TileA<BlockTile, A_ROWS>;
+    using TileB = ::TileB<BlockTile, B_ROWS>;
+    constexpr int REPEATS_M = Lanes::REPEATS_M, REPEATS_N = Lanes::REPEATS_N;
+    const int m0 = at.x * BlockTile::HEIGHT, n0 = at.y * BlockTile::WIDTH;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int warp_m = warp % WARPS_M * WARP_M, warp_n = warp / WARPS_M * WARP_N;
-    const int m = warp_m + (lane / 2 % LANES_M) * TM;
-    const int n = warp_n + (lane % 2 + (LANES_N == 4 ? lane / 16 * 2 : 0)) * TN;
+    const int warp_m = warp % BlockTile::WARPS_HIGH * BlockTile::WARP_HEIGHT;
+    const int warp_n = warp / BlockTile::WARPS_HIGH * BlockTile::WARP_WIDTH;
+    const int m = warp_m + (lane / 2 % Lanes::HIGH) * TM;
+    const int n = warp_n + (lane % 2 + (Lanes::WIDE == 4 ? lane / 16 * 2 : 0)) * TN;
     const bool used = m0 + warp_m < M && n0 + warp_n < N;
-    Sums sum = {};
-    using TileA = Tile<A_ROWS, BM, VECTOR_A>;
-    using TileB = Tile<B_ROWS, BN, VECTOR_B>;
+    acc_t sum[REPEATS_M][REPEATS_N][TM][TN] = {};
     int start_a = TileA::start(m), start_b[REPEATS_N];
-    UNROLL(int s = 0; s < REPEATS_N; ++s) start_b[s] = TileB::start(n + s * LANES_N * TN);
+    UNROLL(int s = 0; s < REPEATS_N; ++s) start_b[s] = TileB::start(n + s * Lanes::APART_N);
     const auto add = [&](const T *tiles_a, const T *tiles_b, int stage) {
-        if (used) multiply<TileA, TileB>(sum, tiles_a, tiles_b, start_a, start_b);
-        next_stage<TileA::SIZE>(start_a, stage);
-        UNROLL(int s = 0; s < REPEATS_N; ++s) next_stage<TileB::SIZE>(start_b[s], stage);
+        if (used) multiply<TileA, TileB, Lanes::APART_M>(sum, tiles_a, tiles_b, start_a, start_b);
+        next_stage<TileA>(start_a, stage);
+        UNROLL(int s = 0; s < REPEATS_N; ++s) next_stage<TileB>(start_b[s], stage);
     };
-    in_stages<A_ROWS, B_ROWS>(a, b, m0, M, n0, N, k_begin, k_end, add);
+    in_stages<TileA, TileB>(a, b, m0, M, n0, N, k_begin, k_end, add);
     const auto for_tiles = [&](const auto &body) {
         UNROLL(int r = 0; r < REPEATS_M; ++r)
             UNROLL(int s = 0; s < REPEATS_N; ++s) {
-                const int row = m0 + m + r * LANES_M * TM, column = n0 + n + s * LANES_N * TN;
+                const int row = m0 + m + r * Lanes::APART_M, column = n0 + n + s * Lanes::APART_N;
                 if (row < M && column < N)
                     body(row, column, sum[r][s], smaller(TM, M - row), smaller(TN, N - column));
             }
     };
-    return finish(parts, for_tiles, epilogue, m0, M, n0, N);
+    return finish(at, parts, for_tiles, epilogue, M, N);
 }

@@ -20,7 +20,6 @@
 using precision_t = TYPE_PRECISION;
 
 static_assert(sizeof(acc_t) == sizeof(float), "sums in float");
-static_assert(WARP_M % 32 == 0 && WARP_N % 32 == 0, "products must fill a warp's outputs");
 
 constexpr int STEP = 4 * UNIT;                   // k of a step: 16 bytes for each of four lanes
 constexpr int PRODUCTS = STEP / precision_t::K;  // along k
@@ -61,24 +60,21 @@ __device__ __forceinline__ void read(Registers &to, const T *stages, int start, 
     }
 }
 
-// Of rows 4g and 4g + 1, then 4g + 2 and 4g + 3, by columns 8t + j and 8t + 4 + j.
-using Sums = float[WARP_M / 32][2][WARP_N / 32][4][4];
-
 // Adds the products of one stage to a warp's outputs; the lane reads from start_a and start_b on.
-template <class TileA, class TileB>
-__device__ __forceinline__ void multiply(Sums &sum, const T *tiles_a, const T *tiles_b, int start_a,
-                                         int start_b) {
+template <class TileA, class TileB, int HIGH, int WIDE>
+__device__ __forceinline__ void multiply(float (&sum)[HIGH][2][WIDE][4][4], const T *tiles_a,
+                                         const T *tiles_b, int start_a, int start_b) {
     UNROLL(int k = 0; k < BK; k += STEP) {
-        Registers b[WARP_N / 32];
-        UNROLL(int s = 0; s < WARP_N / 32; ++s) read<TileB>(b[s], tiles_b, start_b, k, s * 32);
-        UNROLL(int i = 0; i < WARP_M / 32; ++i) {
+        Registers b[WIDE];
+        UNROLL(int s = 0; s < WIDE; ++s) read<TileB>(b[s], tiles_b, start_b, k, s * 32);
+        UNROLL(int i = 0; i < HIGH; ++i) {
             Registers rows;
             read<TileA>(rows, tiles_a, start_a, k, i * 32);
             UNROLL(int half = 0; half < 2; ++half)
                 UNROLL(int p = 0; p < PRODUCTS; ++p) {
                     uint32 a[4];
                     UNROLL(int r = 0; r < 4; ++r) a[r] = rows[half * 2 + r % 2][p][r / 2];
-                    UNROLL(int s = 0; s < WARP_N / 32; ++s)
+                    UNROLL(int s = 0; s < WIDE; ++s)
                         UNROLL(int j = 0; j < 4; ++j)
                             mma<precision_t>(sum[i][half][s][j], a, b[s][j][p]);
                 }
@@ -86,28 +82,35 @@ __device__ __forceinline__ void multiply(Sums &sum, const T *tiles_a, const T *t
     }
 }
 
-// Tile (blockIdx.x, blockIdx.y) of the M x N product over k in [k_begin, k_end).
-template <Rows A_ROWS, Rows B_ROWS, class A, class B, class Epilogue>
-__device__ Block gemm(const A &a, const B &b, int M, int N, int k_begin, int k_end,
-                      const Epilogue &epilogue, const Parts &parts = ALL_OF_K) {
-    const int m0 = blockIdx.x * BM, n0 = blockIdx.y * BN, warp = threadIdx.x / 32;
-    const int warp_m = warp % WARPS_M * WARP_M, warp_n = warp / WARPS_M * WARP_N;
+// A block's tile of the M x N product over k in [k_begin, k_end).
+template <Rows A_ROWS, Rows B_ROWS, class BlockTile, class A, class B, class Epilogue>
+__device__ Block gemm(const BlockAt<BlockTile> &at, const A &a, const B &b, int M, int N,
+                      int k_begin, int k_end, const Epilogue &epilogue,
+                      const Parts &parts = ALL_OF_K) {
+    using TileA = ::TileA<BlockTile, A_ROWS>;
+    using TileB = ::TileB<BlockTile, B_ROWS>;
+    constexpr int WARP_HEIGHT = BlockTile::WARP_HEIGHT, WARP_WIDTH = BlockTile::WARP_WIDTH;
+    static_assert(WARP_HEIGHT % 32 == 0 && WARP_WIDTH % 32 == 0,
+                  "products must fill a warp's outputs");
+    constexpr int HIGH = WARP_HEIGHT / 32, WIDE = WARP_WIDTH / 32;
+    const int m0 = at.x * BlockTile::HEIGHT, n0 = at.y * BlockTile::WIDTH, warp = threadIdx.x / 32;
+    const int warp_m = warp % BlockTile::WARPS_HIGH * WARP_HEIGHT;
+    const int warp_n = warp / BlockTile::WARPS_HIGH * WARP_WIDTH;
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     const bool used = m0 + warp_m < M && n0 + warp_n < N;
-    Sums sum = {};
-    using TileA = Tile<A_ROWS, BM, VECTOR_A>;
-    using TileB = Tile<B_ROWS, BN, VECTOR_B>;
+    // Of rows 4g and 4g + 1, then 4g + 2 and 4g + 3, by columns 8t + j and 8t + 4 + j.
+    float sum[HIGH][2][WIDE][4][4] = {};
     int start_a = TileA::start(warp_m + g * 4, t * UNIT),
         start_b = TileB::start(warp_n + g * 4, t * UNIT);
     const auto add = [&](const T *tiles_a, const T *tiles_b, int stage) {
         if (used) multiply<TileA, TileB>(sum, tiles_a, tiles_b, start_a, start_b);
-        next_stage<TileA::SIZE>(start_a, stage);
-        next_stage<TileB::SIZE>(start_b, stage);
+        next_stage<TileA>(start_a, stage);
+        next_stage<TileB>(start_b, stage);
     };
-    in_stages<A_ROWS, B_ROWS>(a, b, m0, M, n0, N, k_begin, k_end, add);
+    in_stages<TileA, TileB>(a, b, m0, M, n0, N, k_begin, k_end, add);
     const auto for_tiles = [&](const auto &body) {
-        UNROLL(int i = 0; i < WARP_M / 32; ++i)
-            UNROLL(int s = 0; s < WARP_N / 32; ++s)
+        UNROLL(int i = 0; i < HIGH; ++i)
+            UNROLL(int s = 0; s < WIDE; ++s)
                 UNROLL(int c = 0; c < 2; ++c) {
                     const int m = m0 + warp_m + i * 32 + g * 4,
                               n = n0 + warp_n + s * 32 + t * 8 + c * 4;
@@ -122,5 +125,5 @@ __device__ Block gemm(const A &a, const B &b, int M, int N, int k_begin, int k_e
                             sum[i][r / 2][s][j][r % 2 * 2 + c] = tile[r][j];
                 }
     };
-    return finish(parts, for_tiles, epilogue, m0, M, n0, N);
+    return finish(at, parts, for_tiles, epilogue, M, N);
 }

@@ -6,8 +6,9 @@
 // In the last block of a tile, replaces its sums by those over all of k and returns true; returns
 // false in the others. for_tiles(body) calls body(m, n, tile, rows, columns) for every micro-tile
 // of a thread.
-template <class ForTiles>
-__device__ __forceinline__ bool add_up(const Parts &parts, const ForTiles &for_tiles) {
+template <class BlockTile, class ForTiles>
+__device__ __forceinline__ bool add_up(const BlockAt<BlockTile> &block, const Parts &parts,
+                                       const ForTiles &for_tiles) {
     const auto at = [&](int part, int m, int n) {
         return parts.sums + part * parts.size + m * parts.stride + parts.first + n;
     };
@@ -17,7 +18,7 @@ __device__ __forceinline__ bool add_up(const Parts &parts, const ForTiles &for_t
         UNROLL(int i = 0; i < TM; ++i)
             UNROLL(int j = 0; j < TN; ++j) tile[i][j] = 0;
     });
-    const int tile = (blockIdx.z / parts.count * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+    const int tile = (block.z / parts.count * block.all.y + block.y) * block.all.x + block.x;
     if (!last_block(parts.arrived + tile, parts.count)) return false;
     for (int part = 0; part < parts.count; ++part)
         for_tiles([&](int m, int n, auto &tile, int rows, int columns) {
@@ -33,12 +34,15 @@ __device__ __forceinline__ bool add_up(const Parts &parts, const ForTiles &for_t
 
 // Gives a block's sums to the epilogue; if k is divided, only the last block of a tile does, with
 // the sums over all parts.
-template <class ForTiles, class Epilogue>
-__device__ __forceinline__ Block finish(const Parts &parts, const ForTiles &for_tiles,
-                                        const Epilogue &epilogue, int m0, int M, int n0, int N) {
-    if (parts.count == 1 || add_up(parts, for_tiles))
+template <class BlockTile, class ForTiles, class Epilogue>
+__device__ __forceinline__ Block finish(const BlockAt<BlockTile> &at, const Parts &parts,
+                                        const ForTiles &for_tiles, const Epilogue &epilogue, int M,
+                                        int N) {
+    if (parts.count == 1 || add_up(at, parts, for_tiles))
         for_tiles([&](int m, int n, const auto &tile, int rows, int columns) {
             epilogue.store(m, n, tile, rows, columns);
         });
-    return {m0, int(smaller(m0 + unsigned(BM), unsigned(M))), n0, smaller(n0 + BN, N)};
+    const BlockRows rows(M, at);
+    const int n0 = at.y * BlockTile::WIDTH;
+    return {rows.begin, rows.end, n0, smaller(n0 + BlockTile::WIDTH, N)};
 }

@@ -55,9 +55,14 @@ struct Part {
     }
 };
 
-// The rows of an M x N product that this block computes: with all columns, if gridDim.y is 1.
+// Blocks have no tile of a fixed size here.
+struct FirstTile {};
+using SecondTile = FirstTile;
+
+// The rows of an M x N product that a block computes: with all columns, if it is the only one
+// along n.
 struct BlockRows : Part {
-    explicit BlockRows(int M) : Part(M, TM, blockIdx.x, gridDim.x) {}
+    BlockRows(int M, const BlockAt<FirstTile> &at) : Part(M, TM, at.x, at.all.x) {}
 };
 
 // The registers of a micro-tile for N columns: fewest unused lanes, then most work per broadcast.
@@ -360,17 +365,17 @@ static void multiply_bands(const A &a, const B &b, Part m, Part n, int k_begin, 
 // This block's part of the M x N product over k in [k_begin, k_end), which is all of k for rows
 // along the output.
 template <Rows A_ROWS, Rows B_ROWS, class A, class B, class Epilogue>
-static Block gemm(const A &a, const B &b, int M, int N, int k_begin, int k_end,
-                  const Epilogue &epilogue, const Parts & = ALL_OF_K) {
+static Block gemm(const BlockAt<FirstTile> &at, const A &a, const B &b, int M, int N, int k_begin,
+                  int k_end, const Epilogue &epilogue, const Parts & = ALL_OF_K) {
     const int V = vectors(N);
     if constexpr (A::PLAIN && A_ROWS == Rows::ALONG_OUTPUT && B_ROWS == Rows::ALONG_OUTPUT)
         if (M <= TM) {  // one block along m
-            const Part n(N, LANES, blockIdx.y, gridDim.y);
+            const Part n(N, LANES, at.y, at.all.y);
             multiply_dots(a, b, M, n, k_end, epilogue);
             return {0, M, n.begin, n.end};
         }
-    const BlockRows m(M);
-    const Part n(N, V * LANES, blockIdx.y, gridDim.y);
+    const BlockRows m(M, at);
+    const Part n(N, V * LANES, at.y, at.all.y);
     const auto whole = [](Part part, int unit) {
         return ceil_div(part.end - part.begin, unit) * unit;
     };

@@ -1,8 +1,8 @@
 // The pipeline through shared memory that gemm_fma.cuh and gemm_mma.cuh share.
 //
-// Shared memory holds STAGES tiles of A and of B, in the arrays' own type: while one stage is
-// multiplied, the next ones are filled by asynchronous copies. A loader (gemm.cuh), whose rows run
-// along the outputs or along k, provides:
+// Shared memory holds a tile of A and of B for each stage, in the arrays' own type: while one stage
+// is multiplied, the next ones are filled by asynchronous copies. A loader (gemm.cuh), whose rows
+// run along the outputs or along k, provides:
 //
 //   Row row(int r)           the state of row r
 //   Segment segment(int c)   the state of the PER_COPY columns from c on
@@ -13,42 +13,82 @@
 
 #include "dialect/async_copy.cuh"
 
+// The constants of the tile that are not in gemm.cuh: those of a warp, and the elements of A and of
+// B in a copy: UNIT if every row is aligned to 16 bytes and no copy would cross the end of a row or
+// tap (gemm.in_vectors), else one.
 #ifndef WARP_M
 #define WARP_M 32
 #define WARP_N 32
 #define LANES_N 4
 #define STAGES 2
-#endif
-
-constexpr int TM = 4, TN = 4;  // of a micro-tile
-constexpr int WARPS_M = BM / WARP_M, WARPS_N = BN / WARP_N, THREADS = WARPS_M * WARPS_N * 32;
-static_assert(BM % WARP_M == 0 && BN % WARP_N == 0, "warps must fill the tile");
-static_assert(STAGES >= 2, "a tile to multiply and one on its way");
-
-constexpr int UNIT = 16 / sizeof(T);  // elements in 16 bytes, the widest access
-
-// Warps that a multiprocessor must hold: 12, with up to 168 registers per thread, or 8 if sums and
-// the rows of copies need more.
-constexpr int SUMS = BM * BN / THREADS * int(sizeof(acc_t) / 4);
-constexpr int ROWS_OF_COPIES = 4 * (BM * BK / UNIT / THREADS);
-constexpr int WARPS = SUMS + ROWS_OF_COPIES > 48 ? 8 : 12;
-constexpr int BLOCKS = WARPS * 32 > THREADS ? WARPS * 32 / THREADS : 1;
-
-// Elements of A and of B in a copy: UNIT if every row is aligned to 16 bytes and no copy would
-// cross the end of a row or tap (gemm.in_vectors), else one.
-#ifndef VECTOR_A
 #define VECTOR_A 1
 #define VECTOR_B 1
 #endif
 
-// One operand's tile of EXTENT outputs by BK steps of k. It is k-major (a line of BK elements for
-// each output) where 16-byte copies run along k; otherwise a line of EXTENT elements for each k.
+constexpr int TM = 4, TN = 4;         // of a micro-tile
+constexpr int UNIT = 16 / sizeof(T);  // elements in 16 bytes, the widest access
+
+// The tile of a block: M x N outputs, those of a warp, and what the constants above say.
+template <int M, int N, int OF_WARP_M, int OF_WARP_N, int COUNT, int ALONG_N, int COPY_A,
+          int COPY_B>
+struct BlockTile {
+    static constexpr int HEIGHT = M, WIDTH = N, WARP_HEIGHT = OF_WARP_M, WARP_WIDTH = OF_WARP_N;
+    static constexpr int WARPS_HIGH = M / OF_WARP_M, WARPS_WIDE = N / OF_WARP_N;
+    static constexpr int IN_TURN = COUNT, LANES_WIDE = ALONG_N, PER_A = COPY_A, PER_B = COPY_B;
+    static constexpr int THREADS = WARPS_HIGH * WARPS_WIDE * 32;
+    static_assert(M % OF_WARP_M == 0 && N % OF_WARP_N == 0, "warps must fill the tile");
+    static_assert(COUNT >= 2, "a tile to multiply and one on its way");
+
+    // Warps that a multiprocessor must hold: 12, with up to 168 registers per thread, or 8 if sums
+    // and the rows of copies need more.
+    static constexpr int SUMS = M * N / THREADS * int(sizeof(acc_t) / 4);
+    static constexpr int ROWS_OF_COPIES = 4 * (M * BK / UNIT / THREADS);
+    static constexpr int WARPS = SUMS + ROWS_OF_COPIES > 48 ? 8 : 12;
+    static constexpr int BLOCKS = WARPS * 32 > THREADS ? WARPS * 32 / THREADS : 1;
+
+    // Elements of all stages of both operands, which may have whole groups of 32 lines (Tile).
+    static constexpr int STAGED = COUNT * ((M + 31) / 32 + (N + 31) / 32) * 32 * BK;
+};
+using FirstTile = BlockTile<BM, BN, WARP_M, WARP_N, STAGES, LANES_N, VECTOR_A, VECTOR_B>;
+// A launch may have blocks of a second product, which has another tile but as many threads.
+#ifdef SECOND_BM
+using SecondTile = BlockTile<SECOND_BM, SECOND_BN, SECOND_WARP_M, SECOND_WARP_N, SECOND_STAGES,
+                             SECOND_LANES_N, SECOND_VECTOR_A, SECOND_VECTOR_B>;
+#else
+using SecondTile = FirstTile;
+#endif
+constexpr int THREADS = FirstTile::THREADS;
+constexpr int BLOCKS =
+    SecondTile::BLOCKS < FirstTile::BLOCKS ? SecondTile::BLOCKS : FirstTile::BLOCKS;
+static_assert(SecondTile::THREADS == THREADS, "threads of the launch's blocks");
+
+// Shared memory for all stages of either product.
+__device__ __forceinline__ T *stages() {
+    constexpr bool FIRST = FirstTile::STAGED > SecondTile::STAGED;
+    alignas(16) __shared__ T memory[FIRST ? FirstTile::STAGED : SecondTile::STAGED];
+    return memory;
+}
+
+// The rows of an M x N product that a block computes: with all columns, if it is the only one
+// along n.
+struct BlockRows {
+    int begin, end;
+    template <class BlockTile>
+    __device__ BlockRows(int M, const BlockAt<BlockTile> &at)
+        : begin(at.x * BlockTile::HEIGHT), end(begin + smaller(BlockTile::HEIGHT, M - begin)) {}
+};
+
+// One operand's tiles, COUNT of them in turn, each of EXTENT outputs by BK steps of k. It is
+// k-major (a line of BK elements for each output) where 16-byte copies run along k; otherwise a
+// line of EXTENT elements for each k.
 //
 // A 16-byte read is free of conflicts if each eight lanes meet all 32 banks. Eight lanes of
 // gemm_fma.cuh read outputs that are four apart; of gemm_mma.cuh, two such outputs at four places
 // along k. So k-major tiles keep outputs four apart in neighbouring lines, and the 16-byte segments
 // of a line are permuted by an XOR with bits of the line's number.
-template <Rows ROWS, int EXTENT, int PER_COPY> struct Tile {
+template <Rows ROWS, int EXTENT, int PER_COPY_, int COUNT> struct Tile {
+    static constexpr Rows ALONG = ROWS;
+    static constexpr int PER_COPY = PER_COPY_, IN_TURN = COUNT;
     static constexpr bool K_MAJOR = ROWS == Rows::ALONG_OUTPUT && PER_COPY > 1;
     static constexpr int LINES = K_MAJOR ? (EXTENT + 31) / 32 * 32 : BK;
     static constexpr int COLUMNS = K_MAJOR ? BK : EXTENT;
@@ -103,8 +143,8 @@ template <Rows ROWS, int EXTENT, int PER_COPY> struct Tile {
 
 // How a block's threads share the copies of a tile: each copies the same columns of COPIES lines
 // that are LINES_APART from each other.
-template <class Tile, int PER_COPY> struct CopyLayout {
-    static constexpr int ACROSS = Tile::COLUMNS / PER_COPY;  // copies that a line takes
+template <class Tile> struct CopyLayout {
+    static constexpr int ACROSS = Tile::COLUMNS / Tile::PER_COPY;  // copies that a line takes
     static constexpr int REPEATS = ACROSS <= THREADS ? 1 : ACROSS / THREADS;  // in a line
     static constexpr int LINES_APART = REPEATS > 1 ? 1 : THREADS / ACROSS;
     static constexpr int COPIES = (Tile::LINES + LINES_APART - 1) / LINES_APART;
@@ -115,7 +155,7 @@ template <class Tile, int PER_COPY> struct CopyLayout {
         const int line = REPEATS > 1 ? 0 : threadIdx.x / ACROSS;
         return line < LINES_APART ? line : Tile::LINES;
     }
-    static __device__ int column() { return threadIdx.x % ACROSS * PER_COPY; }
+    static __device__ int column() { return threadIdx.x % ACROSS * Tile::PER_COPY; }
     static __device__ bool has(int line) {
         return (LINES_APART <= Tile::LINES && Tile::LINES % LINES_APART == 0 &&
                 THREADS % ACROSS == 0) ||
@@ -125,20 +165,16 @@ template <class Tile, int PER_COPY> struct CopyLayout {
 
 // Moves an offset from one stage's tile to the next stage's, from the last to the first. Threads
 // keep such offsets, since computing them takes a dozen instructions.
-template <int SIZE> __device__ inline void next_stage(int &place, int stage) {
-    place += stage + 1 == STAGES ? -(STAGES - 1) * SIZE : SIZE;
+template <class Tile> __device__ inline void next_stage(int &place, int stage) {
+    place += stage + 1 == Tile::IN_TURN ? -(Tile::IN_TURN - 1) * Tile::SIZE : Tile::SIZE;
 }
 
-template <Rows ROWS, int EXTENT, int PER_COPY, class Loader,
-          bool K_MAJOR = ::Tile<ROWS, EXTENT, PER_COPY>::K_MAJOR>
-struct Copier;
+template <class Tile, class Loader, bool K_MAJOR = Tile::K_MAJOR> struct Copier;
 
 // Fills one operand's tiles, stage after stage, with zeros for outputs past `end` and k past k_end.
 // K-major: each of a thread's copies has its own row; all have the same columns.
-template <Rows ROWS, int EXTENT, int PER_COPY, class Loader>
-struct Copier<ROWS, EXTENT, PER_COPY, Loader, true> {
-    using Tile = ::Tile<ROWS, EXTENT, PER_COPY>;
-    using Layout = CopyLayout<Tile, PER_COPY>;
+template <class Tile, class Loader> struct Copier<Tile, Loader, true> {
+    using Layout = CopyLayout<Tile>;
 
     static_assert((Layout::LINES_APART & (Layout::LINES_APART - 1)) == 0,
                   "the lines of a thread differ in other bits than its first one has");
@@ -167,12 +203,12 @@ struct Copier<ROWS, EXTENT, PER_COPY, Loader, true> {
             const T *from;
             const bool inside = loader.at(rows[i], segment, from);
             const int apart = i * Layout::LINES_APART;
-            copy_elements<PER_COPY>(tiles + (to ^ Tile::moved(apart) * UNIT) +
-                                        apart * Tile::COLUMNS,
-                                    from, inside && output(i) < limit && k < k_end);
+            copy_elements<Tile::PER_COPY>(tiles + (to ^ Tile::moved(apart) * UNIT) +
+                                              apart * Tile::COLUMNS,
+                                          from, inside && output(i) < limit && k < k_end);
         }
         loader.advance(segment, BK);
-        next_stage<Tile::SIZE>(to, stage);
+        next_stage<Tile>(to, stage);
         k += BK;
     }
 };
@@ -202,11 +238,10 @@ template <Rows ROWS, class Loader> struct Oriented {
 };
 
 // Lines of outputs: a thread copies the same outputs for one k after the other.
-template <Rows ROWS, int EXTENT, int PER_COPY, class Loader>
-struct Copier<ROWS, EXTENT, PER_COPY, Loader, false> {
-    using Tile = ::Tile<ROWS, EXTENT, PER_COPY>;
-    using Layout = CopyLayout<Tile, PER_COPY>;
-    using Oriented = ::Oriented<ROWS, Loader>;
+template <class Tile, class Loader> struct Copier<Tile, Loader, false> {
+    using Layout = CopyLayout<Tile>;
+    using Oriented = ::Oriented<Tile::ALONG, Loader>;
+    static constexpr int PER_COPY = Tile::PER_COPY;
 
     const Loader &loader;
     const int limit;
@@ -240,38 +275,42 @@ struct Copier<ROWS, EXTENT, PER_COPY, Loader, false> {
             constexpr int AWAY = (Layout::COPIES - 1) * Layout::LINES_APART;
             loader.advance(depth, j + 1 < Layout::COPIES ? Layout::LINES_APART : BK - AWAY);
         }
-        next_stage<Tile::SIZE>(to, stage);
+        next_stage<Tile>(to, stage);
         k += BK;
     }
 };
 
+// The tiles of both operands of a block.
+template <class BlockTile, Rows ROWS>
+using TileA = Tile<ROWS, BlockTile::HEIGHT, BlockTile::PER_A, BlockTile::IN_TURN>;
+template <class BlockTile, Rows ROWS>
+using TileB = Tile<ROWS, BlockTile::WIDTH, BlockTile::PER_B, BlockTile::IN_TURN>;
+
 // Calls multiply(tiles of A, tiles of B, stage) for each BK steps of k in order, up to k_end, for
 // the block whose outputs begin at (m0, n0) of an M x N product.
-template <Rows A_ROWS, Rows B_ROWS, class A, class B, class Multiply>
+template <class TileA, class TileB, class A, class B, class Multiply>
 __device__ __forceinline__ void in_stages(const A &a, const B &b, int m0, int M, int n0, int N,
                                           int k_begin, int k_end, const Multiply &multiply) {
-    using TileA = Tile<A_ROWS, BM, VECTOR_A>;
-    using TileB = Tile<B_ROWS, BN, VECTOR_B>;
-    alignas(16) __shared__ T tiles_a[STAGES * TileA::SIZE];
-    alignas(16) __shared__ T tiles_b[STAGES * TileB::SIZE];
-    Copier<A_ROWS, BM, VECTOR_A, A> copier_a(a, m0, M, k_begin);
-    Copier<B_ROWS, BN, VECTOR_B, B> copier_b(b, n0, N, k_begin);
+    constexpr int IN_TURN = TileA::IN_TURN;
+    T *const tiles_a = stages(), *const tiles_b = tiles_a + IN_TURN * TileA::SIZE;
+    Copier<TileA, A> copier_a(a, m0, M, k_begin);
+    Copier<TileB, B> copier_b(b, n0, N, k_begin);
     const int steps = ceil_div(k_end - k_begin, BK);
     int filled = 0, read = 0;  // stages, taken in turn
-    // Copies run STAGES - 1 steps ahead, so the first steps have nothing to multiply.
-    for (int step = 1 - STAGES; step < steps; ++step) {
+    // Copies run IN_TURN - 1 steps ahead, so the first steps have nothing to multiply.
+    for (int step = 1 - IN_TURN; step < steps; ++step) {
         if (step >= 0) {
-            wait_copies<STAGES - 2>();
+            wait_copies<IN_TURN - 2>();
             __syncthreads();  // this step's tiles are complete, the last step's are no longer read
         }
-        if (step + STAGES - 1 < steps) {
+        if (step + IN_TURN - 1 < steps) {
             copier_a.begin(tiles_a, filled, k_end);
             copier_b.begin(tiles_b, filled, k_end);
-            filled = filled + 1 == STAGES ? 0 : filled + 1;
+            filled = filled + 1 == IN_TURN ? 0 : filled + 1;
         }
         commit_copies();  // one group per step, even if empty, so that waits can count steps
         if (step < 0) continue;
         multiply(tiles_a, tiles_b, read);
-        read = read + 1 == STAGES ? 0 : read + 1;
+        read = read + 1 == IN_TURN ? 0 : read + 1;
     }
 }

@@ -38,6 +38,10 @@ class Rectified(NamedTuple):
         return len(self.y), self.pooling.OH, self.pooling.OW, self.pooling.F
 
 
+#: What `past_relu` returns, where no gradient of an input is needed.
+NO_INPUT = (None, None, None, Pooling())
+
+
 def past_relu(
     make: Callable[[Shape, Any], Array], shape: Shape, dtype: Any, past: Rectified | None
 ) -> tuple[Array, Array | None, Array | None, Pooling]:

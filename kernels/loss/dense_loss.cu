@@ -24,14 +24,14 @@ dense_cross_entropy(const T *__restrict__ x, const T *__restrict__ w, const T *_
                     double *__restrict__ totals, int64 *__restrict__ counters,
                     int *__restrict__ arrived, int rows, int inputs, int classes, int64 ignored,
                     double smoothing) {
-    gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(Matrix{x, inputs}, Matrix{w, inputs}, rows,
-                                                 classes, 0, inputs,
+    gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(this_block(), Matrix{x, inputs}, Matrix{w, inputs},
+                                                 rows, classes, 0, inputs,
                                                  BiasRelu<>{logits, b, classes, 0});
     int counted = 0;
     BLOCK_STRIDE(row, rows) counted += counts(labels[row], classes, ignored);
     counted = block_reduce(counted, Sum());  // its barriers also complete the block's logits
     const acc_t scale = acc_t(1) / acc_t(counted);
-    const BlockRows block(rows);
+    const BlockRows block(rows, this_block());
     for_block_rows<BN>(block.begin, block.end, classes, [&](auto threads, int row) {
         using Threads = decltype(threads);
         const int64 first = (int64)row * classes;

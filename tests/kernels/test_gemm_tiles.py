@@ -114,9 +114,12 @@ DIVIDED = [
 def test_products_of_divided_k(cuda, monkeypatch, dtype, x_shape, w_shape, options):
     monkeypatch.setattr(gemm, "_SPLITS", (3,))
     divided = []
-    divide = gemm.divide
+    divide, divide_both = gemm.divide, gemm.divide_both
     monkeypatch.setattr(
         gemm, "divide", lambda *a, **k: divided.append(divide(*a, **k)) or divided[-1]
+    )
+    monkeypatch.setattr(
+        gemm, "divide_both", lambda *a: divided.extend(divide_both(*a)) or divided[-2:]
     )
     x, w = normal(0, *x_shape, dtype=dtype), normal(1, *w_shape, dtype=dtype)
     b = normal(2, w_shape[0], dtype=dtype)
