@@ -11,7 +11,7 @@ from ..gemm import both, gemm
 from ..gemm.gradients import NO_INPUT, Rectified, past_relu, sum_gradients
 from ..runtime import Array, Source, Target, checks
 from ..runtime.types import Shape
-from . import winograd
+from . import one_channel, winograd
 from .im2col import padded
 
 SOURCE = Source("conv/conv2d.cu")
@@ -200,6 +200,10 @@ def gradients(
     of_input, *others = products
     if winograd.suits(target, x.dtype, s.N, g, s.C, s.F, groups):
         winograd.filter_gradient(dy, x, dw, g, target=target)
+        _launch(target, x.dtype, _NO_FILTERS, of_input, s, groups)
+    elif one_channel.suits(target, x, s.F, g):
+        partial = one_channel.filter_gradient(target, dy, x, g, int(db is not None))
+        sum_gradients(target, partial, dw, db)
         _launch(target, x.dtype, _NO_FILTERS, of_input, s, groups)
     else:
         bias = None if target.in_lanes else db  # that of the biases is part of the same product

@@ -1,20 +1,25 @@
-"""Convolution of images of one channel with few taps, max-pooled and clipped: a GPU's own path."""
+"""Images of one channel and few taps, a GPU's own path: convolution with pool, filter gradient."""
 
 from __future__ import annotations
 
 from ..common.geometry import Window
+from ..common.reduce import accumulator
 from ..gemm import gemm
 from ..runtime import Array, Source, Target
 from ..runtime.types import GRID_YZ_MAX
 
 _SOURCE = Source("conv/one_channel.cu")
+_GRADIENT = Source("conv/one_channel_gradient.cu")
 _FILTERS = 8  # of a thread
 _THREADS = 128
+_MOST_MEMBERS = 32  # threads of a team, which has a row of the gradient at a time
+_THREADS_OF_GRADIENT = 96
+_MOST_BLOCKS = 3 * 132  # of these threads: three for each multiprocessor of an H100
 _MOST_TAPS = 25  # pixels under them, in registers beside what else there is
 
 
 def suits(target: Target, x: Array, F: int, g: Window) -> bool:
-    """Whether `pool_forward` does this convolution, and at less cost than as a product.
+    """Whether this convolution and its filters' gradients cost less here than as products.
 
     Of 16 bits, or rounded to them, a product takes tensor cores.
     """
@@ -40,3 +45,25 @@ def pool_forward(
     windows = N * PH * PW
     grid = (-(-windows // _THREADS), -(-F // _FILTERS), 1)
     launch(grid, _THREADS, x, w, b, y, argmax, g, windows, PH, PW, F)
+
+
+def filter_gradient(target: Target, dy: Array, x: Array, g: Window, bias: int) -> Array:
+    """Return the sums of parts of the gradients of filters and, if `bias` is 1, of biases.
+
+    They lie as `sum_gradients` takes them.
+    """
+    N, OH, _, F = dy.shape
+    filters = 1 if F % 2 or target.address(dy) % (2 * dy.itemsize) else 2  # of a thread
+    members = min(F // filters, _MOST_MEMBERS)
+    teams = max(1, _THREADS_OF_GRADIENT // members)
+    rows = N * OH
+    share = -(-rows // (teams * _MOST_BLOCKS)) * teams
+    blocks = -(-rows // share) if rows else 0
+    partial = target.empty((blocks, (g.KH * g.KW + bias) * F), accumulator(dy.dtype))
+    inside = 0 == g.PH == g.PW and g.OH + g.KH <= g.H + 1 and g.OW + g.KW <= g.W + 1
+    taps = {"TAPS_H": g.KH, "TAPS_W": g.KW}
+    constants = {**taps, "FILTERS": filters, "PADDED": int(not inside)}
+    launch = _GRADIENT.kernel("one_channel_filter_gradient", target, dy.dtype, **constants)
+    grid = (blocks, -(-F // (filters * members)), 1)
+    launch(grid, teams * members, dy, x, partial, g, rows, F, bias, teams, share)
+    return partial

@@ -66,7 +66,7 @@ IN_VECTORS = [
 ]
 BY_ELEMENT = [
     ((2, 6, 5, 6), (10, 2, 3, 3), {"groups": 2, "padding": 1}),
-    ((3, 14, 15, 1), (24, 5, 5, 1), {}),  # one channel, and gradients of both kinds of copies
+    ((3, 14, 15, 3), (24, 5, 5, 3), {}),  # gradients of both kinds of copies
 ]
 
 

@@ -130,7 +130,8 @@ def matrix() -> list[Build]:
         for arch in machines
     ]
     most_taps = [
-        Build("conv/one_channel.cu", dtype, arch, (("TAPS_H", 5), ("TAPS_W", 5)))
+        Build(source, dtype, arch, (("TAPS_H", 5), ("TAPS_W", 5)))
+        for source in ("conv/one_channel.cu", "conv/one_channel_gradient.cu")
         for dtype in ("float32", "float64")
         for arch in MACHINES[dtype]
     ]

@@ -1,0 +1,62 @@
+"""Filter gradients of images of one channel, whose sums a GPU's threads keep in registers."""
+
+import numpy as np
+import pytest
+
+import kernels
+from kernels.conv import one_channel
+from tests.lib import comparison, reference
+from tests.lib.support import RTOL, host, normal
+
+#: Filters: a thread's two, one of a thread, more than a team has threads for; of odd number.
+SHAPES = {
+    "the recipe's": ((3, 28, 28, 1), (24, 5, 5, 1), {}),
+    "padding, and rows no longer than a filter": ((5, 4, 3, 1), (3, 3, 3, 1), {"padding": 1}),
+    "padding below and to the right": ((2, 6, 7, 1), (6, 2, 3, 1), {"padding": ((0, 1), (0, 2))}),
+    "padding above": ((2, 6, 7, 1), (6, 2, 3, 1), {"padding": ((2, 0), (0, 0))}),
+    "a filter of one tap": ((2, 5, 6, 1), (1, 1, 1, 1), {}),
+    "one output": ((7, 3, 5, 1), (4, 3, 5, 1), {}),
+    "more filters than a team has": ((2, 6, 5, 1), (134, 3, 2, 1), {"padding": 1}),
+    "several rows for a team": ((900, 5, 5, 1), (64, 2, 2, 1), {}),
+    "no images": ((0, 5, 5, 1), (4, 2, 2, 1), {}),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_equals_the_oracle(cuda, monkeypatch, dtype, name):
+    x_shape, w_shape, options = SHAPES[name]
+    x, w = normal(0, *x_shape, dtype=dtype), normal(1, *w_shape, dtype=dtype)
+    dy = normal(2, *reference.conv2d(x, w, **options).shape, dtype=dtype)
+    taken = []
+    gradient = one_channel.filter_gradient
+    monkeypatch.setattr(
+        one_channel, "filter_gradient", lambda *a: taken.append(gradient(*a)) or taken[-1]
+    )
+    found = kernels.conv2d_backward(*map(cuda.array, (dy, x, w)), **options)
+    assert len(taken) == 1
+    every = reference.conv2d_backward(dy, x, w, **options)
+    for array, expected in zip(found, every, strict=True):
+        comparison.assert_close(array, expected, rtol=RTOL[dtype])
+    _, dw, db = kernels.conv2d_backward(*map(cuda.array, (dy, x, w)), need_db=False, **options)
+    assert db is None
+    np.testing.assert_array_equal(host(dw), host(found[1]))
+
+
+def test_gradients_at_odd_addresses(cuda):
+    """A view from the second element on: a thread then loads one filter's gradient at a time."""
+    memory = cuda.array(normal(0, 2 * 4 * 4 * 6 + 1, dtype="float32"))
+    dy = memory[1:].reshape(2, 4, 4, 6)
+    x, w = cuda.array(normal(1, 2, 5, 5, 1, dtype="float32")), cuda.array(np.zeros((6, 2, 2, 1)))
+    found = kernels.conv2d_backward(dy, x, w.astype("float32"))[1]
+    expected = reference.conv2d_backward(host(dy), host(x), host(w))[1]
+    comparison.assert_close(found, expected, rtol=RTOL["float32"])
+
+
+def test_what_it_does_not_do_is_a_product(cuda):
+    x, w = cuda.array(normal(0, 2, 9, 9, 1, dtype="float32")), normal(1, 4, 3, 3, 1)
+    for options in ({"stride": 2}, {"dilation": 2}):
+        y = kernels.conv2d(x, cuda.array(w.astype("float32")), **options)
+        found = kernels.conv2d_backward(y, x, cuda.array(w.astype("float32")), **options)[1]
+        expected = reference.conv2d_backward(host(y), host(x), w, **options)[1]
+        comparison.assert_close(found, expected, rtol=RTOL["float32"])
