@@ -17,12 +17,7 @@ template <class First, class Second>
 __device__ __forceinline__ void either(const Blocks &of_first, const First &first,
                                        const Blocks &of_second, const Second &second) {
     const int before = of_first.count(), number = blockIdx.x;
-    if constexpr (LAUNCHED == 1)
-        first(of_first.at<FirstTile>(number));
-    else if constexpr (LAUNCHED == 2)
-        second(of_second.at<SecondTile>(number));
-    else if (number < before)
-        first(of_first.at<FirstTile>(number));
-    else
-        second(of_second.at<SecondTile>(number - before));
+    if constexpr (LAUNCHED != 2)
+        if (LAUNCHED == 1 || number < before) return first(of_first.at<FirstTile>(number));
+    if constexpr (LAUNCHED != 1) second(of_second.at<SecondTile>(number - before));
 }

@@ -94,6 +94,14 @@ def divided_products(target):
         kernels.dense_backward(rows, rows[:, :few].copy(), weights.T.copy())
 
 
+def many_outputs(target):
+    """Gradients of biases in the last of a thread's micro-tiles."""
+    make = Arrays(target)
+    for inputs in (24, 30):
+        x, w = make.normal(0, 3, inputs), make.normal(1, 71, inputs)
+        kernels.dense_backward(make.normal(2, 3, 71), x, w)
+
+
 def passed_gradients(target):
     """Gradients past a ReLU, or a pool with a ReLU: of channels in fours, and of others."""
     make = Arrays(target)
@@ -268,6 +276,7 @@ def batches(target):
 def products(target):
     """What is compiled anew for every precision."""
     divided_products(target)
+    many_outputs(target)
     passed_gradients(target)
     for name in ("conv2d", "conv2d_backward", "dense", "dense_backward"):
         FUNCTIONS[name](FUNCTIONS[name].arguments(target, FLOAT))
