@@ -125,7 +125,7 @@ def _forward(
     chunks = min(target.threads, 4)  # of a block's rows, for its threads to share
     if with_moments:
         moments = Moments.empty(target, work.grid[0] * chunks, s.F, x.dtype)
-    sums, arrived, *division = work.parts(target, x.dtype, y.size)
+    sums, arrived, *division = work.parts(target, x.dtype)
     arrays = (x, w, b, y, *(moments or (None,) * 3), sums, arrived)
     launch(*arrays, g, rows, s.C, s.F, groups, int(relu), chunks, *division)
     return y, moments
@@ -246,7 +246,7 @@ def _launch(
     of_filters, of_input = gemm.divide_both(target, dtype, filters.sizes, pixels.sizes)
     partial = target.empty((of_filters.splits, filters.sizes.M, s.F), accumulator(dtype))
     divided = partial, of_filters.splits, of_filters.share
-    parts = of_input.parts(target, dtype, s.N * s.window.H * s.window.W * s.C)
+    parts = of_input.parts(target, dtype)
     both.launch(
         SOURCE,
         "conv2d_gradients",

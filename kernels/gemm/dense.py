@@ -41,7 +41,7 @@ def dense(x: Array, w: Array, b: Array | None = None, *, relu: bool = False) -> 
     vectors = gemm.in_vectors(target, x, inputs), gemm.in_vectors(target, w, inputs)
     work = gemm.divide(target, x.dtype, rows, outputs, inputs, split="in tiles")
     launch = gemm.product(_SOURCE, "dense_forward", target, x.dtype, work, vectors=vectors)
-    sums, arrived, *division = work.parts(target, x.dtype, y.size)
+    sums, arrived, *division = work.parts(target, x.dtype)
     launch(x, w, b, y, sums, arrived, rows, inputs, outputs, int(bool(relu)), *division)
     return y
 
@@ -116,7 +116,7 @@ def gradients(
         partial = target.empty((of_weights.splits, size), wide)
         to = (partial, None if with_db is None else partial.reshape(-1)[dw.size :])
     dx, *through = past_relu(target.empty, (rows, inputs), dy.dtype, past) if need_dx else NO_INPUT
-    parts = of_input.parts(target, dy.dtype, rows * inputs)
+    parts = of_input.parts(target, dy.dtype)
     dy_in_vectors = gemm.in_vectors(target, dy, outputs)
     both.launch(
         _SOURCE,

@@ -69,13 +69,11 @@ struct Share {
 // A division of k in parts. The last block of a tile adds up the sums of its parts: gemm_parts.cuh.
 // A block's z counts parts first. On `cpu` there is always one part.
 struct Parts {
-    acc_t *sums;   // of each part, `size` elements, with rows `stride` apart
+    acc_t *sums;   // of each part and block
     int *arrived;  // blocks that have arrived, of each tile; zero before and after
-    int64 size, stride;
-    int first;  // the product's first column
     int count, part;
 };
-constexpr Parts ALL_OF_K = {nullptr, nullptr, 0, 0, 0, 1, 0};
+constexpr Parts ALL_OF_K = {nullptr, nullptr, 1, 0};
 
 #if defined(__CUDACC__)
 #include "gemm/gemm_stages.cuh"

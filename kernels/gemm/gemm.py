@@ -232,17 +232,15 @@ class Work(NamedTuple):
         """Blocks in all."""
         return math.prod(self.grid)
 
-    def parts(
-        self, target: Target, dtype: Any, size: int
-    ) -> tuple[Array | None, Array | None, int, int]:
-        """Return the arguments of a kernel that adds up its own parts of k, for `size` outputs.
+    def parts(self, target: Target, dtype: Any) -> tuple[Array | None, Array | None, int, int]:
+        """Return the arguments of a kernel that adds up its own parts of k.
 
         These are memory for the parts' sums and counters of finished blocks, or None for one part;
         the number of parts, and the length of a part.
         """
-        if self.splits == 1 or self.blocks == 0:
+        if self.tile is None or self.splits == 1 or self.blocks == 0:
             return None, None, 1, self.share
-        sums = target.empty((self.splits, size), accumulator(dtype))
+        sums = target.empty((self.blocks, self.tile.BM * self.tile.BN), accumulator(dtype))
         counters = target.counters(self.blocks // self.splits)
         return sums, counters, self.splits, self.share
 

@@ -76,7 +76,8 @@ __device__ Block gemm(const BlockAt<BlockTile> &at, const A &a, const B &b, int 
             UNROLL(int s = 0; s < REPEATS_N; ++s) {
                 const int row = m0 + m + r * Lanes::APART_M, column = n0 + n + s * Lanes::APART_N;
                 if (row < M && column < N)
-                    body(row, column, sum[r][s], smaller(TM, M - row), smaller(TN, N - column));
+                    body(r * REPEATS_N + s, row, column, sum[r][s], smaller(TM, M - row),
+                         smaller(TN, N - column));
             }
     };
     return finish(at, parts, for_tiles, epilogue, M, N);

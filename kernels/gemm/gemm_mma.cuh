@@ -119,7 +119,8 @@ __device__ Block gemm(const BlockAt<BlockTile> &at, const A &a, const B &b, int 
                     UNROLL(int r = 0; r < TM; ++r)
                         UNROLL(int j = 0; j < TN; ++j)
                             tile[r][j] = sum[i][r / 2][s][j][r % 2 * 2 + c];
-                    body(m, n, tile, smaller(TM, M - m), smaller(TN, N - n));
+                    body((i * WIDE + s) * 2 + c, m, n, tile, smaller(TM, M - m),
+                         smaller(TN, N - n));
                     UNROLL(int r = 0; r < TM; ++r)
                         UNROLL(int j = 0; j < TN; ++j)
                             sum[i][r / 2][s][j][r % 2 * 2 + c] = tile[r][j];

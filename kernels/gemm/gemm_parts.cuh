@@ -4,28 +4,31 @@
 #pragma once
 
 // In the last block of a tile, replaces its sums by those over all of k and returns true; returns
-// false in the others. for_tiles(body) calls body(m, n, tile, rows, columns) for every micro-tile
-// of a thread.
+// false in the others. for_tiles(body) calls body(micro, m, n, tile, rows, columns) for micro-tile
+// number `micro` of a thread. Memory holds what a thread reads again, and nobody else: by part and
+// tile, then micro-tile and row, and then by thread, TN sums each.
 template <class BlockTile, class ForTiles>
 __device__ __forceinline__ bool add_up(const BlockAt<BlockTile> &block, const Parts &parts,
                                        const ForTiles &for_tiles) {
-    const auto at = [&](int part, int m, int n) {
-        return parts.sums + part * parts.size + m * parts.stride + parts.first + n;
-    };
-    for_tiles([&](int m, int n, auto &tile, int rows, int columns) {
-        UNROLL(int i = 0; i < TM; ++i)
-            if (i < rows) store_row(at(parts.part, m + i, n), tile[i], columns);
-        UNROLL(int i = 0; i < TM; ++i)
-            UNROLL(int j = 0; j < TN; ++j) tile[i][j] = 0;
-    });
+    constexpr int SUMS = BlockTile::HEIGHT * BlockTile::WIDTH;
+    const int layers = block.all.z / parts.count, tiles = layers * block.all.y * block.all.x;
     const int tile = (block.z / parts.count * block.all.y + block.y) * block.all.x + block.x;
+    const auto at = [&](int part, int micro, int i) {
+        acc_t *sums = parts.sums + ((int64)part * tiles + tile) * SUMS;
+        return sums + ((micro * TM + i) * BlockTile::THREADS + threadIdx.x) * TN;
+    };
+    for_tiles([&](int micro, int, int, auto &tile, int, int) {
+        UNROLL(int i = 0; i < TM; ++i) {
+            store_vector(at(parts.part, micro, i), tile[i]);
+            UNROLL(int j = 0; j < TN; ++j) tile[i][j] = 0;
+        }
+    });
     if (!last_block(parts.arrived + tile, parts.count)) return false;
-    for (int part = 0; part < parts.count; ++part)
-        for_tiles([&](int m, int n, auto &tile, int rows, int columns) {
+    NO_UNROLL(int part = 0; part < parts.count; ++part)
+        for_tiles([&](int micro, int, int, auto &tile, int, int) {
             UNROLL(int i = 0; i < TM; ++i) {
-                if (i >= rows) break;
                 acc_t more[TN];
-                load_row(more, at(part, m + i, n), columns);
+                load_vector(more, at(part, micro, i));
                 UNROLL(int j = 0; j < TN; ++j) tile[i][j] += more[j];
             }
         });
@@ -39,7 +42,7 @@ __device__ __forceinline__ Block finish(const BlockAt<BlockTile> &at, const Part
                                         const ForTiles &for_tiles, const Epilogue &epilogue, int M,
                                         int N) {
     if (parts.count == 1 || add_up(at, parts, for_tiles))
-        for_tiles([&](int m, int n, const auto &tile, int rows, int columns) {
+        for_tiles([&](int, int m, int n, const auto &tile, int rows, int columns) {
             epilogue.store(m, n, tile, rows, columns);
         });
     const BlockRows rows(M, at);
