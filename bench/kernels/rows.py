@@ -49,12 +49,6 @@ def rows(smoke: bool = False) -> Iterator[Row]:
     yield Row("avg_pool2d", "2x2", "memory", streams.avg_pool, {**large, "K": 2})
     yield Row("avg_pool2d gradient", "2x2", "memory", streams.avg_pool_gradient, {**large, "K": 2})
     yield Row("global_avg_pool2d", "56x56", "memory", streams.global_avg_pool, large)
-    for shape, sizes in {
-        "14x14, 32 channels": {"N": batch(256), "H": 14, "W": 14, "C": 32},
-        "56x56, 64 channels": large,
-    }.items():
-        yield Row("batch_norm", shape, "memory", streams.batch_norm, sizes)
-        yield Row("batch_norm gradient", shape, "memory", streams.batch_norm_gradient, sizes)
     for case in CASES.values():
         for shape, sizes in case.timed.items():
             few = {"N": batch, "count": count}

@@ -98,40 +98,6 @@ def global_avg_pool(arrays: Arrays, *, N: int, H: int, W: int, C: int) -> Work:
     return Work(size_of(x) + 4 * N * C, [wide(x)[0].mean(axis=(1, 2))], found)
 
 
-# Batch-norm
-
-
-def batch_norm(arrays: Arrays, *, N: int, H: int, W: int, C: int) -> Work:
-    """x is read twice: the statistics are needed before the first output."""
-    x, gamma, beta = arrays.normal(N, H, W, C), arrays.normal(C), arrays.normal(C)
-    running = arrays.normal(C), abs(arrays.normal(C))
-    found = contenders(
-        arrays,
-        Contender(
-            lambda: kernels.batch_norm(x, gamma, beta, *running, training=True),
-            lambda result: read(result[0]),
-        ),
-        lambda: numpy_calls.batch_norm(x, gamma, beta),
-        layouts("batch_norm", x, gamma, beta),
-    )
-    return Work(3 * size_of(x), [judged(numpy_calls.batch_norm, x, gamma, beta)], found)
-
-
-def batch_norm_gradient(arrays: Arrays, *, N: int, H: int, W: int, C: int) -> Work:
-    """dy and x are read twice: dx needs sums over both."""
-    x, dy, gamma = arrays.normal(N, H, W, C), arrays.normal(N, H, W, C), arrays.normal(C)
-    running = arrays.normal(C), abs(arrays.normal(C))
-    _, saved = kernels.batch_norm(x, gamma, gamma, *running, training=True)
-    found = contenders(
-        arrays,
-        Contender(lambda: kernels.batch_norm_backward(dy, x, gamma, saved), read),
-        lambda: numpy_calls.batch_norm_backward(dy, x, gamma),
-        layouts("batch_norm_backward", dy, x, gamma),
-    )
-    expected = judged(numpy_calls.batch_norm_backward, dy, x, gamma)
-    return Work(5 * size_of(x), list(expected), found)
-
-
 # Softmax and cross-entropy
 
 

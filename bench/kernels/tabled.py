@@ -12,19 +12,24 @@ from bench.kernels.contenders import (
     Work,
     contenders,
     host,
-    size_of,
     torch_calls,
 )
 from bench.kernels.products import NAIVE_OPERATIONS
 from bench.peers import naive, numpy_calls
 from tests.cases.case import Case, flat
 
+#: PyTorch's memory formats of images.
+FORMATS = {"PyTorch": "contiguous", "PyTorch channels_last": "channels_last"}
+
 
 def prepare(case: Case, arrays: Arrays, **sizes: Any) -> Work:
-    """Prepare a case's row: every argument is read once, every result is written once."""
+    """Prepare a case's row.
+
+    Every argument is read once, or twice where the case says so; every result is written once.
+    """
     call = case.call(sizes)
     on_host, given = call.cast(np.float32), call.arguments(arrays.target, np.float32)
-    written = case.expected(on_host)
+    written = case.expected(call, np.float32)
     expected = written[: case.results]
 
     def read(result: Any) -> list[np.ndarray]:
@@ -34,20 +39,22 @@ def prepare(case: Case, arrays: Arrays, **sizes: Any) -> Work:
     # Those of numpy_calls call BLAS where it can be counted (tests/gpu/cublas.py).
     numpy = getattr(numpy_calls, case.name, None) or case.numpy or case.oracle
     naively = getattr(naive, case.name, None)
-    if operations > NAIVE_OPERATIONS[arrays.target.name]:
-        naively = None  # it would take seconds
+    by_jacobian = 2 * sizes["N"] * sizes["C"] ** 2 if case.name == "softmax_backward" else 0
+    if max(operations, by_jacobian) > NAIVE_OPERATIONS[arrays.target.name]:
+        naively = None  # it would take seconds, or gigabytes
     found = contenders(
         arrays,
-        Contender(lambda: case.function(**given, **case.options), read),
-        Contender(lambda: numpy(**given, **case.options), read),
-        {"PyTorch": lambda: peer(case, given)},
+        Contender(lambda: case.function(**given, **call.options), read),
+        Contender(lambda: numpy(**given, **call.options), read),
+        {
+            name: lambda layout=layout: case.peer(torch_calls.torch, given, call.options, layout)
+            for name, layout in (FORMATS if case.images else {"PyTorch": ""}).items()
+        },
         naively and (lambda: naively(*given.values())),
     )
-    moved = size_of(*on_host.values()) + sum(4 * result.size for result in written)
+    twice = [on_host[name] for name in case.read_twice]
+    moved = sum(array.nbytes for array in (*on_host.values(), *twice))
+    moved += sum(
+        result.size * (4 if result.dtype == np.float64 else result.itemsize) for result in written
+    )
     return Work(moved, expected, found, operations)
-
-
-def peer(case: Case, given: dict[str, Any]) -> tuple[Any, Any]:
-    """Return PyTorch's call and how to read its result."""
-    tensors = {name: torch_calls.tensor(array) for name, array in given.items()}
-    return case.peer(torch_calls.torch, tensors), torch_calls.read

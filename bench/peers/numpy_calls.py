@@ -106,13 +106,13 @@ def _scatter(taps: list, x_shape: tuple, kernel: int, stride: int, padding: int)
     return dx[:, padding : padding + H, padding : padding + W]
 
 
-def batch_norm(x: Any, gamma: Any, beta: Any, eps: float = 1e-5) -> Any:
+def batch_norm(x: Any, gamma: Any, beta: Any, eps: float = 1e-5, **_: Any) -> Any:
     axes = tuple(range(x.ndim - 1))
     inv_std = 1 / xp.sqrt(x.var(axis=axes) + eps)
     return (x - x.mean(axis=axes)) * (inv_std * gamma) + beta
 
 
-def batch_norm_backward(dy: Any, x: Any, gamma: Any, eps: float = 1e-5) -> tuple:
+def batch_norm_backward(dy: Any, x: Any, gamma: Any, eps: float = 1e-5, **_: Any) -> tuple:
     axes = tuple(range(x.ndim - 1))
     count = x.size // x.shape[-1]
     inv_std = 1 / xp.sqrt(x.var(axis=axes) + eps)

@@ -101,21 +101,6 @@ def global_avg_pool2d(layout: str, x: Any) -> Call:
     return lambda: x.mean((2, 3)), read
 
 
-def batch_norm(layout: str, x: Any, gamma: Any, beta: Any) -> Call:
-    x, gamma, beta = image(x, layout), tensor(gamma), tensor(beta)
-    mean, var = torch.zeros_like(gamma), torch.ones_like(gamma)
-    return lambda: functional.batch_norm(x, mean, var, gamma, beta, True, 0.1, 1e-5), read
-
-
-def batch_norm_backward(layout: str, dy: Any, x: Any, gamma: Any) -> Call:
-    dy, x, gamma = image(dy, layout), image(x, layout), tensor(gamma)
-    mean, var = torch.zeros_like(gamma), torch.ones_like(gamma)
-    _, *saved = aten.native_batch_norm(x, gamma, None, mean, var, True, 0.1, 1e-5)
-    wanted = [True, True, True]
-    arguments = (dy, x, gamma, mean, var, *saved, True, 1e-5, wanted)
-    return lambda: aten.native_batch_norm_backward(*arguments), read
-
-
 def softmax_cross_entropy(logits: Any, labels: Any) -> Call:
     logits, labels = tensor(logits).requires_grad_(), tensor(labels)
 

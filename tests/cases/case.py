@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import kernels
-from tests.lib.support import host
+from tests.lib.support import RTOL, host
 
 Sizes = dict[str, Any]  #: of the arguments, by the field's letters
 
@@ -60,8 +60,8 @@ class Case:
     ----------
     name : str
         The function's name in `kernels`.
-    arrays : callable
-        Returns the array arguments for some sizes, floating ones in float64.
+    arguments : callable
+        Returns the arguments for some sizes: arrays, floating ones in float64, and others.
     oracle : callable
         Obvious NumPy with the same arguments; the results are compared with it in float64.
     sizes : dict
@@ -69,21 +69,28 @@ class Case:
         with a tail, and is small: tests of all functions use it.
     small : dict
         Sizes for finite differences, and for timing the host's part of a call.
-    options : dict
-        Arguments other than arrays.
+    differences : list
+        More sizes for finite differences.
     in_place : tuple of str
         Arrays that it updates; the oracle returns them after the results.
     results : int, optional
         How many of the results PyTorch gives, too; those after them are saved for the gradient.
     rounding : float
         The error allowed, as a multiple of the type's tolerance in `tests.lib.support.RTOL`.
+    coarsest : str
+        A type that some of the work is done in whatever the arrays' type: its tolerance is allowed.
     gradients : tuple of str
         For a gradient: the forward function's arguments that its results are the gradients of.
+    images : bool
+        Arrays of four dimensions are images (N, H, W, C) or filters: PyTorch's are (N, C, H, W).
     functional : callable, optional
         Called with `torch.nn.functional`, or with `kernels.torch` if that has the function, and
-        with the arrays as tensors: calls PyTorch's function.
+        with the arguments, arrays as tensors: calls PyTorch's function.
     pytorch : callable, optional
-        If there is no such function: called with `torch` and the tensors, returns what to call.
+        If there is no such function, or it takes other arguments: called with `torch` and the
+        arguments, returns what to call.
+    in_pytorch : callable, optional
+        Whether PyTorch takes some sizes; if it does not take all.
     numpy : callable, optional
         A function faster than the oracle, to time, with arrays of NumPy or CuPy.
     called : callable, optional
@@ -91,32 +98,41 @@ class Case:
     refused : list
         What it refuses with a ValueError, besides what every function refuses: arguments that
         replace those of the first sizes, and the message's beginning.
+    mistyped : list
+        The same with a TypeError.
     row : str
         Its name in the benchmark.
     timed : dict
         The sizes to time, by the shapes' names in the benchmark.
+    read_twice : tuple of str
+        Arrays that must be read twice, since results depend on sums over them.
     operations : callable, optional
         Returns the floating-point operations for some sizes, where these bound the time: elsewhere
         memory does.
     """
 
     name: str
-    arrays: Callable[..., dict[str, np.ndarray]]
+    arguments: Callable[..., dict[str, Any]]
     oracle: Callable[..., Any]
     sizes: dict[str, Sizes]
     small: Sizes
-    options: dict[str, Any] = field(default_factory=dict)
+    differences: Sequence[Sizes] = ()
     in_place: tuple[str, ...] = ()
     results: int | None = None
     rounding: float = 1
+    coarsest: str = "float64"
     gradients: tuple[str, ...] = ()
+    images: bool = False
     functional: Callable[..., Any] | None = None
     pytorch: Callable[..., Callable[[], Any]] | None = None
+    in_pytorch: Callable[..., bool] | None = None
     numpy: Callable[..., Any] | None = None
     called: Callable[..., Any] | None = None
     refused: Sequence[tuple[dict[str, Any], str]] = ()
+    mistyped: Sequence[tuple[dict[str, Any], str]] = ()
     row: str = ""
     timed: dict[str, Sizes] = field(default_factory=dict)
+    read_twice: tuple[str, ...] = ()
     operations: Callable[..., int] | None = None
 
     @property
@@ -127,22 +143,62 @@ class Case:
     def call(self, sizes: Sizes | None = None) -> Call:
         """Return a call with some sizes, or the first."""
         chosen = next(iter(self.sizes.values())) if sizes is None else sizes
-        return Call(self.function, self.arrays(**chosen), self.options, self.in_place)
+        arrays, options = {}, {}
+        for name, value in self.arguments(**chosen).items():
+            (arrays if isinstance(value, np.ndarray) else options)[name] = value
+        updated = tuple(name for name in self.in_place if name in arrays)
+        return Call(self.function, arrays, options, updated)
 
-    def expected(self, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
-        """Return what the oracle gives in float64 for arrays of any type."""
+    def expected(self, call: Call, dtype: Any = None, **changed: np.ndarray) -> list[np.ndarray]:
+        """Return what the oracle gives in float64 for a call with arrays in `dtype`."""
         wide = {
             name: array if array.dtype.kind in "iu" else array.astype(np.float64)
-            for name, array in arrays.items()
+            for name, array in (call.cast(dtype) | changed).items()
         }
         with np.errstate(invalid="ignore"):
-            return flat(self.oracle(**wide, **self.options))
+            return flat(self.oracle(**wide, **call.options))
 
-    def peer(self, torch: Any, tensors: dict[str, Any]) -> Callable[[], Any]:
-        """Return PyTorch's call on these tensors."""
+    def tolerance(self, dtype: Any) -> float:
+        """Return the error allowed, relative to the largest value."""
+        return max(self.rounding * RTOL[np.dtype(dtype).name], self.rounding * RTOL[self.coarsest])
+
+    def has_peer(self, sizes: Sizes) -> bool:
+        """Whether PyTorch computes it for some sizes."""
+        known = self.functional is not None or self.pytorch is not None
+        return known and (self.in_pytorch is None or self.in_pytorch(**sizes))
+
+    def peer(
+        self,
+        torch: Any,
+        arrays: dict[str, Any],
+        options: dict[str, Any],
+        layout: str = "channels_last",
+    ) -> tuple[Callable[[], Any], Callable[[Any], list[np.ndarray]]]:
+        """Return PyTorch's call on copies of arrays, and how to read its results as ours.
+
+        `layout` is PyTorch's memory format of images: "channels_last", which is ours, or
+        "contiguous".
+        """
+        arguments = dict(options)
+        for name, array in arrays.items():
+            tensor = torch.from_dlpack(array).clone()
+            if self.images and tensor.ndim == 4:
+                planes = layout == "contiguous"
+                form = torch.contiguous_format if planes else torch.preserve_format
+                tensor = tensor.movedim(-1, 1).clone(memory_format=form)
+            arguments[name] = tensor
+
+        def read(results: Any) -> list[np.ndarray]:
+            results = results if isinstance(results, (tuple, list)) else (results,)
+            given = [tensor for tensor in results if tensor is not None][: self.results]
+            found = [tensor.detach() for tensor in given]
+            if self.images:
+                found = [each.movedim(1, -1) if each.ndim == 4 else each for each in found]
+            return [each.cpu().numpy() for each in found]
+
         if self.pytorch is not None:
-            return self.pytorch(torch, **tensors)
-        return lambda: self.functional(torch.nn.functional, **tensors)
+            return self.pytorch(torch, **arguments), read
+        return lambda: self.functional(torch.nn.functional, **arguments), read
 
 
 def _accumulator(dtype):

@@ -18,19 +18,19 @@ SMALL = {"count": 20}
 TIMED = {"16M": {"count": 2**24}}
 
 
-def relu_arrays(*, count):
+def relu_arguments(*, count):
     return {"x": np.asarray(normal(0, *axes(count)))}
 
 
-def relu_gradient_arrays(*, count):
+def relu_gradient_arguments(*, count):
     dy = np.asarray(normal(1, *axes(count)))
-    return {"dy": dy, "y": np.asarray(reference.relu(**relu_arrays(count=count)))}
+    return {"dy": dy, "y": np.asarray(reference.relu(**relu_arguments(count=count)))}
 
 
 CASES = [
     Case(
         "relu",
-        relu_arrays,
+        relu_arguments,
         reference.relu,
         SIZES,
         SMALL,
@@ -42,7 +42,7 @@ CASES = [
     ),
     Case(
         "relu_backward",
-        relu_gradient_arrays,
+        relu_gradient_arguments,
         reference.relu_backward,
         SIZES,
         SMALL,

@@ -31,7 +31,7 @@ TIMED = {
 }
 
 
-def dense_arrays(*, N, inputs, outputs):
+def dense_arguments(*, N, inputs, outputs):
     return {"x": normal(0, N, inputs), "w": normal(1, outputs, inputs), "b": normal(2, outputs)}
 
 
@@ -39,8 +39,8 @@ def dense(x, w, b):
     return x @ w.T + b
 
 
-def dense_gradient_arrays(*, N, inputs, outputs):
-    arrays = dense_arrays(N=N, inputs=inputs, outputs=outputs)
+def dense_gradient_arguments(*, N, inputs, outputs):
+    arrays = dense_arguments(N=N, inputs=inputs, outputs=outputs)
     return {"dy": normal(9, N, outputs), "x": arrays["x"], "w": arrays["w"]}
 
 
@@ -51,7 +51,7 @@ def dense_backward(dy, x, w):
 CASES = [
     Case(
         "dense",
-        dense_arrays,
+        dense_arguments,
         dense,
         SIZES,
         SMALL,
@@ -68,7 +68,7 @@ CASES = [
     ),
     Case(
         "dense_backward",
-        dense_gradient_arrays,
+        dense_gradient_arguments,
         dense_backward,
         SIZES,
         SMALL,

@@ -15,7 +15,7 @@ SIZES = {
     "several batch axes": {"N": (2, 3, 4), "C": 7},
     "one less than a warp": {"N": 7, "C": 31},
     "one more": {"N": 7, "C": 33},
-    "the last that one warp takes on cuda": {"N": 3, "C": 1024},
+    "the last that one warp takes": {"N": 3, "C": 1024},
     "more than one warp takes": {"N": 3, "C": 1025},
     "more rows than warps": {"N": 2001, "C": 3},
     "more than a core's own cache keeps": {"N": 2, "C": 65537},
@@ -24,12 +24,12 @@ SMALL = {"N": 3, "C": 5}
 TIMED = {"4096 x 1000": {"N": 4096, "C": 1000}, "256 x 32768": {"N": 256, "C": 32768}}
 
 
-def softmax_arrays(*, N, C):
+def softmax_arguments(*, N, C):
     return {"x": normal(0, *axes(N), C)}
 
 
-def softmax_gradient_arrays(*, N, C):
-    return {"dy": normal(1, *axes(N), C), "y": reference.softmax(**softmax_arrays(N=N, C=C))}
+def softmax_gradient_arguments(*, N, C):
+    return {"dy": normal(1, *axes(N), C), "y": reference.softmax(**softmax_arguments(N=N, C=C))}
 
 
 def numpy_softmax(x):
@@ -41,7 +41,7 @@ def numpy_softmax(x):
 CASES = [
     Case(
         "softmax",
-        softmax_arrays,
+        softmax_arguments,
         reference.softmax,
         SIZES,
         SMALL,
@@ -53,7 +53,7 @@ CASES = [
     ),
     Case(
         "softmax_backward",
-        softmax_gradient_arrays,
+        softmax_gradient_arguments,
         reference.softmax_backward,
         SIZES,
         SMALL,

@@ -7,77 +7,103 @@ from tests.cases.case import Case, axes, zeros
 from tests.lib import reference
 from tests.lib.support import normal
 
-# A chunk of the statistics has 1024 rows on cpu and 128 on cuda. Without the empty batch, on which
-# PyTorch's own function divides by zero: test_batchnorm.py has it.
+EPS = 1e-5
+
+# A chunk of the statistics has 1024 rows on a CPU and 128 on a GPU. Without the empty batch, on
+# which PyTorch's own function divides by zero: test_batchnorm.py has it.
 BATCH_SIZES = {
-    "several blocks, a tail": {"N": 1100, "C": 9},
+    "several blocks, a tail": {"N": 1100, "C": 9, "relu": True},
     "three rows, one channel": {"N": 3, "C": 1},  # of two, dx is what rounding leaves of 0
     "one row less than a chunk": {"N": 127, "C": 9},
-    "a chunk": {"N": 128, "C": 9},
+    "a chunk": {"N": 128, "C": 9, "relu": True},
     "one row more": {"N": 129, "C": 1},
-    "one row less than a chunk on cpu": {"N": 1023, "C": 1},
-    "a chunk on cpu": {"N": 1024, "C": 9},
-    "three chunks on cpu": {"N": 3001, "C": 9},
-    "more chunks than threads merge them": {"N": 257 * 128, "C": 1},
-    "images of whole registers": {"N": (4, 5, 7), "C": 8},
-    "several registers and a tail": {"N": (4, 5, 7), "C": 33},
-    "a channel more than a cuda block has threads": {"N": 5, "C": 257},
+    "one row less than a chunk of a CPU": {"N": 1023, "C": 1, "relu": True},
+    "a chunk of a CPU": {"N": 1024, "C": 9},
+    "three chunks of a CPU": {"N": 3001, "C": 9, "relu": True},
+    "more chunks than threads merge them": {"N": 257 * 128, "C": 1, "relu": True},
+    "images of whole registers": {"N": 4, "H": 5, "W": 7, "C": 8, "relu": True},
+    "several registers and a tail": {"N": 4, "H": 5, "W": 7, "C": 33, "relu": True},
+    "a channel less than a register": {"N": 4, "H": 5, "W": 7, "C": 7},
+    "three registers": {"N": 4, "H": 5, "W": 7, "C": 24},
+    "a channel more than a block of a GPU has threads": {"N": 5, "C": 257, "relu": True},
+    "by the running statistics, one channel": {"N": 129, "C": 1, "training": False},
+    "by the running statistics, seven": {"N": 129, "C": 7, "training": False},
+    "by the running statistics, a register and a tail": {"N": 129, "C": 9, "training": False},
+    "by the running statistics, three registers": {"N": 129, "C": 24, "training": False},
+    "by the running statistics, with a ReLU": {"N": 129, "C": 33, "training": False, "relu": True},
+    "one value a channel": {"N": 1, "C": 9, "training": False},
+    "another momentum and eps": {"N": 129, "C": 24, "momentum": 0.5, "eps": 0.1},
 }
 SMALL = {"N": 4, "C": 5}
-RELU = {"training": True, "relu": True}
+BATCH_DIFFERENCES = [
+    {"N": 3, "H": 2, "W": 4, "C": 2, "training": training, "relu": relu}
+    for training in (True, False)
+    for relu in (True, False)
+]
+BATCH_TIMED = {
+    "14x14, 32 channels": {"N": 256, "H": 14, "W": 14, "C": 32},
+    "56x56, 64 channels": {"N": 64, "H": 56, "W": 56, "C": 64},
+}
 
 
-def batch_norm_arrays(*, N, C):
+def batch_norm_arguments(*, N, C, H=None, W=None, training=True, **options):
     gamma, beta, mean, var = (normal(10 + i, C) for i in range(4))
     running = {"running_mean": 1 + abs(mean), "running_var": 1 + abs(var)}  # near 0 a sum cancels
-    return {"x": 2 + normal(0, *axes(N), C), "gamma": gamma, "beta": beta, **running}
+    pixels = () if H is None else (H, W)
+    x = 2 + normal(0, *axes(N), *pixels, C)
+    return {"x": x, "gamma": gamma, "beta": beta, **running, "training": training, **options}
 
 
-def batch_norm(x, gamma, beta, running_mean, running_var, **options):
+def batch_norm(x, gamma, beta, running_mean, running_var, training, eps=EPS, **options):
+    options |= {"training": training, "eps": eps}
     y, *running = reference.batch_norm(x, gamma, beta, running_mean, running_var, **options)
     batch = tuple(range(x.ndim - 1))
-    return y, x.mean(axis=batch), 1 / np.sqrt(x.var(axis=batch) + 1e-5), *running
+    mean, var = (x.mean(axis=batch), x.var(axis=batch)) if training else running
+    return y, mean, 1 / np.sqrt(var + eps), *running
 
 
-def batch_norm_gradient_arrays(**sizes):
-    arrays = batch_norm_arrays(**sizes)
-    y, mean, inv_std, *_ = batch_norm(**arrays, **RELU)
-    x, gamma = arrays["x"], arrays["gamma"]
-    saved = {"mean": mean, "inv_std": inv_std}
-    return {"dy": normal(1, *x.shape), "x": x, "gamma": gamma, **saved, "y": y}
+def batch_norm_gradient_arguments(**sizes):
+    arguments = batch_norm_arguments(**sizes)
+    y, mean, inv_std, *_ = batch_norm(**arguments)
+    arguments |= {"dy": normal(1, *y.shape), "mean": mean, "inv_std": inv_std}
+    clipped = {"y": y, "relu": True} if arguments.get("relu") else {}
+    by_others = {} if arguments["training"] else {"training": False}
+    given = ("dy", "x", "gamma", "mean", "inv_std")
+    return {**{name: arguments[name] for name in given}, **clipped, **by_others}
 
 
-def batch_norm_backward(dy, x, gamma, mean, inv_std, y, relu):
-    g, xhat = np.where(y > 0, dy, 0), (x - mean) * inv_std
+def batch_norm_backward(dy, x, gamma, mean, inv_std, y=None, relu=False, training=True):
+    g, xhat = np.where(y > 0, dy, 0) if relu else dy, (x - mean) * inv_std
     count, batch = x.size // len(gamma), tuple(range(x.ndim - 1))
     dgamma, dbeta = (g * xhat).sum(axis=batch), g.sum(axis=batch)
-    return gamma * inv_std * (g - dbeta / count - xhat * dgamma / count), dgamma, dbeta
+    of_batch = dbeta / count + xhat * dgamma / count if training else 0
+    return gamma * inv_std * (g - of_batch), dgamma, dbeta
 
 
-def torch_batch_norm(torch, x, gamma, beta, running_mean, running_var):
+def torch_batch_norm(torch, x, gamma, beta, running_mean, running_var, relu=False, **options):
     def run():
-        y = torch.nn.functional.batch_norm(
-            x.movedim(-1, 1), running_mean, running_var, gamma, beta, training=True
-        )
-        return torch.relu(y).movedim(1, -1)
+        arguments = (x, running_mean, running_var, gamma, beta)
+        y = torch.nn.functional.batch_norm(*arguments, **options)
+        return torch.relu(y) if relu else y
 
     return run
 
 
-def torch_batch_norm_backward(torch, dy, x, gamma, mean, inv_std, y):
-    dy, x, y = (tensor.movedim(-1, 1) for tensor in (dy, x, y))
-    others = (gamma, None, None, mean, inv_std, True, 1e-5, [True] * 3)
+def torch_batch_norm_backward(
+    torch, dy, x, gamma, mean, inv_std, y=None, relu=False, training=True
+):
+    statistics = (None, None, mean, inv_std) if training else (mean, inv_std**-2 - EPS, None, None)
+    others = (gamma, *statistics, training, EPS, [True] * 3)
 
     def run():
-        masked = torch.where(y > 0, dy, 0)
-        dx, *others_ = torch.ops.aten.native_batch_norm_backward(masked, x, *others)
-        return dx.movedim(1, -1), *others_
+        passed = torch.where(y > 0, dy, 0) if relu else dy
+        return torch.ops.aten.native_batch_norm_backward(passed, x, *others)
 
     return run
 
 
-def backward_of_saved(mean, inv_std, **arguments):
-    saved = kernels.BatchNormSaved(mean, inv_std, training=True)
+def backward_of_saved(mean, inv_std, training=True, **arguments):
+    saved = kernels.BatchNormSaved(mean, inv_std, training=training)
     return kernels.batch_norm_backward(saved=saved, **arguments)
 
 
@@ -90,7 +116,7 @@ ROW_SIZES = {
     "several batch axes": {"N": (2, 3, 4), "C": 7},
     "accesses of 16 bytes, no block without a row for each warp": {"N": 8, "C": 64},
     "one column more than a warp takes at once": {"N": 5, "C": 257},
-    "the last that a warp takes on cuda": {"N": 3, "C": 1024},
+    "the last that one warp takes": {"N": 3, "C": 1024},
     "more than a warp takes": {"N": 3, "C": 1025},
     "more than a warp takes, in accesses of 16 bytes": {"N": 3, "C": 1040},
     "more rows than a chunk of the gradients has": {"N": 1025, "C": 3},
@@ -103,27 +129,26 @@ ROW_SIZES = {
 # Of one column, dx is what rounding leaves of 0.
 GRADIENT_SIZES = {why: sizes for why, sizes in ROW_SIZES.items() if sizes["C"] > 1}
 TIMED = {"8192 x 768": {"N": 8192, "C": 768}, "256 x 32768": {"N": 256, "C": 32768}}
-EPS = 1e-5
 
 
-def layer_norm_arrays(*, N, C, mean=1.0, spoilt=0.0):  # no mean near 0, where it cancels
+def layer_norm_arguments(*, N, C, mean=1.0, spoilt=0.0):  # no mean near 0, where it cancels
     x = normal(0, *axes(N), C) + mean
     if spoilt:
         x[1, 100] = spoilt
-    return {"x": x, "gamma": normal(1, C), "beta": normal(2, C)}
+    return {"x": x, "gamma": normal(1, C), "beta": normal(2, C), "eps": EPS}
 
 
-def layer_norm(x, gamma, beta, eps=EPS):
+def layer_norm(x, gamma, beta, eps):
     mean = x.mean(axis=-1, keepdims=True)
     inv_std = 1 / np.sqrt(((x - mean) ** 2).mean(axis=-1, keepdims=True) + eps)
     return (x - mean) * inv_std * gamma + beta, mean.reshape(-1), inv_std.reshape(-1)
 
 
-def layer_norm_gradient_arrays(**sizes):
-    arrays = layer_norm_arrays(**sizes)
+def layer_norm_gradient_arguments(**sizes):
+    arguments = layer_norm_arguments(**sizes)
     with np.errstate(invalid="ignore"):
-        _, mean, inv_std = layer_norm(**arrays)
-    x, gamma = arrays["x"], arrays["gamma"]
+        _, mean, inv_std = layer_norm(**arguments)
+    x, gamma = arguments["x"], arguments["gamma"]
     return {"dy": normal(3, *x.shape), "x": x, "gamma": gamma, "mean": mean, "inv_std": inv_std}
 
 
@@ -145,13 +170,14 @@ def torch_layer_norm_backward(torch, dy, x, gamma, mean, inv_std):
 CASES = [
     Case(
         "batch_norm",
-        batch_norm_arrays,
+        batch_norm_arguments,
         batch_norm,
         BATCH_SIZES,
         SMALL,
-        options=RELU,
+        BATCH_DIFFERENCES,
         in_place=("running_mean", "running_var"),
         results=1,
+        images=True,
         pytorch=torch_batch_norm,
         refused=[
             ({"x": zeros(9)}, r"x: got shape \(9,\), expected 2 dimensions or more"),
@@ -163,17 +189,25 @@ CASES = [
             ({"momentum": -0.1}, "momentum: got -0.1, expected at least 0"),
             ({"eps": np.nan}, "eps: got nan, expected at least 0"),
         ],
+        mistyped=[
+            ({"momentum": None}, "momentum: got None, expected a number"),
+            ({"eps": "small"}, "eps: got 'small', expected a number"),
+        ],
+        row="batch_norm",
+        timed=BATCH_TIMED,
+        read_twice=("x",),  # the statistics are needed before the first result
     ),
     Case(
         "batch_norm_backward",
-        batch_norm_gradient_arrays,
+        batch_norm_gradient_arguments,
         batch_norm_backward,
         BATCH_SIZES,
         SMALL,
-        options={"relu": True},
+        BATCH_DIFFERENCES,
         rounding=10,  # of one channel, dgamma and dbeta are one sum each, whose terms mostly cancel
         gradients=("x", "gamma", "beta"),
         called=backward_of_saved,
+        images=True,
         pytorch=torch_batch_norm_backward,
         refused=[
             ({"dy": zeros(1100, 8)}, r"dy: got .*, expected \(1100, 9\)"),
@@ -181,16 +215,18 @@ CASES = [
             ({"mean": zeros(8)}, r"saved.mean: got .*, expected \(9,\)"),
             ({"inv_std": zeros(8)}, r"saved.inv_std: got .*, expected \(9,\)"),
         ],
+        row="batch_norm gradient",
+        timed=BATCH_TIMED,
+        read_twice=("dy", "x"),  # dx needs sums over both
     ),
     Case(
         "layer_norm",
-        layer_norm_arrays,
+        layer_norm_arguments,
         layer_norm,
         ROW_SIZES,
         SMALL,
-        options={"eps": EPS},
         results=1,
-        functional=lambda F, x, gamma, beta: F.layer_norm(x, x.shape[-1:], gamma, beta),
+        functional=lambda F, x, gamma, beta, eps: F.layer_norm(x, x.shape[-1:], gamma, beta, eps),
         refused=[
             ({"x": zeros()}, r"x: got shape \(\), expected \(..., C\) with a C of 1 or more"),
             ({"x": zeros(5, 0)}, r"x: got shape \(5, 0\), expected \(..., C\)"),
@@ -203,7 +239,7 @@ CASES = [
     ),
     Case(
         "layer_norm_backward",
-        layer_norm_gradient_arrays,
+        layer_norm_gradient_arguments,
         layer_norm_backward,
         GRADIENT_SIZES,
         SMALL,

@@ -5,25 +5,24 @@ import torch
 from torch.nn import functional
 
 import kernels.torch
-from tests.cases import CASES, TRIED
+from tests.cases import BESIDE_PYTORCH, CASES
 from tests.lib.comparison import assert_close
 from tests.lib.support import RTOL
 
 
-@pytest.mark.parametrize("name, why", TRIED)
+@pytest.mark.parametrize("name, why", BESIDE_PYTORCH)
 def test_equals_pytorch(name, why):
     case = CASES[name]
-    arrays = case.arrays(**case.sizes[why])
-    results = case.peer(torch, {key: torch.from_numpy(array) for key, array in arrays.items()})()
-    results = results if isinstance(results, tuple) else (results,)
-    expected = case.expected(arrays)[: case.results]
-    for found, wanted in zip(results, expected, strict=True):
-        assert_close(found.numpy(), wanted, rtol=RTOL["float64"])
+    call = case.call(case.sizes[why])
+    run, read = case.peer(torch, call.arrays, call.options)
+    expected = case.expected(call)[: case.results]
+    for found, wanted in zip(read(run()), expected, strict=True):
+        assert_close(found, wanted, rtol=RTOL["float64"])
 
 
 DIFFERENTIATED = [
     (name, why)
-    for name, why in TRIED
+    for name, why in BESIDE_PYTORCH
     if CASES[name].functional
     and hasattr(kernels.torch, name)
     and why in CASES[f"{name}_backward"].sizes
@@ -34,11 +33,11 @@ DIFFERENTIATED = [
 def test_the_function_of_tensors(name, why):
     """Values and gradients of `kernels.torch`."""
     case = CASES[name]
+    call = case.call(case.sizes[why])
 
     def values_and_gradients(module):
-        arrays = case.arrays(**case.sizes[why]).values()
-        tensors = [torch.from_numpy(array).requires_grad_() for array in arrays]
-        y = case.functional(module, *tensors)
+        tensors = [torch.from_numpy(array).requires_grad_() for array in call.cast().values()]
+        y = case.functional(module, *tensors, **call.options)
         y.backward(torch.linspace(-1, 1, y.numel(), dtype=y.dtype).reshape(y.shape))
         return [y.detach(), *(tensor.grad for tensor in tensors)]
 

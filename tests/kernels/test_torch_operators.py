@@ -61,9 +61,10 @@ def tabled(N):
         forward = CASES[name.removesuffix("_backward")]
         if not (forward.functional and hasattr(operators, name)):
             continue
-        arrays = case.call({**case.small, "N": N}).cast(np.float32).values()
+        call = case.call({**case.small, "N": N})
+        arrays = call.cast(np.float32).values()
         tensors = [torch.from_numpy(array).requires_grad_(not case.gradients) for array in arrays]
-        found[name] = (*tensors, *case.options.values())
+        found[name] = (*tensors, *call.options.values())
     return found
 
 
@@ -137,9 +138,9 @@ FUNCTIONS = {
 
 def of_table(name):
     case = CASES[name]
-    arrays = case.arrays(**case.small).values()
-    tensors = [torch.from_numpy(array).requires_grad_() for array in arrays]
-    return lambda *tensors: case.functional(kernels.torch, *tensors), tensors
+    call = case.call(case.small)
+    tensors = [torch.from_numpy(array).requires_grad_() for array in call.arrays.values()]
+    return lambda *tensors: case.functional(kernels.torch, *tensors, **call.options), tensors
 
 
 FUNCTIONS |= {
