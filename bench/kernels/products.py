@@ -1,65 +1,41 @@
-"""Rows limited by arithmetic: convolutions and dense layers."""
+"""The two gradients of a convolution, which are one case: a row for each."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
-import kernels
-from bench.kernels.contenders import (
-    Arrays,
-    Contender,
-    Work,
-    contenders,
-    judged,
-    layouts,
-    read,
-    size_of,
-)
-from bench.peers import naive, numpy_calls
-
-#: With more operations, naive NumPy takes a second and more, and naive CuPy's array of all products
-#: takes 4 GB.
-NAIVE_OPERATIONS = {"cpu": 5e8, "cuda": 2e9}
+from bench.kernels import tabled
+from bench.kernels.contenders import Arrays, Row, Work
+from tests.cases import CASES
+from tests.cases.case import Case
 
 
-def convolution(
-    arrays: Arrays,
-    part: str,
-    *,
-    N: int,
-    H: int,
-    W: int,
-    C: int,
-    F: int,
-    K: int,
-    stride: int = 1,
-    padding: int = 0,
-) -> Work:
-    window = {"stride": stride, "padding": padding}
-    x, w, b = arrays.normal(N, H, W, C), arrays.normal(F, K, K, C), arrays.normal(F)
-    OH, OW = ((length + 2 * padding - K) // stride + 1 for length in (H, W))
-    dy = arrays.normal(N, OH, OW, F)
-    operations = 2 * N * OH * OW * F * K * K * C
-    if part == "forward":
-        arguments, moved = (x, w, b), size_of(x, w, b, dy)
-        ours = Contender(lambda: kernels.conv2d(x, w, b, **window), read)
-    else:
-        arguments, moved = (dy, x, w), size_of(dy, w, x)
-        both = partial(kernels.conv2d_backward, dy, x, w, **window)
-        weights_only = partial(both, need_dx=False)
-        if part == "weight gradient":
-            ours = Contender(weights_only, read)
-        else:
-            # No public function gives only dx: the time of dw and db is subtracted.
-            ours = Contender(both, lambda result: read(result[0]), less=weights_only)
-    call = {"forward": "conv2d"}.get(part, f"conv2d_{part.replace(' ', '_')}")
-    expected = judged(getattr(numpy_calls, call), *arguments, **window)
-    small = operations <= NAIVE_OPERATIONS[arrays.target.name]
-    found = contenders(
-        arrays,
-        ours,
-        lambda: getattr(numpy_calls, call)(*arguments, **window),
-        layouts(call, *arguments, **window),
-        (lambda: getattr(naive, call)(*arguments, **window)) if small else None,
-    )
-    return Work(moved, read(expected), found, operations)
+def rows() -> Iterator[Row]:
+    """Yield them for every shape; grey images are the network's input, and need no gradient."""
+    case = replace(CASES["conv2d_backward"], operations=CASES["conv2d"].operations)
+    for shape, sizes in case.timed.items():
+        yield Row("conv2d weight gradient", shape, "arithmetic", partial(weights, case), sizes)
+        if sizes["C"] > 1:
+            yield Row("conv2d input gradient", shape, "arithmetic", partial(images, case), sizes)
+
+
+def weights(case: Case, arrays: Arrays, **sizes: Any) -> Work:
+    """Without dx; dw is as large as w, which is not read."""
+    case = replace(case, arguments=partial(case.arguments, need_dx=False))
+    return replace(tabled.prepare(case, arrays, **sizes), bytes=bytes_of(case, sizes))
+
+
+def images(case: Case, arrays: Arrays, **sizes: Any) -> Work:
+    """No public function gives dx alone: the time of dw and db is subtracted. x is not read."""
+    case = replace(case, results=1)
+    parts = {"less": {"need_dx": False}, "of_peers": {"need_dw": False}}
+    work = tabled.prepare(case, arrays, **parts, **sizes)
+    return replace(work, bytes=bytes_of(case, sizes))
+
+
+def bytes_of(case: Case, sizes: dict[str, Any]) -> int:
+    """Return 4 a value of dy, x and w."""
+    return sum(4 * array.size for array in case.call(sizes).arrays.values())

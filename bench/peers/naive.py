@@ -58,6 +58,13 @@ def conv2d(x: Any, w: Any, b: Any, stride: int = 1, padding: int = 0) -> Any:
     return einsum("nhwijc,fijc->nhwf", windows(pad(x, padding), w.shape[1:3], stride), w) + b
 
 
+def conv2d_backward(
+    dy: Any, x: Any, w: Any, *, need_dx: bool = True, need_dw: bool = True, **window: Any
+) -> tuple[Any, ...]:
+    dx = (conv2d_input_gradient(dy, x, w, **window),) if need_dx else ()
+    return (*dx, *conv2d_weight_gradient(dy, x, w, **window)) if need_dw else dx
+
+
 def conv2d_weight_gradient(
     dy: Any, x: Any, w: Any, stride: int = 1, padding: int = 0
 ) -> tuple[Any, Any]:

@@ -32,20 +32,27 @@ def im2col(x: Any, kernel: int, stride: int, padding: int) -> Any:
     return seen.reshape(seen.shape[0] * seen.shape[1] * seen.shape[2], -1)
 
 
-def conv2d(x: Any, w: Any, b: Any, *, stride: int, padding: int) -> Any:
+def conv2d(x: Any, w: Any, b: Any, *, stride: int = 1, padding: int = 0) -> Any:
     seen = windows(x, w.shape[1], stride, padding)
     N, OH, OW = seen.shape[:3]
     cols = seen.reshape(N * OH * OW, -1)
     return (product(cols, w.reshape(len(w), -1).T) + b).reshape(N, OH, OW, len(w))
 
 
-def conv2d_weight_gradient(dy: Any, x: Any, w: Any, *, stride: int, padding: int) -> tuple:
+def conv2d_backward(
+    dy: Any, x: Any, w: Any, *, need_dx: bool = True, need_dw: bool = True, **window: Any
+) -> tuple:
+    dx = (conv2d_input_gradient(dy, x, w, **window),) if need_dx else ()
+    return (*dx, *conv2d_weight_gradient(dy, x, w, **window)) if need_dw else dx
+
+
+def conv2d_weight_gradient(dy: Any, x: Any, w: Any, *, stride: int = 1, padding: int = 0) -> tuple:
     rows = dy.reshape(-1, len(w))
     dw = product(rows.T, im2col(x, w.shape[1], stride, padding))
     return dw.reshape(w.shape), rows.sum(axis=0)
 
 
-def conv2d_input_gradient(dy: Any, x: Any, w: Any, *, stride: int, padding: int) -> Any:
+def conv2d_input_gradient(dy: Any, x: Any, w: Any, *, stride: int = 1, padding: int = 0) -> Any:
     F, KH, KW, C = w.shape
     _, H, W, _ = x.shape
     N, OH, OW, _ = dy.shape

@@ -43,31 +43,6 @@ def _ours(value: torch.Tensor) -> np.ndarray:
     return (value.permute(0, 2, 3, 1) if value.ndim == 4 else value).cpu().numpy()
 
 
-def conv2d(layout: str, x: Any, w: Any, b: Any, *, stride: int, padding: int) -> Call:
-    x, w, b = image(x, layout), image(w, layout), tensor(b)
-    return lambda: functional.conv2d(x, w, b, stride, padding), read
-
-
-def conv2d_weight_gradient(
-    layout: str, dy: Any, x: Any, w: Any, *, stride: int, padding: int
-) -> Call:
-    return _conv2d_backward(layout, dy, x, w, stride, padding, [False, True, True])
-
-
-def conv2d_input_gradient(
-    layout: str, dy: Any, x: Any, w: Any, *, stride: int, padding: int
-) -> Call:
-    return _conv2d_backward(layout, dy, x, w, stride, padding, [True, False, False])
-
-
-def _conv2d_backward(
-    layout: str, dy: Any, x: Any, w: Any, stride: int, padding: int, wanted: list[bool]
-) -> Call:
-    dy, x, w = image(dy, layout), image(x, layout), image(w, layout)
-    window = ([stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1)
-    return lambda: aten.convolution_backward(dy, x, w, [len(w)], *window, wanted), read
-
-
 def max_pool2d(layout: str, x: Any, kernel: int, *, stride: int, padding: int) -> Call:
     x = image(x, layout)
     return (

@@ -206,6 +206,11 @@ def _accumulator(dtype):
     return np.float64 if np.dtype(dtype) == np.float64 else np.float32
 
 
+def images(N: int, H: int, W: int, C: int, **others: Any) -> Sizes:
+    """Return sizes of images, and others."""
+    return {"N": N, "H": H, "W": W, "C": C, **others}
+
+
 def zeros(*shape, dtype=np.float32):
     """Return an array of the wrong shape."""
     return np.zeros(shape, dtype)

@@ -6,10 +6,14 @@ from tests.cases import CASES
 from tests.lib.comparison import assert_close
 
 
-def check(target, dtype, name, **sizes):
-    """Compare every result, and every array updated in place; return them as NumPy arrays."""
+def check(target, dtype, name, *, given=None, **sizes):
+    """Compare every result, and every array updated in place; return them as NumPy arrays.
+
+    Arrays in `given` replace those of the sizes.
+    """
     case = CASES[name]
     call = case.call(sizes)
+    call.arrays.update(given or {})
     results = call(call.arguments(target, dtype))
     for found, wanted in zip(results, case.expected(call, dtype), strict=True):
         if wanted.dtype.kind in "iu":  # places and masks

@@ -3,7 +3,7 @@
 import numpy as np
 
 import kernels
-from tests.cases.case import Case, axes, zeros
+from tests.cases.case import Case, axes, images, zeros
 from tests.lib import reference
 from tests.lib.support import normal
 
@@ -21,10 +21,10 @@ BATCH_SIZES = {
     "a chunk of a CPU": {"N": 1024, "C": 9},
     "three chunks of a CPU": {"N": 3001, "C": 9, "relu": True},
     "more chunks than threads merge them": {"N": 257 * 128, "C": 1, "relu": True},
-    "images of whole registers": {"N": 4, "H": 5, "W": 7, "C": 8, "relu": True},
-    "several registers and a tail": {"N": 4, "H": 5, "W": 7, "C": 33, "relu": True},
-    "a channel less than a register": {"N": 4, "H": 5, "W": 7, "C": 7},
-    "three registers": {"N": 4, "H": 5, "W": 7, "C": 24},
+    "images of whole registers": images(4, 5, 7, 8, relu=True),
+    "several registers and a tail": images(4, 5, 7, 33, relu=True),
+    "a channel less than a register": images(4, 5, 7, 7),
+    "three registers": images(4, 5, 7, 24),
     "a channel more than a block of a GPU has threads": {"N": 5, "C": 257, "relu": True},
     "by the running statistics, one channel": {"N": 129, "C": 1, "training": False},
     "by the running statistics, seven": {"N": 129, "C": 7, "training": False},
@@ -36,13 +36,13 @@ BATCH_SIZES = {
 }
 SMALL = {"N": 4, "C": 5}
 BATCH_DIFFERENCES = [
-    {"N": 3, "H": 2, "W": 4, "C": 2, "training": training, "relu": relu}
+    images(3, 2, 4, 2, training=training, relu=relu)
     for training in (True, False)
     for relu in (True, False)
 ]
 BATCH_TIMED = {
-    "14x14, 32 channels": {"N": 256, "H": 14, "W": 14, "C": 32},
-    "56x56, 64 channels": {"N": 64, "H": 56, "W": 56, "C": 64},
+    "14x14, 32 channels": images(256, 14, 14, 32),
+    "56x56, 64 channels": images(64, 56, 56, 64),
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import kernels
 from tests.cases import CASES
-from tests.lib.calls import ARGUMENTS, CALLS, C, F, H, N, W, X, Y
+from tests.lib.calls import ARGUMENTS, CALLS, C, H, N, W, X, Y
 from tests.lib.support import NARROW, host
 
 INTEGERS = {"argmax", "labels", "mask"}
@@ -98,28 +98,6 @@ def zeros(*shape, dtype=np.float32):
 @pytest.mark.parametrize(
     "name, changed, message",
     [
-        ("conv2d", {"x": zeros(H, W, C)}, r"x: got shape \(15, 13, 9\), expected 4 dimensions"),
-        ("conv2d", {"w": zeros(F, 9, C)}, r"w: got shape \(10, 9, 9\), expected 4 dimensions"),
-        ("conv2d", {"w": zeros(F, 3, 3, 8)}, r"w: got .* 8\), expected \(10, 3, 3, 9\)"),
-        ("conv2d", {"b": zeros(9)}, r"b: got shape \(9,\), expected \(10,\) "),
-        ("conv2d", {"b": zeros(1, F)}, r"b: got shape \(1, 10\), expected \(10,\)"),
-        ("conv2d", {"x": zeros(N, H, W, 0), "w": zeros(F, 3, 3, 0)}, "groups: got 1 for 0"),
-        ("conv2d", {"w": zeros(0, 3, 3, C)}, "groups: got 1 for 9 channels and 0 filters"),
-        ("conv2d", {"w": zeros(F, 0, 3, C)}, "kernel: got 0, expected at least 1"),
-        ("conv2d", {"groups": 2}, "groups: got 2 for 9 channels and 10 filters, expected"),
-        ("conv2d", {"groups": 0}, "groups: got 0, expected at least 1"),
-        ("conv2d", {"groups": 3, "w": zeros(9, 3, 3, 9)}, r"w: got .*, expected \(9, 3, 3, 3\)"),
-        ("conv2d", {"w": zeros(F, 18, 3, C)}, "kernel: extends over 18, larger than .* height 17"),
-        ("conv2d", {"dilation": (1, 8)}, "kernel: extends over 17, larger than .* width 15"),
-        ("conv2d", {"padding": "full"}, "padding: got 'full', expected .* 'valid' or 'same'"),
-        ("conv2d_backward", {"dy": zeros(N, H, W, 9)}, r"dy: got .*, expected \(5, 15, 13, 10\)"),
-        ("conv2d_backward", {"stride": 2}, r"dy: got .*, expected \(5, 8, 7, 10\)"),
-        ("conv2d_backward", {"x": zeros(4, H, W, C)}, r"dy: got .*, expected \(4, 15, 13, 10\)"),
-        ("im2col", {"x": zeros(H, W)}, r"x: got shape \(15, 13\), expected 4 dimensions"),
-        ("im2col", {"kernel": 99}, "kernel: extends over 99, larger than"),
-        ("col2im", {"cols": zeros(N * 105, C)}, r"cols: got .*, expected \(525, 54\)"),
-        ("col2im", {"x_shape": (1, 2, 3)}, r"x_shape: got \(1, 2, 3\), expected \(N, H, W, C\)"),
-        ("col2im", {"x_shape": (N, H, -1, C)}, "x_shape: got -1, expected at least 0"),
         ("max_pool2d", {"x": zeros(H, W, C)}, "x: got shape .*, expected 4 dimensions"),
         ("max_pool2d", {"padding": (2, 0)}, "padding: got 2 for a window .* 2, expected at most 1"),
         ("max_pool2d", {"padding": (0, 3)}, "padding: got 3 for a window .* 3, expected at most 2"),
@@ -179,11 +157,6 @@ def test_wrong_shapes_and_parameters(target, name, changed, message):
 @pytest.mark.parametrize(
     "name, changed, message",
     [
-        ("conv2d", {"groups": 1.0}, "groups: got 1.0, expected a whole number"),
-        ("conv2d", {"stride": "2"}, "stride: got '2', expected a whole number"),
-        ("conv2d", {"padding": np.ones(2)}, "padding: got array"),
-        ("col2im", {"x_shape": None}, r"x_shape: got None, expected \(N, H, W, C\)"),
-        ("col2im", {"x_shape": "NHWC"}, r"x_shape: got 'NHWC', expected \(N, H, W, C\)"),
         ("max_pool2d_backward", {"x_shape": 5}, r"x_shape: got 5, expected \(N, H, W, C\)"),
         ("max_pool2d", {"kernel": None}, "kernel: got None, expected a whole number"),
         ("max_pool2d_backward", {"kernel": (17, 16), "padding": (16, 15), "stride": 4},
@@ -235,8 +208,6 @@ def outs():
     "name, out, shape",
     [
         *outs(),
-        ("conv2d_backward", "out_dw", CALLS["conv2d_backward"].arrays["w"].shape),
-        ("conv2d_backward", "out_db", (F,)),
     ],
 )
 def test_results_are_written_only_where_they_fit(target, name, out, shape):

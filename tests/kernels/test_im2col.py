@@ -8,67 +8,28 @@ from hypothesis import strategies as st
 import kernels
 from kernels.common.geometry import window
 from kernels.conv.im2col import with_padding
+from tests.cases.check import check
+from tests.cases.conv import UNEVEN
 from tests.lib import comparison, reference, support
-from tests.lib.support import RTOL, host, normal, numbers
+from tests.lib.support import host, normal, numbers
 
 
 @hypothesis.given(support.windows(), st.integers(0, 3), st.sampled_from([1, 3, 8, 9]))
 def test_equal_the_oracle(target, dtype, drawn, N, C):
-    size, kernel, options = drawn
-    x = normal(0, N, *size, C, dtype=dtype)
-    cols = kernels.im2col(target.array(x), kernel, **options)
-    expected = reference.im2col(x, kernel, **options)
-    assert cols.dtype == dtype
-    np.testing.assert_array_equal(host(cols), expected)  # copies, so exact
-
-    values = normal(1, *cols.shape, dtype=dtype)
-    summed = kernels.col2im(target.array(values), x.shape, kernel, **options)
-    expected = reference.col2im(values, x.shape, kernel, **options)
-    comparison.assert_close(summed, expected, rtol=RTOL[dtype.name])
-
-
-@pytest.mark.parametrize("C", support.CHANNELS)
-def test_channel_counts(target, dtype, C):
-    x = normal(0, 2, 5, 4, C, dtype=dtype)
-    cols = kernels.im2col(target.array(x), (3, 2), padding=1)
-    np.testing.assert_array_equal(host(cols), reference.im2col(x, (3, 2), padding=1))
-    summed = kernels.col2im(cols, x.shape, (3, 2), padding=1)
-    expected = reference.col2im(host(cols), x.shape, (3, 2), padding=1)
-    comparison.assert_close(summed, expected, rtol=RTOL[dtype.name])
-
-
-@pytest.mark.parametrize(
-    "shape, kernel, options",
-    [
-        ((1, 1, 1, 1), 1, {}),  # one pixel
-        ((1, 1, 1, 3), 3, {"padding": 1}),  # one pixel, eight taps of nine in the padding
-        ((2, 3, 3, 2), 2, {"stride": 2**31 - 1}),  # a stride at the limit of an int
-        ((2, 3, 3, 2), 2, {"stride": 5}),  # pixels that no window covers
-        ((1, 5, 7, 2), 2, {"dilation": (4, 6)}),  # holes as wide as the image
-        ((2, 0, 3, 2), 1, {"padding": 1}),  # images without a pixel, padded
-        ((3, 47, 31, 2), 3, {"padding": "same"}),  # primes; more elements than one block's 8192
-    ],
-)
-def test_shapes(target, dtype, shape, kernel, options):
-    x = normal(0, *shape, dtype=dtype)
-    cols = kernels.im2col(target.array(x), kernel, **options)
-    expected = reference.im2col(x, kernel, **options)
-    np.testing.assert_array_equal(host(cols), expected)
-    values = normal(1, *cols.shape, dtype=dtype)
-    summed = kernels.col2im(target.array(values), shape, kernel, **options)
-    expected = reference.col2im(values, shape, kernel, **options)
-    comparison.assert_close(summed, expected, rtol=RTOL[dtype.name])
+    (H, W), K, options = drawn
+    sizes = {"N": N, "H": H, "W": W, "C": C, "K": K, **options}
+    check(target, dtype, "im2col", **sizes)
+    check(target, dtype, "col2im", **sizes)
 
 
 def test_col2im_is_the_gradient_of_im2col(target):
-    options = {"stride": (1, 2), "padding": ((2, 1), (0, 3)), "dilation": (2, 1)}
     x = normal(0, 2, 4, 3, 2)
-    dy = normal(1, *reference.im2col(x, (2, 3), **options).shape)
+    dy = normal(1, *reference.im2col(x, (2, 3), **UNEVEN).shape)
 
     def loss(x):
-        return (dy * host(kernels.im2col(target.array(x), (2, 3), **options))).sum()
+        return (dy * host(kernels.im2col(target.array(x), (2, 3), **UNEVEN))).sum()
 
-    gradient = kernels.col2im(target.array(dy), x.shape, (2, 3), **options)
+    gradient = kernels.col2im(target.array(dy), x.shape, (2, 3), **UNEVEN)
     comparison.assert_close(gradient, reference.finite_difference(loss, x), rtol=1e-7)
 
 

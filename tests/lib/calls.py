@@ -16,7 +16,7 @@ from tests.cases import CASES
 from tests.cases.case import Call
 from tests.lib.support import normal
 
-N, H, W, C, F = 5, 15, 13, 9, 10
+N, H, W, C = 5, 15, 13, 9
 WINDOW = {"stride": (1, 2), "padding": ((1, 0), (1, 1))}
 X = (N, H, W, C)
 OH, OW = 15, 7  # of a window of (2, 3)
@@ -83,7 +83,7 @@ def _planned():
 
 
 def _calls():
-    x, w = normal(0, *X), normal(1, F, 3, 3, C)
+    x = normal(0, *X)
     dy = normal(2, *Y)
     logits, labels = normal(6, 300, 10), np.arange(300) % 10
     argmax = np.random.default_rng(7).integers(0, 6, Y, np.uint8)
@@ -94,14 +94,6 @@ def _calls():
     sgd = {"param": steps["param"], "grad": steps["grad"], "velocity": steps["m"]}
     adam = Call(kernels.adam_step, steps, {"step": 2, "lr": 0.1}, in_place=("param", "m", "v"))
     return {
-        "conv2d": Call(kernels.conv2d, {"x": x, "w": w, "b": normal(10, F)}, {"padding": 1}),
-        "conv2d_backward": Call(
-            kernels.conv2d_backward, {"dy": normal(11, N, H, W, F), "x": x, "w": w}, {"padding": 1}
-        ),
-        "im2col": Call(kernels.im2col, {"x": x}, pool),
-        "col2im": Call(
-            kernels.col2im, {"cols": normal(12, N * OH * OW, 6 * C)}, {"x_shape": X, **pool}
-        ),
         "max_pool2d": Call(kernels.max_pool2d, {"x": x}, pool),
         "max_pool2d_backward": Call(
             kernels.max_pool2d_backward, {"dy": dy, "argmax": argmax}, {"x_shape": X, **pool}

@@ -34,6 +34,7 @@ from kernels.step.batch import (
 )
 from kernels.step.optimizers import adam_update, average_update, sgd_update
 from tests.cases import CASES, TRIED
+from tests.cases import conv as convolutions
 from tests.cases import gemm as products_of_tiles
 from tests.cases.case import Call
 from tests.lib.calls import CALLS as FUNCTIONS
@@ -341,7 +342,7 @@ CALLS |= {
     f"{name}: {why}": _of_function(CASES[name].call(CASES[name].sizes[why]))
     for name, why in TRIED
     # Another tile is another kernel, of which one call leaves paths.
-    if CASES[name] not in products_of_tiles.CASES
+    if CASES[name] not in (*products_of_tiles.CASES, *convolutions.CASES)
 }
 CALLS |= {other.__name__: other for other in OTHERS}
 CALLS |= {f"products in {name}": _in_precision(name) for name in ("fp32", "tf32", "bf16", "fp16")}
