@@ -113,14 +113,14 @@ def contenders(
     ours: Contender,
     numpy: Callable[[], Any] | Contender,
     torch: dict[str, Callable[[], Any]],
-    naively: Callable[[], Any] | None = None,
+    naively: Callable[[], Any] | Contender | None = None,
 ) -> dict[str, Contender]:
     """Return ours and the peers that are installed."""
     library = "NumPy" if arrays.on_cpu else "CuPy"
     found = {OURS: ours}
-    found[library] = numpy if isinstance(numpy, Contender) else Contender(numpy, read)
-    if naively is not None:
-        found[f"naive {library}"] = Contender(naively, read)
+    for name, peer in ((library, numpy), (f"naive {library}", naively)):
+        if peer is not None:
+            found[name] = peer if isinstance(peer, Contender) else Contender(peer, read)
     if torch_calls is not None:
         for name, make in torch.items():
             found[name] = Contender(*make())

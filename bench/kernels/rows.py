@@ -15,25 +15,10 @@ def rows(smoke: bool = False) -> Iterator[Row]:
     """Yield every row; with `smoke`, with batches of two and few elements."""
     batch = (lambda n: 2) if smoke else (lambda n: n)
     count = (lambda n: 1000) if smoke else (lambda n: n)
-    images = {"H": 56, "W": 56, "C": 64}
     for row in tabled_rows():
         few = {"N": batch, "count": count}
         sizes = {key: few[key](size) if key in few else size for key, size in row.sizes.items()}
         yield replace(row, sizes=sizes)
-    pools = {
-        "speedrun 1": {"N": batch(256), "H": 24, "W": 24, "C": 24, "K": 2, "stride": 2},
-        "ResNet stem": {
-            **{"N": batch(16), "H": 112, "W": 112, "C": 64},
-            **{"K": 3, "stride": 2, "padding": 1},
-        },
-    }
-    for shape, sizes in pools.items():
-        yield Row("max_pool2d", shape, "memory", streams.max_pool, sizes)
-        yield Row("max_pool2d gradient", shape, "memory", streams.max_pool_gradient, sizes)
-    large = {"N": batch(64), **images}
-    yield Row("avg_pool2d", "2x2", "memory", streams.avg_pool, {**large, "K": 2})
-    yield Row("avg_pool2d gradient", "2x2", "memory", streams.avg_pool_gradient, {**large, "K": 2})
-    yield Row("global_avg_pool2d", "56x56", "memory", streams.global_avg_pool, large)
     for N, C in ((256, 10), (16384, 10), (4096, 1000), (256, 32768)):
         sizes = {"N": batch(N), "C": C}
         name = "softmax_cross_entropy"

@@ -19,84 +19,8 @@ from bench.kernels.contenders import (
     read,
     size_of,
     torch,
-    wide,
 )
 from bench.peers import naive, numpy_calls
-
-# Pools
-
-
-def max_pool(
-    arrays: Arrays, *, N: int, H: int, W: int, C: int, K: int, stride: int, padding: int = 0
-) -> Work:
-    window = {"stride": stride, "padding": padding}
-    x = arrays.normal(N, H, W, C)
-    plain = stride == K and not padding
-    found = contenders(
-        arrays,
-        Contender(lambda: kernels.max_pool2d(x, K, **window), lambda result: read(result[0])),
-        lambda: numpy_calls.max_pool2d(x, K, **window)[0],
-        layouts("max_pool2d", x, K, **window),
-        (lambda: naive.max_pool2d(x, K)[0]) if plain else None,
-    )
-    y, argmax = judged(numpy_calls.max_pool2d, x, K, **window)
-    return Work(size_of(x, argmax) + 4 * y.size, [y], found)
-
-
-def max_pool_gradient(
-    arrays: Arrays, *, N: int, H: int, W: int, C: int, K: int, stride: int, padding: int = 0
-) -> Work:
-    window = {"stride": stride, "padding": padding}
-    x = arrays.normal(N, H, W, C)
-    y, argmax = kernels.max_pool2d(x, K, **window)
-    dy = arrays.normal(*y.shape)
-    mask = naive.max_pool2d(x, K)[1] if stride == K and not padding else None
-    found = contenders(
-        arrays,
-        Contender(lambda: kernels.max_pool2d_backward(dy, argmax, x.shape, K, **window), read),
-        lambda: numpy_calls.max_pool2d_backward(dy, argmax, x.shape, K, **window),
-        layouts("max_pool2d_backward", dy, x, K, **window),
-        None if mask is None else lambda: naive.max_pool2d_backward(dy, mask),
-    )
-    _, first = judged(numpy_calls.max_pool2d, x, K, **window)
-    expected = judged(numpy_calls.max_pool2d_backward, dy, first, x.shape, K, **window)
-    return Work(size_of(dy, argmax, x), [expected], found)
-
-
-def avg_pool(arrays: Arrays, *, N: int, H: int, W: int, C: int, K: int) -> Work:
-    x = arrays.normal(N, H, W, C)
-    found = contenders(
-        arrays,
-        Contender(lambda: kernels.avg_pool2d(x, K), read),
-        lambda: numpy_calls.avg_pool2d(x, K),
-        layouts("avg_pool2d", x, K),
-    )
-    expected = judged(numpy_calls.avg_pool2d, x, K)
-    return Work(size_of(x) + 4 * expected.size, [expected], found)
-
-
-def avg_pool_gradient(arrays: Arrays, *, N: int, H: int, W: int, C: int, K: int) -> Work:
-    x, dy = arrays.normal(N, H, W, C), arrays.normal(N, H // K, W // K, C)
-    found = contenders(
-        arrays,
-        Contender(lambda: kernels.avg_pool2d_backward(dy, x.shape, K), read),
-        lambda: numpy_calls.avg_pool2d_backward(dy, x.shape, K),
-        layouts("avg_pool2d_backward", dy, x, K),
-    )
-    expected = judged(numpy_calls.avg_pool2d_backward, dy, x.shape, K)
-    return Work(size_of(x, dy), [expected], found)
-
-
-def global_avg_pool(arrays: Arrays, *, N: int, H: int, W: int, C: int) -> Work:
-    x = arrays.normal(N, H, W, C)
-    found = contenders(
-        arrays,
-        Contender(lambda: kernels.global_avg_pool2d(x), read),
-        lambda: x.mean(axis=(1, 2)),
-        layouts("global_avg_pool2d", x),
-    )
-    return Work(size_of(x) + 4 * N * C, [wide(x)[0].mean(axis=(1, 2))], found)
-
 
 # Softmax and cross-entropy
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -59,11 +60,10 @@ def prepare(
 
     # Those of numpy_calls call BLAS where it can be counted (tests/gpu/cublas.py).
     numpy = getattr(numpy_calls, case.name, None) or case.numpy or case.oracle
-    naively = getattr(naive, case.name, None)
     operations = case.operations(**sizes) if case.operations else 0
     by_jacobian = 2 * sizes["N"] * sizes["C"] ** 2 if case.name == "softmax_backward" else 0
-    if max(operations, by_jacobian) > NAIVE_OPERATIONS[arrays.target.name]:
-        naively = None  # it would take seconds, or gigabytes
+    few = max(operations, by_jacobian) <= NAIVE_OPERATIONS[arrays.target.name]
+    naive_call = naively(case.name, given, options) if few else None
     found = contenders(
         arrays,
         Contender(ours, read, less and (lambda: ours(**less))),
@@ -72,9 +72,25 @@ def prepare(
             name: lambda layout=layout: case.peer(torch_calls.torch, given, options, layout)
             for name, layout in (FORMATS if case.images else {"PyTorch": ""}).items()
         },
-        naively and (lambda: naively(*given.values(), **options)),
+        naive_call and Contender(naive_call, read),
     )
     twice = [on_host[name] for name in case.read_twice]
     moved = sum(array.nbytes for array in (*on_host.values(), *twice))
     moved += sum(4 * r.size if r.dtype == np.float64 else r.nbytes for r in written)
     return Work(moved, expected, found, operations)
+
+
+def naively(name: str, given: dict[str, Any], options: dict[str, Any]) -> Callable[[], Any] | None:
+    """Return the naive network's call, if it has one."""
+    function = getattr(naive, name, None)
+    if function is None:
+        return None
+    if "kernel" not in options:
+        return lambda: function(*given.values(), **options)
+    size = options["kernel"]  # of a pool, whose windows lie side by side
+    if options.get("stride", size) != size or options.get("padding"):
+        return None
+    if "argmax" not in given:
+        return lambda: function(given["x"], size)
+    mask = naive.mask(given["argmax"], size)
+    return lambda: function(given["dy"], mask)

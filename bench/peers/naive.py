@@ -94,6 +94,11 @@ def max_pool2d(x: Any, size: int) -> tuple[Any, Any]:
     return y, tiles == y[:, :, None, :, None]
 
 
+def mask(argmax: Any, size: int) -> Any:
+    """Return which pixels the maxima are, as `max_pool2d` does, from their places in windows."""
+    return argmax[:, :, None, :, None] == xp.arange(size * size).reshape(size, 1, size, 1)
+
+
 def max_pool2d_backward(dy: Any, mask: Any) -> Any:
     N, OH, size, OW, _, C = mask.shape
     return (mask * dy[:, :, None, :, None]).reshape(N, OH * size, OW * size, C)

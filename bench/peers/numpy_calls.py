@@ -74,7 +74,7 @@ def dense_backward(dy: Any, x: Any, w: Any) -> tuple:
     return product(dy, w), product(dy.T, x), dy.sum(axis=0)
 
 
-def max_pool2d(x: Any, kernel: int, *, stride: int, padding: int) -> tuple:
+def max_pool2d(x: Any, kernel: int, *, stride: int, padding: int = 0) -> tuple:
     seen = windows(x, kernel, stride, padding, -np.inf)
     y, argmax = seen[..., 0, 0, :].copy(), xp.zeros(seen.shape[:3] + seen.shape[-1:], np.uint8)
     for tap in range(1, kernel * kernel):
@@ -86,7 +86,7 @@ def max_pool2d(x: Any, kernel: int, *, stride: int, padding: int) -> tuple:
 
 
 def max_pool2d_backward(
-    dy: Any, argmax: Any, x_shape: tuple, kernel: int, *, stride: int, padding: int
+    dy: Any, argmax: Any, x_shape: tuple, kernel: int, *, stride: int, padding: int = 0
 ) -> Any:
     taps = [xp.where(argmax == tap, dy, 0) for tap in range(kernel * kernel)]
     return _scatter(taps, x_shape, kernel, stride, padding)

@@ -43,39 +43,6 @@ def _ours(value: torch.Tensor) -> np.ndarray:
     return (value.permute(0, 2, 3, 1) if value.ndim == 4 else value).cpu().numpy()
 
 
-def max_pool2d(layout: str, x: Any, kernel: int, *, stride: int, padding: int) -> Call:
-    x = image(x, layout)
-    return (
-        lambda: functional.max_pool2d(x, kernel, stride, padding, return_indices=True),
-        lambda result: read(result[0]),
-    )
-
-
-def max_pool2d_backward(
-    layout: str, dy: Any, x: Any, kernel: int, *, stride: int, padding: int
-) -> Call:
-    dy, x = image(dy, layout), image(x, layout)
-    _, indices = functional.max_pool2d(x, kernel, stride, padding, return_indices=True)
-    window = ([kernel] * 2, [stride] * 2, [padding] * 2, [1, 1], False)
-    return lambda: aten.max_pool2d_with_indices_backward(dy, x, *window, indices), read
-
-
-def avg_pool2d(layout: str, x: Any, kernel: int) -> Call:
-    x = image(x, layout)
-    return lambda: functional.avg_pool2d(x, kernel), read
-
-
-def avg_pool2d_backward(layout: str, dy: Any, x: Any, kernel: int) -> Call:
-    dy, x = image(dy, layout), image(x, layout)
-    window = ([kernel] * 2, [kernel] * 2, [0, 0], False, True, None)
-    return lambda: aten.avg_pool2d_backward(dy, x, *window), read
-
-
-def global_avg_pool2d(layout: str, x: Any) -> Call:
-    x = image(x, layout)
-    return lambda: x.mean((2, 3)), read
-
-
 def softmax_cross_entropy(logits: Any, labels: Any) -> Call:
     logits, labels = tensor(logits).requires_grad_(), tensor(labels)
 

@@ -17,7 +17,6 @@ from tests.cases.case import Call
 from tests.lib.support import normal
 
 N, H, W, C = 5, 15, 13, 9
-WINDOW = {"stride": (1, 2), "padding": ((1, 0), (1, 1))}
 X = (N, H, W, C)
 OH, OW = 15, 7  # of a window of (2, 3)
 Y = (N, OH, OW, C)
@@ -88,25 +87,11 @@ def _calls():
     logits, labels = normal(6, 300, 10), np.arange(300) % 10
     argmax = np.random.default_rng(7).integers(0, 6, Y, np.uint8)
     steps = {name: abs(normal(i, 90, 101)) for i, name in enumerate(("param", "grad", "m", "v"))}
-    pool = {"kernel": (2, 3), **WINDOW}
     images = np.random.default_rng(8).integers(0, 256, X, np.uint8)
     matrix = np.tile(np.eye(2, 3), (N, 1, 1)) + 0.1 * normal(9, N, 2, 3)
     sgd = {"param": steps["param"], "grad": steps["grad"], "velocity": steps["m"]}
     adam = Call(kernels.adam_step, steps, {"step": 2, "lr": 0.1}, in_place=("param", "m", "v"))
     return {
-        "max_pool2d": Call(kernels.max_pool2d, {"x": x}, pool),
-        "max_pool2d_backward": Call(
-            kernels.max_pool2d_backward, {"dy": dy, "argmax": argmax}, {"x_shape": X, **pool}
-        ),
-        "pool_indices": Call(kernels.pool_indices, {"argmax": argmax}, {"x_shape": X, **pool}),
-        "avg_pool2d": Call(kernels.avg_pool2d, {"x": x}, pool),
-        "avg_pool2d_backward": Call(
-            kernels.avg_pool2d_backward, {"dy": dy}, {"x_shape": X, **pool}
-        ),
-        "global_avg_pool2d": Call(kernels.global_avg_pool2d, {"x": x}),
-        "global_avg_pool2d_backward": Call(
-            kernels.global_avg_pool2d_backward, {"dy": normal(13, N, C)}, {"x_shape": X}
-        ),
         "softmax_cross_entropy": Call(
             kernels.softmax_cross_entropy,
             {"logits": logits, "labels": labels, "weight": abs(normal(18, 10))},

@@ -33,9 +33,8 @@ from kernels.step.batch import (
     gather_batch,
 )
 from kernels.step.optimizers import adam_update, average_update, sgd_update
-from tests.cases import CASES, TRIED
-from tests.cases import conv as convolutions
-from tests.cases import gemm as products_of_tiles
+from tests.cases import CASES, TRIED, loss, norm
+from tests.cases import elementwise as of_elements
 from tests.cases.case import Call
 from tests.lib.calls import CALLS as FUNCTIONS
 from tests.lib.calls import PLANNED, conv2d_pool_and_gradients, winograd_and_gradients
@@ -341,8 +340,8 @@ CALLS = {name: _of_function(call) for name, call in (FUNCTIONS | PLANNED).items(
 CALLS |= {
     f"{name}: {why}": _of_function(CASES[name].call(CASES[name].sizes[why]))
     for name, why in TRIED
-    # Another tile is another kernel, of which one call leaves paths.
-    if CASES[name] not in (*products_of_tiles.CASES, *convolutions.CASES)
+    # Others have paths for windows and tiles: another tile is another kernel.
+    if CASES[name] in (*of_elements.CASES, *loss.CASES, *norm.CASES)
 }
 CALLS |= {other.__name__: other for other in OTHERS}
 CALLS |= {f"products in {name}": _in_precision(name) for name in ("fp32", "tf32", "bf16", "fp16")}
