@@ -19,10 +19,6 @@ def rows(smoke: bool = False) -> Iterator[Row]:
         few = {"N": batch, "count": count}
         sizes = {key: few[key](size) if key in few else size for key, size in row.sizes.items()}
         yield replace(row, sizes=sizes)
-    for N, C in ((256, 10), (16384, 10), (4096, 1000), (256, 32768)):
-        sizes = {"N": batch(N), "C": C}
-        name = "softmax_cross_entropy"
-        yield Row(name, f"{N} x {C}", "memory", streams.softmax_cross_entropy, sizes)
     many = 2**24
     for name, shape, prepare, elements in (
         ("sgd", "speedrun", streams.sgd, 215_194),

@@ -20,24 +20,7 @@ from bench.kernels.contenders import (
     size_of,
     torch,
 )
-from bench.peers import naive, numpy_calls
-
-# Softmax and cross-entropy
-
-
-def softmax_cross_entropy(arrays: Arrays, *, N: int, C: int) -> Work:
-    """Loss and gradient."""
-    logits, labels = arrays.normal(N, C), arrays.labels(N, C)
-    found = contenders(
-        arrays,
-        Contender(lambda: kernels.softmax_cross_entropy(logits, labels), read),
-        lambda: numpy_calls.softmax_cross_entropy(logits, labels),
-        torch("softmax_cross_entropy", logits, labels),
-        (lambda: naive.softmax_cross_entropy(logits, labels)) if C <= 10 else None,
-    )
-    expected = judged(numpy_calls.softmax_cross_entropy, logits, labels)
-    return Work(2 * size_of(logits) + size_of(labels), list(expected), found)
-
+from bench.peers import numpy_calls
 
 # Elementwise, augmentation, optimizers
 

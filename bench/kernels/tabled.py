@@ -61,7 +61,8 @@ def prepare(
     # Those of numpy_calls call BLAS where it can be counted (tests/gpu/cublas.py).
     numpy = getattr(numpy_calls, case.name, None) or case.numpy or case.oracle
     operations = case.operations(**sizes) if case.operations else 0
-    by_jacobian = 2 * sizes["N"] * sizes["C"] ** 2 if case.name == "softmax_backward" else 0
+    of_softmax = case.name in ("softmax_backward", "softmax_cross_entropy")
+    by_jacobian = 2 * sizes["N"] * sizes["C"] ** 2 if of_softmax else 0
     few = max(operations, by_jacobian) <= NAIVE_OPERATIONS[arrays.target.name]
     naive_call = naively(case.name, given, options) if few else None
     found = contenders(

@@ -43,16 +43,6 @@ def _ours(value: torch.Tensor) -> np.ndarray:
     return (value.permute(0, 2, 3, 1) if value.ndim == 4 else value).cpu().numpy()
 
 
-def softmax_cross_entropy(logits: Any, labels: Any) -> Call:
-    logits, labels = tensor(logits).requires_grad_(), tensor(labels)
-
-    def run() -> tuple:
-        loss = functional.cross_entropy(logits, labels)
-        return loss.detach(), *torch.autograd.grad(loss, logits)
-
-    return run, read
-
-
 def normalize(images: Any, mean: float, std: float) -> Call:
     images = tensor(images)
     return lambda: images.to(torch.float32).sub_(mean).div_(std), lambda y: [y.cpu().numpy()]

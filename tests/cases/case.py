@@ -39,7 +39,7 @@ class Call:
         """Return fresh arrays, floating ones in `dtype`, except those that are never 16-bit."""
         types = {name: value.dtype for name, value in self.arrays.items()}
         for name, kind in types.items():
-            if dtype is not None and kind.kind == "f":
+            if dtype is not None and kind.kind not in "iu":
                 types[name] = _accumulator(dtype) if name in WIDE else dtype
         return {name: value.astype(types[name]) for name, value in self.arrays.items()}
 

@@ -24,6 +24,6 @@ def check(target, dtype, name, *, given=None, **sizes):
             assert found.any() or wanted.max(initial=0) < 0.5
         else:
             assert_close(found, wanted, rtol=case.tolerance(dtype))
-    floating = any(array.dtype.kind == "f" for array in call.arrays.values())
+    floating = any(array.dtype.kind not in "iu" for array in call.arrays.values())
     assert results[0].dtype.kind in "iu" or results[0].dtype == (dtype if floating else np.float32)
     return results

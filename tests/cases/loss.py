@@ -1,4 +1,4 @@
-"""Softmax over the last axis and its Jacobian product."""
+"""Softmax over the last axis and its Jacobian product; both cross-entropies."""
 
 import numpy as np
 
@@ -38,6 +38,60 @@ def numpy_softmax(x):
     return e
 
 
+LOSS_SIZES = {
+    "several blocks, a tail": {"N": 300, "C": 10, "weighted": True, "label_smoothing": 0.1},
+    "one row, one class": {"N": 1, "C": 1},
+    "batch 1": {"N": 1, "C": 10},
+    "one class more than a warp has lanes": {"N": 3, "C": 33},
+    "more than one warp takes": {"N": 2, "C": 1025},
+    "more than a core's own cache keeps": {"N": 2, "C": 65537},
+    "a sum, some rows ignored": {"N": 37, "C": 7, "reduction": "sum", "ignore_index": 3},
+    "losses of rows": {"N": 301, "C": 10, "reduction": "none", "label_smoothing": 0.3},
+    "nothing but smoothing": {"N": 37, "C": 7, "label_smoothing": 1.0},
+    "a weighted mean, some rows ignored": {"N": 37, "C": 7, "weighted": True, "ignore_index": 0},
+}
+TEXTBOOK_SIZES = {
+    "several blocks, a tail": {"N": 300, "C": 10},
+    "one row, one class": {"N": 1, "C": 1},
+    "batch 1": {"N": 1, "C": 10},
+    "a prime": {"N": 37, "C": 10},
+    "more rows than a block adds up": {"N": 8200, "C": 3},
+}
+LOSS_TIMED = {
+    f"{N} x {C}": {"N": N, "C": C} for N, C in ((256, 10), (16384, 10), (4096, 1000), (256, 32768))
+}
+
+
+def loss_arguments(*, N, C, weighted=False, **options):
+    weight = {"weight": abs(normal(18, C))} if weighted else {}
+    return {"logits": normal(6, N, C), "labels": np.arange(N) % C, **weight, **options}
+
+
+def textbook_arguments(*, N, C):
+    return {"probabilities": reference.softmax(normal(0, N, C)), "labels": np.arange(N) % C}
+
+
+def torch_softmax_cross_entropy(torch, logits, labels, weight=None, **options):
+    logits.requires_grad_()
+
+    def run():
+        loss = torch.nn.functional.cross_entropy(logits, labels, weight, **options)
+        total = loss.sum() if loss.ndim else loss
+        return loss, *torch.autograd.grad(total, logits)
+
+    return run
+
+
+def torch_cross_entropy(torch, probabilities, labels):
+    probabilities.requires_grad_()
+
+    def run():
+        loss = torch.nn.functional.nll_loss(probabilities.log(), labels)
+        return loss, *torch.autograd.grad(loss, probabilities)
+
+    return run
+
+
 CASES = [
     Case(
         "softmax",
@@ -65,5 +119,41 @@ CASES = [
         refused=[({"y": zeros(10, 300)}, r"y: got .*, expected \(300, 10\)")],
         row="softmax gradient",
         timed=TIMED,
+    ),
+    Case(
+        "softmax_cross_entropy",
+        loss_arguments,
+        reference.softmax_cross_entropy,
+        LOSS_SIZES,
+        {"N": 2, "C": 3},
+        pytorch=torch_softmax_cross_entropy,
+        refused=[
+            ({"logits": zeros(300)}, "logits: got .*, expected 2 dimensions"),
+            ({"labels": zeros(300, 10, dtype=int)}, "labels: got shape"),
+            ({"labels": zeros(1, dtype=int)}, r"labels: .*expected \(300,\)"),
+            ({"weight": zeros(9)}, r"weight: got .*, expected \(10,\)"),
+            ({"reduction": "avg"}, "reduction: got 'avg', expected 'mean'"),
+            ({"label_smoothing": 1.5}, "label_smoothing: got 1.5, expected"),
+            ({"label_smoothing": -1}, "label_smoothing: got -1, expected"),
+            ({"ignore_index": 2**40}, "ignore_index: got 1099511627776"),
+        ],
+        mistyped=[
+            ({"ignore_index": None}, "ignore_index: got None, expected"),
+            ({"label_smoothing": True}, "label_smoothing: got True, expected"),
+        ],
+        row="softmax_cross_entropy",
+        timed=LOSS_TIMED,
+    ),
+    Case(
+        "cross_entropy",
+        textbook_arguments,
+        reference.cross_entropy,
+        TEXTBOOK_SIZES,
+        {"N": 2, "C": 3},
+        pytorch=torch_cross_entropy,
+        refused=[
+            ({"probabilities": zeros(10)}, "probabilities: got shape"),
+            ({"labels": zeros(10, dtype=int)}, r"labels: got .*, expected \(300,\)"),
+        ],
     ),
 ]

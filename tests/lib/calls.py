@@ -84,7 +84,6 @@ def _planned():
 def _calls():
     x = normal(0, *X)
     dy = normal(2, *Y)
-    logits, labels = normal(6, 300, 10), np.arange(300) % 10
     argmax = np.random.default_rng(7).integers(0, 6, Y, np.uint8)
     steps = {name: abs(normal(i, 90, 101)) for i, name in enumerate(("param", "grad", "m", "v"))}
     images = np.random.default_rng(8).integers(0, 256, X, np.uint8)
@@ -92,14 +91,6 @@ def _calls():
     sgd = {"param": steps["param"], "grad": steps["grad"], "velocity": steps["m"]}
     adam = Call(kernels.adam_step, steps, {"step": 2, "lr": 0.1}, in_place=("param", "m", "v"))
     return {
-        "softmax_cross_entropy": Call(
-            kernels.softmax_cross_entropy,
-            {"logits": logits, "labels": labels, "weight": abs(normal(18, 10))},
-            {"label_smoothing": 0.1},
-        ),
-        "cross_entropy": Call(
-            kernels.cross_entropy, {"probabilities": abs(logits), "labels": labels}
-        ),
         "dropout": Call(kernels.dropout, {"x": x}, {"p": 0.5, "seed": 1}),
         "dropout_backward": Call(
             kernels.dropout_backward, {"dy": dy, "mask": argmax & 1}, {"p": 0.5}
