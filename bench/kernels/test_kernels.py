@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.kernels.contenders import Arrays, Contender, Row
+from bench.kernels.contenders import Contender, Row
 from bench.kernels.rows import rows
 from bench.measure import (
     CALLS_SECONDS,
@@ -32,7 +32,7 @@ def pytest_generate_tests(metafunc):
 
 
 def test_kernel(row: Row, target: Target, peaks, synchronize, smoke, benchmark):
-    work = row.prepare(Arrays(target), **row.sizes)
+    work = row.prepare(target, **row.sizes)
     for name, contender in work.contenders.items():
         verify(name, contender.read(contender.run()), work.expected, work.rtol)
     samples = {

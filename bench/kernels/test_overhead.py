@@ -29,57 +29,12 @@ SECONDS_PER_ROW = 1.0
 RTOL = 1e-4
 
 
-def calls() -> dict[str, Call]:
-    """Return one small call of every public function."""
-    random = np.random.default_rng(0)
-
-    def some(*shape: int) -> np.ndarray:
-        return random.standard_normal(shape, np.float32)
-
-    x, w = some(1, 4, 4, 2), some(2, 3, 3, 2)
-    logits, labels = some(2, 3), np.array([0, 2])
-    probabilities = np.full((2, 3), 1 / 3, np.float32)
-    y, argmax = some(1, 2, 2, 2), random.integers(0, 4, (1, 2, 2, 2), np.uint8)
-    images, matrix = random.integers(0, 256, (1, 4, 4), np.uint8), np.eye(2, 3)[None]
-    steps = {name: abs(some(8)) for name in ("param", "grad", "velocity", "m", "v")}
-    pool = {"kernel": 2}
-    shape = {"x_shape": x.shape}
-    sgd = {name: steps[name] for name in ("param", "grad", "velocity")}
-    adam = {name: steps[name] for name in ("param", "grad", "m", "v")}
-    arguments = {
-        "adam_step": (adam, {"step": 1, "lr": 0.1}, ("param",)),
-        "affine_warp": ({"images": images, "matrix": matrix}, {}),
-        "augment": ({"images": images}, {"rotate": 9, "seed": 1}),
-        "avg_pool2d": ({"x": x}, pool),
-        "avg_pool2d_backward": ({"dy": y}, {**shape, **pool}),
-        "col2im": ({"cols": some(9, 8)}, {**shape, **pool}),
-        "conv2d": ({"x": x, "w": w, "b": some(2)}, {}),
-        "conv2d_backward": ({"dy": y, "x": x, "w": w}, {}),
-        "cross_entropy": ({"probabilities": probabilities, "labels": labels}, {}),
-        "dropout": ({"x": x}, {"p": 0.5, "seed": 1}),
-        "dropout_backward": ({"dy": y, "mask": argmax & 1}, {"p": 0.5}),
-        "global_avg_pool2d": ({"x": x}, {}),
-        "global_avg_pool2d_backward": ({"dy": some(1, 2)}, shape),
-        "im2col": ({"x": x}, pool),
-        "max_pool2d": ({"x": x}, pool),
-        "max_pool2d_backward": ({"dy": y, "argmax": argmax}, {**shape, **pool}),
-        "normalize": ({"images": images}, {"mean": 9, "std": 5}),
-        "pool_indices": ({"argmax": argmax}, {**shape, **pool}),
-        "sgd_step": (sgd, {"lr": 0.1, "momentum": 0.9}, ("param",)),
-        "softmax_cross_entropy": ({"logits": logits, "labels": labels}, {}),
-    }
-    found = {name: case.call(case.small) for name, case in CASES.items()}
-    for name, (arrays, options, *in_place) in arguments.items():
-        found[name] = Call(getattr(kernels, name), arrays, options, *in_place)
-    return found
-
-
 FUNCTIONS = [name for name in kernels.__all__ if name[0].islower()]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_overhead(name: str, target, synchronize, smoke, benchmark):
-    call = calls()[name]
+    call = CASES[name].call(CASES[name].small)
     ours, results = prepared(call, target, np.float32)
     ours()
     in_double, expected = prepared(call, target, np.float64)

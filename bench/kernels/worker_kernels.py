@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import kernels
-from bench.kernels.contenders import OURS, Arrays
+from bench.kernels.contenders import OURS
 from bench.kernels.rows import rows
 from bench.measure import seconds_of_call, seconds_of_rest, verify
 from bench.peers.worker import serve
@@ -20,7 +20,7 @@ def prepare(name: str) -> None:
     """Prepare a row and verify it."""
     global contender
     row = next(row for row in rows() if row.name == name)
-    work = row.prepare(Arrays(target), **row.sizes)
+    work = row.prepare(target, **row.sizes)
     contender = work.contenders[OURS]
     verify(name, contender.read(contender.run()), work.expected, work.rtol)
 

@@ -44,7 +44,7 @@ def windows(x: Any, kernel: tuple[int, int], stride: int = 1) -> Any:
     )
 
 
-def normalize(images: Any, mean: Any, std: Any) -> Any:
+def grey_images(images: Any, mean: Any, std: Any) -> Any:
     """Return uint8 images (N, H, W) as float32 (N, H, W, 1)."""
     return ((images[..., None] - mean) / std).astype(xp.float32)
 

@@ -1,4 +1,4 @@
-"""The functions of `kernels` from array functions and BLAS: a peer, and in float64 the judge.
+"""The functions of `kernels` from array functions and BLAS: a peer.
 
 Convolutions are im2col and a matrix product. Arguments and results are those of `kernels`, as far
 as the rows need them; all runs on NumPy and, with `xp` set to it, on CuPy.
@@ -145,14 +145,14 @@ def normalize(images: Any, mean: float, std: float) -> Any:
     return (images.astype(xp.float32) - mean) / std
 
 
-def affine_warp(images: Any, matrix: Any) -> Any:
-    """Bilinear, zero outside; matrix (N, 2, 3) maps output to input pixels."""
+def affine_warp(images: Any, matrix: Any, fill: float = 0) -> Any:
+    """Bilinear, `fill` outside; matrix (N, 2, 3) maps output to input pixels."""
     N, H, W, C = images.shape
     y, x = xp.mgrid[:H, :W].astype(matrix.dtype)
     of_x, of_y, of_one = matrix.transpose(2, 1, 0)[..., None, None]
     column, row = of_x * x + of_y * y + of_one
     left, top = xp.floor(column).astype(int), xp.floor(row).astype(int)
-    padded = xp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    padded = xp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=fill)
     image, out = xp.arange(N)[:, None, None], xp.zeros_like(images)
     for down in (0, 1):
         for right in (0, 1):
@@ -163,20 +163,23 @@ def affine_warp(images: Any, matrix: Any) -> Any:
     return out
 
 
-def sgd_step(param: Any, grad: Any, velocity: Any, *, lr: float, momentum: float) -> Any:
+def sgd_step(
+    param: Any, grad: Any, velocity: Any, *, lr: float, momentum: float, nesterov: bool
+) -> Any:
     """Nesterov's, in place."""
+    assert nesterov
     velocity *= momentum
     velocity += grad
     param -= lr * (grad + momentum * velocity)
     return param
 
 
-def adam_step(param: Any, grad: Any, m: Any, v: Any, *, lr: float) -> Any:
-    """Step number 1, with the usual constants, in place."""
+def adam_step(param: Any, grad: Any, m: Any, v: Any, *, step: int, lr: float) -> Any:
+    """With the usual constants, in place."""
     beta1, beta2, eps = 0.9, 0.999, 1e-8
     m *= beta1
     m += (1 - beta1) * grad
     v *= beta2
     v += (1 - beta2) * grad * grad
-    param -= lr / (1 - beta1) * m / (xp.sqrt(v / (1 - beta2)) + eps)
+    param -= lr / (1 - beta1**step) * m / (xp.sqrt(v / (1 - beta2**step)) + eps)
     return param

@@ -44,7 +44,7 @@ def _step(pixels: Any, expected: Any) -> float:
     global statistics
     if statistics is None:
         statistics = pixels.mean(), pixels.std()
-    x = naive.normalize(pixels, *statistics)
+    x = naive.grey_images(pixels, *statistics)
     return float(network.step(x, expected, settings["lr"], settings["momentum"], smoothing))
 
 

@@ -252,6 +252,7 @@ CASES = [
             ({"x": zeros(4, 15, 13, 9)}, r"dy: got .*, expected \(4, 15, 13, 10\)"),
         ],
         timed=TIMED,
+        operations=operations,  # of each of the two products
     ),
     Case(
         "im2col",

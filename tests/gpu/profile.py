@@ -101,14 +101,14 @@ def counted_kernels(options: argparse.Namespace) -> Iterator[tuple[str, Any, dic
     from bench.kernels import contenders, rows
     from kernels.runtime import choose_target
 
-    contenders.torch_calls = None  # no peers
+    contenders.torch = None  # no peers
     most = {"N": options.images, "count": options.elements}
-    arrays = contenders.Arrays(choose_target("cuda")[0])
+    target, _ = choose_target("cuda")
     for row in rows.rows():
         if options.only not in row.name:
             continue
         sizes = {key: min(value, most.get(key, value)) for key, value in row.sizes.items()}
-        ours = row.prepare(arrays, **sizes).contenders[contenders.OURS]
+        ours = row.prepare(target, **sizes).contenders[contenders.OURS]
         ours.run()  # what is done at the first call alone is not counted
         with device.counting() as counted:
             ours.run()

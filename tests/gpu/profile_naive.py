@@ -121,13 +121,12 @@ def pairs(gpu: Gpu, only: str = "", most: Sizes = MOST) -> Iterator[Pair]:
             lambda sizes: totals(counted_step("speedrun", sizes["N"]), gpu),
             lambda sizes: counted_peer_steps("speedrun", sizes["N"], gpu),
         )
-    contenders.torch_calls = None  # no other peers
+    contenders.torch = None  # no other peers
     target, _ = choose_target("cuda")
     table = {row.name: row for row in rows.rows()}
 
     def prepare(row: Any, sizes: Sizes) -> Any:
-        # The same random numbers for each: some counts depend on them.
-        return row.prepare(contenders.Arrays(target), **sizes)
+        return row.prepare(target, **sizes)
 
     def ours(row: Any, sizes: Sizes) -> Counts:
         work = prepare(row, sizes)
@@ -187,7 +186,7 @@ def counted_peer_steps(network: str, batch: int, gpu: Gpu) -> dict[str, Counts]:
     def count(products: Any) -> Counts:
         training = naive.Network(described["layers"], weights, products)
         return _counted(
-            lambda: training.step(naive.normalize(images, mean, std), labels, *options), gpu
+            lambda: training.step(naive.grey_images(images, mean, std), labels, *options), gpu
         )
 
     with counting_products() as products:

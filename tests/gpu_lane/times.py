@@ -94,10 +94,10 @@ class Timing:
     def _call(self, row: dict[str, Any]) -> None:
         from bench.kernels import contenders, rows
 
-        contenders.torch_calls = None  # no peers
+        contenders.torch = None  # no peers
         (found,) = (one for one in rows.rows() if one.name == row["row"])
         sizes = found.sizes | {key: taken for key, (_, taken) in row.get("scaled", {}).items()}
-        work = found.prepare(contenders.Arrays(self._target), **sizes)
+        work = found.prepare(self._target, **sizes)
         run = work.contenders[contenders.OURS].run
         seen: list[Launch] = []
         with launches.each(lambda launch: _done(launch, seen)):

@@ -121,13 +121,6 @@ def test_each_image_has_its_own_matrix(target):
     assert np.isnan(warped[1]).all() and np.isfinite(warped[[0, 2]]).all()
 
 
-def test_more_pixels_than_one_block(target):
-    matrix = affine(0.9, 0.1, 1, -0.1, 0.9, 2, count=3, dtype=np.float32)
-    check(target, images(3, 61, 59, 1, dtype="uint8"), matrix)
-    check(target, images(3, 61, 59, 2, dtype="float32"), matrix)
-    check(target, images(3, 151, 149, 3, dtype="float32"), matrix)  # more than a core keeps
-
-
 # ---- random maps ---------------------------------------------------------------------------------
 
 

@@ -5,8 +5,8 @@ import pytest
 
 import kernels
 from kernels.runtime import Source
-from tests.lib import comparison, reference
-from tests.lib.support import RTOL, host, normal, numbers
+from tests.cases.images import philox
+from tests.lib.support import host, numbers
 
 # Compiled here alone: taken off the list of the package's sources.
 PHILOX = Source(
@@ -47,16 +47,8 @@ def joined(low, high):
     ],
 )
 def test_philox_known_answers(target, counter, key, expected):
-    got = words(target, joined(*key), joined(*counter[:2]), joined(*counter[2:]))
-    assert got.tolist() == expected
-
-
-@pytest.mark.parametrize("seed, offset", [(0, 0), (2**64 - 1, 7), (12345, 2**64 - 1)])
-def test_the_mask_is_the_generator_against_p(target, seed, offset):
-    p = 0.3
-    _, mask = kernels.dropout(target.array(np.ones(11)), p, seed=seed, offset=offset)
-    drawn = np.concatenate([words(target, seed, block, offset) for block in range(3)])
-    assert host(mask).tolist() == ((drawn >> 8) / 2**24 >= p)[:11].tolist()
+    block = joined(*key), joined(*counter[:2]), joined(*counter[2:])
+    assert words(target, *block).tolist() == philox(*block).tolist() == expected
 
 
 def test_an_element_is_kept_where_its_number_reaches_p(target):
@@ -64,42 +56,6 @@ def test_an_element_is_kept_where_its_number_reaches_p(target):
     for p, kept in [(number, 1), (number + 2**-24, 0)]:
         _, mask = kernels.dropout(target.array(np.ones(1)), p, seed=0)
         assert host(mask).tolist() == [kept]
-
-
-@pytest.mark.parametrize(
-    "shape",
-    [
-        (),  # no dimension
-        (1,),
-        (0, 3),  # empty
-        (3,),  # less than one Philox block of four
-        (5,),  # one more than one
-        (7, 11, 13),  # primes
-        (3, 10_007),  # several blocks of threads
-    ],
-)
-@pytest.mark.parametrize("p", [0, 0.25, 0.9])
-def test_y_is_the_mask_times_the_scaled_input(target, dtype, shape, p):
-    x, dy = np.asarray(normal(0, *shape, dtype=dtype)), np.asarray(normal(1, *shape, dtype=dtype))
-    y, mask = kernels.dropout(target.array(x), p, seed=5)
-    assert y.dtype == dtype and mask.dtype == np.uint8
-    assert y.shape == mask.shape == shape
-    kept = host(mask)
-    assert set(kept.ravel().tolist()) <= {0, 1}
-    comparison.assert_close(y, np.where(kept, x.astype(float) / (1 - p), 0), rtol=RTOL[dtype.name])
-    dx = kernels.dropout_backward(target.array(dy), mask, p)
-    comparison.assert_close(dx, reference.dropout_backward(dy, kept, p), rtol=RTOL[dtype.name])
-
-
-def test_backward_equals_finite_differences(target):
-    x, dy = normal(0, 4, 5), normal(1, 4, 5)
-
-    def loss(x):
-        return (dy * host(kernels.dropout(target.array(x), 0.4, seed=3)[0])).sum()
-
-    _, mask = kernels.dropout(target.array(x), 0.4, seed=3)
-    dx = kernels.dropout_backward(target.array(dy), mask, 0.4)
-    comparison.assert_close(dx, reference.finite_difference(loss, x), rtol=1e-7)
 
 
 def test_the_mask_depends_on_seed_offset_and_index_alone(target):

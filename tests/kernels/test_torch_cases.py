@@ -17,7 +17,7 @@ def test_equals_pytorch(name, why):
     run, read = case.peer(torch, call.arrays, call.options)
     expected = case.expected(call)[: case.results]
     for found, wanted in zip(read(run()), expected, strict=True):
-        assert_close(found, wanted, rtol=RTOL["float64"])
+        assert_close(found, wanted, rtol=RTOL[case.coarsest])
 
 
 DIFFERENTIATED = [

@@ -5,7 +5,6 @@ Sizes are small, but give several blocks, tiles and chunks, with tails, on every
 
 import numpy as np
 
-import kernels
 from kernels.common.geometry import window
 from kernels.common.reduce import Moments
 from kernels.conv import conv2d_pool, winograd
@@ -15,11 +14,6 @@ from kernels.runtime import checks
 from tests.cases import CASES
 from tests.cases.case import Call
 from tests.lib.support import normal
-
-N, H, W, C = 5, 15, 13, 9
-X = (N, H, W, C)
-OH, OW = 15, 7  # of a window of (2, 3)
-Y = (N, OH, OW, C)
 
 
 def conv2d_pool_and_gradients(x, w, b, dy, *, kernel=(2, 2)):
@@ -81,33 +75,7 @@ def _planned():
     }
 
 
-def _calls():
-    x = normal(0, *X)
-    dy = normal(2, *Y)
-    argmax = np.random.default_rng(7).integers(0, 6, Y, np.uint8)
-    steps = {name: abs(normal(i, 90, 101)) for i, name in enumerate(("param", "grad", "m", "v"))}
-    images = np.random.default_rng(8).integers(0, 256, X, np.uint8)
-    matrix = np.tile(np.eye(2, 3), (N, 1, 1)) + 0.1 * normal(9, N, 2, 3)
-    sgd = {"param": steps["param"], "grad": steps["grad"], "velocity": steps["m"]}
-    adam = Call(kernels.adam_step, steps, {"step": 2, "lr": 0.1}, in_place=("param", "m", "v"))
-    return {
-        "dropout": Call(kernels.dropout, {"x": x}, {"p": 0.5, "seed": 1}),
-        "dropout_backward": Call(
-            kernels.dropout_backward, {"dy": dy, "mask": argmax & 1}, {"p": 0.5}
-        ),
-        "affine_warp": Call(kernels.affine_warp, {"images": images, "matrix": matrix}),
-        "augment": Call(
-            kernels.augment, {"images": images}, {"rotate": 9, "shift": 2, "zoom": 0.1, "seed": 1}
-        ),
-        "normalize": Call(kernels.normalize, {"images": images}, {"mean": 9, "std": 5}),
-        "sgd_step": Call(
-            kernels.sgd_step, sgd, {"lr": 0.1, "momentum": 0.9}, in_place=("param", "velocity")
-        ),
-        "adam_step": adam,
-    }
-
-
-CALLS = _calls() | {name: case.call() for name, case in CASES.items()}
+CALLS = {name: case.call() for name, case in CASES.items()}
 
 #: What only planned steps do: no public function, whose arguments would be checked.
 PLANNED = _planned()

@@ -1,0 +1,38 @@
+"""The two gradients of a convolution, which are one case: a row for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from bench.kernels import tabled
+from bench.kernels.contenders import Row, Work
+from tests.cases.case import Case, Sizes
+
+
+def rows(case: Case, shape: str, sizes: Sizes) -> Iterator[Row]:
+    """Yield both; grey images are the network's input, and need no gradient."""
+    yield Row("conv2d weight gradient", shape, "arithmetic", partial(weights, case), sizes)
+    if sizes["C"] > 1:
+        yield Row("conv2d input gradient", shape, "arithmetic", partial(images, case), sizes)
+
+
+def weights(case: Case, target: Any, **sizes: Any) -> Work:
+    """Without dx; dw is as large as w, which is not read."""
+    case = replace(case, arguments=partial(case.arguments, need_dx=False))
+    return replace(tabled.prepare(case, target, **sizes), bytes=bytes_of(case, sizes))
+
+
+def images(case: Case, target: Any, **sizes: Any) -> Work:
+    """No public function gives dx alone: the time of dw and db is subtracted. x is not read."""
+    case = replace(case, results=1)
+    parts = {"less": {"need_dx": False}, "of_peers": {"need_dw": False}}
+    work = tabled.prepare(case, target, **parts, **sizes)
+    return replace(work, bytes=bytes_of(case, sizes))
+
+
+def bytes_of(case: Case, sizes: Sizes) -> int:
+    """Return 4 a value of dy, x and w."""
+    return sum(4 * array.size for array in case.call(sizes).arrays.values())
