@@ -14,6 +14,8 @@ from .types import Array
 
 #: How many arrays of partial sums a launch takes; see ``common/pending.cuh``.
 SEGMENTS = 8
+#: CuPy's kernels, by name and the type A.
+_CUDA: dict[tuple[str, str], Any] = {}
 
 
 class Table(NamedTuple):
@@ -82,7 +84,6 @@ class Elementwise:
             declared = (_of_table(name), inputs, outputs, scalars, operation)
             lines += _loop(*declared, table=True, summed=summed)
         self._source = Source(f"elementwise/{name}", "\n".join(lines), **types)
-        self._cuda: dict[str, Any] = {}
 
     def __call__(self, target: Target, dtype: Any, *arguments: Any, **types: Any) -> None:
         """Run on inputs, scalars and outputs, in the order of their declarations."""
@@ -96,10 +97,10 @@ class Elementwise:
             kernel(target.stride_grid(last.size), target.threads, last.size, *flat)
             return
         wide = "float64" if dtype == np.float64 else "float32"
-        if wide not in self._cuda:
-            self._cuda[wide] = self._elementwise_kernel(wide)
+        if (self.name, wide) not in _CUDA:
+            _CUDA[self.name, wide] = self._elementwise_kernel(wide)
         with last.device:
-            self._cuda[wide](*arguments)
+            _CUDA[self.name, wide](*arguments)
 
     def _elementwise_kernel(self, wide: str) -> Any:
         """Return CuPy's kernel for one type A, which CuPy cannot infer from scalars."""
