@@ -223,6 +223,7 @@ def test_transforms_without_gradients_are_refused(name, transform):
 
 
 @pytest.mark.parametrize("argument", [1, 2])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch, while its compiler loads
 def test_tangents_of_any_argument_are_seen(argument):
     function, arguments = FUNCTIONS["conv2d"]
     values = [tensor.detach() for tensor in arguments]
