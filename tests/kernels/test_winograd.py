@@ -19,6 +19,12 @@ from tests.lib.calls import winograd_and_gradients
 from tests.lib.support import CHANNELS, RTOL, host, normal
 
 
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    """The types of `cpu`: nothing calls these kernels on a GPU, where they run in the tests."""
+    return np.dtype(request.param)
+
+
 def geometry(size, padding):
     """Return the window of 3 x 3 over images of a size (H, W)."""
     return window(size, 3, stride=1, padding=padding, dilation=1)[0]

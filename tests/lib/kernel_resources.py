@@ -21,7 +21,7 @@ from kernels.gemm import gemm
 from kernels.runtime import Source
 from tests.lib import nvrtc
 from tests.lib.nvrtc import Resources
-from tests.lib.support import CPU_ONLY
+from tests.lib.support import CPU_ONLY, NARROW
 
 TABLE = Path(__file__).with_suffix(".json")
 # Registers above the table's that are allowed: a few, and more for another version of ptxas.
@@ -61,7 +61,8 @@ OF_CHANNELS = (
     "norm/batchnorm_pool.cu",
     "pooling/pool.cu",
 )
-# Kernels that only `cpu` uses, though they run on a GPU, too: compiled for one architecture.
+# Kernels that only `cpu` uses, though they run on a GPU, too: compiled for one architecture, in the
+# types of `cpu`.
 CPU_ALONE = ("conv/winograd.cu", *CPU_ONLY)
 # Variants that the recipes do not use: windows of more than 256 taps, images that are not bytes.
 UNCOMMON_TYPES = {
@@ -118,6 +119,7 @@ def matrix() -> list[Build]:
         for dtype, machines in MACHINES.items()
         for arch in machines
         if source not in PRODUCTS and (source not in CPU_ALONE + OF_CHANNELS or arch == "sm_90")
+        if source not in CPU_ALONE or dtype not in NARROW
     ]
     uncommon = [
         Build(source, "float32", "sm_90", tuple(types.items()))
