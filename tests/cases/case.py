@@ -162,10 +162,12 @@ class Case:
         """Return the error allowed, relative to the largest value."""
         return max(self.rounding * RTOL[np.dtype(dtype).name], self.rounding * RTOL[self.coarsest])
 
-    def has_peer(self, sizes: Sizes) -> bool:
-        """Whether PyTorch computes it for some sizes."""
-        known = self.functional is not None or self.pytorch is not None
-        return known and (self.in_pytorch is None or self.in_pytorch(**sizes))
+    def beside_pytorch(self) -> dict[str, Sizes]:
+        """Return the sizes that PyTorch computes, too, by their reasons."""
+        if self.functional is None and self.pytorch is None:
+            return {}
+        taken = self.in_pytorch or (lambda **sizes: True)
+        return {why: sizes for why, sizes in self.sizes.items() if taken(**sizes)}
 
     def peer(
         self,

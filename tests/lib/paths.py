@@ -33,8 +33,8 @@ from kernels.step.batch import (
     gather_batch,
 )
 from kernels.step.optimizers import adam_update, average_update, sgd_update
-from tests.cases import CASES, TRIED, loss, norm
 from tests.cases import elementwise as of_elements
+from tests.cases import loss, norm
 from tests.cases.case import Call
 from tests.lib.calls import CALLS as FUNCTIONS
 from tests.lib.calls import PLANNED, conv2d_pool_and_gradients, winograd_and_gradients
@@ -337,11 +337,12 @@ OTHERS = (
     *(losses, pools, elementwise, overflows, batches),
 )
 CALLS = {name: _of_function(call) for name, call in (FUNCTIONS | PLANNED).items()}
+# Others have paths for windows and tiles: another tile is another kernel.
 CALLS |= {
-    f"{name}: {why}": _of_function(CASES[name].call(CASES[name].sizes[why]))
-    for name, why in TRIED
-    # Others have paths for windows and tiles: another tile is another kernel.
-    if CASES[name] in (*of_elements.CASES, *loss.CASES, *norm.CASES)
+    f"{case.name}: {why}": _of_function(case.call(sizes))
+    for family in (of_elements, loss, norm)
+    for case in family.CASES
+    for why, sizes in case.sizes.items()
 }
 CALLS |= {other.__name__: other for other in OTHERS}
 CALLS |= {f"products in {name}": _in_precision(name) for name in ("fp32", "tf32", "bf16", "fp16")}

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from tests.cases import TRIED
 from tests.lib.fresh_python import program, run
 
 SANITIZE = "-m", "tests.sanitizers.sanitize"
@@ -23,8 +22,3 @@ def test_a_missing_compiler_is_named() -> None:
     done = run(*SANITIZE, CXX="no-such-compiler")
     assert done.returncode == 1
     assert done.stderr.startswith("make sanitize: no-such-compiler has no libasan.so: ")
-
-
-def test_sizes_are_tried_whatever_their_reason() -> None:
-    """Tests on a GPU are left out by their names."""
-    assert not [pair for pair in TRIED if "cuda" in "".join(pair)]
