@@ -67,6 +67,11 @@ def pair(name: str, value: Any, least: int) -> tuple[int, int]:
     return number, number
 
 
+def pool_stride(stride: Any, kernel: tuple[int, int]) -> tuple[int, int]:
+    """Return a pool's stride as a pair: by default its windows lie side by side."""
+    return kernel if stride is None else pair("stride", stride, 1)
+
+
 def window(
     size: tuple[int, int],
     kernel: Pair,
@@ -99,7 +104,7 @@ def window(
         If an argument is out of range, or no window fits in the padded image.
     """
     kernels = pair("kernel", kernel, 1)
-    strides = kernels if pool and stride is None else pair("stride", stride, 1)
+    strides = pool_stride(stride, kernels) if pool else pair("stride", stride, 1)
     dilations = pair("dilation", dilation, 1)
     extents = [d * (k - 1) + 1 for k, d in zip(kernels, dilations, strict=True)]
     pads = _pads(padding, size, extents, strides)

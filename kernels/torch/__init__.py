@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..common.geometry import Pair, pair
+from ..common.geometry import Pair, pair, pool_stride
 
 try:
     import torch
@@ -130,7 +130,7 @@ def max_pool2d(
     kernel = pair("kernel_size", kernel_size, 1)
     window = (
         kernel,
-        kernel if stride is None else pair("stride", stride, 1),
+        pool_stride(stride, kernel),
         pair("padding", padding, 0),
         pair("dilation", dilation, 1),
         ceil_mode,
