@@ -1,5 +1,7 @@
 """The dense layer and its gradients."""
 
+import numpy as np
+
 from tests.cases.case import Case, zeros
 from tests.lib.support import normal
 
@@ -31,21 +33,32 @@ TIMED = {
 }
 
 
-def dense_arguments(*, N, inputs, outputs):
-    return {"x": normal(0, N, inputs), "w": normal(1, outputs, inputs), "b": normal(2, outputs)}
+def dense_arguments(*, N, inputs, outputs, bias=True, **options):
+    arrays = {"x": normal(0, N, inputs), "w": normal(1, outputs, inputs)}
+    return {**arrays, "b": normal(2, outputs) if bias else None, **options}
 
 
-def dense(x, w, b):
-    return x @ w.T + b
+def dense(x, w, b, relu=False):
+    y = x @ w.T + (0 if b is None else b)
+    return np.maximum(y, 0) if relu else y
 
 
-def dense_gradient_arguments(*, N, inputs, outputs):
-    arrays = dense_arguments(N=N, inputs=inputs, outputs=outputs)
-    return {"dy": normal(9, N, outputs), "x": arrays["x"], "w": arrays["w"]}
+def dense_gradient_arguments(*, N, inputs, outputs, **options):
+    arrays = {"x": normal(0, N, inputs), "w": normal(1, outputs, inputs)}
+    return {"dy": normal(9, N, outputs), **arrays, **options}
 
 
-def dense_backward(dy, x, w):
-    return dy @ w, dy.T @ x, dy.sum(axis=0)
+def dense_backward(dy, x, w, need_dx=True, need_db=True):
+    return dy @ w if need_dx else None, dy.T @ x, dy.sum(axis=0) if need_db else None
+
+
+def torch_dense(torch, x, w, b, relu=False):
+    linear = torch.nn.functional.linear
+    return (lambda: linear(x, w, b).relu()) if relu else (lambda: linear(x, w, b))
+
+
+def torch_dense_backward(torch, dy, x, w, need_dx=True, need_db=True):
+    return lambda: (dy @ w if need_dx else None, dy.t() @ x, dy.sum(0) if need_db else None)
 
 
 CASES = [
@@ -53,9 +66,14 @@ CASES = [
         "dense",
         dense_arguments,
         dense,
-        SIZES,
+        SIZES
+        | {
+            "no bias": SIZES["primes"] | {"bias": False},
+            "no bias, a ReLU": SIZES["one less than a tile"] | {"bias": False, "relu": True},
+            "a ReLU": SIZES["several blocks, a tail"] | {"relu": True},
+        },
         SMALL,
-        pytorch=lambda torch, x, w, b: lambda: torch.nn.functional.linear(x, w, b),
+        pytorch=torch_dense,
         refused=[
             ({"x": zeros(300)}, r"x: got shape \(300,\), expected 2 dimensions \(N, in\)"),
             ({"x": zeros(30, 2, 35)}, r"x: got shape \(30, 2, 35\), expected 2 dimensions"),
@@ -70,10 +88,14 @@ CASES = [
         "dense_backward",
         dense_gradient_arguments,
         dense_backward,
-        SIZES,
+        SIZES
+        | {
+            "no dx": SIZES["several blocks, a tail"] | {"need_dx": False},
+            "no db": SIZES["several blocks, a tail"] | {"need_db": False},
+        },
         SMALL,
         gradients=("x", "w", "b"),
-        pytorch=lambda torch, dy, x, w: lambda: (dy @ w, dy.t() @ x, dy.sum(0)),
+        pytorch=torch_dense_backward,
         refused=[({"dy": zeros(65, 300)}, r"dy: got .*, expected \(300, 65\)")],
         row="dense gradients",
         timed=TIMED,
