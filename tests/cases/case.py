@@ -160,7 +160,7 @@ class Case:
 
     def tolerance(self, dtype: Any) -> float:
         """Return the error allowed, relative to the largest value."""
-        return max(self.rounding * RTOL[np.dtype(dtype).name], self.rounding * RTOL[self.coarsest])
+        return self.rounding * max(RTOL[np.dtype(dtype).name], RTOL[self.coarsest])
 
     def beside_pytorch(self) -> dict[str, Sizes]:
         """Return the sizes that PyTorch computes, too, by their reasons."""
