@@ -267,8 +267,8 @@ static inline void for_places(int64 pixels, int height, int width, int C, const 
     Place place = {-1, 0, 0};
     GRID_STRIDE(pixel, pixels) {
         if (place.n < 0) place = ::place(pixel, height, width);
-        for (int c = 0; c < C; c += LANES)
-            body(Channels<1>{c, C - c}, [&](const auto &of_pixel) { of_pixel(pixel, place); });
+        const auto each = [&](const auto &of_pixel) INLINE { of_pixel(pixel, place); };
+        for (int c = 0; c < C; c += LANES) body(Channels<1>{c, C - c}, each);
         place.advance(height, width);
     }
 }
@@ -297,8 +297,10 @@ static __forceinline__ void for_chunk(int64 begin, int64 end, int C, const Body 
 
 template <class Body> static __forceinline__ void for_rows(int64 rows, int C, const Body &body) {
     const InRegisters channels(C);
-    GRID_STRIDE(row, rows)
-        channels([&](auto at) { body(at, [&](const auto &of_row) { of_row(row); }); });
+    GRID_STRIDE(row, rows) {
+        const auto each = [&](const auto &of_row) INLINE { of_row(row); };
+        channels([&](auto at) INLINE { body(at, each); });
+    }
 }
 
 template <class Body>

@@ -17,12 +17,12 @@
 KERNEL im2col_copy(const T *__restrict__ x, T *__restrict__ cols, Window g, int64 rows, int C) {
     using Unit = Vector<T, VECTOR>;
     const int length = g.KH * g.KW * C;
-    for_places(rows, g.OH, g.OW, length, [=](auto at, const auto &each) {
+    for_places(rows, g.OH, g.OW, length, [=](auto at, const auto &each) INLINE {
         const int tap = at.first / C, kh = tap / g.KW;
         const int top = kh * g.DH - g.PH, left = (tap - kh * g.KW) * g.DW - g.PW;
         const Unit *from = reinterpret_cast<const Unit *>(x + at.first - tap * C);
         Unit *to = reinterpret_cast<Unit *>(cols + at.first);
-        each([&](int64 row, Place out) {
+        each([&](int64 row, Place out) INLINE {
             const int ih = out.row * g.SH + top, iw = out.column * g.SW + left;
             const bool inside = ih >= 0 && ih < g.H && iw >= 0 && iw < g.W;
             const int64 pixel = (out.n * g.H + ih) * g.W + iw;

@@ -18,6 +18,9 @@ struct dim3 { unsigned x, y, z; };
 #define __device__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
+// Of a lambda whose calls must be inlined: GCC gives large ones a function of their own, and then
+// each row or pixel has a call, and its constants as variables.
+#define INLINE __attribute__((always_inline))
 
 // A loop over registers of constant length: unrolled, up to 16 turns.
 #define UNROLL(...) _Pragma("GCC unroll 16") for (__VA_ARGS__)

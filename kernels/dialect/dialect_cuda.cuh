@@ -8,6 +8,9 @@
 // A loop of few turns or seldom run, which the compiler would unroll: only more code.
 #define NO_UNROLL(...) _Pragma("unroll 1") for (__VA_ARGS__)
 
+// Of a lambda: NVRTC inlines all of them.
+#define INLINE
+
 __device__ inline float infinity() { return __int_as_float(0x7f800000); }
 __device__ inline float not_a_number() { return __int_as_float(0x7fffffff); }
 

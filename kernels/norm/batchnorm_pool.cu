@@ -38,14 +38,14 @@ KERNEL batch_norm_pool_forward(const T *__restrict__ x, const T *__restrict__ ga
                                uint8 *__restrict__ argmax, Window g, int64 windows, int C,
                                int relu) {
     const int ahead = row_ahead((int64)ROWS * g.W * C);
-    for_places(windows, g.OH, g.OW, C, [=](auto at, const auto &each) {
+    for_places(windows, g.OH, g.OW, C, [=](auto at, const auto &each) INLINE {
         constexpr int V = decltype(at)::REGISTERS;
         const int c = at.first;
         const auto centre = at.load(mean + c), shift = at.load(beta + c);
         typename decltype(at)::Values scale = at.load(gamma + c);
         const auto deviation = at.load(inv_std + c);
         UNROLL(int v = 0; v < V; ++v) scale[v] *= deviation[v];
-        each([&](int64 window, Place place) {
+        each([&](int64 window, Place place) INLINE {
             const T *source = x + pixel_at(g, place) * C + c;
             Maximum maximum[V];
             UNROLL(int tap = 0; tap < ROWS * COLUMNS; ++tap) {
@@ -110,7 +110,7 @@ KERNEL batch_norm_pool_input_gradient(const T *__restrict__ dy, const T *__restr
     const int rows = ceil_div(g.H, ROWS), columns = ceil_div(g.W, COLUMNS);
     const acc_t share = acc_t(1) / (acc_t(images) * acc_t(g.H) * acc_t(g.W));
     const bool past = past_caches<T>(images * g.H * g.W, C);
-    for_places(images * rows * columns, rows, columns, C, [=](auto at, const auto &each) {
+    for_places(images * rows * columns, rows, columns, C, [=](auto at, const auto &each) INLINE {
         using Values = typename decltype(at)::Values;
         constexpr int V = decltype(at)::REGISTERS;
         const int c = at.first;
@@ -121,7 +121,7 @@ KERNEL batch_norm_pool_input_gradient(const T *__restrict__ dy, const T *__restr
             base[v] *= share;
             slope[v] = slope[v] * deviation[v] * share;
         }
-        each([&](int64, Place place) {
+        each([&](int64, Place place) INLINE {
             const int64 window = window_at(g, place) * C + c;
             OfChannels<index_t, V> index = {};
             Values gradient = {};
