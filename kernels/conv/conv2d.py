@@ -191,26 +191,25 @@ def gradients(
     If x is the result of a ReLU, given as `past`, dx is the gradient of its input instead.
     """
     s = _Sizes(g, x.shape[0], x.shape[3], w.shape[0], w[0].size, dy.shape)
-    dx, products = None, [_NO_INPUT]
+    dx = None
+    products: list[_Product] = []
     if need_dx and winograd.suits(target, x.dtype, s.N, g, s.F, s.C, groups):
         dx = target.empty(x.shape, x.dtype)
         winograd.input_gradient(dy, w, dx, g, target=target)
     elif need_dx:
         dx, products = _input_products(target, dy, x, w, s, groups, past)
-    of_input, *others = products
     if winograd.suits(target, x.dtype, s.N, g, s.C, s.F, groups):
         winograd.filter_gradient(dy, x, dw, g, target=target)
-        _launch(target, x.dtype, _NO_FILTERS, of_input, s, groups)
     elif one_channel.suits(target, x, s.F, g):
         partial = one_channel.filter_gradient(target, dy, x, g, int(db is not None))
         sum_gradients(target, partial, dw, db)
-        _launch(target, x.dtype, _NO_FILTERS, of_input, s, groups)
     else:
         bias = None if target.in_lanes else db  # that of the biases is part of the same product
         of_filters = _filter_product(target, dy, x, s, groups, int(bias is not None))
+        of_input = products.pop(0) if products else _NO_INPUT
         partial = _launch(target, x.dtype, of_filters, of_input, s, groups)
         sum_gradients(target, partial, dw, bias, s.F if target.in_lanes else 1)
-    for product in others:
+    for product in products:
         _launch(target, x.dtype, _NO_FILTERS, product, s, groups)
     if target.in_lanes and db is not None:
         column_sum(target, dy.reshape(dy.size // s.F, s.F), db)
