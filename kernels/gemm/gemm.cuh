@@ -38,8 +38,12 @@ constexpr int SLACK = 8;
 #endif
 using sum_t = TYPE_sum_t;
 
-// The rows and columns of C that a block has computed.
-struct Block { int m0, m1, n0, n1; };
+// The rows and columns of C that a block has computed, and whether it has given them to the
+// epilogue: of the blocks of parts of k the last one to finish does.
+struct Block {
+    int m0, m1, n0, n1;
+    bool stored;
+};
 
 // The blocks of a product: along m, along n, and those that share neither outputs nor k.
 template <class BlockTile> struct BlockAt;

@@ -41,11 +41,12 @@ template <class BlockTile, class ForTiles, class Epilogue>
 __device__ __forceinline__ Block finish(const BlockAt<BlockTile> &at, const Parts &parts,
                                         const ForTiles &for_tiles, const Epilogue &epilogue, int M,
                                         int N) {
-    if (parts.count == 1 || add_up(at, parts, for_tiles))
+    const bool stored = parts.count == 1 || add_up(at, parts, for_tiles);
+    if (stored)
         for_tiles([&](int, int m, int n, const auto &tile, int rows, int columns) {
             epilogue.store(m, n, tile, rows, columns);
         });
     const BlockRows rows(M, at);
     const int n0 = at.y * BlockTile::WIDTH;
-    return {rows.begin, rows.end, n0, smaller(n0 + BlockTile::WIDTH, N)};
+    return {rows.begin, rows.end, n0, smaller(n0 + BlockTile::WIDTH, N), stored};
 }

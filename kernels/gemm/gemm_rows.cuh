@@ -372,7 +372,7 @@ static Block gemm(const BlockAt<FirstTile> &at, const A &a, const B &b, int M, i
         if (M <= TM) {  // one block along m
             const Part n(N, LANES, at.y, at.all.y);
             multiply_dots(a, b, M, n, k_end, epilogue);
-            return {0, M, n.begin, n.end};
+            return {0, M, n.begin, n.end, true};
         }
     const BlockRows m(M, at);
     const Part n(N, V * LANES, at.y, at.all.y);
@@ -396,5 +396,5 @@ static Block gemm(const BlockAt<FirstTile> &at, const A &a, const B &b, int M, i
         run(Number<2>());
     else
         run(Number<3>());
-    return {m.begin, m.end, n.begin, n.end};
+    return {m.begin, m.end, n.begin, n.end, true};
 }
