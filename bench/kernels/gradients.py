@@ -1,4 +1,4 @@
-"""The two gradients of a convolution, which are one case: a row for each."""
+"""The two gradients of a convolution, which are one case: a row for each, and one of both."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ def rows(case: Case, shape: str, sizes: Sizes) -> Iterator[Row]:
     yield Row("conv2d weight gradient", shape, "arithmetic", partial(weights, case), sizes)
     if sizes["C"] > 1:
         yield Row("conv2d input gradient", shape, "arithmetic", partial(images, case), sizes)
+
+
+def both(case: Case, shape: str, sizes: Sizes) -> Row:
+    """Return the row of both, which are one launch on a GPU: nothing can be subtracted there."""
+    return Row("conv2d gradients", shape, "arithmetic", partial(tabled.prepare, case), sizes)
 
 
 def weights(case: Case, target: Any, **sizes: Any) -> Work:

@@ -37,8 +37,7 @@ ROWS = (
     "conv2d forward: speedrun 1",
     "conv2d weight gradient: speedrun 1",
     "conv2d forward: speedrun 2",
-    "conv2d weight gradient: speedrun 2",
-    "conv2d input gradient: speedrun 2",
+    "conv2d gradients: speedrun 2",
     "dense forward: speedrun 1",
     "dense gradients: speedrun 1",
     "max_pool2d: speedrun 1",
@@ -110,8 +109,9 @@ def limited(sizes: Sizes, most: Sizes) -> Sizes:
 
 def pairs(gpu: Gpu, only: str = "", most: Sizes = MOST) -> Iterator[Pair]:
     """Yield the rows whose name has `only` in it, on sizes up to `most`."""
-    from bench.kernels import contenders, rows
+    from bench.kernels import contenders, gradients, rows
     from kernels.runtime import choose_target
+    from tests.cases import CASES
 
     step = "training step: speedrun"
     if only in step:
@@ -123,7 +123,9 @@ def pairs(gpu: Gpu, only: str = "", most: Sizes = MOST) -> Iterator[Pair]:
         )
     contenders.torch = None  # no other peers
     target, _ = choose_target("cuda")
-    table = {row.name: row for row in rows.rows()}
+    case, shape = CASES["conv2d_backward"], "speedrun 2"
+    both = gradients.both(case, shape, case.timed[shape])
+    table = {row.name: row for row in (*rows.rows(), both)}
 
     def prepare(row: Any, sizes: Sizes) -> Any:
         return row.prepare(target, **sizes)
@@ -156,13 +158,9 @@ def counted_first(name: str, work: Any, contender: Any, gpu: Gpu) -> Counts:
 
 
 def counted_second(name: str, work: Any, contender: Any, gpu: Gpu) -> Counts:
-    """Count a call after the first one, less the call whose work is to be taken off."""
+    """Count a call after the first one."""
     counted_first(name, work, contender, gpu)
-    counts = _counted(contender.run, gpu)
-    if contender.less is not None:
-        less = _counted(contender.less, gpu)
-        counts = {key: counts[key] - less[key] for key in counts}
-    return counts
+    return _counted(contender.run, gpu)
 
 
 def counted_peer_steps(network: str, batch: int, gpu: Gpu) -> dict[str, Counts]:
