@@ -129,6 +129,7 @@ class ndarray:  # noqa: N801  CuPy's name
     size = property(lambda self: self.values.size)
     ndim = property(lambda self: self.values.ndim)
     nbytes = property(lambda self: self.values.nbytes)
+    itemsize = property(lambda self: self.values.itemsize)
     flags = property(
         lambda self: types.SimpleNamespace(c_contiguous=self.values.flags.c_contiguous)
     )
