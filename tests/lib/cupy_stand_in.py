@@ -5,15 +5,13 @@ runs, and where arrays differ from NumPy's. `install` puts it in CuPy's place.
 """
 
 import contextlib
-import gc
 import operator
 import sys
 import types
 
 import numpy as np
 
-from kernels.runtime import cuda, targets
-from kernels.runtime.elementwise import Elementwise
+from kernels.runtime import cuda, elementwise, targets
 
 
 class Stream:
@@ -289,10 +287,8 @@ def installed(monkeypatch):
         ),
     )
     monkeypatch.setitem(sys.modules, "cupy", module)
-    monkeypatch.setattr(targets, "_CUDA", {})
-    for thing in gc.get_objects():
-        if type(thing) is Elementwise:
-            monkeypatch.setattr(thing, "_cuda", {})  # without what CuPy itself has made
+    for memo in (targets, elementwise):  # without what CuPy itself has made
+        monkeypatch.setattr(memo, "_CUDA", {})
     monkeypatch.setattr(RawModule, "error", None)
     cuda.unavailable.cache_clear()
     yield gpu
