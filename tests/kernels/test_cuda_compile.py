@@ -12,6 +12,7 @@ import kernels
 from kernels.common.geometry import Lattice, Pooling, Window
 from kernels.conv.conv2d_pool import Pool
 from kernels.conv.winograd import Tiles
+from kernels.gemm.both import Blocks
 from kernels.runtime import Source
 from kernels.runtime.cpu import CpuTarget
 from kernels.runtime.program import _ENTRY, Parameter, _parameters
@@ -45,7 +46,7 @@ def test_message_names_the_kernels_file_and_line() -> None:
 
 # The structs, by a source that declares them.
 DECLARED = {
-    "conv/conv2d.cu": {"Lattice": Lattice, "Pooling": Pooling},
+    "conv/conv2d.cu": {"Lattice": Lattice, "Pooling": Pooling, "Blocks": Blocks},
     "conv/conv2d_pool.cu": {"Window": Window, "Pool": Pool},
     "conv/winograd.cu": {"Tiles": Tiles},
 }

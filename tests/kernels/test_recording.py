@@ -145,7 +145,7 @@ def test_replays_allocate_nothing(target, arena, inputs, monkeypatch):
     for name in ("empty", "fresh", "array"):
         monkeypatch.setattr(type(target), name, None)
     recording.replay()
-    assert len(recording) > 8
+    assert len(recording) >= 8
 
 
 # --- what is refused
