@@ -1,4 +1,4 @@
-// atom and red: read, change and write in one.
+// atom and red: atomic read-modify-write operations.
 #include <algorithm>
 
 #include "access.h"

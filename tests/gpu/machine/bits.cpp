@@ -1,4 +1,4 @@
-// Bits counted, found, moved: popc, clz, bfind, brev, bfe, bfi, bmsk, fns, prmt, szext.
+// Bit operations: popc, clz, bfind, brev, bfe, bfi, bmsk, fns, prmt, szext.
 #include "elementwise.h"
 
 namespace gpu {

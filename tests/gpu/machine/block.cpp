@@ -9,7 +9,7 @@
 namespace gpu {
 namespace {
 
-// Backward branches of a warp until the others get a turn: so that a warp may wait for another.
+// Backward branches of a warp until the others get a turn: it may be waiting for one of them.
 constexpr int64_t TURN = 1 << 16;
 constexpr size_t ALIGNMENT = 128;  // of registers
 
@@ -218,7 +218,7 @@ void Block::run_warps() {
             gave_way = gave_way || warp.current >= 0;
         }
         if (all_ended) return;
-        // Who waits for another block would wait for ever once that one has a fault.
+        // A block that waits for another one would wait forever after a fault of that one.
         if (gave_way && running.stopped) return;
         if (!release_barriers() && !ran) report_deadlock();
     }
@@ -231,7 +231,7 @@ bool Block::release_barriers() {
     return any;
 }
 
-// Lets the threads at a barrier go on if all that it is for have come.
+// Releases the threads at a barrier if all that it waits for have arrived.
 bool Block::release_barrier(uint32_t number_of) {
     std::vector<uint32_t> here;
     uint32_t arrived = barriers[number_of].arrived, expected = 0;
@@ -260,7 +260,7 @@ bool Block::release_barrier(uint32_t number_of) {
     return true;
 }
 
-// Nobody can go on: says who waits where, and for whom.
+// Deadlock: reports which threads wait where, and for which others.
 void Block::report_deadlock() {
     const Program &program = running.program;
     for (const Warp &warp : warps)

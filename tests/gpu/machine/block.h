@@ -36,17 +36,17 @@ struct Running {
     uint32_t serial;               // of this launch
     std::atomic<uint64_t> next_block{0};
     std::atomic<bool> stopped{false};  // a fault was found
-    std::mutex counted;                // of the launch's counters
+    std::mutex counted;                // guards the launch's counters
 
-    // What races.h knows of the blocks.
+    // For races.h.
     bool several_blocks = false;
     bool concurrent = false;  // on several host threads
     uint32_t stamp = 0;
     std::atomic<uint32_t> synchronisations{0};  // strong accesses so far
-    std::vector<uint32_t> released;  // which of them released a block's writes, 0: none yet
+    std::vector<uint32_t> released;             // by block: the one that released its writes, or 0
 };
 
-// The bounds of the array that a memory instruction accessed last, which it mostly does again.
+// The bounds of the array that a memory instruction accessed last; the next is mostly the same.
 struct Bounds {
     uint64_t begin = 0, end = 0;
     const Array *array = nullptr;
@@ -55,9 +55,9 @@ struct Bounds {
 // Barriers of a block, by number.
 constexpr int BARRIERS = 16;
 struct Barrier {
-    uint32_t arrived = 0;  // threads that have announced themselves and went on (bar.arrive)
+    uint32_t arrived = 0;  // threads that arrived without waiting (bar.arrive)
     uint32_t votes = 0;    // threads now waiting whose predicate holds (bar.red)
-    uint32_t result = 0;   // votes of the last time that all had come
+    uint32_t result = 0;   // votes when the barrier last completed
 };
 
 // A thread's asynchronous copies that it has not waited for, oldest first.

@@ -7,7 +7,7 @@ namespace {
 
 enum Comparison { EQ, NE, LT, LE, GT, GE, EQU, NEU, LTU, LEU, GTU, GEU, NUM, NAN_ };
 
-// The `u` ones hold, too, where a number is NaN.
+// The `u` comparisons also hold if a number is NaN.
 template <int C> struct Compare {
     template <class T> bool operator()(T a, T b) const {
         switch (C) {
@@ -64,7 +64,8 @@ template <class Read, int C> uint32_t compared(const Warp &w, const Instruction 
 }
 using Compared = uint32_t (*)(const Warp &, const Instruction &);
 
-// A comparison's result with another predicate: more[1] is that one, `count` how they go together.
+// A comparison's result combined with another predicate: more[1] is that one, `count` the
+// operation.
 enum Combined : uint8_t { alone, with_and, with_or, with_xor };
 uint32_t combined(uint32_t bits, uint32_t other, uint8_t how) {
     return how == with_and ? bits & other : how == with_or ? bits | other : bits ^ other;
@@ -84,7 +85,7 @@ template <class Read, int C> const Instruction *setp(Warp &w, const Instruction 
     return &i + 1;
 }
 
-// A word a lane: all ones or zero, or 1.0f or 0.
+// One word per lane: all ones or zero, or 1.0f or 0.
 template <class Read, int C> const Instruction *set(Warp &w, const Instruction &i) {
     uint32_t bits = compared<Read, C>(w, i);
     if (i.count != alone) bits = combined(bits, w.bits(i.more[0]), i.count);
@@ -93,7 +94,7 @@ template <class Read, int C> const Instruction *set(Warp &w, const Instruction &
                        [&](int l) { return bits >> l & 1 ? yes : 0; });
     return &i + 1;
 }
-// Of both halves of a word.
+// For both halves of a word.
 template <class N, int C> const Instruction *set_packed(Warp &w, const Instruction &i) {
     const uint32_t low = compared<Widened<N, 0>, C>(w, i), high = compared<Widened<N, 16>, C>(w, i);
     const uint32_t yes = uint32_t(i.immediate) & 0xffff;
@@ -108,7 +109,7 @@ template <class N, int C> const Instruction *setp_packed(Warp &w, const Instruct
     return &i + 1;
 }
 
-// Calls pick with the comparison as a constant; whole numbers have the first six alone.
+// Calls pick with the comparison as a constant; integers have the first six alone.
 template <bool FLOATING, int C = EQ, class Pick>
 Handlers for_comparison(int comparison, Pick pick) {
     constexpr int LAST = FLOATING ? NAN_ : GE;

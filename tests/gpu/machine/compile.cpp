@@ -256,7 +256,7 @@ class Compiler {
         selection.refuse("its operand " + name + " is not defined");
     }
 
-    // Branches get the instructions that they go to, and where their paths meet.
+    // Sets the targets of branches, and where their paths reconverge.
     void connect() {
         const auto block_of = [&](uint32_t statement) {
             for (size_t b = 0; b < blocks_.size(); ++b)
@@ -278,8 +278,8 @@ class Compiler {
         }
     }
 
-    // A load of a whole struct also reads the padding behind its members, which nobody writes, into
-    // registers that nobody reads.
+    // A load of a whole struct also reads the padding behind its members, which is never written,
+    // into registers that are never read.
     void drop_padding() {
         std::vector<bool> read(widths_.size());
         for (const Reference &r : references_)
@@ -350,8 +350,7 @@ void compile(const Syntax &syntax, const FunctionSyntax &kernel, const ModuleSco
     Compiler(syntax, kernel, scope, function).compile();
 }
 
-// ---- Selection
-// -----------------------------------------------------------------------------------
+// ---- Selection ---------------------------------------------------------------------------------
 
 Selection::Selection(Compiler &compiler, const Statement &s, Instruction &i)
     : statement(s), instruction(i), compiler_(compiler), taken_(s.modifiers.size()) {}

@@ -7,7 +7,7 @@
 namespace gpu {
 namespace {
 
-// A warp gives others a turn now and then where it branches backwards: it may be waiting for them.
+// A warp yields now and then at a backward branch: it may be waiting for another one.
 const Instruction *go(Warp &w, const Instruction &from, const Instruction *to) {
     if (to > &from || --w.turn > 0) return to;
     w.fragments[size_t(w.current)].next = to;

@@ -16,7 +16,7 @@ using Pair = uint64_t;
 constexpr uint8_t ROUNDING = 3, WHOLE = 4, FTZ = 8, SAT = 16;
 Rounding rounding_of(const Instruction &i) { return Rounding(i.count & ROUNDING); }
 
-// ---- whole numbers to whole numbers -------------------------------------------------------------
+// ---- integers to integers -----------------------------------------------------------------------
 
 // A is the narrower of the two types. The register may be wider than the result: `immediate` masks
 // what belongs to it.
@@ -66,8 +66,7 @@ const Instruction *saturated_integer(Warp &w, const Instruction &i) {
     return &i + 1;
 }
 
-// ---- floats
-// ---------------------------------------------------------------------------------------
+// ---- floats ------------------------------------------------------------------------------------
 
 template <class T> struct Read {
     using stored_type = T;
@@ -80,7 +79,7 @@ template <class N> struct ReadNarrow {
 template <> struct Read<Half> : ReadNarrow<Half> {};
 template <> struct Read<Bfloat> : ReadNarrow<Bfloat> {};
 
-// To a whole number in floating point.
+// To an integer in floating point.
 double whole(double x, Rounding r) {
     switch (r) {
     case Rounding::nearest:
@@ -129,7 +128,7 @@ template <bool FULL> const Instruction *float_to_int(Warp &w, const Instruction 
     return &i + 1;
 }
 
-// A double, whose last bit is odd where the whole number has more: it rounds as that would.
+// A double, whose last bit is odd where the integer has more: it rounds as that would.
 double odd_double(uint64_t magnitude) {
     const bool long_one = magnitude >> 53;
     const uint64_t kept = magnitude & ~uint64_t(2047);
@@ -253,8 +252,7 @@ template <bool AWAY, bool ZERO, bool RELU> struct ToTf32 {
     }
 };
 
-// ---- selection
-// --------------------------------------------------------------------------------------
+// ---- selection ---------------------------------------------------------------------------------
 
 bool is_floating(Type t) {
     return t == Type::f16 || t == Type::bf16 || t == Type::f32 || t == Type::f64;

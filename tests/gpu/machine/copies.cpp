@@ -29,7 +29,7 @@ void wanted_bytes(const Warp &w, const Instruction &i, uint32_t *wanted) {
     }
 }
 
-// Reads now and delivers at the wait: until then the old bytes stay, and may not be touched.
+// Reads now and writes at the wait: until then the old bytes stay, and must not be accessed.
 const Instruction *begin_copy(Warp &w, const Instruction &i) {
     uint32_t wanted[LANES];
     wanted_bytes(w, i, wanted);

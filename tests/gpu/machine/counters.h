@@ -22,7 +22,7 @@ enum Figure : uint8_t {
     HALF,         // arithmetic of float16 and bfloat16
     FMA64,        // of double: fma, add, sub, mul
     OTHER64,      // and the rest
-    INTEGER,      // arithmetic, logic, shifts and comparisons of whole numbers
+    INTEGER,      // arithmetic, logic, shifts and comparisons of integers
     CONVERSION,   // cvt
     SPECIAL,      // rcp, sqrt, rsqrt, ex2, lg2, sin, cos, tanh, and div of float
     TENSOR,       // mma
@@ -77,7 +77,8 @@ using Figures = std::array<uint64_t, FIGURES>;
 // The sectors of global memory that were touched.
 class Sectors {
   public:
-    // `block` tells blocks apart: a sector that one wrote before it read it is not read.
+    // A sector that a block wrote before it read it does not count as read; `block` tells blocks
+    // apart.
     void read(uint64_t sector, uint64_t block);
     void write(uint64_t sector, uint64_t block);
     // Adds those of another block or thread of a launch.
@@ -103,9 +104,9 @@ class Sectors {
 
 struct Counters {
     Figures all{};        // of the launch
-    Figures least{};      // of each figure, the block's that has the least of it
+    Figures least{};      // of each figure, the smallest of any block
     uint64_t blocks = 0;  // that ran
-    // Of the warp that has most of them, the instructions that no assembler can leave out.
+    // Instructions that no assembler can leave out, of the warp that has most of them.
     uint64_t longest_warp = 0;
     std::map<std::string, uint64_t> tensor;  // mma by shape and types: "m16n8k16.f32.bf16.bf16.f32"
     Sectors sectors;

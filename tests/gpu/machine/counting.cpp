@@ -10,7 +10,7 @@ namespace {
 
 constexpr uint64_t SECTOR = 32;
 
-// The lanes for which it does something: a guard keeps some from it.
+// The lanes that run it: a guard keeps some from it.
 uint32_t lanes_of(const Warp &w, const Instruction &i) {
     const bool guarded = i.guard != NO_OPERAND && i.body.full;
     return guarded ? w.active & w.bits(i.guard) : w.active;

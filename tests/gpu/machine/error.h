@@ -14,10 +14,10 @@ enum class FaultKind {
     out_of_bounds,  // an address outside every array of its memory
     misaligned,     // an address that the access's size does not divide
     host_pointer,   // an address of the host
-    unwritten,      // a read of memory that nobody wrote
-    race,           // two accesses without an order, one of them a write
-    barrier,        // a barrier or warp operation that some thread never comes to
-    lanes,          // a warp operation that asks a lane which takes no part
+    unwritten,      // a read of uninitialised memory
+    race,           // two unordered accesses, one of them a write
+    barrier,        // a barrier or warp operation that some thread never reaches
+    lanes,          // a warp operation that reads from a lane outside its mask
     early_read,     // data of an asynchronous copy used before its wait
     trap,           // a trap instruction, such as that of a failed assert
 };

@@ -7,8 +7,7 @@
 namespace gpu {
 namespace {
 
-// ---- operations on host numbers
-// -------------------------------------------------------------------
+// ---- operations on host numbers ----------------------------------------------------------------
 
 struct Add {
     template <class T> T operator()(T a, T b) const { return a + b; }
@@ -95,8 +94,7 @@ template <class Op> struct UpperWord {
     }
 };
 
-// ---- float and double
-// -----------------------------------------------------------------------------
+// ---- float and double --------------------------------------------------------------------------
 
 template <class Op, bool FTZ, bool SAT> struct Wrapped {
     template <class T, class... Rest> T operator()(T a, Rest... rest) const {
@@ -166,8 +164,7 @@ template <class T, int SOURCES, class Op> Handlers by_rounding(uint8_t how) {
     return wrapped<T, SOURCES, Op>(how & FTZ, how & SAT);
 }
 
-// ---- narrow types
-// ---------------------------------------------------------------------------------
+// ---- narrow types ------------------------------------------------------------------------------
 
 // One number of a narrow type: in float, rounded once at the end.
 template <class N, class Op> struct Narrow {
@@ -213,8 +210,7 @@ template <class N, int SOURCES, class Op> Handlers narrow_of(bool packed) {
     return {h, h};
 }
 
-// ---- selection
-// ------------------------------------------------------------------------------------
+// ---- selection ---------------------------------------------------------------------------------
 
 bool is_floating(Type type) {
     return type == Type::f32 || type == Type::f64 || type == Type::f16 || type == Type::f16x2 ||

@@ -1,4 +1,4 @@
-// Basic blocks of a kernel and where paths that part at a branch meet again.
+// Basic blocks of a kernel, and where paths that diverge at a branch reconverge.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Lanes of a warp that part and meet again.
+// Divergence and reconvergence of a warp's lanes.
 #include "warp.h"
 
 #include "report.h"
@@ -68,7 +68,7 @@ const Instruction *diverge(Warp &warp, uint32_t taken, const Instruction *target
     const uint32_t others = warp.active & ~taken;
     const int number = warp.current;
     Fragment &whole = warp.fragments[number];
-    // Lanes that leave a loop, say, whose other lanes are to end at the same place: no new level.
+    // No new level where the others are to end at the same place, as when lanes leave a loop.
     if (join && whole.join == join && (target == join || next == join)) {
         const bool leave = target == join;
         warp.fragments[whole.parent].mask |= leave ? taken : others;

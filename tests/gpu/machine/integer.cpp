@@ -1,4 +1,4 @@
-// Whole numbers: add, sub, mul, mad, div, rem, abs, neg, min, max, sad, dp4a and carries.
+// Integers: add, sub, mul, mad, div, rem, abs, neg, min, max, sad, dp4a and carries.
 #include <algorithm>
 #include <limits>
 
@@ -16,7 +16,8 @@ template <> struct Twice<int32_t> { using type = int64_t; };
 template <> struct Twice<uint64_t> { using type = unsigned __int128; };
 template <> struct Twice<int64_t> { using type = __int128; };
 
-// Wrapping arithmetic: in C++ only unsigned numbers wrap. 16-bit ones would become int.
+// Wrapping arithmetic: in C++ only unsigned integers wrap, and 16-bit ones would be promoted to
+// int.
 template <class T> using Wrapping = std::conditional_t<sizeof(T) == 2, uint32_t, Unsigned<T>>;
 
 struct Add {
@@ -79,7 +80,7 @@ struct SubSaturated {
         return int32_t(std::clamp<int64_t>(int64_t(a) - b, INT32_MIN, INT32_MAX));
     }
 };
-// By zero: all ones, as GPUs give.
+// Division by zero gives all ones, as on GPUs.
 struct Div {
     template <class T> T operator()(T a, T b) const {
         if (b == 0) return T(-1);
@@ -157,8 +158,7 @@ template <class Op> void select_ternary(Selection &s, Type type) {
     s.run(for_integer(s, type, [](auto t) { return ternary_in<decltype(t), Op>(); }));
 }
 
-// ---- carries: the condition code is a hidden predicate, an operand like any other
-// -----------------
+// ---- carries: the condition code is a hidden predicate, an operand like any other --------------
 
 template <class T, bool SUBTRACT, bool TAKE, bool LEAVE, bool FULL>
 const Instruction *with_carry(Warp &w, const Instruction &i) {
@@ -255,8 +255,7 @@ void select_mad_carry(Selection &s, bool take, bool leave) {
     }));
 }
 
-// ---- selection
-// -----------------------------------------------------------------------------------
+// ---- selection ---------------------------------------------------------------------------------
 
 template <class Op, class Saturated> void add_or_sub(Selection &s) {
     if (select_floating(s)) return;

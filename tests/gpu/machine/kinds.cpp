@@ -62,7 +62,7 @@ void access(const Statement &s, Type type, Kind &kind) {
     uint32_t count = has(s, {"v2"}) ? 2 : has(s, {"v4"}) ? 4 : has(s, {"v8"}) ? 8 : 1;
     kind.bytes = uint8_t(bytes_of(type) * count);
     const bool shared = has(s, {"shared", "shared::cta"});
-    // The assembler merges neighbouring accesses to shared memory, up to 16 bytes a lane.
+    // The assembler merges neighbouring accesses to shared memory, up to 16 bytes per lane.
     if (!has(s, {"local"}))
         kind.lasting = uint8_t(shared ? std::min<uint32_t>(kind.bytes, SIXTEENTHS) : SIXTEENTHS);
     kind.uncached = has(s, {"cg", "cv", "volatile", "relaxed", "acquire", "mmio"});

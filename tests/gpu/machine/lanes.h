@@ -1,7 +1,7 @@
 // Values of a warp's 32 lanes side by side, which the compiler turns into SIMD code.
 //
-// A register is an array of 32 words, or of 32 pairs of words, one a lane; a predicate is one word,
-// a bit a lane. 16-bit values lie in words, the upper half zero.
+// A register is an array of 32 words, or of 32 pairs of words, one per lane; a predicate is one
+// word, one bit per lane. 16-bit values lie in words, the upper half zero.
 #pragma once
 
 #include <cstdint>
@@ -44,7 +44,7 @@ inline __attribute__((always_inline)) void write_lanes(D *d, uint32_t mask, F va
     }
 }
 
-// A bit a lane: whether holds(lane).
+// One bit per lane: whether holds(lane).
 template <class F> inline __attribute__((always_inline)) uint32_t bits_where(F holds) {
     uint32_t bits = 0;
     for (int lane = 0; lane < LANES; ++lane) bits |= uint32_t(bool(holds(lane))) << lane;

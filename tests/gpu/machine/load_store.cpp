@@ -6,8 +6,8 @@
 namespace gpu {
 namespace {
 
-// M is what lies in memory, R what the register holds: a word or a pair. A 16-bit register keeps
-// the bits of `narrow`.
+// M is the type in memory, R that of the register: a word or a pair. A 16-bit register keeps the
+// bits of `narrow`.
 template <class M, class R, bool FULL>
 void load_element(const Warp &w, uint32_t to, const Addresses &from, uint32_t offset, R narrow) {
     if (to == NO_OPERAND) return;
@@ -20,7 +20,7 @@ void load_element(const Warp &w, uint32_t to, const Addresses &from, uint32_t of
     }
 }
 
-// COUNT elements a lane, lanes side by side.
+// COUNT elements per lane, lanes side by side.
 template <class M, class R, int COUNT>
 void load_row(const Warp &w, const Instruction &i, const M *row, R narrow) {
     for (int k = 0; k < COUNT; ++k) {
@@ -156,8 +156,8 @@ Space take_space(Selection &s) {
     return found < 0 ? Space::generic : spaces[found];
 }
 
-// What says how to cache, or how writes of several threads are ordered: the machine has no caches,
-// and runs a warp's accesses in order.
+// Modifiers of caching and of memory order: the machine has no caches, and runs a warp's accesses
+// in order.
 void take_hints(Selection &s) {
     if (s.take_one({"volatile", "relaxed", "acquire", "release", "mmio"}) >= 0) s.strong_access();
     s.take("weak");

@@ -1,4 +1,4 @@
-// Bits side by side: and, or, xor, not, cnot, lop3, shifts, selections, moves of predicates.
+// Bitwise logic: and, or, xor, not, cnot, lop3, shifts, selections, moves of predicates.
 #include "elementwise.h"
 
 namespace gpu {

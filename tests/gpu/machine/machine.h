@@ -1,6 +1,6 @@
 // The emulated GPU's machine: device memory, PTX modules, and launches executed on the host.
 //
-// What stands above it (the CUDA runtime and driver that CuPy calls) needs this header alone.
+// Its users (the CUDA runtime and driver that CuPy calls) need this header alone.
 //
 //   Machine machine(device);                        one GPU of a named model
 //   void *x = machine.memory.allocate(bytes);       a device array, at a real host address
@@ -29,13 +29,13 @@ struct Dim3 {
 
 // One GPU: its limits, its memory, and how many host threads run its blocks.
 struct Machine {
-    explicit Machine(const Device &model, unsigned host_threads = 0);  // 0: one a host core
+    explicit Machine(const Device &model, unsigned host_threads = 0);  // 0: one per host core
 
     Device device;
     Memory memory;
     unsigned host_threads;
     uint32_t launches = 0;  // so far
-    bool watched = false;   // launches of a single block note what they touch, too
+    bool watched = false;   // record what launches of a single block touch, too
     bool opposite = false;  // blocks, warps and lanes run one by one, the last one first
     uint32_t stamp = 0;     // of the last launch's accesses in the shadow
 };
@@ -44,15 +44,15 @@ struct Machine {
 struct Parameter { uint32_t offset, bytes, alignment; };
 
 struct Counters;  // counters.h
-struct Program;   // what PTX text becomes; of the machine alone
+struct Program;   // compiled PTX; internal to the machine
 
 // A kernel (`.entry`) of a module.
 struct Function {
     std::string name;
     std::vector<Parameter> parameters;
     uint32_t parameter_bytes = 0;
-    uint32_t static_shared = 0;    // bytes a block
-    uint32_t local_bytes = 0;      // bytes a thread, the functions it calls included
+    uint32_t static_shared = 0;    // bytes per block
+    uint32_t local_bytes = 0;      // bytes per thread, the functions it calls included
     uint32_t maximum_threads = 0;  // by .maxntid; 0 where the text sets no limit
     uint32_t minimum_blocks = 0;   // by .minnctapersm; 0 where the text has none
     std::shared_ptr<const Program> program;
@@ -89,8 +89,8 @@ class Module {
 struct Launch {
     const Function *function;
     Dim3 grid, block;
-    uint32_t dynamic_shared = 0;             // bytes a block
-    const void *const *arguments = nullptr;  // one pointer a parameter, to the argument's bytes
+    uint32_t dynamic_shared = 0;             // bytes per block
+    const void *const *arguments = nullptr;  // one pointer per parameter, to the argument's bytes
     Counters *counters = nullptr;            // where to count what it does, if anywhere
 };
 

@@ -20,8 +20,7 @@
 namespace gpu {
 namespace {
 
-// ---- element types: how many a register holds, and the p-th of them
-// -------------------------------
+// ---- element types: how many a register holds, and the p-th of them ----------------------------
 
 struct Tf32 {
     using Register = uint32_t;
@@ -189,7 +188,6 @@ void select_mma(Selection &s) {
 }
 
 // ---- 8 x 8 matrices of 16-bit numbers in shared memory, a row of 16 bytes at each lane's address
-// ----
 
 constexpr uint32_t ROW_BYTES = 16;
 

@@ -10,10 +10,10 @@
 namespace gpu {
 namespace {
 
-// Address space alone: pages take memory when they are touched.
+// Address space only: pages take memory when they are first touched.
 constexpr uint64_t REGION = uint64_t(1) << 39;
 constexpr uint64_t PAGE = Memory::PAGE;
-constexpr uint64_t CLEARED = 1 << 18;  // from here on, pages go back to the system when freed
+constexpr uint64_t CLEARED = 1 << 18;  // from here on, freed pages are returned to the system
 constexpr size_t WAITING = 64;         // freed arrays of a size that wait before one is used again
 
 void *reserve(uint64_t bytes) {
@@ -54,7 +54,7 @@ void *Memory::allocate(size_t bytes, std::string name) {
     std::deque<uint64_t> &freed = available_[room];
     uint64_t begin;
     if (next_ + 3 * room <= base_ + REGION && freed.size() < WAITING) {
-        begin = next_ + room;  // a gap of an array's own size, so that far indices hit nobody
+        begin = next_ + room;  // a gap of an array's own size, so that far indices hit no array
         next_ = begin + 2 * room;
     } else if (!freed.empty()) {
         begin = freed.front();
@@ -163,7 +163,7 @@ void Memory::forget_touched() {
 
 void Memory::clear_touched(uint64_t begin, uint64_t bytes) {
     clear(touched(begin), bytes / 4 * sizeof(Touched));
-    // That of bytes says nothing until its word says so: only its memory is given back.
+    // A byte's entry counts only where its word's says so: clearing it only returns the memory.
     if (bytes * sizeof(Touched) >= CLEARED) clear(touched_byte(begin), bytes * sizeof(Touched));
 }
 
@@ -172,7 +172,7 @@ void Memory::mark(Array &array, uint64_t begin, uint64_t end, uint8_t value) {
     memset(marks(begin), value, end - begin);
 }
 
-// Zeroes a part of a shadow; large parts give their pages back.
+// Zeroes a part of a shadow; large parts return their pages to the system.
 void Memory::clear(void *begin, size_t bytes) {
     const uint64_t first = pages(address(begin)), last = (address(begin) + bytes) / PAGE * PAGE;
     if (bytes < CLEARED) {

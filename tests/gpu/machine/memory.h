@@ -1,8 +1,8 @@
 // Device memory: arrays at real host addresses, in one reserved region with gaps between them.
 //
-// The host may read and write an array through its address. Every byte knows whether it was ever
-// written; what writes memory for the host (copies, memsets) says so by wrote(). Freed addresses
-// are used again late, so that a stale pointer is more likely to hit nothing than another array.
+// The host may read and write an array through its address. A byte is marked when it is first
+// written; host code that writes memory (copies, memsets) calls wrote(). Freed addresses are reused
+// late, so that a stale pointer is more likely to hit no array than another one.
 #pragma once
 
 #include <cstddef>
@@ -14,16 +14,17 @@
 
 namespace gpu {
 
-// One array. Its bytes lie from `begin` to `end`; those around it belong to nobody.
+// One array. Its bytes lie from `begin` to `end`; those around it belong to no array.
 struct Array {
     uint64_t begin = 0, end = 0;
     std::string name;     // as reports call it; empty for an array without one
     bool whole = false;   // every byte was written: nothing is left to check
-    bool marked = false;  // there may be marks of its own in the shadow
-    uint64_t gap = 0;     // bytes of nobody on either side
+    bool marked = false;  // its part of the shadow may have marks
+    uint64_t gap = 0;     // unused bytes on either side
 };
 
-// Who touched a word of global memory in the running launch, or a byte of it: see races.h.
+// The last accesses of the running launch to a word of global memory, or to a byte of it: see
+// races.h.
 struct Touched { uint32_t writer, reader; };
 
 class Memory {
@@ -42,17 +43,17 @@ class Memory {
     Array *array_at(const void *pointer);
     // Whether an address is of the region, in an array or not.
     bool contains(const void *pointer) const;
-    // The array that an address outside of all is meant for: it lies in that one's gap. For
-    // reports; nullptr if there is none.
+    // For reports: the array in whose gap an address outside all arrays lies; nullptr if there is
+    // none.
     const Array *nearest(const void *pointer) const;
 
-    // The host wrote these bytes, or a memset did.
+    // Marks these bytes as written, by the host or a memset.
     void wrote(const void *pointer, size_t bytes);
-    // Nobody wrote these bytes, whatever happened before.
+    // Marks these bytes as uninitialised.
     void unwrote(const void *pointer, size_t bytes);
     // Whether every one of these bytes was written.
     bool written(const void *pointer, size_t bytes);
-    // A copy from device to device: what nobody wrote stays unwritten.
+    // A copy from device to device: uninitialised bytes stay so.
     void copied(const void *to, const void *from, size_t bytes);
 
     size_t allocated() const { return allocated_; }  // bytes of all arrays

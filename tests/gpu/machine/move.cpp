@@ -87,8 +87,7 @@ void mov(Selection &s) {
         s.run(unary_in<uint32_t, Same>());
 }
 
-// ---- address spaces
-// ---------------------------------------------------------------------------------
+// ---- address spaces ----------------------------------------------------------------------------
 
 uint64_t window_of(Space space) {
     return space == Space::shared      ? SHARED_WINDOW

@@ -1,8 +1,8 @@
 // Locks of global memory's pages.
 //
-// Of two blocks on two host threads that access a word, one must check, note and store before the
-// other checks: else neither would see the other's note, or one would see the note without the
-// value.
+// If two blocks on two host threads access a word, one must check, record and store before the
+// other checks. Otherwise neither might see the other's record, or one might see the record without
+// the value.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,8 @@ class PageLocks {
     PageLocks(PageLocks &&from) noexcept;
     ~PageLocks() { unlock(); }
 
-    // Keeps others from the pages of some lanes' addresses, until this object ends. Each access is
-    // inside one page. Once only, and by a thread that holds no other pages.
+    // Locks the pages of some lanes' addresses until this object is destroyed. Each access lies in
+    // one page. To be called once, by a thread that holds no other pages.
     void lock(const uint64_t *addresses, uint32_t lanes);
 
   private:

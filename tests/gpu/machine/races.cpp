@@ -9,8 +9,9 @@ namespace gpu {
 namespace {
 
 // A stamp: the launch, the block, and of a reader whether several blocks have read and whether the
-// access was strong. Numbers are kept as far as they fit. Where an access took only some bytes of a
-// word, each byte has stamps of its own, and the word's say only that the launch touched it.
+// access was strong. Of the numbers, as many bits are kept as fit. If an access covered only some
+// bytes of a word, each byte has stamps of its own, and the word's say only that the launch
+// accessed it.
 constexpr uint32_t LAUNCH = 0xff000000, BLOCK = 0x00fffff0, SEVERAL = 1, STRONG = 2, PARTS = 4;
 
 uint32_t stamp_of(const Warp &warp) {
@@ -41,7 +42,7 @@ bool ordered(const Warp &warp, uint32_t before) {
     const Running &running = warp.block->running;
     const Dim3 &grid = running.launch.grid;
     const uint64_t number = block_of(other);
-    // Of several readers the first is known, which may be this block.
+    // Of several readers the first is recorded, which may be this block.
     const std::string block = number == block_of(stamp_of(warp))
                                   ? "another block"
                                   : "block (" + std::to_string(number % grid.x) + ", " +
@@ -52,7 +53,7 @@ bool ordered(const Warp &warp, uint32_t before) {
               " the same memory in this launch: " + address_of(running, address, bytes));
 }
 
-// Checks an access to what `touched` is about, a whole word or one byte, and notes it.
+// Checks and records an access to the word or the byte of `touched`.
 void note(Warp &warp, int lane, const Instruction &at, Touched &touched, uint64_t address,
           uint32_t bytes, Access access) {
     const uint32_t own = stamp_of(warp), writer = load(touched.writer);
@@ -87,7 +88,7 @@ void note(Warp &warp, int lane, const Instruction &at, Touched &touched, uint64_
     if (strong) store(touched.reader, own | STRONG);
 }
 
-// The same of a word at `word` that the access has bytes of.
+// The same for the word at `word`, of which the access covers some bytes.
 void note_word(Warp &warp, int lane, const Instruction &at, uint64_t word, uint64_t address,
                uint32_t bytes, Access access) {
     Memory &memory = warp.block->running.machine.memory;
@@ -109,7 +110,7 @@ void note_word(Warp &warp, int lane, const Instruction &at, uint64_t word, uint6
     }
 }
 
-// What there is to do for what is accessed plainly: it is to be noted, or perhaps more.
+// What a plain access needs: to be recorded, or a full check.
 constexpr uint32_t NOTE = 1, ODD = 2;
 
 template <bool WRITE> inline uint32_t to_do(uint32_t own, const Touched &touched) {
@@ -147,7 +148,7 @@ template <bool WRITE> uint32_t row_to_do(uint32_t own, const Touched *touched, u
     return all;
 }
 
-// Words next to each other, none of them odd.
+// Neighbouring words, none of them odd.
 template <bool WRITE> void note_row(uint32_t own, Touched *touched, uint32_t words) {
     for (uint32_t i = 0; i < words; ++i) {
         if (WRITE) {
@@ -161,14 +162,14 @@ template <bool WRITE> void note_row(uint32_t own, Touched *touched, uint32_t wor
     }
 }
 
-// Plain accesses next to each other, to whole words. Returns false if there is more to do.
+// Plain accesses to neighbouring whole words. Returns false if a full check is needed.
 template <bool WRITE> bool note_row(const Warp &warp, const Addresses &addresses, uint32_t bytes) {
     const Running &running = warp.block->running;
     const uint32_t own = stamp_of(warp), words = uint32_t(LANES) * bytes / 4;
     Touched *touched = running.machine.memory.touched(addresses.of[0]);
     uint32_t all = row_to_do<WRITE>(own, touched, words);
     if (all == 0) return true;
-    // Who reads has not locked: most of what is read was noted before.
+    // Readers have not locked the page: most reads were recorded before.
     PageLocks alone;
     if (!WRITE && !(all & ODD) && running.concurrent) {
         alone.lock(addresses.of, ENDS);
@@ -180,7 +181,7 @@ template <bool WRITE> bool note_row(const Warp &warp, const Addresses &addresses
     return true;
 }
 
-// Those of the lanes for whose words there is something to do.
+// The lanes whose words need a full check.
 template <bool WRITE>
 uint32_t lanes_to_do(const Warp &warp, uint32_t lanes, const Addresses &addresses, uint32_t bytes) {
     Memory &memory = warp.block->running.machine.memory;
@@ -253,7 +254,7 @@ void note_marks(const Warp &warp, const Instruction &at, uint32_t lanes, const A
     }
 }
 
-// Of neighbours that access the same, the first.
+// The first of neighbouring lanes that access the same.
 uint32_t different(uint32_t lanes, const Addresses &addresses) {
     const uint32_t alike =
         bits_where([&](int l) { return addresses.of[l] == addresses.of[l ? l - 1 : 0]; });
@@ -291,7 +292,7 @@ void note_global(Warp &warp, const Instruction &at, const Array &array, uint32_t
                                 : lanes_to_do<false>(warp, firsts, addresses, bytes);
     if (!rest) return;
     note_lanes(warp, at, rest, addresses, bytes, access);
-    // All lanes that store there: the block's own note hides the other one from the later lanes.
+    // All lanes that store there: the block's own record hides the other block's from later lanes.
     for (uint32_t over = warp.overwrites & lanes; over; over &= over - 1)
         warp.overwrites |= lanes & bits_where([&](int l) {
                                return addresses.of[l] == addresses.of[lowest(over)];

@@ -8,7 +8,7 @@
 namespace gpu {
 namespace {
 
-using Set = std::vector<uint64_t>;  // a bit a register
+using Set = std::vector<uint64_t>;  // one bit per register
 
 bool has(const Set &set, uint32_t i) { return set[i / 64] >> i % 64 & 1; }
 void put(Set &set, uint32_t i) { set[i / 64] |= uint64_t(1) << i % 64; }

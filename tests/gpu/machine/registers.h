@@ -1,4 +1,4 @@
-// Registers in as little memory as their lives allow: PTX has thousands, few of them live at once.
+// Register allocation: PTX has thousands of registers, few of them live at once.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ struct RegisterUse {
     bool reads, writes;
 };
 
-// A stretch of instructions without a branch or label inside, and what may follow it.
+// A basic block and its successors.
 struct Stretch {
     uint32_t begin, end;
     std::vector<uint32_t> successors;

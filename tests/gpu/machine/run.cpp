@@ -27,7 +27,7 @@ struct FirstFault {
 
 void work(Running &running, FirstFault &first) {
     const uint64_t blocks = running.launch.grid.count();
-    std::optional<Block> block;  // made where there is one left to run
+    std::optional<Block> block;  // made when there is one left to run
     while (!running.stopped) {
         const uint64_t turn = running.next_block++;
         if (turn >= blocks) break;

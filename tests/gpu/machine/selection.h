@@ -49,7 +49,7 @@ class Selection {
     // The type that a register was declared with; Type::none of what is no register.
     Type declared(const Operand &operand) const;
     const Operand &carry() const;       // the condition code, a predicate of the machine's own
-    uint64_t constant(size_t i) const;  // an operand that must be a whole number
+    uint64_t constant(size_t i) const;  // an operand that must be an integer
     bool is_parameter(const Operand &address) const;  // [a parameter of the kernel + offset]
     bool is_local(const Operand &address) const;      // [a variable of the thread's own + offset]
     // A parameter's bytes from an offset on, of a type, as a register of type `held` holds them.
@@ -75,8 +75,8 @@ class Selection {
     std::vector<bool> taken_;
 };
 
-// Opcodes such as add and min are of whole and of floating-point numbers. Selects the latter and
-// returns true, or leaves all as it was and returns false.
+// Opcodes such as add and min exist for integers and for floating-point numbers. Selects the latter
+// and returns true, or changes nothing and returns false.
 bool select_floating(Selection &);
 
 // mov from a clock.

@@ -16,7 +16,7 @@ uint32_t clock_of(uint32_t stamp) { return stamp >> CLOCK_SHIFT; }
 
 // Granules that a warp's lanes touch at once: number k is touched by lane(k).
 //
-// Anywhere: a granule a lane.
+// Anywhere: one granule per lane.
 struct Scattered {
     static constexpr bool DISTINCT = false;
     static constexpr uint32_t count = LANES;
@@ -28,7 +28,7 @@ struct Scattered {
     template <class T> T &in(T *of_granules, uint32_t k) const { return of_granules[granules[k]]; }
     uint32_t lane(uint32_t k) const { return k; }
 };
-// Side by side, all lanes active, 2^shift granules a lane.
+// Side by side, all lanes active, 2^shift granules per lane.
 struct Row {
     static constexpr bool DISTINCT = true;
     uint32_t first, count, shift;
@@ -59,7 +59,7 @@ void SharedMemory::begin_block() {
     first_clock_ = clocks_[0];
 }
 
-// Gives all warps one clock, and all of them know it.
+// Sets the clocks of all warps to one value, which all of them know.
 void SharedMemory::advance(uint32_t clock) {
     if (clock >= LAST_CLOCK) {
         for (std::vector<uint32_t> *stamps : {&writer_, &reader_, &other_reader_})
@@ -82,14 +82,14 @@ bool SharedMemory::ordered(const Warp &warp, uint32_t before, uint32_t now) {
 
 void SharedMemory::check(Warp &warp, const Instruction &at, Shape shape, const Offsets &offsets,
                          uint32_t bytes, Access access) {
-    // Granules a lane: without those that are loaded, but not used.
+    // Granules per lane: without those that are loaded, but not used.
     const uint32_t count = ((std::min<uint32_t>(bytes, at.needed) - 1) >> shift_) + 1;
     if (shape == Shape::row && bytes <= at.needed)
         return note(warp, at,
                     Row{offsets[0] >> shift_, count * LANES, uint32_t(__builtin_ctz(count))},
                     access);
-    // Of neighbours that read the same, the first and the last one are enough: with one of them, a
-    // later write has no order.
+    // Of neighbours that read the same, the first and the last one are enough: a later write is
+    // unordered with one of them.
     uint32_t readers = shape == Shape::same ? 1 | 1u << (LANES - 1) : warp.active;
     if (readers == ALL) {
         const uint32_t firsts =
@@ -128,7 +128,7 @@ void SharedMemory::check_lanes(const Warp &warp, const Instruction &at, const To
         if (touch.is_touched(k)) check_lane(warp, int(touch.lane(k)), at, touch.granule(k), access);
 }
 
-// A reader that may be concurrent with somebody stays; beside it there is room for another one.
+// A reader that may be concurrent with a warp stays; there is room for one more.
 inline void SharedMemory::note_reader(uint32_t granule, uint32_t now, uint32_t least) {
     const uint32_t reader = reader_[granule];
     const bool taken = (reader >= least) & (reader != now);
@@ -136,8 +136,8 @@ inline void SharedMemory::note_reader(uint32_t granule, uint32_t now, uint32_t l
     other_reader_[granule] = taken ? now : other_reader_[granule];
 }
 
-// What the least known clock settles, or that it is one thread, is decided for all granules at
-// once; if that leaves a doubt, each is looked at.
+// First tries all granules at once, by the smallest known clock or because they are one thread's;
+// if that does not settle it, checks each granule.
 template <class Touch>
 void SharedMemory::read(const Warp &warp, const Instruction &at, const Touch &touch) {
     const uint32_t first = stamp(warp, 0), least = least_known_[warp.index] << CLOCK_SHIFT;
@@ -268,7 +268,7 @@ void SharedMemory::synchronise(const std::vector<uint32_t> &warps) {
             std::fill(clocks->begin(), clocks->end(), next);
         return;
     }
-    // What any of them knows, all of them know now, and each other's past.
+    // All of them now know what any of them knew, and each other's past accesses.
     for (uint32_t other = 0; other < warps_; ++other) {
         uint32_t most = 0;
         for (uint32_t warp : warps) most = std::max(most, known(warp, other));
@@ -286,7 +286,7 @@ void SharedMemory::note_least_known() {
         least_known_[warp] = *std::min_element(&known(warp, 0), &known(warp, 0) + warps_);
 }
 
-// The clocks have reached their end: all that happened so far counts as ordered.
+// The clocks have reached their maximum: all earlier accesses count as ordered.
 void SharedMemory::renumber() {
     const uint32_t begin = first_clock_;
     for (uint32_t &writer : writer_)

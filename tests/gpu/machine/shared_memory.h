@@ -1,9 +1,10 @@
 // Shared memory of a block, with the check of every access.
 //
-// Two accesses of a byte by different threads, one of them a write, need an order: a barrier that
-// both threads take part in, or a __syncwarp of their warp. Each warp has a clock, which a barrier
-// or __syncwarp advances, and knows the others' clocks as of the last barrier with each. What a
-// thread did is ordered before an access by warp w if its clock then was below what w knows now.
+// Two accesses of a byte by different threads, one of them a write, must be ordered: by a barrier
+// that both threads take part in, or a __syncwarp of their warp. By vector clocks: each warp has a
+// clock, which a barrier or __syncwarp advances, and knows the others' clocks as of the last
+// barrier with each. What a thread did is ordered before an access by warp w if its clock then was
+// below what w knows now.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,7 @@ namespace gpu {
 struct Warp;
 struct Instruction;
 
-// A copy is an asynchronous one's target.
+// `copy`: the target of an asynchronous copy.
 enum class Access : uint8_t { read, write, atomic, copy };
 
 // Where in shared memory the lanes of a warp access it.
@@ -42,7 +43,7 @@ class SharedMemory {
     // An asynchronous copy to these bytes has arrived.
     void end_copy(const Warp &warp, int lane, uint32_t address, uint32_t bytes);
 
-    // Lanes of a warp have met, or warps have.
+    // Lanes of a warp, or warps, have synchronised.
     void synchronise_warp(uint32_t warp);
     void synchronise(const std::vector<uint32_t> &warps);
 
@@ -67,16 +68,15 @@ class SharedMemory {
     [[noreturn]] void report(const Warp &warp, int lane, const Instruction &at, uint32_t granule,
                              Access access, uint32_t now);
 
-    // Of every granule, which is as many bytes as the program's smallest access: the stamps of who
-    // wrote it last and of two who read it (0: nobody), and by which instruction, as far as its
-    // index fits.
+    // Per granule, which has as many bytes as the program's smallest access: the stamps of its last
+    // writer and of two readers (0: none), and their instructions, as far as the index fits.
     std::vector<uint32_t> writer_, reader_, other_reader_;
     std::vector<uint16_t> written_at_, read_at_;
     std::vector<char> bytes_;
     std::vector<uint32_t> clocks_, known_;
-    std::vector<uint32_t> least_known_;  // of each warp, the least of what it knows
+    std::vector<uint32_t> least_known_;  // per warp, the smallest clock that it knows
     uint32_t size_, warps_, shift_ = 0;
-    uint32_t first_clock_ = 1;  // of this block: what is older was another block's
+    uint32_t first_clock_ = 1;  // of this block: older stamps are another block's
 };
 
 }  // namespace gpu

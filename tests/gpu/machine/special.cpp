@@ -20,7 +20,7 @@ template <class T, bool CLOCKS> const Instruction *clock_value(Warp &w, const In
     return &i + 1;
 }
 
-// The others get a turn.
+// Yields to the other warps.
 const Instruction *nanosleep(Warp &w, const Instruction &i) {
     w.fragments[size_t(w.current)].next = &i + 1;
     return nullptr;

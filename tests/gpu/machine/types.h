@@ -39,7 +39,7 @@ Type type_named(std::string_view name);  // Type::none if it is no type
 const char *name_of(Type type);
 uint32_t bytes_of(Type type);  // in memory
 
-// What a register of a type takes: a bit a lane, or 4, or 8 bytes a lane.
+// What a register of a type takes: one bit per lane, or 4, or 8 bytes per lane.
 enum class Width : uint8_t { bit, word, pair };
 Width width_of(Type type);
 

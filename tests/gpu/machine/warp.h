@@ -14,8 +14,8 @@ struct Block;
 // What a fragment waits for.
 enum class Waiting : uint8_t { nothing, children, warp_operation, barrier };
 
-// Lanes of a warp that run together. A branch that not all of them take the same way makes two
-// children, which end at `join`, where their paths meet; the parent goes on when all are there.
+// Lanes of a warp that run together. A divergent branch makes two children, which end at `join`,
+// where their paths reconverge; the parent goes on when all are there.
 struct Fragment {
     const Instruction *next = nullptr;
     const Instruction *join = nullptr;  // where it ends; nullptr: when its lanes return
@@ -29,16 +29,16 @@ struct Fragment {
 struct Warp {
     char *bases[2] = {};               // its registers; the values common to the block
     uint32_t active = 0;               // the lanes that run now
-    uint32_t present = 0, exited = 0;  // the lanes that there are; those that have returned
+    uint32_t present = 0, exited = 0;  // lanes that exist; lanes that have returned
     uint32_t index = 0;                // in the block
     int current = -1;                  // the running fragment, -1: none can run
     std::vector<Fragment> fragments;
     Block *block = nullptr;
-    char *local = nullptr;    // the lanes' own memory, one after the other
+    char *local = nullptr;     // the lanes' own memory, one after the other
     uint32_t overwrites = 0;   // lanes that store what another block stored: races.h
     uint32_t overwritten = 0;  // lanes whose store another one may overwrite: shared_memory.h
     bool wrote = false;        // to global memory since the last barrier: races.h
-    int64_t turn = 0;         // backward branches left until another warp gets a turn
+    int64_t turn = 0;          // backward branches left until another warp gets a turn
 
     // Of the barrier that it waits at.
     enum State : uint8_t { ready, at_barrier, ended } state = ready;
@@ -64,8 +64,8 @@ struct Warp {
 // All lanes before the first instruction: together, or one by one, the last one first.
 void start(Warp &warp, const Instruction *first, uint32_t lanes, bool one_by_one);
 
-// The active lanes part: those of `taken` go on at `target`, the others at `next`, and they meet
-// again at `join` (nullptr: never). Returns what runs next.
+// The active lanes diverge: those of `taken` go on at `target`, the others at `next`, and they
+// reconverge at `join` (nullptr: never). Returns what runs next.
 const Instruction *diverge(Warp &warp, uint32_t taken, const Instruction *target,
                            const Instruction *next, const Instruction *join);
 

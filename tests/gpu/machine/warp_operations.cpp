@@ -1,4 +1,4 @@
-// Between the lanes of a warp: shfl, vote, match, redux, activemask, elect.
+// Operations between the lanes of a warp: shfl, vote, match, redux, activemask, elect.
 #include <algorithm>
 
 #include "collective.h"

@@ -19,7 +19,7 @@ const Device &chosen_model() {
     return *found;
 }
 
-// 0: one a core.
+// 0: one per core.
 unsigned chosen_threads() {
     const char *given = std::getenv("EMULATED_GPU_THREADS");
     if (!given) return 0;

@@ -12,7 +12,7 @@
 
 namespace gpu {
 
-// What bytes look like that nobody wrote, for the host may copy them: NaN, as floats.
+// The value of uninitialised bytes, which the host may copy: NaN, as floats.
 constexpr int UNWRITTEN = 0xff;
 
 // Memory of the host that the GPU may use: page-locked by CUDA, or registered with it.

@@ -1,4 +1,4 @@
-// Counting, for Python: emulated_count() begins, emulated_counted() ends it and tells.
+// Counting, for Python: emulated_count() begins, emulated_counted() ends it and returns the counts.
 #include <memory>
 #include <sstream>
 #include <vector>
@@ -87,8 +87,8 @@ void emulated_count() {
     recording = std::make_unique<std::vector<Counted>>();
 }
 
-// They are not any longer. Returns what they did, as JSON: each launch, and the bytes that all
-// together touched, where what one wrote is not read by those after it. Valid until the next call.
+// Ends that. Returns what the launches did, as JSON: each launch, and the bytes that all together
+// touched, where what one wrote is not read by those after it. Valid until the next call.
 const char *emulated_counted() {
     const std::lock_guard<std::mutex> locked(context_lock());
     std::ostringstream out;

@@ -12,7 +12,7 @@
 
 namespace gpu {
 
-// A call that cannot be done. What it says is one sentence, or nothing where the code says it all.
+// A call that fails. Its message is one sentence, or empty where the code says it all.
 struct Failure : std::runtime_error {
     explicit Failure(cudaError_t code, const std::string &sentence = {})
         : std::runtime_error(sentence), code(code) {}
@@ -20,7 +20,7 @@ struct Failure : std::runtime_error {
     cudaError_t code;
 };
 
-// What this thread's next question for the text of `code` is answered with, besides CUDA's words.
+// Sets the sentence that this thread gets after CUDA's text of `code` when it next asks for that.
 void explain(cudaError_t code, const std::string &sentence);
 
 }  // namespace gpu

@@ -31,7 +31,7 @@ void emulated_opposite(int opposite) {
     context().machine.opposite = opposite != 0;
 }
 
-// Makes the bytes of an array ones that nobody wrote, and that look like it.
+// Makes the bytes of an array uninitialised, and their values as well.
 void emulated_forget(void *pointer, size_t bytes) {
     const std::lock_guard<std::mutex> locked(context_lock());
     Memory &memory = context().machine.memory;

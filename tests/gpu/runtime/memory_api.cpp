@@ -11,8 +11,8 @@ using namespace gpu;
 
 namespace {
 
-// Bytes of the largest array that is filled when it is made. Of a larger one the machine knows that
-// nobody wrote it, too, but its pages take no memory before somebody does.
+// The largest array, in bytes, that is filled when it is made. A larger one is marked as
+// uninitialised, too, but its pages take no memory until they are written.
 constexpr size_t MOST_FILLED = size_t(1) << 30;
 
 uintptr_t address(const void *pointer) { return reinterpret_cast<uintptr_t>(pointer); }

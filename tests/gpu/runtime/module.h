@@ -15,9 +15,9 @@ namespace gpu {
 // What the assembler needs for a kernel.
 struct Resources {
     int registers = 0;  // of 32 bits, a thread
-    int shared = 0;     // bytes a block
-    int local = 0;      // bytes a thread
-    int spilled = 0;    // bytes a thread stores and loads
+    int shared = 0;     // bytes per block
+    int local = 0;      // bytes per thread
+    int spilled = 0;    // bytes that a thread stores and loads
 };
 
 struct LoadedModule;
@@ -39,7 +39,7 @@ struct LoadedModule {
 // The kernel of a handle. Throws Failure if there is none.
 Kernel &kernel_of(CUfunction handle);
 
-// What the kernel takes on the device: the module's text is assembled at the first question.
+// What the kernel takes on the device: the module's text is assembled when this is first asked.
 const Resources &resources_of(Kernel &kernel);
 
 // What NVIDIA's assembler says of the kernels of a PTX text. Throws Failure where it is not there.

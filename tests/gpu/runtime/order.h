@@ -1,9 +1,9 @@
-// Which work is ordered before which, and the races of work that is not.
+// The order of work, and races of unordered work.
 //
 // Work runs at once, in the order in which it is enqueued; that is one of the orders that CUDA
-// allows. Whether CUDA had to choose it is a question of clocks: a stream's timeline counts its
-// work, and a clock says how much of each timeline is known to come before. Two works that touch
-// the same bytes, one of them writing, while neither comes before the other, are a race.
+// allows. Vector clocks tell whether CUDA had to choose it: a stream's timeline counts its work,
+// and a clock says how much of each timeline is known to come before. Two works that touch the same
+// bytes, one of them writing, while neither comes before the other, are a race.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +32,7 @@ Clock &all_work();
 // Fault if other work without an order touched the same.
 void check_order(const std::string &name, Timeline timeline, const Clock &clock,
                  const std::vector<Span> &spans);
-// The array that begins there is gone.
+// The array that begins there was freed.
 void forget_accesses(const void *pointer);
 
 }  // namespace gpu

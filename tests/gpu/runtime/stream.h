@@ -66,7 +66,7 @@ const std::set<Stream *> &all_streams();
 Stream *create_stream(unsigned flags, int priority);
 // Throws Failure for a default stream.
 void destroy_stream(Stream &stream);
-// No stream is captured any longer.
+// Ends the capture of every stream.
 void abandon_captures();
 
 // Makes a work part of the stream's capture, or runs it after all that the stream was given.
@@ -74,14 +74,14 @@ void enqueue(Stream &stream, Work work);
 // The host waits for all that a stream was given.
 void wait_for(Stream &stream);
 
-// Throws Failure, and makes the captures useless that it concerns, where a call is not allowed:
-// the stream itself is captured;
+// These throw Failure, and invalidate the captures concerned, where a call is not allowed:
+// on a stream that is captured;
 void check_not_captured(Stream &stream, const std::string &function);
-// the legacy stream is meant while a stream is captured that it would wait for;
+// on the legacy stream, while a stream is captured that it would wait for;
 void check_legacy(Stream &stream, const std::string &function);
-// any stream is captured;
+// while any stream is captured;
 void check_no_capture(const std::string &function);
-// a capture is not relaxed, and the call may have work of its own done.
+// while a capture is not relaxed, since the call may start work of its own.
 void check_unsafe_call(const std::string &function);
 
 // Work outside of a capture of this thread: it would run once, now, and no launch of the graph
