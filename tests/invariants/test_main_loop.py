@@ -1,0 +1,21 @@
+"""The main loops of FP32 products are multiply-adds for the most part, by their machine code."""
+
+import pytest
+
+from kernels.gemm import gemm
+from tests.lib.main_loop import ARCHITECTURES, loops
+
+#: With the tile of large products. What a convolution's gradients have besides is the walk along
+#: the pixels of their copies, which asks for more than the goal of 0.8 leaves.
+LEAST = {"conv2d_gradients of weights": 0.72, "conv2d_gradients of the input": 0.72}
+
+
+@pytest.mark.slow  # compiles much
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_four_of_five_instructions_are_multiply_adds(arch):
+    tile = gemm._FMA.tiles[0]
+    found = {loop.name: loop for loop in loops(arch, tile)}
+    assert len(found) == 7
+    for name, loop in found.items():
+        assert loop.ffma == tile.BM * tile.BN * tile.BK // (32 * tile.warps), name
+        assert loop.share >= LEAST.get(name, 0.79), loop
