@@ -303,7 +303,7 @@ def _input_products(
         sizes = gemm.Sizes(rows, channels, depth, groups, split)
         arguments = (source, w, *to, over, pixels, taps, rows, g.H, g.W, g.KH, g.KW)
         products.append(_Product(sizes, vectors, arguments))
-    return to[0], products or [_NO_INPUT]
+    return to[0], products
 
 
 def _vectors(target: Target, array: Array, channels: int, groups: int = 1) -> bool:
