@@ -14,8 +14,8 @@ from .types import Array
 
 #: How many arrays of partial sums a launch takes; see ``common/pending.cuh``.
 SEGMENTS = 8
-#: CuPy's kernels, by name and the type A.
-_CUDA: dict[tuple[str, str], Any] = {}
+#: CuPy's kernels, by ours and the type A.
+_CUDA: dict[tuple[Elementwise, str], Any] = {}
 
 
 class Table(NamedTuple):
@@ -97,10 +97,10 @@ class Elementwise:
             kernel(target.stride_grid(last.size), target.threads, last.size, *flat)
             return
         wide = "float64" if dtype == np.float64 else "float32"
-        if (self.name, wide) not in _CUDA:
-            _CUDA[self.name, wide] = self._elementwise_kernel(wide)
+        if (self, wide) not in _CUDA:
+            _CUDA[self, wide] = self._elementwise_kernel(wide)
         with last.device:
-            _CUDA[self.name, wide](*arguments)
+            _CUDA[self, wide](*arguments)
 
     def _elementwise_kernel(self, wide: str) -> Any:
         """Return CuPy's kernel for one type A, which CuPy cannot infer from scalars."""

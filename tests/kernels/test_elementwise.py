@@ -6,6 +6,8 @@ import pytest
 from hypothesis import strategies as st
 
 import kernels
+from kernels.runtime import Source
+from kernels.runtime.elementwise import Elementwise
 from tests.cases.check import check
 from tests.lib import comparison
 from tests.lib.support import RTOL, host, normal, numbers
@@ -22,6 +24,16 @@ def test_relu_of_special_values(target, dtype):
     # A NaN that comes down is stopped where the output is 0, and passed on elsewhere.
     dx = kernels.relu_backward(target.array(np.full(7, NAN, dtype)), y)
     np.testing.assert_array_equal(numbers(dx), [NAN, NAN, 0, 0, 0, 0, NAN])
+
+
+def test_kernels_of_one_name_are_two(target, monkeypatch):
+    monkeypatch.setattr(Source, "all", list(Source.all))  # these are not shipped
+    x = target.array(np.array([1, 2, 3], np.float32))
+    for factor in (2, 3):
+        multiplied = Elementwise("multiplied", "T x", "T y", f"x * T({factor})", new=True)
+        y = target.empty((3,), np.float32)
+        multiplied(target, x.dtype, x, y)
+        assert host(y).tolist() == [factor, 2 * factor, 3 * factor]
 
 
 def test_normalize(target, dtype, pixel_type):
