@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import kernels
 from kernels.runtime import Source
 from tests.gpu.build import machine as build_machine
 from tests.gpu.machine_api import Machine, MachineError
@@ -17,6 +18,7 @@ from tests.lib.kernel_resources import (
     MORE_ON_ANOTHER_NVRTC,
     MORE_REGISTERS,
     SOURCES,
+    TEXTS,
     committed,
     faults,
     matrix,
@@ -91,6 +93,20 @@ def check_tensor_cores(build, ptx):
         else:
             assert ("16" in copies) == build.vectors, entry
             assert "cp.async.commit_group" in text and "cp.async.wait_group" in text, entry
+
+
+def test_every_text_is_compiled_by_make_test():
+    """Architectures whose conditions on ``__CUDA_ARCH__`` agree get the same text."""
+    package = Path(kernels.__file__).parent
+    text = "".join(path.read_text() for path in package.rglob("*.cu*"))
+    least = re.findall(r"__CUDA_ARCH__ >= (\d+)", text)
+    assert len(least) == text.count("__CUDA_ARCH__") > 0
+
+    def conditions(arch):
+        return [int(arch.removeprefix("sm_")) * 10 >= int(number) for number in least]
+
+    texts = [conditions(arch) for arch in TEXTS]
+    assert all(conditions(arch) in texts for arch in ARCHITECTURES)
 
 
 def test_table_lists_the_matrix_and_nothing_else(table):

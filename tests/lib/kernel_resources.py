@@ -29,6 +29,9 @@ MORE_REGISTERS, MORE_ON_ANOTHER_NVRTC = 8, 32
 
 SOURCES = {source.name: source for source in Source.all}
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+#: Where the text differs: asynchronous copies and bfloat16's products begin at sm_80. `make test`
+#: compiles for these, `make test-all` for all: the assembler's registers still differ.
+TEXTS = ("sm_75", "sm_90")
 # The recipes' type on every architecture; each other type once, and bfloat16 also on Turing, whose
 # hardware does not have it.
 MACHINES = {
@@ -83,7 +86,12 @@ class Build:
     types: tuple[tuple[str, str | int], ...] = ()
     tile: gemm.Tile | None = None  # of a product
     vectors: bool = True  # whether its operands are copied 16 bytes at a time
-    slow: bool = False  # compiled by `make test-all` only
+    uncommon: bool = False  # a tile that only some shapes have
+
+    @property
+    def slow(self) -> bool:
+        """Whether it is compiled by `make test-all` only."""
+        return self.uncommon or self.arch not in TEXTS
 
     def __str__(self) -> str:
         """Return a name that tests are chosen by."""
@@ -154,7 +162,7 @@ def _products() -> list[Build]:
         if all_tiles:
             of_tiles = [(tile, True) for tile in others] + [(first, False)]
             builds += [
-                Build("conv/conv2d.cu", dtype, "sm_90", types, tile, vectors, slow=True)
+                Build("conv/conv2d.cu", dtype, "sm_90", types, tile, vectors, uncommon=True)
                 for tile, vectors in of_tiles
             ]
     return builds
