@@ -5,29 +5,23 @@
 //   const auto value = at.load(p), scale = ...;   // p at channel at.first
 //   at.write(q, past, [&](int v) { return value[v] * scale[v]; });
 //
-//   for_rows(rows, C, [=](auto at, const auto &each) {
-//       ...                              // depends on the channel alone: once per thread on `cuda`
-//       each([&](int64 row) { ... });
-//   });
-//   for_places        the same over the pixels of images
-//   for_images        over these row by row. On `cpu`, code outside `channels` runs once for all
-//                     channels: for what depends on the row or pixel alone
+//   for_rows          over all rows. What depends on the channel alone is computed once for many
+//
+//     for_rows(count, C, [=](auto at, const auto &rows) {
+//         const auto scale = at.load(gamma + at.first);
+//         for (int64 r = rows.begin; r < rows.end; r += rows.step) ...
+//     });
+//
+//   for_chunk         the same over the rows begin to end - 1, of which a block computes one
+//   result:
+//                     rows.add(sum) adds the other threads' sums, and rows.first tells which thread
+//                     stores it
+//   for_images        over the pixels of images, row by row. On `cpu`, code outside `channels` runs
+//                     once for all channels: for what depends on the row or pixel alone
 //
 //     for_images(N * H, H, W, C, [&](int64 n, int row, const auto &columns) {
 //         columns([&](int column, const auto &channels) { channels([&](auto at) { ... }); });
 //     });
-//
-//   for_chunk         over the rows begin to end - 1, of which a block computes one result:
-//
-//     for_chunk(begin, end, C, [&](auto at, const auto &rows) {
-//         typename decltype(at)::Values sum = {};
-//         for (int64 r = rows.begin; r < rows.end; r += rows.step) ...
-//         rows.add(sum);                                 // adds the other threads' sums
-//         if (rows.first) at.store(...);
-//     });
-//
-//   for_channels      body(c, width) handles channels c to c + V - 1 in LANE_LOOPs, where V is
-//                     decltype(width)::value
 #pragma once
 
 #include "dialect/lanes.cuh"
@@ -153,47 +147,32 @@ template <class Body> __device__ void for_chunk(int64 begin, int64 end, int C, c
     body(team.channels(), ChunkRows(team, begin, end));
 }
 
-// Calls body(row) for a thread's own rows; the grid's blocks take turns.
-template <class Body>
-__device__ __forceinline__ void for_own_rows(const Team &team, int64 rows, const Body &body) {
-    const int step = gridDim.x * team.rows;
-    for (int64 row = blockIdx.x * team.rows + team.row; row < rows; row += step) body(row);
-}
+// A thread's rows where the grid's blocks take turns.
+struct GridRows {
+    int begin;
+    int64 end;
+    int step;
+
+    __device__ GridRows(const Team &team, int64 rows)
+        : begin(blockIdx.x * team.rows + team.row), end(rows), step(gridDim.x * team.rows) {}
+};
 
 template <class Body> __device__ void for_rows(int64 rows, int C, const Body &body) {
     const Team team(C);
-    if (team.idle) return;
-    body(team.channels(), [&](const auto &of_row) { for_own_rows(team, rows, of_row); });
-}
-
-template <class Body>
-__device__ void for_places(int64 pixels, int height, int width, int C, const Body &body) {
-    const Team team(C);
-    if (team.idle) return;
-    body(team.channels(), [&](const auto &of_pixel) {
-        const int own = blockIdx.x * team.rows + team.row;
-        Walk walk(own, gridDim.x * team.rows, height, width);
-        for_own_rows(team, pixels, [&](int64 pixel) {
-            of_pixel(pixel, walk.at);
-            walk.advance();
-        });
-    });
+    if (!team.idle) body(team.channels(), GridRows(team, rows));
 }
 
 template <class Body>
 __device__ void for_images(int64 rows, int H, int W, int C, const Body &body) {
-    for_places(rows * W, H, W, C, [&](auto at, const auto &each) {
-        each([&](int64, Place place) {
-            body(place.n, place.row, [&](const auto &of_column) {
-                of_column(place.column, [&](const auto &of_channels) { of_channels(at); });
+    for_rows(rows * W, C, [&](auto at, const auto &pixels) {
+        Walk walk(pixels.begin, pixels.step, H, W);
+        for (int64 pixel = pixels.begin; pixel < pixels.end; pixel += pixels.step) {
+            body(walk.at.n, walk.at.row, [&](const auto &of_column) {
+                of_column(walk.at.column, [&](const auto &of_channels) { of_channels(at); });
             });
-        });
+            walk.advance();
+        }
     });
-}
-
-// The block's threads share the channels.
-template <class Body> __device__ void for_channels(int C, const Body &body) {
-    BLOCK_STRIDE(c, C) body(c, Number<1>());
 }
 
 #else
@@ -252,27 +231,6 @@ struct ChunkRows {
     template <class Values> void add(Values &) const {}
 };
 
-constexpr int CHANNELS = 64 / sizeof(acc_t);  // a cache line of them
-
-template <class Body> static inline void for_channels(int C, const Body &body) {
-    int c = 0;
-    for (; c + 4 * CHANNELS <= C; c += 4 * CHANNELS) body(c, Number<4 * CHANNELS>());
-    for (; c + CHANNELS <= C; c += CHANNELS) body(c, Number<CHANNELS>());
-    for (; c + CHANNELS / 2 <= C; c += CHANNELS / 2) body(c, Number<CHANNELS / 2>());
-    for (; c < C; ++c) body(c, Number<1>());
-}
-
-template <class Body>
-static inline void for_places(int64 pixels, int height, int width, int C, const Body &body) {
-    Place place = {-1, 0, 0};
-    GRID_STRIDE(pixel, pixels) {
-        if (place.n < 0) place = ::place(pixel, height, width);
-        const auto each = [&](const auto &of_pixel) INLINE { of_pixel(pixel, place); };
-        for (int c = 0; c < C; c += LANES) body(Channels<1>{c, C - c}, each);
-        place.advance(height, width);
-    }
-}
-
 // C channels, four registers at a time; the body is compiled for one to four registers.
 struct InRegisters {
     int end, registers, last;  // start of the rest, its registers, and channels of the last one
@@ -295,11 +253,14 @@ static __forceinline__ void for_chunk(int64 begin, int64 end, int C, const Body 
     channels([&](auto at) { body(at, ChunkRows{begin, end}); });
 }
 
+// A block's rows, so few at a time that their channels stay in the cache.
 template <class Body> static __forceinline__ void for_rows(int64 rows, int C, const Body &body) {
+    constexpr int64 FEW = 32;
     const InRegisters channels(C);
-    GRID_STRIDE(row, rows) {
-        const auto each = [&](const auto &of_row) INLINE { of_row(row); };
-        channels([&](auto at) INLINE { body(at, each); });
+    const int64 last = rows * (blockIdx.x + 1) / gridDim.x;
+    for (int64 begin = rows * blockIdx.x / gridDim.x; begin < last; begin += FEW) {
+        const ChunkRows few = {begin, smaller(begin + FEW, last)};
+        channels([&](auto at) INLINE { body(at, few); });
     }
 }
 

@@ -17,17 +17,18 @@
 KERNEL im2col_copy(const T *__restrict__ x, T *__restrict__ cols, Window g, int64 rows, int C) {
     using Unit = Vector<T, VECTOR>;
     const int length = g.KH * g.KW * C;
-    for_places(rows, g.OH, g.OW, length, [=](auto at, const auto &each) INLINE {
+    for_rows(rows, length, [=](auto at, const auto &rows) {
         const int tap = at.first / C, kh = tap / g.KW;
         const int top = kh * g.DH - g.PH, left = (tap - kh * g.KW) * g.DW - g.PW;
         const Unit *from = reinterpret_cast<const Unit *>(x + at.first - tap * C);
         Unit *to = reinterpret_cast<Unit *>(cols + at.first);
-        each([&](int64 row, Place out) INLINE {
-            const int ih = out.row * g.SH + top, iw = out.column * g.SW + left;
+        Walk out(rows.begin, rows.step, g.OH, g.OW);
+        for (int64 row = rows.begin; row < rows.end; row += rows.step, out.advance()) {
+            const int ih = out.at.row * g.SH + top, iw = out.at.column * g.SW + left;
             const bool inside = ih >= 0 && ih < g.H && iw >= 0 && iw < g.W;
-            const int64 pixel = (out.n * g.H + ih) * g.W + iw;
+            const int64 pixel = (out.at.n * g.H + ih) * g.W + iw;
             to[row * (length / VECTOR)] = inside ? from[pixel * (C / VECTOR)] : Unit{};
-        });
+        }
     });
 }
 
@@ -43,10 +44,7 @@ KERNEL im2col_copy(const T *__restrict__ x, T *__restrict__ cols, Window g, int6
         const int iw = out.column * g.SW - g.PW + tap % g.KW * g.DW;
         const bool inside = ih >= 0 && ih < g.H && iw >= 0 && iw < g.W;
         const T *source = x + ((out.n * g.H + ih) * g.W + iw) * C;
-        for_channels(C, [=](int c, auto width) {
-            T *to = cols + item * C + c;
-            LANE_LOOP(v, decltype(width)::value) to[v] = inside ? source[c + v] : T(0);
-        });
+        copy_between<1>(cols + item * C, source, 0, inside ? C : 0, C);
     }
 }
 

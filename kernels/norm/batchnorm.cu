@@ -61,12 +61,12 @@ KERNEL batch_norm_apply(const T *__restrict__ x, const T *__restrict__ gamma,
                         const acc_t *__restrict__ inv_std, T *__restrict__ y, int64 rows, int C,
                         int relu) {
     const bool past = past_caches<T>(rows, C);
-    for_rows(rows, C, [=](auto at, const auto &each) INLINE {
+    for_rows(rows, C, [=](auto at, const auto &rows) INLINE {
         const int c = at.first;
         const auto centre = at.load(mean + c), deviation = at.load(inv_std + c);
         const auto scale = at.load(gamma + c), shift = at.load(beta + c);
-        each([&](int64 row) INLINE {
-            const int64 first = row * C + c;
+        for (int64 r = rows.begin; r < rows.end; r += rows.step) {
+            const int64 first = r * C + c;
             at.fetch(x + first);
             const auto value = at.load(x + first);
             at.write(y + first, past, [&](int v) {
@@ -75,7 +75,7 @@ KERNEL batch_norm_apply(const T *__restrict__ x, const T *__restrict__ gamma,
                 const lanes_t result = centred * (scale[v] * deviation[v]) + shift[v];
                 return relu ? (result < 0 ? lanes_t{} : result) : result;
             });
-        });
+        }
     });
 }
 
@@ -123,13 +123,13 @@ KERNEL batch_norm_input_gradient(const T *__restrict__ dy, const T *__restrict__
                                  T *__restrict__ dx, int64 rows, int C, int batch) {
     const acc_t share = acc_t(1) / acc_t(rows);
     const bool past = past_caches<T>(rows, C);
-    for_rows(rows, C, [=](auto at, const auto &each) INLINE {
+    for_rows(rows, C, [=](auto at, const auto &rows) INLINE {
         const int c = at.first;
         const auto centre = at.load(mean + c), deviation = at.load(inv_std + c);
         const auto sums = at.load(sum + c), products = at.load(product + c);
         const auto scale = at.load(gamma + c);
-        each([&](int64 row) INLINE {
-            const int64 i = row * C + c;
+        for (int64 r = rows.begin; r < rows.end; r += rows.step) {
+            const int64 i = r * C + c;
             at.fetch(dy + i);
             at.fetch(x + i);
             if (y) at.fetch(y + i);
@@ -141,6 +141,6 @@ KERNEL batch_norm_input_gradient(const T *__restrict__ dy, const T *__restrict__
                 const lanes_t centred = batch ? gradient[v] - mean_part : gradient[v];
                 return scale[v] * deviation[v] * centred;
             });
-        });
+        }
     });
 }

@@ -38,15 +38,16 @@ KERNEL batch_norm_pool_forward(const T *__restrict__ x, const T *__restrict__ ga
                                uint8 *__restrict__ argmax, Window g, int64 windows, int C,
                                int relu) {
     const int ahead = row_ahead((int64)ROWS * g.W * C);
-    for_places(windows, g.OH, g.OW, C, [=](auto at, const auto &each) INLINE {
+    for_rows(windows, C, [=](auto at, const auto &rows) INLINE {
         constexpr int V = decltype(at)::REGISTERS;
         const int c = at.first;
         const auto centre = at.load(mean + c), shift = at.load(beta + c);
         typename decltype(at)::Values scale = at.load(gamma + c);
         const auto deviation = at.load(inv_std + c);
         UNROLL(int v = 0; v < V; ++v) scale[v] *= deviation[v];
-        each([&](int64 window, Place place) INLINE {
-            const T *source = x + pixel_at(g, place) * C + c;
+        Walk walk(rows.begin, rows.step, g.OH, g.OW);
+        for (int64 window = rows.begin; window < rows.end; window += rows.step, walk.advance()) {
+            const T *source = x + pixel_at(g, walk.at) * C + c;
             Maximum maximum[V];
             UNROLL(int tap = 0; tap < ROWS * COLUMNS; ++tap) {
                 const T *p = source + ((int64)(tap / COLUMNS) * g.W + tap % COLUMNS) * C;
@@ -65,7 +66,7 @@ KERNEL batch_norm_pool_forward(const T *__restrict__ x, const T *__restrict__ ga
             const int64 i = window * C + c;
             at.store(y + i, [&](int v) { return maximum[v].clipped(relu); });
             at.store_whole(argmax + i, [&](int v) { return maximum[v].index; });
-        });
+        }
     });
 }
 
@@ -107,10 +108,10 @@ KERNEL batch_norm_pool_input_gradient(const T *__restrict__ dy, const T *__restr
                                       const acc_t *__restrict__ sum,
                                       const acc_t *__restrict__ product, T *__restrict__ dx,
                                       Window g, int64 images, int C, int relu) {
-    const int rows = ceil_div(g.H, ROWS), columns = ceil_div(g.W, COLUMNS);
+    const int down = ceil_div(g.H, ROWS), across = ceil_div(g.W, COLUMNS);
     const acc_t share = acc_t(1) / (acc_t(images) * acc_t(g.H) * acc_t(g.W));
     const bool past = past_caches<T>(images * g.H * g.W, C);
-    for_places(images * rows * columns, rows, columns, C, [=](auto at, const auto &each) INLINE {
+    for_rows(images * down * across, C, [=](auto at, const auto &rows) INLINE {
         using Values = typename decltype(at)::Values;
         constexpr int V = decltype(at)::REGISTERS;
         const int c = at.first;
@@ -121,7 +122,9 @@ KERNEL batch_norm_pool_input_gradient(const T *__restrict__ dy, const T *__restr
             base[v] *= share;
             slope[v] = slope[v] * deviation[v] * share;
         }
-        each([&](int64, Place place) INLINE {
+        Walk walk(rows.begin, rows.step, down, across);
+        for (int64 r = rows.begin; r < rows.end; r += rows.step, walk.advance()) {
+            const Place place = walk.at;
             const int64 window = window_at(g, place) * C + c;
             OfChannels<index_t, V> index = {};
             Values gradient = {};
@@ -142,6 +145,6 @@ KERNEL batch_norm_pool_input_gradient(const T *__restrict__ dy, const T *__restr
                         return scale[v] * (own - base[v] - (pixel[v] - centre[v]) * slope[v]);
                     });
                 }
-        });
+        }
     });
 }

@@ -108,7 +108,14 @@ template <int V> struct Moments : Group<V> {
     }
 };
 
+// for_channels: calls body(c, width) for all channels, c to c + decltype(width)::value - 1, which
+// are for LANE_LOOPs.
 #ifdef __CUDACC__
+
+// The block's threads share the channels.
+template <class Body> __device__ void for_channels(int C, const Body &body) {
+    BLOCK_STRIDE(c, C) body(c, Number<1>());
+}
 
 // Writes the moments of rows begin to end - 1 of x, which are one chunk.
 __device__ inline void moments_of_rows(const T *x, int64 begin, int64 end, int C, acc_t *means,
@@ -145,6 +152,16 @@ __device__ void merge_chunks(const acc_t *means, const acc_t *squares, const int
 }
 
 #else
+
+// At most four cache lines of sums at a time.
+template <class Body> static inline void for_channels(int C, const Body &body) {
+    constexpr int LINE = 64 / sizeof(acc_t);
+    int c = 0;
+    for (; c + 4 * LINE <= C; c += 4 * LINE) body(c, Number<4 * LINE>());
+    for (; c + LINE <= C; c += LINE) body(c, Number<LINE>());
+    for (; c + LINE / 2 <= C; c += LINE / 2) body(c, Number<LINE / 2>());
+    for (; c < C; ++c) body(c, Number<1>());
+}
 
 static inline void moments_of_rows(const T *x, int64 begin, int64 end, int C, acc_t *means,
                                    acc_t *squares, int *counts, int64 chunk) {
