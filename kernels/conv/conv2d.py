@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..common.geometry import Lattice, Padding, Pair, Window, window
 from ..common.reduce import Moments, accumulator, column_sum
 from ..gemm import both, gemm
-from ..gemm.gradients import NO_INPUT, Rectified, past_relu, sum_gradients
+from ..gemm.gradients import NO_INPUT, Rectified, past_relu, sum_gradients, what_passes
 from ..runtime import Array, Source, Target, checks
 from ..runtime.types import Shape
 from . import one_channel, winograd
@@ -207,10 +207,10 @@ def gradients(
         bias = None if target.in_lanes else db  # that of the biases is part of the same product
         of_filters = _filter_product(target, dy, x, s, groups, int(bias is not None))
         of_input = products.pop(0) if products else _NO_INPUT
-        partial = _launch(target, x.dtype, of_filters, of_input, s, groups)
+        partial = _launch(target, x.dtype, of_filters, of_input, s, groups, past)
         sum_gradients(target, partial, dw, bias, s.F if target.in_lanes else 1)
     for product in products:
-        _launch(target, x.dtype, _NO_FILTERS, product, s, groups)
+        _launch(target, x.dtype, _NO_FILTERS, product, s, groups, past)
     if target.in_lanes and db is not None:
         column_sum(target, dy.reshape(dy.size // s.F, s.F), db)
     return dx
@@ -236,7 +236,13 @@ _NO_INPUT = _Product(
 
 
 def _launch(
-    target: Target, dtype: Any, filters: _Product, pixels: _Product, s: _Sizes, groups: int
+    target: Target,
+    dtype: Any,
+    filters: _Product,
+    pixels: _Product,
+    s: _Sizes,
+    groups: int,
+    past: Rectified | None,
 ) -> Array:
     """Launch the products of the filters' and of the input's gradients, or one of them.
 
@@ -254,6 +260,7 @@ def _launch(
         both.Product(of_filters, filters.vectors, (*filters.arguments, *divided)),
         both.Product(of_input, pixels.vectors, (*pixels.arguments, *parts)),
         *(s.C, s.F, groups),
+        PAST=what_passes(past if pixels is not _NO_INPUT else None),
     )
     return partial
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..common.reduce import accumulator, column_sum, sum_partials
 from ..runtime import Array, Source, Target, checks
 from . import both, gemm
-from .gradients import NO_INPUT, Rectified, past_relu, sum_gradients
+from .gradients import NO_INPUT, Rectified, past_relu, sum_gradients, what_passes
 
 _SOURCE = Source("gemm/dense.cu", sum_t="float32")
 
@@ -135,6 +135,7 @@ def gradients(
         ),
         *(rows, inputs, outputs),
         sum_t=wide,
+        PAST=what_passes(past if need_dx else None),
     )
     if not whole and target.in_lanes:
         sum_partials(target, partial, dw.dtype, dw)

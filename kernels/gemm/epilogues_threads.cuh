@@ -29,21 +29,36 @@ template <class Taker = Nothing> struct BiasRelu {
     }
 };
 
-// Stores the gradient of y, an input that is the result of a ReLU, or of max-pooling and a ReLU, as
-// the gradient of their input: dx[to] = value where y[to] > 0, else 0; with argmax, that of the
-// pixels.
+// What an input's gradient passes: 0 nothing, 1 the ReLU that the input is the result of, 2 that
+// and a max-pool. Each is much code, so it is compiled only where it is launched.
+#ifndef PAST
+#define PAST 2
+#endif
+
+// Stores an input's gradient; where it passes a ReLU with the result y, as dx[to] = value where
+// y[to] > 0, else 0; and where it passes a pool, at the pixels that argmax tells.
 struct PastRelu {
     T *dx;
-    const T *y;           // null: dx is the gradient of the input itself
-    const uint8 *argmax;  // null: there is no pool
+    const T *y;
+    const uint8 *argmax;
     Pooling pooling;
 
     template <int V> __device__ void store(int64 to, const acc_t (&value)[V], int columns) const {
-        if (!y) return store_row(dx + to, value, columns);
-        acc_t output[V], gradient[V];
-        load_row(output, y + to, columns);
-        UNROLL(int v = 0; v < V; ++v) gradient[v] = output[v] <= 0 ? 0 : value[v];
-        if (!argmax) return store_row(dx + to, gradient, columns);
+        if constexpr (PAST == 0) {
+            store_row(dx + to, value, columns);
+        } else {
+            acc_t output[V], gradient[V];
+            load_row(output, y + to, columns);
+            UNROLL(int v = 0; v < V; ++v) gradient[v] = output[v] <= 0 ? 0 : value[v];
+            if constexpr (PAST == 1)
+                store_row(dx + to, gradient, columns);
+            else
+                unpool(to, gradient, columns);
+        }
+    }
+
+    template <int V>
+    __device__ void unpool(int64 to, const acc_t (&gradient)[V], int columns) const {
         int tap[V];
         load_row(tap, argmax + to, columns);
         if (pooling.F % V == 0) return unpool_window(dx, pooling, to, gradient, tap);

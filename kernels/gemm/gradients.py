@@ -55,6 +55,13 @@ def past_relu(
     return make(past.shape, dtype), y, argmax, pooling or Pooling()
 
 
+def what_passes(past: Rectified | None) -> int:
+    """Return PAST of the kernels' PastRelu."""
+    if past is None:
+        return 0
+    return 1 if past.argmax is None else 2
+
+
 def sum_gradients(
     target: Target, partial: Array, dw: Array, db: Array | None, columns: int = 1
 ) -> None:
