@@ -1,6 +1,7 @@
 #include "order.h"
 
 #include <algorithm>
+#include <memory>
 
 #include "../machine/error.h"
 #include "context.h"
@@ -8,16 +9,23 @@
 namespace gpu {
 namespace {
 
+// One work's part in what happened to some bytes.
 struct Access {
-    uintptr_t begin, end;
-    bool write;
-    Timeline timeline;
-    uint32_t index;
-    std::string name;
+    Timeline timeline = 0;
+    uint32_t index = 0;
+    std::shared_ptr<const std::string> name;  // null: there was none
 };
 
-// What touched each array, by its first address, since the host last waited for it.
-std::map<uint64_t, std::vector<Access>> accesses;
+// Neighbouring bytes with the same past: what wrote them last, and what read them since then.
+struct Segment {
+    uintptr_t end;
+    Access writer;
+    std::vector<Access> readers;
+};
+using Segments = std::map<uintptr_t, Segment>;  // by first byte
+
+// What touched each array, by its first address.
+std::map<uint64_t, Segments> accesses;
 
 uint32_t known(const Clock &clock, Timeline timeline) {
     const auto found = clock.find(timeline);
@@ -30,14 +38,63 @@ std::string hexadecimal(uintptr_t value) {
     return text;
 }
 
-[[noreturn]] void report(const Array &array, const Access &before, const Access &now) {
-    const uintptr_t first = std::max(before.begin, now.begin);
-    throw Fault(FaultKind::race, now.name + (now.write ? " writes" : " reads") + " byte " +
-                                     std::to_string(first - array.begin) + " of the array of " +
-                                     std::to_string(array.end - array.begin) + " bytes at " +
-                                     hexadecimal(array.begin) + ", which " + before.name +
-                                     (before.write ? " writes" : " reads") +
-                                     " in another stream, with nothing that orders the two");
+// Lets a segment begin at this byte, if one goes over it.
+void split(Segments &segments, uintptr_t at) {
+    const auto next = segments.lower_bound(at);
+    if (next == segments.begin()) return;
+    Segment &segment = std::prev(next)->second;
+    if (segment.end <= at) return;
+    segments.emplace_hint(next, at, segment);
+    segment.end = at;
+}
+
+// Adds a reader to those of a segment, in the place of those that come before it.
+void note_reader(Segment &segment, const Access &now) {
+    std::vector<Access> &readers = segment.readers;
+    const auto before = [&](const Access &reader) {
+        return reader.timeline == now.timeline ||
+               known(host_clock(), reader.timeline) >= reader.index;
+    };
+    readers.erase(std::remove_if(readers.begin(), readers.end(), before), readers.end());
+    readers.push_back(now);
+}
+
+// Throws Fault if an earlier access to a segment does not come before this one.
+void check_segment(const Array &array, uintptr_t begin, const Segment &segment, const Access &now,
+                   bool write, const Clock &clock) {
+    const auto check = [&](const Access &before, bool wrote) {
+        if (!before.name || known(clock, before.timeline) >= before.index) return;
+        throw Fault(FaultKind::race, *now.name + (write ? " writes" : " reads") + " byte " +
+                                         std::to_string(begin - array.begin) + " of the array of " +
+                                         std::to_string(array.end - array.begin) + " bytes at " +
+                                         hexadecimal(array.begin) + ", which " + *before.name +
+                                         (wrote ? " writes" : " reads") +
+                                         " in another stream, with nothing that orders the two");
+    };
+    check(segment.writer, true);
+    if (write)
+        for (const Access &reader : segment.readers) check(reader, false);
+}
+
+void note_write(Segments &segments, const Span &span, const Access &now) {
+    segments.erase(segments.lower_bound(span.begin), segments.lower_bound(span.end));
+    segments.emplace(span.begin, Segment{span.end, now, {}});
+}
+
+void note_read(Segments &segments, const Span &span, const Access &now) {
+    auto next = segments.lower_bound(span.begin);
+    for (uintptr_t at = span.begin; at < span.end;) {
+        if (next == segments.end() || next->first > at) {  // bytes without a past
+            const uintptr_t end =
+                next == segments.end() ? span.end : std::min<uintptr_t>(next->first, span.end);
+            segments.emplace_hint(next, at, Segment{end, {}, {now}});
+            at = end;
+        } else {
+            note_reader(next->second, now);
+            at = next->second.end;
+            ++next;
+        }
+    }
 }
 
 }  // namespace
@@ -66,25 +123,21 @@ Clock &all_work() {
 
 void check_order(const std::string &name, Timeline timeline, const Clock &clock,
                  const std::vector<Span> &spans) {
+    const Access now{timeline, known(clock, timeline), std::make_shared<std::string>(name)};
     for (const Span &span : spans) {
         const Array *array =
             context().machine.memory.array_at(reinterpret_cast<const void *>(span.begin));
-        if (!array) continue;
-        const Access now{span.begin, span.end, span.write, timeline, known(clock, timeline), name};
-        std::vector<Access> &list = accesses[array->begin];
-        for (const Access &before : list)
-            if ((before.write || now.write) && before.begin < now.end && now.begin < before.end &&
-                known(clock, before.timeline) < before.index)
-                report(*array, before, now);
-        // All that overlaps comes before this work, so what comes after this comes after that.
-        const auto covered = [&](const Access &before) {
-            const bool inside = now.begin <= before.begin && before.end <= now.end;
-            const bool same = before.timeline == now.timeline && !before.write;
-            return (inside && (now.write || same)) ||
-                   known(host_clock(), before.timeline) >= before.index;
-        };
-        list.erase(std::remove_if(list.begin(), list.end(), covered), list.end());
-        list.push_back(now);
+        if (!array || span.begin == span.end) continue;
+        Segments &segments = accesses[array->begin];
+        split(segments, span.begin);
+        split(segments, span.end);
+        for (auto at = segments.lower_bound(span.begin);
+             at != segments.end() && at->first < span.end; ++at)
+            check_segment(*array, at->first, at->second, now, span.write, clock);
+        if (span.write)
+            note_write(segments, span, now);
+        else
+            note_read(segments, span, now);
     }
 }
 
