@@ -69,6 +69,7 @@ def results(documents, tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_every_suite_gives_rows(documents):
     assert set(documents) == set(condense.SUITES.values())
     for document in documents.values():
@@ -80,6 +81,7 @@ def test_every_suite_gives_rows(documents):
         assert any(row["peers"] for row in document["rows"])
 
 
+@pytest.mark.slow
 def test_rows_hold_what_their_tables_need(documents):
     for row in documents["kernels"]["rows"]:
         counted = row["operations"] if row["bound"] == "arithmetic" else row["bytes"]
@@ -91,6 +93,7 @@ def test_rows_hold_what_their_tables_need(documents):
         assert all(20 < mib < 4096 for mib in row["memory_mib"].values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("readme", [REPOSITORY / "README.md", BENCH / "README.md"])
 def test_tables_are_made_between_the_markers(results, readme):
     text = readme.read_text()
@@ -104,6 +107,7 @@ def outside_markers(text):
     return re.sub(r"(<!-- ([\w-]+): .*?-->).*?<!-- end of \2 -->", "", text, flags=re.DOTALL)
 
 
+@pytest.mark.slow
 def test_every_row_is_in_a_table(documents, results):
     made = report.filled((BENCH / "README.md").read_text(), results)
     for row in documents["kernels"]["rows"] + documents["overhead"]["rows"]:
@@ -138,6 +142,7 @@ def test_the_first_minute_has_a_table(tmp_path):
     assert "| `make test`, empty cache, 6,890 tests | 300 |  |  | 400 s |" in made
 
 
+@pytest.mark.slow
 def test_times_on_a_gpu_stand_beside_their_bounds(documents, tmp_path):
     def row(name, *launches):
         return {"row": name, "launches": [launch(kernel) for kernel in launches], "bytes": {}}
@@ -189,11 +194,13 @@ def test_naive_cupy_has_a_table(tmp_path):
     assert "Counted on an emulated a GPU by `make profile-naive`" in made
 
 
+@pytest.mark.slow
 def test_a_lost_marker_is_noticed(results):
     with pytest.raises(AssertionError, match="the marker before the end of kernels is gone"):
         report.filled("# Title\n<!-- end of kernels -->\n", results)
 
 
+@pytest.mark.slow
 def test_figures_are_a_function_of_the_files(documents, tmp_path):
     for suite, draw in (("kernels", figures.roofline), ("training-peers", figures.training)):
         for name in ("one", "two"):
@@ -205,6 +212,7 @@ def test_figures_are_a_function_of_the_files(documents, tmp_path):
 # Wrong results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("plugin", "culprit"),
     [
@@ -271,6 +279,7 @@ def test_names_of_rows_are_unique():
 # Two trees
 
 
+@pytest.mark.slow
 def test_a_tree_beside_itself():
     name = "dense forward: odd sizes"
     before, after = compare.timed(name, REPOSITORY, rounds=2)
@@ -285,6 +294,7 @@ def test_the_verdict(after, verdict):
     assert compare.line("row", [0.99, 1.0, 1.0, 1.0, 1.01], after).endswith(verdict)
 
 
+@pytest.mark.slow
 def test_another_trees_kernels_are_refused(tmp_path):
     with pytest.raises(RuntimeError, match="bench.kernels.worker_kernels ended in prepare"):
         compare.timed("dense forward: odd sizes", tmp_path, rounds=1)

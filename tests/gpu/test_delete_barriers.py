@@ -20,6 +20,7 @@ KERNEL two(const T *__restrict__ x, T *__restrict__ y) {
 """
 
 
+@pytest.mark.slow
 def test_every_barrier_is_needed_and_its_deletion_is_caught(emulated):
     verdicts = try_all(CALLS)
     survivors = [str(verdict.barrier) for verdict in verdicts if verdict.call is None]
