@@ -91,6 +91,7 @@ def called(emulated):
         yield taken, modules
 
 
+@pytest.mark.slow
 def test_every_load_and_store_is_executed(emulated, called):
     taken, modules = called
     names = {name for text in taken.texts for name in re.findall(r"\.entry (\w+)", text)}
