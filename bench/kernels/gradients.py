@@ -21,23 +21,23 @@ def rows(case: Case, shape: str, sizes: Sizes) -> Iterator[Row]:
 
 def both(case: Case, shape: str, sizes: Sizes) -> Row:
     """Return the row of both, which are one launch on a GPU: nothing can be subtracted there."""
-    return Row("conv2d gradients", shape, "arithmetic", partial(tabled.prepare, case), sizes)
+    return Row(case.row, shape, "arithmetic", partial(tabled.prepare, case), sizes)
 
 
 def weights(case: Case, target: Any, **sizes: Any) -> Work:
     """Without dx; dw is as large as w, which is not read."""
     case = replace(case, arguments=partial(case.arguments, need_dx=False))
-    return replace(tabled.prepare(case, target, **sizes), bytes=bytes_of(case, sizes))
+    return of_one(tabled.prepare(case, target, **sizes), case, sizes)
 
 
 def images(case: Case, target: Any, **sizes: Any) -> Work:
     """No public function gives dx alone: the time of dw and db is subtracted. x is not read."""
     case = replace(case, results=1)
     parts = {"less": {"need_dx": False}, "of_peers": {"need_dw": False}}
-    work = tabled.prepare(case, target, **parts, **sizes)
-    return replace(work, bytes=bytes_of(case, sizes))
+    return of_one(tabled.prepare(case, target, **parts, **sizes), case, sizes)
 
 
-def bytes_of(case: Case, sizes: Sizes) -> int:
-    """Return 4 a value of dy, x and w."""
-    return sum(4 * array.size for array in case.call(sizes).arrays.values())
+def of_one(work: Work, case: Case, sizes: Sizes) -> Work:
+    """Count one of the two products, which take as many operations, and dy, x and w as float32."""
+    moved = sum(4 * array.size for array in case.call(sizes).arrays.values())
+    return replace(work, bytes=moved, operations=work.operations // 2)

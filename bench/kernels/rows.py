@@ -6,9 +6,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
+import ml_dtypes
+import numpy as np
+
 from bench.kernels import gradients, tabled
 from bench.kernels.contenders import Row
 from tests.cases import CASES
+
+#: The types of 16 bits, by the precision in which tensor cores multiply them.
+NARROW = {"bf16": np.dtype(ml_dtypes.bfloat16), "fp16": np.dtype(np.float16)}
+#: Channels and filters, or inputs and outputs, of which products can fill tensor cores: so many,
+#: and in whole copies of 16 bytes.
+MANY, WHOLE = 64, 8
 
 
 def rows(smoke: bool = False) -> Iterator[Row]:
@@ -26,3 +35,15 @@ def _rows() -> Iterator[Row]:
                 yield from gradients.rows(case, shape, sizes)
             else:
                 yield Row(case.row, shape, bound, partial(tabled.prepare, case), sizes)
+
+
+def narrow_rows(precision: str) -> Iterator[Row]:
+    """Yield rows of products of 16-bit arrays with many channels, both gradients in one row."""
+    dtype = NARROW[precision]
+    for case in CASES.values():
+        for shape, sizes in case.timed.items():
+            channels = [sizes[key] for key in ("C", "F", "inputs", "outputs") if key in sizes]
+            if not case.operations or any(n < MANY or n % WHOLE for n in channels):
+                continue
+            prepare = partial(tabled.prepare, case, dtype=dtype)
+            yield Row(case.row, f"{shape}, {precision}", "arithmetic", prepare, sizes)

@@ -25,6 +25,7 @@ def prepare(
     case: Case,
     target: Any,
     *,
+    dtype: Any = np.float32,
     less: Options | None = None,
     of_peers: Options | None = None,
     **sizes: Any,
@@ -35,6 +36,8 @@ def prepare(
 
     Parameters
     ----------
+    dtype : dtype
+        The type of floating arrays.
     less : dict, optional
         Options with which the call does a part of its work, whose time is to be subtracted.
     of_peers : dict, optional
@@ -42,12 +45,12 @@ def prepare(
     """
     numpy_calls.xp = naive.xp = np if target.name == "cpu" else __import__("cupy")
     call = case.call(sizes)
-    written = case.expected(call, np.float32)
+    written = case.expected(call, dtype)
     options = call.options | (of_peers or {})
     operations = case.operations(**sizes) if case.operations else 0
 
     def contender(function: Callable[..., Any], options: Options) -> Contender:
-        given = call.arguments(target, np.float32)  # of its own: some are updated
+        given = call.arguments(target, dtype)  # of its own: some are updated
 
         def read(result: Any) -> list[np.ndarray]:
             updated = [given[name] for name in call.in_place]
@@ -63,14 +66,15 @@ def prepare(
     of_arrays = getattr(numpy_calls, case.name, None) or case.numpy or case.oracle
     found = {OURS: ours, library: contender(of_arrays, options)}
     if naive_operations(case.name, operations, sizes) <= NAIVE_OPERATIONS[target.name]:
-        naively = naive_call(case.name, call.arguments(target, np.float32), options)
+        naively = naive_call(case.name, call.arguments(target, dtype), options)
         if naively is not None:
             found[f"naive {library}"] = Contender(naively, found[library].read)
-    found |= of_pytorch(case, target, call, options)
-    arrays = call.cast(np.float32)
+    found |= of_pytorch(case, target, call, options, dtype)
+    arrays = call.cast(dtype)
     moved = sum(array.nbytes for array in arrays.values())
     moved += sum(arrays[name].nbytes for name in case.read_twice)
-    moved += sum(4 * r.size if r.dtype == np.float64 else r.nbytes for r in written)
+    size = np.dtype(dtype).itemsize
+    moved += sum(size * r.size if r.dtype == np.float64 else r.nbytes for r in written)
     return Work(moved, written[: case.results], found, operations)
 
 
@@ -96,7 +100,9 @@ def naive_call(name: str, given: dict[str, Any], options: Options) -> Callable[[
     return lambda: function(given["dy"], mask)
 
 
-def of_pytorch(case: Case, target: Any, call: Call, options: Options) -> dict[str, Contender]:
+def of_pytorch(
+    case: Case, target: Any, call: Call, options: Options, dtype: Any
+) -> dict[str, Contender]:
     """Return PyTorch's calls, of images in both memory formats; none if it is not installed."""
     torch = contenders.torch
     if torch is None:
@@ -105,7 +111,7 @@ def of_pytorch(case: Case, target: Any, call: Call, options: Options) -> dict[st
     for name, layout in (FORMATS if case.images else {"PyTorch": "channels_last"}).items():
 
         def peer(layout: str = layout) -> Contender:
-            return Contender(*case.peer(torch, call.arguments(target, np.float32), options, layout))
+            return Contender(*case.peer(torch, call.arguments(target, dtype), options, layout))
 
         found[name] = peer()
         if target.name != "cpu":

@@ -32,6 +32,7 @@ class Gpu:
     float64: int
     #: Multiply-adds of mma, by the type of its factors; float16 with float16 sums is "f16.f16".
     tensor: dict[str, int] = field(default_factory=dict)
+    mma_sync: float = 1.0  # the share of it that was measured with mma.sync
     issue: int = 4  # warp instructions: four schedulers, of one each [G]
     special: int = 16  # lanes of rcp, rsqrt, ex2, lg2, sin, cos [G]
     l1: int = 128  # bytes from L1 or shared memory: 32 banks of 4 [G]
@@ -54,9 +55,10 @@ GPUS = {
         float32=128,
         half=256,
         float64=64,
-        # With wgmma. mma.sync, which the kernels here use, was measured at 0.63 of it:
-        # "Benchmarking and Dissecting the Nvidia Hopper GPU Architecture", arXiv 2402.13499.
+        # With wgmma; the kernels here use mma.sync.
         tensor={"f16": 2048, "f16.f16": 2048, "bf16": 2048, "tf32": 1024, "f64": 128, "s8": 4096},
+        # "Benchmarking and Dissecting the Nvidia Hopper GPU Architecture", arXiv 2402.13499.
+        mma_sync=0.63,
     ),
     "a100": Gpu(
         name="A100 SXM 40 GB",

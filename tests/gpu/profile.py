@@ -92,28 +92,44 @@ def _rows(options: argparse.Namespace, gpu: Gpu) -> Iterator[dict[str, Any]]:
         able = precision == "fp32" or precision in gpu.tensor
         if options.only in name and batch <= options.batch and able:
             yield described(name, counted_step(network, batch, precision), gpu, {})
-    for name, counted, scaled in counted_kernels(options):
-        yield described(name, counted, gpu, scaled)
+    for name, counted, about in counted_kernels(options):
+        yield described(name, counted, gpu, about)
+
+
+def rows_for(target: Any) -> Iterator[Any]:
+    """Yield the benchmark's rows, and those of products of 16-bit arrays in the target's type."""
+    from bench.kernels import rows
+
+    yield from rows.rows()
+    yield from rows.narrow_rows("bf16" if "bf16" in target.precisions else "fp16")
 
 
 def counted_kernels(options: argparse.Namespace) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """Yield the benchmark's rows: their names, what our call does, and what was made smaller."""
-    from bench.kernels import contenders, rows
+    """Yield rows: their names, what our call does, and what else the results say of it.
+
+    That is what was made smaller, and the floating-point operations of a product.
+    """
+    from bench.kernels import contenders
     from kernels.runtime import choose_target
 
     contenders.torch = None  # no peers
     most = {"N": options.images, "count": options.elements}
     target, _ = choose_target("cuda")
-    for row in rows.rows():
+    for row in rows_for(target):
         if options.only not in row.name:
             continue
         sizes = {key: min(value, most.get(key, value)) for key, value in row.sizes.items()}
-        ours = row.prepare(target, **sizes).contenders[contenders.OURS]
+        work = row.prepare(target, **sizes)
+        ours = work.contenders[contenders.OURS]
         ours.run()  # what is done at the first call alone is not counted
         with device.counting() as counted:
             ours.run()
-        changed = {k: [v, sizes[k]] for k, v in row.sizes.items() if sizes[k] != v}
-        yield row.name, counted, changed
+        about: dict[str, Any] = {}
+        if work.operations:  # an input's gradient is counted with the filters'
+            about["operations"] = work.operations * (2 if ours.less else 1)
+        if changed := {k: [v, sizes[k]] for k, v in row.sizes.items() if sizes[k] != v}:
+            about["scaled"] = changed
+        yield row.name, counted, about
 
 
 def counted_step(network: str, batch: int, precision: str = "fp32") -> dict[str, Any]:
@@ -168,9 +184,12 @@ def planned_steps(
 
 
 def described(
-    name: str, counted: dict[str, Any], gpu: Gpu, scaled: dict[str, Any]
+    name: str, counted: dict[str, Any], gpu: Gpu, about: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return a row of the results: the launches' figures and bounds, and those of all together."""
+    """Return a row of the results: the launches' figures and bounds, and those of all together.
+
+    `about` is what `counted_kernels` says of it besides.
+    """
     launches = []
     for launch in counted["launches"]:
         where = residence(launch, gpu)
@@ -184,7 +203,7 @@ def described(
         launches.append(kept)
     row = {"row": name, "launches": launches, "bytes": counted["bytes"]}
     row["bound"] = _told(bound_of_all(counted, gpu))
-    return row | ({"scaled": scaled} if scaled else {})
+    return row | about
 
 
 def counts(row: dict[str, Any]) -> dict[str, Any]:

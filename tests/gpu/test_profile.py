@@ -18,9 +18,9 @@ def emulated_gpu(cupy):
 
 def test_a_row_of_the_benchmark():
     options = Namespace(images=2, elements=1000, only="relu: 16M")
-    ((name, counted, scaled),) = profile.counted_kernels(options)
-    assert (name, scaled) == ("relu: 16M", {"count": [2**24, 1000]})
-    row = profile.described(name, counted, GPUS["h100"], scaled)
+    ((name, counted, about),) = profile.counted_kernels(options)
+    assert (name, about) == ("relu: 16M", {"scaled": {"count": [2**24, 1000]}})
+    row = profile.described(name, counted, GPUS["h100"], about)
     (launch,) = row["launches"]
     figures = launch["figures"]
     assert (figures["global_load_sectors"], figures["global_store_sectors"]) == (125, 125)

@@ -361,8 +361,8 @@ def row(cuda, undivided):
     if device.real_gpu():
         pytest.skip("the GPU is a real one")
     options = Namespace(images=2, elements=1000, only="dense forward: odd sizes")
-    ((name, counted, scaled),) = profile.counted_kernels(options)
-    return json.loads(json.dumps(profile.described(name, counted, H100, scaled)))
+    ((name, counted, about),) = profile.counted_kernels(options)
+    return json.loads(json.dumps(profile.described(name, counted, H100, about)))
 
 
 def test_a_call_and_its_launches_are_timed_beside_their_bounds(row, found):

@@ -22,7 +22,7 @@ from typing import Any
 from kernels.runtime import cuda_target
 from tests.gpu import gpus
 from tests.gpu.bound import Bound, bound, bound_of_all
-from tests.gpu.profile import RESULTS, STEP, counts
+from tests.gpu.profile import RESULTS, STEP, counts, rows_for
 
 from . import launches, steps
 from .launches import Launch
@@ -92,10 +92,10 @@ class Timing:
         self._compare(row, seen, self._seconds(step) / self._repeat, training.stand_within)
 
     def _call(self, row: dict[str, Any]) -> None:
-        from bench.kernels import contenders, rows
+        from bench.kernels import contenders
 
         contenders.torch = None  # no peers
-        (found,) = (one for one in rows.rows() if one.name == row["row"])
+        (found,) = (one for one in rows_for(self._target) if one.name == row["row"])
         sizes = found.sizes | {key: taken for key, (_, taken) in row.get("scaled", {}).items()}
         work = found.prepare(self._target, **sizes)
         run = work.contenders[contenders.OURS].run

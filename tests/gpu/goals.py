@@ -1,0 +1,149 @@
+"""The goals of the kernels on a GPU, beside what the counters show.
+
+    python -m tests.gpu.goals
+
+Everything comes from bench/results/profile-*.json, which `make profile` writes. Nothing was timed.
+What naive CuPy does instead is in README.md ("Beside CuPy").
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .bound import LAUNCH
+from .gpus import GPUS, Gpu
+from .profile import RESULTS, STEP
+
+#: The GPUs that the goals are for.
+MODELS = ("h100", "a100")
+
+Row = dict[str, Any]
+
+
+class Goal(NamedTuple):
+    """What the rows of a profile are to show.
+
+    Attributes
+    ----------
+    what : str
+        What `value` returns.
+    rows : str
+        A regular expression for the rows' whole names.
+    most : float
+        The most that `value` should be.
+    value : callable
+        Returns it for a row and a GPU, or None if the goal does not concern the row.
+    models : tuple of str
+        The GPUs.
+    """
+
+    what: str
+    rows: str
+    most: float
+    value: Callable[[Row, Gpu], float | None]
+    models: tuple[str, ...] = MODELS
+
+
+class Found(NamedTuple):
+    """What one row shows on one GPU."""
+
+    goal: Goal
+    row: str
+    model: str
+    value: float
+
+    @property
+    def met(self) -> bool:
+        """Whether it is as good as the goal, rounded as it is shown."""
+        return round(self.value, 2) <= self.goal.most
+
+
+def over_ffma(row: Row, gpu: Gpu) -> float:
+    """Return the bound over the least time of a launch with the row's multiply-adds, in float32."""
+    return _over(row, gpu, gpu.float32)
+
+
+def over_mma(row: Row, gpu: Gpu) -> float:
+    """Return the same for multiply-adds by mma.sync, in 16 bits."""
+    return _over(row, gpu, gpu.tensor["bf16"] * gpu.mma_sync)
+
+
+def _over(row: Row, gpu: Gpu, rate: float) -> float:
+    least = row["operations"] / 2 / (rate * gpu.multiprocessors * gpu.clock)
+    return float(row["bound"]["seconds"]) / max(least, LAUNCH)
+
+
+def over_distinct_bytes(row: Row, gpu: Gpu) -> float | None:
+    """Return the bytes in all sectors that are loaded and stored over the distinct ones."""
+    if STEP.fullmatch(row["row"]) or "operations" in row:
+        return None
+    figures = [launch["figures"] for launch in row["launches"]]
+    sectors = sum(f.get(f"global_{n}_sectors", 0) for f in figures for n in ("load", "store"))
+    distinct = sum(launch["bytes"][n] for launch in row["launches"] for n in ("read", "written"))
+    return 32 * sectors / distinct
+
+
+def launches(row: Row, gpu: Gpu) -> float:
+    """Return the number of launches."""
+    return len(row["launches"])
+
+
+def microseconds(row: Row, gpu: Gpu) -> float:
+    """Return the bound in microseconds."""
+    return 1e6 * float(row["bound"]["seconds"])
+
+
+OF_FFMA, OF_MMA = "bound / time of its FFMA", "bound / time of its mma.sync"
+OF_BYTES, OF_LAUNCHES, BOUND = "bytes moved / distinct bytes", "launches", "bound in microseconds"
+SPEEDRUN = "training step: speedrun, batch "
+GOALS = (
+    Goal(OF_FFMA, r"conv2d .*: ResNet .*(?<!bf16)", 1.25, over_ffma),
+    Goal(OF_FFMA, r"conv2d .*: speedrun 2", 1.5, over_ffma),
+    Goal(OF_MMA, r"(conv2d|dense) .*, bf16", 1.4, over_mma),
+    Goal(OF_BYTES, r".*", 1.15, over_distinct_bytes),
+    Goal(OF_LAUNCHES, SPEEDRUN + ".*", 10, launches),
+    Goal(BOUND, SPEEDRUN + "512, bf16", 60, microseconds, ("h100",)),
+    Goal(BOUND, SPEEDRUN + "512", 150, microseconds, ("h100",)),
+)
+
+
+def found(results: Path = RESULTS) -> Iterator[Found]:
+    """Yield what the rows show, goal by goal."""
+    profiles = {
+        model: json.loads((results / f"profile-{model}.json").read_text())["rows"]
+        for model in MODELS
+    }
+    for goal in GOALS:
+        for model in goal.models:
+            for row in profiles[model]:
+                if re.fullmatch(goal.rows, row["row"]):
+                    value = goal.value(row, GPUS[model])
+                    if value is not None:
+                        yield Found(goal, row["row"], model, value)
+
+
+def main() -> None:
+    """Print a table of every goal, and how many of its values meet it."""
+    values = list(found())
+    for goal in GOALS:
+        of_goal = [one for one in values if one.goal is goal]
+        met = sum(one.met for one in of_goal)
+        print(f"{goal.what}, at most {goal.most:g}: {met} of {len(of_goal)} met")
+        print(f"  {'':48}" + "".join(f"{GPUS[model].name:>16}" for model in goal.models))
+        for row in dict.fromkeys(one.row for one in of_goal):
+            shown = {one.model: one for one in of_goal if one.row == row}
+            cells = (_cell(shown.get(model)) for model in goal.models)
+            print(f"  {row:48}" + "".join(f"{cell:>16}" for cell in cells))
+        print()
+
+
+def _cell(one: Found | None) -> str:
+    return "-" if one is None else f"{one.value:.2f} {'met   ' if one.met else 'missed'}"
+
+
+if __name__ == "__main__":
+    main()
