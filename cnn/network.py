@@ -44,9 +44,9 @@ class Network:
     ----------
     parameters, gradients, state : dict of str to array
         By "<position>.<name>", such as "0.weight": views of the flat buffers.
-    parameter_buffer, gradient_buffer : array
-        All parameters and all gradients, one-dimensional; each view starts at a cache line, and
-        the gaps between them stay zero.
+    parameter_buffer, gradient_buffer, state_buffer : array
+        All parameters, all gradients and the whole state, one-dimensional; each view starts at a
+        cache line, and the gaps between them stay zero.
     pixel_mean, pixel_std : float
         Mean and deviation by which uint8 images are normalised, in grey levels; `Trainer.fit`
         takes them from its data.
@@ -178,33 +178,36 @@ class Network:
         """Draw the initial values, layer by layer, into the flat buffers and hand out views."""
         generator = np.random.default_rng(seed)
         values: dict[str, np.ndarray[Any, Any]] = {}
+        kept: dict[str, np.ndarray[Any, Any]] = {}  # the state
         for position, layer in enumerate(self.layers):
             layer.seed = (seed * len(self.layers) + position) % 2**64
             for name, (shape, initializer, trained) in layer.declared.items():
                 array = initializer(generator, shape).astype(self.dtype)
-                if trained:
-                    values[f"{position}.{name}"] = array
-                else:
-                    self.state[f"{position}.{name}"] = self.target.array(array)
-                    layer.state[name] = self.state[f"{position}.{name}"]
+                (values if trained else kept)[f"{position}.{name}"] = array
             layer.built = True
+        self.parameter_buffer, self.parameters = self._flat(values)
+        self.state_buffer, self.state = self._flat(kept)
+        self.gradient_buffer, self.gradients = self._flat(values)
+        self.gradient_buffer[...] = 0
+        for views, of_layer in (
+            (self.parameters, "parameters"),
+            (self.gradients, "gradients"),
+            (self.state, "state"),
+        ):
+            for name, view in views.items():
+                position_text, _, key = name.partition(".")
+                getattr(self.layers[int(position_text)], of_layer)[key] = view
 
+    def _flat(self, values: dict[str, np.ndarray[Any, Any]]) -> tuple[Array, dict[str, Array]]:
+        """Return a buffer of all values, and views of it by their names."""
         alignment = max(1, _ALIGNMENT_BYTES // self.dtype.itemsize)
-        starts, size = {}, 0
-        for name, array in values.items():
-            starts[name] = size
-            size += -(-array.size // alignment) * alignment
-        self.parameter_buffer = self.target.zeros((size,), self.dtype)
-        self.gradient_buffer = self.target.zeros((size,), self.dtype)
-        for name, array in values.items():
-            place = slice(starts[name], starts[name] + array.size)
-            self.parameters[name] = self.parameter_buffer[place].reshape(array.shape)
-            self.gradients[name] = self.gradient_buffer[place].reshape(array.shape)
-            self.parameters[name][...] = self.target.array(array)
-            position_text, _, key = name.partition(".")
-            layer = self.layers[int(position_text)]
-            layer.parameters[key] = self.parameters[name]
-            layer.gradients[key] = self.gradients[name]
+        sizes = [-(-array.size // alignment) * alignment for array in values.values()]
+        buffer, views, start = self.target.zeros((sum(sizes),), self.dtype), {}, 0
+        for (name, array), size in zip(values.items(), sizes, strict=True):
+            views[name] = buffer[start : start + array.size].reshape(array.shape)
+            views[name][...] = self.target.array(array)
+            start += size
+        return buffer, views
 
 
 def _dtype(value: Any, target: Target) -> np.dtype[Any]:

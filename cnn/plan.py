@@ -285,7 +285,7 @@ class Plan:
         arrays = [model.parameter_buffer, training.network.gradient_buffer, *self.progress]
         if training.narrow is not None:
             arrays.append(training.narrow.parameter_buffer)
-        arrays += [*model.state.values(), *training.optimizer.state.values()]
+        arrays += [model.state_buffer, *training.optimizer.state.values()]
         if training.ema is not None:
             training.ema.begin(model.parameter_buffer)
             arrays.append(training.ema.average)
