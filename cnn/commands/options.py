@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import files
+from ..data.loading import NAMES
 from ..runs import to_json
 
 #: The names in `cnn.recipes`, which takes longer to import than --help should.
@@ -35,11 +36,18 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     """Add --dataset and --data."""
     parser.add_argument(
         "--dataset",
-        choices=("auto", "mnist", "synthetic"),
+        choices=("auto", *NAMES),
         default="auto",
-        help="auto: MNIST, or synthetic digits where it cannot be had (default: %(default)s)",
+        metavar="NAME",
+        help=f"{', '.join(NAMES)}, or auto: what --data has, else MNIST, or synthetic digits where "
+        "it cannot be had (default: %(default)s)",
     )
-    parser.add_argument("--data", type=path, metavar="DIR", help="folder with the four MNIST files")
+    parser.add_argument(
+        "--data",
+        type=path,
+        metavar="DIR",
+        help="folder with four IDX files, named as those of MNIST",
+    )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -138,7 +138,8 @@ def run(options: argparse.Namespace) -> int:
     options.lr = options.lr or recipe.lr
     options.device = device(options.device, tell)
     train, test = data.load(options.dataset, options.data, say=say)
-    options.dataset = train.name
+    if train.name in data.loading.NAMES:  # else "auto" finds it again
+        options.dataset = train.name
     model = Sequential(
         recipe.layers(), (*train.images.shape[1:3], 1), device=options.device, seed=options.seed
     )

@@ -1,25 +1,19 @@
-"""MNIST's files: IDX, gzip and hashes, from a folder, the per-user cache or a mirror."""
+"""MNIST's files and their hashes, from a folder, the per-user cache or a mirror."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import queue
-import stat
-import struct
 import tempfile
 import threading
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import platformdirs
-from numpy.typing import NDArray
 
 from ..files import write_whole
+from . import idx
 from .dataset import DataError, Dataset
 
 MIRRORS: tuple[str, ...] = (
@@ -33,7 +27,6 @@ SHA256: dict[str, str] = {
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-_GZIP = b"\x1f\x8b"  # begins each member of a gzip file
 DOWNLOAD_TIMEOUT_SECONDS = 5.0
 # The largest file has 47 MB. A longer one is not MNIST's, and is not read to its end.
 LARGEST_CONTENT_BYTES = 64 * 2**20
@@ -74,7 +67,7 @@ def load_mnist(directory: str | os.PathLike[str] | None = None) -> tuple[Dataset
     """
     folder, origin = _named_folder(directory)
     contents = _read_cache() if folder is None else _read_named(folder, origin)
-    arrays = {file: decode_idx(content, file) for file, content in contents.items()}
+    arrays = {file: idx.decode(content, file) for file, content in contents.items()}
     return (
         Dataset(arrays["train-images-idx3-ubyte"], arrays["train-labels-idx1-ubyte"], "mnist"),
         Dataset(arrays["t10k-images-idx3-ubyte"], arrays["t10k-labels-idx1-ubyte"], "mnist"),
@@ -99,82 +92,14 @@ def files_there(directory: str | os.PathLike[str] | None = None) -> list[Path]:
     folder = _named_folder(directory)[0] or cache_directory()
     if folder is None:
         return []
-    return [path for file in SHA256 for path in _candidates(folder, file) if os.path.lexists(path)]
-
-
-def decode_idx(content: bytes, source: str = "IDX data") -> NDArray[np.uint8]:
-    """Return the uint8 array of an IDX file (format: "THE IDX FILE FORMAT", MNIST's home page).
-
-    Parameters
-    ----------
-    content : bytes
-        The whole file, decompressed.
-    source : str
-        Name of the file in messages.
-
-    Raises
-    ------
-    DataError
-        If the header is no IDX header, the elements are not uint8, or the length does not fit.
-    """
-    if len(content) < 4 or content[:2] != b"\0\0" or content[3] == 0:
-        raise DataError(f"{source} is not an IDX file: it begins with 0x{content[:4].hex()}")
-    if content[2] != 0x08:
-        raise DataError(f"{source} has IDX type 0x{content[2]:02x}, expected 0x08, uint8")
-    header_size = 4 + 4 * content[3]
-    if len(content) < header_size:
-        raise DataError(f"{source} ends within its IDX header of {header_size} bytes")
-    shape = struct.unpack_from(f">{content[3]}I", content, 4)
-    expected_size = header_size + math.prod(shape)
-    if len(content) != expected_size:
-        raise DataError(
-            f"{source} announces shape {shape}, {expected_size} bytes, but has {len(content)} bytes"
-        )
-    # Copied: an array over bytes is read-only, and DLPack does not export such arrays.
-    array: NDArray[np.uint8] = np.frombuffer(content, np.uint8, offset=header_size).copy()
-    return array.reshape(shape)
-
-
-def _decompressed(content: bytes) -> tuple[bytes, str]:
-    """Return the decompressed content, and the fault of the gzip stream or "".
-
-    The first bytes tell whether it is gzip: a browser may decompress a file and keep its name. Of a
-    damaged stream the part before the damage is returned, so that an error can show its hash.
-    """
-    if not content.startswith(_GZIP):
-        return content, ""
-    parts: list[bytes] = []
-    size = 0
-    try:
-        for part in _inflated(content):
-            parts.append(part)
-            size += len(part)
-            if size > LARGEST_CONTENT_BYTES:
-                break
-    except (EOFError, zlib.error) as error:
-        return b"".join(parts), f", damaged gzip: {error}"
-    return b"".join(parts), ""
-
-
-def _inflated(content: bytes) -> Iterator[bytes]:
-    """Yield the content of a gzip file, part by part.
-
-    Bytes after the last member are ignored, as gzip(1) does.
-    """
-    while content.startswith(_GZIP):
-        member = zlib.decompressobj(wbits=31)  # 31: with gzip's header and checksum
-        while not member.eof:
-            part = member.decompress(content, 2**22)
-            if not part and not member.eof:
-                raise EOFError("Compressed file ended before its end-of-stream mark")
-            yield part
-            content = member.unconsumed_tail
-        content = member.unused_data
+    return [
+        path for file in SHA256 for path in idx.candidates(folder, file) if os.path.lexists(path)
+    ]
 
 
 def _verified(content: bytes, file: str, source: str) -> bytes:
     """Return the decompressed content; raise DataError if it is not that of MNIST's `file`."""
-    content, damage = _decompressed(content)
+    content, damage = idx.decompressed(content, LARGEST_CONTENT_BYTES)
     found = hashlib.sha256(content).hexdigest()
     if damage or found != SHA256[file]:
         raise DataError(
@@ -194,31 +119,10 @@ def _named_folder(directory: str | os.PathLike[str] | None) -> tuple[Path | None
     return None, ""
 
 
-def _candidates(folder: Path, file: str) -> list[Path]:
-    """Return the paths at which MNIST's `file` is looked for in a folder, in order."""
-    names = file, file.replace("-idx", ".idx")  # the second is common among copies
-    return [folder / f"{name}{suffix}" for name in names for suffix in ("", ".gz")]
-
-
 def _read(folder: Path, file: str) -> bytes | None:
     """Return the verified content of MNIST's `file` in `folder`, or None if it is not there."""
-    unusable = None
-    for path in _candidates(folder, file):
-        try:
-            regular = stat.S_ISREG(os.stat(path).st_mode)
-            content = path.read_bytes() if regular else None
-        except (FileNotFoundError, NotADirectoryError):
-            if path.is_symlink():
-                unusable = unusable or f"{path} is a link to a file that is not there"
-            continue
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}") from error
-        if content is not None:
-            return _verified(content, file, str(path))
-        unusable = unusable or f"{path} is {'a folder' if path.is_dir() else 'no regular file'}"
-    if unusable is not None:
-        raise DataError(unusable)
-    return None
+    found = idx.find(folder, file)
+    return None if found is None else _verified(found[1], file, str(found[0]))
 
 
 def _read_named(folder: Path, origin: str) -> dict[str, bytes]:

@@ -239,7 +239,9 @@ def test_a_data_folder_that_lacks_files(monkeypatch, tmp_path, capsys):
     tiny_mnist.install(monkeypatch, tmp_path / "cache")
     for folder in (tmp_path, tmp_path / "nowhere"):
         sentence = failure(capsys, "train", "--data", str(folder))
-        assert sentence.startswith(f"MNIST is incomplete: looked in the given folder {folder}")
+        assert sentence.startswith(
+            f"the data set is incomplete: looked in the given folder {folder}"
+        )
 
 
 def test_a_corrupt_data_file_is_named(monkeypatch, tmp_path, capsys):

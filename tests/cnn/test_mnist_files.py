@@ -16,6 +16,7 @@ import pytest
 
 from cnn import data
 from cnn.data import DataError, mnist
+from cnn.data.idx import decode
 from tests.lib import permissions
 from tests.lib.tiny_mnist import (
     CONTENTS,
@@ -49,7 +50,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("shape", [(5,), (0, 28, 28), (2, 3, 4), (1, 1, 1, 7)])
 def test_idx_is_decoded(shape: tuple[int, ...]) -> None:
     array = np.random.default_rng(1).integers(256, size=shape).astype(np.uint8)
-    decoded = mnist.decode_idx(idx(array))
+    decoded = decode(idx(array))
     assert decoded.dtype == np.uint8 and decoded.flags.writeable
     np.testing.assert_array_equal(decoded, array)
 
@@ -70,7 +71,7 @@ def test_idx_is_decoded(shape: tuple[int, ...]) -> None:
 )
 def test_bad_idx_names_the_file(content: bytes, message: str) -> None:
     with pytest.raises(DataError, match=f"^some/file {message}"):
-        mnist.decode_idx(content, "some/file")
+        decode(content, "some/file")
 
 
 # --- a named folder
