@@ -30,18 +30,23 @@ class TrainingDivergedError(RuntimeError):
         super().__init__(f"the loss is {loss} at step {step}, first in {origin}; {last}")
 
 
-def origin(model: Network, x: Array) -> str:
+#: What `origin` returns if the images and all outputs are finite.
+UNKNOWN_ORIGIN = "the loss itself"
+
+
+def origin(model: Network, x: Array, passes: int = 1) -> str:
     """Return where the first value that is not finite is in a forward pass on prepared inputs x.
 
-    The pass repeats the last one of training, with the same random numbers.
+    The pass repeats one of training, with the same random numbers: the last one, or the first of
+    the last `passes`.
     """
     if not np.isfinite(x).all():
         return "the images"
     for position, layer in enumerate(model.layers):
         drawn = layer.draws
-        layer.draws = max(0, drawn - 1)
+        layer.draws = max(0, drawn - passes)
         x = layer.forward(x, training=True)
         layer.draws = drawn
         if not np.isfinite(x).all():
             return f"the output of layer {position} ({type(layer).__name__})"
-    return "the loss itself"
+    return UNKNOWN_ORIGIN

@@ -14,6 +14,7 @@ from .layers import Softmax
 from .losses import CrossEntropy, Loss, SoftmaxCrossEntropy
 from .model import Sequential
 from .network import Network
+from .parallel.world import World
 
 #: Images per forward pass.
 BATCH_SIZE = 1024
@@ -26,7 +27,11 @@ def default_loss(model: Network) -> Loss:
 
 
 def evaluate(
-    model: Sequential, data: Any, loss: Loss | None = None, batch_size: int = BATCH_SIZE
+    model: Sequential,
+    data: Any,
+    loss: Loss | None = None,
+    batch_size: int = BATCH_SIZE,
+    world: World | None = None,
 ) -> dict[str, float]:
     """Return {"loss": mean loss, "accuracy": fraction of right classes} of a model.
 
@@ -40,6 +45,8 @@ def evaluate(
         `default_loss` of the model by default.
     batch_size : int
         Images per forward pass.
+    world : World, optional
+        Processes that share the work; each gives the same model and data.
 
     Raises
     ------
@@ -50,17 +57,21 @@ def evaluate(
     measure = default_loss(model) if loss is None else checks.function("loss", loss)
     batch_size = checks.count("batch_size", batch_size)
     dataset = checked(model, "data", data)
-    loss_sum, hits = 0.0, 0
+    world = World() if world is None else world
+    found: list[tuple[int, float, int]] = []  # of each batch: its start, its losses and hits
     with model.target.on():
         labels = model.target.array(dataset.labels, np.int64)
-        for start in range(0, len(dataset), batch_size):
+        for start in range(0, len(dataset), batch_size)[world.rank :: world.size]:
             stop = start + batch_size
             outputs = model.predict(dataset.images[start:stop], batch_size)
             expected = labels[start:stop]
-            loss_sum += float(measure(outputs, expected, grad=False)[0]) * len(expected)
+            losses = float(measure(outputs, expected, grad=False)[0]) * len(expected)
             # CuPy has no argmax of bfloat16.
             widened = outputs.astype(accumulator(outputs.dtype), copy=False)
-            hits += int((widened.argmax(axis=-1) == expected).sum())
+            found.append((start, losses, int((widened.argmax(axis=-1) == expected).sum())))
+    # The losses are added up in one order, whatever the number of processes.
+    of_all = sorted(batch for batches in world.gather(found) for batch in batches)
+    loss_sum, hits = (sum(batch[index] for batch in of_all) for index in (1, 2))
     return {"loss": loss_sum / len(dataset), "accuracy": hits / len(dataset)}
 
 

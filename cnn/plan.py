@@ -252,15 +252,20 @@ class Plan:
                     dy = layer.backward(dy)
                 # Drop what forward kept: the remaining layers reuse its memory.
                 restore(layer, before[id(layer)])
-            weights, gradients = training.model.parameter_buffer, network.gradient_buffer
-            unscale = update_loss_scale(gradients, training.loss_scale)
-            copies = () if training.narrow is None else (network.parameter_buffer,)
-            more = {} if pending is None else {"pending": pending}
-            training.optimizer.update(weights, gradients, self._rates, unscale, *copies, **more)
-            if training.ema is not None:
-                training.ema.move(weights, self._shares)
+            self._end(pending)
         for key, layer in layers.items():
             restore(layer, before[key])
+
+    def _end(self, pending: PendingSums | None) -> None:
+        """Launch what follows the gradients in a step: the updates of weights and their average."""
+        training, network = self._training, self._training.network
+        weights, gradients = training.model.parameter_buffer, network.gradient_buffer
+        unscale = update_loss_scale(gradients, training.loss_scale)
+        copies = () if training.narrow is None else (network.parameter_buffer,)
+        more = {} if pending is None else {"pending": pending}
+        training.optimizer.update(weights, gradients, self._rates, unscale, *copies, **more)
+        if training.ema is not None:
+            training.ema.move(weights, self._shares)
 
     def _pending(self) -> PendingSums | None:
         """Return what takes up sums of gradients for the optimizer, if that can add them up.

@@ -25,9 +25,12 @@ from .training import Training
 
 
 def prepare(
-    training: Training, plan: Plan | None, images: Array, batch_size: int, held_out: Dataset | None
+    training: Training, plan: Plan | None, images: Array, sizes: list[int], held_out: Dataset | None
 ) -> None:
-    """Compile the kernels of training and of evaluating held-out images, unless they are cached.
+    """Compile the kernels of a training, unless they are cached.
+
+    They are those of steps on batches (or shards) of given sizes, and of evaluating the images held
+    out.
 
     Raises
     ------
@@ -36,20 +39,15 @@ def prepare(
     """
     rehearsal = Rehearsal(Arena(training.model.target))
     with training.model.lock:
-        for rows in _sizes(len(images), batch_size):
+        for rows in sizes:
             if plan is not None:
                 plan.rehearse(rows, rehearsal)
             else:
                 _rehearse_step(training, images, rows, rehearsal)
         if held_out is not None:
-            for rows in _sizes(len(held_out), BATCH_SIZE):
+            for rows in {min(len(held_out), BATCH_SIZE), len(held_out) % BATCH_SIZE} - {0}:
                 _rehearse_evaluation(training, held_out, rows, rehearsal)
     rehearsal.compile()
-
-
-def _sizes(images: int, batch_size: int) -> list[int]:
-    """Return the sizes of the batches: the whole ones and the last one."""
-    return sorted({min(images, batch_size), images % batch_size} - {0}, reverse=True)
 
 
 def _rehearse_step(training: Training, images: Array, rows: int, rehearsal: Rehearsal) -> None:

@@ -27,12 +27,27 @@ def take_step(
     check : callable
         Called with the loss, before the weights change.
     """
+    loss = find_gradients(training, x, labels, check)
+    update(training, factor)
+    return loss
+
+
+def find_gradients(
+    training: Training, x: Array, labels: Array, check: Callable[[Array], None] = lambda loss: None
+) -> Array:
+    """Fill the gradients of a batch, and return its loss; see `take_step`."""
     model, network = training.model, training.network
     outputs = cast(network.forward(x, training=True), model.dtype)
     loss, dy = training.loss(outputs, labels)
     check(loss)
     scale_gradient(dy, training.loss_scale)
     network.backward(cast(dy, network.dtype))
+    return loss
+
+
+def update(training: Training, factor: float) -> None:
+    """Change the weights and their average by the gradients; see `take_step`."""
+    model, network = training.model, training.network
     unscale = update_loss_scale(network.gradient_buffer, training.loss_scale)
     # A user's optimizer may lack these parameters: they are passed only if needed.
     options = {} if unscale is None else {"unscale": unscale}
@@ -41,4 +56,3 @@ def take_step(
     training.optimizer.step(model.parameter_buffer, network.gradient_buffer, factor, **options)
     if training.ema is not None:
         training.ema.update(model.parameter_buffer)
-    return loss

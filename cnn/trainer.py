@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from kernels.lowlevel import Array, accumulator, precision
+from kernels.lowlevel import Array, precision
 
 from . import checks, training_state
+from .agreement import check_agreement, check_weights
 from .augment import Augment
 from .data.dataset import Dataset, pixel_statistics
 from .divergence import TrainingDivergedError, origin
@@ -24,11 +25,13 @@ from .layers import BatchNorm
 from .losses import Loss
 from .model import Sequential
 from .optimizers import Optimizer
+from .parallel.world import World
 from .plan import Plan, obstacle, replays
 from .progress import Bar
 from .rehearsal import prepare
 from .runs import Run, interval
 from .schedules import Schedule
+from .sharded import ShardedSteps
 from .step import take_step
 from .training import Course, Training
 
@@ -64,7 +67,15 @@ class Trainer(Training):
         Whether to record each step once and replay it, where possible. If False, every step calls
         every layer; the results are equal up to rounding.
     run : Run, optional
-        Run folder; `fit` writes the loss curve there and, after every epoch, a checkpoint.
+        Run folder; `fit` writes the loss curve there and, after every epoch, a checkpoint. Of
+        several processes, one has it.
+    shards : int, optional
+        Parts into which each batch is cut; by default as many as there are processes. Each part has
+        batch-norm statistics and random numbers of its own. Gradients, and running statistics, are
+        those of all parts, averaged in a fixed order.
+    world : World, optional
+        Processes that share the parts of each batch: an equal number each. All call the same
+        methods with equal settings and data, and get the same results. See `cnn.parallel`.
 
     Attributes
     ----------
@@ -83,7 +94,8 @@ class Trainer(Training):
 
     Notes
     -----
-    The same seeds and data give the same bits on one machine.
+    The same seeds, data and number of shards give the same bits on one machine, in any number of
+    processes.
     """
 
     def __init__(
@@ -98,13 +110,23 @@ class Trainer(Training):
         ema: EMA | None = None,
         plan: bool = True,
         run: Run | None = None,
+        shards: int | None = None,
+        world: World | None = None,
     ) -> None:
         super().__init__(model, optimizer, loss, schedule, augment, precision, seed, ema)
         self.plan = checks.flag("plan", plan)
         self.planned = False
         self.obstacle: str | None = None
         self.run: Run | None = None if run is None else checks.instance("run", run, Run)
+        self.world: World = World() if world is None else checks.instance("world", world, World)
+        self.shards: int = self.world.size if shards is None else checks.count("shards", shards)
+        if self.shards % self.world.size:
+            raise ValueError(
+                f"shards: got {shards}, expected a multiple of {self.world.size}, "
+                "the number of processes"
+            )
         self._restored = False
+        self._sharded: ShardedSteps | None = None
 
     def fit(
         self,
@@ -133,8 +155,8 @@ class Trainer(Training):
         Raises
         ------
         TypeError, ValueError
-            If data or parameters do not fit, or a step would leave a `BatchNorm` one value per
-            channel.
+            If data or parameters do not fit, a step would leave a `BatchNorm` one value per
+            channel, or processes disagree.
         KernelError
             If the kernels cannot be compiled.
         TrainingDivergedError
@@ -153,7 +175,8 @@ class Trainer(Training):
         epochs = checks.count("epochs", epochs)
         batch_size = checks.count("batch_size", batch_size)
         progress = checks.flag("progress", progress)
-        asked = Course(epochs, batch_size, dataset.name, len(dataset), 0, self.steps)
+        asked = Course(epochs, batch_size, dataset.name, len(dataset), 0, self.steps, self.shards)
+        _check_shards(asked)
         _check_statistics(self.model, asked)
         course = self._begin(asked)
         target = self.model.target
@@ -162,8 +185,9 @@ class Trainer(Training):
                 self.model.pixel_mean, self.model.pixel_std = pixel_statistics(dataset.images)
         images = target.array(dataset.images)
         labels = target.array(dataset.labels, np.int64)
+        check_agreement(self.world, self, course, dataset, held_out)
         plan = self._plan(images, labels, course)
-        prepare(self, plan, images, course.batch_size, held_out)
+        prepare(self, plan, images, course.sizes, held_out)
         steps_per_replay = self._steps_per_replay(course, watched=progress or self.run is not None)
         if self.run is not None:
             self.run.begin(self)
@@ -178,6 +202,7 @@ class Trainer(Training):
                 loss, rate = self._epoch(images, labels, course, plan, steps_per_replay, bar)
                 seconds = time.perf_counter() - start
                 course.done, course.reached = course.done + 1, self.steps
+                check_weights(self.world, self)
                 with self._swapped_average():
                     self._add_to_history(loss, seconds, len(dataset), rate, held_out)
                     if self.run is not None:
@@ -229,7 +254,7 @@ class Trainer(Training):
         TypeError, ValueError
             If the data do not fit; see `fit`.
         """
-        return evaluate(self.model, data, self.loss, batch_size)
+        return evaluate(self.model, data, self.loss, batch_size, self.world)
 
     def _begin(self, course: Course) -> Course:
         if self._restored and self.course is not None:
@@ -251,17 +276,21 @@ class Trainer(Training):
         batch_size, target = course.batch_size, self.model.target
         first = course.done * course.steps_per_epoch
         order = self._order(len(images))
-        self.loss_sum = target.zeros((), accumulator(self.model.dtype))
+        self.loss_sum = target.zeros((), np.float64)
         self.loss_count = 0
         if plan is not None:
             every_step = range(first, first + course.steps_per_epoch)
             plan.begin_epoch(order, (self._factor(step, course) for step in every_step))
-            self.loss_sum = plan.progress.totals[0, ...]
+            if self._sharded is None:
+                self.loss_sum = plan.progress.totals[0, ...]
         for steps in replays(course, steps_per_replay):
             chosen = order[steps.start * batch_size : steps.stop * batch_size]
             factor = self._factor(first + steps[-1], course)
             with self.model.lock, self._counted_time():
-                if plan is None:
+                if self._sharded is not None:
+                    check = partial(self._check_on_cpu, self.loss_sum, images, chosen)
+                    self._sharded.take(chosen, factor, check)
+                elif plan is None:
                     with precision(self.rounding):
                         self._step(images, labels, chosen, factor)
                 elif len(steps) > 1:
@@ -301,7 +330,10 @@ class Trainer(Training):
         """Raise TrainingDivergedError if the loss of a step, counted from 0, is not finite."""
         if not math.isfinite(loss):
             with precision(self.rounding):
-                found = origin(self.network, self._batch(images, chosen, step))
+                if self._sharded is None:
+                    found = origin(self.network, self._batch(images, chosen, step))
+                else:
+                    found = self._sharded.origin(chosen, step)
             last = None if self.run is None else self.run.latest
             raise TrainingDivergedError(float(loss), step + 1, found, last)
 
@@ -314,6 +346,12 @@ class Trainer(Training):
         """Return the plan of the steps, or None if there is an obstacle."""
         self.obstacle = obstacle(self, images) if self.plan else "plan is False"
         self.planned = self.obstacle is None
+        self._sharded = None
+        if course.shards > 1:
+            self._sharded = ShardedSteps(
+                self, self.world, course, images, labels, self._batch, self.planned
+            )
+            return self._sharded.plan
         if not self.planned:
             return None
         return Plan(self, images, labels, course.steps_per_epoch)
@@ -324,7 +362,7 @@ class Trainer(Training):
 
     def _steps_per_replay(self, course: Course, watched: bool) -> int:
         """Return the number of steps per replay; loss and Ctrl-C are seen only between replays."""
-        if not self.planned or self.model.target.name != "cuda":
+        if not self.planned or course.shards > 1 or self.model.target.name != "cuda":
             return 1
         steps = course.steps_per_epoch
         # Capturing a graph costs as much as launching each of its kernels once. So the graph of a
@@ -342,7 +380,7 @@ class Trainer(Training):
             "learning_rate": rate,
         }
         if validation is not None:
-            found = evaluate(self.model, validation, self.loss)
+            found = evaluate(self.model, validation, self.loss, world=self.world)
             record |= {f"validation_{name}": value for name, value in found.items()}
         self.history.append(record)
 
@@ -374,14 +412,28 @@ class Trainer(Training):
                 self.ema.swap(self.model.parameter_buffer)
 
 
+def _check_shards(course: Course) -> None:
+    """Raise ValueError unless batches, but for the last one, can be cut into equal shards."""
+    if course.batch_size % course.shards:
+        raise ValueError(
+            f"batch_size: got {course.batch_size}, expected a multiple of {course.shards}, "
+            "the number of shards"
+        )
+    if course.images < course.shards:
+        raise ValueError(
+            f"data: got {course.images} images, expected at least {course.shards}, one per shard"
+        )
+
+
 def _check_statistics(model: Sequential, course: Course) -> None:
     """Raise ValueError if a step would give a `BatchNorm` one value per channel to train on."""
     shapes = [model.input_shape, *model.output_shapes]
     for position, (layer, shape) in enumerate(zip(model.layers, shapes, strict=False)):
         # Exact class only: a derived one may take its statistics from elsewhere.
-        if type(layer) is BatchNorm and course.smallest_step * math.prod(shape[:-1]) == 1:
+        if type(layer) is BatchNorm and course.sizes[-1] * math.prod(shape[:-1]) == 1:
+            part = "step" if course.shards == 1 else f"step with one of {course.shards} shards"
             raise ValueError(
-                f"batch_size: got {course.batch_size} for {course.images} images, expected no step "
-                f"of one image, since layer {position} (BatchNorm) trains on more than one value "
-                "per channel"
+                f"batch_size: got {course.batch_size} for {course.images} images, expected no "
+                f"{part} of one image, since layer {position} (BatchNorm) trains on more than one "
+                "value per channel"
             )

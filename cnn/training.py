@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from kernels.lowlevel import Array, check_precision, new_loss_scale
@@ -35,6 +36,8 @@ class Course:
         Finished epochs.
     reached : int
         `Training.steps` at the end of the last finished epoch.
+    shards : int
+        Parts of each batch; see `Trainer`.
     """
 
     epochs: int
@@ -43,6 +46,7 @@ class Course:
     images: int
     done: int = 0
     reached: int = 0
+    shards: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
@@ -50,9 +54,19 @@ class Course:
         return -(-self.images // self.batch_size)
 
     @property
-    def smallest_step(self) -> int:
-        """Number of images of an epoch's last step."""
-        return self.images - (self.steps_per_epoch - 1) * self.batch_size
+    def sizes(self) -> list[int]:
+        """The different numbers of images that shards have, largest first."""
+        last = self.images - (self.steps_per_epoch - 1) * self.batch_size
+        shards = [*self.cut(min(self.images, self.batch_size)), *self.cut(last)]
+        return sorted({shard.stop - shard.start for shard in shards} - {0}, reverse=True)
+
+    def cut(self, rows: int) -> list[slice]:
+        """Return the shards of a batch of so many rows; they differ by at most one row.
+
+        The first ones are the longer ones; the last ones are empty if there are too few rows.
+        """
+        ends = [-(-rows * shard // self.shards) for shard in range(self.shards + 1)]
+        return [slice(begin, end) for begin, end in pairwise(ends)]
 
     @property
     def steps(self) -> int:
@@ -66,7 +80,7 @@ class Course:
 
     def check_continues(self, saved: Course) -> None:
         """Raise ValueError unless this `fit` can continue the saved one."""
-        for name in ("epochs", "batch_size", "data", "images"):
+        for name in ("epochs", "batch_size", "data", "images", "shards"):
             found, expected = getattr(self, name), getattr(saved, name)
             if found != expected:
                 what = "the number of images" if name == "images" else name

@@ -32,7 +32,7 @@ def save(training: Training, path: str | Path) -> None:
     course = training.course
     between_epochs = course is not None and course.reached == training.steps
     state = {
-        "settings": {name: described(getattr(training, name)) for name in _SETTINGS},
+        "settings": settings(training),
         "course": asdict(course) if course and between_epochs else None,
         "optimizer_steps": training.optimizer.steps,
         "ema_steps": 0 if training.ema is None else training.ema.steps,
@@ -83,6 +83,11 @@ def restore(training: Training, path: str | Path) -> None:
     training.course = None if state["course"] is None else Course(**state["course"])
     for layer, (seed, draws) in zip(model.layers, state["draws"], strict=True):
         layer.seed, layer.draws = seed, draws
+
+
+def settings(training: Training) -> dict[str, str | None]:
+    """Return the settings that a restored training must have, each as `described`."""
+    return {name: described(getattr(training, name)) for name in _SETTINGS}
 
 
 def _check_architecture(path: str | Path, saved: dict[str, Any], ours: dict[str, Any]) -> None:

@@ -1,0 +1,50 @@
+"""What all processes of a training must have in common."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from .data.dataset import Dataset
+from .formats.checkpoint import to_numpy
+from .parallel.world import World
+from .training import Course, Training
+from .training_state import settings
+
+
+def check_agreement(
+    world: World, training: Training, course: Course, train: Dataset, held_out: Dataset | None
+) -> None:
+    """Raise ValueError unless settings, weights and data are those of the other processes."""
+    if world.size == 1:
+        return
+    sets = {"training_data": train, "validation_data": held_out}
+    facts = {
+        name: None if data is None else digest(data.images, data.labels)
+        for name, data in sets.items()
+    }
+    world.agree(
+        **vars(course),
+        **settings(training),
+        **facts,
+        architecture=training.model.architecture(),
+        weights=digest(training.model.parameter_buffer, training.model.state_buffer),
+    )
+
+
+def check_weights(world: World, training: Training) -> None:
+    """Raise ValueError unless the weights after an epoch have the bits of the other processes.
+
+    Processors of different kinds may round differently.
+    """
+    if world.size > 1:
+        world.agree(weights_of_this_epoch=digest(training.model.parameter_buffer))
+
+
+def digest(*arrays: Any) -> str:
+    """Return the first digits of the SHA-256 of arrays with their types and shapes."""
+    found = hashlib.sha256()
+    for array in to_numpy(dict(enumerate(arrays))).values():  # type: ignore[arg-type]
+        found.update(f"{array.dtype} {array.shape}".encode())
+        found.update(array.data if array.size else b"")
+    return found.hexdigest()[:16]
