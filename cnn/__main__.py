@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from typing import Any, TextIO
@@ -16,6 +17,7 @@ from .commands.options import UsageError, say
 from .data import DataError
 from .divergence import TrainingDivergedError
 from .formats.checkpoint import CheckpointError
+from .parallel import joined
 
 _EXAMPLES = """\
   cnn train                    one epoch of MNIST, as fast as it goes
@@ -51,17 +53,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = _say_warning
             return int(options.execute(options))
     except UsageError as error:
-        say(f"cnn: error: {error}")
-        return 2
+        return _failed(f"error: {error}", 2)
     except _FAILURES as error:
         text = str(error) or type(error).__name__
         if isinstance(error, OSError) and error.filename is not None:
             text = f"{error.filename}: {error.strerror}"  # without the number that str() shows
-        say(f"cnn: error: {text}")
-        return 1
+        return _failed(f"error: {text}", 1)
     except KeyboardInterrupt:
-        say("cnn: interrupted")
-        return 130
+        return _failed("interrupted", 130)
+
+
+def _failed(text: str, status: int) -> int:
+    """Say why the command failed, end its other processes, and return the status."""
+    world = joined()
+    if world.rank:
+        # Where all processes fail alike, the first one says so and ends the others meanwhile.
+        time.sleep(1)
+        text = f"{text} (process {world.rank} of {world.size})"
+    say(f"cnn: {text}")
+    world.stop(status)
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -49,7 +49,8 @@ EXAMPLES = """\
   cnn train --resume runs/mine           go on where it was interrupted
   cnn train --config runs/mine/settings.toml --seed 2
   cnn train --dataset synthetic          no data needed
-  cnn train --data ~/mnist --device cpu  the four IDX files in a folder"""
+  cnn train --data ~/mnist --device cpu  the four IDX files in a folder
+  mpiexec -n 2 cnn train                 in two processes"""
 
 #: The results that `run` prints.
 _PRINTED = "test_accuracy", "test_loss", "train_seconds", "images_per_second", "setup_seconds"
@@ -79,6 +80,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="seeds weights, order and augmentation (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--shards",
+        type=positive,
+        metavar="N",
+        help="parts of each batch, divided among the processes of mpiexec (default: one each)",
     )
     earlier = parser.add_mutually_exclusive_group()
     earlier.add_argument(
@@ -126,18 +133,25 @@ def run(options: argparse.Namespace) -> int:
     from .. import data, recipes
     from ..evaluation import evaluate
     from ..model import Sequential
+    from ..parallel import join
     from ..trainer import Trainer
 
     start = time.perf_counter()
+    world = join()
+    writes = world.rank == 0  # and prints
     options, checkpoint = _with_earlier_settings(options)
-    tell = silence if options.quiet else say
-    _check_outputs(options, checkpoint)
+    tell = say if writes and not options.quiet else silence
+    if writes:
+        _check_outputs(options, checkpoint)
     recipe = recipes.RECIPES[options.recipe]
     options.epochs = options.epochs or recipe.epochs
     options.batch_size = options.batch_size or recipe.batch_size
     options.lr = options.lr or recipe.lr
+    options.shards = options.shards or world.size
     options.device = device(options.device, tell)
-    train, test = data.load(options.dataset, options.data, say=say)
+    if options.device == "cuda":
+        world.use_gpu()
+    train, test = data.load(options.dataset, options.data, say=say if writes else silence)
     if train.name in data.loading.NAMES:  # else "auto" finds it again
         options.dataset = train.name
     model = Sequential(
@@ -151,18 +165,26 @@ def run(options: argparse.Namespace) -> int:
         recipe.augment,
         seed=options.seed,
         ema=recipe.average(),
+        shards=options.shards,
+        world=world,
     )
     if checkpoint is not None:
         trainer.restore(checkpoint)
+    finished = _has_finished(trainer, train, options)
+    world.agree(finished=finished)
     trained_before = trainer.train_seconds
+    if not writes:
+        if not finished:
+            _fit(trainer, train, test, options)
+        return 0
     with _run(options, checkpoint) as folder:
         trainer.run = folder
-        finished = _has_finished(trainer, train, options)
+        processes = f", {world.size} processes" if world.size > 1 else ""
         tell(
             f"{folder.folder} has finished its {len(trainer.history)} epochs already"
             if finished
             else f"{model.summary()}\ntraining on {train.name}, {len(train):,} images, on "
-            f"{options.device}; see {folder.folder}"
+            f"{options.device}{processes}; see {folder.folder}"
         )
         interrupted = not finished and _fit(trainer, train, test, options)
     results = _written_results(folder, len(trainer.history)) if finished else None
@@ -176,6 +198,8 @@ def run(options: argparse.Namespace) -> int:
             "epochs": len(trainer.history),
             "batch_size": options.batch_size,
             "seed": options.seed,
+            "shards": options.shards,
+            "processes": world.size,
             "parameters": model.parameter_count,
             "setup_seconds": time.perf_counter() - start - (trainer.train_seconds - trained_before),
             "train_seconds": trainer.train_seconds,
@@ -262,7 +286,7 @@ def _run(options: argparse.Namespace, checkpoint: Path | None) -> Iterator[Run]:
     if checkpoint is not None:
         yield Run(checkpoint.parent.parent, options.keep)
         return
-    names = "recipe dataset data device epochs batch_size lr seed keep".split()
+    names = "recipe dataset data device epochs batch_size lr seed shards keep".split()
     resolved = {name: getattr(options, name) for name in names}
     if resolved["data"] is not None:
         resolved["data"] = resolved["data"].resolve()  # valid from any folder
@@ -305,7 +329,9 @@ def _has_finished(trainer: Trainer, train: Dataset, options: argparse.Namespace)
 
     if trainer.course is None or not trainer.course.finished:
         return False
-    asked = Course(options.epochs, options.batch_size, train.name, len(train))
+    asked = Course(
+        options.epochs, options.batch_size, train.name, len(train), shards=options.shards
+    )
     asked.check_continues(trainer.course)
     return True
 
@@ -332,15 +358,18 @@ def _written_results(run: Run, epochs: int) -> dict[str, Any] | None:
 
 def _fit(trainer: Trainer, train: Dataset, test: Dataset, options: argparse.Namespace) -> bool:
     """Train the epochs that are left; return whether the user interrupted it."""
-    assert trainer.run is not None
+    progress = trainer.run is not None and not options.quiet
     try:
-        trainer.fit(train, options.epochs, options.batch_size, test, progress=not options.quiet)
+        trainer.fit(train, options.epochs, options.batch_size, test, progress)
     except KeyboardInterrupt:
-        if trainer.run.latest is None:
+        if trainer.run is None or trainer.run.latest is None:
             raise
         say(
             f"interrupted after {trainer.images_seen:,} images; go on with\n"
-            f"  cnn train --resume {shlex.quote(str(trainer.run.folder))}\nwhat was reached:"
+            f"  cnn train --resume {shlex.quote(str(trainer.run.folder))}"
         )
+        if trainer.world.size > 1:
+            raise  # the processes were interrupted in different steps
+        say("what was reached:")
         return True
     return False

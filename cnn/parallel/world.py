@@ -27,6 +27,12 @@ class World:
         """Return the values of all processes, by rank."""
         return [value]
 
+    def use_gpu(self) -> None:
+        """Make a GPU the current one, if this process is to have one of its own."""
+
+    def stop(self, status: int) -> None:
+        """End the other processes at once, which would wait for this one."""
+
     def sum(self, parts: Array) -> Array:
         """Return the sum of all shards' vectors, in the order of the shards.
 

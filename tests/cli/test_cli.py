@@ -24,8 +24,8 @@ from tests.lib import tiny_mnist
 REPOSITORY = Path(__file__).resolve().parents[2]
 MNIST = Path(os.environ.get("MNIST_DIR") or REPOSITORY.parent / "shared" / "data" / "mnist")
 FIELDS = (
-    "dataset device recipe epochs batch_size seed parameters setup_seconds train_seconds "
-    "images_per_second train_loss test_loss test_accuracy"
+    "dataset device recipe epochs batch_size seed shards processes parameters setup_seconds "
+    "train_seconds images_per_second train_loss test_loss test_accuracy"
 ).split()
 NOTES = ("using the CPU: ",)
 

@@ -19,7 +19,7 @@ from cnn.commands import settings
 from cnn.commands.train import add_arguments
 
 tomllib = settings.tomllib
-NAMES = ["recipe", "dataset", "device", "epochs", "batch_size", "lr", "seed", "keep"]
+NAMES = "recipe dataset device epochs batch_size lr seed shards keep".split()
 
 
 def few(count, seed):
@@ -83,6 +83,7 @@ def test_a_run_folder(tmp_path, capsys):
         "batch_size": 128,
         "lr": 0.15,
         "seed": 0,
+        "shards": 1,
         "keep": 3,
     }
     assert (folder / "results.json").read_text() == written.read_text()
