@@ -106,11 +106,17 @@ def _to_kernels(value: Any) -> Any:
 
 
 def _from_kernels(array: Any) -> Any:
-    """Return an array as a tensor, by DLPack, with channels second."""
-    tensor = torch.from_dlpack(array)
-    if tensor.numel() == 0:  # NumPy's strides are then 0, unlike those of PyTorch and of the fakes
-        tensor = torch.empty_like(tensor, memory_format=torch.contiguous_format)
-    return tensor.movedim(-1, 1) if tensor.ndim > 2 else tensor
+    """Return an array as a tensor with channels second.
+
+    The array's axes are moved, not the tensor's: views must not be written to, as relu_() does.
+    """
+    if array.ndim > 2:
+        array = array.transpose(0, array.ndim - 1, *range(1, array.ndim - 1))
+    if 0 in array.shape:  # NumPy's strides are then 0, unlike those of PyTorch and of the fakes
+        like = torch.from_dlpack(array)
+        strides = (_empty(like, like.shape) if like.ndim > 2 else like.contiguous()).stride()
+        return like.new_empty_strided(like.shape, strides)
+    return torch.from_dlpack(array)
 
 
 def _on_current_stream(device: Any) -> AbstractContextManager[Any]:

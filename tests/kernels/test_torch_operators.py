@@ -157,6 +157,16 @@ def test_gradcheck(name):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
+def test_results_can_be_written_to(name):
+    """As by a ReLU(inplace=True) that follows."""
+    function, (x, *others) = FUNCTIONS[name]
+    x = x.detach().requires_grad_()
+    (expected,) = torch.autograd.grad((2 * function(x, *others)).sum(), x)
+    (dx,) = torch.autograd.grad(function(x, *others).mul_(2).sum(), x)
+    torch.testing.assert_close(dx, expected)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_differentiating_twice_is_refused(name):
     function, arguments = FUNCTIONS[name]
     result = function(*arguments).square().sum()
