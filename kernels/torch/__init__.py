@@ -297,6 +297,8 @@ def dense(input: Any, weight: Any, bias: Any = None) -> Any:
     if bias is not None:
         _check_like("bias", bias, input)
         _check_shape("bias", bias, weight.shape[:1], "one bias per output")
+    if len(batch) == 1:
+        return operators.dense(input, weight, bias)
     y = operators.dense(input.reshape(math.prod(batch), inputs), weight, bias)
     return y.reshape(*batch, weight.shape[0])
 

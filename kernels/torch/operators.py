@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch.autograd import forward_ad
 
@@ -33,15 +34,17 @@ def _operator(
     gradients: Callable[..., Any] | None = None,
     save: Callable[..., None] | None = None,
 ) -> Any:
-    """Register an operator and return it.
+    """Register an operator and return a function that calls it.
+
+    Only a plain call skips PyTorch's dispatcher, which takes longer than a small kernel.
 
     Parameters
     ----------
     name, schema : str
         Of the operator. Schemas have no defaults: all arguments are given by position.
     run : callable
-        Called with the operator's arguments, tensors detached and with their channels last;
-        returns arrays, or tensors, like that.
+        Called with the operator's arguments, tensors as arrays or detached, with their channels
+        last; returns arrays like that. In a tuple, None stands for an empty tensor.
     fake : callable
         Called with the operator's arguments; returns empty tensors like its results.
     gradients, save : callable, optional
@@ -51,18 +54,72 @@ def _operator(
     def launch(*arguments: Any) -> Any:
         with _on_current_stream(arguments[0].device):
             results = run(*map(_to_kernels, arguments))
-            if isinstance(results, tuple):
-                return tuple(map(_from_kernels, results))
-            return _from_kernels(results)
+            if not isinstance(results, tuple):
+                return _from_kernels(results)
+            return tuple(
+                arguments[0].new_empty(0) if result is None else _from_kernels(result)
+                for result in results
+            )
 
     operator = torch.library.custom_op(
         f"{NAMESPACE}::{name}", launch, mutates_args=(), schema=schema
     )
+    backward = gradients or _no_gradients
     operator.register_fake(fake)
-    operator.register_autograd(gradients or _no_gradients, setup_context=save)
+    operator.register_autograd(backward, setup_context=save)
     for key in ("AutogradCPU", "AutogradCUDA"):
         _refuse_transforms(name, key)
-    return operator
+
+    def forward(ctx: Any, *arguments: Any) -> Any:
+        results = launch(*arguments)
+        if save is not None:
+            save(ctx, arguments, results)
+        ctx.set_materialize_grads(False)  # the gradients of statistics would be zeros
+        return results
+
+    def gradients_of_first(ctx: Any, *grads: Any) -> Any:
+        if grads[0] is None:  # one that is zero everywhere
+            return tuple(None for _ in ctx.needs_input_grad)
+        return backward(ctx, *grads)
+
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(gradients_of_first)}
+    differentiable: Any = type(name, (torch.autograd.Function,), methods)
+
+    def call(*arguments: Any) -> Any:
+        if torch.compiler.is_compiling() or not _is_plain(arguments):
+            return operator(*arguments)
+        if torch.is_grad_enabled() and any(getattr(a, "requires_grad", False) for a in arguments):
+            return differentiable.apply(*arguments)
+        return launch(*arguments)
+
+    return call
+
+
+def _keys(tensor: Any) -> int:
+    """Return what PyTorch's dispatcher chooses an operator's implementation by."""
+    keys: int = torch._C._dispatch_keys(tensor).raw_repr()
+    return keys
+
+
+with torch.inference_mode():
+    _PLAIN_KEYS = {_keys(torch.empty(0))}
+with torch.inference_mode(False):
+    _PLAIN_KEYS.add(_keys(torch.empty(0)))
+
+
+def _is_plain(arguments: tuple[Any, ...]) -> bool:
+    """Return whether all tensors are ordinary ones of the CPU, and no mode or transform is on."""
+    return all(
+        type(value) in (torch.Tensor, torch.nn.Parameter) and _keys(value) in _PLAIN_KEYS
+        for value in arguments
+        if isinstance(value, torch.Tensor)
+    ) and not (
+        torch._C._len_torch_dispatch_stack()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._get_tracing_state()
+        or torch.autograd._profiler_enabled()
+        or forward_ad._current_level >= 0
+    )
 
 
 # Kept: PyTorch takes back what a library registered when that is gone.
@@ -98,11 +155,13 @@ def _no_gradients(ctx: Any, *_: Any) -> Any:
 
 
 def _to_kernels(value: Any) -> Any:
-    """Return a tensor with channels last and contiguous, as the kernels take it by DLPack."""
+    """Return a tensor with channels last and contiguous, as the kernels take it."""
     if not isinstance(value, torch.Tensor):
         return value
     value = value.detach()
-    return (value.movedim(1, -1) if value.ndim > 2 else value).contiguous()
+    value = (value.movedim(1, -1) if value.ndim > 2 else value).contiguous()
+    # In a third of DLPack's time.
+    return value.numpy() if value.device.type == "cpu" and type(value) is torch.Tensor else value
 
 
 def _from_kernels(array: Any) -> Any:
@@ -116,7 +175,7 @@ def _from_kernels(array: Any) -> Any:
         like = torch.from_dlpack(array)
         strides = (_empty(like, like.shape) if like.ndim > 2 else like.contiguous()).stride()
         return like.new_empty_strided(like.shape, strides)
-    return torch.from_dlpack(array)
+    return (torch.from_numpy if isinstance(array, np.ndarray) else torch.from_dlpack)(array)
 
 
 def _on_current_stream(device: Any) -> AbstractContextManager[Any]:
@@ -169,11 +228,10 @@ def _fake_conv2d(
     return _empty(input, (N, F, OH, OW))
 
 
-def _run_conv2d_backward(dy: Any, x: Any, w: Any, *rest: Any) -> tuple[Any, ...]:
-    """Return the gradients of x, w and the bias; that of x is empty where it is not needed."""
+def _run_conv2d_backward(dy: Any, x: Any, w: Any, *rest: Any) -> Any:
+    """Return the gradients of x, w and the bias; that of x is None where it is not needed."""
     *window, need_dx = rest
-    dx, dw, db = _kernels.conv2d_backward(dy, x, w, need_dx=need_dx, **_conv2d_options(*window))
-    return dx if need_dx else x.new_empty(0), dw, db
+    return _kernels.conv2d_backward(dy, x, w, need_dx=need_dx, **_conv2d_options(*window))
 
 
 def _fake_conv2d_backward(grad: Any, input: Any, weight: Any, *rest: Any) -> tuple[Any, ...]:
@@ -298,7 +356,10 @@ def _run_batch_norm(
     They are returned, not moved in place: PyTorch takes no gradients of operators that mutate.
     """
     training, momentum, eps = options
-    running = running_mean.clone(), running_var.clone()
+    running = [
+        statistic.copy() if isinstance(statistic, np.ndarray) else statistic.clone()
+        for statistic in (running_mean, running_var)
+    ]
     settings = {"training": training, "momentum": momentum, "eps": eps}
     y, saved = _kernels.batch_norm(x, gamma, beta, *running, **settings)
     return y, saved.mean, saved.inv_std, *running
@@ -407,10 +468,9 @@ def _fake_dense(input: Any, weight: Any, bias: Any) -> Any:
     return input.new_empty((input.shape[0], weight.shape[0]))
 
 
-def _run_dense_backward(dy: Any, x: Any, w: Any, need_dx: bool) -> tuple[Any, ...]:
-    """Return the gradients of x, w and the bias; that of x is empty where it is not needed."""
-    dx, dw, db = _kernels.dense_backward(dy, x, w, need_dx=need_dx)
-    return dx if need_dx else x.new_empty(0), dw, db
+def _run_dense_backward(dy: Any, x: Any, w: Any, need_dx: bool) -> Any:
+    """Return the gradients of x, w and the bias; that of x is None where it is not needed."""
+    return _kernels.dense_backward(dy, x, w, need_dx=need_dx)
 
 
 def _fake_dense_backward(grad: Any, input: Any, weight: Any, need_dx: bool) -> tuple[Any, ...]:
