@@ -274,9 +274,9 @@ def test_a_gpu_is_used_on_the_current_stream_of_pytorch(monkeypatch):
         Stream=types.SimpleNamespace(from_external=lambda stream: entered("stream", stream)),
     )
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    monkeypatch.setattr(kernels.torch.operators, "unavailable", lambda: None)
+    monkeypatch.setattr(kernels.torch.registration, "unavailable", lambda: None)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"current of {device}")
-    with kernels.torch.operators._on_current_stream(torch.device("cuda", 1)):
+    with kernels.torch.registration._on_current_stream(torch.device("cuda", 1)):
         events.append("launch")
     inside = [("device", 1), ("stream", "current of cuda:1")]
     entering, leaving = ([(word, *pair) for pair in inside] for word in ("enter", "exit"))
@@ -291,10 +291,10 @@ def test_a_negated_view_is_read_as_what_it_stands_for():
 
 
 def test_a_gpu_that_cupy_cannot_use_is_one_sentence(monkeypatch):
-    monkeypatch.setattr(kernels.torch.operators, "unavailable", lambda: "CuPy is not installed")
+    monkeypatch.setattr(kernels.torch.registration, "unavailable", lambda: "CuPy is not installed")
     sentence = "^the tensors are on a GPU, but CuPy is not installed$"
     with pytest.raises(kernels.KernelError, match=sentence):
-        kernels.torch.operators._on_current_stream(torch.device("cuda", 0))
+        kernels.torch.registration._on_current_stream(torch.device("cuda", 0))
 
 
 # --- refusals

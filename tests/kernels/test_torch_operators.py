@@ -10,11 +10,12 @@ from torch.autograd import forward_ad
 from torch.nn import functional
 
 import kernels.torch
-from kernels.torch import operators
+from kernels.torch import operators, registration
 from tests.cases import CASES
 from tests.lib.fresh_python import REPOSITORY, output
 
 POOL = ([3, 2], [2, 1], [1, 0], [1, 1], True)
+CONV_POOL = ([1, 1], [1, 1, 0, 1], [1, 1], [2, 2])
 CONV = ([2, 1], [1, 1, 0, 1], [1, 2], 2)
 
 
@@ -31,6 +32,9 @@ def calls(N):
     gamma, beta = (channel.requires_grad_() for channel in channels[:2])
     rows, classes = normal(2, N, 5, grad=True), torch.arange(N) % 5
     matrix, b = normal(3, 3, 5, grad=True), normal(4, 3, grad=True)
+    w2 = normal(1, 6, 4, 3, 2, grad=True)
+    pooled = [v.detach() for v in operators.conv2d_pool(x, w2, None, *CONV_POOL)]
+    pooled = [normal(3, *pooled[0].shape), *pooled]
     conv_dy = operators.conv2d(x, w, None, *CONV).detach()
     statistics = operators.batch_norm(x, *channels, True, 0.1, 1e-5)[1:3]
     return {
@@ -38,6 +42,10 @@ def calls(N):
         "conv2d without bias": (x.detach(), w, None, *CONV),
         "conv2d_backward": (conv_dy, x.detach(), w.detach(), *CONV, True),
         "conv2d_backward without dx": (conv_dy, x.detach(), w.detach(), *CONV, False),
+        "conv2d_pool": (x, w2, normal(5, 6, grad=True), *CONV_POOL),
+        "conv2d_pool without bias": (x.detach(), w2, None, *CONV_POOL),
+        "conv2d_pool_backward": (*pooled, x.detach(), w2.detach(), *CONV_POOL, True),
+        "conv2d_pool_backward without dx": (*pooled, x.detach(), w2.detach(), *CONV_POOL, False),
         "max_pool2d": (x, *POOL),
         "max_pool2d_backward": (y.detach(), argmax, 7, 6, *POOL),
         "pool_indices": (argmax, 7, 6, *POOL),
@@ -76,7 +84,7 @@ CALLS = every(3)
 
 
 def test_every_operator_is_listed():
-    namespace = getattr(torch.ops, operators.NAMESPACE)
+    namespace = getattr(torch.ops, registration.NAMESPACE)
     packets = {name: getattr(namespace, name, None) for name in vars(operators)}
     defined = [n for n, found in packets.items() if isinstance(found, torch._ops.OpOverloadPacket)]
     assert {name.partition(" ")[0] for name in CALLS} == set(defined)
@@ -86,7 +94,7 @@ def test_every_operator_is_listed():
 @pytest.mark.parametrize("name", CALLS)
 def test_opcheck(name, N):
     """Schema, autograd registration, fake results (strides, too), and tracing with any sizes."""
-    namespace = getattr(torch.ops, operators.NAMESPACE)
+    namespace = getattr(torch.ops, registration.NAMESPACE)
     operator = getattr(namespace, name.partition(" ")[0]).default
     checked = torch.library.opcheck(operator, every(N)[name])
     assert set(checked.values()) == {"SUCCESS"}
@@ -103,7 +111,7 @@ from yours import _kernels
 import yours._kernels.torch
 x = torch.arange(16.0).reshape(1, 1, 4, 4)
 for copy in (kernels, _kernels):
-    print(copy.torch.operators.NAMESPACE, copy.torch.max_pool2d(x, 4).item())
+    print(copy.torch.registration.NAMESPACE, copy.torch.max_pool2d(x, 4).item())
 names = torch.ops.cnn_kernels, torch.ops.cnn_yours___kernels
 assert names[0].max_pool2d.default is not names[1].max_pool2d.default
 """
@@ -119,10 +127,15 @@ C = [normal(i, 4, dtype=torch.float64, grad=True) for i in (1, 2)]
 RUNNING = [torch.zeros(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64)]
 ROWS = normal(3, 3, 4, dtype=torch.float64, grad=True)
 F = normal(4, 6, 2, 3, 2, dtype=torch.float64, grad=True)
+F4 = normal(4, 6, 4, 3, 2, dtype=torch.float64, grad=True)
 FUNCTIONS = {
     "conv2d": (
         lambda x, w, b: kernels.torch.conv2d(x, w, b, (2, 1), (1, 2), (1, 2), 2),
         (X, F, normal(5, 6, dtype=torch.float64, grad=True)),
+    ),
+    "conv2d_pool": (
+        lambda x, w, b: operators.conv2d_pool(x, w, b, *CONV_POOL)[0],
+        (X, F4, normal(5, 6, dtype=torch.float64, grad=True)),
     ),
     "max_pool2d": (lambda x: kernels.torch.max_pool2d(x, 3, 2, 1), (X,)),
     "batch_norm of the batch": (
