@@ -17,11 +17,14 @@ except ImportError as error:
     raise ImportError(f"{__name__} needs PyTorch, which cannot be imported: {error}") from error
 
 from .functional import batch_norm, conv2d, dense, layer_norm, max_pool2d, softmax_cross_entropy
+from .replacement import accelerate, explain
 
 __all__ = [
+    "accelerate",
     "batch_norm",
     "conv2d",
     "dense",
+    "explain",
     "layer_norm",
     "max_pool2d",
     "softmax_cross_entropy",

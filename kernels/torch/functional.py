@@ -68,6 +68,18 @@ def conv2d(
     return operators.conv2d(input, weight, bias, strides, sides, dilations, groups)
 
 
+def conv2d_pool(
+    input: Any, weight: Any, bias: Any, padding: Pair | str, kernel_size: tuple[int, int]
+) -> Any:
+    """Return the max-pool of the ReLU of a convolution.
+
+    The caller checks the arguments: the convolution has neither strides nor dilation nor groups,
+    and the pool has two or four pixels, side by side.
+    """
+    sides = _sides(padding, weight.shape[2:], (1, 1), (1, 1))
+    return operators.conv2d_pool(input, weight, bias, [1, 1], sides, [1, 1], kernel_size)[0]
+
+
 def max_pool2d(
     input: Any,
     kernel_size: Pair,

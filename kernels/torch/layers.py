@@ -1,0 +1,149 @@
+"""Layers of `torch.nn` that the kernels compute where they are faster, and PyTorch elsewhere.
+
+They differ from PyTorch's in `forward` alone. A module becomes one of them by a change of its
+class: its parameters, buffers, hooks and name stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.modules.module import _has_any_global_hook
+
+from ..common.geometry import pair
+from . import functional, rules
+from .registration import contiguous, is_watching
+
+
+class Conv2d(nn.Conv2d):
+    """A convolution."""
+
+    def forward(self, input: Any) -> Any:
+        """Return the convolution of images (N, C, H, W)."""
+        weight, bias = self.weight, self.bias
+        if not _fits(self, input) or not rules.conv2d_pays(self, input, is_channels_last(input)):
+            return super().forward(input)
+        geometry = (self.stride, self.padding, self.dilation, self.groups)
+        return _formatted(functional.conv2d(input, weight, bias, *geometry), input, weight)
+
+
+class MaxPool2d(nn.MaxPool2d):
+    """A max-pool."""
+
+    def forward(self, input: Any) -> Any:
+        """Return the largest values of windows of images (N, C, H, W)."""
+        if not _are_usual(input) or not rules.max_pool2d_pays(input, is_channels_last(input)):
+            return super().forward(input)
+        return _formatted(functional.max_pool2d(input, self.kernel_size, self.stride), input)
+
+
+class Sequential(nn.Sequential):
+    """Layers one after the other, of which some are computed by one kernel."""
+
+    def forward(self, input: Any) -> Any:
+        """Return what the last layer returns."""
+        for part in parts(self):
+            if isinstance(part, Pooled) and part.suits(input):
+                input = part(input)
+            else:
+                for layer in part:
+                    input = layer(input)
+        return input
+
+
+class Pooled(NamedTuple):
+    """A convolution followed by a ReLU and a max-pool, in either order."""
+
+    conv: nn.Conv2d
+    first: nn.Module
+    second: nn.Module
+
+    @property
+    def pool(self) -> nn.MaxPool2d:
+        """The max-pool."""
+        pool = self.first if isinstance(self.first, nn.MaxPool2d) else self.second
+        assert isinstance(pool, nn.MaxPool2d)
+        return pool
+
+    def suits(self, input: Any) -> bool:
+        """Return whether one kernel should compute them."""
+        return (
+            rules.conv2d_pool(self.conv, self.pool) is None
+            and _fits(self.conv, input)
+            and rules.conv2d_pool_pays(self.conv, input)
+            and not any(map(_is_changed, self))
+        )
+
+    def __call__(self, input: Any) -> Any:
+        """Return the pooled images."""
+        weight, kernel = self.conv.weight, pair("kernel_size", self.pool.kernel_size, 1)
+        y = functional.conv2d_pool(input, weight, self.conv.bias, self.conv.padding, kernel)
+        return _formatted(y, input, weight)
+
+
+def parts(layers: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, ...]]:
+    """Yield layers in order: those that one kernel can compute as `Pooled`, others one by one."""
+    left = list(layers)
+    while left:
+        kinds = [CLASSES.get(type(layer), type(layer)) for layer in left[:3]]
+        if kinds in _POOLED:
+            yield Pooled(*left[:3])
+            del left[:3]
+        else:
+            yield (left.pop(0),)
+
+
+#: PyTorch's classes of layers, by those here.
+CLASSES = {Conv2d: nn.Conv2d, MaxPool2d: nn.MaxPool2d, Sequential: nn.Sequential}
+_POOLED = [[nn.Conv2d, nn.ReLU, nn.MaxPool2d], [nn.Conv2d, nn.MaxPool2d, nn.ReLU]]
+
+
+def is_channels_last(tensor: Any) -> bool:
+    """Return whether PyTorch gives a result with channels last for these images or filters.
+
+    With one channel, or one pixel, both formats are the same memory: the strides decide.
+    """
+    return bool(tensor.stride(1) == 1 and tensor.stride(3) == tensor.shape[1])
+
+
+def _formatted(y: Any, *given: Any) -> Any:
+    """Return images in the memory format in which PyTorch returns them."""
+    return y if any(map(is_channels_last, given)) else contiguous(y)
+
+
+def _fits(conv: nn.Conv2d, input: Any) -> bool:
+    """Return whether the kernels compute a convolution of this input as PyTorch does."""
+    parameters = [conv.weight] if conv.bias is None else [conv.weight, conv.bias]
+    return _are_usual(input, *parameters) and input.shape[1] == conv.in_channels
+
+
+def _are_usual(input: Any, *parameters: Any) -> bool:
+    """Return whether the rules hold for these tensors, and nothing else needs PyTorch's layers."""
+    return (
+        all(
+            type(tensor) in (torch.Tensor, nn.Parameter)
+            and tensor.dtype == torch.float32
+            and tensor.device.type == "cpu"
+            for tensor in (input, *parameters)
+        )
+        and input.ndim == 4
+        and (input.is_contiguous() or input.is_contiguous(memory_format=torch.channels_last))
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_exporting()
+        and (torch.compiler.is_compiling() or not is_watching())
+    )
+
+
+def _is_changed(layer: nn.Module) -> bool:
+    """Return whether calling a layer does more than its class's `forward`."""
+    return bool(
+        layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+        or _has_any_global_hook()
+        or "forward" in vars(layer)
+    )

@@ -1,0 +1,163 @@
+"""Replacing the layers of a module by those that the kernels compute faster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from . import layers, rules
+from .layers import CLASSES, Pooled, parts
+
+
+class Layer(NamedTuple):
+    """A layer of a module, and what `accelerate` does with it."""
+
+    name: str
+    kind: str
+    reason: str | None  #: why PyTorch computes it; None for one that is replaced
+    together: tuple[str, ...] = ()  #: the layers that the same kernel computes
+
+    def __str__(self) -> str:
+        """Return a line of text."""
+        what = f"left: {self.reason}"
+        if self.reason is None:
+            what = f"replaced, as one of {' '.join(self.together)}" if self.together else "replaced"
+        return f"{self.name or 'the module itself'} ({self.kind}): {what}"
+
+
+class Explanation(tuple[Layer, ...]):
+    """What `accelerate` does with each layer of a module; printed, a line for each."""
+
+    def __str__(self) -> str:
+        """Return the lines."""
+        return "\n".join(map(str, self))
+
+
+def accelerate(module: Any) -> Any:
+    """Let the kernels compute the layers of a module that they are faster at; return the module.
+
+    The module is changed in place. Its parameters, buffers, hooks, names and `state_dict` stay, and
+    so do results but for rounding, the memory format of images, and errors. A layer that is
+    replaced is of a class derived from its own. It takes the kernels for batches in float32 on a
+    CPU that are large enough; anything else (other types, autocast, a GPU, `torch.export`, forward
+    mode, `torch.func`) goes to PyTorch as before. Gradients cannot be differentiated again.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Any, before or after it was moved, loaded, or given to an optimizer.
+
+    Returns
+    -------
+    torch.nn.Module
+        The same.
+
+    Raises
+    ------
+    TypeError
+        If the module is none of PyTorch's.
+
+    See Also
+    --------
+    explain : tells which layers are replaced, and why the others are not.
+    """
+    _check(module)
+    for layer in list(module.modules()):
+        if type(layer) is nn.Sequential:
+            if any(_is_pooled(part) for part in parts(layer)):
+                layer.__class__ = layers.Sequential
+        elif type(layer) in RULES and _reason(layer) is None:
+            layer.__class__ = HERE[type(layer)]
+    return module
+
+
+def explain(module: Any) -> Explanation:
+    """Return what `accelerate` does with each layer of a module, or has done.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Any.
+
+    Returns
+    -------
+    tuple of Layer
+        For each module that has no others within: its name, kind and, unless it is replaced, the
+        reason. Printed, a line for each.
+
+    Raises
+    ------
+    TypeError
+        If the module is none of PyTorch's.
+    """
+    _check(module)
+    names = {layer: name for name, layer in module.named_modules()}
+    together = {
+        layer: tuple(names[each] for each in part)
+        for parent in names
+        if CLASSES.get(type(parent), type(parent)) is nn.Sequential
+        for part in parts(parent)
+        if _is_pooled(part)
+        for layer in part
+    }
+    return Explanation(
+        Layer(name, type(layer).__name__, None, together[layer])
+        if layer in together
+        else Layer(name, type(layer).__name__, _reason(layer))
+        for layer, name in names.items()
+        if not any(layer.children())
+    )
+
+
+#: Why PyTorch computes a layer, by its class; None where the kernels may be faster.
+RULES: dict[type[nn.Module], Callable[[Any], str | None]] = {
+    nn.Conv2d: rules.conv2d,
+    nn.MaxPool2d: rules.max_pool2d,
+}
+AS_FAST = (
+    nn.Linear,
+    nn.ReLU,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.LayerNorm,
+    nn.CrossEntropyLoss,
+    nn.AvgPool2d,
+)
+HERE = {theirs: ours for ours, theirs in CLASSES.items()}
+
+
+def _check(module: Any) -> None:
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module: got {type(module).__name__}, expected a torch.nn.Module")
+
+
+def _is_pooled(part: tuple[nn.Module, ...]) -> bool:
+    if not isinstance(part, Pooled) or any("forward" in vars(layer) for layer in part):
+        return False
+    return (_parameters(part.conv) or rules.conv2d_pool(part.conv, part.pool)) is None
+
+
+def _reason(layer: nn.Module) -> str | None:
+    kind = CLASSES.get(type(layer), type(layer))
+    if "forward" in vars(layer):
+        return "its forward is its own"
+    if kind in RULES:
+        return _parameters(layer) or RULES[kind](layer)
+    if kind in AS_FAST:
+        return "PyTorch is as fast"
+    derived = next((base for base in RULES if isinstance(layer, base)), None)
+    if derived is not None:
+        return f"it is a kind of {derived.__name__} of its own"
+    return "there is no kernel for it"
+
+
+def _parameters(layer: nn.Module) -> str | None:
+    """Return why PyTorch computes a layer with such parameters, or None."""
+    for parameter in layer.parameters(recurse=False):
+        if parameter.dtype != torch.float32 or parameter.device.type != "cpu":
+            found = f"{parameter.dtype} on {parameter.device}"
+            return f"the kernels are known to be faster with torch.float32 on cpu, not {found}"
+    return None

@@ -1,0 +1,90 @@
+"""Which layers of `torch.nn` these kernels compute faster than PyTorch: known from shapes.
+
+The rules are for values and gradients together, in float32, on a CPU. Nothing is measured when a
+network runs: ``bench/networks/test_accelerate.py`` times layers on both sides of each rule, and
+``bench/results/accelerate-cpu.json`` has its figures.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from ..common.geometry import pair, pool_stride
+
+#: Channels, and filters, of a convolution without a pool: Winograd's algorithm is what is faster.
+CHANNELS = range(16, 257)
+#: The fewest if the images are contiguous, which are transposed before and after.
+LEAST_CONTIGUOUS = 32
+#: Multiply-adds, about: a convolution with fewer takes less time than Python's part of it.
+LEAST_PRODUCTS = 2**24
+#: The same of one with a pool, whose other passes over the images are saved, too.
+LEAST_PRODUCTS_POOLED = 2**22
+#: Values that go into a pool.
+LEAST_POOLED, LEAST_POOLED_CONTIGUOUS = 2**20, 2**17
+
+
+def conv2d(layer: nn.Conv2d) -> str | None:
+    """Return why PyTorch computes a convolution, or None where the kernels may be faster."""
+    given = {"kernel": layer.kernel_size, "stride": layer.stride, "dilation": layer.dilation}
+    for (name, value), fast in zip(given.items(), ((3, 3), (1, 1), (1, 1)), strict=True):
+        if value != fast:
+            return f"PyTorch is faster at a {name} of {value}"
+    if layer.in_channels not in CHANNELS or layer.out_channels not in CHANNELS:
+        return f"PyTorch is faster at {layer.in_channels} channels and {layer.out_channels} filters"
+    return _geometry(layer)
+
+
+def conv2d_pays(layer: nn.Conv2d, input: Any, channels_last: bool) -> bool:
+    """Return whether the kernels are faster at a batch of images, too."""
+    enough = channels_last or min(layer.in_channels, layer.out_channels) >= LEAST_CONTIGUOUS
+    return enough and _products(layer, input) >= LEAST_PRODUCTS
+
+
+def max_pool2d(layer: nn.MaxPool2d) -> str | None:
+    """Return why PyTorch computes a pool, or None where the kernels may be faster."""
+    if layer.return_indices:
+        return "PyTorch is as fast at a pool that returns indices"
+    return None if _side_by_side(layer) else "PyTorch is as fast at windows that overlap"
+
+
+def max_pool2d_pays(input: Any, channels_last: bool) -> bool:
+    """Return whether the kernels are faster at a batch of images, too."""
+    return int(input.numel()) >= (LEAST_POOLED if channels_last else LEAST_POOLED_CONTIGUOUS)
+
+
+def conv2d_pool(layer: nn.Conv2d, pool: nn.MaxPool2d) -> str | None:
+    """Return why PyTorch computes a convolution, a ReLU and a pool, or None likewise."""
+    h, w = pair("kernel_size", pool.kernel_size, 1)
+    if not _side_by_side(pool) or pool.return_indices or h * w not in (2, 4):
+        return "its pool is not one of two or four pixels side by side"
+    if layer.stride != (1, 1) or layer.dilation != (1, 1) or layer.kernel_size == (1, 1):
+        return "PyTorch is faster at strides, dilations and kernels of 1 x 1"
+    return _geometry(layer)
+
+
+def conv2d_pool_pays(layer: nn.Conv2d, input: Any) -> bool:
+    """Return whether the kernels are faster at a batch of images, too."""
+    return _products(layer, input) >= LEAST_PRODUCTS_POOLED
+
+
+def _geometry(layer: nn.Conv2d) -> str | None:
+    if layer.padding_mode != "zeros":
+        return f"the kernels pad with zeros, not by {layer.padding_mode!r}"
+    return None if layer.groups == 1 else "PyTorch is faster at groups"
+
+
+def _products(layer: nn.Conv2d, input: Any) -> int:
+    KH, KW = layer.kernel_size
+    return int(input.numel() * KH * KW * layer.out_channels)
+
+
+def _side_by_side(pool: nn.MaxPool2d) -> bool:
+    kernel = pair("kernel_size", pool.kernel_size, 1)
+    return (
+        pool_stride(pool.stride, kernel) == kernel
+        and pair("padding", pool.padding, 0) == (0, 0)
+        and pair("dilation", pool.dilation, 1) == (1, 1)
+        and not pool.ceil_mode
+    )

@@ -1,0 +1,345 @@
+"""`kernels.torch.accelerate`: which layers it replaces, and that all else is as before."""
+
+import copy
+import io
+import pickle
+import re
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
+
+from kernels.torch import accelerate, explain, functional
+from tests.lib.comparison import assert_close
+from tests.lib.support import RTOL
+
+FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+def normal(seed, *shape, dtype=torch.float32):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def pooled(channels=1, filters=6, kernel=5, **options):
+    return [nn.Conv2d(channels, filters, kernel, **options), nn.ReLU(), nn.MaxPool2d(2)]
+
+
+class LeNet(nn.Module):
+    """As it is often written: `view` takes contiguous images alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(*pooled(padding=2), *pooled(6, 16))
+        self.classifier = nn.Sequential(nn.Linear(400, 84), nn.ReLU(), nn.Linear(84, 10))
+
+    def forward(self, x):
+        return self.classifier(self.features(x).view(len(x), -1))
+
+
+NETWORKS = {
+    "LeNet": (LeNet, (48, 1, 28, 28)),
+    "pool before ReLU": (
+        lambda: nn.Sequential(nn.Conv2d(3, 32, 3), nn.MaxPool2d((1, 2)), nn.ReLU()),
+        (16, 3, 18, 18),
+    ),
+    "no bias, same padding": (
+        lambda: nn.Sequential(*pooled(3, 8, 5, padding="same", bias=False)),
+        (32, 3, 28, 28),
+    ),
+    "convolution": (lambda: nn.Conv2d(32, 32, 3, padding=1), (16, 32, 12, 12)),
+    "convolution without bias": (lambda: nn.Conv2d(32, 48, 3, bias=False), (16, 32, 12, 12)),
+    "one filter": (lambda: nn.Sequential(*pooled(3, 1, 5)), (256, 3, 28, 28)),
+    "one pixel": (lambda: nn.Sequential(*pooled(32, 32, 3)), (256, 32, 4, 4)),
+    "pool": (lambda: nn.Sequential(nn.MaxPool2d(2)), (64, 16, 32, 32)),
+    "written to": (
+        lambda: nn.Sequential(
+            nn.Conv2d(32, 32, 3), nn.ReLU(inplace=True), *pooled(32, 16, 3), nn.Hardtanh(0, 1, True)
+        ),
+        (32, 32, 12, 12),
+    ),
+}
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The names of the kernels' functions that layers have called."""
+    found = []
+
+    def counting(name, function):
+        def call(*arguments):
+            found.append(name)
+            return function(*arguments)
+
+        return call
+
+    for name in ("conv2d", "conv2d_pool", "max_pool2d"):
+        monkeypatch.setattr(functional, name, counting(name, getattr(functional, name)))
+    return found
+
+
+def both(make, layout=torch.contiguous_format):
+    """Return a module of PyTorch's and the same, accelerated."""
+    torch.manual_seed(0)
+    theirs = make().to(memory_format=layout)
+    return theirs, accelerate(copy.deepcopy(theirs))
+
+
+def outcome(module, x):
+    """Return y, and the gradients of x and of all parameters."""
+    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    y = module(x)
+    dy = normal(99, *y.shape, dtype=torch.float64).to(y.dtype)
+    return y, *torch.autograd.grad(y, [x, *module.parameters()], dy)
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_values_gradients_and_formats_are_those_of_pytorch(name, layout, calls):
+    make, shape = NETWORKS[name]
+    layout = FORMATS[layout]
+    if (name, layout) == ("LeNet", torch.channels_last):
+        pytest.skip("PyTorch's own images cannot be viewed then")
+    theirs, ours = both(make, layout)
+    x = normal(0, *shape).contiguous(memory_format=layout)
+    found, wide = outcome(ours, x), outcome(copy.deepcopy(theirs).double(), x.double())
+    assert calls
+    for actual, exact, usual in zip(found, wide, outcome(theirs, x), strict=True):
+        assert_close(actual.detach().numpy(), exact.detach().numpy(), rtol=RTOL["float32"])
+        assert actual.dtype == usual.dtype
+        # One channel with channels last has the memory of a contiguous one, and PyTorch's own
+        # layers differ in what its strides are.
+        one = layout is torch.channels_last and actual.is_contiguous() and usual.is_contiguous()
+        assert one or actual.stride() == usual.stride()
+
+
+def test_the_module_and_its_parameters_are_the_same_objects():
+    module = LeNet()
+
+    def identities():
+        tensors = {name: id(tensor) for name, tensor in module.named_parameters()}
+        return tensors, list(module.state_dict()), [id(each) for each in module.modules()]
+
+    before = identities()
+    assert accelerate(module) is module
+    assert identities() == before
+    assert repr(module) == repr(LeNet())
+
+
+def test_an_optimizer_made_before_still_trains_it(calls):
+    theirs, _ = both(LeNet)
+    ours = copy.deepcopy(theirs)
+    images, classes = normal(1, 48, 1, 28, 28), torch.arange(48) % 10
+    trained = []
+    for module in (theirs, ours):
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+        if module is ours:
+            accelerate(module)
+        losses = []
+        for _ in range(6):
+            loss = nn.functional.cross_entropy(module(images), classes)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        trained.append(losses)
+    assert trained[1] == pytest.approx(trained[0], rel=1e-4)
+    assert trained[1][-1] < trained[1][0]
+    assert len(calls) == 12
+    ours.load_state_dict(theirs.state_dict())
+    torch.testing.assert_close(ours(images), theirs(images))
+
+
+def test_copies_and_pickles_are_accelerated(calls):
+    _, ours = both(LeNet)
+    saved = io.BytesIO()
+    torch.save(ours, saved)
+    saved.seek(0)
+    x = normal(0, 48, 1, 28, 28)
+    for other in (
+        copy.deepcopy(ours),
+        pickle.loads(pickle.dumps(ours)),
+        torch.load(saved, weights_only=False),
+    ):
+        calls.clear()
+        assert torch.equal(other(x), ours(x))
+        assert len(calls) == 4
+
+
+def test_accelerating_twice_changes_nothing():
+    _, ours = both(LeNet)
+    said = str(explain(ours))
+    assert str(explain(accelerate(ours))) == said
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler, while it loads
+@pytest.mark.parametrize("name", ["LeNet", "convolution", "pool", "written to"])
+def test_torch_compile_gives_the_same(name, calls):
+    make, shape = NETWORKS[name]
+    _, ours = both(make)
+    x = normal(0, *shape)
+    expected = outcome(ours, x)
+    calls.clear()
+    compiled = torch.compile(copy.deepcopy(ours), fullgraph=True, backend="aot_eager")
+    for actual, usual in zip(outcome(compiled, x), expected, strict=True):
+        torch.testing.assert_close(actual, usual)
+        assert actual.stride() == usual.stride()
+    assert calls
+
+
+# --- what goes to PyTorch
+
+
+def in_func(module, x):
+    parameters = {name: p.detach() for name, p in module.named_parameters()}
+    loss = lambda p: torch.func.functional_call(module, p, (x,)).square().sum()  # noqa: E731
+    return list(torch.func.grad(loss)(parameters).values())
+
+
+def in_forward_mode(module, x):
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(module(forward_ad.make_dual(x, torch.ones_like(x))))
+
+
+def in_fake_mode(module, x):
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        return module(mode.from_tensor(x)).shape
+
+
+def in_autocast(module, x):
+    with torch.autocast("cpu", torch.bfloat16):
+        return module(x)
+
+
+LEFT = {
+    "float64": lambda module, x: copy.deepcopy(module).double()(x.double()),
+    "bfloat16": lambda module, x: copy.deepcopy(module).bfloat16()(x.bfloat16()),
+    "meta": lambda module, x: copy.deepcopy(module).to("meta")(x.to("meta")).shape,
+    "autocast": in_autocast,
+    "one image without N": lambda module, x: module(x[0]),
+    "few images": lambda module, x: module(x[:1]),
+    "no images": lambda module, x: module(x[:0]),
+    "images that are no block of memory": lambda module, x: module(x[..., ::2]),
+    "torch.func": in_func,
+    "forward mode": in_forward_mode,
+    "vmap": lambda module, x: torch.vmap(module)(torch.stack([x, x])),
+    "a fake tensor": in_fake_mode,
+    "torch.export": lambda module, x: torch.export.export(module, (x,)).module()(x),
+    "torch.jit.trace": lambda module, x: torch.jit.trace(module, (x,), check_trace=False)(x),
+}
+
+
+@pytest.mark.parametrize("way", LEFT)
+@pytest.mark.parametrize("name", ["convolution", "pool", "no bias, same padding"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_anything_else_is_left_to_pytorch(name, way, calls):
+    make, shape = NETWORKS[name]
+    theirs, ours = both(make)
+    x = normal(0, *shape)
+    ours(x)
+    assert calls
+    calls.clear()
+    torch.testing.assert_close(LEFT[way](ours, x), LEFT[way](theirs, x), rtol=0, atol=0)
+    assert not calls
+
+
+def test_hooks_within_see_what_they_would(calls):
+    seen = []
+    for module in both(lambda: nn.Sequential(*pooled(padding=2))):
+        module[0].register_forward_hook(lambda _, inputs, y: seen.append(y.detach()))
+        module(normal(0, 48, 1, 28, 28))
+    torch.testing.assert_close(*seen)
+    assert "conv2d_pool" not in calls
+
+
+def test_hooks_outside_are_called(calls):
+    seen = []
+    for module in both(NETWORKS["convolution"][0]):
+        module.register_forward_hook(lambda _, inputs, y: seen.append(y.detach()))
+        module(normal(0, 16, 32, 12, 12))
+    torch.testing.assert_close(*seen)
+    assert calls == ["conv2d"]
+
+
+def test_layers_may_be_exchanged_afterwards(calls):
+    theirs, ours = both(lambda: nn.Sequential(*pooled(padding=2)))
+    ours[1] = theirs[1] = nn.Sigmoid()
+    x = normal(0, 48, 1, 28, 28)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)
+    assert "conv2d_pool" not in calls
+
+
+# --- what is said
+
+
+class OwnConv2d(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(2 * x)
+
+
+def with_own_forward():
+    layer = nn.Conv2d(32, 32, 3)
+    layer.forward = lambda x: x
+    return layer
+
+
+LAYERS = {
+    "Conv2d 3x3": (nn.Conv2d(32, 32, 3), "replaced"),
+    "Conv2d 5x5": (nn.Conv2d(32, 32, 5), r"left: PyTorch is faster at a kernel of \(5, 5\)"),
+    "Conv2d stride": (nn.Conv2d(32, 32, 3, 2), r"left: PyTorch is faster at a stride of \(2, 2\)"),
+    "Conv2d dilation": (
+        nn.Conv2d(32, 32, 3, dilation=2),
+        r"left: PyTorch is faster at a dilation of \(2, 2\)",
+    ),
+    "Conv2d channels": (
+        nn.Conv2d(3, 32, 3),
+        "left: PyTorch is faster at 3 channels and 32 filters",
+    ),
+    "Conv2d groups": (nn.Conv2d(32, 32, 3, groups=2), "left: PyTorch is faster at groups"),
+    "Conv2d circular": (
+        nn.Conv2d(32, 32, 3, padding=1, padding_mode="circular"),
+        "left: the kernels pad with zeros, not by 'circular'",
+    ),
+    "Conv2d float64": (
+        nn.Conv2d(32, 32, 3, dtype=torch.float64),
+        "left: the kernels are known to be faster with torch.float32 on cpu, not torch.float64 on",
+    ),
+    "OwnConv2d": (OwnConv2d(32, 32, 3), "left: it is a kind of Conv2d of its own"),
+    "Conv2d own forward": (with_own_forward(), "left: its forward is its own"),
+    "MaxPool2d": (nn.MaxPool2d(2), "replaced"),
+    "MaxPool2d overlap": (
+        nn.MaxPool2d(3, 2),
+        "left: PyTorch is as fast at windows that overlap",
+    ),
+    "MaxPool2d indices": (
+        nn.MaxPool2d(2, return_indices=True),
+        "left: PyTorch is as fast at a pool that returns indices",
+    ),
+    "Linear": (nn.Linear(3, 4), "left: PyTorch is as fast"),
+    "Dropout": (nn.Dropout(), "left: there is no kernel for it"),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_is_replaced_or_left_with_a_reason(name):
+    layer, sentence = LAYERS[name]
+    kind = type(layer)
+    (said,) = explain(layer)
+    assert (said.reason is None) == (sentence == "replaced")
+    assert accelerate(layer) is layer
+    assert (type(layer) is kind) == (said.reason is not None)
+    assert re.match(rf"the module itself \({kind.__name__}\): {sentence}", str(explain(layer)))
+
+
+def test_the_explanation_has_a_line_for_each_layer():
+    lines = str(explain(LeNet())).splitlines()
+    assert len(lines) == 9
+    assert lines[1] == ("features.1 (ReLU): replaced, as one of features.0 features.1 features.2")
+    assert lines[6] == "classifier.0 (Linear): left: PyTorch is as fast"
+
+
+@pytest.mark.parametrize("function", [accelerate, explain])
+def test_what_is_no_module_is_refused(function):
+    with pytest.raises(TypeError, match=r"^module: got int, expected a torch.nn.Module$"):
+        function(3)
