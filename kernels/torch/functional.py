@@ -74,10 +74,27 @@ def conv2d_pool(
     """Return the max-pool of the ReLU of a convolution.
 
     The caller checks the arguments: the convolution has neither strides nor dilation nor groups,
-    and the pool has two or four pixels, side by side.
+    and the pool's windows lie side by side.
     """
-    sides = _sides(padding, weight.shape[2:], (1, 1), (1, 1))
-    return operators.conv2d_pool(input, weight, bias, [1, 1], sides, [1, 1], kernel_size)[0]
+    geometry = _conv2d_pool_geometry(weight, padding, kernel_size)
+    return operators.conv2d_pool(input, weight, bias, *geometry)[0]
+
+
+def is_conv2d_pool_fused(
+    input: Any, weight: Any, padding: Pair | str, kernel_size: tuple[int, int]
+) -> bool:
+    """Return whether one kernel computes `conv2d_pool` of float32 on a CPU."""
+    F, C, KH, KW = weight.shape
+    geometry = _conv2d_pool_geometry(weight, padding, kernel_size)
+    size = tuple(input.shape[2:])
+    return operators.is_conv2d_pool_fused(size, (F, KH, KW, C), *geometry)
+
+
+def _conv2d_pool_geometry(
+    weight: Any, padding: Pair | str, kernel_size: tuple[int, int]
+) -> tuple[tuple[int, ...], ...]:
+    sides = tuple(_sides(padding, weight.shape[2:], (1, 1), (1, 1)))
+    return (1, 1), sides, (1, 1), kernel_size
 
 
 def max_pool2d(

@@ -75,13 +75,24 @@ class Pooled(NamedTuple):
             and _fits(self.conv, input)
             and rules.conv2d_pool_pays(self.conv, input)
             and not any(map(_is_changed, self))
+            # The compiler does not see through this; the operator takes more kernels then.
+            and (torch.compiler.is_compiling() or self._is_one_kernel(input))
         )
+
+    def _is_one_kernel(self, input: Any) -> bool:
+        conv = self.conv
+        return functional.is_conv2d_pool_fused(input, conv.weight, conv.padding, self.kernel)
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        """The size of the pool's windows."""
+        return pair("kernel_size", self.pool.kernel_size, 1)
 
     def __call__(self, input: Any) -> Any:
         """Return the pooled images."""
-        weight, kernel = self.conv.weight, pair("kernel_size", self.pool.kernel_size, 1)
-        y = functional.conv2d_pool(input, weight, self.conv.bias, self.conv.padding, kernel)
-        return _formatted(y, input, weight)
+        conv = self.conv
+        y = functional.conv2d_pool(input, conv.weight, conv.bias, conv.padding, self.kernel)
+        return _formatted(y, input, conv.weight)
 
 
 def parts(layers: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, ...]]:

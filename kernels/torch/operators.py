@@ -6,6 +6,7 @@ The gradients of contiguous images and filters are contiguous, as PyTorch's are.
 from __future__ import annotations
 
 import importlib
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from ..common.geometry import output_count, window
 from ..common.reduce import accumulator
 from ..conv import conv2d_pool as conv_pool
-from ..runtime import checks
+from ..runtime import as_array, checks, cpu_target
 from .registration import PACKAGE, contiguous, empty, operator
 
 _kernels: Any = importlib.import_module(PACKAGE)
@@ -100,23 +101,31 @@ conv2d_backward = operator(
 _CONV_POOL = "int[] stride, int[] sides, int[] dilation, int[] kernel"
 
 
-def _pooled(x: Any, w: Any, stride: Any, sides: Any, dilation: Any, kernel: Any) -> Any:
-    """Return the target, the convolution's window and the pool."""
-    target, (x, w) = checks.arrays(x=x, w=w)
-    padding = tuple(sides[:2]), tuple(sides[2:])
-    sizes = x.shape[1:3], w.shape[1:3]
-    of, _ = window(*sizes, stride=tuple(stride), padding=padding, dilation=tuple(dilation))
-    pool = conv_pool.windows(target, x.dtype, w.shape, of, tuple(kernel))
-    if pool is None:
-        raise ValueError(
-            f"kernel: got {tuple(kernel)}, expected a pool that fits the convolution's kernel"
-        )
-    return target, of, pool
+def _pooled(target: Any, dtype: Any, size: Any, filters: Any, *geometry: Any) -> Any:
+    """Return the convolution's window and the pool; None for one that no kernel fuses with it."""
+    stride, sides, dilation, kernel = map(tuple, geometry)
+    padding = sides[:2], sides[2:]
+    of, _ = window(size, filters[1:3], stride=stride, padding=padding, dilation=dilation)
+    return of, conv_pool.windows(target, dtype, filters, of, kernel)
+
+
+@lru_cache(1024)
+def is_conv2d_pool_fused(size: Any, filters: Any, *geometry: Any) -> bool:
+    """Return whether one kernel computes `conv2d_pool` of float32 on a CPU.
+
+    It takes the sizes (H, W) and (F, KH, KW, C), and the operator's last arguments as tuples.
+    """
+    return _pooled(cpu_target(), np.float32, size, filters, *geometry)[1] is not None
 
 
 def _run_conv2d_pool(x: Any, w: Any, b: Any, *geometry: Any) -> Any:
     """Return y and argmax."""
-    _, of, pool = _pooled(x, w, *geometry)
+    target, (x, w, b) = checks.arrays(x=x, w=w, b=b, optional=("b",))
+    of, pool = _pooled(target, x.dtype, x.shape[1:3], w.shape, *geometry)
+    if pool is None:
+        stride, sides, dilation, kernel = geometry
+        y = _kernels.conv2d(x, w, b, relu=True, **_conv2d_options(stride, sides, dilation, 1))
+        return _kernels.max_pool2d(y, kernel)
     return conv_pool.forward(x, w, b, of, pool)
 
 
@@ -134,7 +143,15 @@ def _run_conv2d_pool_backward(
 ) -> tuple[Any, ...]:
     """Return the gradients of x, w and the bias; that of x is None where it is not needed."""
     *geometry, need_dx = rest
-    target, of, pool = _pooled(x, w, *geometry)
+    target, (dy, y, x, w) = checks.arrays(dy=dy, y=y, x=x, w=w)
+    _, argmax = as_array("argmax", argmax)
+    of, pool = _pooled(target, x.dtype, x.shape[1:3], w.shape, *geometry)
+    if pool is None:
+        stride, sides, dilation, kernel = geometry
+        shape = (len(x), of.OH, of.OW, len(w))
+        dz = _kernels.max_pool2d_backward(_kernels.relu_backward(dy, y), argmax, shape, kernel)
+        options = _conv2d_options(stride, sides, dilation, 1)
+        return tuple(_kernels.conv2d_backward(dz, x, w, need_dx=need_dx, **options))
     dw, db = target.empty(w.shape, y.dtype), target.empty(w.shape[:1], y.dtype)
     dx = conv_pool.backward(dy, y, argmax, x, w, dw, db, of, pool, need_dx=need_dx)
     return dx, dw, db

@@ -244,6 +244,13 @@ def test_anything_else_is_left_to_pytorch(name, way, calls):
     assert not calls
 
 
+def test_images_that_are_too_large_for_one_kernel_go_through_several(calls):
+    theirs, ours = both(lambda: nn.Sequential(*pooled(16, 16, 3)))
+    x = normal(0, 1, 16, 100, 100)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
+    assert calls and "conv2d_pool" not in calls
+
+
 def test_hooks_within_see_what_they_would(calls):
     seen = []
     for module in both(lambda: nn.Sequential(*pooled(padding=2))):

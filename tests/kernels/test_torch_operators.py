@@ -44,6 +44,7 @@ def calls(N):
         "conv2d_backward without dx": (conv_dy, x.detach(), w.detach(), *CONV, False),
         "conv2d_pool": (x, w2, normal(5, 6, grad=True), *CONV_POOL),
         "conv2d_pool without bias": (x.detach(), w2, None, *CONV_POOL),
+        "conv2d_pool of several kernels": (x, w2, None, *CONV_POOL[:3], [3, 1]),
         "conv2d_pool_backward": (*pooled, x.detach(), w2.detach(), *CONV_POOL, True),
         "conv2d_pool_backward without dx": (*pooled, x.detach(), w2.detach(), *CONV_POOL, False),
         "max_pool2d": (x, *POOL),
@@ -135,6 +136,10 @@ FUNCTIONS = {
     ),
     "conv2d_pool": (
         lambda x, w, b: operators.conv2d_pool(x, w, b, *CONV_POOL)[0],
+        (X, F4, normal(5, 6, dtype=torch.float64, grad=True)),
+    ),
+    "conv2d_pool of several kernels": (
+        lambda x, w, b: operators.conv2d_pool(x, w, b, *CONV_POOL[:3], [3, 1])[0],
         (X, F4, normal(5, 6, dtype=torch.float64, grad=True)),
     ),
     "max_pool2d": (lambda x: kernels.torch.max_pool2d(x, 3, 2, 1), (X,)),
