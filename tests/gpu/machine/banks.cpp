@@ -9,26 +9,21 @@ namespace {
 
 constexpr uint32_t BANKS = 32, WORD = 4;
 
-// The most words in one bank; with `alike`, a word counts as often as lanes access it.
+// The most words in one bank; with `alike`, a word counts as often as lanes access it. An access
+// is aligned to its size, so that those of 8 or 16 bytes meet in all of their banks or in none.
 uint32_t most_in_a_bank(const uint64_t *offsets, uint32_t lanes, uint32_t bytes, bool alike) {
-    uint64_t words[LANES * 8];
-    uint32_t count = 0;
-    uint64_t before = ~uint64_t(0);
+    const uint32_t unit = std::max(bytes, WORD), places = BANKS * WORD / unit;  // powers of two
+    const int shift = __builtin_ctz(unit);
+    uint64_t there[BANKS][LANES];
+    uint32_t counts[BANKS] = {}, most = 0;
     for (uint32_t rest = lanes; rest; rest &= rest - 1) {
-        const uint64_t offset = offsets[lowest(rest)];
-        if (offset == before && !alike) continue;
-        before = offset;
-        for (uint64_t w = offset / WORD; w <= (offset + bytes - 1) / WORD; ++w)
-            if (count == 0 || alike || words[count - 1] != w) words[count++] = w;
+        const uint64_t word = offsets[lowest(rest)] >> shift, place = word & (places - 1);
+        uint32_t &count = counts[place];
+        uint64_t *const end = there[place] + count;
+        if (!alike && std::find(there[place], end, word) != end) continue;
+        *end = word;
+        most = std::max(most, ++count);
     }
-    if (!alike) {
-        if (!std::is_sorted(words, words + count)) std::sort(words, words + count);
-        count = uint32_t(std::unique(words, words + count) - words);
-    }
-    uint8_t in_bank[BANKS] = {};
-    uint32_t most = 0;
-    for (uint32_t i = 0; i < count; ++i)
-        most = std::max<uint32_t>(most, ++in_bank[words[i] % BANKS]);
     return most;
 }
 
@@ -45,8 +40,11 @@ bool paired(const uint64_t *offsets, uint32_t lanes, int apart) {
 Wavefronts served(const uint64_t *offsets, uint32_t lanes, uint32_t bytes, int first, int count) {
     const uint32_t part = lanes & uint32_t(((uint64_t(1) << count) - 1) << first);
     if (!part) return {0, 0};
-    const uint32_t together = most_in_a_bank(offsets, part, bytes, false);
-    if (uint32_t(count) * bytes <= BANKS * WORD) return {together, together - 1};
+    const auto together = [&]() -> Wavefronts {
+        const uint32_t taken = most_in_a_bank(offsets, part, bytes, false);
+        return {taken, taken - 1};
+    };
+    if (uint32_t(count) * bytes <= BANKS * WORD) return together();
     Wavefronts halves = {0, 0};
     for (int half = 0; half < 2; ++half) {
         const Wavefronts w = served(offsets, part, bytes, first + half * count / 2, count / 2);
@@ -54,8 +52,8 @@ Wavefronts served(const uint64_t *offsets, uint32_t lanes, uint32_t bytes, int f
     }
     const bool merges = uint32_t(count) * bytes == 2 * BANKS * WORD &&
                         (paired(offsets, part, 1) || paired(offsets, part, 2));
-    if (merges && together < halves.taken) return {together, together - 1};
-    return halves;
+    const Wavefronts merged = merges ? together() : halves;
+    return merged.taken < halves.taken ? merged : halves;
 }
 
 }  // namespace
