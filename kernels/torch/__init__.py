@@ -1,6 +1,7 @@
-"""Functions of `torch.nn.functional`, with gradients, computed by these kernels.
+"""PyTorch with these kernels: functions of `torch.nn.functional`, and whole modules accelerated.
 
-Names, order and defaults of the arguments are PyTorch's, images are (N, C, H, W), and gradients and
+`accelerate` replaces layers of a module, and `explain` tells which. The functions' names, and the
+order and defaults of their arguments, are PyTorch's; images are (N, C, H, W); gradients and
 `torch.compile` work as usual. The kernels take images and filters in the memory format
 `torch.channels_last`: such tensors are not copied, others are converted at each call, and images
 are returned in that format. Tensors are float32 or float64 on a CPU; on a GPU also float16 and

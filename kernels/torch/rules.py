@@ -15,6 +15,8 @@ from ..common.geometry import pair, pool_stride
 
 #: Channels, and filters, of a convolution without a pool: Winograd's algorithm is what is faster.
 CHANNELS = range(16, 257)
+#: The most before a pool, where kernels are not 3 x 3.
+MOST_POOLED = 64
 #: The fewest if the images are contiguous, which are transposed before and after.
 LEAST_CONTIGUOUS = 32
 #: Multiply-adds, about: a convolution with fewer takes less time than Python's part of it.
@@ -32,7 +34,7 @@ def conv2d(layer: nn.Conv2d) -> str | None:
         if value != fast:
             return f"PyTorch is faster at a {name} of {value}"
     if layer.in_channels not in CHANNELS or layer.out_channels not in CHANNELS:
-        return f"PyTorch is faster at {layer.in_channels} channels and {layer.out_channels} filters"
+        return _channels(layer)
     return _geometry(layer)
 
 
@@ -61,12 +63,19 @@ def conv2d_pool(layer: nn.Conv2d, pool: nn.MaxPool2d) -> str | None:
         return "its pool is not one of two or four pixels side by side"
     if layer.stride != (1, 1) or layer.dilation != (1, 1) or layer.kernel_size == (1, 1):
         return "PyTorch is faster at strides, dilations and kernels of 1 x 1"
+    most = CHANNELS[-1] if layer.kernel_size == (3, 3) else MOST_POOLED
+    if max(layer.in_channels, layer.out_channels) > most:
+        return _channels(layer)
     return _geometry(layer)
 
 
 def conv2d_pool_pays(layer: nn.Conv2d, input: Any) -> bool:
     """Return whether the kernels are faster at a batch of images, too."""
     return _products(layer, input) >= LEAST_PRODUCTS_POOLED
+
+
+def _channels(layer: nn.Conv2d) -> str:
+    return f"PyTorch is faster at {layer.in_channels} channels and {layer.out_channels} filters"
 
 
 def _geometry(layer: nn.Conv2d) -> str | None:
