@@ -23,6 +23,7 @@ SUITES = {
     "test_training": "training-peers",
     "test_inference": "inference",
     "test_overhead": "overhead",
+    "test_accelerate": "accelerate",
 }
 
 

@@ -266,6 +266,49 @@ def overhead(results: Path) -> str:
     return made
 
 
+def accelerate(results: Path) -> str:
+    """Return the table of PyTorch's networks, as they are and accelerated."""
+    made = ""
+    for document in recorded("accelerate", results):
+        rows = [
+            [
+                row["network"],
+                row["batch_size"],
+                row["layout"],
+                f"{row['peers']['PyTorch']['images_per_second']:,.0f}",
+                f"**{row['images_per_second']:,.0f}** ±{row['noise']:.0%}",
+                f"{row['peers']['PyTorch']['ratio']:.2f}x",
+            ]
+            for row in document["rows"]
+            if "network" in row
+        ]
+        rates = ["PyTorch, images/s", "accelerated, images/s", ""]
+        made += table(["training", "batch", "memory format", *rates], rows) + measured(document)
+    return made
+
+
+def accelerated_layers(results: Path) -> str:
+    """Return the table of layers on both sides of the rules of `kernels.torch.accelerate`."""
+    made = ""
+    for document in recorded("accelerate", results):
+        rows = [
+            [
+                f"`{row['layer']}`",
+                ", ".join(map(str, row["arguments"])),
+                "x".join(map(str, row["shape"])),
+                row["layout"],
+                f"{row['seconds'] * 1e6:,.0f} µs ±{row['noise']:.0%}",
+                f"{row['peers']['PyTorch']['ratio']:.2f}x",
+                "replaced" if row["replaced"] else "left",
+            ]
+            for row in document["rows"]
+            if "layer" in row
+        ]
+        head = ["layer", "arguments", "input", "memory format", "kernels", "beside PyTorch", ""]
+        made += table(head, rows) + measured(document)
+    return made
+
+
 def start(results: Path) -> str:
     """Return the table of bench/networks/start.py: what one waits for at first."""
     path = results / "start-cpu.json"
@@ -337,6 +380,8 @@ PARTS: dict[str, Callable[[Path], str]] = {
     "training-peers": training,
     "inference": inference,
     "overhead": overhead,
+    "accelerate": accelerate,
+    "accelerated-layers": accelerated_layers,
     "start": start,
 }
 

@@ -1,5 +1,6 @@
 """The benchmarks: wrong rows are refused, reports are made from the files alone."""
 
+import importlib.util
 import json
 import os
 import re
@@ -54,7 +55,8 @@ def run_suites(tmp_path, *options, plugin=""):
 def documents(tmp_path_factory):
     """Some rows of every suite, of one network: every peer of a row is a process of its own."""
     training = "speedrun and (batch-1- or throughput) or accuracy"
-    chosen = f"odd or sgd or (overhead and relu) or {training}"
+    accelerated = "MLP and contiguous or test_layers and MaxPool2d"
+    chosen = f"odd or sgd or (overhead and relu) or {training} or {accelerated}"
     done, raw = run_suites(tmp_path_factory.mktemp("suites"), "-k", chosen)
     assert done.returncode == 0, done.stdout + done.stderr
     return condense.condense(raw, MACHINE)
@@ -71,7 +73,8 @@ def results(documents, tmp_path):
 
 @pytest.mark.slow
 def test_every_suite_gives_rows(documents):
-    assert set(documents) == set(condense.SUITES.values())
+    absent = set() if importlib.util.find_spec("torch") else {"accelerate"}
+    assert set(documents) == set(condense.SUITES.values()) - absent
     for document in documents.values():
         assert document["machine"] == MACHINE and document["commit"] and document["clock"]
         for row in document["rows"]:
@@ -109,7 +112,13 @@ def outside_markers(text):
 
 @pytest.mark.slow
 def test_every_row_is_in_a_table(documents, results):
-    made = report.filled((BENCH / "README.md").read_text(), results)
+    made = "".join(
+        report.filled((folder / "README.md").read_text(), results) for folder in (BENCH, REPOSITORY)
+    )
+    for row in documents.get("accelerate", {"rows": []})["rows"]:
+        assert f" | {row['peers']['PyTorch']['ratio']:.2f}x |" in made
+        time = f"{row['seconds'] * 1e6:,.0f} µs" if "layer" in row else row["network"]
+        assert f"| {time} " in made
     for row in documents["kernels"]["rows"] + documents["overhead"]["rows"]:
         assert f"| `{row.get('operation') or row['function']}` |" in made
         digits = ",.0f" if "operation" in row else ".1f"
@@ -125,7 +134,7 @@ def test_every_row_is_in_a_table(documents, results):
 
 def test_a_suite_that_was_not_run_says_so(tmp_path):
     made = report.filled((BENCH / "README.md").read_text(), tmp_path)
-    assert made.count(report.NOTHING.strip()) == 4
+    assert made.count(report.NOTHING.strip()) == 5
 
 
 def test_the_first_minute_has_a_table(tmp_path):

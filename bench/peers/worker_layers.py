@@ -1,0 +1,108 @@
+"""Single layers of PyTorch's, or the kernels in their place: values and gradients.
+
+python -m bench.peers.worker_layers KIND, with KIND "plain" or "kernels". The kernels are taken even
+where the rules leave a layer to PyTorch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import torch
+from torch import nn
+
+import kernels.torch
+from bench.measure import seconds_of_call
+from bench.peers.worker import serve
+from kernels.torch import functional, layers, rules
+
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+HERE = {theirs: ours for ours, theirs in layers.CLASSES.items()}
+RULES = ("conv2d_pays", "conv2d_pool_pays", "max_pool2d_pays")
+
+state: Any = None
+
+
+class Layer:
+    """A layer with an input and the gradient of its output."""
+
+    def __init__(self, kind: str, arguments: list[Any], shape: list[int], layout: str) -> None:
+        torch.manual_seed(0)
+        self.module = made(kind, arguments).to(memory_format=LAYOUTS[layout])
+        x = torch.randn(shape).contiguous(memory_format=LAYOUTS[layout])
+        # With so few channels it is the network's input, whose gradient nobody asks for.
+        self.x = x.requires_grad_(kind == "MaxPool2d" or shape[1] > 3)
+        self.of = [t for t in (self.x, *self.module.parameters()) if t.requires_grad]
+        self.replaced = used(self.module, self.x)
+        if kernels_alone:
+            force(self.module)
+        self.dy = torch.randn_like(self.module(self.x))
+
+    def __call__(self) -> None:
+        torch.autograd.backward(self.module(self.x), self.dy, inputs=self.of)
+        for tensor in self.of:
+            tensor.grad = None
+
+
+def made(kind: str, arguments: list[Any]) -> nn.Module:
+    if kind == "Conv2d + ReLU + MaxPool2d":
+        return nn.Sequential(nn.Conv2d(*arguments), nn.ReLU(), nn.MaxPool2d(2))
+    return getattr(nn, kind)(*arguments)
+
+
+def used(module: nn.Module, x: torch.Tensor) -> bool:
+    """Return whether the rules take a kernel for all of a module."""
+    name = {nn.Conv2d: "conv2d", nn.MaxPool2d: "max_pool2d"}.get(type(module), "conv2d_pool")
+    kept, found = getattr(functional, name), []
+
+    def counted(*arguments: Any) -> Any:
+        found.append(name)
+        return kept(*arguments)
+
+    setattr(functional, name, counted)
+    kind = type(module)
+    kernels.torch.accelerate(module)(x)
+    module.__class__ = kind
+    setattr(functional, name, kept)
+    return bool(found)
+
+
+def force(module: nn.Module) -> None:
+    """Take kernels for a module whatever the rules say."""
+    for name in RULES:
+        setattr(rules, name, lambda *_: True)
+    rules.conv2d_pool = lambda *_: None
+    module.__class__ = HERE[type(module)]
+
+
+# Functions that the parent calls
+
+
+def load(kind: str, arguments: list[Any], shape: list[int], layout: str) -> None:
+    global state
+    state = Layer(kind, arguments, shape, layout)
+
+
+def replaced() -> bool:
+    """Return whether the rules take a kernel."""
+    return state.replaced
+
+
+def norms() -> list[float]:
+    """Return the norms of the result and of the gradients."""
+    y = state.module(state.x)
+    gradients = torch.autograd.grad(y, state.of, state.dy)
+    return [tensor.double().norm().item() for tensor in (y.detach(), *gradients)]
+
+
+def seconds() -> float:
+    """Return the seconds of a call."""
+    return seconds_of_call(state, lambda: None)
+
+
+if __name__ == "__main__":
+    kernels_alone = sys.argv[1] == "kernels"
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    serve(load, replaced, norms, seconds)
