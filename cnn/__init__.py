@@ -4,6 +4,7 @@ from .augment import Augment
 from .data import DataError, Dataset, load
 from .divergence import TrainingDivergedError
 from .ema import EMA
+from .ensemble import Ensemble
 from .evaluation import evaluate
 from .formats.checkpoint import CheckpointError
 from .formats.torch_weights import load_torch, save_torch
@@ -45,6 +46,7 @@ __all__ = [
     "Dataset",
     "Dense",
     "Dropout",
+    "Ensemble",
     "Flatten",
     "GlobalAvgPool2D",
     "Layer",

@@ -10,6 +10,7 @@ from kernels.lowlevel import accumulator, floating
 
 from . import checks
 from .data.dataset import Dataset, as_dataset, finite
+from .ensemble import Ensemble
 from .layers import Softmax
 from .losses import CrossEntropy, Loss, SoftmaxCrossEntropy
 from .model import Sequential
@@ -20,14 +21,19 @@ from .parallel.world import World
 BATCH_SIZE = 1024
 
 
-def default_loss(model: Network) -> Loss:
-    """Return `CrossEntropy` for a model that ends with `Softmax`, else `SoftmaxCrossEntropy`."""
+def default_loss(model: Network | Ensemble) -> Loss:
+    """Return `CrossEntropy` if the outputs are probabilities, else `SoftmaxCrossEntropy`.
+
+    They are if the model ends with `Softmax`, or is an ensemble.
+    """
+    if isinstance(model, Ensemble):
+        return CrossEntropy()
     ends_with_softmax = bool(model.layers) and isinstance(model.layers[-1], Softmax)
     return CrossEntropy() if ends_with_softmax else SoftmaxCrossEntropy()
 
 
 def evaluate(
-    model: Sequential,
+    model: Sequential | Ensemble,
     data: Any,
     loss: Loss | None = None,
     batch_size: int = BATCH_SIZE,
@@ -37,7 +43,7 @@ def evaluate(
 
     Parameters
     ----------
-    model : Sequential
+    model : Sequential or Ensemble
         Used with its current weights.
     data : Dataset or pair (images, labels)
         As in `Trainer.fit`.
@@ -53,7 +59,8 @@ def evaluate(
     TypeError, ValueError
         If the data do not fit the model, or another argument is invalid.
     """
-    checks.instance("model", model, Sequential)
+    if not isinstance(model, Ensemble):
+        checks.instance("model", model, Sequential)
     measure = default_loss(model) if loss is None else checks.function("loss", loss)
     batch_size = checks.count("batch_size", batch_size)
     dataset = checked(model, "data", data)
@@ -75,7 +82,7 @@ def evaluate(
     return {"loss": loss_sum / len(dataset), "accuracy": hits / len(dataset)}
 
 
-def checked(model: Network, name: str, data: Any) -> Dataset:
+def checked(model: Network | Ensemble, name: str, data: Any) -> Dataset:
     """Return data as a Dataset that fits the model; errors begin with `name`."""
     dataset = as_dataset(data, name)
     if len(dataset) == 0:

@@ -1,8 +1,9 @@
-"""``cnn evaluate``: measure a saved model."""
+"""``cnn evaluate``: measure saved models, several of them also as one."""
 
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from .options import (
     add_data,
@@ -16,41 +17,58 @@ from .options import (
     write_json,
 )
 
-HELP = "measure a saved model"
-DESCRIPTION = "Measure a saved model on the test images."
+HELP = "measure saved models"
+DESCRIPTION = """\
+Measure a saved model on the test images. Of several models, each is
+measured, and then all as one, whose probabilities are the mean of theirs."""
 EXAMPLES = """\
   cnn evaluate model.safetensors
+  cnn evaluate runs/1/model.safetensors runs/2/model.safetensors
   cnn evaluate runs/mine/model.safetensors --dataset synthetic"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model, the data and where they go."""
-    parser.add_argument("model", type=path, metavar="MODEL", help="one that train wrote")
+    parser.add_argument(
+        "models", type=path, nargs="+", metavar="MODEL", help="one that train wrote"
+    )
     add_data(parser)
     add_device(parser)
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print accuracy and loss."""
+    """Print accuracy and loss, of each model and of all."""
     from .. import data
+    from ..ensemble import Ensemble
     from ..evaluation import evaluate
     from ..model import Sequential
 
-    check_outputs(options, [options.json], [options.model])
+    check_outputs(options, [options.json], options.models)
     chosen = device(options.device, say)
-    model = Sequential.load(options.model, chosen)
+    models = [Sequential.load(file, chosen) for file in options.models]
+    together = models[0] if len(models) == 1 else Ensemble(models)
     _, test = data.load(options.dataset, options.data, say=say)
-    found = evaluate(model, test)
-    results = {
-        "dataset": test.name,
-        "device": chosen,
-        "model": str(options.model),
-        "parameters": model.parameter_count,
-        "test_loss": found["loss"],
-        "test_accuracy": found["accuracy"],
-    }
-    write_json(options.json, results)
-    accuracy, loss = found["accuracy"], found["loss"]
-    report(f"{test.name} test accuracy {accuracy:.2%}, loss {loss:.4f}", options.json)
+
+    def measured(model: Sequential | Ensemble) -> dict[str, float]:
+        found = evaluate(model, test)
+        return {"test_loss": found["loss"], "test_accuracy": found["accuracy"]}
+
+    each = [
+        {"model": str(file), "parameters": model.parameter_count, **measured(model)}
+        for file, model in zip(options.models, models, strict=True)
+    ]
+    whole = each[0]
+    if len(each) > 1:
+        for one in each:
+            print(f"{one['model']}: {_told(one)}")
+        parameters = sum(model.parameter_count for model in models)
+        whole = {"models": each, "parameters": parameters, **measured(together)}
+    write_json(options.json, {"dataset": test.name, "device": chosen, **whole})
+    of_all = f", mean of {len(each)} models" if len(each) > 1 else ""
+    report(f"{test.name} {_told(whole)}{of_all}", options.json)
     return 0
+
+
+def _told(results: dict[str, Any]) -> str:
+    return f"test accuracy {results['test_accuracy']:.2%}, loss {results['test_loss']:.4f}"

@@ -195,6 +195,21 @@ def test_a_model_whose_loss_is_no_number_is_valid_json(few_images, tmp_path, cap
     assert results["test_loss"] is None and 0 <= results["test_accuracy"] <= 1
 
 
+def test_several_models_are_measured_one_by_one_and_together(few_images, tmp_path, capsys):
+    paths = []
+    for seed in range(2):
+        paths.append(str(tmp_path / f"{seed}.safetensors"))
+        Sequential([Flatten(), Dense(10)], (28, 28, 1), seed=seed).save(paths[-1])
+    written = tmp_path / "results.json"
+    assert main(["evaluate", *paths, "--json", str(written)]) == 0
+    results, shown = json.loads(written.read_text()), capsys.readouterr().out.splitlines()
+    each = results["models"]
+    assert [one["model"] for one in each] == paths and results["parameters"] == 2 * 7850
+    assert results["test_loss"] < max(one["test_loss"] for one in each)
+    assert [line.partition(":")[0] for line in shown[:2]] == paths
+    assert shown[2].endswith(f"loss {results['test_loss']:.4f}, mean of 2 models")
+
+
 def test_info_names_what_this_machine_has(capsys):
     assert main(["info"]) == 0
     shown = capsys.readouterr().out
