@@ -1,5 +1,5 @@
 // Ordered sums on `cpu`, so that no result depends on timing. On `cuda` the sums that are needed
-// come from products: gemm/ones.cuh and gemm/gradients.cu.
+// come from products: gemm/sums_over_k.cuh and gemm/gradients.cu.
 //
 //   column_sum    partial[chunk, c] = sum of x[r, c] over the rows r of one chunk
 //   sum_chunks    y[c]              = sum of partial[chunk, c] over the chunks

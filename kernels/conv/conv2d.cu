@@ -56,8 +56,9 @@ conv2d_pool_forward(const T *__restrict__ x, const T *__restrict__ w, const T *_
 
 // The gradients of filters, and of the input, two products.
 //
-// filters  partial sums as FilterGradient has them, those of biases if `bias` is 1; split s takes
-//          output pixels [s*batch_share, (s+1)*batch_share)
+// filters  partial sums as FilterGradient has them, then those of biases (F) if `bias` is 1; split
+// s
+//          takes output pixels [s*batch_share, (s+1)*batch_share)
 // input    dx, or PastRelu's gradient. `over` slides over `source`, which is dy, at stride 1; its
 //          outputs are the pixels of dx in the lattice `pixels`, `places` in all, whose gradients
 //          come through the taps in the lattice `taps`. There is one part unless the lattice has
@@ -73,13 +74,15 @@ conv2d_gradients(const T *__restrict__ dy, const T *__restrict__ x, Window windo
     const int channels = C / groups, filters = F / groups;
     const auto of_filter = [&](const auto &at) {
         const int group = at.z / splits, split = at.z % splits;
-        const int K = window.KH * window.KW * channels, M = K + bias;
+        const int K = window.KH * window.KW * channels;
+        acc_t *const part = partial + (int64)split * (K + bias) * F;
         const Im2col<ByPixel> a{x + group * channels, window, C, channels, {window.OH, window.OW}};
         const Matrix b{dy + group * filters, F};
-        const FilterGradient epilogue(partial + (int64)split * M * F, K, F, group * filters);
-        const Share part(rows, batch_share, split);
-        gemm<Rows::ALONG_K, Rows::ALONG_K>(at, with_ones(a, K), b, M, filters, part.begin, part.end,
-                                           epilogue);
+        const Share pixels(rows, batch_share, split);
+        gemm<Rows::ALONG_K, Rows::ALONG_K>(
+            at, a, b, K, filters, pixels.begin, pixels.end,
+            FilterGradient(part, K, F, group * filters), ALL_OF_K,
+            SumsOverK<Operand::B, acc_t>{bias ? part + (int64)K * F + group * filters : nullptr});
     };
     const auto input = [&](const auto &at) {
         const int group = at.z / parts, split = at.z % parts;

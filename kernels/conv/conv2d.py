@@ -246,10 +246,11 @@ def _launch(
 ) -> Array:
     """Launch the products of the filters' and of the input's gradients, or one of them.
 
-    Return the partial sums of the first.
+    Return the partial sums of the first, those of biases last.
     """
+    *_, bias = filters.arguments
     of_filters, of_input = gemm.divide_both(target, dtype, filters.sizes, pixels.sizes)
-    partial = target.empty((of_filters.splits, filters.sizes.M, s.F), accumulator(dtype))
+    partial = target.empty((of_filters.splits, s.K + bias, s.F), accumulator(dtype))
     divided = partial, of_filters.splits, of_filters.share
     parts = of_input.parts(target, dtype)
     both.launch(
@@ -273,7 +274,7 @@ def _filter_product(
     # With one window along an axis its stride does not matter, and 1 cannot overflow in the kernel.
     g.SH, g.SW = (step if count > 1 else 1 for count, step in ((g.OH, g.SH), (g.OW, g.SW)))
     rows = dy.size // s.F
-    sizes = gemm.Sizes(s.K + bias, s.F // groups, rows, groups, split="always")
+    sizes = gemm.Sizes(s.K, s.F // groups, rows, groups, split="always")
     vectors = _vectors(target, x, s.C, groups), _vectors(target, dy, s.F, groups)
     return _Product(sizes, vectors, (dy, x, g, rows, bias))
 

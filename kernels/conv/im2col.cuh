@@ -264,13 +264,13 @@ struct AtPixels {
 
 // A part of the gradients of filters, the columns of the product, from filter `first` on.
 #ifdef __CUDACC__
-// (F, K) and then those of biases (F), which are a last row of the product.
+// (F, K)
 struct FilterGradient {
-    acc_t *weights, *biases;
+    acc_t *weights;
     int K;
 
-    __device__ FilterGradient(acc_t *part, int K, int F, int first)
-        : weights(part + (int64)first * K), biases(part + (int64)F * K + first), K(K) {}
+    __device__ FilterGradient(acc_t *part, int K, int, int first)
+        : weights(part + (int64)first * K), K(K) {}
 
     template <int V>
     __device__ __forceinline__ void store(int m, int n, const acc_t (&tile)[TM][V], int rows,
@@ -279,9 +279,7 @@ struct FilterGradient {
             if (v >= columns) break;
             acc_t filter[TM];
             UNROLL(int i = 0; i < TM; ++i) filter[i] = tile[i][v];
-            store_row(weights + (int64)(n + v) * K + m, filter, smaller(rows, K - m));
-            UNROLL(int i = 0; i < TM; ++i)
-                if (i < rows && m + i == K) biases[n + v] = filter[i];
+            store_row(weights + (int64)(n + v) * K + m, filter, rows);
         }
     }
 };

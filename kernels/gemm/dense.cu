@@ -35,10 +35,10 @@ dense_gradients(const T *__restrict__ dy, const T *__restrict__ x, sum_t *__rest
                 int inputs, int outputs) {
     const auto weights = [&](const auto &at) {
         const Share part(rows, batch_share, at.z);
-        const WeightGradient epilogue{{dw + at.z * size, inputs}, db ? db + at.z * size : db};
         gemm<Rows::ALONG_K, Rows::ALONG_K>(
-            at, Matrix{dy, outputs}, with_ones(Matrix{x, inputs}, inputs), outputs,
-            inputs + (db != nullptr), part.begin, part.end, epilogue);
+            at, Matrix{dy, outputs}, Matrix{x, inputs}, outputs, inputs, part.begin, part.end,
+            Plain<sum_t>{dw + at.z * size, inputs}, ALL_OF_K,
+            SumsOverK<Operand::A, sum_t>{db ? db + at.z * size : db});
     };
     const auto input = [&](const auto &at) {
         const Share part(outputs, share, at.z);

@@ -100,15 +100,15 @@ def gradients(
     If x is the result of a ReLU, given as `past`, dx is the gradient of its input instead.
     """
     rows, inputs, outputs = len(x), w.shape[1], w.shape[0]
-    with_db = None if target.in_lanes else db  # what the same product gives
-    columns = inputs if with_db is None else inputs + 1
+    with_db = None if target.in_lanes else db  # what the same product gives, even without inputs
+    columns = inputs if with_db is None else max(inputs, 1)
     of_weights, of_input = gemm.divide_both(
         target,
         x.dtype,
         gemm.Sizes(outputs, columns, rows, split="always"),
         gemm.Sizes(rows, inputs, outputs, split="in tiles") if need_dx else gemm.NOTHING,
     )
-    size = outputs * columns
+    size = dw.size + (0 if with_db is None else outputs)
     whole = of_weights.splits == 1  # then no sum of partial results is needed
     wide = dw.dtype if whole else accumulator(dw.dtype)
     to = (dw, with_db)

@@ -3,9 +3,6 @@
 
 #include "dialect/lanes.cuh"
 
-// No ones here: sums over k are separate launches.
-template <class Loader> static const Loader &with_ones(const Loader &loader, int) { return loader; }
-
 // BiasRelu's Taker, which receives each register of columns from n on: this one ignores it.
 struct Nothing {
     __device__ void operator()(int, const lanes_t (&)[TM], int) const {}

@@ -79,10 +79,16 @@ struct Parts {
 };
 constexpr Parts ALL_OF_K = {nullptr, nullptr, 1, 0};
 
+// Where a product stores the sums over k of an operand's outputs, if not null; its rows must run
+// along k. On `cpu` these sums are another launch.
+enum class Operand { A, B };
+template <Operand OF, typename E> struct SumsOverK { E *to; };
+struct NoSums {};
+
 #if defined(__CUDACC__)
 #include "gemm/gemm_stages.cuh"
 #include "gemm/gemm_parts.cuh"
-#include "gemm/ones.cuh"
+#include "gemm/sums_over_k.cuh"
 #ifdef TYPE_PRECISION
 #include "gemm/gemm_mma.cuh"
 #else
@@ -175,23 +181,4 @@ template <typename E> struct Plain {
                     tile[i][v] =
                         load_first(y + (m + i) * stride + n + v * LANES, columns - v * LANES);
     }
-};
-
-// Rows of the gradients of weights. If the product has one more column than `stride`, it holds the
-// gradients of biases.
-struct WeightGradient : Plain<sum_t> {
-    sum_t *biases;
-
-#ifdef __CUDACC__
-    template <int V>
-    __device__ __forceinline__ void store(int m, int n, const acc_t (&tile)[TM][V], int rows,
-                                          int columns) const {
-        const int weights = int(stride) - n;  // columns of weights, from n on
-        Plain<sum_t>::store(m, n, tile, rows, smaller(columns, weights));
-        if (weights >= columns) return;
-        UNROLL(int i = 0; i < TM; ++i)
-            UNROLL(int v = 0; v < V; ++v)
-                if (i < rows && v == weights) biases[m + i] = sum_t(tile[i][v]);
-    }
-#endif
 };

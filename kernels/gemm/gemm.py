@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
-
-import numpy as np
 
 from ..common.reduce import accumulator
 from ..runtime import Array, Source, Target
@@ -126,8 +123,8 @@ def precision(name: str) -> Iterator[None]:
     name : {"fp32", "tf32", "bf16", "fp16"}
         "fp32" does not round. The others do, to nearest, and multiply on tensor cores: tf32 keeps
         10 bits after the point, bf16 7, both with the exponents of float32; fp16 keeps 10 and has
-        no number above 65504. Sums and results are float32. The gradient of a bias is a product of
-        dy with ones, so it is the sum of rounded dy.
+        no number above 65504. Sums and results are float32, and so are sums alone, as the
+        gradients of biases.
 
     Raises
     ------
@@ -202,9 +199,8 @@ def in_vectors(target: Target, array: Array, *lengths: int) -> bool:
 
 def constants(tile: Tile, dtype: Any, precision: str, vectors: tuple[bool, bool]) -> dict[str, Any]:
     """Return the constants that a product's source is compiled with on `cuda`."""
-    one = int.from_bytes(np.ones((), dtype).tobytes(), sys.byteorder)
     multiplied = {} if precision == "fp32" else {"PRECISION": precision}
-    return {**constants_of_tile(tile, dtype, vectors), "ONE": one, **multiplied}
+    return {**constants_of_tile(tile, dtype, vectors), **multiplied}
 
 
 def constants_of_tile(tile: Tile, dtype: Any, vectors: tuple[bool, bool]) -> dict[str, Any]:
@@ -274,7 +270,7 @@ def divide(
 
     The division depends on sizes and dtype alone. So the order of summation, and with it every bit
     of the product, is the same from run to run and on any number of cores. Dividing k changes bits,
-    the tile does not. With "always", K = 0 gives 0 parts.
+    the tile does not, except those of sums over k. With "always", K = 0 gives 0 parts.
 
     Parameters
     ----------

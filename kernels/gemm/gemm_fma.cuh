@@ -47,10 +47,11 @@ __device__ __forceinline__ void multiply(acc_t (&sum)[REPEATS_M][REPEATS_N][TM][
 }
 
 // A block's tile of the M x N product over k in [k_begin, k_end).
-template <Rows A_ROWS, Rows B_ROWS, class BlockTile, class A, class B, class Epilogue>
+template <Rows A_ROWS, Rows B_ROWS, class BlockTile, class A, class B, class Epilogue,
+          class Sums = NoSums>
 __device__ Block gemm(const BlockAt<BlockTile> &at, const A &a, const B &b, int M, int N,
                       int k_begin, int k_end, const Epilogue &epilogue,
-                      const Parts &parts = ALL_OF_K) {
+                      const Parts &parts = ALL_OF_K, const Sums &sums = {}) {
     using Lanes = ::Lanes<BlockTile>;
     using TileA = ::TileA<BlockTile, A_ROWS>;
     using TileB = ::TileB<BlockTile, B_ROWS>;
@@ -65,12 +66,15 @@ __device__ Block gemm(const BlockAt<BlockTile> &at, const A &a, const B &b, int 
     acc_t sum[REPEATS_M][REPEATS_N][TM][TN] = {};
     int start_a = TileA::start(m), start_b[REPEATS_N];
     UNROLL(int s = 0; s < REPEATS_N; ++s) start_b[s] = TileB::start(n + s * Lanes::APART_N);
+    BlockSums<Sums, TileA, TileB> beside(sums, at);
     const auto add = [&](const T *tiles_a, const T *tiles_b, int stage) {
+        beside.add(tiles_a, tiles_b, stage);
         if (used) multiply<TileA, TileB, Lanes::APART_M>(sum, tiles_a, tiles_b, start_a, start_b);
         next_stage<TileA>(start_a, stage);
         UNROLL(int s = 0; s < REPEATS_N; ++s) next_stage<TileB>(start_b[s], stage);
     };
     in_stages<TileA, TileB>(a, b, m0, M, n0, N, k_begin, k_end, add);
+    beside.store(m0, M, n0, N);
     const auto for_tiles = [&](const auto &body) {
         UNROLL(int r = 0; r < REPEATS_M; ++r)
             UNROLL(int s = 0; s < REPEATS_N; ++s) {

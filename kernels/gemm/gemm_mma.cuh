@@ -83,10 +83,11 @@ __device__ __forceinline__ void multiply(float (&sum)[HIGH][2][WIDE][4][4], cons
 }
 
 // A block's tile of the M x N product over k in [k_begin, k_end).
-template <Rows A_ROWS, Rows B_ROWS, class BlockTile, class A, class B, class Epilogue>
+template <Rows A_ROWS, Rows B_ROWS, class BlockTile, class A, class B, class Epilogue,
+          class Sums = NoSums>
 __device__ Block gemm(const BlockAt<BlockTile> &at, const A &a, const B &b, int M, int N,
                       int k_begin, int k_end, const Epilogue &epilogue,
-                      const Parts &parts = ALL_OF_K) {
+                      const Parts &parts = ALL_OF_K, const Sums &sums = {}) {
     using TileA = ::TileA<BlockTile, A_ROWS>;
     using TileB = ::TileB<BlockTile, B_ROWS>;
     constexpr int WARP_HEIGHT = BlockTile::WARP_HEIGHT, WARP_WIDTH = BlockTile::WARP_WIDTH;
@@ -102,12 +103,15 @@ __device__ Block gemm(const BlockAt<BlockTile> &at, const A &a, const B &b, int 
     float sum[HIGH][2][WIDE][4][4] = {};
     int start_a = TileA::start(warp_m + g * 4, t * UNIT),
         start_b = TileB::start(warp_n + g * 4, t * UNIT);
+    BlockSums<Sums, TileA, TileB> beside(sums, at);
     const auto add = [&](const T *tiles_a, const T *tiles_b, int stage) {
+        beside.add(tiles_a, tiles_b, stage);
         if (used) multiply<TileA, TileB>(sum, tiles_a, tiles_b, start_a, start_b);
         next_stage<TileA>(start_a, stage);
         next_stage<TileB>(start_b, stage);
     };
     in_stages<TileA, TileB>(a, b, m0, M, n0, N, k_begin, k_end, add);
+    beside.store(m0, M, n0, N);
     const auto for_tiles = [&](const auto &body) {
         UNROLL(int i = 0; i < HIGH; ++i)
             UNROLL(int s = 0; s < WIDE; ++s)

@@ -364,9 +364,9 @@ static void multiply_bands(const A &a, const B &b, Part m, Part n, int k_begin, 
 
 // This block's part of the M x N product over k in [k_begin, k_end), which is all of k for rows
 // along the output.
-template <Rows A_ROWS, Rows B_ROWS, class A, class B, class Epilogue>
+template <Rows A_ROWS, Rows B_ROWS, class A, class B, class Epilogue, class Sums = NoSums>
 static Block gemm(const BlockAt<FirstTile> &at, const A &a, const B &b, int M, int N, int k_begin,
-                  int k_end, const Epilogue &epilogue, const Parts & = ALL_OF_K) {
+                  int k_end, const Epilogue &epilogue, const Parts & = ALL_OF_K, Sums = {}) {
     const int V = vectors(N);
     if constexpr (A::PLAIN && A_ROWS == Rows::ALONG_OUTPUT && B_ROWS == Rows::ALONG_OUTPUT)
         if (M <= TM) {  // one block along m

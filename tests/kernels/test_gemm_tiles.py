@@ -85,9 +85,10 @@ def test_convolutions(cuda, tile):
             continue
         dy = normal(2, *y.shape, dtype=dtype)
         arrays = map(cuda.array, (dy, x, w))
-        dx, dw, _ = kernels.conv2d_backward(*arrays, need_dx=first, need_db=False, **options)
-        expected_dx, expected_dw, _ = reference.conv2d_backward(dy, x, w, **options)
+        dx, dw, db = kernels.conv2d_backward(*arrays, need_dx=first, **options)
+        expected_dx, expected_dw, expected_db = reference.conv2d_backward(dy, x, w, **options)
         comparison.assert_close(dw, expected_dw, rtol=RTOL[dtype])
+        comparison.assert_close(db, expected_db, rtol=RTOL[dtype])
         if first:
             comparison.assert_close(dx, expected_dx, rtol=RTOL[dtype])
 
