@@ -33,7 +33,7 @@ class Tile(NamedTuple):
     WARP_N: int
     STAGES: int
     LANES_N: int = 4  # lanes side by side along n
-    speed: float = 1.0  # share of multiply instructions in the main loop, by the best tile's
+    speed: float = 1.0  # by the body's rate: see there
 
     @property
     def warps(self) -> int:
@@ -53,10 +53,34 @@ class Tile(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Body:
-    """Tiles of one kind of arithmetic, and the multiply-adds of a multiprocessor per clock."""
+    """Tiles of one kind of arithmetic, and what limits it.
+
+    Attributes
+    ----------
+    tiles : tuple of Tile
+        The tiles. The speed of one without tensor cores is the share of multiply instructions in
+        its main loop, by the best tile's; with tensor cores it is less than 1 if reads conflict.
+    pipe : int
+        Multiply-adds of a multiprocessor per clock.
+    size : int
+        Bytes of an element in shared memory, if that may be slower or too small.
+    """
 
     tiles: tuple[Tile, ...]
-    rate: int
+    pipe: int
+    size: int = 0
+
+    def rate(self, tile: Tile) -> float:
+        """Return the multiply-adds of a multiprocessor per clock with a tile."""
+        if not self.size:
+            return self.pipe * tile.speed
+        # The copies of a block write each element once; its warps read those of their outputs.
+        once, again = (1 / tile.BM + 1 / tile.BN), (1 / tile.WARP_M + 1 / tile.WARP_N)
+        return tile.speed * min(self.pipe, _SHARED / (self.size * (once + again)))
+
+    def leaves_room(self, tile: Tile) -> bool:
+        """Whether the stages of a tile leave some shared memory, of 48 KiB."""
+        return tile.STAGES * (tile.BM + tile.BN) * tile.BK * self.size < 48 * 1024
 
 
 #: FP32 without tensor cores (gemm_fma.cuh): 8 x 8 outputs per lane, 4 x 12 for 24 columns, or less.
@@ -75,34 +99,33 @@ _FMA = _Body(
         Tile(32, 32, 16, 32, 16, 3, speed=0.7),
         Tile(32, 16, 16, 32, 16, 3, speed=0.6),
     ),
-    rate=128,
+    pipe=128,
 )
-_FMA_DOUBLE = _Body((Tile(64, 64, 16, 32, 16, 2), Tile(32, 16, 16, 32, 16, 2, speed=0.8)), rate=64)
-#: Tensor cores (gemm_mma.cuh), float arrays: limited by memory traffic.
+_FMA_DOUBLE = _Body((Tile(64, 64, 16, 32, 16, 2), Tile(32, 16, 16, 32, 16, 2, speed=0.8)), pipe=64)
+#: Tensor cores (gemm_mma.cuh), float arrays.
 _MMA = _Body(
-    (
-        Tile(64, 64, 32, 32, 32, 2),
-        Tile(64, 32, 32, 32, 32, 2, speed=0.9),
-        Tile(32, 32, 32, 32, 32, 2, speed=0.8),
-    ),
-    rate=256,
+    (Tile(64, 64, 32, 32, 32, 2), Tile(64, 32, 32, 32, 32, 2), Tile(32, 32, 32, 32, 32, 2)),
+    pipe=1290,
+    size=4,
 )
 #: Tensor cores, arrays of 16 bits.
 _MMA_16 = _Body(
     (
         Tile(128, 128, 32, 64, 32, 3),
-        Tile(128, 64, 32, 64, 32, 3, speed=0.95),
-        Tile(64, 64, 32, 64, 32, 3, speed=0.95),
-        Tile(64, 64, 32, 32, 32, 3, speed=0.75),
-        Tile(128, 32, 32, 32, 32, 3, speed=0.7),
-        Tile(32, 32, 32, 32, 32, 3, speed=0.4),
+        Tile(128, 64, 32, 64, 32, 3),
+        Tile(64, 64, 32, 64, 32, 3),
+        Tile(64, 64, 32, 32, 32, 3),
+        Tile(128, 32, 32, 32, 32, 3, speed=0.9),
+        Tile(32, 32, 32, 32, 32, 3, speed=0.8),
+        Tile(192, 64, 32, 96, 32, 3),
     ),
-    rate=1290,
+    pipe=1290,  # by mma.sync
+    size=2,
 )
-# The model by which a tile is chosen: an H100's multiprocessors, instructions that one of them
-# issues per clock, bytes per clock of L2, and clocks of a launch. It is the same on every GPU, so
-# that bits do not depend on which one it is.
-_MULTIPROCESSORS, _ISSUE, _L2, _LAUNCH = 132, 4, 2500, 2000
+# The model by which a tile is chosen: an H100's multiprocessors, of each the instructions that it
+# issues and the bytes of shared memory per clock, bytes per clock of L2, and clocks of a launch. It
+# is the same on every GPU, so that bits do not depend on which one it is.
+_MULTIPROCESSORS, _ISSUE, _SHARED, _L2, _LAUNCH = 132, 4, 128, 2500, 2000
 _SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 #: Most columns of a block that has whole rows, as loss/dense_loss.cu needs: the widest tile of each
 #: body that fits in shared memory. Tiles of this width and less are that kernel's, too.
@@ -319,7 +342,11 @@ def _cheapest(body: _Body, sizes: Sizes, splits: tuple[int, ...], most: int | No
         clocks = _block_clocks(work, body) * max(waves, _ISSUE * 32 / work.threads)
         return too_many, clocks + _adding_clocks(work, sizes)
 
-    tiles = [tile for tile in body.tiles if most is None or sizes.N <= tile.BN <= most]
+    tiles = [
+        tile
+        for tile in body.tiles
+        if most is None or (sizes.N <= tile.BN <= most and body.leaves_room(tile))
+    ]
     return min(_divisions(tiles, sizes, splits), key=cost)
 
 
@@ -398,7 +425,7 @@ def _block_clocks(work: Work, body: _Body) -> float:
     """Return the estimated clocks of a block that keeps its multiprocessor busy."""
     tile = work.tile
     assert tile is not None
-    return tile.BM * tile.BN * work.share / (body.rate * tile.speed)
+    return tile.BM * tile.BN * work.share / body.rate(tile)
 
 
 def _adding_clocks(work: Work, sizes: Sizes) -> float:

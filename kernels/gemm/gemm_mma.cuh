@@ -47,7 +47,7 @@ __device__ __forceinline__ void read(Registers &to, const T *stages, int start, 
             load_vector<4>(reinterpret_cast<uint32(&)[4]>(to[i]),
                            reinterpret_cast<const uint32 *>(first + i * 8 * Tile::COLUMNS));
     } else {  // lines of outputs: two lines give the pairs along k
-        const T *first = stages + (start ^ apart) + k * Tile::COLUMNS;
+        const T *first = stages + start + k * Tile::COLUMNS;
         UNROLL(int pair = 0; pair < 4; ++pair) {
             uint32 low[2], high[2];
             const T *line = first + pair * 2 * Tile::COLUMNS;
@@ -60,16 +60,34 @@ __device__ __forceinline__ void read(Registers &to, const T *stages, int start, 
     }
 }
 
-// Adds the products of one stage to a warp's outputs; the lane reads from start_a and start_b on.
-template <class TileA, class TileB, int HIGH, int WIDE>
+// Where a lane reads COUNT times 32 outputs. Those of a k-major tile lie a constant apart; in lines
+// of outputs an XOR permutes them, so each has a place of its own.
+template <class Tile, int COUNT> struct Starts {
+    int start[Tile::K_MAJOR ? 1 : COUNT];
+
+    __device__ Starts(int output, int k) {
+        UNROLL(int i = 0; i < (Tile::K_MAJOR ? 1 : COUNT); ++i)
+            start[i] = Tile::start(output + i * 32, k);
+    }
+    __device__ void next(int stage) {
+        UNROLL(int i = 0; i < (Tile::K_MAJOR ? 1 : COUNT); ++i) next_stage<Tile>(start[i], stage);
+    }
+    __device__ __forceinline__ void read(Registers &to, const T *stages, int i, int k) const {
+        ::read<Tile>(to, stages, start[Tile::K_MAJOR ? 0 : i], k, Tile::K_MAJOR ? i * 32 : 0);
+    }
+};
+
+// Adds the products of one stage to a warp's outputs.
+template <class StartsA, class StartsB, int HIGH, int WIDE>
 __device__ __forceinline__ void multiply(float (&sum)[HIGH][2][WIDE][4][4], const T *tiles_a,
-                                         const T *tiles_b, int start_a, int start_b) {
+                                         const T *tiles_b, const StartsA &starts_a,
+                                         const StartsB &starts_b) {
     UNROLL(int k = 0; k < BK; k += STEP) {
         Registers b[WIDE];
-        UNROLL(int s = 0; s < WIDE; ++s) read<TileB>(b[s], tiles_b, start_b, k, s * 32);
+        UNROLL(int s = 0; s < WIDE; ++s) starts_b.read(b[s], tiles_b, s, k);
         UNROLL(int i = 0; i < HIGH; ++i) {
             Registers rows;
-            read<TileA>(rows, tiles_a, start_a, k, i * 32);
+            starts_a.read(rows, tiles_a, i, k);
             UNROLL(int half = 0; half < 2; ++half)
                 UNROLL(int p = 0; p < PRODUCTS; ++p) {
                     uint32 a[4];
@@ -101,14 +119,14 @@ __device__ Block gemm(const BlockAt<BlockTile> &at, const A &a, const B &b, int 
     const bool used = m0 + warp_m < M && n0 + warp_n < N;
     // Of rows 4g and 4g + 1, then 4g + 2 and 4g + 3, by columns 8t + j and 8t + 4 + j.
     float sum[HIGH][2][WIDE][4][4] = {};
-    int start_a = TileA::start(warp_m + g * 4, t * UNIT),
-        start_b = TileB::start(warp_n + g * 4, t * UNIT);
+    Starts<TileA, HIGH> starts_a(warp_m + g * 4, t * UNIT);
+    Starts<TileB, WIDE> starts_b(warp_n + g * 4, t * UNIT);
     BlockSums<Sums, TileA, TileB> beside(sums, at);
     const auto add = [&](const T *tiles_a, const T *tiles_b, int stage) {
         beside.add(tiles_a, tiles_b, stage);
-        if (used) multiply<TileA, TileB>(sum, tiles_a, tiles_b, start_a, start_b);
-        next_stage<TileA>(start_a, stage);
-        next_stage<TileB>(start_b, stage);
+        if (used) multiply(sum, tiles_a, tiles_b, starts_a, starts_b);
+        starts_a.next(stage);
+        starts_b.next(stage);
     };
     in_stages<TileA, TileB>(a, b, m0, M, n0, N, k_begin, k_end, add);
     beside.store(m0, M, n0, N);

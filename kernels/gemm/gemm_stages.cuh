@@ -144,18 +144,23 @@ template <Rows ROWS, int EXTENT, int PER_COPY_, int COUNT> struct Tile {
 // How a block's threads share the copies of a tile: each copies the same columns of COPIES lines
 // that are LINES_APART from each other.
 template <class Tile> struct CopyLayout {
-    static constexpr int ACROSS = Tile::COLUMNS / Tile::PER_COPY;  // copies that a line takes
-    static constexpr int REPEATS = ACROSS <= THREADS ? 1 : ACROSS / THREADS;  // in a line
+    static constexpr int ACROSS = Tile::COLUMNS / Tile::PER_COPY;     // copies that a line takes
+    static constexpr int REPEATS = (ACROSS + THREADS - 1) / THREADS;  // in a line
     static constexpr int LINES_APART = REPEATS > 1 ? 1 : THREADS / ACROSS;
     static constexpr int COPIES = (Tile::LINES + LINES_APART - 1) / LINES_APART;
-    static_assert(REPEATS == 1 || ACROSS % THREADS == 0, "threads must share evenly");
 
     // The thread's first line and column; a surplus thread's line is past the last.
     static __device__ int line() {
         const int line = REPEATS > 1 ? 0 : threadIdx.x / ACROSS;
         return line < LINES_APART ? line : Tile::LINES;
     }
-    static __device__ int column() { return threadIdx.x % ACROSS * Tile::PER_COPY; }
+    static __device__ int column(int repeat = 0) {
+        return (threadIdx.x % ACROSS + repeat * THREADS) * Tile::PER_COPY;
+    }
+    static __device__ bool has_column(int repeat) {
+        return ACROSS % THREADS == 0 || repeat + 1 < REPEATS || REPEATS == 1 ||
+               column(repeat) < Tile::COLUMNS;
+    }
     static __device__ bool has(int line) {
         return (LINES_APART <= Tile::LINES && Tile::LINES % LINES_APART == 0 &&
                 THREADS % ACROSS == 0) ||
@@ -255,17 +260,20 @@ template <class Tile, class Loader> struct Copier<Tile, Loader, false> {
           to(Layout::line() * Tile::COLUMNS), k(k_begin + Layout::line()),
           depth(Oriented::depth(loader, k)) {
         UNROLL(int i = 0; i < Layout::REPEATS; ++i) {
-            const int output = Layout::column() + i * THREADS;
+            const int output = Layout::column(i);
             outputs[i] = Oriented::output(loader, first + smaller(output, limit - PER_COPY));
         }
     }
 
     __device__ void begin(T *tiles, int stage, int k_end) {
-        UNROLL(int j = 0; j < Layout::COPIES; ++j) {
+        // Unrolled, many copies of single elements would spill registers.
+        constexpr int AT_ONCE = Layout::COPIES * Layout::REPEATS > 16 ? 4 : Layout::COPIES;
+#pragma unroll AT_ONCE
+        for (int j = 0; j < Layout::COPIES; ++j) {
             const int apart = j * Layout::LINES_APART, line = Layout::line() + apart;
             UNROLL(int i = 0; i < Layout::REPEATS; ++i) {
-                if (!Layout::has(line)) break;
-                const int output = Layout::column() + i * THREADS;
+                if (!Layout::has(line) || !Layout::has_column(i)) break;
+                const int output = Layout::column(i);
                 const T *from;
                 const bool inside = Oriented::at(loader, outputs[i], depth, from);
                 const int place = output ^ Tile::moved(line) * UNIT;

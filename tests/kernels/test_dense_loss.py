@@ -82,6 +82,13 @@ def test_as_many_classes_as_fit(target, dtype):
     check(target, x, w, None, np.arange(70) % classes, 0.1)
 
 
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_the_fastest_tile_leaves_shared_memory_for_rows(cuda, kind, monkeypatch):
+    monkeypatch.setattr(gemm, "_MULTIPROCESSORS", 1)  # then the fastest tile is chosen
+    x, w = normal(0, 384, 41, dtype=kind), normal(1, 50, 41, dtype=kind)
+    check(cuda, x, w, None, np.arange(384) % 50)
+
+
 @pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
 def test_rounded_products_are_those_of_the_layer(cuda, precision):
     x, w, b = normal(0, 130, 40, dtype="f4"), normal(1, 50, 40, dtype="f4"), normal(2, 50)

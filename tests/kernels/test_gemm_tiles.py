@@ -29,7 +29,7 @@ TILES = [
 
 def choose(monkeypatch, tile):
     """Let there be this tile alone."""
-    monkeypatch.setattr(gemm, "_body", lambda *_: gemm._Body((tile,), rate=128))
+    monkeypatch.setattr(gemm, "_body", lambda *_: gemm._Body((tile,), pipe=128))
 
 
 @pytest.fixture(params=TILES, ids=lambda tile: f"{tile[1]}-{tile[0].BM}x{tile[0].BN}")

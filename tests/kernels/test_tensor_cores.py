@@ -199,7 +199,7 @@ def test_dense(target, precision, rows, inputs, outputs):
 )
 def test_any_tile_gives_the_product(target, tile, monkeypatch):
     for precision in target.precisions[1:]:
-        monkeypatch.setattr(gemm, "_MMA", gemm._Body((tile,), rate=1))
+        monkeypatch.setattr(gemm, "_MMA", gemm._Body((tile,), pipe=1))
         with gemm.precision(precision):
             shapes = (2, 11, 13, 8), (33, 3, 3, 8)
             check_convolution(target, precision, *shapes, **UNEVEN)
