@@ -126,7 +126,10 @@ _MMA_16 = _Body(
 # issues and the bytes of shared memory per clock, bytes per clock of L2, and clocks of a launch. It
 # is the same on every GPU, so that bits do not depend on which one it is.
 _MULTIPROCESSORS, _ISSUE, _SHARED, _L2, _LAUNCH = 132, 4, 128, 2500, 2000
-_SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+#: Parts of k to try; and, if there are several, those whose blocks fill the multiprocessors so many
+#: times.
+_SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256)
+_FILLS = (1, 2, 3)
 #: Most columns of a block that has whole rows, as loss/dense_loss.cu needs: the widest tile of each
 #: body that fits in shared memory. Tiles of this width and less are that kernel's, too.
 MOST_IN_ROWS = 64
@@ -399,7 +402,11 @@ def _divisions(tiles: Sequence[Tile], sizes: Sizes, parts: tuple[int, ...]) -> I
     least = 0 if sizes.split == "always" else 1  # for K = 0, one part writes zeros
     for tile in tiles:
         rows, columns, _ = tile.grid(sizes.M, sizes.N, sizes.depth)
-        for wanted in (1,) if sizes.split == "never" else parts:
+        blocks = rows * columns * sizes.depth
+        wanted_parts = {1} if sizes.split == "never" else set(parts)
+        if len(wanted_parts) > 1 and blocks:
+            wanted_parts |= {fill * _MULTIPROCESSORS // blocks for fill in _FILLS} - {0}
+        for wanted in sorted(wanted_parts):
             splits, share = _shares(sizes.K, tile.BK, wanted)
             splits = max(splits, least)
             yield Work(tile, (rows, columns, sizes.depth * splits), splits, share)
