@@ -43,7 +43,7 @@ struct BlockTile {
     // and the rows of copies need more.
     static constexpr int SUMS = M * N / THREADS * int(sizeof(acc_t) / 4);
     static constexpr int ROWS_OF_COPIES = 4 * (M * BK / UNIT / THREADS);
-    static constexpr int WARPS = SUMS + ROWS_OF_COPIES > 48 ? 8 : 12;
+    static constexpr int WARPS = SUMS + ROWS_OF_COPIES >= 48 ? 8 : 12;
     static constexpr int BLOCKS = WARPS * 32 > THREADS ? WARPS * 32 / THREADS : 1;
 
     // Elements of all stages of both operands, which may have whole groups of 32 lines (Tile).

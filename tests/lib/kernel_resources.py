@@ -164,6 +164,12 @@ def _products() -> list[Build]:
             for source in PRODUCTS
             for arch in machines
         ]
+        builds += [  # What a gradient passes: a ReLU and a pool above, here less.
+            Build(source, dtype, "sm_90", (*types, ("PAST", past)), first, uncommon=True)
+            for source in ("conv/conv2d.cu", "gemm/dense.cu")
+            for past in (0, 1)
+            if "sm_90" in machines
+        ]
         if all_tiles:
             of_tiles = [(tile, True) for tile in others] + [(first, False)]
             builds += [
