@@ -16,6 +16,7 @@ import pytest
 from bench.machine import threads
 from bench.measure import clock, measure, rounds_within, verify
 from bench.peers.worker import Worker
+from bench.report import condense
 
 pytestmark = [
     pytest.mark.benchmark(timer=clock),
@@ -26,6 +27,7 @@ ROUNDS = 7
 SECONDS_PER_LAYER = 0.5
 STEPS_COMPARED = 3
 LOSS_RTOL = 1e-3
+LEAST_RATIO = 0.9  # of a layer that is replaced: 1, less what other work on the machine takes
 NORMS_RTOL = 1e-4
 LAYOUTS = ("contiguous", "channels_last")
 NETWORKS = [("LeNet", 64), ("LeNet", 256), ("ResNet-20", 64), ("MLP", 256)]
@@ -129,3 +131,7 @@ def test_layers(kind: str, arguments, shape, layout: str, single_layers, smoke, 
     }
     rounds = 2 if smoke else rounds_within(SECONDS_PER_LAYER, one_round, most=15)
     measure(benchmark, samples, rounds)
+    if benchmark.extra_info["replaced"] and not smoke:
+        timed = condense.row(benchmark.stats.stats.data, benchmark.extra_info)
+        ratio = timed["peers"]["PyTorch"]["ratio"]
+        assert ratio >= LEAST_RATIO, f"replaced, but {ratio:.2f} times as fast as PyTorch's"

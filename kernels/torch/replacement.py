@@ -39,11 +39,11 @@ class Explanation(tuple[Layer, ...]):
 def accelerate(module: Any) -> Any:
     """Let the kernels compute the layers of a module that they are faster at; return the module.
 
-    The module is changed in place. Its parameters, buffers, hooks, names and `state_dict` stay, and
-    so do results but for rounding, the memory format of images, and errors. A layer that is
-    replaced is of a class derived from its own. It takes the kernels for batches in float32 on a
-    CPU that are large enough; anything else (other types, autocast, a GPU, `torch.export`, forward
-    mode, `torch.func`) goes to PyTorch as before. Gradients cannot be differentiated again.
+    The module is changed in place: layers get classes derived from their own. Parameters, buffers,
+    hooks, names and `state_dict` stay, and results are equal up to rounding. The kernels are taken
+    for float32 on a CPU and batches that are large enough; all else (other types, autocast, a GPU,
+    `torch.export`, forward mode, `torch.func`) goes to PyTorch as before. Two things are lost:
+    gradients of gradients, and `torch.jit.script`.
 
     Parameters
     ----------

@@ -151,6 +151,32 @@ def test_an_optimizer_made_before_still_trains_it(calls):
     torch.testing.assert_close(ours(images), theirs(images))
 
 
+@pytest.mark.parametrize("name", ["LeNet", "convolution"])
+def test_frozen_parameters_have_no_gradients(name, calls):
+    make, shape = NETWORKS[name]
+    found = []
+    for module in both(make):
+        (next(module.parameters())).requires_grad_(False)
+        module(normal(0, *shape)).square().sum().backward()
+        found.append([p.grad for p in module.parameters()])
+    theirs, ours = found
+    assert calls and ours[0] is None
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_that_only_predicts(name, mode, calls):
+    make, shape = NETWORKS[name]
+    theirs, ours = both(make)
+    x = normal(0, *shape)
+    with mode():
+        found, expected = ours.eval()(x), theirs.eval()(x)
+    assert calls
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert found.is_inference() == expected.is_inference() and not found.requires_grad
+
+
 def test_copies_and_pickles_are_accelerated(calls):
     _, ours = both(LeNet)
     saved = io.BytesIO()
