@@ -35,7 +35,7 @@ class MaxPool2d(nn.MaxPool2d):
 
     def forward(self, input: Any) -> Any:
         """Return the largest values of windows of images (N, C, H, W)."""
-        if not _are_usual(input) or not rules.max_pool2d_pays(input, is_channels_last(input)):
+        if not _are_usual(input) or not rules.max_pool2d_pays(self, input, is_channels_last(input)):
             return super().forward(input)
         return _formatted(functional.max_pool2d(input, self.kernel_size, self.stride), input)
 
@@ -71,9 +71,8 @@ class Pooled(NamedTuple):
     def suits(self, input: Any) -> bool:
         """Return whether one kernel should compute them."""
         return (
-            rules.conv2d_pool(self.conv, self.pool) is None
-            and _fits(self.conv, input)
-            and rules.conv2d_pool_pays(self.conv, input)
+            _fits(self.conv, input)
+            and rules.conv2d_pool_pays(self.conv, self.pool, input)
             and not any(map(_is_changed, self))
             # The compiler does not see through this; the operator takes more kernels then.
             and (torch.compiler.is_compiling() or self._is_one_kernel(input))

@@ -39,9 +39,9 @@ def conv2d(layer: nn.Conv2d) -> str | None:
 
 
 def conv2d_pays(layer: nn.Conv2d, input: Any, channels_last: bool) -> bool:
-    """Return whether the kernels are faster at a batch of images, too."""
+    """Return whether the kernels are faster at these images."""
     enough = channels_last or min(layer.in_channels, layer.out_channels) >= LEAST_CONTIGUOUS
-    return enough and _products(layer, input) >= LEAST_PRODUCTS
+    return enough and _products(layer, input) >= LEAST_PRODUCTS and conv2d(layer) is None
 
 
 def max_pool2d(layer: nn.MaxPool2d) -> str | None:
@@ -51,9 +51,10 @@ def max_pool2d(layer: nn.MaxPool2d) -> str | None:
     return None if _side_by_side(layer) else "PyTorch is as fast at windows that overlap"
 
 
-def max_pool2d_pays(input: Any, channels_last: bool) -> bool:
-    """Return whether the kernels are faster at a batch of images, too."""
-    return int(input.numel()) >= (LEAST_POOLED if channels_last else LEAST_POOLED_CONTIGUOUS)
+def max_pool2d_pays(layer: nn.MaxPool2d, input: Any, channels_last: bool) -> bool:
+    """Return whether the kernels are faster at these images."""
+    least = LEAST_POOLED if channels_last else LEAST_POOLED_CONTIGUOUS
+    return bool(input.numel() >= least) and max_pool2d(layer) is None
 
 
 def conv2d_pool(layer: nn.Conv2d, pool: nn.MaxPool2d) -> str | None:
@@ -69,9 +70,9 @@ def conv2d_pool(layer: nn.Conv2d, pool: nn.MaxPool2d) -> str | None:
     return _geometry(layer)
 
 
-def conv2d_pool_pays(layer: nn.Conv2d, input: Any) -> bool:
-    """Return whether the kernels are faster at a batch of images, too."""
-    return _products(layer, input) >= LEAST_PRODUCTS_POOLED
+def conv2d_pool_pays(layer: nn.Conv2d, pool: nn.MaxPool2d, input: Any) -> bool:
+    """Return whether the kernels are faster at these images."""
+    return _products(layer, input) >= LEAST_PRODUCTS_POOLED and conv2d_pool(layer, pool) is None
 
 
 def _channels(layer: nn.Conv2d) -> str:

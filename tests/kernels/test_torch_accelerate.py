@@ -303,6 +303,30 @@ def test_layers_may_be_exchanged_afterwards(calls):
     assert "conv2d_pool" not in calls
 
 
+@pytest.mark.parametrize(
+    "name, changes",
+    [
+        ("pool", {"padding": 1}),
+        ("pool", {"stride": 1}),
+        ("pool", {"dilation": 2}),
+        ("pool", {"ceil_mode": True}),
+        ("convolution", {"stride": (2, 2)}),
+        ("no bias, same padding", {"dilation": (2, 2)}),
+    ],
+)
+def test_attributes_may_be_changed_afterwards(name, changes, calls):
+    make, shape = NETWORKS[name]
+    modules = both(make)
+    for module in modules:
+        layer = next(each for each in module.modules() if not any(each.children()))
+        for attribute, value in changes.items():
+            setattr(layer, attribute, value)
+    x = normal(0, *shape)
+    theirs, ours = (module(x) for module in modules)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    assert "conv2d_pool" not in calls and "conv2d" not in calls
+
+
 # --- what is said
 
 
