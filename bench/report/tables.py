@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.report import figures
+from bench.report import exchange, figures
 from bench.report.bounds import bounds
 
 BENCH = Path(__file__).resolve().parents[1]
@@ -350,6 +350,12 @@ def naive(results: Path) -> str:
     )
 
 
+def processes(results: Path) -> str:
+    """Return the table of what processes exchange in a step, from the profile of an H100."""
+    rows = exchange.rows(results)
+    return table(exchange.HEAD, rows) if rows else ""
+
+
 def counted_table(document: Document, peer: str, title: str) -> str:
     """Return a table of what was counted of a peer and of ours, where there is that peer."""
     rows = [row for row in document["rows"] if peer in row["peers"]]
@@ -374,6 +380,7 @@ def fewer(theirs: float, ours: float, unit: float, form: str) -> str:
 
 PARTS: dict[str, Callable[[Path], str]] = {
     "naive": naive,
+    "processes": processes,
     "training": recipes,
     "speed": speed,
     "kernels": kernels,

@@ -17,10 +17,14 @@ from bench.kernels import compare
 from bench.kernels.rows import rows
 from bench.measure import WrongResult, verify
 from bench.networks import start
-from bench.networks.definitions import NETWORKS, describe, restore
+from bench.networks.definitions import INPUT_SHAPE, NETWORKS, describe, restore
 from bench.peers import naive, numpy_calls
-from bench.report import condense, figures
+from bench.report import condense, exchange, figures
 from bench.report import tables as report
+from cnn import SGD, Sequential, Trainer
+from cnn.exchange import Exchange
+from cnn.parallel import World
+from cnn.training import Course
 from tests.lib.comparison import assert_close
 from tests.lib.support import normal
 
@@ -371,3 +375,16 @@ def test_the_batch_norm_network_is_what_it_is_called():
     assert [c.filters for c in convolutions] == sorted(c.filters for c in convolutions)
     assert {(c.kernel, c.padding) for c in convolutions} == {(3, "same")}
     assert convolutions[0].filters == 16 and convolutions[-1].filters == 96
+
+
+def test_what_processes_send_is_on_record():
+    """The table's bytes are those of the vector that `Exchange` sends."""
+    model = Sequential(NETWORKS["batch-norm"].layers(), INPUT_SHAPE, "cpu")
+    course = Course(1, 8, "data", 8, shards=2)
+    vectors = Exchange(Trainer(model, SGD(0.1)), World(), course)._parts
+    assert vectors.dtype == np.float32
+    assert vectors.nbytes == 2 * exchange.vector_bytes("batch-norm")
+    assert exchange.sent(1000, 2) == 1000 and exchange.sent(1000, 4) == 1500
+    made = report.filled((REPOSITORY / "README.md").read_text(), report.RESULTS)
+    rows = exchange.rows(report.RESULTS)
+    assert len(rows) >= 5 and all(f"| {' | '.join(row)} |" in made for row in rows)
