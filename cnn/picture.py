@@ -170,15 +170,15 @@ def image_size(model: Sequential) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def probabilities(model: Sequential, digits: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return the probability of each class (N, classes) for what `centre` returned (N, H, W).
+def probabilities(model: Sequential, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return the probability of each class (N, classes) for images (N, H, W).
 
     Raises
     ------
     ValueError
         If the model's outputs are no finite numbers.
     """
-    outputs = model.predict(digits.reshape(len(digits), *model.input_shape))
+    outputs = model.predict(images)
     if not isinstance(model.layers[-1], Softmax):
         outputs = softmax(outputs)
     found = np.asarray(outputs.get() if hasattr(outputs, "get") else outputs, np.float64)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .calibration import Calibration
 from .files import write_whole
 
 try:
@@ -44,6 +45,7 @@ _STYLE = {
 _METADATA: dict[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Date": None}}
 
 _STEPS = (1, 2, 5, 10)  # of the axes' ticks
+_MARKS: dict[str, Any] = {"fmt": "o", "color": BLUE, "markersize": 5, "capsize": 3}
 
 Array = np.ndarray[Any, Any]
 
@@ -151,6 +153,72 @@ def confusion(counts: Array) -> Figure:
     return figure
 
 
+def per_class(counts: Array) -> Figure:
+    """Return the accuracy of every class, with 95% confidence intervals.
+
+    Parameters
+    ----------
+    counts : array (classes, classes)
+        As `confusion` takes them; a class without images has no mark.
+    """
+    classes, hits, images = np.arange(len(counts)), counts.diagonal(), counts.sum(axis=1)
+    seen = images > 0
+    accuracy = 100 * hits[seen] / images[seen]
+    figure = Figure(figsize=(5.6, 0.3 * len(counts) + 1.3))
+    axes = figure.subplots()
+    axes.axvline(100 * hits.sum() / images.sum(), color=GREY, linewidth=1, label="all classes")
+    reach = np.abs(100 * _wilson(hits[seen], images[seen]) - accuracy)
+    axes.errorbar(accuracy, classes[seen], xerr=reach, **_MARKS, label="class, 95% interval")
+    for row, (share, hit, count) in enumerate(zip(accuracy, hits[seen], images[seen], strict=True)):
+        axes.annotate(
+            f"{share:.2f}%   {count - hit:,} of {count:,} wrong",
+            (1.02, classes[seen][row]),
+            xycoords=("axes fraction", "data"),
+            fontsize="small",
+            va="center",
+        )
+    axes.set(yticks=classes, ylabel="true class", xlabel="accuracy (%)")
+    axes.set_ylim(len(counts) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(8, steps=_STEPS))
+    axes.grid(True)
+    figure.legend(loc="outside upper center", ncols=2)
+    return figure
+
+
+def reliability(found: Calibration) -> Figure:
+    """Return a reliability diagram: accuracy over confidence, and how many images have which.
+
+    A calibrated model's marks lie on the diagonal, within their 95% confidence intervals.
+    """
+    bins = len(found.images)
+    seen = found.images > 0
+    images, confidence, accuracy = (
+        values[seen] for values in (found.images, found.confidence, found.accuracy)
+    )
+    figure = Figure(figsize=(5.6, 6.4))
+    diagram, histogram = figure.subplots(2, sharex=True, height_ratios=[3, 1])
+    diagram.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="calibrated")
+    reach = np.abs(_wilson(accuracy * images, images) - accuracy)
+    diagram.errorbar(
+        confidence, accuracy, yerr=reach, **_MARKS, label=f"bin of 1/{bins}, 95% interval"
+    )
+    diagram.set(ylim=(-0.02, 1.02), ylabel="accuracy")
+    diagram.set_title(f"expected calibration error {found.error:.2%}", fontsize="medium")
+    diagram.legend(loc="lower right")
+    left = np.arange(bins) / bins
+    histogram.bar(left, found.images, 1 / bins, align="edge", color=BLUE, edgecolor="white")
+    histogram.set_yscale("log")  # most images are in the last bin
+    histogram.set_ylim(bottom=0.7)
+    histogram.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    histogram.yaxis.set_minor_locator(NullLocator())
+    histogram.set(xlim=(-0.02, 1.02), xlabel="confidence", ylabel="images")
+    for panel in (diagram, histogram):
+        panel.grid(True)
+    figure.align_ylabels()
+    return figure
+
+
 def mistakes(images: Array, labels: Array, probabilities: Array) -> Figure:
     """Return images, each with a bar of the probability of every class beside it.
 
@@ -242,6 +310,18 @@ def augmented(images: Array, samples: Array) -> Figure:
     columns[0][0].set_title("image", fontsize="medium", loc="left")
     columns[2][0].set_title("augmented", fontsize="medium", loc="left")
     return figure
+
+
+def _wilson(hits: Array, images: Array) -> Array:
+    """Return the ends (2, ...) of 95% confidence intervals of fractions hits / images.
+
+    Wilson, "Probable inference, the law of succession, and statistical inference" (1927): unlike
+    fraction +- 2 deviations, they have a width, and stay in [0, 1], for fractions near 1.
+    """
+    z, share = 1.96, hits / images
+    centre = share + z**2 / (2 * images)
+    reach = z * np.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
+    return np.stack([centre - reach, centre + reach]) / (1 + z**2 / images)
 
 
 def _column(lines: Sequence[dict[str, Any]], name: str) -> Array:

@@ -17,13 +17,22 @@ if TYPE_CHECKING:
 
 HELP = "draw pictures of a run"
 DESCRIPTION = """\
-Draw pictures of a run: its curves, confusion matrix and worst mistakes, the
-filters of its first convolution, and augmented images."""
+Draw pictures of a run: its curves, confusion matrix, accuracy of each class,
+calibration and worst mistakes, the filters of its first convolution, and
+augmented images."""
 EXAMPLES = """\
   cnn plot runs/mine                     writes runs/mine/plots/*.png
   cnn plot runs/mine --format svg --output pictures"""
 
-_PICTURES = ("curves", "confusion", "mistakes", "filters", "augmented")
+_PICTURES = (
+    "curves",
+    "confusion",
+    "classes",
+    "calibration",
+    "mistakes",
+    "filters",
+    "augmented",
+)
 _WORST = 12  # mistakes shown
 _AUGMENTED, _DRAWS = 5, 8  # images shown, and augmented copies of each
 
@@ -42,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Draw the pictures and print the names of their files."""
     from .. import data, plots
+    from ..calibration import calibration
     from ..model import Sequential
+    from ..picture import probabilities as of_model
 
     folder: Path = options.folder
     trained = _settings(folder / "settings.toml")
@@ -62,8 +73,11 @@ def run(options: argparse.Namespace) -> int:
 
     write("curves", plots.curves, history, len(training))
     images, labels = test.images, test.labels.astype(int)
-    probabilities = _probabilities(model, images)
-    write("confusion", plots.confusion, _confusion(labels, probabilities))
+    probabilities = of_model(model, images)
+    counts = _confusion(labels, probabilities)
+    write("confusion", plots.confusion, counts)
+    write("classes", plots.per_class, counts)
+    write("calibration", plots.reliability, calibration(labels, probabilities))
     worst = _worst(labels, probabilities)
     if len(worst):
         write("mistakes", plots.mistakes, images[worst], labels[worst], probabilities[worst])
@@ -99,17 +113,6 @@ def _model_file(folder: Path) -> Path:
     trained = folder / "model.safetensors"
     latest = None if trained.exists() else Run(folder).latest
     return latest or trained
-
-
-def _probabilities(model: Sequential, images: Any) -> Any:
-    import kernels
-
-    from ..layers import Softmax
-
-    outputs = model.predict(images)
-    if not isinstance(model.layers[-1], Softmax):
-        outputs = kernels.softmax(outputs)
-    return _host(outputs)
 
 
 def _confusion(labels: Any, probabilities: Any) -> Any:

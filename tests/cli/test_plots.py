@@ -11,6 +11,7 @@ from matplotlib.colors import to_hex
 import cnn.data
 from cnn import Dataset, Sequential, plots
 from cnn.__main__ import main
+from cnn.calibration import Calibration, calibration
 from tests.lib import fresh_python
 
 STEPS = [
@@ -96,6 +97,67 @@ def test_confusion():
 
 def test_confusion_without_mistakes(tmp_path):
     plots.write(tmp_path / "confusion.png", plots.confusion, np.diag([3, 4]))
+
+
+# Accuracy of each class
+
+
+def test_the_accuracy_of_every_class():
+    (axes,) = plots.per_class(np.array([[80, 20, 0], [0, 0, 0], [0, 0, 9]])).axes
+    marks, caps, (bars,) = axes.containers[0]
+    assert marks.get_xdata().tolist() == [80, 100] and marks.get_ydata().tolist() == [0, 2]
+    assert texts(axes) == ["80.00%   20 of 100 wrong", "100.00%   0 of 9 wrong"]
+    ends = [segment[:, 0].tolist() for segment in bars.get_segments()]
+    # Of 80 of 100: "Wilson score interval" in any table; of 9 of 9: 9 / (9 + 1.96**2) and 1.
+    assert ends[0] == pytest.approx([71.11, 86.66], abs=0.01)
+    assert ends[1] == pytest.approx([100 * 9 / (9 + 1.96**2), 100])
+    assert axes.lines[0].get_xdata() == pytest.approx([100 * 89 / 109] * 2)
+    assert axes.get_ylim() == (2.5, -0.5)  # class 0 on top
+
+
+# Calibration
+
+
+def test_calibration_compares_confidence_and_accuracy():
+    right, wrong = [0.9, 0.1], [0.3, 0.7]
+    probabilities = np.array([right, right, right, wrong, wrong, [0.75, 0.25]])
+    found = calibration(np.zeros(6, int), probabilities, bins=4)
+    assert found.images.tolist() == [0, 0, 3, 3]  # 0.75 belongs to the bin that it ends
+    assert found.confidence[2:] == pytest.approx([(0.7 + 0.7 + 0.75) / 3, 0.9])
+    assert found.accuracy[2:] == pytest.approx([1 / 3, 1])
+    assert np.isnan([found.confidence[:2], found.accuracy[:2]]).all()
+    assert found.error == pytest.approx((3 * abs(1 / 3 - 2.15 / 3) + 3 * 0.1) / 6)
+
+
+def test_the_error_of_calibrated_guesses_is_small_and_of_sure_ones_what_they_get_wrong():
+    random = np.random.default_rng(0)
+    shares = random.dirichlet(np.ones(10), size=20_000)
+    labels = (random.random((20_000, 1)) > shares.cumsum(axis=1)).sum(axis=1)
+    assert calibration(labels, shares).error < 0.02
+    sure = np.eye(10)[shares.argmax(axis=1)]
+    error = calibration(labels, sure).error
+    assert error == pytest.approx((shares.argmax(axis=1) != labels).mean()) and error > 0.5
+
+
+def test_the_reliability_diagram():
+    found = Calibration(
+        np.array([0, 4, 16]), np.array([np.nan, 0.5, 0.9]), np.array([np.nan, 1, 0.75])
+    )
+    diagram, histogram = plots.reliability(found).axes
+    marks, caps, (bars,) = diagram.containers[0]
+    assert marks.get_xdata().tolist() == [0.5, 0.9] and marks.get_ydata().tolist() == [1, 0.75]
+    (low, high), _ = (segment[:, 1] for segment in bars.get_segments())
+    assert (low, high) == pytest.approx((4 / (4 + 1.96**2), 1))
+    assert diagram.get_title() == "expected calibration error 22.00%"
+    assert found.error == pytest.approx((4 * 0.5 + 16 * 0.15) / 20)
+    assert [bar.get_height() for bar in histogram.patches] == [0, 4, 16]
+    assert [bar.get_x() for bar in histogram.patches] == pytest.approx([0, 1 / 3, 2 / 3])
+
+
+def test_certain_guesses_that_are_all_right(tmp_path):
+    found = calibration(np.arange(3), np.eye(3))
+    assert found.error == 0
+    plots.write(tmp_path / "calibration.png", plots.reliability, found)
 
 
 # Mistakes
@@ -219,7 +281,7 @@ def run(trained, tmp_path, monkeypatch):
     return shutil.copytree(trained, tmp_path / "run")
 
 
-NAMES = ["curves", "confusion", "mistakes", "filters", "augmented"]
+NAMES = ["curves", "confusion", "classes", "calibration", "mistakes", "filters", "augmented"]
 
 
 @pytest.fixture
@@ -255,6 +317,11 @@ def test_the_command_draws_what_the_model_says(run, drawn):
     pairs = list(zip(test.labels.tolist(), guesses.tolist(), strict=True))
     assert counts.tolist() == [[pairs.count((i, j)) for j in range(10)] for i in range(10)]
     assert (counts != counts.T).any()
+    assert np.array_equal(drawn[plots.per_class][1], counts)
+    _, found = drawn[plots.reliability]
+    assert found.images.sum() == 128
+    right = np.nansum(found.images * found.accuracy) / 128
+    assert right == pytest.approx((guesses == test.labels).mean())
     _, images, labels, probabilities = drawn[plots.mistakes]
     assert 0 < len(images) <= 12 and (probabilities.argmax(axis=1) != labels).all()
     certainty = probabilities.max(axis=1)
@@ -282,7 +349,7 @@ def test_a_recipe_that_does_not_augment_has_no_such_picture(run, drawn, capsys):
     settings = run / "settings.toml"
     settings.write_text(settings.read_text().replace('"default"', '"speedrun"'))
     assert main(["plot", str(run)]) == 0
-    assert plots.augmented not in drawn and len(drawn) == 4
+    assert plots.augmented not in drawn and len(drawn) == len(NAMES) - 1
     expected = "no augmented images: the recipe speedrun does not augment\n"
     assert capsys.readouterr().err.endswith(expected)
 
@@ -293,7 +360,7 @@ def test_a_model_without_mistakes_has_no_such_picture(run, drawn, monkeypatch, c
     right = Dataset(test.images, model.predict(test.images).argmax(axis=1), "synthetic")
     monkeypatch.setattr(cnn.data, "load", lambda *_, **__: (training, right))
     assert main(["plot", str(run)]) == 0
-    assert plots.mistakes not in drawn and len(drawn) == 4
+    assert plots.mistakes not in drawn and len(drawn) == len(NAMES) - 1
     assert "no mistakes: every test image is classified right\n" in capsys.readouterr().err
 
 
