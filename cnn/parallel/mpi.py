@@ -149,6 +149,8 @@ def _divide_cores(neighbours: Any) -> None:
     neighbours : mpi4py.MPI.Comm
         The processes on this machine.
     """
+    if not hasattr(os, "sched_getaffinity"):  # as on macOS, where processes are not bound
+        return
     cores = sorted(os.sched_getaffinity(0))
     sharing = [rank for rank, of_it in enumerate(neighbours.allgather(cores)) if of_it == cores]
     place, count = sharing.index(neighbours.rank), len(sharing)
