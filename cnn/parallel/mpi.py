@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -19,6 +20,9 @@ from .world import World
 #: Where launchers write the number of processes: Open MPI; MPICH, Intel MPI and Slurm; Slurm alone.
 _SIZES = "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"
 
+#: Seconds in which a launcher has passed on what a process has written. MPICH's drops what is
+#: still in the pipe when it hears of the end.
+_FORWARDING = 0.5
 
 _alone = World()
 _joined: World | None = None
@@ -97,6 +101,7 @@ class MpiWorld(World):
         """End all processes at once; ``mpiexec`` returns the status."""
         sys.stdout.flush()
         sys.stderr.flush()
+        time.sleep(_FORWARDING)
         self._communicator.Abort(status)
 
     def _all_to_all(self, parts: Array) -> Array:
