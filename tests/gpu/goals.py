@@ -110,6 +110,67 @@ GOALS = (
     Goal(BOUND, SPEEDRUN + "512", 150, microseconds, ("h100",)),
 )
 
+# Why rows miss a goal, and what was tried.
+FEW_TILES = "few tiles; by the estimate of gemm.py, to divide k would cost what it gains"
+FOR_H100 = "as many blocks as an H100 takes, on every GPU, so that bits do not depend on it"
+SUMS = "few tiles, and the sums of parts are a launch of their own; 64 x 64 a warp would spill"
+OVERLAP = "windows overlap, and their pixels are read again, from L1"
+TURNED = "rows of turned images begin inside a sector, and are read again, from L1"
+LONG_ROWS = "shared memory cannot hold a row, which is read again, from L2"
+FEW_ROWS = "few images: reads of the channels' statistics weigh"
+#: The reasons, by GPU and row. A test holds that these miss a goal and no others do.
+MISSED = {
+    "h100": {
+        "conv2d forward: ResNet 64-128, stride 2": FEW_TILES,
+        "conv2d forward: ResNet 256-64, 1x1": FEW_TILES,
+        "conv2d weight gradient: ResNet 256-64, 1x1": FEW_TILES,
+        "conv2d forward: batch-norm net 5, bf16": FEW_TILES,
+        "conv2d forward: ResNet 128, bf16": FEW_TILES,
+        "conv2d forward: ResNet 256, bf16": FEW_TILES,
+        "conv2d forward: ResNet 64-128, stride 2, bf16": FEW_TILES,
+        "conv2d forward: ResNet 256-64, 1x1, bf16": FEW_TILES,
+        "conv2d gradients: batch-norm net 5, bf16": SUMS,
+        "conv2d gradients: ResNet 64, bf16": SUMS,
+        "conv2d gradients: ResNet 128, bf16": SUMS,
+        "conv2d gradients: ResNet 256, bf16": SUMS,
+        "conv2d gradients: ResNet 64-128, stride 2, bf16": SUMS,
+        "conv2d gradients: ResNet 256-64, 1x1, bf16": SUMS,
+        "dense forward: large, bf16": FEW_TILES,
+        "dense gradients: large, bf16": FEW_TILES,
+        "max_pool2d: ResNet stem": OVERLAP,
+        "max_pool2d gradient: ResNet stem": OVERLAP,
+        "batch_norm: 14x14, 32 channels": FEW_ROWS,
+        "batch_norm gradient: 14x14, 32 channels": FEW_ROWS,
+        "softmax: 256 x 32768": LONG_ROWS,
+        "softmax_cross_entropy: 256 x 32768": LONG_ROWS,
+        "affine_warp: 1024 digits": TURNED,
+        "softmax gradient: 256 x 32768": LONG_ROWS,
+    },
+    "a100": {
+        "conv2d weight gradient: ResNet 64": FOR_H100,
+        "conv2d weight gradient: ResNet 128": FOR_H100,
+        "conv2d weight gradient: ResNet 64-128, stride 2": FOR_H100,
+        "conv2d weight gradient: speedrun 2": FOR_H100,
+        "conv2d forward: ResNet 64, bf16": FOR_H100,
+        "conv2d forward: ResNet 256, bf16": FEW_TILES,
+        "conv2d forward: ResNet 256-64, 1x1, bf16": FEW_TILES,
+        "conv2d gradients: ResNet 128, bf16": SUMS,
+        "conv2d gradients: ResNet 256, bf16": SUMS,
+        "conv2d gradients: ResNet 64-128, stride 2, bf16": SUMS,
+        "conv2d gradients: ResNet 256-64, 1x1, bf16": SUMS,
+        "dense forward: large, bf16": FEW_TILES,
+        "dense gradients: speedrun 1, bf16": FEW_TILES,
+        "max_pool2d: ResNet stem": OVERLAP,
+        "max_pool2d gradient: ResNet stem": OVERLAP,
+        "batch_norm: 14x14, 32 channels": FEW_ROWS,
+        "batch_norm gradient: 14x14, 32 channels": FEW_ROWS,
+        "softmax: 256 x 32768": LONG_ROWS,
+        "softmax_cross_entropy: 256 x 32768": LONG_ROWS,
+        "affine_warp: 1024 digits": TURNED,
+        "softmax gradient: 256 x 32768": LONG_ROWS,
+    },
+}
+
 
 def found(results: Path = RESULTS) -> Iterator[Found]:
     """Yield what the rows show, goal by goal."""
@@ -136,8 +197,9 @@ def main() -> None:
         print(f"  {'':48}" + "".join(f"{GPUS[model].name:>16}" for model in goal.models))
         for row in dict.fromkeys(one.row for one in of_goal):
             shown = {one.model: one for one in of_goal if one.row == row}
-            cells = (_cell(shown.get(model)) for model in goal.models)
-            print(f"  {row:48}" + "".join(f"{cell:>16}" for cell in cells))
+            cells = "".join(f"{_cell(shown.get(model)):>16}" for model in goal.models)
+            why = {MISSED[model][row]: None for model in goal.models if row in MISSED[model]}
+            print(f"  {row:48}{cells}  {'; '.join(why)}".rstrip())
         print()
 
 
