@@ -24,6 +24,8 @@ struct BlockSums<SumsOverK<OF, E>, TileA, TileB> {
     static constexpr int APART = MOST < BK ? MOST : BK;
     static_assert(Tile::ALONG == Rows::ALONG_K, "lines of outputs");
     static_assert(ACROSS <= THREADS, "a line needs no more threads than there are");
+    static_assert((APART & (APART - 1)) == 0,
+                  "the lines of a thread differ in other bits than its first one has");
     static_assert(APART * OUTPUTS * sizeof(acc_t) <= Tile::IN_TURN * Tile::SIZE * sizeof(T),
                   "the sums of a block's threads must fit where the tiles were");
 
@@ -39,10 +41,10 @@ struct BlockSums<SumsOverK<OF, E>, TileA, TileB> {
         if (!to) return;
         const T *const tile = (OF == Operand::A ? tiles_a : tiles_b) + stage * Tile::SIZE;
         if (line() >= APART) return;
+        const int start = Tile::at(line(), column());
         UNROLL(int i = 0; i < BK; i += APART) {
-            if (BK % APART != 0 && line() + i >= BK) break;
             acc_t value[4];
-            load_vector<4>(value, tile + Tile::at(line() + i, column()));
+            load_vector<4>(value, tile + (start ^ Tile::moved(i) * UNIT) + i * OUTPUTS);
             UNROLL(int j = 0; j < 4; ++j) sum[j] += value[j];
         }
     }
