@@ -126,6 +126,8 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "cnn", ""
     timeout = SECONDS
+    # A small body would otherwise wait for the headers' acknowledgement: 40 ms with Linux.
+    disable_nagle_algorithm = True
     error_content_type = "text/plain; charset=utf-8"  # for requests that are not HTTP
     error_message_format = "%(code)d %(message)s\n"
 
