@@ -17,7 +17,7 @@ const held = new Set(); // arrow keys that are down: two of them move it diagona
 function line(from, to) {
   paper.beginPath();
   paper.moveTo(from.x, from.y);
-  paper.lineTo(to.x, to.y);
+  paper.lineTo(to.x, to.y + 0.01); // Chromium 156 does not draw a line of length 0, a dot
   paper.stroke();
   drawn = true;
   ask();

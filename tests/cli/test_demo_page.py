@@ -162,6 +162,20 @@ def test_the_answer_comes_while_the_digit_is_drawn(opened):
     assert np.array_equal(canvas_ink(page), before)
 
 
+def test_a_click_and_the_space_bar_draw_a_dot(opened):
+    page = opened()
+    draw(page, [(0.25, 0.5)])
+    settled(page)  # and not the server's answer to a blank drawing, which `opened` would find, too
+    rows, columns = np.nonzero(canvas_ink(page))
+    pen = 28 / 320
+    assert (np.ptp(rows) + 1) / len(canvas_ink(page)) == pytest.approx(pen, abs=0.01)
+    assert (columns.mean() + 0.5) / len(canvas_ink(page)) == pytest.approx(0.25, abs=0.01)
+    page.keyboard.press("c")
+    page.keyboard.press("Space")
+    settled(page)
+    assert canvas_ink(page).any()
+
+
 def test_the_button_clears(opened):
     page = opened()
     draw(page, SEVEN)
