@@ -383,6 +383,15 @@ def test_a_damaged_history_says_so(run, capsys):
     assert status == 1 and text.startswith(f"{history} is not one JSON object a line: ")
 
 
+def test_a_model_that_diverged_says_so(run, drawn, capsys):
+    model = Sequential.load(run / "model.safetensors", "cpu")
+    model.parameter_buffer[...] = np.nan
+    model.save(run / "model.safetensors")
+    expected = "model: gives outputs that are no finite numbers: its training diverged"
+    assert failure(capsys, "plot", str(run)) == (1, expected)
+    assert list(drawn) == [plots.curves]  # which show when it diverged
+
+
 def test_without_the_extra_it_says_what_to_install(run, capsys, monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.setitem(sys.modules, name, None)
