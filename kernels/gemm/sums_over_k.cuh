@@ -10,6 +10,9 @@
 template <Operand OF, class TileA, class> struct TileOf { using Type = TileA; };
 template <class TileA, class TileB> struct TileOf<Operand::B, TileA, TileB> { using Type = TileB; };
 
+// The largest power of two up to n.
+constexpr int power_of_two(int n) { return n < 2 ? n : 2 * power_of_two(n / 2); }
+
 // A block's sums, if it has any.
 template <class Sums, class TileA, class TileB> struct BlockSums {
     template <class At> __device__ BlockSums(const Sums &, const At &) {}
@@ -21,11 +24,9 @@ template <Operand OF, typename E, class TileA, class TileB>
 struct BlockSums<SumsOverK<OF, E>, TileA, TileB> {
     using Tile = typename TileOf<OF, TileA, TileB>::Type;
     static constexpr int OUTPUTS = Tile::COLUMNS, ACROSS = OUTPUTS / 4, MOST = THREADS / ACROSS;
-    static constexpr int APART = MOST < BK ? MOST : BK;
+    static constexpr int APART = MOST < BK ? power_of_two(MOST) : BK;
     static_assert(Tile::ALONG == Rows::ALONG_K, "lines of outputs");
     static_assert(ACROSS <= THREADS, "a line needs no more threads than there are");
-    static_assert((APART & (APART - 1)) == 0,
-                  "the lines of a thread differ in other bits than its first one has");
     static_assert(APART * OUTPUTS * sizeof(acc_t) <= Tile::IN_TURN * Tile::SIZE * sizeof(T),
                   "the sums of a block's threads must fit where the tiles were");
 
@@ -36,7 +37,7 @@ struct BlockSums<SumsOverK<OF, E>, TileA, TileB> {
     __device__ BlockSums(const SumsOverK<OF, E> &sums, const At &at)
         : to((OF == Operand::A ? at.y : at.x) == 0 ? sums.to : nullptr) {}
 
-    // Adds a stage's tile.
+    // Adds a stage's tile. The lines of a thread differ in other bits than its first one has.
     __device__ void add(const T *tiles_a, const T *tiles_b, int stage) {
         if (!to) return;
         const T *const tile = (OF == Operand::A ? tiles_a : tiles_b) + stage * Tile::SIZE;
@@ -57,7 +58,9 @@ struct BlockSums<SumsOverK<OF, E>, TileA, TileB> {
         __syncthreads();  // the tiles are no longer read
         if (line() < APART) store_vector(sums + line() * OUTPUTS + column(), sum);
         __syncthreads();
-        for (int i = threadIdx.x; i < smaller(OUTPUTS, end - begin); i += THREADS) {
+        UNROLL(int first = 0; first < OUTPUTS; first += THREADS) {
+            const int i = first + threadIdx.x;
+            if (i >= smaller(OUTPUTS, end - begin)) break;
             acc_t total = 0;
             UNROLL(int l = 0; l < APART; ++l) total += sums[l * OUTPUTS + i];
             to[begin + i] = E(total);
