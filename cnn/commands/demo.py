@@ -45,9 +45,8 @@ def run(options: argparse.Namespace) -> int:
 
     model = Sequential.load(options.model, device(options.device, say))
     classify = classifier(model)
-    classify(
-        np.eye(CANVAS_SIDE, dtype=np.uint8) * 255
-    )  # compiles the kernels now, not at the first drawing
+    # The first answer takes longer than others, and fails if the model's outputs are not finite.
+    classify(np.eye(CANVAS_SIDE, dtype=np.uint8) * 255)
     try:
         server = Server(classify, options.host, options.port)
     except socket.gaierror as error:

@@ -1,5 +1,6 @@
 """A page to draw digits on, classified while they are drawn."""
 
-from .server import CANVAS_SIDE, Server, classifier
+from .classifier import classifier
+from .server import CANVAS_SIDE, Server
 
 __all__ = ["CANVAS_SIDE", "Server", "classifier"]

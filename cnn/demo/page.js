@@ -4,8 +4,12 @@ const STEP = 8; // pixels that an arrow key moves the pen
 const PAUSE = 600; // milliseconds without a new answer before screen readers get it
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-const [canvas, pen, preview, bars, guess, status] = ["canvas", "pen", "preview", "bars", "guess",
-  "status"].map((id) => document.getElementById(id));
+const FOR = [64, 168, 255]; // red, green and blue where ink raises the answer's score
+const AGAINST = [255, 128, 32]; // and where it lowers it
+
+const [canvas, pen, preview, heat, bars, guess, status, layers, maps] = ["canvas", "pen",
+  "preview", "heat", "bars", "guess", "status", "layers", "maps"].map((id) =>
+  document.getElementById(id));
 const paper = canvas.getContext("2d", { willReadFrequently: true });
 Object.assign(paper, { lineWidth: PEN, lineCap: "round", lineJoin: "round" });
 
@@ -170,7 +174,8 @@ function show(answer) {
     item.querySelector(".percent").textContent = percent(probabilities[digit]);
   });
   guess.textContent = answer ? best : "?";
-  see(answer ? answer.digit : []);
+  if (answer) see(answer);
+  else document.querySelectorAll("figure canvas").forEach(blank);
   if (answer) say(`It is a ${best}, ${percent(probabilities[best])} sure.`, PAUSE);
 }
 
@@ -178,15 +183,61 @@ function percent(probability) {
   return `${Math.round(100 * probability)}%`;
 }
 
-function see(rows) {
-  const image = preview.getContext("2d");
-  image.clearRect(0, 0, preview.width, preview.height);
-  if (rows.length === 0) return;
-  [preview.height, preview.width] = [rows.length, rows[0].length];
-  const pixels = image.createImageData(preview.width, preview.height);
-  rows.flat().forEach((grey, i) => pixels.data.set([grey, grey, grey, 255], 4 * i));
-  image.putImageData(pixels, 0, 0);
+// What the network sees
+
+function see({ digit, gradient, layers: found }) {
+  const [height, width] = [digit.length, digit[0].length];
+  const [ink, slopes] = [digit.flat(), gradient.flat()];
+  paint(preview, height, width, (i) => [ink[i], ink[i], ink[i]]);
+  paint(heat, height, width, (i) => {
+    const share = Math.abs(slopes[i]) / 127;
+    const colour = slopes[i] > 0 ? FOR : AGAINST;
+    return colour.map((part) => share * part + ((1 - share) * ink[i]) / 2);
+  });
+  layers.hidden = found.length === 0;
+  const shapes = JSON.stringify(found.map(({ shape }) => shape));
+  if (maps.dataset.shapes !== shapes) maps.replaceChildren(...found.map(layer));
+  maps.dataset.shapes = shapes;
+  found.forEach(({ shape: [, rows, columns], maps: bytes }, position) => {
+    const levels = Uint8Array.from(atob(bytes), (letter) => letter.charCodeAt(0));
+    maps.children[position].querySelectorAll("canvas").forEach((canvas, map) => {
+      const start = map * rows * columns;
+      paint(canvas, rows, columns, (i) => Array(3).fill(levels[start + i]));
+    });
+  });
 }
+
+function layer({ shape: [count, rows, columns] }, position) {
+  const figure = document.createElement("figure");
+  const caption = document.createElement("figcaption");
+  caption.textContent =
+    `Convolution ${position + 1}: ${count} filters, ${rows} × ${columns} responses each`;
+  const grid = document.createElement("div");
+  grid.className = "maps";
+  grid.setAttribute("role", "img");
+  grid.setAttribute("aria-label", `Responses of convolution ${position + 1}`);
+  grid.append(...Array.from({ length: count }, () => document.createElement("canvas")));
+  figure.append(caption, grid);
+  return figure;
+}
+
+function paint(canvas, height, width, colour) {
+  if (canvas.height !== height || canvas.width !== width) {
+    [canvas.height, canvas.width] = [height, width];
+  }
+  const pixels = new ImageData(width, height);
+  for (let i = 0; i < height * width; i++) {
+    pixels.data.set(colour(i), 4 * i);
+    pixels.data[4 * i + 3] = 255;
+  }
+  canvas.getContext("2d").putImageData(pixels, 0, 0);
+}
+
+function blank(canvas) {
+  canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+}
+
+// Messages
 
 let later; // timer of the next message
 

@@ -23,8 +23,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from ..model import Sequential
-from ..picture import PictureError, centre, image_size, probabilities
+from ..picture import PictureError
 
 CANVAS_SIDE = 320  # as in page.js; the body is a byte of ink per pixel
 CANVAS_BYTES = CANVAS_SIDE**2
@@ -58,26 +57,6 @@ class RefusedError(Exception):
         super().__init__(sentence)
         self.status = status
         self.headers = headers
-
-
-def classifier(model: Sequential) -> Classifier:
-    """Return a function that classifies a canvas; several threads may call it at once.
-
-    Raises
-    ------
-    ValueError
-        If the model does not take grey images or does not tell ten digits apart.
-    """
-    size = image_size(model)
-    if model.output_shape != (10,):
-        raise ValueError(f"model: gives outputs of shape {model.output_shape}, expected (10,)")
-
-    def classify(canvas: Any) -> dict[str, Any]:
-        digit = centre(canvas.astype(np.float32) / 255, size)
-        found = probabilities(model, digit[None])[0]
-        return {"digit": digit.tolist(), "probabilities": found.tolist()}
-
-    return classify
 
 
 class Server(ThreadingHTTPServer):

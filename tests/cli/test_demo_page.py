@@ -6,12 +6,15 @@ Needs Playwright and a Chromium: pip install 'cnn-kernels[browser]', Debian: apt
 import re
 import shutil
 import threading
+from contextlib import contextmanager
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from cnn import Dense, Flatten, Sequential
 from cnn.demo import Server, classifier
+from cnn.explanation import explain
 from cnn.picture import centre, probabilities
 from tests.lib.quick_model import quick_model
 
@@ -41,14 +44,22 @@ def browser():
         started.close()
 
 
-@pytest.fixture
-def running():
-    with Server(classifier(quick_model()), "127.0.0.1", 0) as server:
+@contextmanager
+def serving(model):
+    with Server(classifier(model), "127.0.0.1", 0) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def running():
+    with serving(quick_model()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -56,7 +67,7 @@ def opened(browser, running):
     """Open the page in a window of its own; at the end, it must have reported no fault."""
     contexts, faults = [], []
 
-    def open_page(width=1000, height=800, expected_faults=(), **options):
+    def open_page(width=1000, height=800, expected_faults=(), url=running.url, **options):
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         context.set_default_timeout(60_000)
         contexts.append(context)
@@ -68,11 +79,9 @@ def opened(browser, running):
         )
         page.on(
             "request",
-            lambda request: (
-                request.url.startswith((running.url, "data:")) or faults.append(request.url)
-            ),
+            lambda request: request.url.startswith((url, "data:")) or faults.append(request.url),
         )
-        page.goto(running.url)
+        page.goto(url)
         return page
 
     yield open_page
@@ -114,6 +123,20 @@ def canvas_ink(page):
     return np.array(opacity, np.float32).reshape(side, side) / 255
 
 
+def shown_pixels(canvas):
+    """Return a canvas of the page as red, green and blue (H, W, 3)."""
+    height, width, pixels = canvas.evaluate(
+        """canvas => {
+            const { height, width } = canvas, copy = new OffscreenCanvas(width, height);
+            // Otherwise the browser says in the console that reading is slow.
+            const context = copy.getContext("2d", { willReadFrequently: true });
+            context.drawImage(canvas, 0, 0);
+            return [height, width, [...context.getImageData(0, 0, width, height).data]];
+        }"""
+    )
+    return np.array(pixels, np.uint8).reshape(height, width, 4)[..., :3]
+
+
 def settled(page):
     """Wait until the answer is read out, which comes after the last of them."""
     expect(page.get_by_role("status")).to_contain_text("sure.")
@@ -140,11 +163,51 @@ def test_a_drawn_digit_is_recognised(opened, digit, points):
     ]
     assert heights == pytest.approx(expected, abs=0.01)
     assert page.locator("#bars > li.best .digit").inner_text() == str(digit)
-    preview = page.evaluate(
-        """() => [...document.getElementById("preview").getContext("2d")
-            .getImageData(0, 0, 28, 28).data].filter((_, i) => i % 4 === 0)"""
+    assert np.array_equal(shown_pixels(page.locator("#preview"))[..., 0], centre(ink))
+
+
+def test_what_the_layers_see_and_what_decided(opened):
+    page = opened()
+    assert not page.get_by_role("heading", name="What the layers see").is_visible()
+    draw(page, SEVEN)
+    settled(page)
+    expect(page.get_by_role("heading", name="What the layers see")).to_be_visible()
+    digit = centre(canvas_ink(page))
+    (maps,), gradient = explain(quick_model(), digit[None], [7])
+    grid = page.get_by_role("img", name="Responses of convolution 1")
+    shown = [shown_pixels(canvas)[..., 0] for canvas in grid.locator("canvas").all()]
+    assert np.array(shown) / 255 == pytest.approx(
+        maps[0].transpose(2, 0, 1) / maps.max(), abs=0.002 + 1e-6
     )
-    assert preview == centre(ink).ravel().tolist()
+    assert page.locator("#maps figcaption").all_inner_texts() == [
+        "Convolution 1: 16 filters, 12 \u00d7 12 responses each"
+    ]
+    name = "What decided: ink on blue raises the answer\u2019s score, ink on orange lowers it"
+    heat = shown_pixels(page.get_by_role("img", name=name))
+    gradient, blank = gradient[0, :, :, 0], digit == 0  # where ink adds no grey
+    strong = blank & (abs(gradient) > 0.1 * abs(gradient).max())
+    assert (strong & (gradient > 0)).any() and (strong & (gradient < 0)).any()
+    bluer = heat[..., 2].astype(int) > heat[..., 0]
+    assert np.array_equal(bluer[strong], gradient[strong] > 0)
+    share = abs(gradient[blank]) / abs(gradient).max()
+    assert heat[blank].max(axis=1) / 255 == pytest.approx(share, abs=0.01)
+    page.get_by_role("button", name="Clear").click()
+    for canvas in page.locator("figure canvas").all():
+        assert not shown_pixels(canvas).any()
+
+
+def test_a_model_without_convolutions_has_no_feature_maps(opened):
+    model = Sequential([Flatten(), Dense(10)], (20, 28, 1), device="cpu")
+    with serving(model) as server:
+        page = opened(url=server.url)
+        draw(page, SEVEN)
+        settled(page)
+        assert not page.locator("#layers").is_visible()
+        for name in ("#preview", "#heat"):
+            picture = page.locator(name)
+            assert shown_pixels(picture).shape == (20, 28, 3) and shown_pixels(picture).any()
+            box = picture.bounding_box()
+            assert box["width"] / box["height"] == pytest.approx(28 / 20, rel=0.02)
 
 
 def test_the_answer_comes_while_the_digit_is_drawn(opened):

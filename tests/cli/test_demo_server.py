@@ -1,5 +1,6 @@
 """The demo's server over real sockets: every answer, every refusal, and clients that misbehave."""
 
+import base64
 import http.client
 import json
 import socket
@@ -11,8 +12,9 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from cnn import Dense, Flatten, Sequential
+from cnn import Conv2D, Dense, Flatten, MaxPool2D, ReLU, Sequential
 from cnn.demo import CANVAS_SIDE, Server, classifier, server
+from cnn.explanation import explain
 from cnn.picture import PictureError, centre, probabilities
 
 CANVAS_BYTES = CANVAS_SIDE**2
@@ -343,9 +345,42 @@ def test_the_answer_is_what_predict_would_say():
         status, _, body = ask(started, post(), canvas.tobytes())
     found = json.loads(body)
     digit = centre(canvas.astype(np.float32) / 255)
-    assert status == 200 and set(found) == {"digit", "probabilities"}
+    assert status == 200 and set(found) == {"digit", "probabilities", "gradient", "layers"}
     assert found["digit"] == digit.tolist()
     assert found["probabilities"] == probabilities(model, digit[None])[0].tolist()
+
+
+def test_the_answer_says_what_the_layers_see_and_what_decided():
+    layers = [Conv2D(3, 5), MaxPool2D(2), ReLU(), Conv2D(2, 3), Flatten(), Dense(10)]
+    model = Sequential(layers, (20, 28, 1), device="cpu", seed=1)
+    canvas = np.zeros((CANVAS_SIDE, CANVAS_SIDE), np.uint8)
+    canvas[40:200, 100:130] = 255
+    found = classifier(model)(canvas)
+    digit = centre(canvas.astype(np.float32) / 255, (20, 28))
+    best = np.argmax(found["probabilities"])
+    maps, gradient = explain(model, digit[None], [best])
+    gradient = gradient[0, :, :, 0]
+    assert abs(np.array(found["gradient"])).max() == 127
+    assert np.array(found["gradient"]) / 127 == pytest.approx(
+        gradient / abs(gradient).max(), abs=0.004
+    )
+    assert [layer["shape"] for layer in found["layers"]] == [(3, 8, 12), (2, 6, 10)]
+    for layer, of_layer in zip(found["layers"], maps, strict=True):
+        levels = np.frombuffer(base64.b64decode(layer["maps"]), np.uint8).reshape(layer["shape"])
+        expected = of_layer[0].transpose(2, 0, 1)
+        least = min(0, expected.min())
+        expected = (expected - least) / (expected.max() - least)
+        assert levels / 255 == pytest.approx(expected, abs=0.002 + 1e-6)
+    assert (maps[0] >= 0).all() and maps[1].min() < 0  # both kinds were met
+
+
+def test_layers_that_respond_to_nothing():
+    model = Sequential([Conv2D(3, 5), ReLU(), Flatten(), Dense(10)], (28, 28, 1), device="cpu")
+    model.parameter_buffer[...] = 0
+    canvas = np.eye(CANVAS_SIDE, dtype=np.uint8) * 255
+    found = classifier(model)(canvas)
+    assert not np.any(found["gradient"])
+    assert not any(base64.b64decode(found["layers"][0]["maps"]))
 
 
 def test_every_client_gets_the_answer_to_its_own_drawing():
