@@ -18,9 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import softmax
-
-from .layers import Softmax
+from .ensemble import Ensemble
 from .model import Sequential
 
 DIGIT_SHARE = 20 / 28  # of an image's side, for the longer side of the digit
@@ -178,10 +176,8 @@ def probabilities(model: Sequential, images: NDArray[np.uint8]) -> NDArray[np.fl
     ValueError
         If the model's outputs are no finite numbers.
     """
-    outputs = model.predict(images)
-    if not isinstance(model.layers[-1], Softmax):
-        outputs = softmax(outputs)
-    found = np.asarray(outputs.get() if hasattr(outputs, "get") else outputs, np.float64)
+    outputs = Ensemble([model]).predict(images)
+    found: NDArray[np.float64] = outputs.get() if hasattr(outputs, "get") else outputs
     if not np.isfinite(found).all():
         raise ValueError("model: gives outputs that are no finite numbers: its training diverged")
     return found
