@@ -7,6 +7,7 @@ network runs: ``bench/networks/test_accelerate.py`` times layers on both sides o
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import nn
@@ -15,16 +16,16 @@ from ..common.geometry import pair, pool_stride
 
 #: Channels, and filters, of a convolution without a pool: Winograd's algorithm is what is faster.
 CHANNELS = range(16, 257)
-#: The most before a pool, where kernels are not 3 x 3.
-MOST_POOLED = 64
-#: The fewest if the images are contiguous, which are transposed before and after.
-LEAST_CONTIGUOUS = 32
+#: The most channels, and filters, before a pool, where kernels are not 3 x 3.
+MOST_POOLED = 8, 64
+#: Those if the images are contiguous, which are transposed before and after.
+CONTIGUOUS = range(64, 129)
 #: Multiply-adds, about: a convolution with fewer takes less time than Python's part of it.
 LEAST_PRODUCTS = 2**24
 #: The same of one with a pool, whose other passes over the images are saved, too.
 LEAST_PRODUCTS_POOLED = 2**22
-#: Values that go into a pool.
-LEAST_POOLED, LEAST_POOLED_CONTIGUOUS = 2**20, 2**17
+#: Values that go into a pool. Contiguous ones may take longer to transpose, however many they are.
+LEAST_POOLED, LEAST_POOLED_CONTIGUOUS = 2**20, math.inf
 
 
 def conv2d(layer: nn.Conv2d) -> str | None:
@@ -40,8 +41,8 @@ def conv2d(layer: nn.Conv2d) -> str | None:
 
 def conv2d_pays(layer: nn.Conv2d, input: Any, channels_last: bool) -> bool:
     """Return whether the kernels are faster at these images."""
-    enough = channels_last or min(layer.in_channels, layer.out_channels) >= LEAST_CONTIGUOUS
-    return enough and _products(layer, input) >= LEAST_PRODUCTS and conv2d(layer) is None
+    fits = channels_last or {layer.in_channels, layer.out_channels} <= {*CONTIGUOUS}
+    return fits and _products(layer, input) >= LEAST_PRODUCTS and conv2d(layer) is None
 
 
 def max_pool2d(layer: nn.MaxPool2d) -> str | None:
@@ -64,8 +65,8 @@ def conv2d_pool(layer: nn.Conv2d, pool: nn.MaxPool2d) -> str | None:
         return "its pool is not one of two or four pixels side by side"
     if layer.stride != (1, 1) or layer.dilation != (1, 1) or layer.kernel_size == (1, 1):
         return "PyTorch is faster at strides, dilations and kernels of 1 x 1"
-    most = CHANNELS[-1] if layer.kernel_size == (3, 3) else MOST_POOLED
-    if max(layer.in_channels, layer.out_channels) > most:
+    most = (CHANNELS[-1],) * 2 if layer.kernel_size == (3, 3) else MOST_POOLED
+    if layer.in_channels > most[0] or layer.out_channels > most[1]:
         return _channels(layer)
     return _geometry(layer)
 

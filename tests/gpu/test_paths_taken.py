@@ -100,6 +100,12 @@ def test_every_load_and_store_is_executed(emulated, called):
     assert not missed, "\n".join(f"{entry}: {place}" for entry, place in sorted(missed))
 
 
+def test_elementwise_kernels_run_in_a_recording(emulated):
+    """Without a table of scalars, too, which planned steps have; the emulated GPU checks them."""
+    CALLS["elementwise"](runtime.cuda_target())
+    emulated.cuda.Device().synchronize()
+
+
 def test_a_path_not_taken_is_noticed(emulated):
     taken = Taken()
     with loaded.editing(taken.mark) as modules:

@@ -11,7 +11,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 
-from kernels.torch import accelerate, explain, functional
+from kernels.torch import accelerate, explain, functional, rules
 from tests.lib.comparison import assert_close
 from tests.lib.support import RTOL
 
@@ -60,6 +60,13 @@ NETWORKS = {
         (32, 32, 12, 12),
     ),
 }
+
+
+@pytest.fixture(autouse=True)
+def small_images_pay(monkeypatch):
+    """Take the kernels for contiguous images for which they are not faster, too."""
+    monkeypatch.setattr(rules, "CONTIGUOUS", rules.CHANNELS)
+    monkeypatch.setattr(rules, "LEAST_POOLED_CONTIGUOUS", 2**17)
 
 
 @pytest.fixture
