@@ -12,8 +12,7 @@
 //         for (int64 r = rows.begin; r < rows.end; r += rows.step) ...
 //     });
 //
-//   for_chunk         the same over the rows begin to end - 1, of which a block computes one
-//   result:
+//   for_chunk         the same over the rows begin to end - 1, for one result of a block:
 //                     rows.add(sum) adds the other threads' sums, and rows.first tells which thread
 //                     stores it
 //   for_images        over the pixels of images, row by row. On `cpu`, code outside `channels` runs

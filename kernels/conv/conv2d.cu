@@ -56,9 +56,8 @@ conv2d_pool_forward(const T *__restrict__ x, const T *__restrict__ w, const T *_
 
 // The gradients of filters, and of the input, two products.
 //
-// filters  partial sums as FilterGradient has them, then those of biases (F) if `bias` is 1; split
-// s
-//          takes output pixels [s*batch_share, (s+1)*batch_share)
+// filters  partial sums as FilterGradient has them, then those of biases (F) if `bias` is 1;
+//          split s takes output pixels [s*batch_share, (s+1)*batch_share)
 // input    dx, or PastRelu's gradient. `over` slides over `source`, which is dy, at stride 1; its
 //          outputs are the pixels of dx in the lattice `pixels`, `places` in all, whose gradients
 //          come through the taps in the lattice `taps`. There is one part unless the lattice has

@@ -27,6 +27,8 @@ struct BlockSums<SumsOverK<OF, E>, TileA, TileB> {
     static constexpr int APART = MOST < BK ? power_of_two(MOST) : BK;
     static_assert(Tile::ALONG == Rows::ALONG_K, "lines of outputs");
     static_assert(ACROSS <= THREADS, "a line needs no more threads than there are");
+    static_assert((APART & (APART - 1)) == 0,
+                  "the lines of a thread differ in other bits than its first one has");
     static_assert(APART * OUTPUTS * sizeof(acc_t) <= Tile::IN_TURN * Tile::SIZE * sizeof(T),
                   "the sums of a block's threads must fit where the tiles were");
 
@@ -37,7 +39,7 @@ struct BlockSums<SumsOverK<OF, E>, TileA, TileB> {
     __device__ BlockSums(const SumsOverK<OF, E> &sums, const At &at)
         : to((OF == Operand::A ? at.y : at.x) == 0 ? sums.to : nullptr) {}
 
-    // Adds a stage's tile. The lines of a thread differ in other bits than its first one has.
+    // Adds a stage's tile.
     __device__ void add(const T *tiles_a, const T *tiles_b, int stage) {
         if (!to) return;
         const T *const tile = (OF == Operand::A ? tiles_a : tiles_b) + stage * Tile::SIZE;
