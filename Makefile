@@ -63,15 +63,16 @@ profile: .venv/test  ## count what kernels do on four emulated GPUs, to bench/re
 profile-naive: .venv/test  ## count what kernels and naive CuPy do on an emulated GPU
 	@$(BIN)/python -m tests.gpu.profile_naive $(ARGS)
 
+# With ARGS="-k 'conv2d and ResNet'" it times some rows, and writes nothing.
 bench: .venv/bench  ## time all beside their peers, within 15 minutes, to bench/results
 	@mkdir -p .benchmarks
-	@$(BIN)/python -m pytest bench --benchmark-quiet --benchmark-json=.benchmarks/raw.json
-	@$(BIN)/python -m bench.report.condense .benchmarks/raw.json
+	@$(BIN)/python -m pytest bench --benchmark-quiet $(or $(ARGS),--benchmark-json=.benchmarks/raw.json)
+	@$(if $(ARGS),,$(BIN)/python -m bench.report.condense .benchmarks/raw.json)
 
 start: .venv/bench .venv/test  ## time `make train` and `make test` with empty caches
 	@$(BIN)/python -m bench.networks.start --rounds 5 --suite 1
 
-report: .venv/bench  ## write the tables of the READMEs and the figures from bench/results
+report: .venv/bench  ## write the tables and figures of the READMEs from bench/results
 	@$(BIN)/python -m bench.report.tables
 
 bench-compare: .venv/bench  ## time the kernels beside a commit's: BASE=main, ROWS="conv2d"

@@ -1,13 +1,58 @@
-"""The two figures: the kernels' roofline, and training throughput by batch size."""
+"""The figures: a summary, the kernels' roofline, and training throughput by batch size."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 Document = dict[str, Any]
 OURS = {"color": "#d1495b", "zorder": 3}
 PEERS = ["#30638e", "#edae49", "#00798c", "#8d96a3", "#5f0f40", "#9a8c98"]
+
+
+def summary(results: Path, path: Path) -> bool:
+    """Draw training on a CPU beside PyTorch, and a step beside naive CuPy, if both are on record.
+
+    The first is timed, the second counted on an emulated GPU; the titles say so.
+    """
+    timed, counted = (results / f"{name}.json" for name in ("training-peers-cpu", "naive-h100"))
+    if not (timed.exists() and counted.exists()):
+        return False
+    row = next(
+        row
+        for row in json.loads(timed.read_text())["rows"]
+        if "PyTorch compiled" in row["peers"] and row["network"] == "speedrun"
+    )
+    figure, (left, right) = _axes(2, height=2.6)
+    rates = {name: peer["images_per_second"] for name, peer in row["peers"].items()}
+    rates = {"cnn": row["images_per_second"], **dict(sorted(rates.items(), key=lambda it: -it[1]))}
+    _bars(left, rates, "{:,.0f}")
+    left.set_title(f"Training on {row['threads']} CPU cores, images/s: timed", loc="left")
+
+    step = next(
+        row for row in json.loads(counted.read_text())["rows"] if "training step" in row["row"]
+    )
+    naive = step["peers"]["naive CuPy"]
+    less = {key: naive[key] / step["ours"][key] for key in ("launches", "bytes", "instructions")}
+    _bars(right, less, "{:,.0f}x fewer")
+    right.set_title("GPU training step beside naive CuPy: counted", loc="left")
+    _save(figure, path)
+    return True
+
+
+def _bars(axes: Any, values: dict[str, float], text: str) -> None:
+    """Draw horizontal bars from the top down; ours are red."""
+    colors = [
+        PEERS[0] if name.startswith(("PyTorch", "naive")) else OURS["color"] for name in values
+    ]
+    bars = axes.barh(list(values), list(values.values()), color=colors, zorder=3)
+    axes.bar_label(bars, [text.format(value) for value in values.values()], padding=3)
+    axes.invert_yaxis()
+    axes.margins(x=0.25)
+    axes.tick_params(left=False, bottom=False, labelbottom=False)
+    axes.grid(visible=False)
+    axes.spines["bottom"].set_visible(False)
 
 
 def roofline(document: Document, path: Path) -> None:
@@ -68,7 +113,7 @@ def training(document: Document, path: Path) -> None:
     _save(figure, path)
 
 
-def _axes(count: int) -> tuple[Any, list[Any]]:
+def _axes(count: int, height: float = 4) -> tuple[Any, list[Any]]:
     import matplotlib
 
     matplotlib.use("svg")
@@ -76,7 +121,7 @@ def _axes(count: int) -> tuple[Any, list[Any]]:
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(
-        1, count, figsize=(5.5 * count, 4), layout="constrained", squeeze=False
+        1, count, figsize=(5.5 * count, height), layout="constrained", squeeze=False
     )
     for axes in panels[0]:
         axes.grid(alpha=0.3, which="both")

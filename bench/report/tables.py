@@ -1,4 +1,4 @@
-"""Write the tables of README.md and bench/README.md, and the figures, from bench/results.
+"""Write the tables of the READMEs, and the figures, from bench/results.
 
 python -m bench.report.tables
 """
@@ -17,6 +17,8 @@ from bench.report.bounds import bounds
 
 BENCH = Path(__file__).resolve().parents[1]
 RESULTS = BENCH / "results"
+FOLDERS = (".", "bench", "cnn", "kernels/torch")
+PAGES = [BENCH.parent / folder / "README.md" for folder in FOLDERS]  # those with tables
 DEVICES = ("cpu", "cuda")
 UNITS = {"arithmetic": "GFLOP/s", "memory": "GB/s"}
 #: What is counted of a row beside CuPy: how it is called, the unit it is shown in, and the format.
@@ -37,9 +39,11 @@ def main() -> None:
             path = RESULTS / f"{suite}-{document['machine']['device']}.svg"
             draw(document, path)
             print(path)
-    for readme in (BENCH.parent / "README.md", BENCH / "README.md"):
-        readme.write_text(filled(readme.read_text(), RESULTS))
-        print(readme)
+    if figures.summary(RESULTS, RESULTS / "summary.svg"):
+        print(RESULTS / "summary.svg")
+    for page in PAGES:
+        page.write_text(filled(page.read_text(), RESULTS))
+        print(page)
 
 
 def recorded(suite: str, results: Path) -> Iterator[Document]:
@@ -98,16 +102,33 @@ def recipes(results: Path) -> str:
 
 
 def speed(results: Path) -> str:
-    """Return the summary for the README: training, inference and kernels by operation."""
-    folder, made = "bench/results/", ""
-    for document in recorded("training-peers", results):
-        made += training_table(document, results)
-    made += figure("training-peers", "Training throughput", results, folder)
-    for document in recorded("inference", results):
-        made += inference_table(document)
-    for document in recorded("kernels", results):
-        made += operations(document) + measured(document)
-    return made + figure("kernels", "Roofline of the kernels", results, folder)
+    """Return the summary for the README: each network beside PyTorch's best and the naive one."""
+    rows, about = [], ""
+    for document in (*recorded("training-peers", results), *recorded("inference", results)):
+        what = "inference" if "inference" in document["rows"][0]["row"] else "training"
+        most = max(row["threads"] for row in document["rows"])
+        for row in document["rows"]:
+            if (
+                "accuracies" in row
+                or row["threads"] != most
+                or "PyTorch compiled" not in row["peers"]
+            ):
+                continue
+            torch = {name: peer for name, peer in row["peers"].items() if "PyTorch" in name}
+            best = min(torch, key=lambda name: torch[name]["seconds"])
+            rows.append(
+                [
+                    f"{what}, {row['network']} network",
+                    row["batch_size"],
+                    f"**{row['images_per_second']:,.0f}** ±{row['noise']:.0%}",
+                    beside(torch[best]),
+                    best.removeprefix("PyTorch").strip() or "eager",
+                    memory(row["memory_mib"]),
+                ]
+            )
+        about = measured(document)
+    head = ["", "batch", "images/s", "PyTorch, at its best", "which is", "memory, MiB"]
+    return table(head, rows) + about if rows else ""
 
 
 def training(results: Path) -> str:
@@ -247,7 +268,7 @@ def kernels(results: Path) -> str:
         limits = {row["bound"]: row["peak_rate"] / 1e9 for row in document["rows"]}
         peaks = " and ".join(f"{limits[bound]:,.0f} {UNITS[bound]}" for bound in limits)
         about = f"Peaks: {peaks}. `2.00x` beside a peer: the kernel is twice as fast as that.\n"
-        made += table(head, rows) + about + measured(document)
+        made += operations(document) + table(head, rows) + about + measured(document)
     return made + figure("kernels", "Roofline", results, "results/")
 
 

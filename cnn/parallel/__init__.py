@@ -3,7 +3,7 @@
     world = join()
     trainer = Trainer(model, optimizer, world=world)
 
-in a script that ``mpiexec -n 2 python script.py`` starts; see README.md.
+in a script that ``mpiexec -n 2 python script.py`` starts; see cnn/README.md.
 """
 
 from .mpi import join, joined

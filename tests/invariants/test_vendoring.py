@@ -35,8 +35,8 @@ def test_the_copy_stands_alone(project, tmp_path):
 
 
 def test_a_wheel_with_the_copy_works_where_nothing_else_is_installed(project, tmp_path):
-    """The project has the README's settings and its own virtual environment."""
-    readme = (REPOSITORY / "README.md").read_text()
+    """The project has the settings of the kernels' README and its own virtual environment."""
+    readme = (REPOSITORY / "kernels" / "README.md").read_text()
     (settings,) = re.findall(r"^```toml\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
     described = '[project]\nname = "yours"\nversion = "1"\n\n[tool.setuptools.packages.find]\n\n'
     (project / "pyproject.toml").write_text(described + settings)
