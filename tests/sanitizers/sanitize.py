@@ -117,7 +117,9 @@ def planted_faults() -> str:
 
 def kernel_tests() -> str:
     """The kernel tests on cpu, with AddressSanitizer and UndefinedBehaviorSanitizer"""
-    return succeeds(start(ADDRESS, *pytest(*KERNEL_TESTS)))
+    cores = len(os.sched_getaffinity(0))
+    shares = filter(None, (KERNEL_TESTS[core::cores] for core in range(cores)))
+    return succeeds(*[start(ADDRESS, *pytest(*share)) for share in shares])
 
 
 def block_pool() -> str:
@@ -183,15 +185,20 @@ def _fix_addresses() -> None:
     ctypes.CDLL(None).personality(_NO_RANDOM_ADDRESSES)
 
 
-def succeeds(process: subprocess.Popen[str]) -> str:
-    """Return the last line that a process prints; it must succeed and nothing be reported."""
-    output = process.communicate()[0]
+def succeeds(*processes: subprocess.Popen[str]) -> str:
+    """Return the last line that each process prints; all must succeed, nothing be reported."""
+    outputs = [process.communicate()[0] for process in processes]
     reports = take_reports()
-    if process.returncode != 0 or reports or "runtime error:" in output:
-        raise SanitizeError(
-            f"{shlex.join(process.args)}\nended with status {process.returncode}\n{output}{reports}"
-        )
-    return output.strip().rpartition("\n")[2]
+    failed_first = sorted(
+        zip(processes, outputs, strict=True), key=lambda it: it[0].returncode == 0
+    )
+    for process, output in failed_first:
+        if process.returncode != 0 or reports or "runtime error:" in output:
+            raise SanitizeError(
+                f"{shlex.join(process.args)}\n"
+                f"ended with status {process.returncode}\n{output}{reports}"
+            )
+    return "; ".join(output.strip().rpartition("\n")[2] for output in outputs)
 
 
 def reported(process: subprocess.Popen[str], *expected: str) -> None:
