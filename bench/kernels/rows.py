@@ -18,6 +18,8 @@ NARROW = {"bf16": np.dtype(ml_dtypes.bfloat16), "fp16": np.dtype(np.float16)}
 #: Channels and filters, or inputs and outputs, of which products can fill tensor cores: so many,
 #: and in whole copies of 16 bytes.
 MANY, WHOLE = 64, 8
+#: Fewer images than this make too few tiles for all multiprocessors: these rows are there twice.
+ENOUGH = 64
 
 
 def rows(smoke: bool = False) -> Iterator[Row]:
@@ -47,3 +49,6 @@ def narrow_rows(precision: str) -> Iterator[Row]:
                 continue
             prepare = partial(tabled.prepare, case, dtype=dtype)
             yield Row(case.row, f"{shape}, {precision}", "arithmetic", prepare, sizes)
+            if sizes["N"] < ENOUGH:
+                name = f"{shape}, {ENOUGH} images, {precision}"
+                yield Row(case.row, name, "arithmetic", prepare, {**sizes, "N": ENOUGH})

@@ -47,7 +47,7 @@ def main() -> None:
     """Profile on every GPU asked for, each in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gpu", action="append", choices=GPUS, help="may be given repeatedly")
-    parser.add_argument("--images", type=int, default=256, help="in a batch of kernels, at most")
+    parser.add_argument("--images", type=int, default=1024, help="in a batch of kernels, at most")
     parser.add_argument("--elements", type=int, default=2**22, help="of flat arrays, at most")
     parser.add_argument("--batch", type=int, default=512, help="larger training steps are left out")
     parser.add_argument("--only", default="", help="rows whose name has this in it: others stay")
