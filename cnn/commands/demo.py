@@ -44,6 +44,7 @@ def run(options: argparse.Namespace) -> int:
     from ..model import Sequential
 
     model = Sequential.load(options.model, device(options.device, say))
+    say("preparing the model; the first time, its kernels are compiled, which may take a minute")
     classify = classifier(model)
     # The first answer takes longer than others, and fails if the model's outputs are not finite.
     classify(np.eye(CANVAS_SIDE, dtype=np.uint8) * 255)
