@@ -1,0 +1,1 @@
+"""The words of kernels, which have a meaning on each target."""
