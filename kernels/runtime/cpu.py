@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -80,6 +81,7 @@ class CpuTarget(Allocator):
         self._lock = threading.Lock()
         self._parallel_for: Any = None
         self._replay: Any = None
+        self._openmp: int | None = None
         self._reserve = Reserve()
 
     def __repr__(self) -> str:
@@ -151,9 +153,30 @@ class CpuTarget(Allocator):
         if self._parallel_for is None:
             library = compiler().load(_POOL_SOURCE, flattened(_POOL_SOURCE), FLAGS)
             with self._lock:
-                library.start_pool(thread_count())
+                if self._openmp is None:
+                    library.start_pool(thread_count())
+                else:
+                    _use_openmp(library, self._openmp)
             self._replay, self._parallel_for = library.replay, library.parallel_for
         return self._parallel_for
+
+    def share_openmp(self, parallel: int) -> None:
+        """Run blocks from now on in the threads of an OpenMP that computes between launches, too.
+
+        Parameters
+        ----------
+        parallel : int
+            The address of its ``GOMP_parallel``, for as long as this process lives.
+        """
+        with self._lock:
+            self._openmp = parallel
+        if self._parallel_for is not None:
+            _use_openmp(compiler().load(_POOL_SOURCE, flattened(_POOL_SOURCE), FLAGS), parallel)
+
+
+def _use_openmp(library: Any, parallel: int) -> None:
+    chosen = thread_count() if os.environ.get("KERNELS_THREADS") else 0  # else as OpenMP itself
+    library.use_openmp(ctypes.c_void_p(parallel), thread_count(), chosen)
 
 
 def _address(array: Array) -> int:

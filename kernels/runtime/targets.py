@@ -19,7 +19,7 @@ _CPU = CpuTarget()
 _CUDA: dict[int, Target] = {}  # by device
 
 
-def cpu_target() -> Target:
+def cpu_target() -> CpuTarget:
     """Return the `cpu` target."""
     return _CPU
 

@@ -10,6 +10,10 @@
 //
 // If the pool is busy, or the process was forked after the workers started, the caller runs its
 // blocks alone. The pool is never destroyed: workers may outlive static destructors.
+//
+// Another library in the process may compute with OpenMP between launches, as PyTorch does.
+// OpenMP's threads spin after its work, on the cores that the workers need; so then they run the
+// blocks.
 #include <unistd.h>
 #ifdef __linux__
 #include <sched.h>
@@ -24,6 +28,26 @@
 using RangeBody = void (*)(void *context, long long begin, long long end);
 
 namespace {
+
+// The blocks of a launch, of which threads take chunks.
+struct Chunks {
+    RangeBody body;
+    void *context;
+    long long count, chunk;
+
+    Chunks() = default;
+    Chunks(RangeBody body, void *context, long long count, int threads)
+        : body(body), context(context), count(count), chunk(count / (4LL * threads) + 1) {}
+
+    void take(std::atomic<long long> &next) const {
+        for (;;) {
+            const long long begin = next.fetch_add(chunk);
+            if (begin >= count) return;
+            const long long end = begin + chunk;
+            body(context, begin, end < count ? end : count);
+        }
+    }
+};
 
 class Pool {
   public:
@@ -47,14 +71,15 @@ class Pool {
         bool asleep;
         {
             std::lock_guard<std::mutex> lock(mutex);
-            job = {body, context, count, count / (4LL * (workers + 1)) + 1, core()};
+            job = Chunks(body, context, count, workers + 1);
+            core_of_caller = core();
             next = 0;
             open = true;
             ++generation;
             asleep = sleeping > 0;
         }
         if (asleep) wake.notify_all();
-        take_chunks();
+        job.take(next);
         std::unique_lock<std::mutex> lock(mutex);
         open = false;
         lock.unlock();
@@ -64,22 +89,6 @@ class Pool {
     }
 
   private:
-    struct Job {
-        RangeBody body;
-        void *context;
-        long long count, chunk;
-        int core;  // the caller's
-    };
-
-    void take_chunks() {
-        for (;;) {
-            const long long begin = next.fetch_add(job.chunk);
-            if (begin >= job.count) return;
-            const long long end = begin + job.chunk;
-            job.body(job.context, begin, end < job.count ? end : job.count);
-        }
-    }
-
     void work() {
         long long seen = 0;
         for (;;) {
@@ -92,13 +101,13 @@ class Pool {
                 wake.wait(lock, [&] { return generation != seen; });
                 --sleeping;
                 seen = generation;
-                busy = job.core;
+                busy = core_of_caller;
                 joins = open;
                 active += joins;
             }
             leave(busy);
             if (!joins) continue;
-            take_chunks();
+            job.take(next);
             std::lock_guard<std::mutex> lock(mutex);
             if (--active == 0) finished.notify_one();
         }
@@ -135,7 +144,8 @@ class Pool {
     int workers = 0;
     std::mutex caller, mutex;
     std::condition_variable wake, finished;
-    Job job{};
+    Chunks job{};
+    int core_of_caller = -1;
     // On cache lines of their own: the others are written while workers poll one of them.
     alignas(64) std::atomic<long long> next{0};
     alignas(64) std::atomic<long long> generation{0};
@@ -145,7 +155,36 @@ class Pool {
     int sleeping = 0;
 };
 
+// The threads of an OpenMP, by its GOMP_parallel, which GCC's, LLVM's and Intel's have.
+struct OpenMP {
+    using Parallel = void (*)(void (*part)(void *), void *data, unsigned threads, unsigned flags);
+
+    struct Job {
+        Chunks chunks;
+        std::atomic<long long> next{0};
+    };
+
+    void run(RangeBody body, void *context, long long count) const {
+        if (count < 2 || getpid() != process) {  // its threads do not survive a fork either
+            body(context, 0, count);
+            return;
+        }
+        Job job{Chunks(body, context, count, threads)};
+        parallel(
+            [](void *data) {
+                static_cast<Job *>(data)->chunks.take(static_cast<Job *>(data)->next);
+            },
+            &job, asked, 0);
+    }
+
+    Parallel parallel;
+    int threads;     // about as many as take part
+    unsigned asked;  // of OpenMP; 0 leaves the number to it
+    pid_t process;
+};
+
 Pool *pool = nullptr;
+std::atomic<const OpenMP *> openmp{nullptr};
 
 // One launch of a kernel, its arguments packed; see EXPORT_LAUNCH.
 struct BoundLaunch {
@@ -163,8 +202,17 @@ EXPORT void start_pool(int threads) {
     if (!pool) pool = new Pool(threads);
 }
 
+// Leaves all later launches to the threads of an OpenMP, of which `asked` are asked for unless 0.
+EXPORT void use_openmp(void *parallel, int threads, int asked) {
+    openmp = new OpenMP{reinterpret_cast<OpenMP::Parallel>(parallel), threads, unsigned(asked),
+                        getpid()};
+}
+
 EXPORT void parallel_for(RangeBody body, void *context, long long count) {
-    pool->run(body, context, count);
+    if (const OpenMP *shared = openmp)
+        shared->run(body, context, count);
+    else
+        pool->run(body, context, count);
 }
 
 // Runs launches one after the other.

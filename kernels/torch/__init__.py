@@ -17,8 +17,14 @@ try:
 except ImportError as error:
     raise ImportError(f"{__name__} needs PyTorch, which cannot be imported: {error}") from error
 
+from ..runtime import cpu_target as _cpu_target
+from . import threads as _threads
 from .functional import batch_norm, conv2d, dense, layer_norm, max_pool2d, softmax_cross_entropy
 from .replacement import accelerate, explain
+
+# PyTorch's threads spin after its kernels, on the cores that threads of our own would need.
+if (_parallel := _threads.parallel()) is not None:
+    _cpu_target().share_openmp(_parallel)
 
 __all__ = [
     "accelerate",
