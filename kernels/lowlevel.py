@@ -18,8 +18,8 @@ from .conv.conv2d_pool import windows as conv2d_pool_windows
 from .conv.winograd import keeping as keeping_transforms
 from .conv.winograd import suits as transforms_filters
 from .gemm.dense import gradients as dense_gradients
-from .gemm.gemm import check_precision, precision
 from .gemm.gradients import Rectified
+from .gemm.precision import check_precision, precision
 from .loss.dense_loss import dense_cross_entropy
 from .loss.dense_loss import fits as fits_dense_cross_entropy
 from .norm.batchnorm import forward as batch_norm_relu

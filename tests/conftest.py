@@ -13,7 +13,7 @@ import cnn.model
 import cnn.network
 import kernels.lowlevel
 from kernels import runtime
-from kernels.gemm import gemm
+from kernels.gemm import division
 from kernels.runtime import checks, choose_target
 from kernels.runtime.cpu import CpuTarget
 from kernels.runtime.cuda import CudaTarget, unavailable
@@ -96,7 +96,7 @@ def dtype(request):
 @pytest.fixture
 def undivided(monkeypatch):
     """Do not divide k among blocks on `cuda`, so that every epilogue gets the same sums."""
-    monkeypatch.setattr(gemm, "_SPLITS", (1,))
+    monkeypatch.setattr(division, "_SPLITS", (1,))
 
 
 @pytest.fixture(scope="session", params=["uint8", "float32", "float64", *NARROW])

@@ -3,7 +3,7 @@
 python -m bench.kernels.tune            all choices, on one thread
 python -m bench.kernels.tune BN rows    some of them
 
-The tables are `CpuTarget.constants` (BN, BK: the panel of operand B), `gemm.ON_CPU` and, for
+The tables are `CpuTarget.constants` (BN, BK: the panel of operand B), `division.ON_CPU` and, for
 3 x 3 convolutions, `winograd.ON_CPU`. Figures are speeds relative to the present choice, geometric
 means over the shapes; samples alternate.
 """
@@ -24,7 +24,7 @@ import numpy as np
 
 import kernels
 from kernels.conv import winograd
-from kernels.gemm import gemm
+from kernels.gemm import division
 from kernels.runtime import targets
 from kernels.runtime.cpu import CpuTarget
 
@@ -48,7 +48,7 @@ CONVOLUTIONS = [
     (16, 28, 64, 64, 5),
 ]
 DENSE = [(256, 800, 256), (256, 2048, 512)]
-TABLES = gemm.ON_CPU, winograd.ON_CPU
+TABLES = division.ON_CPU, winograd.ON_CPU
 ROUNDS = 9
 
 

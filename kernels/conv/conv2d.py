@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ..common.geometry import Lattice, Padding, Pair, Window, window
 from ..common.reduce import Moments, accumulator, column_sum
-from ..gemm import both, gemm
+from ..gemm import both, division, gemm
 from ..gemm.gradients import NO_INPUT, Rectified, past_relu, sum_gradients, what_passes
 from ..runtime import Array, Source, Target, checks
 from ..runtime.types import Shape
@@ -118,16 +118,16 @@ def _forward(
         return y, moments
     x, g = padded(target, x, s.window)
     rows = y.size // s.F
-    split: gemm.Split = "never" if with_moments else "in tiles"
-    work = gemm.divide(target, x.dtype, rows, s.F // groups, s.K, groups, split=split)
+    split: division.Split = "never" if with_moments else "in tiles"
+    work = division.divide(target, x.dtype, rows, s.F // groups, s.K, groups, split=split)
     vectors = _vectors(target, x, s.C, groups), _vectors(target, w, s.C // groups)
     launch = gemm.product(SOURCE, "conv2d_forward", target, x.dtype, work, vectors=vectors)
     chunks = min(target.threads, 4)  # of a block's rows, for its threads to share
     if with_moments:
         moments = Moments.empty(target, work.grid[0] * chunks, s.F, x.dtype)
-    sums, arrived, *division = work.parts(target, x.dtype)
+    sums, arrived, *parts = work.parts(target, x.dtype)
     arrays = (x, w, b, y, *(moments or (None,) * 3), sums, arrived)
-    launch(*arrays, g, rows, s.C, s.F, groups, int(relu), chunks, *division)
+    launch(*arrays, g, rows, s.C, s.F, groups, int(relu), chunks, *parts)
     return y, moments
 
 
@@ -222,14 +222,14 @@ class _Product(NamedTuple):
     Besides these arguments it takes what depends on the product's division.
     """
 
-    sizes: gemm.Sizes
+    sizes: division.Sizes
     vectors: tuple[bool, bool]
     arguments: tuple[Any, ...]
 
 
-_NO_FILTERS = _Product(gemm.NOTHING, (False, False), (None, None, Window(), 0, 0))
+_NO_FILTERS = _Product(division.NOTHING, (False, False), (None, None, Window(), 0, 0))
 _NO_INPUT = _Product(
-    gemm.NOTHING,
+    division.NOTHING,
     (False, False),
     (None, None, *NO_INPUT, Window(), Lattice(), Lattice(), *(0,) * 5),
 )
@@ -249,7 +249,7 @@ def _launch(
     Return the partial sums of the first, those of biases last.
     """
     *_, bias = filters.arguments
-    of_filters, of_input = gemm.divide_both(target, dtype, filters.sizes, pixels.sizes)
+    of_filters, of_input = division.divide_both(target, dtype, filters.sizes, pixels.sizes)
     partial = target.empty((of_filters.splits, s.K + bias, s.F), accumulator(dtype))
     divided = partial, of_filters.splits, of_filters.share
     parts = of_input.parts(target, dtype)
@@ -274,7 +274,7 @@ def _filter_product(
     # With one window along an axis its stride does not matter, and 1 cannot overflow in the kernel.
     g.SH, g.SW = (step if count > 1 else 1 for count, step in ((g.OH, g.SH), (g.OW, g.SW)))
     rows = dy.size // s.F
-    sizes = gemm.Sizes(s.K, s.F // groups, rows, groups, split="always")
+    sizes = division.Sizes(s.K, s.F // groups, rows, groups, split="always")
     vectors = _vectors(target, x, s.C, groups), _vectors(target, dy, s.F, groups)
     return _Product(sizes, vectors, (dy, x, g, rows, bias))
 
@@ -307,8 +307,8 @@ def _input_products(
         taps = Lattice(down.tap, across.tap, down.taps, across.taps, down.step, across.step)
         vectors = _vectors(target, source, s.F, groups), _vectors(target, w, channels)
         depth = down.taps * across.taps * filters
-        split: gemm.Split = "in tiles" if rows == s.N * g.H * g.W else "never"
-        sizes = gemm.Sizes(rows, channels, depth, groups, split)
+        split: division.Split = "in tiles" if rows == s.N * g.H * g.W else "never"
+        sizes = division.Sizes(rows, channels, depth, groups, split)
         arguments = (source, w, *to, over, pixels, taps, rows, g.H, g.W, g.KH, g.KW)
         products.append(_Product(sizes, vectors, arguments))
     return to[0], products

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ..common.geometry import Pooling, Window
 from ..common.reduce import accumulator
-from ..gemm import gemm
+from ..gemm import division, gemm
 from ..gemm.gradients import Rectified
 from ..runtime import Array, Source, Target, checks
 from ..runtime.types import Shape
@@ -87,7 +87,7 @@ def forward(x: Array, w: Array, b: Array | None, window: Window, pool: Pool) -> 
         one_channel.pool_forward(target, x, w, b, y, argmax, window, (pool.KH, pool.KW))
         return y, argmax
     x, window = padded(target, x, window)
-    work = gemm.divide(target, x.dtype, rows, F, w[0].size)
+    work = division.divide(target, x.dtype, rows, F, w[0].size)
     vectors = gemm.in_vectors(target, x, C), gemm.in_vectors(target, w, C)
     launch = gemm.product(SOURCE, "conv2d_pool_forward", target, x.dtype, work, vectors=vectors)
     pixels = pool.PH, pool.PW, pool.KH, pool.KW

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..common.geometry import Window
 from ..common.reduce import accumulator
-from ..gemm import gemm
+from ..gemm.precision import rounds
 from ..runtime import Array, Source, Target
 from ..runtime.types import GRID_YZ_MAX
 
@@ -23,7 +23,7 @@ def suits(target: Target, x: Array, F: int, g: Window) -> bool:
 
     Of 16 bits, or rounded to them, a product takes tensor cores.
     """
-    wide = x.dtype.itemsize >= 4 and not gemm.rounds()
+    wide = x.dtype.itemsize >= 4 and not rounds()
     few = x.shape[3] == 1 and g.KH * g.KW <= _MOST_TAPS and F <= _FILTERS * GRID_YZ_MAX
     return not target.in_lanes and wide and few and (g.SH, g.SW, g.DH, g.DW) == (1, 1, 1, 1)
 

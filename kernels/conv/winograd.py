@@ -13,7 +13,7 @@ from typing import Any
 
 from ..common.geometry import Window
 from ..common.reduce import Moments, accumulator
-from ..gemm import gemm
+from ..gemm.precision import rounds
 from ..runtime import Array, Source, Target
 from ..runtime.recording import current
 from ..runtime.types import Grid, Shape
@@ -68,7 +68,7 @@ def suits(
 ) -> bool:
     """Return whether a convolution from C channels to F filters should use this algorithm."""
     g = window
-    if not target.in_lanes or gemm.rounds() or min(C, F) < _LEAST_CHANNELS:
+    if not target.in_lanes or rounds() or min(C, F) < _LEAST_CHANNELS:
         return False
     if (g.KH, g.KW, g.SH, g.SW, g.DH, g.DW, groups) != (3, 3, 1, 1, 1, 1, 1):
         return False

@@ -6,7 +6,7 @@ import ctypes
 from typing import Any, NamedTuple
 
 from ..runtime import Source, Target
-from . import gemm
+from . import division, gemm
 
 
 class Blocks(ctypes.Structure):
@@ -21,14 +21,14 @@ class Product(NamedTuple):
     Attributes
     ----------
     work : Work
-        Of `gemm.divide_both`; if it has no blocks, the product is left out.
+        Of `division.divide_both`; if it has no blocks, the product is left out.
     vectors : (bool, bool)
         As `gemm.product` takes them.
     arguments : tuple
         Those of the entry point for this product, before its `Blocks`.
     """
 
-    work: gemm.Work
+    work: division.Work
     vectors: tuple[bool, bool]
     arguments: tuple[Any, ...]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..common.reduce import accumulator, column_sum, sum_partials
 from ..runtime import Array, Source, Target, checks
-from . import both, gemm
+from . import both, division, gemm
 from .gradients import NO_INPUT, Rectified, past_relu, sum_gradients, what_passes
 
 _SOURCE = Source("gemm/dense.cu", sum_t="float32")
@@ -39,10 +39,10 @@ def dense(x: Array, w: Array, b: Array | None = None, *, relu: bool = False) -> 
         checks.shape("b", b, (outputs,), "one bias per output")
     y = target.empty((rows, outputs), x.dtype)
     vectors = gemm.in_vectors(target, x, inputs), gemm.in_vectors(target, w, inputs)
-    work = gemm.divide(target, x.dtype, rows, outputs, inputs, split="in tiles")
+    work = division.divide(target, x.dtype, rows, outputs, inputs, split="in tiles")
     launch = gemm.product(_SOURCE, "dense_forward", target, x.dtype, work, vectors=vectors)
-    sums, arrived, *division = work.parts(target, x.dtype)
-    launch(x, w, b, y, sums, arrived, rows, inputs, outputs, int(bool(relu)), *division)
+    sums, arrived, *parts = work.parts(target, x.dtype)
+    launch(x, w, b, y, sums, arrived, rows, inputs, outputs, int(bool(relu)), *parts)
     return y
 
 
@@ -102,11 +102,11 @@ def gradients(
     rows, inputs, outputs = len(x), w.shape[1], w.shape[0]
     with_db = None if target.in_lanes else db  # what the same product gives, even without inputs
     columns = inputs if with_db is None else max(inputs, 1)
-    of_weights, of_input = gemm.divide_both(
+    of_weights, of_input = division.divide_both(
         target,
         x.dtype,
-        gemm.Sizes(outputs, columns, rows, split="always"),
-        gemm.Sizes(rows, inputs, outputs, split="in tiles") if need_dx else gemm.NOTHING,
+        division.Sizes(outputs, columns, rows, split="always"),
+        division.Sizes(rows, inputs, outputs, split="in tiles") if need_dx else division.NOTHING,
     )
     size = dw.size + (0 if with_db is None else outputs)
     whole = of_weights.splits == 1  # then no sum of partial results is needed

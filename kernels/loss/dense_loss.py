@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..common.reduce import accumulator
-from ..gemm import gemm
+from ..gemm import division, gemm
 from ..runtime import Array, Source, Target, checks
 from ..step.batch import Progress
 from .softmax import IGNORE_INDEX
@@ -13,7 +13,7 @@ _SOURCE = Source("loss/dense_loss.cu")
 
 def fits(target: Target, classes: int) -> bool:
     """Return whether a block can have all classes of its rows; `dense_cross_entropy` needs it."""
-    return classes > 0 and gemm.has_whole_rows(target, classes)
+    return classes > 0 and division.has_whole_rows(target, classes)
 
 
 def dense_cross_entropy(
@@ -46,12 +46,14 @@ def dense_cross_entropy(
     (rows, inputs), classes = x.shape, len(w)
     logits, dlogits = (target.empty((rows, classes), x.dtype) for _ in range(2))
     losses = target.empty((rows,), accumulator(x.dtype))
-    work = gemm.divide(target, x.dtype, rows, classes, inputs, split="in tiles", whole_rows=True)
+    work = division.divide(
+        target, x.dtype, rows, classes, inputs, split="in tiles", whole_rows=True
+    )
     vectors = gemm.in_vectors(target, x, inputs), gemm.in_vectors(target, w, inputs)
     launch = gemm.product(_SOURCE, "dense_cross_entropy", target, x.dtype, work, vectors=vectors)
     totals, counters = (None, None) if progress is None else (progress.totals, progress.counters)
     finished = None if progress is None else target.counters(1)
-    sums, arrived, *division = work.parts(target, x.dtype)
+    sums, arrived, *parts = work.parts(target, x.dtype)
     arrays = (x, w, b, labels, logits, losses, dlogits, totals, counters, finished, sums, arrived)
-    launch(*arrays, rows, inputs, classes, *division, IGNORE_INDEX, label_smoothing)
+    launch(*arrays, rows, inputs, classes, *parts, IGNORE_INDEX, label_smoothing)
     return logits, losses, dlogits

@@ -45,7 +45,7 @@ class CudaTarget(Allocator):
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """Precisions in which float32 arrays can be multiplied; see gemm.precision."""
+        """Precisions in which float32 arrays can be multiplied; see gemm/precision.py."""
         capability = int(self._cupy.cuda.Device(self.device).compute_capability)
         if capability >= 80:
             return ("fp32", "tf32", "bf16", "fp16")

@@ -26,7 +26,7 @@ class Target(Protocol):
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """Precisions in which float32 arrays can be multiplied; see gemm.precision."""
+        """Precisions in which float32 arrays can be multiplied; see gemm/precision.py."""
 
     def binder(self, program: Program, entry: str, constants: dict[str, Any]) -> Binder:
         """Return a function that binds launches of one entry point, compiled or from the cache."""

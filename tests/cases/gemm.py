@@ -5,9 +5,9 @@ import numpy as np
 from tests.cases.case import Case, zeros
 from tests.lib.support import normal
 
-# The tile of a block is 256 x 64 outputs by 256 of k on cpu, on cuda one of those in
-# gemm.py, all of which test_gemm_tiles.py tries; each dimension
-# is rows in one of the three products and k in another.
+# The tile of a block is 256 x 64 outputs by 256 of k on cpu; on cuda it is one of those in
+# kernels/gemm/tiles.py, all of which test_gemm_tiles.py tries. Each dimension is rows in one of the
+# three products and k in another.
 SIZES = {
     "several blocks, a tail": {"N": 300, "inputs": 70, "outputs": 65},
     "one product": {"N": 1, "inputs": 1, "outputs": 1},

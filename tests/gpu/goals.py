@@ -111,7 +111,7 @@ GOALS = (
 )
 
 # Why rows miss a goal, and what was tried.
-FEW_TILES = "few tiles; by the estimate of gemm.py, to divide k would cost what it gains"
+FEW_TILES = "few tiles; by the estimate of division.py, to divide k would cost what it gains"
 FOR_H100 = "as many blocks as an H100 takes, on every GPU, so that bits do not depend on it"
 SUMS = "few tiles, and the sums of parts are a launch of their own; 64 x 64 a warp would spill"
 OVERLAP = "windows overlap, and their pixels are read again, from L1"

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kernels import runtime
-from kernels.gemm import gemm
+from kernels import lowlevel, runtime
 from kernels.runtime import Source
 from tests.lib.calls import CALLS, PLANNED
 
@@ -42,7 +41,7 @@ def test_every_function_gives_the_same_bits_in_the_opposite_order(target, name, 
 def test_and_so_do_products_on_tensor_cores(target, name, precision):
     if precision not in target.precisions:
         pytest.skip(f"{target} has no {precision} products")
-    with gemm.precision(precision):
+    with lowlevel.precision(precision):
         test_every_function_gives_the_same_bits_in_the_opposite_order(target, name, FLOAT)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.gemm import gemm
+from kernels import lowlevel
 from kernels.runtime import cuda_target
 from kernels.runtime.arena import Arena
 from kernels.runtime.recording import Recording, Rehearsal
@@ -98,7 +98,7 @@ def run_call(target: Any, call: Any, dtype: str, precision: str = "fp32") -> Non
     """Run a call as a recording does: CuPy's own launches cannot be seen, and are none in it."""
     arguments = call.arguments(target, np.dtype(dtype))
     recording = Recording(Arena(target), list(arguments.values()))
-    with gemm.precision(precision), recording:
+    with lowlevel.precision(precision), recording:
         call.function(**{**call.options, **arguments})
 
 

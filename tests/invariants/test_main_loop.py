@@ -2,7 +2,7 @@
 
 import pytest
 
-from kernels.gemm import gemm
+from kernels.gemm.tiles import FMA
 from tests.lib.main_loop import ARCHITECTURES, loops
 
 #: With the tile of large products. What a convolution's gradients have besides is the walk along
@@ -13,7 +13,7 @@ LEAST = {"conv2d_gradients of weights": 0.72, "conv2d_gradients of the input": 0
 @pytest.mark.slow  # compiles much
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_four_of_five_instructions_are_multiply_adds(arch):
-    tile = gemm._FMA.tiles[0]
+    tile = FMA.tiles[0]
     found = {loop.name: loop for loop in loops(arch, tile)}
     assert len(found) == 7
     for name, loop in found.items():

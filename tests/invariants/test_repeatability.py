@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 import kernels
-from kernels import runtime
-from kernels.gemm import gemm
+from kernels import lowlevel, runtime
 from tests.lib.calls import CALLS, PLANNED
 from tests.lib.support import host
 
@@ -65,7 +64,7 @@ PRODUCTS = ["conv2d", "conv2d_backward", "dense", "dense_backward"]
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_twice_gives_the_same_bits_of_float32_in_each_precision(target, name):
     for precision in target.precisions:
-        with gemm.precision(precision):
+        with lowlevel.precision(precision):
             first = digest(CALLS[name], target, np.float32)
             assert digest(CALLS[name], target, np.float32) == first
 

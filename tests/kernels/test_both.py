@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import kernels
-from kernels.gemm import gemm
+from kernels.gemm import division
+from kernels.gemm.tiles import FMA, FMA_DOUBLE, MMA_16
 from kernels.runtime.arena import Arena
 from kernels.runtime.recording import Recording
 from tests.lib import comparison, reference
@@ -20,10 +21,10 @@ TILES = {
     "bfloat16": [(1, 4), (3, 6)],
 }
 BODIES = {
-    "float32": gemm._FMA,
-    "float64": gemm._FMA_DOUBLE,
-    "float16": gemm._MMA_16,
-    "bfloat16": gemm._MMA_16,
+    "float32": FMA,
+    "float64": FMA_DOUBLE,
+    "float16": MMA_16,
+    "bfloat16": MMA_16,
 }
 PAIRS = [(dtype, *pair) for dtype, pairs in TILES.items() for pair in pairs]
 
@@ -40,9 +41,11 @@ def choose(monkeypatch, tiles, parts):
 
     def divided(body, first, second, splits):
         sizes = zip(tiles, (first, second), strict=True)
-        return tuple(next(gemm._divisions([tile], of_tile, (parts,))) for tile, of_tile in sizes)
+        return tuple(
+            next(division._divisions([tile], of_tile, (parts,))) for tile, of_tile in sizes
+        )
 
-    monkeypatch.setattr(gemm, "_cheapest_pair", divided)
+    monkeypatch.setattr(division, "_cheapest_pair", divided)
 
 
 @pytest.mark.parametrize("dtype, one, other", PAIRS)
@@ -111,7 +114,7 @@ def test_gradients_are_one_launch_and_their_sum(cuda):
 
 def greedy(first, clocks, second, others):
     """Return when all blocks are done, by trying it."""
-    free = [0.0] * gemm._MULTIPROCESSORS
+    free = [0.0] * division._MULTIPROCESSORS
     for block in [clocks] * first + [others] * second:
         heapq.heapreplace(free, free[0] + block)
     return max(free)
@@ -121,5 +124,5 @@ def test_the_estimate_is_the_time_of_blocks_in_turn():
     random = np.random.default_rng(0)
     for first, second in random.integers(1, 700, size=(500, 2)):
         clocks, others = map(float, random.integers(1, 50, size=2))
-        estimate = gemm._last_clock(int(first), clocks, int(second), others)
+        estimate = division._last_clock(int(first), clocks, int(second), others)
         assert estimate == greedy(first, clocks, second, others)

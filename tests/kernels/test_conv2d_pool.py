@@ -6,10 +6,9 @@ import pytest
 from hypothesis import strategies as st
 
 import kernels
-from kernels import runtime
+from kernels import lowlevel, runtime
 from kernels.common.geometry import window
 from kernels.conv import conv2d_pool, one_channel
-from kernels.gemm import gemm
 from tests.lib import comparison, reference, support
 from tests.lib.support import RTOL, host, normal, numbers
 
@@ -143,7 +142,7 @@ def test_one_channel_is_no_product_on_a_gpu(cuda, C, kernel, stride, dtype, expe
     g, _ = window((28, 28), kernel, stride=stride, padding=0, dilation=1)
     x = cuda.empty((2, 28, 28, C), np.dtype(dtype))
     assert one_channel.suits(cuda, x, 24, g) == expected
-    with gemm.precision("fp16"):
+    with lowlevel.precision("fp16"):
         assert not one_channel.suits(cuda, x, 24, g)
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import kernels
+from kernels import lowlevel
 from kernels.common.reduce import accumulator
-from kernels.gemm import gemm
+from kernels.gemm import division
 from kernels.loss.dense_loss import dense_cross_entropy, fits
 from kernels.step.batch import Progress, count_batch
 from tests.lib import reference
@@ -84,7 +85,7 @@ def test_as_many_classes_as_fit(target, dtype):
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])
 def test_the_fastest_tile_leaves_shared_memory_for_rows(cuda, kind, monkeypatch):
-    monkeypatch.setattr(gemm, "_MULTIPROCESSORS", 1)  # then the fastest tile is chosen
+    monkeypatch.setattr(division, "_MULTIPROCESSORS", 1)  # then the fastest tile is chosen
     x, w = normal(0, 384, 41, dtype=kind), normal(1, 50, 41, dtype=kind)
     check(cuda, x, w, None, np.arange(384) % 50)
 
@@ -94,7 +95,7 @@ def test_rounded_products_are_those_of_the_layer(cuda, precision):
     x, w, b = normal(0, 130, 40, dtype="f4"), normal(1, 50, 40, dtype="f4"), normal(2, 50)
     labels = np.arange(130) % 50
     on = [cuda.array(array) for array in (x, w, b.astype("f4"), labels)]
-    with gemm.precision(precision):
+    with lowlevel.precision(precision):
         found = dense_cross_entropy(*on, 0.1)
         apart = kernels.dense(*on[:3])
         _, gradient = kernels.softmax_cross_entropy(apart, on[3], label_smoothing=0.1)

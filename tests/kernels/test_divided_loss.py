@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kernels.common.reduce import accumulator
-from kernels.gemm import gemm
+from kernels.gemm import division
 from kernels.loss.dense_loss import dense_cross_entropy
 from kernels.step.batch import Progress
 from tests.lib import reference
@@ -17,10 +17,10 @@ from tests.lib.support import RTOL, host, normal
     ("rows", "inputs", "classes"), [(5, 512, 3), (300, 768, 10), (129, 515, 64), (70, 640, 33)]
 )
 def test_equals_the_oracle(cuda, dtype, monkeypatch, rows, inputs, classes):
-    monkeypatch.setattr(gemm, "_SPLITS", (3,))
-    divided, divide = [], gemm.divide
+    monkeypatch.setattr(division, "_SPLITS", (3,))
+    divided, divide = [], division.divide
     monkeypatch.setattr(
-        gemm, "divide", lambda *a, **k: divided.append(divide(*a, **k)) or divided[-1]
+        division, "divide", lambda *a, **k: divided.append(divide(*a, **k)) or divided[-1]
     )
     x = normal(0, rows, inputs, dtype=dtype)
     w = (0.05 * normal(1, classes, inputs)).astype(dtype)

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 
 import kernels
-from kernels.gemm import gemm
+from kernels.gemm import division, gemm
+from kernels.gemm.tiles import FMA, FMA_DOUBLE, MMA_16, Body
 from kernels.runtime.types import GRID_YZ_MAX
 from tests.lib import comparison, reference
 from tests.lib.support import RTOL, host, normal
 
 BODIES = {
-    "float32": gemm._FMA,
-    "float64": gemm._FMA_DOUBLE,
-    "float16": gemm._MMA_16,
-    "bfloat16": gemm._MMA_16,
+    "float32": FMA,
+    "float64": FMA_DOUBLE,
+    "float16": MMA_16,
+    "bfloat16": MMA_16,
 }
 # Those of float16 are bfloat16's, and so is all of their text but one instruction.
 TILES = [
@@ -29,7 +30,7 @@ TILES = [
 
 def choose(monkeypatch, tile):
     """Let there be this tile alone."""
-    monkeypatch.setattr(gemm, "_body", lambda *_: gemm._Body((tile,), pipe=128))
+    monkeypatch.setattr(division, "_body", lambda *_: Body((tile,), pipe=128))
 
 
 @pytest.fixture(params=TILES, ids=lambda tile: f"{tile[1]}-{tile[0].BM}x{tile[0].BN}")
@@ -113,14 +114,14 @@ DIVIDED = [
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
 @pytest.mark.parametrize("x_shape, w_shape, options", DIVIDED)
 def test_products_of_divided_k(cuda, monkeypatch, dtype, x_shape, w_shape, options):
-    monkeypatch.setattr(gemm, "_SPLITS", (3,))
+    monkeypatch.setattr(division, "_SPLITS", (3,))
     divided = []
-    divide, divide_both = gemm.divide, gemm.divide_both
+    divide, divide_both = division.divide, division.divide_both
     monkeypatch.setattr(
-        gemm, "divide", lambda *a, **k: divided.append(divide(*a, **k)) or divided[-1]
+        division, "divide", lambda *a, **k: divided.append(divide(*a, **k)) or divided[-1]
     )
     monkeypatch.setattr(
-        gemm, "divide_both", lambda *a: divided.extend(divide_both(*a)) or divided[-2:]
+        division, "divide_both", lambda *a: divided.extend(divide_both(*a)) or divided[-2:]
     )
     x, w = normal(0, *x_shape, dtype=dtype), normal(1, *w_shape, dtype=dtype)
     b = normal(2, w_shape[0], dtype=dtype)
@@ -144,7 +145,7 @@ def test_products_of_divided_k(cuda, monkeypatch, dtype, x_shape, w_shape, optio
     ],
 )
 def test_a_product_is_never_more_blocks_than_a_launch_takes(cuda, M, N, K, groups):
-    work = gemm.divide(cuda, np.dtype("float32"), M, N, K, groups, split="always")
+    work = division.divide(cuda, np.dtype("float32"), M, N, K, groups, split="always")
     assert max(work.grid[1:]) <= GRID_YZ_MAX
 
 
@@ -155,6 +156,6 @@ def test_a_tile_changes_no_bit(cuda, undivided, monkeypatch, vectors):
     x, w = (cuda.array(normal(i, *s, dtype="float32")) for i, s in enumerate((x_shape, w_shape)))
     expected = host(kernels.conv2d(x, w, **options))
     monkeypatch.setattr(gemm, "in_vectors", lambda *_: vectors)
-    for tile in gemm._FMA.tiles:
+    for tile in FMA.tiles:
         choose(monkeypatch, tile)
         np.testing.assert_array_equal(host(kernels.conv2d(x, w, **options)), expected)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import kernels
+from kernels import lowlevel
 from kernels.common.reduce import accumulator
-from kernels.gemm import gemm
 from kernels.runtime.elementwise import Table
 from kernels.step import loss_scale
 from kernels.step.optimizers import adam_scalars, adam_update, sgd_scalars, sgd_update
@@ -120,7 +120,7 @@ def test_fp16_gradients_need_a_scale_and_an_overflow_lowers_it(cuda):
     dy = normal(2, 64, 10, dtype=FLOAT) * np.float32(1e-8)  # most below fp16's least number
     exact = dy.astype(np.float64).T @ x
     x, w, dy = map(cuda.array, (x, w, dy))
-    with gemm.precision("fp16"):
+    with lowlevel.precision("fp16"):
         _, lost, _ = kernels.dense_backward(dy, x, w)
         with pytest.raises(AssertionError):
             comparison.assert_close(lost, exact, rtol=0.1)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import strategies as st
 
 import kernels
+from kernels import lowlevel
 from kernels.conv.conv2d import forward_with_moments
-from kernels.gemm import gemm
 from kernels.norm import batchnorm
 from tests.lib import comparison
 from tests.lib.calls import winograd_with_moments
@@ -155,5 +155,5 @@ def test_an_empty_batch_has_none(target, dtype, convolve):
 def test_in_each_precision_they_are_those_of_the_result(target):
     x, w, b = arrays(4, (17, 16), 3, 65, dtype="float32")
     for precision in target.precisions:
-        with gemm.precision(precision):
+        with lowlevel.precision(precision):
             check(target, x, w, b, padding=1)

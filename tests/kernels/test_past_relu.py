@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import kernels
+from kernels import lowlevel
 from kernels.common.geometry import Pooling, window
 from kernels.conv import conv2d
-from kernels.gemm import dense, gemm
+from kernels.gemm import dense
 from kernels.gemm.gradients import Rectified
 from tests.lib.support import host, normal
 
@@ -111,7 +112,7 @@ def test_on_tensor_cores(target, precision):
         target.array(normal(seed, *shape, dtype="float32"))
         for seed, shape in enumerate([(700, x.shape[1]), (3, 700)])
     )
-    with gemm.precision(precision):
+    with lowlevel.precision(precision):
         dx = gradients(dense, target, dy, x, w, past=None).reshape(y.shape)
         found = gradients(dense, target, dy, x, w, past=past)
     assert found.any() and (found == unpooled(dx, past)).all()

@@ -12,9 +12,11 @@ import pytest
 from hypothesis import strategies as st
 
 import kernels
+from kernels import lowlevel
 from kernels.common.geometry import window
 from kernels.conv import conv2d_pool
 from kernels.gemm import gemm
+from kernels.gemm.tiles import Body, Tile
 from tests.lib import comparison, reference, support
 from tests.lib.rounding import EPSILON, rounded
 from tests.lib.support import RTOL, host, normal
@@ -34,7 +36,7 @@ def precision(request, target):
     """Each precision there, in force."""
     if request.param not in target.precisions:
         pytest.skip(f"{target} has no {request.param} products")
-    with gemm.precision(request.param):
+    with lowlevel.precision(request.param):
         yield request.param
 
 
@@ -200,14 +202,14 @@ def test_dense(target, precision, rows, inputs, outputs):
 @pytest.mark.parametrize(
     "tile",
     [
-        gemm.Tile(64, 32, 32, 64, 32, 3),  # one warp, two steps on their way
-        gemm.Tile(32, 64, 32, 32, 32, 4),  # one warp down
+        Tile(64, 32, 32, 64, 32, 3),  # one warp, two steps on their way
+        Tile(32, 64, 32, 32, 32, 4),  # one warp down
     ],
 )
 def test_any_tile_gives_the_product(target, tile, monkeypatch):
     for precision in target.precisions[1:]:
-        monkeypatch.setattr(gemm, "_MMA", gemm._Body((tile,), pipe=1))
-        with gemm.precision(precision):
+        monkeypatch.setattr(gemm, "_MMA", Body((tile,), pipe=1))
+        with lowlevel.precision(precision):
             shapes = (2, 11, 13, 8), (33, 3, 3, 8)
             check_convolution(target, precision, *shapes, **UNEVEN)
 
@@ -227,7 +229,7 @@ def test_fp16_has_no_number_beyond_65504(target):
     x, w = np.array([[65504.0], [65520.0], [2.0**-25]], FLOAT), np.ones((1, 1), FLOAT)
     for precision, beyond, below in (("fp16", np.inf, 0), ("bf16", 65536, 2.0**-25)):
         if precision in target.precisions:
-            with gemm.precision(precision):
+            with lowlevel.precision(precision):
                 y = host(kernels.dense(target.array(x), target.array(w))).ravel()
             assert y[1] == beyond and y[2] == below
 
@@ -235,7 +237,7 @@ def test_fp16_has_no_number_beyond_65504(target):
 def test_fp32_multiplies_as_without_a_precision(target):
     x, w = (target.array(normal(i, 9, 7, dtype=FLOAT)) for i in range(2))
     expected = host(kernels.dense(x, w))
-    with gemm.precision("fp32"):
+    with lowlevel.precision("fp32"):
         np.testing.assert_array_equal(host(kernels.dense(x, w)), expected)
 
 
@@ -245,7 +247,7 @@ def test_fp32_multiplies_as_without_a_precision(target):
 def test_a_cpu_multiplies_in_fp32_alone():
     x = np.ones((2, 2), FLOAT)
     expected = "^precision: got 'tf32' for float32 arrays on cpu, expected 'fp32'$"
-    with gemm.precision("tf32"), pytest.raises(ValueError, match=expected):
+    with lowlevel.precision("tf32"), pytest.raises(ValueError, match=expected):
         kernels.dense(x, x)
 
 
@@ -254,20 +256,20 @@ def test_only_float32_arrays_are_rounded(target, dtype):
         return
     x, w = (target.array(np.ones(shape, dtype)) for shape in ((1, 2, 2, 1), (1, 1, 1, 1)))
     expected = f"^precision: got 'fp16' for {dtype} arrays on {target}, expected 'fp32'$"
-    with gemm.precision("fp16"), pytest.raises(ValueError, match=expected):
+    with lowlevel.precision("fp16"), pytest.raises(ValueError, match=expected):
         kernels.conv2d_backward(x, x, w)
 
 
 def test_an_unknown_precision(target):
     x = target.array(np.ones((2, 2), FLOAT))
     expected = f"got 'int8' .* expected {' or '.join(map(repr, target.precisions))}"
-    with gemm.precision("int8"), pytest.raises(ValueError, match=expected):
+    with lowlevel.precision("int8"), pytest.raises(ValueError, match=expected):
         kernels.dense(x, x)
 
 
 def test_a_precision_ends_with_its_block_and_stays_in_its_thread(target):
     x = target.array(np.full((1, 1), 1 + 2.0**-20, FLOAT))
-    with pytest.raises(KeyError), gemm.precision(target.precisions[-1]):
+    with pytest.raises(KeyError), lowlevel.precision(target.precisions[-1]):
         assert kernels.dense(x, x) == 1
         with ThreadPoolExecutor(1) as executor:
             assert executor.submit(kernels.dense, x, x).result() > 1

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import strategies as st
 
 import kernels
+from kernels import lowlevel
 from kernels.common.geometry import window
 from kernels.conv import winograd
-from kernels.gemm import gemm
 from kernels.runtime import cpu_target
 from kernels.runtime.arena import Arena
 from kernels.runtime.recording import Recording
@@ -172,7 +172,7 @@ def test_what_it_is_used_for():
         {"C": 100_000},  # a chunk of tiles does not fit
     ]
     assert not any(suits(cpu, **WIDE | change) for change in other)
-    with gemm.precision("tf32"):  # which `cpu` does not have, and says so
+    with lowlevel.precision("tf32"):  # which `cpu` does not have, and says so
         assert not suits(cpu, **WIDE)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 import kernels.lowlevel  # noqa: F401  (defines sources that `kernels` alone leaves out)
 from kernels.gemm import gemm
+from kernels.gemm.tiles import FMA, FMA_DOUBLE, MMA, MMA_16, MOST_IN_ROWS, Tile
 from kernels.runtime import Source
 from tests.lib import nvrtc
 from tests.lib.nvrtc import Resources
@@ -47,14 +48,14 @@ PRODUCTS = ("conv/conv2d.cu", "gemm/dense.cu", "loss/dense_loss.cu")
 # the others are, too: once, of the source that has all loaders, by `make test-all`. Tensor cores:
 # one precision of float32 arrays wherever it is, the others once, and what Turing has.
 BODIES = [
-    ("float32", "fp32", gemm._FMA, ARCHITECTURES, True),
-    ("float64", "fp32", gemm._FMA_DOUBLE, ("sm_90",), True),
-    ("bfloat16", "fp32", gemm._FMA, ("sm_75",), False),
-    ("bfloat16", "bf16", gemm._MMA_16, ("sm_80", "sm_90"), True),
-    ("float16", "fp16", gemm._MMA_16, ("sm_75",), False),
-    ("float32", "bf16", gemm._MMA, ARCHITECTURES[1:], True),
-    ("float32", "tf32", gemm._MMA, ("sm_90",), False),
-    ("float32", "fp16", gemm._MMA, ("sm_75",), False),
+    ("float32", "fp32", FMA, ARCHITECTURES, True),
+    ("float64", "fp32", FMA_DOUBLE, ("sm_90",), True),
+    ("bfloat16", "fp32", FMA, ("sm_75",), False),
+    ("bfloat16", "bf16", MMA_16, ("sm_80", "sm_90"), True),
+    ("float16", "fp16", MMA_16, ("sm_75",), False),
+    ("float32", "bf16", MMA, ARCHITECTURES[1:], True),
+    ("float32", "tf32", MMA, ("sm_90",), False),
+    ("float32", "fp16", MMA, ("sm_75",), False),
 ]
 #: The sources of ``channels.cuh``: their threads take 16 bytes of channels, or one for odd ones,
 #: which is compiled for one architecture.
@@ -85,7 +86,7 @@ class Build:
     dtype: str
     arch: str
     types: tuple[tuple[str, str | int], ...] = ()
-    tile: gemm.Tile | None = None  # of a product
+    tile: Tile | None = None  # of a product
     vectors: bool = True  # whether its operands are copied 16 bytes at a time
     uncommon: bool = False  # a tile that only some shapes have
 
@@ -158,7 +159,7 @@ def _products() -> list[Build]:
     for dtype, precision, body, machines, all_tiles in BODIES:
         types = () if precision == "fp32" else (("PRECISION", precision),)
         first, *others = body.tiles
-        of_rows = next(tile for tile in body.tiles if tile.BN <= gemm.MOST_IN_ROWS)
+        of_rows = next(tile for tile in body.tiles if tile.BN <= MOST_IN_ROWS)
         builds += [
             Build(source, dtype, arch, types, of_rows if source == "loss/dense_loss.cu" else first)
             for source in PRODUCTS

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kernels.gemm import gemm
+from kernels.gemm.tiles import FMA, Tile
 from tests.lib import nvrtc, sass
 from tests.lib.kernel_resources import SOURCES
 
@@ -36,7 +37,7 @@ class Loop(NamedTuple):
 
     name: str
     arch: str
-    tile: gemm.Tile
+    tile: Tile
     ffma: int
     instructions: int
 
@@ -46,7 +47,7 @@ class Loop(NamedTuple):
         return self.ffma / self.instructions
 
 
-def loops(arch: str, tile: gemm.Tile) -> Iterator[Loop]:
+def loops(arch: str, tile: Tile) -> Iterator[Loop]:
     """Yield the main loop of each product with a tile."""
     constants = gemm.constants(tile, np.dtype("float32"), "fp32", (True, True))
     constants["sum_t"] = "float32"
@@ -82,7 +83,7 @@ def main() -> None:
     """Write the loops of every tile for two architectures."""
     rows = []
     for arch in ARCHITECTURES:
-        for tile in gemm._FMA.tiles:
+        for tile in FMA.tiles:
             for loop in loops(arch, tile):
                 size = f"{tile.BM}x{tile.BN}"
                 print(f"{arch} {size:>7} {loop.name:38} {loop.share:.0%}", flush=True)

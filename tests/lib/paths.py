@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 import kernels
+from kernels import lowlevel
 from kernels.common.cast import cast
 from kernels.common.geometry import Pooling, window
 from kernels.common.pending import PendingSums
 from kernels.conv import conv2d, conv2d_pool, winograd
 from kernels.conv.conv2d import forward_with_moments
 from kernels.conv.im2col import with_padding
-from kernels.gemm import dense, gemm
+from kernels.gemm import dense
 from kernels.gemm.gradients import Rectified
 from kernels.loss.dense_loss import dense_cross_entropy
 from kernels.norm import batchnorm_pool
@@ -327,7 +328,7 @@ def _of_function(call: Call) -> Callable[[Any], None]:
 
 def _in_precision(name: str) -> Callable[[Any], None]:
     def on(target: Any) -> None:
-        with gemm.precision(name):
+        with lowlevel.precision(name):
             products(target)
 
     return on
