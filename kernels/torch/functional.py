@@ -9,12 +9,7 @@ from typing import Any
 import torch
 
 from ..common.geometry import Pair, pair, pool_stride
-from . import autocast, operators
-
-_DTYPES = {
-    "cpu": (torch.float32, torch.float64),
-    "cuda": (torch.float32, torch.float64, torch.float16, torch.bfloat16),
-}
+from . import autocast, checks, operators
 
 
 def conv2d(
@@ -51,18 +46,18 @@ def conv2d(
         the padded image.
     """
     input, weight, bias = autocast.for_product(input, weight, bias)
-    _check_input(input)
-    _check_shape("input", input, ("N", "C", "H", "W"), "images")
+    checks.input(input)
+    checks.shape("input", input, ("N", "C", "H", "W"), "images")
     C = input.shape[1]
-    _check_like("weight", weight, input)
+    checks.like("weight", weight, input)
     if weight.ndim != 4 or weight.shape[1] * groups != C:
         raise ValueError(
             f"weight: got shape {tuple(weight.shape)}, expected (F, C/groups, KH, KW) "
             f"for {C} channels in {groups} groups"
         )
     if bias is not None:
-        _check_like("bias", bias, input)
-        _check_shape("bias", bias, weight.shape[:1], "one bias per filter")
+        checks.like("bias", bias, input)
+        checks.shape("bias", bias, weight.shape[:1], "one bias per filter")
     strides, dilations = pair("stride", stride, 1), pair("dilation", dilation, 1)
     sides = _sides(padding, weight.shape[2:], strides, dilations)
     return operators.conv2d(input, weight, bias, strides, sides, dilations, groups)
@@ -136,8 +131,8 @@ def max_pool2d(
         If dtype, shape or parameters do not fit.
     """
     input = autocast.for_kernel(input)
-    _check_input(input)
-    _check_shape("input", input, ("N", "C", "H", "W"), "images")
+    checks.input(input)
+    checks.shape("input", input, ("N", "C", "H", "W"), "images")
     kernel = pair("kernel_size", kernel_size, 1)
     window = (
         kernel,
@@ -194,7 +189,7 @@ def batch_norm(
     input, mean, var, weight, bias = autocast.to_float32(
         given, running_mean, running_var, weight, bias
     )
-    _check_input(input)
+    checks.input(input)
     if input.ndim < 2:
         raise ValueError(f"input: got shape {tuple(input.shape)}, expected (N, C, ...)")
     C = input.shape[1]
@@ -206,8 +201,8 @@ def batch_norm(
     statistics = {"running_mean": mean, "running_var": var}
     for name, tensor in {**statistics, "weight": weight, "bias": bias}.items():
         if tensor is not None:
-            _check_like(name, tensor, input)
-            _check_shape(name, tensor, (C,), "one value per channel")
+            checks.like(name, tensor, input)
+            checks.shape(name, tensor, (C,), "one value per channel")
         elif name in statistics and not training:
             raise ValueError(f"{name}: got None, expected a tensor where training is not set")
     zeros, ones = input.new_zeros(C), input.new_ones(C)
@@ -258,7 +253,7 @@ def layer_norm(
         If dtypes, devices, shapes or eps do not fit.
     """
     input, weight, bias = autocast.to_float32(input, weight, bias)
-    _check_input(input)
+    checks.input(input)
     shape = tuple(normalized_shape)
     batch = input.ndim - len(shape)
     if not math.prod(shape) or not shape or batch < 0 or tuple(input.shape[batch:]) != shape:
@@ -268,8 +263,8 @@ def layer_norm(
         )
     for name, tensor in {"weight": weight, "bias": bias}.items():
         if tensor is not None:
-            _check_like(name, tensor, input)
-            _check_shape(name, tensor, shape, "one value for each that is normalised")
+            checks.like(name, tensor, input)
+            checks.shape(name, tensor, shape, "one value for each that is normalised")
     C = math.prod(shape)
     y, *_ = operators.layer_norm(
         input.reshape(math.prod(input.shape[:batch]), C),
@@ -299,15 +294,15 @@ def dense(input: Any, weight: Any, bias: Any = None) -> Any:
         If dtypes, devices or shapes do not fit.
     """
     input, weight, bias = autocast.for_product(input, weight, bias)
-    _check_input(input)
+    checks.input(input)
     if input.ndim == 0:
         raise ValueError("input: got shape (), expected (..., in)")
     *batch, inputs = input.shape
-    _check_like("weight", weight, input)
-    _check_shape("weight", weight, ("out", inputs), "one row per output")
+    checks.like("weight", weight, input)
+    checks.shape("weight", weight, ("out", inputs), "one row per output")
     if bias is not None:
-        _check_like("bias", bias, input)
-        _check_shape("bias", bias, weight.shape[:1], "one bias per output")
+        checks.like("bias", bias, input)
+        checks.shape("bias", bias, weight.shape[:1], "one bias per output")
     if len(batch) == 1:
         return operators.dense(input, weight, bias)
     y = operators.dense(input.reshape(math.prod(batch), inputs), weight, bias)
@@ -351,15 +346,15 @@ def softmax_cross_entropy(
         If dtypes, devices, shapes or parameters do not fit, or weight requires a gradient.
     """
     input, weight = autocast.to_float32(input, weight)
-    _check_input(input)
-    _check_shape("input", input, ("N", "C"), "one row per example")
-    _check_tensor("target", target, input)
+    checks.input(input)
+    checks.shape("input", input, ("N", "C"), "one row per example")
+    checks.tensor("target", target, input)
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
         raise TypeError(f"target: got {target.dtype}, expected classes of an integer type")
-    _check_shape("target", target, input.shape[:1], "one class per row")
+    checks.shape("target", target, input.shape[:1], "one class per row")
     if weight is not None:
-        _check_like("weight", weight, input)
-        _check_shape("weight", weight, input.shape[1:], "one weight per class")
+        checks.like("weight", weight, input)
+        checks.shape("weight", weight, input.shape[1:], "one weight per class")
         if weight.requires_grad:
             raise ValueError("weight: requires a gradient, expected one that does not")
     options = (ignore_index, reduction, label_smoothing)
@@ -383,41 +378,3 @@ def _sides(
         return [side for both in sums for side in (both // 2, both - both // 2)]
     h, w = pair("padding", padding, 0)
     return [h, h, w, w]
-
-
-def _check_tensor(name: str, value: Any, input: Any) -> None:
-    """Raise unless a value is a dense tensor on the device of the input."""
-    if not isinstance(value, torch.Tensor):
-        raise TypeError(f"{name}: got {type(value).__name__}, expected a torch.Tensor")
-    if value.layout != torch.strided or value.is_nested:
-        kind = "a nested tensor" if value.is_nested else f"a tensor of {value.layout}"
-        raise TypeError(f"{name}: got {kind}, expected a dense one")
-    if value.device != input.device:
-        raise ValueError(f"{name}: is on {value.device}, expected {input.device} like input")
-
-
-def _check_input(input: Any) -> None:
-    """Raise unless the input is a tensor of a device and type that the kernels take."""
-    _check_tensor("input", input, input)
-    if input.device.type not in _DTYPES:
-        raise ValueError(f"input: is on {input.device}, expected cpu or cuda")
-    dtypes = _DTYPES[input.device.type]
-    if input.dtype not in dtypes:
-        expected = ", ".join(map(str, dtypes[:-1])) + f" or {dtypes[-1]}"
-        raise TypeError(f"input: got {input.dtype} on {input.device}, expected {expected}")
-
-
-def _check_like(name: str, value: Any, input: Any) -> None:
-    """Raise unless a value is a tensor of the input's device and type."""
-    _check_tensor(name, value, input)
-    if value.dtype != input.dtype:
-        raise TypeError(f"{name}: got {value.dtype}, expected {input.dtype} like input")
-
-
-def _check_shape(name: str, tensor: Any, expected: tuple[int | str, ...], meaning: str) -> None:
-    """Raise unless a tensor has a shape, in which a letter stands for any length."""
-    got = tuple(tensor.shape)
-    lengths = zip(got, expected, strict=False)
-    if len(got) != len(expected) or any(g != e for g, e in lengths if not isinstance(e, str)):
-        shape = ", ".join(map(str, expected)) + "," * (len(expected) == 1)
-        raise ValueError(f"{name}: got shape {got}, expected ({shape}): {meaning}")

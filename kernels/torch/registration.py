@@ -6,6 +6,7 @@ side by side.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
@@ -19,6 +20,8 @@ from ..runtime.cuda import unavailable
 
 PACKAGE = __package__.rpartition(".")[0]  # whatever name it goes by
 NAMESPACE = "cnn_" + PACKAGE.replace(".", "__")
+#: The package, whose public functions the operators run.
+KERNELS: Any = importlib.import_module(PACKAGE)
 
 
 def operator(
@@ -205,3 +208,8 @@ def contiguous(images: Any) -> Any:
     what PyTorch makes of them would have channels last, too.
     """
     return images.clone(memory_format=torch.contiguous_format)
+
+
+def formatted(gradient: Any, tensor: Any) -> Any:
+    """Return the gradient of images or filters in their memory format."""
+    return contiguous(gradient) if tensor.is_contiguous() else gradient

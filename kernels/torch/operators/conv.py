@@ -1,0 +1,73 @@
+"""Convolution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...common.geometry import output_count
+from ..registration import KERNELS, empty, formatted, operator
+
+_WINDOW = "int[] stride, int[] sides, int[] dilation, int groups"
+
+
+def conv2d_options(stride: Any, sides: Any, dilation: Any, groups: int) -> dict[str, Any]:
+    """Return the operator's last arguments as `kernels.conv2d` takes them."""
+    padding = tuple(sides[:2]), tuple(sides[2:])
+    return {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+
+
+def _run_conv2d(x: Any, w: Any, b: Any, *window: Any) -> Any:
+    return KERNELS.conv2d(x, w, b, **conv2d_options(*window))
+
+
+def fake_conv2d(
+    input: Any, weight: Any, bias: Any, stride: Any, sides: Any, dilation: Any, groups: int
+) -> Any:
+    """Return an empty tensor like the result."""
+    N, _, H, W = input.shape
+    F, _, KH, KW = weight.shape
+    OH = output_count("height", H, sides[0], sides[1], dilation[0] * (KH - 1) + 1, stride[0], False)
+    OW = output_count("width", W, sides[2], sides[3], dilation[1] * (KW - 1) + 1, stride[1], False)
+    return empty(input, (N, F, OH, OW))
+
+
+def _run_conv2d_backward(dy: Any, x: Any, w: Any, *rest: Any) -> Any:
+    """Return the gradients of x, w and the bias; that of x is None where it is not needed."""
+    *window, need_dx = rest
+    return KERNELS.conv2d_backward(dy, x, w, need_dx=need_dx, **conv2d_options(*window))
+
+
+def fake_conv2d_backward(grad: Any, input: Any, weight: Any, *rest: Any) -> tuple[Any, ...]:
+    """Return empty tensors like the gradients."""
+    dx = empty(input, input.shape) if rest[-1] else input.new_empty(0)
+    return dx, empty(weight, weight.shape), weight.new_empty(weight.shape[:1])
+
+
+def _save_conv2d(ctx: Any, inputs: Any, output: Any) -> None:
+    input, weight, _, *ctx.window = inputs
+    ctx.save_for_backward(input, weight)
+
+
+def _conv2d_gradients(ctx: Any, grad: Any) -> tuple[Any, ...]:
+    need_dx, _, need_db, *others = ctx.needs_input_grad
+    input, weight = ctx.saved_tensors
+    dx, dw, db = conv2d_backward(grad, input, weight, *ctx.window, need_dx)
+    dx = formatted(dx, input) if need_dx else None
+    return dx, formatted(dw, weight), db if need_db else None, *(None for _ in others)
+
+
+conv2d = operator(
+    "conv2d",
+    f"(Tensor input, Tensor weight, Tensor? bias, {_WINDOW}) -> Tensor",
+    _run_conv2d,
+    fake_conv2d,
+    _conv2d_gradients,
+    _save_conv2d,
+)
+conv2d_backward = operator(
+    "conv2d_backward",
+    f"(Tensor grad, Tensor input, Tensor weight, {_WINDOW}, bool need_dx)"
+    " -> (Tensor, Tensor, Tensor)",
+    _run_conv2d_backward,
+    fake_conv2d_backward,
+)
