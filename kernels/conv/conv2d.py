@@ -192,7 +192,7 @@ def gradients(
     """
     s = _Sizes(g, x.shape[0], x.shape[3], w.shape[0], w[0].size, dy.shape)
     dx = None
-    products: list[_Product] = []
+    products: list[both.Product] = []
     if need_dx and winograd.suits(target, x.dtype, s.N, g, s.F, s.C, groups):
         dx = target.empty(x.shape, x.dtype)
         winograd.input_gradient(dy, w, dx, g, target=target)
@@ -216,19 +216,8 @@ def gradients(
     return dx
 
 
-class _Product(NamedTuple):
-    """A product of `conv2d_gradients`: its sizes, and what the kernel takes for it.
-
-    Besides these arguments it takes what depends on the product's division.
-    """
-
-    sizes: division.Sizes
-    vectors: tuple[bool, bool]
-    arguments: tuple[Any, ...]
-
-
-_NO_FILTERS = _Product(division.NOTHING, (False, False), (None, None, Window(), 0, 0))
-_NO_INPUT = _Product(
+_NO_FILTERS = both.Product(division.NOTHING, (False, False), (None, None, Window(), 0, 0))
+_NO_INPUT = both.Product(
     division.NOTHING,
     (False, False),
     (None, None, *NO_INPUT, Window(), Lattice(), Lattice(), *(0,) * 5),
@@ -238,8 +227,8 @@ _NO_INPUT = _Product(
 def _launch(
     target: Target,
     dtype: Any,
-    filters: _Product,
-    pixels: _Product,
+    filters: both.Product,
+    pixels: both.Product,
     s: _Sizes,
     groups: int,
     past: Rectified | None,
@@ -249,17 +238,18 @@ def _launch(
     Return the partial sums of the first, those of biases last.
     """
     *_, bias = filters.arguments
-    of_filters, of_input = division.divide_both(target, dtype, filters.sizes, pixels.sizes)
-    partial = target.empty((of_filters.splits, s.K + bias, s.F), accumulator(dtype))
-    divided = partial, of_filters.splits, of_filters.share
-    parts = of_input.parts(target, dtype)
+    works = division.divide_both(target, dtype, filters.sizes, pixels.sizes)
+    splits = works[0].splits
+    partial = target.empty((splits, s.K + bias, s.F), accumulator(dtype))
     both.launch(
         SOURCE,
         "conv2d_gradients",
         target,
         dtype,
-        both.Product(of_filters, filters.vectors, (*filters.arguments, *divided)),
-        both.Product(of_input, pixels.vectors, (*pixels.arguments, *parts)),
+        filters,
+        pixels,
+        works,
+        (partial, splits),
         *(s.C, s.F, groups),
         PAST=what_passes(past if pixels is not _NO_INPUT else None),
     )
@@ -268,7 +258,7 @@ def _launch(
 
 def _filter_product(
     target: Target, dy: Array, x: Array, s: _Sizes, groups: int, bias: int
-) -> _Product:
+) -> both.Product:
     x, g = padded(target, x, s.window)
     g = Window.from_buffer_copy(g)
     # With one window along an axis its stride does not matter, and 1 cannot overflow in the kernel.
@@ -276,7 +266,7 @@ def _filter_product(
     rows = dy.size // s.F
     sizes = division.Sizes(s.K, s.F // groups, rows, groups, split="always")
     vectors = _vectors(target, x, s.C, groups), _vectors(target, dy, s.F, groups)
-    return _Product(sizes, vectors, (dy, x, g, rows, bias))
+    return both.Product(sizes, vectors, (dy, x, g, rows, bias))
 
 
 def _input_products(
@@ -287,7 +277,7 @@ def _input_products(
     s: _Sizes,
     groups: int,
     past: Rectified | None,
-) -> tuple[Array, list[_Product]]:
+) -> tuple[Array, list[both.Product]]:
     """Return dx and the products that write it, each for the pixels that the same taps reach."""
     g = s.window
     parts = [(down, across) for down in _parts(g, 0) for across in _parts(g, 1)]
@@ -310,7 +300,7 @@ def _input_products(
         split: division.Split = "in tiles" if rows == s.N * g.H * g.W else "never"
         sizes = division.Sizes(rows, channels, depth, groups, split)
         arguments = (source, w, *to, over, pixels, taps, rows, g.H, g.W, g.KH, g.KW)
-        products.append(_Product(sizes, vectors, arguments))
+        products.append(both.Product(sizes, vectors, arguments))
     return to[0], products
 
 

@@ -20,15 +20,15 @@ class Product(NamedTuple):
 
     Attributes
     ----------
-    work : Work
-        Of `division.divide_both`; if it has no blocks, the product is left out.
+    sizes : Sizes
+        As `division.divide_both` takes them; without outputs, the product is left out.
     vectors : (bool, bool)
         As `gemm.product` takes them.
     arguments : tuple
-        Those of the entry point for this product, before its `Blocks`.
+        Those of the entry point for this product, before those that depend on its division.
     """
 
-    work: division.Work
+    sizes: division.Sizes
     vectors: tuple[bool, bool]
     arguments: tuple[Any, ...]
 
@@ -40,10 +40,14 @@ def launch(
     dtype: Any,
     first: Product,
     second: Product,
+    works: tuple[division.Work, division.Work],
+    sums: tuple[Any, ...],
     *arguments: Any,
     **types: Any,
 ) -> None:
     """Launch an entry point for both products: blocks of either fill what the other leaves idle.
+
+    The caller adds up the parts of the first product, the kernel those of the second.
 
     Parameters
     ----------
@@ -51,16 +55,21 @@ def launch(
         As `gemm.product` takes them.
     first, second : Product
         The products, in the order of their arguments.
+    works : (Work, Work)
+        What `division.divide_both` returned for them.
+    sums : tuple
+        The arguments that say where the first one's parts are written.
     *arguments
         What follows the second product's.
     """
-    numbers = [product.work.blocks for product in (first, second)]
+    (one, other), numbers = works, [work.blocks for work in works]
     more = {"LAUNCHED": (numbers[0] > 0) + 2 * (numbers[1] > 0), **types}
-    if all(numbers) and second.work.tile is not None:
-        of_tile = gemm.constants_of_tile(second.work.tile, dtype, second.vectors)
+    if all(numbers) and other.tile is not None:
+        of_tile = gemm.constants_of_tile(other.tile, dtype, second.vectors)
         more |= {f"SECOND_{name}": value for name, value in of_tile.items()}
-    work, vectors, _ = first if numbers[0] else second
+    work, vectors = (one, first.vectors) if numbers[0] else (other, second.vectors)
     work = work._replace(grid=(sum(numbers), 1, 1))
     run = gemm.product(source, entry, target, dtype, work, vectors=vectors, **more)
-    of_first, of_second = Blocks(*first.work.grid), Blocks(*second.work.grid)
-    run(*first.arguments, of_first, *second.arguments, of_second, *arguments)
+    of_first = *first.arguments, *sums, one.share, Blocks(*one.grid)
+    of_second = *second.arguments, *other.parts(target, dtype), Blocks(*other.grid)
+    run(*of_first, *of_second, *arguments)

@@ -102,37 +102,29 @@ def gradients(
     rows, inputs, outputs = len(x), w.shape[1], w.shape[0]
     with_db = None if target.in_lanes else db  # what the same product gives, even without inputs
     columns = inputs if with_db is None else max(inputs, 1)
-    of_weights, of_input = division.divide_both(
-        target,
-        x.dtype,
-        division.Sizes(outputs, columns, rows, split="always"),
-        division.Sizes(rows, inputs, outputs, split="in tiles") if need_dx else division.NOTHING,
+    of_weights = division.Sizes(outputs, columns, rows, split="always")
+    of_input = (
+        division.Sizes(rows, inputs, outputs, split="in tiles") if need_dx else division.NOTHING
     )
-    size = dw.size + (0 if with_db is None else outputs)
-    whole = of_weights.splits == 1  # then no sum of partial results is needed
+    works = division.divide_both(target, x.dtype, of_weights, of_input)
+    size, splits = dw.size + (0 if with_db is None else outputs), works[0].splits
+    whole = splits == 1  # then no sum of partial results is needed
     wide = dw.dtype if whole else accumulator(dw.dtype)
     to = (dw, with_db)
     if not whole:
-        partial = target.empty((of_weights.splits, size), wide)
+        partial = target.empty((splits, size), wide)
         to = (partial, None if with_db is None else partial.reshape(-1)[dw.size :])
     dx, *through = past_relu(target.empty, (rows, inputs), dy.dtype, past) if need_dx else NO_INPUT
-    parts = of_input.parts(target, dy.dtype)
-    dy_in_vectors = gemm.in_vectors(target, dy, outputs)
+    of_dy, of_x, of_w = (gemm.in_vectors(target, array, array.shape[1]) for array in (dy, x, w))
     both.launch(
         _SOURCE,
         "dense_gradients",
         target,
         x.dtype,
-        both.Product(
-            of_weights,
-            (dy_in_vectors, gemm.in_vectors(target, x, inputs)),
-            (dy, x, *to, size, of_weights.share),
-        ),
-        both.Product(
-            of_input,
-            (dy_in_vectors, gemm.in_vectors(target, w, inputs)),
-            (w, dx, *through, *parts),
-        ),
+        both.Product(of_weights, (of_dy, of_x), (dy, x)),
+        both.Product(of_input, (of_dy, of_w), (w, dx, *through)),
+        works,
+        (*to, size),
         *(rows, inputs, outputs),
         sum_t=wide,
         PAST=what_passes(past if need_dx else None),
