@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from .course import Course
 from .data.dataset import Dataset
 from .formats.checkpoint import to_numpy
 from .parallel.world import World
-from .training import Course, Training
+from .training import Training
 from .training_state import settings
 
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from kernels.lowlevel import Array, accumulator
 
+from .course import Course
 from .parallel.world import World
-from .training import Course, Training
+from .training import Training
 
 # If a loss is not finite, the training says so; NumPy's warnings would say it less well.
 _silent = partial(np.errstate, over="ignore", invalid="ignore")

@@ -28,11 +28,12 @@ from kernels.lowlevel import (
     update_loss_scale,
 )
 
+from .course import Course
 from .fused import DenseLoss
 from .fusion import fuse
 from .layers import Layer
 from .recordable import arrays_of, own, recordable, restore, unchanged
-from .training import Course, Training
+from .training import Training
 
 _MOST_STEPS = 1024  # per replay: a CUDA graph of so many has some ten thousand launches
 

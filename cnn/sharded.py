@@ -9,12 +9,13 @@ import numpy as np
 
 from kernels.lowlevel import Array, PendingSums, Proof, Recording, Rehearsal, precision
 
+from .course import Course
 from .divergence import UNKNOWN_ORIGIN, origin
 from .exchange import Exchange
 from .parallel.world import World
 from .plan import Plan
-from .step import find_gradients, update
-from .training import Course, Training
+from .step import find_gradients, next_batch, update
+from .training import Training
 
 
 class ShardPlan(Plan):
@@ -122,9 +123,6 @@ class ShardedSteps:
         Length of the training, and number of shards.
     images, labels : array
         The data set on the model's device; labels of int64.
-    batch : callable
-        Returns prepared images, given the data set, indices, and the number that seeds their
-        augmentation.
     planned : bool
         Whether to record and replay launches.
     """
@@ -136,21 +134,24 @@ class ShardedSteps:
         course: Course,
         images: Array,
         labels: Array,
-        batch: Callable[[Array, Array, int], Array],
         planned: bool,
     ) -> None:
         self._training, self._world, self._course = training, world, course
-        self._images, self._labels, self._batch = images, labels, batch
+        self._images, self._labels = images, labels
         self._exchange = Exchange(training, world, course)
         own = self._exchange.own
         self.plan = ShardPlan(training, images, labels, course, own) if planned else None
         self._drawing: set[int] = set()  # positions of the layers that draw random numbers
 
-    def take(self, chosen: Array, factor: float, check: Callable[[], None]) -> None:
-        """Train on the chosen images, the next ones of the epoch.
+    def begin_epoch(self, order: Array, factors: Iterable[float]) -> None:
+        """Write what the planned steps of an epoch read."""
+        if self.plan is not None:
+            self.plan.begin_epoch(order, factors)
 
-        `check` is called after their loss is added to the training's, before the weights change.
-        """
+    def take(
+        self, chosen: Array, steps: int, factor: float, check: Callable[[Array], None]
+    ) -> None:
+        """Train on the chosen images, which are one batch."""
         training = self._training
         with precision(training.rounding):
             loss = self._exchange.step(
@@ -159,7 +160,7 @@ class ShardedSteps:
             for position in self._drawing:
                 training.network.layers[position].draws += self._course.shards
             training.loss_sum += loss.astype(np.float64) * len(chosen)
-            check()
+            check(training.loss_sum)
             if self.plan is not None:
                 self.plan.update()
             else:
@@ -171,7 +172,7 @@ class ShardedSteps:
         for shard in self._exchange.own:
             rows = chosen[shards[shard]]
             if len(rows):
-                x = self._batch(self._images, rows, step * len(shards) + shard)
+                x = next_batch(self._training, self._images, rows, step * len(shards) + shard)
                 found.append(origin(self._training.network, x, len(shards) - shard))
         of_all = [text for texts in self._world.gather(found) for text in texts]
         return next((text for text in of_all if text != UNKNOWN_ORIGIN), UNKNOWN_ORIGIN)
@@ -181,7 +182,7 @@ class ShardedSteps:
             if self.plan is not None:
                 return self.plan.gradients(shard, len(chosen))
             number = self._training.steps * self._course.shards + shard
-            x = self._batch(self._images, chosen, number)
+            x = next_batch(self._training, self._images, chosen, number)
             return find_gradients(self._training, x, self._labels[chosen])
 
     @contextmanager

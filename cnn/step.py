@@ -9,6 +9,17 @@ from kernels.lowlevel import Array, cast, scale_gradient, update_loss_scale
 from .training import Training
 
 
+def next_batch(training: Training, images: Array, chosen: Array, number: int) -> Array:
+    """Return the chosen images, augmented and prepared for the network.
+
+    The number of the batch, from 0, gives the augmentation its random numbers.
+    """
+    batch = images[chosen]
+    if training.augment is not None:
+        batch = training.augment(batch, seed=training.seed, offset=number)
+    return training.network.prepare(batch)
+
+
 def take_step(
     training: Training, x: Array, labels: Array, factor: float, check: Callable[[Array], None]
 ) -> Array:

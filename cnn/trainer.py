@@ -17,23 +17,23 @@ from kernels.lowlevel import Array, precision
 from . import checks, training_state
 from .agreement import check_agreement, check_weights
 from .augment import Augment
+from .course import Course
 from .data.dataset import Dataset, pixel_statistics
-from .divergence import TrainingDivergedError, origin
+from .divergence import TrainingDivergedError
 from .ema import EMA
 from .evaluation import checked, evaluate
-from .layers import BatchNorm
 from .losses import Loss
 from .model import Sequential
 from .optimizers import Optimizer
 from .parallel.world import World
-from .plan import Plan, obstacle, replays
+from .plan import obstacle, replays
 from .progress import Bar
 from .rehearsal import prepare
 from .runs import Run, interval
 from .schedules import Schedule
 from .sharded import ShardedSteps
-from .step import take_step
-from .training import Course, Training
+from .steps import LayerByLayer, Planned, Steps
+from .training import Training
 
 
 class Trainer(Training):
@@ -126,7 +126,6 @@ class Trainer(Training):
                 "the number of processes"
             )
         self._restored = False
-        self._sharded: ShardedSteps | None = None
 
     def fit(
         self,
@@ -176,8 +175,8 @@ class Trainer(Training):
         batch_size = checks.count("batch_size", batch_size)
         progress = checks.flag("progress", progress)
         asked = Course(epochs, batch_size, dataset.name, len(dataset), 0, self.steps, self.shards)
-        _check_shards(asked)
-        _check_statistics(self.model, asked)
+        asked.check_shards()
+        asked.check_statistics(self.model)
         course = self._begin(asked)
         target = self.model.target
         if dataset.images.dtype.kind == "u" and not self.model.has_pixel_statistics:
@@ -186,8 +185,8 @@ class Trainer(Training):
         images = target.array(dataset.images)
         labels = target.array(dataset.labels, np.int64)
         check_agreement(self.world, self, course, dataset, held_out)
-        plan = self._plan(images, labels, course)
-        prepare(self, plan, images, course.sizes, held_out)
+        steps = self._steps(images, labels, course)
+        prepare(self, steps.plan, images, course.sizes, held_out)
         steps_per_replay = self._steps_per_replay(course, watched=progress or self.run is not None)
         if self.run is not None:
             self.run.begin(self)
@@ -199,7 +198,7 @@ class Trainer(Training):
                 self.narrow.refresh()  # weights and statistics may have changed since
             while not course.finished:
                 start = time.perf_counter()
-                loss, rate = self._epoch(images, labels, course, plan, steps_per_replay, bar)
+                loss, rate = self._epoch(steps, course, steps_per_replay, bar)
                 seconds = time.perf_counter() - start
                 course.done, course.reached = course.done + 1, self.steps
                 check_weights(self.world, self)
@@ -264,76 +263,40 @@ class Trainer(Training):
         return course
 
     def _epoch(
-        self,
-        images: Array,
-        labels: Array,
-        course: Course,
-        plan: Plan | None,
-        steps_per_replay: int,
-        bar: Bar,
+        self, steps: Steps, course: Course, steps_per_replay: int, bar: Bar
     ) -> tuple[float, float]:
         """Train for an epoch; return its mean loss and its last learning rate."""
-        batch_size, target = course.batch_size, self.model.target
+        batch_size = course.batch_size
         first = course.done * course.steps_per_epoch
-        order = self._order(len(images))
-        self.loss_sum = target.zeros((), np.float64)
+        order = self._order(course.images)
+        self.loss_sum = self.model.target.zeros((), np.float64)
         self.loss_count = 0
-        if plan is not None:
-            every_step = range(first, first + course.steps_per_epoch)
-            plan.begin_epoch(order, (self._factor(step, course) for step in every_step))
-            if self._sharded is None:
-                self.loss_sum = plan.progress.totals[0, ...]
-        for steps in replays(course, steps_per_replay):
-            chosen = order[steps.start * batch_size : steps.stop * batch_size]
-            factor = self._factor(first + steps[-1], course)
+        every_step = range(first, first + course.steps_per_epoch)
+        steps.begin_epoch(order, (self._factor(step, course) for step in every_step))
+        for replay in replays(course, steps_per_replay):
+            chosen = order[replay.start * batch_size : replay.stop * batch_size]
+            factor = self._factor(first + replay[-1], course)
             with self.model.lock, self._counted_time():
-                if self._sharded is not None:
-                    check = partial(self._check_on_cpu, self.loss_sum, images, chosen)
-                    self._sharded.take(chosen, factor, check)
-                elif plan is None:
-                    with precision(self.rounding):
-                        self._step(images, labels, chosen, factor)
-                elif len(steps) > 1:
-                    plan.replay_many(batch_size, len(steps))
-                else:
-                    check = partial(self._check_on_cpu, self.loss_sum, images, chosen)
-                    plan.step(len(chosen), check)
-                self._count(len(steps), len(chosen))
+                steps.take(chosen, len(replay), factor, partial(self._check_on_cpu, steps, chosen))
+                self._count(len(replay), len(chosen))
             bar.advance(len(chosen), f"epoch {course.done + 1}/{course.epochs}", self)
             if self.run is not None:
                 self.run.step(self, float(self.optimizer.lr * factor))
         with self._counted_time():
             loss = self.running_loss  # waits for the device
-        self._check(loss, images, chosen[-batch_size:], self.steps - 1)
+        self._check(steps, chosen[-batch_size:], loss, self.steps - 1)
         return loss, float(self.optimizer.lr * factor)
 
-    def _step(self, images: Array, labels: Array, chosen: Array, factor: float) -> None:
-        """Train on the chosen images, layer by layer."""
-        x = self._batch(images, chosen, self.steps)
-        check = partial(self._check_on_cpu, images=images, chosen=chosen)
-        loss = take_step(self, x, labels[chosen], factor, check)
-        self.loss_sum += loss.astype(self.loss_sum.dtype) * len(chosen)
-
-    def _batch(self, images: Array, chosen: Array, step: int) -> Array:
-        """Return the chosen images augmented for a step, from 0, and prepared for the model."""
-        batch = images[chosen]
-        if self.augment is not None:
-            batch = self.augment(batch, seed=self.seed, offset=step)
-        return self.network.prepare(batch)
-
-    def _check_on_cpu(self, loss: Array, images: Array, chosen: Array) -> None:
+    def _check_on_cpu(self, steps: Steps, chosen: Array, loss: Array) -> None:
         """Check the loss of the current step, except on a GPU, where reading it waits."""
         if self.model.target.name != "cuda":
-            self._check(loss, images, chosen, self.steps)
+            self._check(steps, chosen, loss, self.steps)
 
-    def _check(self, loss: Array, images: Array, chosen: Array, step: int) -> None:
+    def _check(self, steps: Steps, chosen: Array, loss: Array, step: int) -> None:
         """Raise TrainingDivergedError if the loss of a step, counted from 0, is not finite."""
         if not math.isfinite(loss):
             with precision(self.rounding):
-                if self._sharded is None:
-                    found = origin(self.network, self._batch(images, chosen, step))
-                else:
-                    found = self._sharded.origin(chosen, step)
+                found = steps.origin(chosen, step)
             last = None if self.run is None else self.run.latest
             raise TrainingDivergedError(float(loss), step + 1, found, last)
 
@@ -342,19 +305,15 @@ class Trainer(Training):
         self.images_seen += images
         self.steps += steps
 
-    def _plan(self, images: Array, labels: Array, course: Course) -> Plan | None:
-        """Return the plan of the steps, or None if there is an obstacle."""
+    def _steps(self, images: Array, labels: Array, course: Course) -> Steps:
+        """Choose the way to take the steps: planned ones, unless there is an obstacle."""
         self.obstacle = obstacle(self, images) if self.plan else "plan is False"
         self.planned = self.obstacle is None
-        self._sharded = None
         if course.shards > 1:
-            self._sharded = ShardedSteps(
-                self, self.world, course, images, labels, self._batch, self.planned
-            )
-            return self._sharded.plan
-        if not self.planned:
-            return None
-        return Plan(self, images, labels, course.steps_per_epoch)
+            return ShardedSteps(self, self.world, course, images, labels, self.planned)
+        if self.planned:
+            return Planned(self, images, labels, course)
+        return LayerByLayer(self, images, labels)
 
     def _factor(self, step: int, course: Course) -> float:
         """Return the schedule's factor as a Python number."""
@@ -410,30 +369,3 @@ class Trainer(Training):
         if self.ema is not None:
             with self.model.lock:
                 self.ema.swap(self.model.parameter_buffer)
-
-
-def _check_shards(course: Course) -> None:
-    """Raise ValueError unless batches, but for the last one, can be cut into equal shards."""
-    if course.batch_size % course.shards:
-        raise ValueError(
-            f"batch_size: got {course.batch_size}, expected a multiple of {course.shards}, "
-            "the number of shards"
-        )
-    if course.images < course.shards:
-        raise ValueError(
-            f"data: got {course.images} images, expected at least {course.shards}, one per shard"
-        )
-
-
-def _check_statistics(model: Sequential, course: Course) -> None:
-    """Raise ValueError if a step would give a `BatchNorm` one value per channel to train on."""
-    shapes = [model.input_shape, *model.output_shapes]
-    for position, (layer, shape) in enumerate(zip(model.layers, shapes, strict=False)):
-        # Exact class only: a derived one may take its statistics from elsewhere.
-        if type(layer) is BatchNorm and course.sizes[-1] * math.prod(shape[:-1]) == 1:
-            part = "step" if course.shards == 1 else f"step with one of {course.shards} shards"
-            raise ValueError(
-                f"batch_size: got {course.batch_size} for {course.images} images, expected no "
-                f"{part} of one image, since layer {position} (BatchNorm) trains on more than one "
-                "value per channel"
-            )

@@ -11,9 +11,10 @@ from types import CodeType, FunctionType
 from typing import Any
 
 from . import checks
+from .course import Course
 from .formats import checkpoint
 from .formats.checkpoint import CheckpointError
-from .training import Course, Training
+from .training import Training
 
 #: Attributes of a training that must be equal to the saved ones; see `described`.
 _SETTINGS = ("optimizer", "loss", "schedule", "augment", "ema", "precision", "seed")
@@ -23,9 +24,8 @@ def save(training: Training, path: str | Path) -> None:
     """Write a training with its model; the file appears whole or not at all."""
     arrays = {f"optimizer.{name}": array for name, array in training.optimizer.state.items()}
     if training.ema is not None and training.ema.average is not None:
-        arrays["weights"] = (
-            training.ema.average
-        )  # outside `fit` these are exchanged, see `EMA.swap`
+        # Outside `fit`, weights and average are exchanged: see `EMA.swap`.
+        arrays["weights"] = training.ema.average
     if training.loss_scale is not None:
         arrays["loss_scale"] = training.loss_scale
     # A `fit` that was interrupted within an epoch cannot be continued: then no course is saved.

@@ -325,7 +325,7 @@ def _new_run(options: argparse.Namespace) -> Run:
 
 def _has_finished(trainer: Trainer, train: Dataset, options: argparse.Namespace) -> bool:
     """Whether the restored training is finished; ValueError if its settings were others."""
-    from ..training import Course
+    from ..course import Course
 
     if trainer.course is None or not trainer.course.finished:
         return False

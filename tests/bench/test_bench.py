@@ -22,9 +22,9 @@ from bench.peers import naive, numpy_calls
 from bench.report import condense, exchange, figures
 from bench.report import tables as report
 from cnn import SGD, Sequential, Trainer
+from cnn.course import Course
 from cnn.exchange import Exchange
 from cnn.parallel import World
-from cnn.training import Course
 from tests.lib.comparison import assert_close
 from tests.lib.support import normal
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from cnn import SGD, Augment, OneCycle, Run, Trainer, TrainingDivergedError
+from cnn.course import Course
 from cnn.plan import replays
-from cnn.training import Course
 from kernels.runtime.cuda import CudaTarget
 from tests.lib.planned import NETWORKS, OPTIMIZERS, a_plan, bits, noise, normalised, pair
 from tests.lib.support import host
