@@ -14,7 +14,7 @@ _FILTERS = 8  # of a thread
 _THREADS = 128
 _MOST_MEMBERS = 32  # threads of a team, which has a row of the gradient at a time
 _THREADS_OF_GRADIENT = 96
-_MOST_BLOCKS = 3 * 132  # of these threads: three for each multiprocessor of an H100
+_BLOCKS_EACH = 3  # of these threads, the most for each multiprocessor
 _MOST_TAPS = 25  # pixels under them, in registers beside what else there is
 
 
@@ -57,7 +57,8 @@ def filter_gradient(target: Target, dy: Array, x: Array, g: Window, bias: int) -
     members = min(F // filters, _MOST_MEMBERS)
     teams = max(1, _THREADS_OF_GRADIENT // members)
     rows = N * OH
-    share = -(-rows // (teams * _MOST_BLOCKS)) * teams
+    most_blocks = _BLOCKS_EACH * target.multiprocessors
+    share = -(-rows // (teams * most_blocks)) * teams
     blocks = -(-rows // share) if rows else 0
     partial = target.empty((blocks, (g.KH * g.KW + bias) * F), accumulator(dy.dtype))
     inside = 0 == g.PH == g.PW and g.OH + g.KH <= g.H + 1 and g.OW + g.KW <= g.W + 1

@@ -16,10 +16,9 @@ from .tiles import FMA, FMA_DOUBLE, MMA, MMA_16, MOST_IN_ROWS, Body, Tile
 #: On `cpu`, found by ``bench/kernels/tune.py``: rows of a block (each block packs operand B), the
 #: most blocks, and the most partial results of a split reduction.
 ON_CPU = {"rows": 256, "blocks": 64, "splits": 16}
-# The model by which a tile is chosen: an H100's multiprocessors, the instructions that each of them
-# issues per clock, bytes per clock of L2, and clocks of a launch. It is the same on every GPU, so
-# that bits do not depend on which one it is.
-_MULTIPROCESSORS, _ISSUE, _L2, _LAUNCH = 132, 4, 2500, 2000
+# The model by which a tile is chosen, besides the GPU's number of multiprocessors: the instructions
+# that each of them issues per clock, an H100's bytes per clock of L2, and clocks of a launch.
+_ISSUE, _L2, _LAUNCH = 4, 2500, 2000
 #: Parts of k to try; and, if there are several, those whose blocks fill the multiprocessors so many
 #: times.
 _SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256)
@@ -86,9 +85,10 @@ def divide(
 ) -> Work:
     """Divide `depth` products of M x N outputs over k < K among blocks.
 
-    The division depends on sizes and dtype alone. So the order of summation, and with it every bit
-    of the product, is the same from run to run and on any number of cores. Dividing k changes bits,
-    the tile does not, except those of sums over k. With "always", K = 0 gives 0 parts.
+    The division depends on sizes and dtype and, on `cuda`, on the GPU's number of multiprocessors.
+    So the order of summation, and with it every bit of the product, is the same from run to run, on
+    any number of a CPU's cores and on all GPUs of a model. Dividing k changes bits, the tile does
+    not, except those of sums over k. With "always", K = 0 gives 0 parts.
 
     Parameters
     ----------
@@ -109,7 +109,8 @@ def divide(
             splits, share = _shares(K, 256, ON_CPU["splits"] // max(1, rows * columns * depth))
         return Work(None, (rows, columns, depth * splits), splits, share)
     most = MOST_IN_ROWS if whole_rows else None
-    return _cheapest(_body(target, dtype), Sizes(M, N, K, depth, split), _SPLITS, most)
+    sizes = Sizes(M, N, K, depth, split)
+    return _cheapest(_body(target, dtype), target.multiprocessors, sizes, _SPLITS, most)
 
 
 def divide_both(target: Target, dtype: Any, first: Sizes, second: Sizes) -> tuple[Work, Work]:
@@ -120,12 +121,14 @@ def divide_both(target: Target, dtype: Any, first: Sizes, second: Sizes) -> tupl
     works = [divide(target, dtype, *s[:4], split=s.split) for s in (first, second)]
     if target.in_lanes or not all(work.blocks for work in works):
         return works[0], works[1]
-    return _cheapest_pair(_body(target, dtype), first, second, _SPLITS)
+    return _cheapest_pair(_body(target, dtype), target.multiprocessors, first, second, _SPLITS)
 
 
 # Cached: finding one takes longer than a small product.
 @lru_cache(maxsize=1024)
-def _cheapest(body: Body, sizes: Sizes, splits: tuple[int, ...], most: int | None) -> Work:
+def _cheapest(
+    body: Body, multiprocessors: int, sizes: Sizes, splits: tuple[int, ...], most: int | None
+) -> Work:
     """Return the division of a product on `cuda` with the least estimated time.
 
     If `most` is given, a block has all columns, of which there may be so many.
@@ -133,7 +136,7 @@ def _cheapest(body: Body, sizes: Sizes, splits: tuple[int, ...], most: int | Non
 
     def cost(work: Work) -> tuple[bool, float]:
         too_many = max(work.grid[1:]) > GRID_YZ_MAX  # more blocks than a launch may have
-        waves = -(-work.blocks // _MULTIPROCESSORS)
+        waves = -(-work.blocks // multiprocessors)
         clocks = _block_clocks(work, body) * max(waves, _ISSUE * 32 / work.threads)
         return too_many, clocks + _adding_clocks(work, sizes)
 
@@ -142,18 +145,18 @@ def _cheapest(body: Body, sizes: Sizes, splits: tuple[int, ...], most: int | Non
         for tile in body.tiles
         if most is None or (sizes.N <= tile.BN <= most and body.leaves_room(tile))
     ]
-    return min(_divisions(tiles, sizes, splits), key=cost)
+    return min(_divisions(tiles, multiprocessors, sizes, splits), key=cost)
 
 
 @lru_cache(maxsize=1024)
 def _cheapest_pair(
-    body: Body, first: Sizes, second: Sizes, splits: tuple[int, ...]
+    body: Body, multiprocessors: int, first: Sizes, second: Sizes, splits: tuple[int, ...]
 ) -> tuple[Work, Work]:
     """Return the divisions of two products in one launch with the least estimated time."""
     costs = [
         [
             (work, _block_clocks(work, body), _adding_clocks(work, sizes))
-            for work in _divisions(body.tiles, sizes, splits)
+            for work in _divisions(body.tiles, multiprocessors, sizes, splits)
         ]
         for sizes in (first, second)
     ]
@@ -162,7 +165,7 @@ def _cheapest_pair(
         for other, other_clocks, other_adding in costs[1]:
             if one.threads != other.threads:
                 continue
-            last = _last_clock(one.blocks, clocks, other.blocks, other_clocks)
+            last = _last_clock(multiprocessors, one.blocks, clocks, other.blocks, other_clocks)
             alone = max(clocks, other_clocks) * _ISSUE * 32 / one.threads
             cost = max(last, alone) + adding + other_adding
             if best is None or cost < best[0]:
@@ -171,25 +174,29 @@ def _cheapest_pair(
     return best[1]
 
 
-def _last_clock(first: int, clocks: float, second: int, others: float) -> float:
+def _last_clock(
+    multiprocessors: int, first: int, clocks: float, second: int, others: float
+) -> float:
     """Return when blocks are done of which each multiprocessor takes the next when it is free.
 
     There are `first` blocks, then `second` ones, of so many clocks each.
     """
-    rounds, late = divmod(first, _MULTIPROCESSORS)
-    early = _MULTIPROCESSORS - late  # free from `begin` on; the late ones from `end` on
+    rounds, late = divmod(first, multiprocessors)
+    early = multiprocessors - late  # free from `begin` on; the late ones from `end` on
     begin = rounds * clocks
     end = begin + clocks if late else begin
     ahead = (end - begin) / others  # blocks that an early one has done by then
     # The last block is one that began on an early multiprocessor, or on a late one.
     of_early = -(-second // early)
     if of_early > ahead:
-        of_early = -(-(second + late * math.ceil(ahead)) // _MULTIPROCESSORS)
-    of_late = max(0, -(-(second - early * math.floor(ahead)) // _MULTIPROCESSORS))
+        of_early = -(-(second + late * math.ceil(ahead)) // multiprocessors)
+    of_late = max(0, -(-(second - early * math.floor(ahead)) // multiprocessors))
     return max(end, min(begin + of_early * others, end + of_late * others))
 
 
-def _divisions(tiles: Sequence[Tile], sizes: Sizes, parts: tuple[int, ...]) -> Iterator[Work]:
+def _divisions(
+    tiles: Sequence[Tile], multiprocessors: int, sizes: Sizes, parts: tuple[int, ...]
+) -> Iterator[Work]:
     """Yield the divisions of a product, by tile and number of parts."""
     least = 0 if sizes.split == "always" else 1  # for K = 0, one part writes zeros
     for tile in tiles:
@@ -197,7 +204,7 @@ def _divisions(tiles: Sequence[Tile], sizes: Sizes, parts: tuple[int, ...]) -> I
         blocks = rows * columns * sizes.depth
         wanted_parts = {1} if sizes.split == "never" else set(parts)
         if len(wanted_parts) > 1 and blocks:
-            wanted_parts |= {fill * _MULTIPROCESSORS // blocks for fill in _FILLS} - {0}
+            wanted_parts |= {fill * multiprocessors // blocks for fill in _FILLS} - {0}
         for wanted in sorted(wanted_parts):
             splits, share = _shares(sizes.K, tile.BK, wanted)
             splits = max(splits, least)

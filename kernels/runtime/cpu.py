@@ -76,6 +76,7 @@ class CpuTarget(Allocator):
     in_lanes = True
     shared_bytes = 2**21
     threads = 1
+    multiprocessors = 1
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

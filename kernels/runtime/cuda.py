@@ -6,7 +6,7 @@ import ctypes
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,13 @@ class CudaTarget(Allocator):
     def __repr__(self) -> str:
         """Return the name of the device in messages."""
         return f"cuda:{self.device}"
+
+    @cached_property
+    def multiprocessors(self) -> int:
+        """The GPU's multiprocessors, among which blocks are divided."""
+        runtime = self._cupy.cuda.runtime
+        what = runtime.cudaDevAttrMultiProcessorCount
+        return int(runtime.deviceGetAttribute(what, self.device))
 
     @property
     def precisions(self) -> tuple[str, ...]:

@@ -25,6 +25,10 @@ class Target(Protocol):
     shared_bytes: int  #: most shared memory of a block without opting in to more
 
     @property
+    def multiprocessors(self) -> int:
+        """A GPU's multiprocessors, among which blocks of many threads are divided; else 1."""
+
+    @property
     def precisions(self) -> tuple[str, ...]:
         """Precisions in which float32 arrays can be multiplied; see gemm/precision.py."""
 

@@ -39,10 +39,11 @@ CONVOLUTIONS = [
 def choose(monkeypatch, tiles, parts):
     """Let both products have their tile alone, and k so many parts."""
 
-    def divided(body, first, second, splits):
+    def divided(body, multiprocessors, first, second, splits):
         sizes = zip(tiles, (first, second), strict=True)
         return tuple(
-            next(division._divisions([tile], of_tile, (parts,))) for tile, of_tile in sizes
+            next(division._divisions([tile], multiprocessors, of_tile, (parts,)))
+            for tile, of_tile in sizes
         )
 
     monkeypatch.setattr(division, "_cheapest_pair", divided)
@@ -112,17 +113,18 @@ def test_gradients_are_one_launch_and_their_sum(cuda):
     assert len(recording) == 2
 
 
-def greedy(first, clocks, second, others):
+def greedy(multiprocessors, first, clocks, second, others):
     """Return when all blocks are done, by trying it."""
-    free = [0.0] * division._MULTIPROCESSORS
+    free = [0.0] * multiprocessors
     for block in [clocks] * first + [others] * second:
         heapq.heapreplace(free, free[0] + block)
     return max(free)
 
 
-def test_the_estimate_is_the_time_of_blocks_in_turn():
+@pytest.mark.parametrize("multiprocessors", [1, 40, 108, 132])
+def test_the_estimate_is_the_time_of_blocks_in_turn(multiprocessors):
     random = np.random.default_rng(0)
     for first, second in random.integers(1, 700, size=(500, 2)):
         clocks, others = map(float, random.integers(1, 50, size=2))
-        estimate = division._last_clock(int(first), clocks, int(second), others)
-        assert estimate == greedy(first, clocks, second, others)
+        blocks = multiprocessors, int(first), clocks, int(second), others
+        assert division._last_clock(*blocks) == greedy(*blocks)

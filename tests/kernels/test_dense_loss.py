@@ -6,7 +6,6 @@ import pytest
 import kernels
 from kernels import lowlevel
 from kernels.common.reduce import accumulator
-from kernels.gemm import division
 from kernels.loss.dense_loss import dense_cross_entropy, fits
 from kernels.step.batch import Progress, count_batch
 from tests.lib import reference
@@ -85,7 +84,7 @@ def test_as_many_classes_as_fit(target, dtype):
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])
 def test_the_fastest_tile_leaves_shared_memory_for_rows(cuda, kind, monkeypatch):
-    monkeypatch.setattr(division, "_MULTIPROCESSORS", 1)  # then the fastest tile is chosen
+    monkeypatch.setattr(cuda, "multiprocessors", 1)  # then the fastest tile is chosen
     x, w = normal(0, 384, 41, dtype=kind), normal(1, 50, 41, dtype=kind)
     check(cuda, x, w, None, np.arange(384) % 50)
 

@@ -159,3 +159,11 @@ def test_a_tile_changes_no_bit(cuda, undivided, monkeypatch, vectors):
     for tile in FMA.tiles:
         choose(monkeypatch, tile)
         np.testing.assert_array_equal(host(kernels.conv2d(x, w, **options)), expected)
+
+
+@pytest.mark.parametrize("multiprocessors", [40, 108, 132])
+def test_parts_of_k_fill_the_multiprocessors(cuda, monkeypatch, multiprocessors):
+    monkeypatch.setattr(cuda, "multiprocessors", multiprocessors)
+    filters = division.divide(cuda, np.dtype("float32"), 64, 576, 25088, split="always")
+    waves = -(-filters.blocks // multiprocessors)
+    assert filters.blocks > 0.9 * waves * multiprocessors
