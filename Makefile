@@ -22,7 +22,7 @@ endif
 WORKERS := --numprocesses=auto --dist=worksteal --benchmark-disable -o faulthandler_exit_on_timeout=true
 
 .PHONY: help train test test-all cells imports resources sanitize gpu profile profile-naive bench \
-    start report bench-compare check format clean
+    start report bench-compare dist check format clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -78,6 +78,10 @@ report: .venv/bench  ## write the tables and figures of the READMEs from bench/r
 
 bench-compare: .venv/bench  ## time the kernels beside a commit's: BASE=main, ROWS="conv2d"
 	@$(BIN)/python -m bench.kernels.compare $(BASE) "$(ROWS)"
+
+dist: .venv/test  ## build the source package and the wheel, to dist/
+	@mkdir -p dist
+	@$(BIN)/python -c "from setuptools import build_meta as b; b.build_sdist('dist'); b.build_wheel('dist')"
 
 check: .venv/check  ## formatter, linter and types, as CI runs them
 	$(BIN)/ruff format --check .
