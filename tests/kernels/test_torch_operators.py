@@ -81,18 +81,18 @@ def every(N):
     return calls(N) | tabled(N)
 
 
-CALLS = every(3)
+NAMES = list(every(0))  # no image: nothing is compiled before the tests run
 
 
 def test_every_operator_is_listed():
     namespace = getattr(torch.ops, registration.NAMESPACE)
     packets = {name: getattr(namespace, name, None) for name in vars(operators)}
     defined = [n for n, found in packets.items() if isinstance(found, torch._ops.OpOverloadPacket)]
-    assert {name.partition(" ")[0] for name in CALLS} == set(defined)
+    assert {name.partition(" ")[0] for name in NAMES} == set(defined)
 
 
 @pytest.mark.parametrize("N", [3, 0])  # 0: an empty batch has strides of its own
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", NAMES)
 def test_opcheck(name, N):
     """Schema, autograd registration, fake results (strides, too), and tracing with any sizes."""
     namespace = getattr(torch.ops, registration.NAMESPACE)
