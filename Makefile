@@ -17,6 +17,9 @@ export MNIST_DIR := $(abspath ../shared/data/mnist)
 endif
 endif
 
+# Tests start some hundred Pythons, which would compile the same modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 # The whole suite runs in a process per core; see tests/conftest.py. One that hangs is ended after
 # the time that pyproject.toml gives a test, and its test fails.
 WORKERS := --numprocesses=auto --dist=worksteal --benchmark-disable -o faulthandler_exit_on_timeout=true

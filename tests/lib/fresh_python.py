@@ -31,7 +31,7 @@ def environment(**changes: object) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith("KERNELS_") and name not in ("CXX", "MNIST_DIR", "PYTHONPATH")
     }
-    set_here = {"PYTHONPATH": REPOSITORY, "PYTHONDONTWRITEBYTECODE": 1, **changes}
+    set_here = {"PYTHONPATH": REPOSITORY, **changes}
     return kept | {name: str(value) for name, value in set_here.items()}
 
 
