@@ -14,20 +14,32 @@
 // Another library in the process may compute with OpenMP between launches, as PyTorch does.
 // OpenMP's threads spin after its work, on the cores that the workers need; so then they run the
 // blocks.
+//
+// It uses POSIX threads because every first start compiles this file: <thread> and <mutex> would
+// take three quarters of that time.
+#include <pthread.h>
 #include <unistd.h>
 #ifdef __linux__
 #include <sched.h>
 #endif
 
 #include <atomic>
-#include <condition_variable>
-#include <mutex>
-#include <system_error>
-#include <thread>
 
 using RangeBody = void (*)(void *context, long long begin, long long end);
 
 namespace {
+
+// Holds a mutex as long as it lives.
+class Lock {
+  public:
+    explicit Lock(pthread_mutex_t &held) : mutex(held) { pthread_mutex_lock(&mutex); }
+    ~Lock() { pthread_mutex_unlock(&mutex); }
+    Lock(const Lock &) = delete;
+    void wait(pthread_cond_t &condition) { pthread_cond_wait(&condition, &mutex); }
+
+  private:
+    pthread_mutex_t &mutex;
+};
 
 // The blocks of a launch, of which threads take chunks.
 struct Chunks {
@@ -55,22 +67,21 @@ class Pool {
 #ifdef __linux__
         sched_getaffinity(0, sizeof allowed, &allowed);
 #endif
-        try {
-            for (; workers < threads - 1; ++workers) std::thread([this] { work(); }).detach();
-        } catch (const std::system_error &) {
-            // The system allows no more threads: go on with those that have started.
+        // If the system allows no more threads, go on with those that have started.
+        for (pthread_t worker; workers < threads - 1; ++workers) {
+            if (pthread_create(&worker, nullptr, start, this)) break;
+            pthread_detach(worker);
         }
     }
 
     void run(RangeBody body, void *context, long long count) {
-        std::unique_lock<std::mutex> alone(caller, std::defer_lock);
-        if (count < 2 || workers == 0 || getpid() != process || !alone.try_lock()) {
+        if (count < 2 || workers == 0 || getpid() != process || pthread_mutex_trylock(&caller)) {
             body(context, 0, count);
             return;
         }
         bool asleep;
         {
-            std::lock_guard<std::mutex> lock(mutex);
+            Lock lock(mutex);
             job = Chunks(body, context, count, workers + 1);
             core_of_caller = core();
             next = 0;
@@ -78,17 +89,26 @@ class Pool {
             ++generation;
             asleep = sleeping > 0;
         }
-        if (asleep) wake.notify_all();
+        if (asleep) pthread_cond_broadcast(&wake);
         job.take(next);
-        std::unique_lock<std::mutex> lock(mutex);
-        open = false;
-        lock.unlock();
+        {
+            Lock lock(mutex);
+            open = false;
+        }
         for (int turn = 0; turn < SPINS && active > 0; ++turn) relax();
-        lock.lock();
-        finished.wait(lock, [this] { return active == 0; });
+        {
+            Lock lock(mutex);
+            while (active > 0) lock.wait(finished);
+        }
+        pthread_mutex_unlock(&caller);
     }
 
   private:
+    static void *start(void *self) {
+        static_cast<Pool *>(self)->work();
+        return nullptr;
+    }
+
     void work() {
         long long seen = 0;
         for (;;) {
@@ -96,9 +116,9 @@ class Pool {
             int busy;
             bool joins;
             {
-                std::unique_lock<std::mutex> lock(mutex);
+                Lock lock(mutex);
                 ++sleeping;
-                wake.wait(lock, [&] { return generation != seen; });
+                while (generation == seen) lock.wait(wake);
                 --sleeping;
                 seen = generation;
                 busy = core_of_caller;
@@ -108,8 +128,8 @@ class Pool {
             leave(busy);
             if (!joins) continue;
             job.take(next);
-            std::lock_guard<std::mutex> lock(mutex);
-            if (--active == 0) finished.notify_one();
+            Lock lock(mutex);
+            if (--active == 0) pthread_cond_signal(&finished);
         }
     }
 
@@ -142,8 +162,8 @@ class Pool {
 
     const pid_t process;
     int workers = 0;
-    std::mutex caller, mutex;
-    std::condition_variable wake, finished;
+    pthread_mutex_t caller = PTHREAD_MUTEX_INITIALIZER, mutex = PTHREAD_MUTEX_INITIALIZER;
+    pthread_cond_t wake = PTHREAD_COND_INITIALIZER, finished = PTHREAD_COND_INITIALIZER;
     Chunks job{};
     int core_of_caller = -1;
     // On cache lines of their own: the others are written while workers poll one of them.
