@@ -99,3 +99,19 @@ def test_links_lead_to_files_and_headings(folder):
             titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
             anchors = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
             assert heading in anchors, f"{folder}/README.md links to {target}#{heading}"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_files_that_a_page_names_exist(folder):
+    """A page names a file from the repository's root on, or by the end of its path."""
+    page = re.sub(r"^```.*?^```$", "", TEXTS[folder], flags=re.MULTILINE | re.DOTALL)
+    spans = re.findall(
+        r"`((?:[\w-]+/)*[\w-]+(?:/|\.(?:py|cu|cuh|cpp|h|json|svg|md|safetensors)))`", page
+    )
+    every = {
+        f"/{path.relative_to(REPOSITORY)}{'/' if path.is_dir() else ''}"
+        for name in ("bench", "cnn", "kernels", "tests")
+        for path in (REPOSITORY / name, *(REPOSITORY / name).rglob("*"))
+    }
+    missing = {span for span in spans if not any(path.endswith(f"/{span}") for path in every)}
+    assert missing == set()
