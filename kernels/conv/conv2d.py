@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
-from ..common.geometry import Lattice, Padding, Pair, Window, window
+from ..common.geometry import Padding, Pair, Window, window
 from ..common.reduce import Moments, accumulator, column_sum
 from ..gemm import both, division, gemm
-from ..gemm.gradients import NO_INPUT, Rectified, past_relu, sum_gradients, what_passes
+from ..gemm.gradients import Rectified, sum_gradients, what_passes
 from ..runtime import Array, Source, Target, checks
 from ..runtime.types import Shape
 from . import one_channel, winograd
 from .im2col import padded
+from .input_gradient import NO_PRODUCT, input_products
 
 SOURCE = Source("conv/conv2d.cu")
 
@@ -120,7 +120,8 @@ def _forward(
     rows = y.size // s.F
     split: division.Split = "never" if with_moments else "in tiles"
     work = division.divide(target, x.dtype, rows, s.F // groups, s.K, groups, split=split)
-    vectors = _vectors(target, x, s.C, groups), _vectors(target, w, s.C // groups)
+    channels = s.C // groups
+    vectors = gemm.in_vectors(target, x, s.C, channels), gemm.in_vectors(target, w, channels)
     launch = gemm.product(SOURCE, "conv2d_forward", target, x.dtype, work, vectors=vectors)
     chunks = min(target.threads, 4)  # of a block's rows, for its threads to share
     if with_moments:
@@ -197,7 +198,7 @@ def gradients(
         dx = target.empty(x.shape, x.dtype)
         winograd.input_gradient(dy, w, dx, g, target=target)
     elif need_dx:
-        dx, products = _input_products(target, dy, x, w, s, groups, past)
+        dx, products = input_products(target, dy, x, w, g, groups, past)
     if winograd.suits(target, x.dtype, s.N, g, s.C, s.F, groups):
         winograd.filter_gradient(dy, x, dw, g, target=target)
     elif one_channel.suits(target, x, s.F, g):
@@ -206,7 +207,7 @@ def gradients(
     else:
         bias = None if target.in_lanes else db  # that of the biases is part of the same product
         of_filters = _filter_product(target, dy, x, s, groups, int(bias is not None))
-        of_input = products.pop(0) if products else _NO_INPUT
+        of_input = products.pop(0) if products else NO_PRODUCT
         partial = _launch(target, x.dtype, of_filters, of_input, s, groups, past)
         sum_gradients(target, partial, dw, bias, s.F if target.in_lanes else 1)
     for product in products:
@@ -217,11 +218,6 @@ def gradients(
 
 
 _NO_FILTERS = both.Product(division.NOTHING, (False, False), (None, None, Window(), 0, 0))
-_NO_INPUT = both.Product(
-    division.NOTHING,
-    (False, False),
-    (None, None, *NO_INPUT, Window(), Lattice(), Lattice(), *(0,) * 5),
-)
 
 
 def _launch(
@@ -251,7 +247,7 @@ def _launch(
         works,
         (partial, splits),
         *(s.C, s.F, groups),
-        PAST=what_passes(past if pixels is not _NO_INPUT else None),
+        PAST=what_passes(past if pixels is not NO_PRODUCT else None),
     )
     return partial
 
@@ -264,83 +260,10 @@ def _filter_product(
     # With one window along an axis its stride does not matter, and 1 cannot overflow in the kernel.
     g.SH, g.SW = (step if count > 1 else 1 for count, step in ((g.OH, g.SH), (g.OW, g.SW)))
     rows = dy.size // s.F
-    sizes = division.Sizes(s.K, s.F // groups, rows, groups, split="always")
-    vectors = _vectors(target, x, s.C, groups), _vectors(target, dy, s.F, groups)
-    return both.Product(sizes, vectors, (dy, x, g, rows, bias))
-
-
-def _input_products(
-    target: Target,
-    dy: Array,
-    x: Array,
-    w: Array,
-    s: _Sizes,
-    groups: int,
-    past: Rectified | None,
-) -> tuple[Array, list[both.Product]]:
-    """Return dx and the products that write it, each for the pixels that the same taps reach."""
-    g = s.window
-    parts = [(down, across) for down in _parts(g, 0) for across in _parts(g, 1)]
-    reached = sum(down.pixels * across.pixels for down, across in parts)
-    make = target.zeros if reached < g.H * g.W else target.empty  # some are under no tap
-    to = past_relu(make, x.shape, x.dtype, past)
     channels, filters = s.C // groups, s.F // groups
-    products = []
-    for down, across in parts:
-        rows = s.N * down.pixels * across.pixels
-        over = Window(
-            *(g.OH, g.OW, down.pixels, across.pixels, down.taps, across.taps, 1, 1),
-            *(down.padding, across.padding, down.dilation, across.dilation),
-        )
-        source, over = padded(target, dy, over)
-        pixels = Lattice(down.pixel, across.pixel, down.pixels, across.pixels, g.SH, g.SW)
-        taps = Lattice(down.tap, across.tap, down.taps, across.taps, down.step, across.step)
-        vectors = _vectors(target, source, s.F, groups), _vectors(target, w, channels)
-        depth = down.taps * across.taps * filters
-        split: division.Split = "in tiles" if rows == s.N * g.H * g.W else "never"
-        sizes = division.Sizes(rows, channels, depth, groups, split)
-        arguments = (source, w, *to, over, pixels, taps, rows, g.H, g.W, g.KH, g.KW)
-        products.append(both.Product(sizes, vectors, arguments))
-    return to[0], products
-
-
-def _vectors(target: Target, array: Array, channels: int, groups: int = 1) -> bool:
-    """Whether rows of channels, and of each group's channels, may be copied 16 bytes at a time."""
-    return gemm.in_vectors(target, array, channels, channels // groups)
-
-
-class _Part(NamedTuple):
-    """Pixels along an axis that are reached by the same taps.
-
-    They are every `stride`-th pixel from `pixel` on, and every `step`-th tap from `tap` on. Their
-    gradients are the convolution of dy, at stride 1, with these taps flipped.
-    """
-
-    pixel: int
-    pixels: int
-    tap: int
-    taps: int
-    step: int
-    padding: int
-    dilation: int
-
-
-def _parts(g: Window, axis: int) -> list[_Part]:
-    """Return the parts of an axis, 0 or 1, that have pixels and taps."""
-    size, taps, stride, padding, dilation = (
-        (g.H, g.KH, g.SH, g.PH, g.DH),
-        (g.W, g.KW, g.SW, g.PW, g.DW),
-    )[axis]
-    step = stride // math.gcd(stride, dilation)  # taps so far apart reach the same pixels
-    parts = []
-    for tap in range(min(step, taps)):
-        pixel = (tap * dilation - padding) % stride
-        count, used = -(-max(size - pixel, 0) // stride), -(-(taps - tap) // step)
-        if count:
-            apart = step * dilation // stride  # distance of the outputs of two such taps
-            last = (pixel + padding - (tap + (used - 1) * step) * dilation) // stride
-            parts.append(_Part(pixel, count, tap, used, step, -last, apart))
-    return parts
+    sizes = division.Sizes(s.K, filters, rows, groups, split="always")
+    vectors = gemm.in_vectors(target, x, s.C, channels), gemm.in_vectors(target, dy, s.F, filters)
+    return both.Product(sizes, vectors, (dy, x, g, rows, bias))
 
 
 def _sizes(
