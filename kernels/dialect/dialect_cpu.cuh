@@ -45,6 +45,12 @@ static inline void __syncthreads() {}
 static thread_local double *dynamic_shared_bytes;
 #define DYNAMIC_SHARED(type, name) type *name = reinterpret_cast<type *>(dynamic_shared_bytes)
 
+// 0, 1, ... N - 1 as a pack; <utility> takes long to read.
+template <int... I> struct Indices {};
+template <int N, int... I> struct Count : Count<N - 1, N - 1, I...> {};
+template <int... I> struct Count<0, I...> { using type = Indices<I...>; };
+template <int N> using FirstIndices = typename Count<N>::type;
+
 template <typename E> struct Simd {
     typedef E type __attribute__((vector_size(REGISTER_BYTES)));
     using index = decltype(type{} < type{});  // whole numbers of the same count and width
@@ -57,6 +63,14 @@ template <typename E> static inline typename Simd<E>::type load_lanes(const E *p
 }
 template <typename E> static inline void store_lanes(E *p, typename Simd<E>::type value) {
     memcpy(p, &value, sizeof value);
+}
+// Lanes of a and b by number; those of b follow those of a.
+template <int... L, typename V> static inline V shuffle(V a, V b) {
+#if defined(__clang__)
+    return __builtin_shufflevector(a, b, L...);
+#else
+    return __builtin_shuffle(a, b, decltype(a < b){L...});
+#endif
 }
 // The first `count` lanes, at most all, none if `count` is not positive. The other lanes are zero,
 // or `otherwise`. The lanes of store_first_bytes are whole numbers below 256.
@@ -276,14 +290,10 @@ template <typename... P> struct Call {
     void (*kernel)(P...);
     void **arguments;
 
-    template <int... I> struct Indices {};
-    template <int N, int... I> struct Count : Count<N - 1, N - 1, I...> {};
-    template <int... I> struct Count<0, I...> { using type = Indices<I...>; };
-
     template <int... I> void unpack(Indices<I...>) const {
         kernel(*static_cast<P *>(arguments[I])...);
     }
-    void operator()() const { unpack(typename Count<sizeof...(P)>::type()); }
+    void operator()() const { unpack(FirstIndices<sizeof...(P)>()); }
 };
 
 using RangeBody = void (*)(void *context, long long begin, long long end);

@@ -95,23 +95,20 @@ template <int V, int ROWS = TM> struct MicroTile {
     }
 };
 
-// Transposes LANES x LANES values, by swapping the off-diagonal quarters of smaller and smaller
-// blocks.
-static inline void transpose(lanes_t (&row)[LANES]) {
-    using index_t = decltype(lanes_t{} < lanes_t{});
-    UNROLL(int step = LANES / 2; step > 0; step /= 2) {
-        index_t upper, lower;
-        for (int l = 0; l < LANES; ++l) {
-            upper[l] = l & step ? LANES + l - step : l;
-            lower[l] = l & step ? LANES + l : l + step;
-        }
-        UNROLL(int i = 0; i < LANES; ++i) {
-            if (i & step) continue;
-            const lanes_t a = row[i], b = row[i + step];
-            row[i] = __builtin_shuffle(a, b, upper);
-            row[i + step] = __builtin_shuffle(a, b, lower);
-        }
+// Swaps the off-diagonal quarters of STEP * 2 x STEP * 2 blocks of LANES x LANES values.
+template <int STEP, int... L>
+static inline void swap_quarters(lanes_t (&row)[LANES], Indices<L...>) {
+    UNROLL(int i = 0; i < LANES; ++i) {
+        if (i & STEP) continue;
+        const lanes_t a = row[i], b = row[i + STEP];
+        row[i] = shuffle<(L & STEP ? LANES + L - STEP : L)...>(a, b);
+        row[i + STEP] = shuffle<(L & STEP ? LANES + L : L + STEP)...>(a, b);
     }
+}
+// Transposes LANES x LANES values, by swapping quarters of smaller and smaller blocks.
+template <int STEP = LANES / 2> static inline void transpose(lanes_t (&row)[LANES]) {
+    swap_quarters<STEP>(row, FirstIndices<LANES>());
+    if constexpr (STEP > 1) transpose<STEP / 2>(row);
 }
 
 // Receives a row of B, one run without padding, and appends zeros up to `width`.
