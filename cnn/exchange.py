@@ -13,7 +13,7 @@ from .course import Course
 from .parallel.world import World
 from .training import Training
 
-# If a loss is not finite, the training says so; NumPy's warnings would say it less well.
+# A loss that is not finite ends the training with a better message than NumPy's warnings.
 _silent = partial(np.errstate, over="ignore", invalid="ignore")
 
 

@@ -1,11 +1,11 @@
 """Pictures of single digits: reading them, converting them to MNIST's form, classifying them.
 
-The form of MNIST's images: "the original black and white images
-from NIST were size normalized to fit in a 20x20 pixel box while preserving their aspect ratio. The
-resulting images contain grey levels as a result of the anti-aliasing technique used by the
-normalization algorithm. The images were centered in a 28x28 image by computing the center of mass
-of the pixels, and translating the image so as to position this point at the center of the 28x28
-field" (LeCun, Cortes and Burges, "The MNIST database of handwritten digits", 1998).
+The form of MNIST's images: "the original black and white images from NIST were size normalized to
+fit in a 20x20 pixel box while preserving their aspect ratio. The resulting images contain grey
+levels as a result of the anti-aliasing technique used by the normalization algorithm. The images
+were centered in a 28x28 image by computing the center of mass of the pixels, and translating the
+image so as to position this point at the center of the 28x28 field" (LeCun, Cortes and Burges, "The
+MNIST database of handwritten digits", 1998).
 """
 
 from __future__ import annotations
@@ -174,10 +174,10 @@ def probabilities(model: Sequential, images: NDArray[np.uint8]) -> NDArray[np.fl
     Raises
     ------
     ValueError
-        If the model's outputs are no finite numbers.
+        If the model's outputs are not finite.
     """
     outputs = Ensemble([model]).predict(images)
     found: NDArray[np.float64] = outputs.get() if hasattr(outputs, "get") else outputs
     if not np.isfinite(found).all():
-        raise ValueError("model: gives outputs that are no finite numbers: its training diverged")
+        raise ValueError("model: gives outputs that are not finite: its training diverged")
     return found

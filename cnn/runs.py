@@ -48,10 +48,8 @@ class Run:
     def __init__(self, folder: str | Path, keep: int = 3) -> None:
         self.folder = Path(folder)
         self.keep = checks.count("keep", keep)
-        self._written = (
-            0,
-            0.0,
-        )  # at the last line: the epoch's images, and the sum of their losses
+        # At the last line written: images of the epoch so far, and the sum of their losses.
+        self._written = (0, 0.0)
         self._first = (0, 0)  # at the epoch's start: steps and images seen
 
     @classmethod

@@ -16,10 +16,10 @@ from torch import nn
 import kernels.torch
 from bench.measure import seconds_of_call
 from bench.peers.worker import serve
-from kernels.torch import functional, layers, rules
+from kernels.torch import functional, rules
+from kernels.torch.replacement import HERE
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-HERE = {theirs: ours for ours, theirs in layers.CLASSES.items()}
 RULES = ("conv2d_pays", "conv2d_pool_pays", "max_pool2d_pays")
 
 state: Any = None

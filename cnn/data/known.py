@@ -74,9 +74,8 @@ def load_folder(directory: Path, name: str = "auto") -> tuple[Dataset, Dataset]:
     digests = [hashlib.sha256(content).hexdigest() for content, _ in contents]
     if {*digests} & {*mnist.SHA256.values()}:
         if name == "auto":
-            return mnist.load_mnist(
-                directory
-            )  # which says what is wrong with the other files, if any
+            # It says what is wrong with the other files, if any.
+            return mnist.load_mnist(directory)
         raise DataError(f"{directory} has files of MNIST, expected {name}")
     found = _published(there)
     if found is None:

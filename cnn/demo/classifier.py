@@ -62,7 +62,7 @@ def _signed(gradient: Array) -> list[list[int]]:
 
 
 def _levels(maps: Array) -> dict[str, Any]:
-    """Return feature maps (H, W, F) as bytes, on one scale on which 0 is the least or above it."""
+    """Return feature maps (H, W, F) as bytes, all on one scale, from their least value or 0."""
     values = _host(maps).transpose(2, 0, 1)
     least = min(0.0, values.min())
     span = (values.max() - least) or 1

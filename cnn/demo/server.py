@@ -27,9 +27,8 @@ from ..picture import PictureError
 
 CANVAS_SIDE = 320  # as in page.js; the body is a byte of ink per pixel
 CANVAS_BYTES = CANVAS_SIDE**2
-BODY_TYPE = (
-    "application/octet-stream"  # HTML forms cannot send it: other sites need a CORS preflight
-)
+# HTML forms cannot send this type, so other sites need a CORS preflight.
+BODY_TYPE = "application/octet-stream"
 SECONDS = 10.0  # longest silence of a client, and longest time for a body
 
 _FOLDER = Path(__file__).parent

@@ -41,7 +41,7 @@ def join() -> World:
     Raises
     ------
     ImportError
-        If there are several, but no mpi4py, or not the launcher's MPI.
+        If there are several, and mpi4py is missing or finds another MPI than the launcher's.
     """
     global _joined
     if _joined is not None:
@@ -92,7 +92,7 @@ class MpiWorld(World):
             return of_all
 
     def use_gpu(self) -> None:
-        """Make a GPU the current one: another for each process on this machine, as far as any."""
+        """Make one of this machine's GPUs the current one; processes share them if too few."""
         import cupy
 
         cupy.cuda.Device(self._place % cupy.cuda.runtime.getDeviceCount()).use()

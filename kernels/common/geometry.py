@@ -68,7 +68,7 @@ def pair(name: str, value: Any, least: int) -> tuple[int, int]:
 
 
 def pool_stride(stride: Any, kernel: tuple[int, int]) -> tuple[int, int]:
-    """Return a pool's stride as a pair: by default its windows lie side by side."""
+    """Return a pool's stride as a pair; by default the kernel, so that windows do not overlap."""
     return kernel if stride is None else pair("stride", stride, 1)
 
 

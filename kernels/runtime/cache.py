@@ -36,9 +36,8 @@ def folder() -> Path | None:
     if not chosen:
         return _user_folder()
     try:
-        return (
-            Path(chosen).expanduser().absolute()
-        )  # the loader takes a name without a slash for a library's
+        # Absolute, since the loader searches its own folders for a name without a slash.
+        return Path(chosen).expanduser().absolute()
     except RuntimeError as error:
         raise KernelError(f"KERNELS_CACHE_DIR: got {chosen!r}, and no such home folder") from error
 

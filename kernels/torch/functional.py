@@ -69,7 +69,7 @@ def conv2d_pool(
     """Return the max-pool of the ReLU of a convolution.
 
     The caller checks the arguments: the convolution has neither strides nor dilation nor groups,
-    and the pool's windows lie side by side.
+    and the pool's windows do not overlap and leave no gaps.
     """
     geometry = _conv2d_pool_geometry(weight, padding, kernel_size)
     return operators.conv2d_pool(input, weight, bias, *geometry)[0]

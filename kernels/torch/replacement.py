@@ -117,6 +117,7 @@ RULES: dict[type[nn.Module], Callable[[Any], str | None]] = {
     nn.Conv2d: rules.conv2d,
     nn.MaxPool2d: rules.max_pool2d,
 }
+#: Layers that have kernels, at which PyTorch is as fast.
 AS_FAST = (
     nn.Linear,
     nn.ReLU,
@@ -126,6 +127,7 @@ AS_FAST = (
     nn.CrossEntropyLoss,
     nn.AvgPool2d,
 )
+#: The classes that take the place of PyTorch's.
 HERE = {theirs: ours for ours, theirs in CLASSES.items()}
 
 

@@ -16,15 +16,15 @@ from ..common.geometry import pair, pool_stride
 
 #: Channels, and filters, of a convolution without a pool: Winograd's algorithm is what is faster.
 CHANNELS = range(16, 257)
-#: The most channels, and filters, before a pool, where kernels are not 3 x 3.
+#: The most channels, and filters, of a convolution before a pool whose kernel is not 3 x 3.
 MOST_POOLED = 8, 64
-#: Those if the images are contiguous, which are transposed before and after.
+#: Channels, and filters, if the images are contiguous: they are transposed before and after.
 CONTIGUOUS = range(64, 129)
-#: Multiply-adds, about: a convolution with fewer takes less time than Python's part of it.
+#: The least multiply-adds, about: with fewer, the convolution takes less time than Python's part.
 LEAST_PRODUCTS = 2**24
-#: The same of one with a pool, whose other passes over the images are saved, too.
+#: The same before a pool: fusing them also saves passes over the images.
 LEAST_PRODUCTS_POOLED = 2**22
-#: Values that go into a pool. Contiguous ones may take longer to transpose, however many they are.
+#: The least values that go into a pool; no number of contiguous ones pays for transposing them.
 LEAST_POOLED, LEAST_POOLED_CONTIGUOUS = 2**20, math.inf
 
 
@@ -49,7 +49,7 @@ def max_pool2d(layer: nn.MaxPool2d) -> str | None:
     """Return why PyTorch computes a pool, or None where the kernels may be faster."""
     if layer.return_indices:
         return "PyTorch is as fast at a pool that returns indices"
-    return None if _side_by_side(layer) else "PyTorch is as fast at windows that overlap"
+    return None if _is_plain(layer) else "PyTorch is as fast at windows that overlap"
 
 
 def max_pool2d_pays(layer: nn.MaxPool2d, input: Any, channels_last: bool) -> bool:
@@ -61,8 +61,8 @@ def max_pool2d_pays(layer: nn.MaxPool2d, input: Any, channels_last: bool) -> boo
 def conv2d_pool(layer: nn.Conv2d, pool: nn.MaxPool2d) -> str | None:
     """Return why PyTorch computes a convolution, a ReLU and a pool, or None likewise."""
     h, w = pair("kernel_size", pool.kernel_size, 1)
-    if not _side_by_side(pool) or pool.return_indices or h * w not in (2, 4):
-        return "its pool is not one of two or four pixels side by side"
+    if not _is_plain(pool) or pool.return_indices or h * w not in (2, 4):
+        return "its pool's windows overlap, leave gaps, or are not of two or four pixels"
     if layer.stride != (1, 1) or layer.dilation != (1, 1) or layer.kernel_size == (1, 1):
         return "PyTorch is faster at strides, dilations and kernels of 1 x 1"
     most = (CHANNELS[-1],) * 2 if layer.kernel_size == (3, 3) else MOST_POOLED
@@ -91,7 +91,8 @@ def _products(layer: nn.Conv2d, input: Any) -> int:
     return int(input.numel() * KH * KW * layer.out_channels)
 
 
-def _side_by_side(pool: nn.MaxPool2d) -> bool:
+def _is_plain(pool: nn.MaxPool2d) -> bool:
+    """Return whether windows do not overlap and have no gaps or padding."""
     kernel = pair("kernel_size", pool.kernel_size, 1)
     return (
         pool_stride(pool.stride, kernel) == kernel

@@ -387,7 +387,7 @@ def test_a_model_that_diverged_says_so(run, drawn, capsys):
     model = Sequential.load(run / "model.safetensors", "cpu")
     model.parameter_buffer[...] = np.nan
     model.save(run / "model.safetensors")
-    expected = "model: gives outputs that are no finite numbers: its training diverged"
+    expected = "model: gives outputs that are not finite: its training diverged"
     assert failure(capsys, "plot", str(run)) == (1, expected)
     assert list(drawn) == [plots.curves]  # which show when it diverged
 

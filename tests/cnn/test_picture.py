@@ -307,7 +307,7 @@ def test_probabilities_add_up_and_are_the_same_with_a_softmax_layer():
 def test_a_model_that_diverged():
     model = Sequential([Flatten(), Dense(10)], (28, 28, 1), device="cpu")
     model.parameter_buffer.fill(np.nan)
-    with pytest.raises(ValueError, match="model: gives outputs that are no finite numbers"):
+    with pytest.raises(ValueError, match="model: gives outputs that are not finite"):
         probabilities(model, random_digits(1))
 
 

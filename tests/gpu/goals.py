@@ -118,7 +118,7 @@ OVERLAP = "windows overlap, and their pixels are read again, from L1"
 TURNED = "rows of turned images begin inside a sector, and are read again, from L1"
 LONG_ROWS = "shared memory cannot hold a row, which is read again, from L2"
 FROM_CACHE = "a row is read once for the mean, the deviation and the result, from L1 or L2"
-FEW_ROWS = "few images: reads of the channels' statistics weigh"
+FEW_ROWS = "few images: the channels' statistics are a large part of what is read"
 #: The reasons, by GPU and row. A test holds that these miss a goal and no others do.
 MISSED = {
     "h100": {

@@ -102,9 +102,8 @@ def test_a_batch_norm_whose_variance_no_float16_holds(target, dtype, scale):
     found = kernels.batch_norm_backward(*map(target.array, (dy, x, gamma)), saved)
     exact = reference.batch_norm_backward(dy, x, gamma, beta, training=True, eps=0)
     for gradient, wanted in zip(found, exact, strict=True):
-        assert_close(
-            gradient, wanted.astype(dtype), rtol=10 * RTOL[dtype.name]
-        )  # as in test_batchnorm.py
+        rtol = 10 * RTOL[dtype.name]  # as in test_batchnorm.py
+        assert_close(gradient, wanted.astype(dtype), rtol=rtol)
 
 
 @pytest.mark.parametrize("scale", SCALES)
