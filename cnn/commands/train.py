@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import os
 import shlex
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..files import write_whole
-from . import settings
+from . import run_folder, settings
 from .options import (
     RECIPES,
     UsageError,
@@ -36,7 +29,6 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..data import Dataset
-    from ..runs import Run
     from ..trainer import Trainer
 
 HELP = "train a network"
@@ -177,7 +169,7 @@ def run(options: argparse.Namespace) -> int:
         if not finished:
             _fit(trainer, train, test, options)
         return 0
-    with _run(options, checkpoint) as folder:
+    with run_folder.opened(options, checkpoint) as folder:
         trainer.run = folder
         processes = f", {world.size} processes" if world.size > 1 else ""
         tell(
@@ -187,7 +179,9 @@ def run(options: argparse.Namespace) -> int:
             f"{options.device}{processes}; see {folder.folder}"
         )
         interrupted = not finished and _fit(trainer, train, test, options)
-    results = _written_results(folder, len(trainer.history)) if finished else None
+    results = (
+        run_folder.written_results(folder, len(trainer.history), _PRINTED) if finished else None
+    )
     if results is None:
         train_loss = trainer.running_loss if trainer.images_seen else None
         found = evaluate(model, test)  # with the default loss, so that recipes can be compared
@@ -231,7 +225,7 @@ def _with_earlier_settings(
     if options.resume is not None:
         if options.run is not None or options.runs is not None:
             raise UsageError("--resume goes on in the run's own folder: leave --run and --runs out")
-        checkpoint = _checkpoint(options.resume)
+        checkpoint = run_folder.checkpoint(options.resume)
         file = checkpoint.parent.parent / "settings.toml"
     if file is not None:
         parser = argparse.ArgumentParser(prog="cnn train")
@@ -239,25 +233,6 @@ def _with_earlier_settings(
         # The later of two flags wins.
         options = parser.parse_args([*settings.read(file, add_arguments), *options.words])
     return options, checkpoint
-
-
-def _checkpoint(resumed: Path) -> Path:
-    from ..runs import Run
-
-    if resumed.is_file():
-        # It may be a link to a checkpoint, or its folder a link to another disk.
-        for file in (Path(os.path.abspath(resumed)), resumed.resolve()):
-            if (file.parent.parent / "settings.toml").exists():
-                return file
-        raise UsageError(
-            f"--resume: {resumed} is no checkpoint in a run's folder: there is no "
-            f"{file.parent.parent / 'settings.toml'}"
-        )
-    latest = Run(resumed).latest
-    if latest is None:
-        there = "has no checkpoint" if resumed.exists() else "is not there"
-        raise UsageError(f"--resume: {resumed} {there}, expected the folder of a run")
-    return latest
 
 
 def _check_outputs(options: argparse.Namespace, checkpoint: Path | None) -> None:
@@ -274,55 +249,6 @@ def _check_outputs(options: argparse.Namespace, checkpoint: Path | None) -> None
     check_outputs(options, outputs, inputs)
 
 
-@contextmanager
-def _run(options: argparse.Namespace, checkpoint: Path | None) -> Iterator[Run]:
-    """Yield the resumed run, or a new one with settings and versions written.
-
-    A new one that fails before its first checkpoint is deleted: it could not be resumed, and its
-    name could not be used again.
-    """
-    from ..runs import Run, versions
-
-    if checkpoint is not None:
-        yield Run(checkpoint.parent.parent, options.keep)
-        return
-    names = "recipe dataset data device epochs batch_size lr seed shards keep".split()
-    resolved = {name: getattr(options, name) for name in names}
-    if resolved["data"] is not None:
-        resolved["data"] = resolved["data"].resolve()  # valid from any folder
-    text = settings.to_toml(resolved)
-    run = _new_run(options)
-    try:
-        write_whole(run.folder / "settings.toml", text.encode())
-        run.write_json("versions.json", versions(options.device))
-        yield run
-    except BaseException:
-        if run.latest is None:
-            shutil.rmtree(run.folder)
-        raise
-
-
-def _new_run(options: argparse.Namespace) -> Run:
-    """Return a run in a new folder."""
-    from ..runs import Run, new_run
-
-    runs = options.runs or Path("runs")
-    if options.run is None:
-        return new_run(runs, options.recipe, options.keep)
-    if options.run in ("", "..") or options.run != Path(options.run).name:
-        raise UsageError(f"--run: got {options.run!r}, expected the name of a folder in {runs}")
-    folder = runs / options.run
-    try:
-        return Run.create(folder, options.keep)
-    except FileExistsError as error:
-        advice = f"go on with it: --resume {shlex.quote(str(folder))}"
-        if Run(folder).latest is None:
-            advice = "delete it: it has no checkpoint to go on from"
-        raise UsageError(
-            f"--run: {folder} is there already; choose another name, or {advice}"
-        ) from error
-
-
 def _has_finished(trainer: Trainer, train: Dataset, options: argparse.Namespace) -> bool:
     """Whether the restored training is finished; ValueError if its settings were others."""
     from ..course import Course
@@ -334,26 +260,6 @@ def _has_finished(trainer: Trainer, train: Dataset, options: argparse.Namespace)
     )
     asked.check_continues(trainer.course)
     return True
-
-
-def _written_results(run: Run, epochs: int) -> dict[str, Any] | None:
-    """Return the results that a finished run of so many epochs wrote, or None if it did not.
-
-    This process cannot make them again: they hold the times of the training.
-    """
-    model, file = run.folder / "model.safetensors", run.folder / "results.json"
-    if not (model.exists() and file.exists()):
-        return None
-    try:
-        results = json.loads(file.read_text())
-    except ValueError:  # not JSON: something else wrote there
-        return None
-    # An interrupted training wrote results of fewer epochs.
-    if not isinstance(results, dict) or results.get("epochs") != epochs:
-        return None
-    results = {name: math.nan if value is None else value for name, value in results.items()}
-    numbers = (isinstance(results.get(name), (int, float)) for name in _PRINTED)
-    return results if all(numbers) else None
 
 
 def _fit(trainer: Trainer, train: Dataset, test: Dataset, options: argparse.Namespace) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-import cnn.commands.train
+import cnn.commands.run_folder
 import cnn.data
 import cnn.runs
 import cnn.training_state
@@ -140,7 +140,7 @@ def break_settings(monkeypatch):
     def full_disk(path, content):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(cnn.commands.train, "write_whole", full_disk)
+    monkeypatch.setattr(cnn.commands.run_folder, "write_whole", full_disk)
     return 1, "runs/r/settings.toml: No space left on device"
 
 
