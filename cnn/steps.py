@@ -58,7 +58,7 @@ class Steps(Protocol):
         """Return where the first value that is not finite was in a step, counted from 0."""
 
 
-class LayerByLayer:
+class PlainSteps:
     """Steps that call every layer; see `Steps`."""
 
     plan: Plan | None = None
@@ -85,7 +85,7 @@ class LayerByLayer:
         return origin(self._training.network, x)
 
 
-class Planned(LayerByLayer):
+class PlannedSteps(PlainSteps):
     """Steps that are recorded once and then replayed by a `Plan`; see `Steps`."""
 
     plan: Plan

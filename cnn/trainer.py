@@ -32,7 +32,7 @@ from .rehearsal import prepare
 from .runs import Run, interval
 from .schedules import Schedule
 from .sharded import ShardedSteps
-from .steps import LayerByLayer, Planned, Steps
+from .steps import PlainSteps, PlannedSteps, Steps
 from .training import Training
 
 
@@ -312,8 +312,8 @@ class Trainer(Training):
         if course.shards > 1:
             return ShardedSteps(self, self.world, course, images, labels, self.planned)
         if self.planned:
-            return Planned(self, images, labels, course)
-        return LayerByLayer(self, images, labels)
+            return PlannedSteps(self, images, labels, course)
+        return PlainSteps(self, images, labels)
 
     def _factor(self, step: int, course: Course) -> float:
         """Return the schedule's factor as a Python number."""

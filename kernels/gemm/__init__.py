@@ -1,1 +1,1 @@
-"""The one matrix product, its tiles and bodies; dense layers."""
+"""The one matrix product: tiles, division among blocks, precision, bodies; dense layers."""
