@@ -12,6 +12,7 @@ from kernels.lowlevel import Array, Rehearsal, choose_target
 from . import checks
 from .formats import checkpoint
 from .formats.checkpoint import CheckpointError, Content
+from .host import to_host
 from .inference import Inference
 from .layers import Layer
 from .network import Network
@@ -94,7 +95,9 @@ class Sequential(Network):
 
     def content(self) -> Content:
         """Return what `save` writes."""
-        return Content(self.architecture(), checkpoint.to_numpy(self.arrays))
+        return Content(
+            self.architecture(), {name: to_host(array) for name, array in self.arrays.items()}
+        )
 
     def fill(self, content: Content, source: str | Path) -> None:
         """Copy values into the model's arrays, in place.

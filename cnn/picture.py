@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .ensemble import Ensemble
+from .host import to_host
 from .model import Sequential
 
 DIGIT_SHARE = 20 / 28  # of an image's side, for the longer side of the digit
@@ -176,8 +177,7 @@ def probabilities(model: Sequential, images: NDArray[np.uint8]) -> NDArray[np.fl
     ValueError
         If the model's outputs are not finite.
     """
-    outputs = Ensemble([model]).predict(images)
-    found: NDArray[np.float64] = outputs.get() if hasattr(outputs, "get") else outputs
+    found: NDArray[np.float64] = to_host(Ensemble([model]).predict(images))
     if not np.isfinite(found).all():
         raise ValueError("model: gives outputs that are not finite: its training diverged")
     return found

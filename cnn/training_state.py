@@ -14,6 +14,7 @@ from . import checks
 from .course import Course
 from .formats import checkpoint
 from .formats.checkpoint import CheckpointError
+from .host import to_host
 from .training import Training
 
 #: Attributes of a training that must be equal to the saved ones; see `described`.
@@ -43,8 +44,8 @@ def save(training: Training, path: str | Path) -> None:
         "draws": [[layer.seed, layer.draws] for layer in training.model.layers],
     }
     content = training.model.content()
-    arrays = checkpoint.to_numpy(arrays)
-    checkpoint.write(path, replace(content, training=state, training_arrays=arrays))
+    on_host = {name: to_host(array) for name, array in arrays.items()}
+    checkpoint.write(path, replace(content, training=state, training_arrays=on_host))
 
 
 def restore(training: Training, path: str | Path) -> None:

@@ -134,23 +134,20 @@ def _worst(labels: Any, probabilities: Any) -> Any:
 
 
 def _first_filters(model: Sequential) -> Any:
+    from ..host import to_host
     from ..layers import Conv2D
 
     first = next(layer for layer in model.layers if isinstance(layer, Conv2D))
-    return _host(first.parameters["weight"])
+    return to_host(first.parameters["weight"])
 
 
 def _augmented(model: Sequential, recipe: str, images: Any) -> list[Any]:
     """Return several draws of the recipe's augmentation, none if it has none."""
+    from ..host import to_host
     from ..recipes import RECIPES
 
     augment = RECIPES[recipe].augment
     if augment is None:
         return []
     images = model.target.array(images)
-    return [_host(augment(images, seed=0, offset=draw)) for draw in range(_DRAWS)]
-
-
-def _host(array: Any) -> Any:
-    """Return a NumPy or CuPy array as a NumPy one."""
-    return array.get() if hasattr(array, "get") else array
+    return [to_host(augment(images, seed=0, offset=draw)) for draw in range(_DRAWS)]

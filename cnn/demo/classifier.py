@@ -10,6 +10,7 @@ import numpy as np
 from kernels.lowlevel import Arena, Array, Rehearsal
 
 from ..explanation import explain
+from ..host import to_host
 from ..model import Sequential
 from ..picture import centre, image_size, probabilities
 from .server import Classifier
@@ -55,7 +56,7 @@ def classifier(model: Sequential) -> Classifier:
 
 def _signed(gradient: Array) -> list[list[int]]:
     """Return a gradient (H, W) as whole numbers in [-127, 127]."""
-    values = _host(gradient)
+    values = to_host(gradient).astype(np.float32)
     largest = np.abs(values).max() or 1
     rows: list[list[int]] = np.rint(127 * values / largest).astype(int).tolist()
     return rows
@@ -63,13 +64,8 @@ def _signed(gradient: Array) -> list[list[int]]:
 
 def _levels(maps: Array) -> dict[str, Any]:
     """Return feature maps (H, W, F) as bytes, all on one scale, from their least value or 0."""
-    values = _host(maps).transpose(2, 0, 1)
+    values = to_host(maps).astype(np.float32).transpose(2, 0, 1)
     least = min(0.0, values.min())
     span = (values.max() - least) or 1
     levels = np.rint(255 * (values - least) / span).astype(np.uint8)
     return {"shape": levels.shape, "maps": base64.b64encode(levels.tobytes()).decode()}
-
-
-def _host(array: Array) -> np.ndarray[Any, Any]:
-    """Return an array of any device and floating type as a NumPy array of float32."""
-    return np.asarray(array.get() if hasattr(array, "get") else array, np.float32)

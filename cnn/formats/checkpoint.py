@@ -118,14 +118,6 @@ def _array(view: dict[str, Any]) -> np.ndarray[Any, Any]:
     return array
 
 
-def to_numpy(arrays: dict[str, Any]) -> Arrays:
-    """Return arrays of any device as C-contiguous NumPy arrays."""
-    return {
-        name: np.asarray(array.get() if hasattr(array, "get") else array, order="C")
-        for name, array in arrays.items()
-    }
-
-
 def _digest(described: dict[str, str], arrays: Arrays) -> str:
     """Return the SHA-256 of descriptions and arrays, in hexadecimal."""
     digest = hashlib.sha256("\0".join(described.values()).encode())

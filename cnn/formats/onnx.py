@@ -17,6 +17,7 @@ import numpy as np
 from kernels.lowlevel import Shape, Window
 
 from .. import checks
+from ..host import to_host
 from ..layers import (
     AvgPool2D,
     BatchNorm,
@@ -137,9 +138,8 @@ class _Graph:
 
     def constant(self, name: str, values: Any, dtype: Any = np.float32) -> str:
         """Add a constant, from an array of any device, and return its name."""
-        host = values.get() if hasattr(values, "get") else values
         name = f"{self.scope}{name}"
-        self.initializers.append(numpy_helper.from_array(np.asarray(host, dtype), name))
+        self.initializers.append(numpy_helper.from_array(to_host(values).astype(dtype), name))
         return name
 
 

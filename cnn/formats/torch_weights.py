@@ -13,6 +13,7 @@ from kernels.lowlevel import Array, Shape
 
 from .. import checks
 from ..files import write_whole
+from ..host import to_host
 from ..layers import BatchNorm, Conv2D, Dense, Flatten, LayerNorm
 from ..model import Sequential
 from .checkpoint import CheckpointError
@@ -79,7 +80,7 @@ def save_torch(model: Sequential, path: str | Path) -> None:
         If the file cannot be written; a file that was there is then unchanged.
     """
     arrays = {
-        key: np.ascontiguousarray(place.to_torch(_host(place.array)))
+        key: np.ascontiguousarray(place.to_torch(to_host(place.array)))
         for key, place in _places(model).items()
     }
     arrays |= {key: np.array(0) for key in _counters(model)}  # read only if momentum is None
@@ -180,8 +181,3 @@ def _differences(model: Sequential, places: dict[str, _Place], found: dict[str, 
             expected = ", ".join(_FLOATING.values())
             differences.append(f"{key} has type {dtype}, expected one of {expected}")
     return differences
-
-
-def _host(array: Array) -> np.ndarray[Any, Any]:
-    values: np.ndarray[Any, Any] = array.get() if hasattr(array, "get") else array
-    return values
