@@ -15,7 +15,7 @@ import kernels
 from kernels import lowlevel
 from kernels.common.geometry import window
 from kernels.conv import conv2d_pool
-from kernels.gemm import gemm
+from kernels.gemm import division
 from kernels.gemm.tiles import Body, Tile
 from tests.lib import comparison, reference, support
 from tests.lib.rounding import EPSILON, rounded
@@ -208,7 +208,7 @@ def test_dense(target, precision, rows, inputs, outputs):
 )
 def test_any_tile_gives_the_product(target, tile, monkeypatch):
     for precision in target.precisions[1:]:
-        monkeypatch.setattr(gemm, "_MMA", Body((tile,), pipe=1))
+        monkeypatch.setattr(division, "_body", lambda *_: Body((tile,), pipe=1))
         with lowlevel.precision(precision):
             shapes = (2, 11, 13, 8), (33, 3, 3, 8)
             check_convolution(target, precision, *shapes, **UNEVEN)
