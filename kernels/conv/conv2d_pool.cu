@@ -195,24 +195,23 @@ KERNEL conv2d_pool_input_gradient(const T *__restrict__ dy, const T *__restrict_
             for (int q = 0; q < places; ++q) {
                 __syncthreads();  // the canvas is clear; the last place met the same pixels
                 acc_t *target = canvas.pixels + canvas.place(p, q);
-                BLOCK_STRIDE(part, parts.count) {
-                    const int row = parts.row(part), column = parts.column(part);
-                    const acc_t *source = w + row * pool.run + column;
-                    Registers sums = {};
-                    for (int f0 = 0; f0 < F; f0 += 64) {
-                        uint64 bits = 0;  // the filters whose maximum is here and not clipped
-                        for (int f = f0; f < smaller(f0 + 64, F); f += LANES) {
-                            const lanes_t output = lanes_t(load_first(y + first + f, F - f));
-                            const index_t index =
-                                load_first_whole<acc_t>(argmax + first + f, F - f);
-                            bits |= lane_bits<acc_t>((index == q) & !(output <= 0)) << (f - f0);
-                        }
-                        for (; bits; bits &= bits - 1) {
-                            const int64 f = f0 + first_bit(bits);
+                for (int f0 = 0; f0 < F; f0 += 64) {
+                    uint64 bits = 0;  // the filters whose maximum is here and not clipped
+                    for (int f = f0; f < smaller(f0 + 64, F); f += LANES) {
+                        const lanes_t output = lanes_t(load_first(y + first + f, F - f));
+                        const index_t index = load_first_whole<acc_t>(argmax + first + f, F - f);
+                        bits |= lane_bits<acc_t>((index == q) & !(output <= 0)) << (f - f0);
+                    }
+                    BLOCK_STRIDE(part, parts.count) {
+                        const int row = parts.row(part), column = parts.column(part);
+                        const acc_t *source = w + row * pool.run + column;
+                        Registers sums = {};
+                        for (uint64 left = bits; left; left &= left - 1) {
+                            const int64 f = f0 + first_bit(left);
                             sums.add(acc_t(dy[first + f]), source + f * columns, pool.run);
                         }
+                        sums.add_to(target + row * pitch + column, pitch);
                     }
-                    sums.add_to(target + row * pitch + column, pitch);
                 }
             }
         }
