@@ -267,7 +267,8 @@ KERNEL winograd_forward(const T *__restrict__ x, const acc_t *__restrict__ u,
                         acc_t *__restrict__ squares, int *__restrict__ counts, Window g,
                         Tiles tiles, int count, int C, int F, int relu) {
     DYNAMIC_SHARED(acc_t, memory);
-    const bool past = past_caches<T>((int64)count * TILE * TILE, F);
+    // A streaming store pays if it writes a whole cache line: a register of AVX2 is half a line.
+    const bool past = sizeof(lanes_t) == 64 && past_caches<T>((int64)count * TILE * TILE, F);
     // A tile's pivot, mean and squares are stored over its first products, no longer needed.
     const int64 step = pitch(tiles.chunk, tiles.width);
     acc_t *const pivots = products_of(memory, tiles), *own = pivots + step, *spread = own + step;

@@ -14,7 +14,7 @@
      HAS(pmovdb512_mask) && HAS(pmovqb512_mask) && HAS(pmovzxbd512_mask) &&                     \
      HAS(pmovzxbq512_mask) && HAS(ptestmd512) && HAS(ptestmq512) && HAS(minps512_mask) &&       \
      HAS(minpd512_mask) && HAS(maxps512_mask) && HAS(maxpd512_mask) && HAS(scalefps512_mask) && \
-     HAS(scalefpd512_mask) && HAS(movntdq512) && HAS(sfence))
+     HAS(scalefpd512_mask))
 #endif
 
 #if !BUILTINS
@@ -62,10 +62,6 @@ INTRINSIC void _mm512_mask_storeu_pd(void *p, __mmask8 mask, __m512d a) {
 INTRINSIC void _mm_mask_storeu_epi8(void *p, __mmask16 mask, __m128i a) {
     __builtin_ia32_storedquqi128_mask((char *)p, (int8_x16)a, mask);
 }
-INTRINSIC void _mm512_stream_si512(__m512i *p, __m512i a) {
-    __builtin_ia32_movntdq512((int64_x8 *)p, a);
-}
-INTRINSIC void _mm_sfence() { __builtin_ia32_sfence(); }
 
 INTRINSIC __m128i _mm512_cvtepi32_epi8(__m512i a) {
     return (__m128i)__builtin_ia32_pmovdb512_mask((int_x16)a, int8_x16{}, ALL_16);

@@ -51,7 +51,7 @@ template <typename E> __device__ inline bool is_nan(E value) { return value != v
 template <int STEP, typename To, typename From>
 __device__ __forceinline__ void copy_between(To *out, const From *source, int begin, int end,
                                              int length) {
-#if defined(__AVX512BW__) && defined(__AVX512VL__)
+#if defined(MASKED_LANES)
     if constexpr (STEP == 1) return copy_lanes_between(out, source, begin, end, length);
 #endif
     for (int i = 0; i < begin; ++i) out[i * STEP] = 0;

@@ -7,10 +7,6 @@
 #include "dialect/math_cpu.cuh"
 #include "dialect/registers.cuh"
 
-#if defined(__AVX512F__)
-#include "dialect/avx512_cpu.cuh"
-#endif
-
 struct dim3 { unsigned x, y, z; };
 
 #define __global__ inline __attribute__((noinline))  // inline: only exported kernels are compiled
@@ -72,62 +68,14 @@ template <int... L, typename V> static inline V shuffle(V a, V b) {
     return __builtin_shuffle(a, b, decltype(a < b){L...});
 #endif
 }
-// The first `count` lanes, at most all, none if `count` is not positive. The other lanes are zero,
-// or `otherwise`. The lanes of store_first_bytes are whole numbers below 256.
-#if defined(__AVX512BW__) && defined(__AVX512VL__)
-static inline unsigned first_bits(int count) {
-    return count >= 16 ? 0xffff : count > 0 ? (1u << count) - 1 : 0;
+// 0, 1, 2, ...
+template <typename E> static inline typename Simd<E>::index lane_numbers() {
+    typename Simd<E>::index number;
+    UNROLL(int i = 0; i < Simd<E>::LANES; ++i) number[i] = i;
+    return number;
 }
-static inline Simd<float>::type load_first(const float *p, int count, float otherwise = 0) {
-    return _mm512_mask_loadu_ps(_mm512_set1_ps(otherwise), __mmask16(first_bits(count)), p);
-}
-static inline Simd<double>::type load_first(const double *p, int count, double otherwise = 0) {
-    return _mm512_mask_loadu_pd(_mm512_set1_pd(otherwise), __mmask8(first_bits(count)), p);
-}
-static inline void store_first(float *p, Simd<float>::type value, int count) {
-    _mm512_mask_storeu_ps(p, __mmask16(first_bits(count)), value);
-}
-static inline void store_first(double *p, Simd<double>::type value, int count) {
-    _mm512_mask_storeu_pd(p, __mmask8(first_bits(count)), value);
-}
-static inline void copy_lanes_between(float *out, const float *p, int begin, int end, int length) {
-    for (int i = 0; i < length; i += 16) {
-        const unsigned inside = first_bits(end - i) & ~first_bits(begin - i);
-        store_first(out + i, _mm512_maskz_loadu_ps(__mmask16(inside), p + i), length - i);
-    }
-}
-static inline void copy_lanes_between(double *out, const double *p, int begin, int end,
-                                      int length) {
-    for (int i = 0; i < length; i += 8) {
-        const unsigned inside = first_bits(end - i) & ~first_bits(begin - i);
-        store_first(out + i, _mm512_maskz_loadu_pd(__mmask8(inside), p + i), length - i);
-    }
-}
-static inline void store_first_bytes(unsigned char *p, Simd<float>::index value, int count) {
-    _mm_mask_storeu_epi8(p, __mmask16(first_bits(count)), _mm512_cvtepi32_epi8((__m512i)value));
-}
-static inline void store_first_bytes(unsigned char *p, Simd<double>::index value, int count) {
-    _mm_mask_storeu_epi8(p, __mmask16(first_bits(count < 8 ? count : 8)),
-                         _mm512_cvtepi64_epi8((__m512i)value));
-}
-#else
-template <typename E>
-static inline typename Simd<E>::type load_first(const E *p, int count, E otherwise = 0) {
-    if (count >= Simd<E>::LANES) return load_lanes(p);
-    typename Simd<E>::type value = otherwise - typename Simd<E>::type{};
-    for (int i = 0; i < count; ++i) value[i] = p[i];
-    return value;
-}
-template <typename E>
-static inline void store_first(E *p, typename Simd<E>::type value, int count) {
-    if (count >= Simd<E>::LANES) return store_lanes(p, value);
-    for (int i = 0; i < count; ++i) p[i] = value[i];
-}
-template <typename V> static inline void store_first_bytes(unsigned char *p, V value, int count) {
-    constexpr int LANES = sizeof(V) / sizeof(value[0]);
-    for (int i = 0; i < (count < LANES ? count : LANES); ++i) p[i] = (unsigned char)value[i];
-}
-#endif
+
+#include "dialect/first_lanes_cpu.cuh"
 
 // Stores the first `count` lanes of N registers of neighbours.
 template <typename E, typename V, int N>
@@ -151,14 +99,31 @@ template <typename E> static inline bool past_caches(long long rows, int columns
     const long long bytes = columns * (long long)sizeof(E);
     return rows * bytes >= 1 << 24 && bytes % 64 == 0;
 }
+// A streaming store of a whole register, to an address aligned to one.
+template <typename E> static inline void stream_lanes(E *p, typename Simd<E>::type value) {
+#if defined(__clang__)
+    __builtin_nontemporal_store(value, reinterpret_cast<typename Simd<E>::type *>(p));
+#elif defined(__AVX512F__)
+    typedef long long whole_t __attribute__((vector_size(64)));
+    __builtin_ia32_movntdq512(reinterpret_cast<whole_t *>(p), (whole_t)value);
+#elif defined(__AVX__)
+    typedef float whole_t __attribute__((vector_size(32)));
+    __builtin_ia32_movntps256(reinterpret_cast<float *>(p), (whole_t)value);
+#else
+    store_lanes(p, value);
+#endif
+}
+static inline void finish_streaming() {
+#if defined(__SSE__)
+    __builtin_ia32_sfence();
+#endif
+}
 // store_first in a loop over neighbours, for an array that is not read. With `past`, whole lines
 // are streaming stores: a normal store would first read the line that it overwrites.
 template <typename E>
 static inline void write_first(E *p, typename Simd<E>::type value, int count, bool past) {
-#if defined(__AVX512F__)
-    if (past && count >= Simd<E>::LANES && reinterpret_cast<uintptr_t>(p) % 64 == 0)
-        return _mm512_stream_si512(reinterpret_cast<__m512i *>(p), (__m512i)value);
-#endif
+    if (past && count >= Simd<E>::LANES && reinterpret_cast<uintptr_t>(p) % REGISTER_BYTES == 0)
+        return stream_lanes(p, value);
     fetch_ahead(p);
     store_first(p, value, count);
 }
@@ -178,53 +143,6 @@ static inline void write_each(E *p, long long count, const Of &of) {
             write_first(p + i + l, load_lanes(values + l), LANES, past);
     }
     for (; i < end; ++i) p[i] = of(i);
-}
-
-// Whole numbers of another type, the first `count` of them; the others are undefined.
-template <typename E, typename Whole>
-static inline typename Simd<E>::index load_first_whole(const Whole *p, int count) {
-    typename Simd<E>::index value = {};
-    for (int i = 0; i < (count < Simd<E>::LANES ? count : Simd<E>::LANES); ++i) value[i] = p[i];
-    return value;
-}
-template <typename E, typename Whole>
-static inline void store_first_whole(Whole *p, typename Simd<E>::index value, int count) {
-    if constexpr (sizeof(Whole) == 1)
-        store_first_bytes(p, value, count);
-    else
-        for (int i = 0; i < (count < Simd<E>::LANES ? count : Simd<E>::LANES); ++i)
-            p[i] = Whole(value[i]);
-}
-#if defined(__AVX512BW__) && defined(__AVX512VL__)
-template <> inline Simd<float>::index load_first_whole<float>(const unsigned char *p, int count) {
-    const __m128i bytes = _mm_maskz_loadu_epi8(__mmask16(first_bits(count)), p);
-    return (Simd<float>::index)_mm512_cvtepu8_epi32(bytes);
-}
-template <> inline Simd<double>::index load_first_whole<double>(const unsigned char *p, int count) {
-    const __m128i bytes = _mm_maskz_loadu_epi8(__mmask16(first_bits(count < 8 ? count : 8)), p);
-    return (Simd<double>::index)_mm512_cvtepu8_epi64(bytes);
-}
-#endif
-
-// One bit per lane, set where a comparison holds.
-template <typename E> static inline unsigned long long lane_bits(typename Simd<E>::index holds) {
-#if defined(__AVX512BW__) && defined(__AVX512VL__)
-    if constexpr (sizeof(E) == 4)
-        return _mm512_test_epi32_mask((__m512i)holds, (__m512i)holds);
-    else
-        return _mm512_test_epi64_mask((__m512i)holds, (__m512i)holds);
-#else
-    unsigned long long bits = 0;
-    for (int i = 0; i < Simd<E>::LANES; ++i) bits |= (unsigned long long)(holds[i] != 0) << i;
-    return bits;
-#endif
-}
-
-// 0, 1, 2, ...
-template <typename E> static inline typename Simd<E>::index lane_numbers() {
-    typename Simd<E>::index number;
-    UNROLL(int i = 0; i < Simd<E>::LANES; ++i) number[i] = i;
-    return number;
 }
 
 #include "dialect/exp_cpu.cuh"
@@ -318,9 +236,7 @@ template <typename... P> struct Launch {
             call();
         }
         delete[] memory;
-#if defined(__AVX512F__)
-        _mm_sfence();  // completes streaming stores before the launch ends
-#endif
+        finish_streaming();  // before the launch ends
     }
     static void body(void *self, long long begin, long long end) {
         static_cast<Launch *>(self)->blocks(begin, end);
