@@ -44,6 +44,7 @@ constexpr int POINTS = SIDE * SIDE;  // of a tile
 // of AVX2's 16. With one, it is TALL: more independent sums hide the latency of an addition.
 constexpr int ROWS = sizeof(lanes_t) == 64 ? 8 : LANES > 1 ? 4 : 2;
 constexpr int TALL = LANES > 1 ? 2 * ROWS : ROWS;
+constexpr bool AVX2 = sizeof(lanes_t) == 32;
 
 // The rows of micro-tiles, for matrices of this width.
 __device__ inline int height(int width) { return width == LANES ? TALL : ROWS; }
@@ -129,7 +130,7 @@ __device__ __forceinline__ void multiply(const acc_t *a, int length, const acc_t
     UNROLL(int i = 0; i < R; i += 4) row[i / 4] = a + i * (BY_ROW ? length : 1);
     for (int k = 0; k < K; ++k, b += width) {
         lanes_t column[V];
-        UNROLL(int v = 0; v < V; ++v) column[v] = load_lanes(b + v * LANES);
+        UNROLL(int v = 0; v < V; ++v) column[v] = in_register(load_lanes(b + v * LANES));
         UNROLL(int i = 0; i < R; ++i)
             UNROLL(int v = 0; v < V; ++v)
                 sum[i][v] += (BY_ROW ? row[i / 4][i % 4 * length + k] : a[i]) * column[v];
@@ -156,7 +157,9 @@ template <Neighbours NEIGHBOURS>
 __device__ void multiply(Matrices<const acc_t> a, Matrices<const acc_t> b, Matrices<acc_t> c,
                          int rows, int K, int first, int end, bool add) {
     const int width = c.length, needed = end - first, tall = height(width);
-    const bool by_three = needed == 3 || ceil_div(needed, 3) * 3 <= ceil_div(needed, 2) * 2;
+    // As `vectors` of gemm_rows.cuh; but here the last panel has only what is left.
+    const bool by_three =
+        AVX2 ? needed % 3 != 1 : needed == 3 || ceil_div(needed, 3) * 3 <= ceil_div(needed, 2) * 2;
     const int most = by_three ? 3 : 2, panels = ceil_div(needed, most);
     const int blocks = ceil_div(rows, tall);
     BLOCK_STRIDE(item, POINTS * panels * blocks) {

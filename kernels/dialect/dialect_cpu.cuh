@@ -60,6 +60,15 @@ template <typename E> static inline typename Simd<E>::type load_lanes(const E *p
 template <typename E> static inline void store_lanes(E *p, typename Simd<E>::type value) {
     memcpy(p, &value, sizeof value);
 }
+// Has the compiler load a value once that several multiply-adds use. For AVX2, GCC reads it from
+// memory in each of them, although registers are free, and the loads take longer than the
+// arithmetic.
+template <typename V> static inline V in_register(V value) {
+#if defined(__AVX__) && !defined(__AVX512F__)
+    asm("" : "+x"(value));
+#endif
+    return value;
+}
 // Lanes of a and b by number; those of b follow those of a.
 template <int... L, typename V> static inline V shuffle(V a, V b) {
 #if defined(__clang__)

@@ -75,6 +75,7 @@ __device__ inline void store_row(E *to, const V (&value)[N], int count) {
 }
 // A prefetch. None here: other threads hide the latency of memory.
 template <typename E> __device__ inline void fetch_ahead(const E *, int = 1, int = 0) {}
+template <typename V> __device__ inline V in_register(V value) { return value; }
 
 // Stores to an array that is not read; on cpu they may bypass the caches, see dialect_cpu.cuh.
 template <typename E> __device__ inline bool past_caches(long long, int) { return false; }
