@@ -1,6 +1,9 @@
 """Training compared with PyTorch: images/s, peak memory and time to accuracy.
 
 python -m pytest bench/networks/test_training.py -k "speedrun and 256 and 2-threads"
+
+On a processor with AVX-512 there are also rows without it, for ours and for PyTorch: they stand for
+processors whose widest registers are AVX2's.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from bench.machine import threads
 from bench.measure import WrongResult, clock, measure, verify
 from bench.networks.definitions import NETWORKS, describe
 from bench.peers.worker import Worker, device_name
+from kernels.runtime import choose_target
+from kernels.runtime.compiler import compiler
 
 pytestmark = pytest.mark.benchmark(timer=clock)
 
@@ -32,19 +37,31 @@ OURS = "cnn"
 PYTORCH = {"PyTorch": ("contiguous", "eager"), "PyTorch channels_last": ("channels_last", "eager")}
 COMPILED = {"PyTorch compiled": ("channels_last", "compile")}
 GRAPH = {"PyTorch CUDA graph": ("channels_last", "graph")}
+#: What tells PyTorch, and oneDNN within it, to do without AVX-512.
+AVX2_PEERS = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 
 @dataclass(frozen=True)
 class Point:
-    """A network, batch size and number of threads to train with."""
+    """A network, batch size, number of threads and perhaps an instruction set to train with."""
 
     network: str
     batch_size: int
     threads: int
+    instructions: str | None = None  #: "AVX2", or None for all that the processor has
 
     @property
     def name(self) -> str:
-        return f"{self.network}-batch-{self.batch_size}-{self.threads}-threads"
+        only = f"-{self.instructions}" if self.instructions else ""
+        return f"{self.network}-batch-{self.batch_size}-{self.threads}-threads{only}"
+
+    def environment(self, name: str) -> dict[str, str]:
+        """Return the variables that limit a contender to the instruction set."""
+        if self.instructions is None:
+            return {}
+        if name == OURS:
+            return {"CXX": " ".join([*compiler().command, "-mno-avx512f"])}
+        return AVX2_PEERS
 
 
 def points(smoke: bool) -> list[Point]:
@@ -56,6 +73,8 @@ def points(smoke: bool) -> list[Point]:
     found = [Point(network, size, most) for network in sizes for size in sizes[network]]
     if most > 1:
         found += [Point(network, 256, 1) for network in sizes]
+    if choose_target()[0].lanes(1) == 64:  # bytes of a register: AVX-512
+        found += [Point(network, 256, most, "AVX2") for network in sizes]
     return found
 
 
@@ -72,11 +91,23 @@ def peers(target: Any, everything: bool) -> dict[str, list[str]]:
 
 
 def start(
-    stack: contextlib.ExitStack, command: list[str], target: Any, folder: Path, threads: int
+    stack: contextlib.ExitStack,
+    command: list[str],
+    target: Any,
+    folder: Path,
+    threads: int,
+    environment: dict[str, str] | None = None,
 ) -> Worker:
     module, *arguments = command
     return stack.enter_context(
-        Worker(module, threads, device_name(target), str(folder), *arguments)
+        Worker(
+            module,
+            threads,
+            device_name(target),
+            str(folder),
+            *arguments,
+            environment=environment or {},
+        )
     )
 
 
@@ -88,6 +119,7 @@ def pytest_generate_tests(metafunc):
 
 def test_throughput(point: Point, target, data_folder, smoke, benchmark):
     everything = point.batch_size == 256 and point.threads == threads() and not smoke
+    everything &= point.instructions is None
     commands = {OURS: ["peers.worker_cnn"], **peers(target, everything)}
     if point.network == "speedrun" and (everything or smoke):
         library, blas = ("CuPy", "cuBLAS") if target.name == "cuda" else ("NumPy", "BLAS")
@@ -98,7 +130,8 @@ def test_throughput(point: Point, target, data_folder, smoke, benchmark):
     with contextlib.ExitStack() as stack:
         workers = {}
         for name, command in commands.items():
-            worker = start(stack, command, target, data_folder, point.threads)
+            limits = point.environment(name)
+            worker = start(stack, command, target, data_folder, point.threads, limits)
             worker.call("load", described=described)
             losses = worker.call("losses", batch_size=point.batch_size, steps=STEPS_COMPARED)
             expected = expected or losses
@@ -122,6 +155,8 @@ def test_throughput(point: Point, target, data_folder, smoke, benchmark):
             "threads": point.threads,
             "images": count,
         }
+        if point.instructions:
+            benchmark.extra_info["instructions"] = point.instructions
         measure(benchmark, {n: lambda n=n: sample(n) for n in workers}, 2 if smoke else ROUNDS)
         benchmark.extra_info["memory_mib"] = {n: w.call("memory") for n, w in workers.items()}
 

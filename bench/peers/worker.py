@@ -10,8 +10,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -25,16 +26,25 @@ def device_name(target: Any) -> str:
 class Worker:
     """The parent's end: a context, whose exit ends the process.
 
-    The child runs a module of this checkout's benchmarks, with the packages of `tree`.
+    The child runs a module of this checkout's benchmarks, with the packages of `tree` and more
+    variables in its `environment`.
     """
 
-    def __init__(self, module: str, threads: int, *arguments: str, tree: Path = REPOSITORY) -> None:
+    def __init__(
+        self,
+        module: str,
+        threads: int,
+        *arguments: str,
+        tree: Path = REPOSITORY,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         count = str(threads)
-        environment = os.environ | {
+        whole = os.environ | {
             "KERNELS_THREADS": count,
             "OMP_NUM_THREADS": count,
             "OPENBLAS_NUM_THREADS": count,
             "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
+            **environment,
         }
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"bench.{module}", *arguments],  # looks in its folder first
@@ -42,7 +52,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment,
+            env=whole,
         )
 
     def __enter__(self) -> Worker:

@@ -84,7 +84,8 @@ def roofline(document: Document, path: Path) -> None:
 def training(document: Document, path: Path) -> None:
     """Draw images/s by batch size, a panel for each network."""
     most = max(row["threads"] for row in document["rows"])
-    rows = [row for row in document["rows"] if row["threads"] == most and "accuracies" not in row]
+    other = {"accuracies", "instructions"}  # whole recipes, limited instruction sets
+    rows = [row for row in document["rows"] if row["threads"] == most and not other & row.keys()]
     networks = list(dict.fromkeys(row["network"] for row in rows))
     figure, panels = _axes(len(networks))
     peers = list(dict.fromkeys(name for row in rows for name in row["peers"]))

@@ -146,7 +146,13 @@ def training_table(document: Document, results: Path) -> str:
         seconds = least.get(f"training step: {row['network']}, batch {row['batch_size']}")
         if seconds:
             at_most[row["row"]] = row["batch_size"] / seconds
-    made = images_table(throughput, ["network", "batch_size", "threads"], "training", at_most)
+    limited = [
+        row | {"network": f"{row['network']}, {row['instructions']} only"}
+        if "instructions" in row
+        else row
+        for row in throughput
+    ]
+    made = images_table(limited, ["network", "batch_size", "threads"], "training", at_most)
     for row in document["rows"]:
         if "accuracies" in row:
             made += accuracy_table(row)

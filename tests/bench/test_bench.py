@@ -198,6 +198,18 @@ def test_times_on_a_gpu_stand_beside_their_bounds(documents, tmp_path):
     assert f"| {32 / seconds:,.0f} |" in made
 
 
+def test_rows_of_a_limited_instruction_set_are_named_and_not_drawn(tmp_path):
+    recorded = json.loads((BENCH / "results" / "training-peers-cpu.json").read_text())
+    recorded["rows"] = [row for row in recorded["rows"] if "instructions" not in row]
+    figures.training(recorded, tmp_path / "all.svg")
+    limited = recorded["rows"][0] | {"instructions": "AVX2"}
+    more = recorded | {"rows": [*recorded["rows"], limited]}
+    made = report.training_table(more, tmp_path)
+    assert f"| {limited['network']}, AVX2 only | {limited['batch_size']} |" in made
+    figures.training(more, tmp_path / "same.svg")
+    assert (tmp_path / "same.svg").read_bytes() == (tmp_path / "all.svg").read_bytes()
+
+
 def test_naive_cupy_has_a_table(tmp_path):
     ours = {"launches": 1, "bytes": 120_000, "instructions": 5000, "bound": 5e-7}
     theirs = {"launches": 3, "bytes": 5_870_000, "instructions": 6_264_000, "bound": 1.5e-6}
