@@ -34,6 +34,13 @@ EMPTY = BENCH / "results" / "recipes"
 MACHINE = {"device": "cpu", "cpu": "a cpu", "threads": "2", "Python": "3", "NumPy": "2"}
 
 
+@pytest.fixture(autouse=True)
+def naive_on_numpy(monkeypatch):
+    """The naive network runs on NumPy, also where rows for a GPU were made before."""
+    for module in (naive, numpy_calls):
+        monkeypatch.setattr(module, "xp", np)
+
+
 def run_suites(tmp_path, *options, plugin=""):
     """Run the suites on tiny sizes as `make bench` does; return the exit and the raw JSON."""
     (tmp_path / "plugin.py").write_text(plugin)
