@@ -33,10 +33,11 @@ def machine() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     device = choose_target()[0].name
-    return {"device": device, "cpu": _cpu(), "system": platform.system(), **told, **versions}
+    return {"device": device, "cpu": processor(), "system": platform.system(), **told, **versions}
 
 
-def _cpu() -> str:
+def processor() -> str:
+    """Return the processor's name."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()

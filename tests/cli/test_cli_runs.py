@@ -136,27 +136,22 @@ def test_a_folder_that_cannot_be_written(tmp_path, capsys):
     assert "Not a directory" in capsys.readouterr().err
 
 
-def break_settings(monkeypatch):
-    def full_disk(path, content):
-        raise OSError(28, "No space left on device", str(path))
+def full_disk(path, content):
+    raise OSError(28, "No space left on device", str(path))
 
+
+def break_settings(monkeypatch):
     monkeypatch.setattr(cnn.commands.run_folder, "write_whole", full_disk)
     return 1, "runs/r/settings.toml: No space left on device"
 
 
 def break_versions(monkeypatch):
-    def full_disk(path, content):
-        raise OSError(28, "No space left on device", str(path))
-
     monkeypatch.setattr(cnn.runs, "write_whole", full_disk)
     return 1, "runs/r/versions.json: No space left on device"
 
 
 def break_the_first_checkpoint(monkeypatch):
-    def full_disk(training, path):
-        raise OSError(28, "No space left on device", str(path))
-
-    monkeypatch.setattr(cnn.training_state, "save", full_disk)
+    monkeypatch.setattr(cnn.training_state, "save", lambda training, path: full_disk(path, b""))
     return 1, "runs/r/checkpoints/epoch-0000.safetensors: No space left on device"
 
 

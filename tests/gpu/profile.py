@@ -196,9 +196,9 @@ def described(
         kept = {key: value for key, value in launch.items() if key not in ("all", "least")}
         for key, column in FIGURES.items():
             kept[column] = {figure: value for figure, value in launch[key].items() if value}
-        kept |= {"occupancy": where.occupancy, "waves": _short(where.waves)}
-        kept |= {"tail": _short(where.tail), "instructions": instructions(launch["all"])}
-        kept |= {"arithmetic": _short(share(launch["all"], ARITHMETIC))}
+        kept |= {"occupancy": where.occupancy, "waves": short(where.waves)}
+        kept |= {"tail": short(where.tail), "instructions": instructions(launch["all"])}
+        kept |= {"arithmetic": short(share(launch["all"], ARITHMETIC))}
         kept |= {"bound": _told(bound(launch, gpu)), "cold_bound": _told(bound(launch, gpu, True))}
         launches.append(kept)
     row = {"row": name, "launches": launches, "bytes": counted["bytes"]}
@@ -216,11 +216,12 @@ def counts(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _told(it: Bound) -> dict[str, Any]:
-    parts = {name: _short(seconds) for name, seconds in it.parts.items() if seconds}
-    return {"seconds": _short(it.seconds), "by": it.by, "parts": parts}
+    parts = {name: short(seconds) for name, seconds in it.parts.items() if seconds}
+    return {"seconds": short(it.seconds), "by": it.by, "parts": parts}
 
 
-def _short(value: float) -> float:
+def short(value: float) -> float:
+    """Return a value rounded to four digits."""
     return float(f"{value:.4g}")
 
 

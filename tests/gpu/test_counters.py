@@ -9,12 +9,12 @@ from tests.gpu import device
 
 
 @pytest.fixture(scope="module")
-def count(emulated_gpu):
+def count(emulated):
     """A function that launches a kernel of a text and returns its counters.
 
     Figures of the launch are attributes, those of its least block in `least`.
     """
-    cupy = emulated_gpu
+    cupy = emulated
 
     def run(text, grid, block, *arguments, shared=0):
         kernel = cupy.RawKernel(f'extern "C" __global__ void kernel({text}', "kernel")
@@ -27,16 +27,9 @@ def count(emulated_gpu):
 
 
 @pytest.fixture(scope="module")
-def emulated_gpu(cupy):
-    if device.real_gpu():
-        pytest.skip("the GPU is a real one")
-    return cupy
-
-
-@pytest.fixture(scope="module")
-def arrays(emulated_gpu):
+def arrays(emulated):
     """A function that returns an array of so many floats."""
-    return lambda n: emulated_gpu.asarray(np.ones(n, np.float32))
+    return lambda n: emulated.asarray(np.ones(n, np.float32))
 
 
 ADD = """const float *a, const float *b, float *c, int n) {
@@ -243,20 +236,20 @@ def test_the_figures_are_the_same_on_every_run(count, arrays):
     assert first == second
 
 
-def test_nothing_is_counted_unless_asked_for(emulated_gpu, arrays):
+def test_nothing_is_counted_unless_asked_for(emulated, arrays):
     with device.counting() as counted:
         pass
     assert counted == {"launches": [], "bytes": {"read": 0, "written": 0, "touched": 0}}
 
 
-def test_bytes_that_an_earlier_launch_wrote_are_not_read(emulated_gpu):
-    x = emulated_gpu.zeros(1024, np.float32)
-    kernel = emulated_gpu.RawKernel(
+def test_bytes_that_an_earlier_launch_wrote_are_not_read(emulated):
+    x = emulated.zeros(1024, np.float32)
+    kernel = emulated.RawKernel(
         'extern "C" __global__ void twice(const float *x, float *y) '
         "{ y[threadIdx.x] = 2 * x[threadIdx.x]; }",
         "twice",
     )
-    y, z = emulated_gpu.empty_like(x), emulated_gpu.empty_like(x)
+    y, z = emulated.empty_like(x), emulated.empty_like(x)
     with device.counting() as counted:
         kernel((1,), (1024,), (x, y))
         kernel((1,), (1024,), (y, z))
@@ -264,7 +257,7 @@ def test_bytes_that_an_earlier_launch_wrote_are_not_read(emulated_gpu):
     assert counted["bytes"] == {"read": 4096, "written": 8192, "touched": 12288}
 
 
-def test_tensor_cores(count, emulated_gpu):
+def test_tensor_cores(count, emulated):
     """One mma of 16 x 8 x 16 a warp; the fragments' layout does not matter here."""
     text = """const unsigned *a, float *d) {
         unsigned f[6];
@@ -276,8 +269,8 @@ def test_tensor_cores(count, emulated_gpu):
             : "r"(f[0]), "r"(f[1]), "r"(f[2]), "r"(f[3]), "r"(f[4]), "r"(f[5]));
         d[threadIdx.x] = c[0] + c[1] + c[2] + c[3];
     }"""
-    a = emulated_gpu.asarray(np.zeros(64, np.uint32))
-    got = count(text, 1, 64, a, emulated_gpu.empty(64, np.float32))
+    a = emulated.asarray(np.zeros(64, np.uint32))
+    got = count(text, 1, 64, a, emulated.empty(64, np.float32))
     assert got.tensor_operations == 2 * (2 * 16 * 8 * 16)
     # Two warps, of one each; the class of the same name holds their number.
     assert got.launch_tensor == {"m16n8k16.f32.f16.f16.f32": 2}

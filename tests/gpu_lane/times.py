@@ -22,7 +22,7 @@ from typing import Any
 from kernels.runtime import cuda_target
 from tests.gpu import gpus
 from tests.gpu.bound import Bound, bound, bound_of_all
-from tests.gpu.profile import RESULTS, STEP, counts, rows_for
+from tests.gpu.profile import RESULTS, STEP, counts, rows_for, short
 
 from . import launches, steps
 from .launches import Launch
@@ -138,8 +138,8 @@ class Timing:
                 f"that comes from {least.by}"
             )
         return {
-            "us": _short(seconds * 1e6),
-            "bound_us": _short(least.seconds * 1e6),
+            "us": short(seconds * 1e6),
+            "bound_us": short(least.seconds * 1e6),
             "by": least.by,
         }
 
@@ -162,10 +162,6 @@ class Timing:
 def _done(launch: Launch, seen: list[Launch]) -> None:
     launch.run()
     seen.append(launch)
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.4g}")
 
 
 if __name__ == "__main__":
