@@ -114,7 +114,7 @@ def _forward(
     if winograd.suits(target, x.dtype, s.N, s.window, s.C, s.F, groups):
         if with_moments:
             moments = Moments.empty(target, winograd.chunks(target, y, s.C), s.F, x.dtype)
-        winograd.forward(x, w, b, y, s.window, relu=relu, target=target, moments=moments)
+        winograd.forward(target, x, w, b, y, s.window, relu=relu, moments=moments)
         return y, moments
     x, g = padded(target, x, s.window)
     rows = y.size // s.F
@@ -196,11 +196,11 @@ def gradients(
     products: list[both.Product] = []
     if need_dx and winograd.suits(target, x.dtype, s.N, g, s.F, s.C, groups):
         dx = target.empty(x.shape, x.dtype)
-        winograd.input_gradient(dy, w, dx, g, target=target)
+        winograd.input_gradient(target, dy, w, dx, g)
     elif need_dx:
         dx, products = input_products(target, dy, x, w, g, groups, past)
     if winograd.suits(target, x.dtype, s.N, g, s.C, s.F, groups):
-        winograd.filter_gradient(dy, x, dw, g, target=target)
+        winograd.filter_gradient(target, dy, x, dw, g)
     elif one_channel.suits(target, x, s.F, g):
         partial = one_channel.filter_gradient(target, dy, x, g, int(db is not None))
         sum_gradients(target, partial, dw, db)

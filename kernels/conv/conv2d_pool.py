@@ -80,7 +80,7 @@ def forward(x: Array, w: Array, b: Array | None, window: Window, pool: Pool) -> 
     shape = (N, pool.PH, pool.PW, F)
     y, argmax = target.empty(shape, x.dtype), target.empty(shape, "uint8")
     if (pool.KH, pool.KW) == (2, 2) and winograd.suits(target, x.dtype, N, window, C, F):
-        winograd.pool_forward(x, w, b, y, argmax, window, target=target)
+        winograd.pool_forward(target, x, w, b, y, argmax, window)
         return y, argmax
     rows = checks.count("x: pixels", N * pool.PH * pool.PW * pool.KH * pool.KW)
     if one_channel.suits(target, x, F, window):

@@ -80,6 +80,7 @@ def suits(
 
 
 def forward(
+    target: Target,
     x: Array,
     w: Array,
     b: Array | None,
@@ -87,7 +88,6 @@ def forward(
     window: Window,
     *,
     relu: bool,
-    target: Target,
     moments: Moments | None = None,
 ) -> None:
     """Write the convolution of x (N, H, W, C) with w (F, 3, 3, C), plus b, to y (N, OH, OW, F).
@@ -106,14 +106,13 @@ def chunks(target: Target, y: Array, C: int) -> int:
 
 
 def pool_forward(
+    target: Target,
     x: Array,
     w: Array,
     b: Array | None,
     y: Array,
     argmax: Array,
     window: Window,
-    *,
-    target: Target,
 ) -> None:
     """Write the maxima of 2 x 2 outputs, clipped below at zero, to y, and their places to argmax.
 
@@ -123,7 +122,7 @@ def pool_forward(
     _convolve(target, "winograd_pool_forward", x, w, (2 * PH, 2 * PW), window, (b, y, argmax))
 
 
-def input_gradient(dy: Array, w: Array, dx: Array, window: Window, *, target: Target) -> None:
+def input_gradient(target: Target, dy: Array, w: Array, dx: Array, window: Window) -> None:
     """Write dx (N, H, W, C): the convolution of the result's gradient dy with flipped filters."""
     g = window
     turned = Window(g.OH, g.OW, g.H, g.W, 3, 3, 1, 1, 2 - g.PH, 2 - g.PW, 1, 1)
@@ -131,7 +130,7 @@ def input_gradient(dy: Array, w: Array, dx: Array, window: Window, *, target: Ta
     _convolve(target, "winograd_forward", dy, w, (g.H, g.W), turned, rest, (0,), turned=True)
 
 
-def filter_gradient(dy: Array, x: Array, dw: Array, window: Window, *, target: Target) -> None:
+def filter_gradient(target: Target, dy: Array, x: Array, dw: Array, window: Window) -> None:
     """Write dw (F, 3, 3, C) for the gradient dy of the result."""
     (N, _, _, C), F = x.shape, dy.shape[3]
     tiles = _tiles(target, x.dtype, (window.OH, window.OW), C, F)

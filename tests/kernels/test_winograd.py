@@ -183,7 +183,7 @@ def test_kept_filters_are_transformed_only_when_told(target, dtype):
     changed, y = target.array(np.ones(5, np.int32)), target.empty((1, 5, 4, 5), dtype)
     inputs = [images, filters, changed, y]
     with Recording(Arena(target), inputs) as recording, winograd.keeping(changed):
-        winograd.forward(images, filters, None, y, g, relu=False, target=target)
+        winograd.forward(target, images, filters, None, y, g, relu=False)
     filters[...] = target.array(others)
     # Of one changed filter all are transformed: they share registers.
     for told, used in ((np.zeros(5), w), (np.arange(5) == 4, others), (np.zeros(5), others)):

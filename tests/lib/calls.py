@@ -35,10 +35,10 @@ def winograd_and_gradients(x, w, b, dy, *, padding=1):
     y, dx, dw = (target.empty(array.shape, x.dtype) for array in (dy, x, w))
     maxima = (len(x), g.OH // 2, g.OW // 2, len(w))
     pooled, argmax = target.empty(maxima, x.dtype), target.empty(maxima, "uint8")
-    winograd.forward(x, w, b, y, g, relu=b is None, target=target)
-    winograd.pool_forward(x, w, b, pooled, argmax, g, target=target)
-    winograd.input_gradient(dy, w, dx, g, target=target)
-    winograd.filter_gradient(dy, x, dw, g, target=target)
+    winograd.forward(target, x, w, b, y, g, relu=b is None)
+    winograd.pool_forward(target, x, w, b, pooled, argmax, g)
+    winograd.input_gradient(target, dy, w, dx, g)
+    winograd.filter_gradient(target, dy, x, dw, g)
     return y, pooled, argmax, dx, dw
 
 
@@ -49,7 +49,7 @@ def winograd_with_moments(x, w, b, *, padding=1):
     (N, _, _, C), F = x.shape, len(w)
     y = target.empty((N, g.OH, g.OW, F), x.dtype)
     moments = Moments.empty(target, winograd.chunks(target, y, C), F, x.dtype)
-    winograd.forward(x, w, b, y, g, relu=False, target=target, moments=moments)
+    winograd.forward(target, x, w, b, y, g, relu=False, moments=moments)
     return y, moments
 
 

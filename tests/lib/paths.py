@@ -146,7 +146,7 @@ def kept_filters(target):
         with Recording(Arena(target), inputs) as recording:
             folded, shift, changed = fold_norm(w, *bias_and_norm)
             with winograd.keeping(changed):
-                winograd.forward(x, folded, shift, y, g, relu=False, target=target)
+                winograd.forward(target, x, folded, shift, y, g, relu=False)
         recording.replay()
 
 
