@@ -127,8 +127,7 @@ class Sequential(Network):
         """Copy and pickle what `save` writes, and the layers' seeds and draws."""
         kinds = [type(layer) for layer in self.layers]
         draws = [(layer.seed, layer.draws) for layer in self.layers]
-        device = "cuda" if self.target.name == "cuda" else "cpu"
-        return _copied, (checkpoint.to_bytes(self.content()), kinds, draws, device)
+        return _copied, (checkpoint.to_bytes(self.content()), kinds, draws, self.target.name)
 
     @cached_property
     def _inference(self) -> Inference:

@@ -16,7 +16,7 @@ import pytest
 from bench.machine import threads
 from bench.measure import IDLE_SECONDS, clock, measure, rounds_within, verify
 from bench.networks.definitions import NETWORKS, describe
-from bench.peers.worker import Worker, device_name
+from bench.peers.worker import Worker
 
 pytestmark = pytest.mark.benchmark(timer=clock)
 
@@ -61,8 +61,7 @@ def test_inference(network: str, batch_size: int, target, data_folder, smoke, be
     with contextlib.ExitStack() as stack:
         workers = {}
         for name, (module, *arguments) in commands(target, smoke).items():
-            device = device_name(target)
-            worker = Worker(module, threads(), device, str(data_folder), *arguments)
+            worker = Worker(module, threads(), target.name, str(data_folder), *arguments)
             workers[name] = stack.enter_context(worker)
             worker.call("load", described=described)
             outputs = worker.call("outputs", batch_size=batch_size)

@@ -20,7 +20,7 @@ import pytest
 from bench.machine import threads
 from bench.measure import WrongResult, clock, measure, verify
 from bench.networks.definitions import NETWORKS, describe
-from bench.peers.worker import Worker, device_name
+from bench.peers.worker import Worker
 from kernels.runtime import choose_target
 from kernels.runtime.compiler import compiler
 
@@ -103,7 +103,7 @@ def start(
         Worker(
             module,
             threads,
-            device_name(target),
+            target.name,
             str(folder),
             *arguments,
             environment=environment or {},

@@ -18,11 +18,6 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def device_name(target: Any) -> str:
-    """Return the workers' name of a target."""
-    return "cuda" if target.name == "cuda" else "cpu"
-
-
 class Worker:
     """The parent's end: a context, whose exit ends the process.
 

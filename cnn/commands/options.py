@@ -62,7 +62,7 @@ def device(chosen: str, say: Callable[[str], None]) -> str:
     target, reason = choose_target(chosen)
     if reason is not None:
         say(f"using the CPU: {reason}")
-    return "cuda" if target.name == "cuda" else "cpu"
+    return target.name
 
 
 def check_outputs(

@@ -13,7 +13,7 @@ from .types import Array, Binder, Grid, Launch, Shape
 class Target(Protocol):
     """A device that kernels are compiled for and run on."""
 
-    name: str
+    name: str  #: "cpu" or "cuda"
     constants: dict[str, int]
     dtypes: tuple[str, ...]  #: floating types that kernels take here
     #: Most bytes of an input, read several times, that kernels copy to shared memory: the size of a

@@ -29,7 +29,7 @@ from cnn import (
     Trainer,
 )
 from cnn.formats import checkpoint
-from tests.lib.support import device_of, host, normal
+from tests.lib.support import host, normal
 
 IMAGES = np.random.default_rng(0).integers(256, size=(20, 9, 8), dtype=np.uint8)
 LABELS = np.arange(20) % 3
@@ -82,9 +82,9 @@ def files_in(path):
 
 
 def test_everything_comes_back(path, target, dtype):
-    model = build(device=device_of(target), dtype=dtype)
+    model = build(device=target.name, dtype=dtype)
     model.save(path)
-    again = Sequential.load(path, device=device_of(target))
+    again = Sequential.load(path, device=target.name)
     assert again.target is model.target and again.dtype == dtype
     assert again.input_shape == model.input_shape and again.output_shape == model.output_shape
     assert (again.pixel_mean, again.pixel_std) == (model.pixel_mean, model.pixel_std)
@@ -129,9 +129,9 @@ class Gain(Layer):
 
 
 def test_a_number_to_learn_comes_back(path, target):
-    model = Sequential([Gain()], (3,), device_of(target))
+    model = Sequential([Gain()], (3,), target.name)
     model.save(path)
-    again = Sequential.load(path, device_of(target)).parameters["0.gain"]
+    again = Sequential.load(path, target.name).parameters["0.gain"]
     assert again.shape == () and host(again).tobytes() == np.float32(-0.0).tobytes()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from cnn import SGD, BatchNorm, Dense, Dropout, Flatten, Layer, ReLU, Sequential, Trainer
 from tests.lib import fresh_python
-from tests.lib.support import device_of, host, normal
+from tests.lib.support import host, normal
 
 SHAPE = (4, 3, 2)
 
@@ -29,7 +29,7 @@ class Shrunk(Layer):
 
 def trained(target):
     layers = [Flatten(), Dropout(0.5), Dense(5), BatchNorm(), Shrunk((1, 2)), ReLU(), Dense(3)]
-    model = Sequential(layers, SHAPE, device_of(target), seed=3)
+    model = Sequential(layers, SHAPE, target.name, seed=3)
     images = np.random.default_rng(0).integers(256, size=(8, *SHAPE), dtype=np.uint8)
     Trainer(model, SGD(0.1)).fit((images, np.arange(8) % 3), batch_size=4)
     return model

@@ -5,7 +5,7 @@ import pytest
 
 from cnn import Conv2D, Dense, Ensemble, Flatten, Sequential, Softmax, evaluate
 from tests.lib.reference import softmax
-from tests.lib.support import device_of, host, normal
+from tests.lib.support import host, normal
 
 SHAPE = (6, 5, 1)
 
@@ -18,7 +18,7 @@ def model(seed, *layers, device="cpu", dtype="float32", shape=SHAPE):
 
 @pytest.fixture
 def models(target, dtype):
-    device = device_of(target)
+    device = target.name
     return [model(1, device=device, dtype=dtype), model(2, Softmax(), device=device, dtype=dtype)]
 
 

@@ -22,7 +22,7 @@ from cnn import (
 from cnn.explanation import explain
 from tests.lib.comparison import assert_close
 from tests.lib.reference import finite_difference
-from tests.lib.support import device_of, host, normal, numbers
+from tests.lib.support import host, normal, numbers
 
 SHAPE = (7, 6, 2)
 # The layers, and the positions of those whose outputs are the feature maps.
@@ -53,7 +53,7 @@ NETWORKS = {
 
 def built(target, network, dtype="float64"):
     """Return a model whose parameters and statistics differ from the initial ones."""
-    model = Sequential(NETWORKS[network][0](), SHAPE, device_of(target), dtype, seed=1)
+    model = Sequential(NETWORKS[network][0](), SHAPE, target.name, dtype, seed=1)
     for index, (name, array) in enumerate([*model.parameters.items(), *model.state.items()]):
         values = normal(index, *array.shape, dtype=dtype)
         array[...] = target.array(abs(values) + 0.5 if name.endswith("var") else values)
@@ -105,7 +105,7 @@ def test_the_model_stays_as_it_is(target):
 
 
 def test_grey_levels_are_normalised_first(target):
-    model = Sequential([Conv2D(2, 3), Flatten(), Dense(3)], (5, 5, 1), device_of(target))
+    model = Sequential([Conv2D(2, 3), Flatten(), Dense(3)], (5, 5, 1), target.name)
     model.pixel_mean, model.pixel_std = 30.0, 70.0
     levels = np.random.default_rng(0).integers(256, size=(1, 5, 5), dtype=np.uint8)
     (found,), _ = explain(model, levels, [1])

@@ -38,7 +38,7 @@ from kernels.runtime.recording import Recording, Rehearsal, current
 from tests.lib.comparison import assert_close
 from tests.lib.reference import batch_norm, relu
 from tests.lib.reference_windows import conv2d
-from tests.lib.support import RTOL, device_of, host, normal, numbers
+from tests.lib.support import RTOL, host, normal, numbers
 
 SHAPE = (9, 8, 2)
 
@@ -78,7 +78,7 @@ NETWORKS = {
 
 def trained(target, network, dtype="float32"):
     """Return a model whose parameters and statistics differ from the initial ones."""
-    model = Sequential(NETWORKS[network](), SHAPE, device_of(target), dtype, seed=1)
+    model = Sequential(NETWORKS[network](), SHAPE, target.name, dtype, seed=1)
     for index, (name, array) in enumerate([*model.parameters.items(), *model.state.items()]):
         values = normal(index, *array.shape, dtype=dtype)
         array[...] = target.array(abs(values) + 0.5 if name.endswith("var") else values)
@@ -97,7 +97,7 @@ def test_predictions_equal_the_forward_pass(target, dtype, network):
 
 @pytest.mark.parametrize("network", ["normalised and pooled", "wide"])
 def test_predictions_follow_training_and_the_pixel_statistics(target, network):
-    model = Sequential(NETWORKS[network]() + [Flatten(), Dense(3)], SHAPE, device_of(target))
+    model = Sequential(NETWORKS[network]() + [Flatten(), Dense(3)], SHAPE, target.name)
     random = np.random.default_rng(0)
     images = random.integers(256, size=(8, *SHAPE), dtype=np.uint8)
     before = host(model.predict(images)).copy()
@@ -181,7 +181,7 @@ def test_threads_get_their_own_predictions(target):
 @pytest.mark.parametrize("plan", [True, False])
 def test_no_step_is_taken_during_a_prediction(target, plan):
     """A prediction holds the model's lock, as this test does; its weights cannot change midway."""
-    model = Sequential([Flatten(), Dense(3)], SHAPE, device_of(target))
+    model = Sequential([Flatten(), Dense(3)], SHAPE, target.name)
     reached, locked = threading.Event(), threading.Event()
 
     def schedule(step, steps):
@@ -205,7 +205,7 @@ def test_no_step_is_taken_during_a_prediction(target, plan):
 
 
 def test_weights_and_average_are_not_exchanged_during_a_prediction(target):
-    model = Sequential([Flatten(), Dense(3)], SHAPE, device_of(target))
+    model = Sequential([Flatten(), Dense(3)], SHAPE, target.name)
 
     class Watched(EMA):
         recordable = True
@@ -241,14 +241,14 @@ class Claimed(Layer):
 @pytest.mark.parametrize("way", ["result", "in place"])
 def test_a_layer_that_wrongly_says_it_can_be_recorded(target, way):
     for layers in ([Claimed(way), Flatten(), Dense(3)], [Flatten(), Dense(3), Claimed(way)]):
-        model = Sequential(layers, SHAPE, device_of(target))
+        model = Sequential(layers, SHAPE, target.name)
         with pytest.raises(KernelError, match=r"an array that is no input|gives other results"):
             model.predict(normal(0, 2, *SHAPE, dtype=np.float32))
 
 
 @pytest.mark.parametrize("way", ["result", "in place", "gradient"])
 def test_a_training_of_such_a_layer(target, way):
-    model = Sequential([Flatten(), Dense(4), Claimed(way), Dense(3)], SHAPE, device_of(target))
+    model = Sequential([Flatten(), Dense(4), Claimed(way), Dense(3)], SHAPE, target.name)
     before = host(model.parameter_buffer).copy()
     data = normal(0, 4, *SHAPE, dtype=np.float32), np.arange(4) % 3
     with pytest.raises(KernelError, match=r"an array that is no input|gives other results"):
@@ -323,7 +323,7 @@ def test_arrays_of_a_layers_own_change_once_a_pass(target, plan):
     ones.flags.writeable = False
     layer.one = target.array(ones)
     layer.names = np.array([None, "beside them"])  # of objects, which no kernel takes
-    model = Sequential([layer, Flatten(), Dense(3)], SHAPE, device_of(target))
+    model = Sequential([layer, Flatten(), Dense(3)], SHAPE, target.name)
     images = normal(0, 8, *SHAPE, dtype=np.float32)
     trainer = Trainer(model, SGD(0.1), plan=plan)
     trainer.fit((images, np.arange(8) % 3), batch_size=3, epochs=2)

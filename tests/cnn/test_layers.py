@@ -22,7 +22,7 @@ from tests.cases.layers import LAYERS
 from tests.lib.comparison import assert_close
 from tests.lib.gradient_check import check_gradients
 from tests.lib.network_reference import Network
-from tests.lib.support import RTOL, device_of, host, normal
+from tests.lib.support import RTOL, host, normal
 
 
 @pytest.fixture(params=LAYERS)
@@ -93,7 +93,7 @@ def test_shape_that_build_announces(case):
 def test_in_a_model_as_alone(case, target):
     layer, shape, output_shape = case
     # A layer before it, so that the one in question must pass dx on.
-    model = Sequential([BatchNorm(), layer], shape[1:], device=device_of(target), dtype="float64")
+    model = Sequential([BatchNorm(), layer], shape[1:], device=target.name, dtype="float64")
     alone = type(layer)(**layer.settings())
     alone.seed = layer.seed
     # Twice the images: BatchNorm does not train on one value.
@@ -252,7 +252,7 @@ def test_the_check_finds_a_wrong_gradient():
 
 def test_own_layer_trains_saves_and_loads(target, tmp_path):
     layers = [Conv2D(4, 3), PReLU(0.5), Flatten(), Dense(3)]
-    model = Sequential(layers, (6, 6, 1), device=device_of(target))
+    model = Sequential(layers, (6, 6, 1), device=target.name)
     images = normal(0, 60, 6, 6, dtype=np.float32)
     labels = images.reshape(60, -1)[:, :3].argmax(axis=1)
     trainer = cnn.Trainer(model, cnn.Adam(1e-2))
@@ -262,6 +262,6 @@ def test_own_layer_trains_saves_and_loads(target, tmp_path):
     assert slope.shape == (4,) and (slope != 0.5).all()
 
     model.save(tmp_path / "model.safetensors")
-    again = Sequential.load(tmp_path / "model.safetensors", device=device_of(target))
+    again = Sequential.load(tmp_path / "model.safetensors", device=target.name)
     assert isinstance(again.layers[1], PReLU) and again.layers[1].initial == 0.5
     assert host(again.predict(images)).tobytes() == host(model.predict(images)).tobytes()

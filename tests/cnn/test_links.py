@@ -17,7 +17,7 @@ from cnn import SGD, Sequential, Trainer
 from cnn.parallel import mpi
 from cnn.parallel.links import Mpi, Nccl, ThroughHost
 from tests.lib.planned import bits, noise, normalised
-from tests.lib.support import device_of, host
+from tests.lib.support import host
 from tests.lib.thread_world import in_threads
 
 
@@ -100,7 +100,7 @@ def test_nccl_has_the_methods_of_the_stand_in(monkeypatch):
 
 
 def trained(target, world=None):
-    model = Sequential(normalised(), (8, 7, 2), device_of(target), seed=1)
+    model = Sequential(normalised(), (8, 7, 2), target.name, seed=1)
     trainer = Trainer(model, SGD(0.1, momentum=0.9), seed=3, shards=2, world=world)
     trainer.fit(noise(13), epochs=2, batch_size=4, validation=noise(5))
     assert trainer.planned

@@ -21,7 +21,7 @@ from cnn.recipes import RECIPES
 from tests.lib.comparison import assert_close
 from tests.lib.network_reference import Network
 from tests.lib.reference import finite_difference
-from tests.lib.support import RTOL, device_of, host, normal, unit_roundoff
+from tests.lib.support import RTOL, host, normal, unit_roundoff
 
 
 def layers():
@@ -48,7 +48,7 @@ IMAGES = normal(0, 11, 9, 8, 2, dtype=np.float32)
 
 def test_forward_and_backward_equal_the_oracle(target, dtype):
     built = [layer for layer in layers() if not isinstance(layer, Dropout)]
-    model = Sequential(built, (9, 8, 2), device=device_of(target), dtype=dtype)
+    model = Sequential(built, (9, 8, 2), device=target.name, dtype=dtype)
     network = Network(model)
     x = target.array(IMAGES.astype(dtype))
     y = model.forward(x, training=True)
@@ -199,7 +199,7 @@ def test_summary_counts_every_filter_of_a_group_once():
 
 @pytest.mark.parametrize("batch_size", [1, 4, 11, 1000])
 def test_predicting_in_batches_is_predicting_at_once(batch_size, target):
-    model = build(device=device_of(target))
+    model = build(device=target.name)
     found = model.predict(IMAGES, batch_size)
     assert found.shape == (11, 3) and found.dtype == np.float32
     assert_close(found, model.forward(target.array(IMAGES)), rtol=1e-6)
@@ -218,7 +218,7 @@ def test_predicting_changes_nothing():
 
 
 def test_uint8_images_are_normalised(target, dtype):
-    model = Sequential([Flatten()], (4, 5, 2), device=device_of(target), dtype=dtype)
+    model = Sequential([Flatten()], (4, 5, 2), device=target.name, dtype=dtype)
     images = np.random.default_rng(0).integers(256, size=(3, 4, 5, 2), dtype=np.uint8)
     model.pixel_mean, model.pixel_std = 33.25, 71.5
     prepared = model.prepare(images)

@@ -13,7 +13,6 @@ from kernels.runtime.cpu import CpuTarget
 from kernels.runtime.recording import Rehearsal
 from kernels.runtime.source import Source
 from tests.lib.planned import NETWORKS, OPTIMIZERS, SHAPE, a_plan, bits, noise
-from tests.lib.support import device_of
 
 
 @pytest.fixture
@@ -57,7 +56,7 @@ def ahead(compiled, monkeypatch):
 
 def fit(target, network, kind="uint8", optimizer="SGD", held_out=5, **options):
     """Train, with a last batch that is smaller, and evaluate."""
-    model = Sequential(NETWORKS[network](), SHAPE, device_of(target))
+    model = Sequential(NETWORKS[network](), SHAPE, target.name)
     trainer = Trainer(model, OPTIMIZERS[optimizer](), **options)
     (images, labels), classes = noise(max(held_out, 14), kind), model.output_shape[0]
     labels %= classes
@@ -138,7 +137,7 @@ def test_parts_that_are_not_recordable_are_not_rehearsed(target, compiled, ahead
 
 
 def test_a_rehearsal_changes_nothing(target):
-    model = Sequential(NETWORKS["dropouts"](), SHAPE, device_of(target))
+    model = Sequential(NETWORKS["dropouts"](), SHAPE, target.name)
     trainer = Trainer(model, OPTIMIZERS["Adam"](), ema=EMA(0.9))
     plan = a_plan(trainer, noise(20))
     plan.step(4)
@@ -152,7 +151,7 @@ def test_a_rehearsal_changes_nothing(target):
 
 def test_second_evaluation_compiles_nothing(target, compiled):
     """A pass of another batch size is recorded, but has the same kernels."""
-    model = Sequential(NETWORKS["ReLU taken up"](), SHAPE, device_of(target))
+    model = Sequential(NETWORKS["ReLU taken up"](), SHAPE, target.name)
     model.predict(noise(9)[0])
     before = list(compiled)
     model.predict(noise(8)[0])

@@ -23,7 +23,7 @@ from cnn.parallel.world import World
 from tests.cnn.test_resume import held
 from tests.lib.comparison import assert_close
 from tests.lib.planned import OPTIMIZERS, assert_equal, noise, normalised, pair, small
-from tests.lib.support import device_of, host
+from tests.lib.support import host
 from tests.lib.thread_world import in_threads
 
 # 41 images in batches of 16: the last step's 9 are shards of 3, 2, 2 and 2.
@@ -65,7 +65,7 @@ def test_a_step_takes_the_mean_of_its_shards(target, plan, shards):
     images, labels = noise(5, "float64")
     ends = [0, 3, 5] if shards == 2 else [0, 2, 4, 5]
     model, other = (
-        Sequential(normalised(), (8, 7, 2), device_of(target), "float64", seed=1) for _ in range(2)
+        Sequential(normalised(), (8, 7, 2), target.name, "float64", seed=1) for _ in range(2)
     )
     trainer = Trainer(model, SGD(0.5), plan=plan, shards=shards, seed=9)
     trainer.fit((images, labels), 1, 6 if shards == 3 else 8)

@@ -26,7 +26,7 @@ from cnn.layers import Layer
 from tests.cases.layers import LAYERS
 from tests.lib.comparison import assert_close
 from tests.lib.fresh_python import REPOSITORY, output
-from tests.lib.support import device_of, host, normal
+from tests.lib.support import host, normal
 
 IMAGES = normal(0, 6, 11, 10, 2, dtype=np.float32)
 
@@ -114,7 +114,7 @@ def path(tmp_path):
 
 
 def test_pytorch_loads_what_is_saved(path, target):
-    model, module = filled(Sequential(layers(), SHAPE, device_of(target))), theirs()
+    model, module = filled(Sequential(layers(), SHAPE, target.name)), theirs()
     save_torch(model, path)
     with torch.no_grad():
         for values in module.state_dict().values():
@@ -124,7 +124,7 @@ def test_pytorch_loads_what_is_saved(path, target):
 
 
 def test_what_pytorch_saves_is_loaded(path, target):
-    model, module = Sequential(layers(), SHAPE, device_of(target)), theirs()
+    model, module = Sequential(layers(), SHAPE, target.name), theirs()
     safetensors.torch.save_file(module.state_dict(), path)
     load_torch(model, path)
     assert_same_logits(model, module)

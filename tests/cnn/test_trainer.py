@@ -35,7 +35,7 @@ from cnn import (
 from cnn.fusion import fuse
 from tests.lib import network_reference
 from tests.lib.comparison import assert_close
-from tests.lib.support import NARROW, device_of, host, unit_roundoff
+from tests.lib.support import NARROW, host, unit_roundoff
 
 
 def noise(count, classes=4):
@@ -94,7 +94,7 @@ TRAININGS = {
 def test_ten_steps_equal_the_oracles(name, target, dtype):
     layers, optimizer = TRAININGS[name]
     data = noise(40)
-    model = build(layers, device=device_of(target), dtype=dtype)
+    model = build(layers, device=target.name, dtype=dtype)
     network = network_reference.Network(model)
     losses, fused = [], SoftmaxCrossEntropy()
 

@@ -23,7 +23,7 @@ from cnn.fusion import fuse
 from kernels.common.geometry import window
 from kernels.norm import batchnorm_pool
 from tests.lib import comparison, reference, reference_windows
-from tests.lib.support import NARROW, RTOL, device_of, host, normal, numbers
+from tests.lib.support import NARROW, RTOL, host, normal, numbers
 
 MOMENTUM, EPS = 0.3, 1e-3
 
@@ -191,7 +191,7 @@ def test_planned_training_equals_that_of_the_layers(target, dtype, groups, betwe
         layers += [Conv2D(18, 3, groups=groups, bias=False)]
         layers += [layer() for layer in between] + TAILS[tail]()
         layers += [GlobalAvgPool2D(), Flatten(), Dense(3)]
-        model = Sequential(layers, images.shape[1:], device_of(target), dtype, seed=1)
+        model = Sequential(layers, images.shape[1:], target.name, dtype, seed=1)
         assert [type(layer) for layer in fuse(model) if isinstance(layer, Norm)] == [ConvNorm, kind]
         trainer = Trainer(model, SGD(0.05, momentum=0.9), seed=2, plan=plan)
         trainer.fit((images, labels), epochs=1, batch_size=4)  # the last batch is of one

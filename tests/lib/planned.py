@@ -24,7 +24,7 @@ from cnn.fused import ConvPool, Norm
 from cnn.fusion import fuse
 from cnn.plan import Plan
 from tests.lib.comparison import assert_close
-from tests.lib.support import NARROW, RTOL, device_of, host, unit_roundoff
+from tests.lib.support import NARROW, RTOL, host, unit_roundoff
 
 SHAPE = (8, 7, 2)
 
@@ -95,7 +95,7 @@ def pair(
     """Return a planned trainer and one without a plan, otherwise equal."""
     trainers = []
     for plan in (True, False):
-        model = Sequential(layers(), shape, device_of(target), dtype, seed=1)
+        model = Sequential(layers(), shape, target.name, dtype, seed=1)
         ema = None if decay is None else EMA(decay)
         trainers.append(Trainer(model, optimizer(), seed=3, plan=plan, ema=ema, **options))
     return trainers

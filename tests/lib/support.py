@@ -34,11 +34,6 @@ def numbers(array):
     return host(array).astype(np.float64)
 
 
-def device_of(target):
-    """Return the device that a model is to name, so that it runs on a target of the fixture."""
-    return "cuda" if target.name == "cuda" else "cpu"
-
-
 def normal(seed, *shape, dtype=np.float64):
     """Return normally distributed values: a function of the arguments alone."""
     return np.random.default_rng(seed).normal(size=shape).astype(dtype)
