@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +31,9 @@ MORE_REGISTERS, MORE_ON_ANOTHER_NVRTC = 8, 32
 
 SOURCES = {source.name: source for source in Source.all}
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
-#: Where the text differs: asynchronous copies and bfloat16's products begin at sm_80. `make test`
-#: compiles for these, for the first in float32 alone; `make test-all` for all: the assembler's
-#: registers still differ.
+#: `make test` compiles for the last of these, and for the first what asks for the architecture, in
+#: float32: asynchronous copies and bfloat16's products begin at sm_80. `make test-all` compiles for
+#: all: the assembler's registers still differ.
 TEXTS = ("sm_75", "sm_90")
 # The recipes' type on every architecture; each other type once, and bfloat16 also on Turing, whose
 # hardware does not have it.
@@ -93,11 +94,16 @@ class Build:
     @property
     def slow(self) -> bool:
         """Whether it is compiled by `make test-all` only."""
-        return (
-            self.uncommon
-            or self.arch not in TEXTS
-            or (self.arch == TEXTS[0] and self.dtype != "float32")
-        )
+        if self.arch == TEXTS[0]:
+            return self.uncommon or self.dtype != "float32" or not self.conditions()
+        return self.uncommon or self.arch not in TEXTS
+
+    def conditions(self) -> list[bool]:
+        """Return whether each condition on the architecture in its text holds."""
+        text = SOURCES[self.source].text
+        least = re.findall(r"__CUDA_ARCH__ >= (\d+)", text)
+        assert len(least) == text.count("__CUDA_ARCH__"), self.source
+        return [10 * int(self.arch.removeprefix("sm_")) >= int(number) for number in least]
 
     def __str__(self) -> str:
         """Return a name that tests are chosen by."""
