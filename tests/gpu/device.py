@@ -6,14 +6,17 @@ rtx4090 or t4.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -199,7 +202,10 @@ def _nvjitlink() -> str | None:
 
 
 def _adapt(cupy: Any) -> None:
-    """Give every array its own memory, and every kernel line numbers of its text."""
+    """Give every array its own memory, and every kernel line numbers of its text.
+
+    CuPy's headers are compiled once per process: they take half of the time of each of its kernels.
+    """
     memory, runtime = cupy.cuda.memory, cupy.cuda.runtime
 
     def allocate(size: int) -> Any:
@@ -215,7 +221,17 @@ def _adapt(cupy: Any) -> None:
     program = cupy.cuda.compiler._NVRTCProgram
     compile_ = program.compile
 
+    precompiled = ("--pch", f"--pch-dir={_folder_of_this_process()}")
+
     def compile_with_lines(self: Any, options: Any = (), *arguments: Any) -> Any:
-        return compile_(self, (*options, "-lineinfo"), *arguments)
+        headers = precompiled if "#include <cupy/" in self.src else ()
+        return compile_(self, (*options, "-lineinfo", *headers), *arguments)
 
     program.compile = compile_with_lines
+
+
+def _folder_of_this_process() -> str:
+    """Return a temporary folder that is removed when this process, not a fork of it, ends."""
+    folder, owner = tempfile.mkdtemp(prefix="emulated-gpu-"), os.getpid()
+    atexit.register(lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))
+    return folder
