@@ -31,9 +31,10 @@ MORE_REGISTERS, MORE_ON_ANOTHER_NVRTC = 8, 32
 
 SOURCES = {source.name: source for source in Source.all}
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
-#: `make test` compiles for the last of these, and for the first what asks for the architecture, in
-#: float32: asynchronous copies and bfloat16's products begin at sm_80. `make test-all` compiles for
-#: all: the assembler's registers still differ.
+#: `make test` compiles everything in float32 for the last of these, and products in each type; and
+#: for the first, in float32, what asks for the architecture: asynchronous copies and bfloat16's
+#: products begin at sm_80. The tests of `cuda` run the other types. `make test-all` compiles all
+#: types for all architectures: the assembler's registers differ.
 TEXTS = ("sm_75", "sm_90")
 # The recipes' type on every architecture; each other type once, and bfloat16 also on Turing, whose
 # hardware does not have it.
@@ -94,9 +95,11 @@ class Build:
     @property
     def slow(self) -> bool:
         """Whether it is compiled by `make test-all` only."""
-        if self.arch == TEXTS[0]:
-            return self.uncommon or self.dtype != "float32" or not self.conditions()
-        return self.uncommon or self.arch not in TEXTS
+        if self.uncommon or self.arch not in TEXTS:
+            return True
+        if self.source in PRODUCTS:
+            return self.arch == TEXTS[0] and self.dtype != "float32"
+        return (self.dtype, self.arch) != ("float32", TEXTS[1])
 
     def conditions(self) -> list[bool]:
         """Return whether each condition on the architecture in its text holds."""
