@@ -37,7 +37,7 @@ conv2d_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__rest
         {&moments}};
     const Block block = gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(
         at, a, weights, rows, filters, part.begin, part.end, epilogue,
-        Parts{sums, arrived, parts, split});
+        Parts{sums, arrived, parts});
     moments.finish(block, group * filters);
 }
 
@@ -91,7 +91,7 @@ conv2d_gradients(const T *__restrict__ dy, const T *__restrict__ x, Window windo
             w + (int64)group * filters * KH * KW * channels, taps, KH, KW, filters, channels};
         const AtPixels epilogue{{dx, y, argmax, pooling}, pixels, H, W, C, group * channels};
         gemm<Rows::ALONG_OUTPUT, Rows::ALONG_K>(at, a, b, places, channels, part.begin, part.end,
-                                                epilogue, Parts{sums, arrived, parts, split});
+                                                epilogue, Parts{sums, arrived, parts});
     };
     either(of_filters, of_filter, of_input, input);
 }

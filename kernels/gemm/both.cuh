@@ -18,6 +18,6 @@ __device__ __forceinline__ void either(const Blocks &of_first, const First &firs
                                        const Blocks &of_second, const Second &second) {
     const int before = of_first.count(), number = blockIdx.x;
     if constexpr (LAUNCHED != 2)
-        if (LAUNCHED == 1 || number < before) return first(of_first.at<FirstTile>(number));
-    if constexpr (LAUNCHED != 1) second(of_second.at<SecondTile>(number - before));
+        if (LAUNCHED == 1 || number < before) return first(of_first.at<FirstTile>(number, 0));
+    if constexpr (LAUNCHED != 1) second(of_second.at<SecondTile>(number - before, before));
 }

@@ -18,7 +18,7 @@ dense_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__restr
     gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(
         at, Matrix{x, inputs}, Matrix{w, inputs}, rows, outputs, part.begin, part.end,
         BiasRelu<>{y, b, outputs, relu, past_caches<T>(rows, outputs)},
-        Parts{sums, arrived, parts, at.z});
+        Parts{sums, arrived, parts});
 }
 
 // The gradients of weights, and of the input, two products.
@@ -44,7 +44,7 @@ dense_gradients(const T *__restrict__ dy, const T *__restrict__ x, sum_t *__rest
         const Share part(outputs, share, at.z);
         gemm<Rows::ALONG_OUTPUT, Rows::ALONG_K>(
             at, Matrix{dy, outputs}, Matrix{w, inputs}, rows, inputs, part.begin, part.end,
-            InputGradient{{dx, y, argmax, pooling}, inputs}, Parts{sums, arrived, parts, at.z});
+            InputGradient{{dx, y, argmax, pooling}, inputs}, Parts{sums, arrived, parts});
     };
     either(of_weights, weights, of_input, input);
 }

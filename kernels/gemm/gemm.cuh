@@ -51,15 +51,18 @@ struct Blocks {
     int x, y, z;
 
     __device__ int count() const { return x * y * z; }
-    template <class BlockTile> __device__ BlockAt<BlockTile> at(int number) const {
-        return {number % x, number / x % y, number / x / y, *this};
+    template <class BlockTile> __device__ BlockAt<BlockTile> at(int number, int before) const {
+        if (before < 0) __builtin_unreachable();  // known where it is asked
+        return {number % x, number / x % y, number / x / y, *this, before};
     }
 };
 
-// A block's place among those of its product, and the type of its tile.
+// A block's place among those of its product, and the type of its tile. In a launch of two
+// products, blocks are counted along x, and there are so many before those of this one; else -1.
 template <class BlockTile> struct BlockAt {
     int x, y, z;
     Blocks all;
+    int before;
 };
 
 // The range of k that a block sums over: part `split` of K. Each part has length `share`, the last
@@ -75,9 +78,9 @@ struct Share {
 struct Parts {
     acc_t *sums;   // of each part and block
     int *arrived;  // blocks that have arrived, of each tile; zero before and after
-    int count, part;
+    int count;
 };
-constexpr Parts ALL_OF_K = {nullptr, nullptr, 1, 0};
+constexpr Parts ALL_OF_K = {nullptr, nullptr, 1};
 
 // Where a product stores the sums over k of an operand's outputs, if not null; its rows must run
 // along k. On `cpu` these sums are another launch.
@@ -107,7 +110,8 @@ __device__ inline BlockAt<FirstTile> this_block() {
     return {int(blockIdx.x),
             int(blockIdx.y),
             int(blockIdx.z),
-            {int(gridDim.x), int(gridDim.y), int(gridDim.z)}};
+            {int(gridDim.x), int(gridDim.y), int(gridDim.z)},
+            -1};
 }
 
 // ---- loaders and epilogues ---------------------------------------------------------------------

@@ -7,8 +7,8 @@
 // of four neighbours at once, and ends with micro-tiles of 4 x 4 outputs.
 //
 //   bytes    as in gemm_fma.cuh
-//   shared   for a warp's 64 x 32 outputs and 32 k of 16 bits, a lane reads 12 times 16 bytes for
-//            32 products of 16 x 8 x 16
+//   shared   for a warp's 64 x 64 outputs and 32 k of 16 bits, a lane reads 16 times 16 bytes for
+//            64 products of 16 x 8 x 16
 //   geometry as in gemm_fma.cuh
 //   lanes    with g = lane / 4, t = lane % 4: of each 32 outputs a lane reads four from 4g on, and
 //            of each STEP of k the t-th quarter; of each 32 x 32 outputs it holds four rows from 4g
@@ -100,6 +100,17 @@ __device__ __forceinline__ void multiply(float (&sum)[HIGH][2][WIDE][4][4], cons
     }
 }
 
+// A thread's warp, by its first outputs, and its place in the warp.
+template <class BlockTile> struct Lane {
+    int warp_m, warp_n, g, t;
+
+    __device__ explicit Lane(int thread) : g(thread % 32 / 4), t(thread % 4) {
+        const int warp = thread / 32;
+        warp_m = warp % BlockTile::WARPS_HIGH * BlockTile::WARP_HEIGHT;
+        warp_n = warp / BlockTile::WARPS_HIGH * BlockTile::WARP_WIDTH;
+    }
+};
+
 // A block's tile of the M x N product over k in [k_begin, k_end).
 template <Rows A_ROWS, Rows B_ROWS, class BlockTile, class A, class B, class Epilogue,
           class Sums = NoSums>
@@ -112,15 +123,13 @@ __device__ Block gemm(const BlockAt<BlockTile> &at, const A &a, const B &b, int 
     static_assert(WARP_HEIGHT % 32 == 0 && WARP_WIDTH % 32 == 0,
                   "products must fill a warp's outputs");
     constexpr int HIGH = WARP_HEIGHT / 32, WIDE = WARP_WIDTH / 32;
-    const int m0 = at.x * BlockTile::HEIGHT, n0 = at.y * BlockTile::WIDTH, warp = threadIdx.x / 32;
-    const int warp_m = warp % BlockTile::WARPS_HIGH * WARP_HEIGHT;
-    const int warp_n = warp / BlockTile::WARPS_HIGH * WARP_WIDTH;
-    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-    const bool used = m0 + warp_m < M && n0 + warp_n < N;
+    const int m0 = at.x * BlockTile::HEIGHT, n0 = at.y * BlockTile::WIDTH;
+    const Lane<BlockTile> lane(threadIdx.x);
+    const bool used = m0 + lane.warp_m < M && n0 + lane.warp_n < N;
     // Of rows 4g and 4g + 1, then 4g + 2 and 4g + 3, by columns 8t + j and 8t + 4 + j.
     float sum[HIGH][2][WIDE][4][4] = {};
-    Starts<TileA, HIGH> starts_a(warp_m + g * 4, t * UNIT);
-    Starts<TileB, WIDE> starts_b(warp_n + g * 4, t * UNIT);
+    Starts<TileA, HIGH> starts_a(lane.warp_m + lane.g * 4, lane.t * UNIT);
+    Starts<TileB, WIDE> starts_b(lane.warp_n + lane.g * 4, lane.t * UNIT);
     BlockSums<Sums, TileA, TileB> beside(sums, at);
     const auto add = [&](const T *tiles_a, const T *tiles_b, int stage) {
         beside.add(tiles_a, tiles_b, stage);
@@ -129,13 +138,16 @@ __device__ Block gemm(const BlockAt<BlockTile> &at, const A &a, const B &b, int 
         starts_b.next(stage);
     };
     in_stages<TileA, TileB>(a, b, m0, M, n0, N, k_begin, k_end, add);
-    beside.store(m0, M, n0, N);
+    const auto block = anew(at);
+    const int first_m = block.x * BlockTile::HEIGHT, first_n = block.y * BlockTile::WIDTH;
+    beside.store(first_m, M, first_n, N);
     const auto for_tiles = [&](const auto &body) {
+        const Lane<BlockTile> own(thread_anew());
         UNROLL(int i = 0; i < HIGH; ++i)
             UNROLL(int s = 0; s < WIDE; ++s)
                 UNROLL(int c = 0; c < 2; ++c) {
-                    const int m = m0 + warp_m + i * 32 + g * 4,
-                              n = n0 + warp_n + s * 32 + t * 8 + c * 4;
+                    const int m = first_m + own.warp_m + i * 32 + own.g * 4;
+                    const int n = first_n + own.warp_n + s * 32 + own.t * 8 + c * 4;
                     if (m >= M || n >= N) continue;
                     acc_t tile[TM][TN];
                     UNROLL(int r = 0; r < TM; ++r)
@@ -148,5 +160,5 @@ __device__ Block gemm(const BlockAt<BlockTile> &at, const A &a, const B &b, int 
                             sum[i][r / 2][s][j][r % 2 * 2 + c] = tile[r][j];
                 }
     };
-    return finish(at, parts, for_tiles, epilogue, M, N);
+    return finish(block, parts, for_tiles, epilogue, M, N);
 }

@@ -13,13 +13,14 @@ __device__ __forceinline__ bool add_up(const BlockAt<BlockTile> &block, const Pa
     constexpr int SUMS = BlockTile::HEIGHT * BlockTile::WIDTH;
     const int layers = block.all.z / parts.count, tiles = layers * block.all.y * block.all.x;
     const int tile = (block.z / parts.count * block.all.y + block.y) * block.all.x + block.x;
+    const int own = block.z % parts.count;
     const auto at = [&](int part, int micro, int i) {
         acc_t *sums = parts.sums + ((int64)part * tiles + tile) * SUMS;
         return sums + ((micro * TM + i) * BlockTile::THREADS + threadIdx.x) * TN;
     };
     for_tiles([&](int micro, int, int, auto &tile, int, int) {
         UNROLL(int i = 0; i < TM; ++i) {
-            store_vector(at(parts.part, micro, i), tile[i]);
+            store_vector(at(own, micro, i), tile[i]);
             UNROLL(int j = 0; j < TN; ++j) tile[i][j] = 0;
         }
     });
@@ -33,6 +34,21 @@ __device__ __forceinline__ bool add_up(const BlockAt<BlockTile> &block, const Pa
             }
         });
     return true;
+}
+
+// The block's place, and its thread's number, computed anew: what is needed before the main loop
+// and after it would have a register in it.
+template <class BlockTile>
+__device__ __forceinline__ BlockAt<BlockTile> anew(const BlockAt<BlockTile> &at) {
+    if (at.before < 0) return at;  // it is in special registers
+    int block;
+    asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(block));
+    return at.all.template at<BlockTile>(block - at.before, at.before);
+}
+__device__ __forceinline__ int thread_anew() {
+    int thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    return thread;
 }
 
 // Gives a block's sums to the epilogue; if k is divided, only the last block of a tile does, with

@@ -267,7 +267,8 @@ template <class Tile, class Loader> struct Copier<Tile, Loader, false> {
 
     __device__ void begin(T *tiles, int stage, int k_end) {
         // Unrolled, many copies of single elements would spill registers.
-        constexpr int AT_ONCE = Layout::COPIES * Layout::REPEATS > 16 ? 4 : Layout::COPIES;
+        constexpr int ALL = Layout::COPIES * Layout::REPEATS;
+        constexpr int AT_ONCE = ALL > 31 ? 2 : ALL > 16 ? 4 : Layout::COPIES;
 #pragma unroll AT_ONCE
         for (int j = 0; j < Layout::COPIES; ++j) {
             const int apart = j * Layout::LINES_APART, line = Layout::line() + apart;

@@ -30,7 +30,7 @@ dense_cross_entropy(const T *__restrict__ x, const T *__restrict__ w, const T *_
     const Share part(inputs, share, at.z);
     const Block block = gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(
         at, Matrix{x, inputs}, Matrix{w, inputs}, rows, classes, part.begin, part.end,
-        BiasRelu<>{logits, b, classes, 0}, Parts{sums, arrived, parts, at.z});
+        BiasRelu<>{logits, b, classes, 0}, Parts{sums, arrived, parts});
     if (!block.stored) return;
     int counted = 0;
     BLOCK_STRIDE(row, rows) counted += counts(labels[row], classes, ignored);
