@@ -76,7 +76,7 @@ class Inference:
         self.rehearse(len(images), dtype, rehearsal)
         rehearsal.compile()
         held = arrays_of([self._model, *layers], type(source))
-        proof, recording = Proof(held), Recording(arena, [source, *held])
+        proof, recording = Proof(target, held), Recording(arena, [source, *held])
         with recording:
             result = self._forward(source)
         proof.check([recording], [result])

@@ -212,7 +212,7 @@ class Plan:
     def _record(self, rows: int, check: Callable[[], None]) -> tuple[Recording, Recording]:
         """Run a step's Python code; return the recordings up to the loss and of the rest."""
         state = self._state()
-        proof, inputs = Proof(state), [*state, *self._inputs()]
+        proof, inputs = Proof(self.arena.target, state), [*state, *self._inputs()]
         forward, backward = (  # the step is counted between them
             Recording(self.arena, inputs, self.progress.counters, self._steps + counted)
             for counted in (0, 1)

@@ -95,7 +95,7 @@ class ShardPlan(Plan):
 
     def _record_update(self) -> Recording:
         state = self._state()
-        proof = Proof(state)
+        proof = Proof(self.arena.target, state)
         recording = Recording(self.arena, [*state, *self._inputs()])
         with precision(self._training.rounding), recording:
             super()._end(None)

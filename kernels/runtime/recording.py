@@ -20,6 +20,7 @@ import numpy as np
 from .arena import Arena
 from .errors import KernelError
 from .program import Parameter
+from .target import Target
 from .types import Array, Launch
 
 _local = threading.local()
@@ -194,12 +195,14 @@ class Proof:
 
     Parameters
     ----------
+    target : Target
+        That of the arrays.
     state : sequence of array
         Arrays that the code changes and reads again the next time, before it runs.
     """
 
-    def __init__(self, state: Sequence[Array]) -> None:
-        self._state = [(array, array.copy()) for array in state]
+    def __init__(self, target: Target, state: Sequence[Array]) -> None:
+        self._state = [(array, array.copy()) for array in _outermost(target, state)]
 
     def check(self, recordings: Sequence[Recording], results: Sequence[Array] = ()) -> None:
         """Replay recordings that share an arena, and compare the state and their results.
@@ -228,6 +231,18 @@ class Proof:
         for array, values in self._state:
             if not _same_bits(array, values):  # an unchanged array may be read-only
                 array[...] = values
+
+
+def _outermost(target: Target, arrays: Sequence[Array]) -> list[Array]:
+    """Return arrays but those whose elements are all another's, such as views of a buffer."""
+    whole = [(target.address(array), array) for array in arrays if array.flags.c_contiguous]
+    kept = [array for array in arrays if not array.flags.c_contiguous]
+    end = -1
+    for begin, array in sorted(whole, key=lambda one: (one[0], -one[1].nbytes)):
+        if begin + array.nbytes > end:
+            kept.append(array)
+            end = begin + array.nbytes
+    return kept
 
 
 def _within(ranges: list[tuple[int, int]], address: int) -> bool:

@@ -238,7 +238,7 @@ def test_views_and_arrays_without_elements_are_what_they_were_taken_of(target, a
 
 
 def proved(arena, x, code):
-    proof = Proof([x])
+    proof = Proof(arena.target, [x])
     with Recording(arena, [x]) as recording:
         result = code(x)
     proof.check([recording], [result])
@@ -271,6 +271,22 @@ def test_a_change_that_is_no_launch(target, arena, code):
     with pytest.raises(KernelError, match="a replay of what was recorded gives other results"):
         proved(arena, x, code)
     assert np.array_equal(host(x), before)
+
+
+# What is whole holds its views' elements; columns are no whole piece of memory.
+@pytest.mark.parametrize("changed", ["whole", "view", "rows", "columns", "same again"])
+def test_a_change_of_any_part_of_the_state_is_found_and_undone(target, arena, changed):
+    x, other = (target.array(normal(i, 4, 6, dtype=FLOAT)) for i in (0, 1))
+    state = {"view": x[1:3], "whole": x, "rows": other[1:3], "columns": other[:, 1:2]}
+    state["same again"] = other[1:3]
+    before = [host(array).copy() for array in (x, other)]
+    proof = Proof(target, list(state.values()))
+    with Recording(arena, [x]) as recording:
+        kernels.relu(x)
+    state[changed] += 1
+    with pytest.raises(KernelError, match="a replay of what was recorded gives other results"):
+        proof.check([recording])
+    assert same([x, other], before)
 
 
 def test_a_result_that_is_no_launch(target, arena):
