@@ -50,6 +50,7 @@ def test_import_starts_and_creates_nothing(tmp_path: Path) -> None:
         HOME=home,
         XDG_CACHE_HOME=home,
         CXX="no-such-compiler",
+        PYTHONDONTWRITEBYTECODE=1,
     )
     assert said == "[] 0 False\n"
     assert not cache.exists() and not list(home.iterdir())
