@@ -148,7 +148,7 @@ class CpuTarget(Allocator):
 
     def compile(self, jobs: Iterable[Callable[[], Any]]) -> None:
         """Run jobs, each of which compiles one kernel; as many at a time as there are cores."""
-        run((self._pool, *jobs))
+        run(jobs if self._parallel_for else (self._pool, *jobs))
 
     def _pool(self) -> Any:
         if self._parallel_for is None:

@@ -28,6 +28,9 @@ def run(jobs: Iterable[Callable[[], Any]]) -> None:
     """Run independent jobs in threads; after an error or Ctrl-C, start no more of them."""
     from concurrent.futures import ThreadPoolExecutor
 
+    jobs = list(jobs)
+    if not jobs:
+        return
     failed = threading.Event()
 
     def guarded(job: Callable[[], Any]) -> None:

@@ -32,6 +32,11 @@ class Kernel:
         self._make_binder = partial(target.binder, program, entry, constants)
         self._binder: Binder | None = None
 
+    @property
+    def compiled(self) -> bool:
+        """Whether the kernel has been compiled, or loaded from the cache."""
+        return self._binder is not None
+
     def compile(self) -> Binder:
         """Compile the kernel or load it from the cache, the first time; return its binder."""
         if self._binder is None:
@@ -45,7 +50,7 @@ class Kernel:
             return
         recording = current()
         if isinstance(recording, Rehearsal):
-            recording.jobs[self.compile] = None
+            recording.kernels[self] = None
             return
         launch = self.compile()(grid, threads, shared, packed)
         launch()

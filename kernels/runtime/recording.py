@@ -11,7 +11,7 @@ A replay repeats launches and nothing else. Two checks find code that does more 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -161,13 +161,13 @@ class Rehearsal(Recording):
 
     Attributes
     ----------
-    jobs : dict of callable to None
-        Functions that compile one kernel each, in the order of first launches.
+    kernels : dict of Kernel to None
+        The kernels, in the order of first launches.
     """
 
     def __init__(self, arena: Arena) -> None:
         super().__init__(arena, ())
-        self.jobs: dict[Callable[[], Any], None] = {}
+        self.kernels: dict[Any, None] = {}
 
     def __exit__(self, *error: object) -> None:
         """Stop rehearsing; another block may follow."""
@@ -180,14 +180,15 @@ class Rehearsal(Recording):
         """Do nothing: there will be no replay."""
 
     def compile(self) -> None:
-        """Compile the kernels, several at a time where that is faster.
+        """Compile the kernels that are not compiled yet, several at a time where that is faster.
 
         Raises
         ------
         KernelError
             If one cannot be compiled.
         """
-        self.arena.target.compile(self.jobs)
+        pending = [kernel.compile for kernel in self.kernels if not kernel.compiled]
+        self.arena.target.compile(pending)
 
 
 class Proof:

@@ -145,7 +145,7 @@ def test_a_rehearsal_changes_nothing(target):
     rehearsal = Rehearsal(Arena(target))
     plan.rehearse(4, rehearsal)
     model.rehearse(4, np.dtype(np.uint8), rehearsal)
-    assert rehearsal.jobs and len(rehearsal) == 0
+    assert rehearsal.kernels and len(rehearsal) == 0
     assert before == (bits(model), [vars(layer) for layer in model.layers], plan.arena.bytes)
 
 

@@ -110,7 +110,7 @@ def compile_at_once(target: Any, calls: dict[str, Any], dtype: str) -> None:
         with rehearsal:
             call.function(**{**call.options, **arguments})
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lambda job: job(), rehearsal.jobs))
+        list(pool.map(lambda kernel: kernel.compile(), rehearsal.kernels))
 
 
 class Comparison:
