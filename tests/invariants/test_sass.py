@@ -6,10 +6,12 @@ import pytest
 
 from kernels.runtime import Source
 from tests.lib import nvrtc
-from tests.lib.kernel_resources import ARCHITECTURES
+from tests.lib.kernel_resources import ARCHITECTURES, TEXTS
 from tests.lib.sass import has, instructions
 
 DEVICE = Path(__file__).parents[1] / "device"
+#: `make test` looks at one architecture of each text, as test_kernel_resources.py does.
+ALL = [pytest.param(a, marks=() if a in TEXTS else pytest.mark.slow) for a in ARCHITECTURES]
 
 
 def disassembled(name, arch, **constants):
@@ -18,7 +20,7 @@ def disassembled(name, arch, **constants):
     return instructions(nvrtc.compiled(text, source.name, arch).cubin)
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES[1:])
+@pytest.mark.parametrize("arch", ALL[1:])
 @pytest.mark.parametrize(
     ("precision", "product"),
     [
@@ -43,7 +45,7 @@ def test_mma_is_refused_where_there_is_none(precision):
         disassembled("mma_product", "sm_75", PRECISION=precision)
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", ALL)
 def test_asynchronous_copies_pass_by_the_registers(arch):
     found = disassembled("async_copies", arch)
     copies = {
@@ -60,7 +62,7 @@ def test_asynchronous_copies_pass_by_the_registers(arch):
         assert all(has(opcodes, "DEPBAR.LE") for opcodes in found.values())
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", ALL)
 def test_loads_of_16_bytes_are_told_from_others(arch):
     found = disassembled("vector_copy", arch)
     assert has(found["vector_copy"], "LDG.E.128") and has(found["vector_copy"], "STG.E.128")
