@@ -207,7 +207,8 @@ def test_dense(target, precision, rows, inputs, outputs):
     ],
 )
 def test_any_tile_gives_the_product(target, tile, monkeypatch):
-    for precision in target.precisions[1:]:
+    # The text of bf16 is that of fp16 but for one instruction.
+    for precision in sorted({"tf32", "fp16"} & set(target.precisions)):
         monkeypatch.setattr(division, "_body", lambda *_: Body((tile,), pipe=1))
         with lowlevel.precision(precision):
             shapes = (2, 11, 13, 8), (33, 3, 3, 8)
