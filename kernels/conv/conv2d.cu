@@ -87,7 +87,7 @@ conv2d_gradients(const T *__restrict__ dy, const T *__restrict__ x, Window windo
         const int group = at.z / parts, split = at.z % parts;
         const Share part(taps.rows * taps.columns * filters, share, split);
         const Im2col<ByPixel> a{source + group * filters, over, F, filters, {over.OH, over.OW}};
-        const TurnedFilters b{
+        const FlippedFilters b{
             w + (int64)group * filters * KH * KW * channels, taps, KH, KW, filters, channels};
         const AtPixels epilogue{{dx, y, argmax, pooling}, pixels, H, W, C, group * channels};
         gemm<Rows::ALONG_OUTPUT, Rows::ALONG_K>(at, a, b, places, channels, part.begin, part.end,

@@ -203,7 +203,7 @@ struct Lattice { int row, column, rows, columns, row_step, column_step; };
 
 // The flipped filters, for the taps of a lattice: a matrix of filters (F, KH, KW, channels) with
 // row (tap, f), taps counted from the last, and column c.
-struct TurnedFilters {
+struct FlippedFilters {
     const T *w;  // at the group's first filter
     Lattice taps;
     int KH, KW, filters, channels;

@@ -233,15 +233,15 @@ __device__ __forceinline__ void convolve(acc_t *points, const T *x, const acc_t 
 }
 
 // u (36, rows, width) of the filters (F, 3, 3, C): row c and column f or, flipped for the input
-// gradient (`turned`), row f and column c; zero past the last column. If `changed` (F) is given and
-// zero for all filters, u is up to date already.
+// gradient (`flipped`), row f and column c; zero past the last column. If `changed` (F) is given
+// and zero for all filters, u is up to date already.
 KERNEL winograd_filters(const T *__restrict__ w, const int *__restrict__ changed,
-                        acc_t *__restrict__ u, int F, int C, int width, int turned) {
+                        acc_t *__restrict__ u, int F, int C, int width, int flipped) {
     int stale = !changed;
     if (changed)
         for (int f = 0; f < F; ++f) stale |= changed[f];
     if (!stale) return;
-    const int rows = turned ? F : C, columns = turned ? C : F;
+    const int rows = flipped ? F : C, columns = flipped ? C : F;
     GRID_STRIDE(item, (int64)rows * (width / LANES)) {
         const int panel = int(item / rows), row = int(item - (int64)panel * rows);
         const int column = panel * LANES;
@@ -249,8 +249,8 @@ KERNEL winograd_filters(const T *__restrict__ w, const int *__restrict__ changed
         acc_t *const to = u + (int64)row * width + column;
         along_both<OfTaps>(
             [&](int i, int j) {
-                const int tap = turned ? 8 - i * 3 - j : i * 3 + j;
-                if (turned)
+                const int tap = flipped ? 8 - i * 3 - j : i * 3 + j;
+                if (flipped)
                     return lanes_t(
                         load_first(w + ((int64)row * 9 + tap) * C + column, columns - column));
                 acc_t line[LANES];

@@ -125,9 +125,9 @@ def pool_forward(
 def input_gradient(target: Target, dy: Array, w: Array, dx: Array, window: Window) -> None:
     """Write dx (N, H, W, C): the convolution of the result's gradient dy with flipped filters."""
     g = window
-    turned = Window(g.OH, g.OW, g.H, g.W, 3, 3, 1, 1, 2 - g.PH, 2 - g.PW, 1, 1)
+    flipped = Window(g.OH, g.OW, g.H, g.W, 3, 3, 1, 1, 2 - g.PH, 2 - g.PW, 1, 1)
     rest = (None, dx, None, None, None)
-    _convolve(target, "winograd_forward", dy, w, (g.H, g.W), turned, rest, (0,), turned=True)
+    _convolve(target, "winograd_forward", dy, w, (g.H, g.W), flipped, rest, (0,), flipped=True)
 
 
 def filter_gradient(target: Target, dy: Array, x: Array, dw: Array, window: Window) -> None:
@@ -160,16 +160,16 @@ def _convolve(
     arrays: tuple[Array | None, ...],
     options: tuple[int, ...] = (),
     *,
-    turned: bool = False,
+    flipped: bool = False,
 ) -> None:
-    (N, _, _, C), F = x.shape, w.shape[3 if turned else 0]
+    (N, _, _, C), F = x.shape, w.shape[3 if flipped else 0]
     tiles, count = _chunks(target, x.dtype, N, outputs, C, F)
     changed = _changed.get()
     shape, wide = (_POINTS, C * tiles.width + _LINE), accumulator(w.dtype)
     u = target.empty(shape, wide) if changed is None else target.kept(shape, wide)
     kernel = _SOURCE.kernel("winograd_filters", target, w.dtype)
     grid = target.stride_grid(C * tiles.width)
-    kernel(grid, target.threads, w, changed, u, w.shape[0], w.shape[3], tiles.width, int(turned))
+    kernel(grid, target.threads, w, changed, u, w.shape[0], w.shape[3], tiles.width, int(flipped))
     blocks, registers = -(-count // tiles.chunk), tiles.width // target.lanes(u.itemsize)
     # Each part of the filters transforms the tiles again, so there is one part if blocks suffice.
     parts = -(-registers // 3) if blocks < _FEW_CHUNKS else 1

@@ -19,7 +19,7 @@
 #include "pooling/maximum.cuh"  // for epilogues that pool
 #include "pooling/unpool.cuh"
 
-// The tile of a block: the runtime passes those of the table in gemm.py, editors see these.
+// The tile of a block: the runtime passes those of the table in tiles.py, editors see these.
 #ifndef BM
 #define BM 64
 #define BN 64

@@ -8,7 +8,7 @@
 
 namespace gpu {
 
-// "kernels/pool.cu:31", or the PTX's line where the text has no lines of source.
+// "kernels/pooling/pool.cu:31", or the PTX's line where the text has no lines of source.
 std::string place_of(const Program &program, const Instruction &at);
 
 // "add, block (1, 0, 0), thread (7, 0, 0)"; lane -1 leaves the thread out.
@@ -20,7 +20,7 @@ std::string thread_name(const Warp &warp, uint32_t thread);
 // "threads 0-31, 40" of the block, of lanes of one warp.
 std::string thread_list(const Warp &warp, uint32_t lanes);
 
-// "read of 4 bytes at kernels/pool.cu:31"
+// "read of 4 bytes at kernels/pooling/pool.cu:31"
 std::string attempt(const Warp &warp, const Instruction &at, uint32_t bytes, Access access);
 
 // "0x7f0012345678, 4 bytes past the end of an array of 40 bytes (parameter 0)"
