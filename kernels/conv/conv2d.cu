@@ -36,8 +36,7 @@ conv2d_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__rest
         y + group * filters, b ? b + group * filters : nullptr, F, relu, past_caches<T>(rows, F),
         {&moments}};
     const Block block = gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(
-        at, a, weights, rows, filters, part.begin, part.end, epilogue,
-        Parts{sums, arrived, parts});
+        at, a, weights, rows, filters, part.begin, part.end, epilogue, Parts{sums, arrived, parts});
     moments.finish(block, group * filters);
 }
 
