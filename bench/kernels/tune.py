@@ -1,21 +1,24 @@
-"""Time products on `cpu` with different tiles and print each choice's speed, the present one first.
+"""Time sizes of blocks on `cpu` and print the speed of each, the present one first.
 
-python -m bench.kernels.tune            all choices, on one thread
-python -m bench.kernels.tune BN rows    some of them
+python -m bench.kernels.tune --keep     this machine's sizes: the best are used from then on
+python -m bench.kernels.tune            all sizes
+python -m bench.kernels.tune BK rows    some of them
 
-The tables are `CpuTarget.constants` (BN, BK: the panel of operand B), `division.ON_CPU` and, for
-3 x 3 convolutions, `winograd.ON_CPU`. Figures are speeds relative to the present choice, geometric
-means over the shapes; samples alternate.
+With --keep the best are written to the table that `kernels/runtime/blocks.py` reads, if they are
+at least 5% faster. Other sizes (`division.ON_CPU`, and `winograd.ON_CPU` for 3 x 3 filters) are the
+same on every machine, since orders of summation depend on them. Figures are speeds relative to the
+present size, geometric means over some calls, on one thread; samples alternate.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from unittest import mock
 
 os.environ.setdefault("KERNELS_THREADS", "1")
@@ -25,18 +28,24 @@ import numpy as np
 import kernels
 from kernels.conv import winograd
 from kernels.gemm import division
-from kernels.runtime import targets
+from kernels.runtime import blocks, targets
+from kernels.runtime.blocks import Blocks
 from kernels.runtime.cpu import CpuTarget
 
-CHOICES = {
-    "BN": [48, 96, 144, 192],
+#: Sizes that depend on the machine.
+OF_MACHINE = {
     "BK": [512, 1024, 2048],
+    "near_bytes": [2**16, 2**18, 2**20],
+    "stream_bytes": [2**22, 2**23, 2**24, 2**25],
+}
+CHOICES = OF_MACHINE | {
     "rows": [128, 256, 512, 1024],
     "blocks": [16, 64, 256],
     "splits": [4, 8, 16, 32],
     "tiles": [16, 32, 48, 64],
     "tiles_a_split": [48, 96, 192],
 }
+LEAST_GAIN = 1.05  # less may be noise
 #: N, H, C, F, K of convolutions with padding, and rows, inputs, outputs of dense layers.
 CONVOLUTIONS = [
     (64, 28, 16, 16, 3),
@@ -52,15 +61,23 @@ TABLES = division.ON_CPU, winograd.ON_CPU
 ROUNDS = 9
 
 
-def calls() -> list[Callable[[], object]]:
-    """Return a call of every product and of its gradients."""
+def calls(name: str) -> list[Callable[[], object]]:
+    """Return calls whose speed may depend on a choice."""
     random = np.random.default_rng(0)
 
     def normal(*shape: int) -> np.ndarray:
         return random.standard_normal(shape, dtype=np.float32)
 
     made: list[Callable[[], object]] = []
-    for N, H, C, F, K in CONVOLUTIONS:
+    if name == "near_bytes":  # a row is read twice
+        rows = [normal(2**21 // C, C) for C in (2**14, 2**15, 2**17, 2**19)]
+        return [partial(kernels.softmax, x) for x in rows]
+    if name == "stream_bytes":  # 4 to 64 MiB
+        images = [normal(N, 8, 8, 32) for N in (2**9, 2**10, 2**11, 2**12, 2**13)]
+        pools = [partial(kernels.avg_pool2d, x, 3, stride=1, padding=1) for x in images]
+        return [*(partial(kernels.relu, x) for x in images), *pools]
+    deep = [c for c in CONVOLUTIONS if c[2] * c[4] ** 2 > 1024] if name == "BK" else CONVOLUTIONS
+    for N, H, C, F, K in deep:
         x, w, dy = normal(N, H, H, C), normal(F, K, K, C), normal(N, H, H, F)
         made.append(lambda x=x, w=w: kernels.conv2d(x, w, padding="same"))
         made.append(lambda x=x, w=w, dy=dy: kernels.conv2d_backward(dy, x, w, padding="same"))
@@ -85,28 +102,54 @@ def timed(target: CpuTarget, table: dict[str, int], call: Callable[[], object]) 
         chosen.update(present)
 
 
+def speeds(name: str) -> tuple[int, dict[int, float]]:
+    """Return the present value of a size, and the speed with each value relative to it."""
+    own = targets.cpu_target().blocks
+    present = (own._asdict() | TABLES[0] | TABLES[1])[name]
+    values = dict.fromkeys([present, *CHOICES[name]])
+    used, tables = {}, {}
+    for value in values:
+        used[value], tables[value] = CpuTarget(), {}
+        if name in Blocks._fields:
+            used[value].blocks = own._replace(**{name: value})
+        else:
+            tables[value] = {name: value}
+    logs: dict[int, list[float]] = {value: [] for value in values}
+    for call in calls(name):
+        samples: dict[int, list[float]] = {value: [] for value in values}
+        for _ in range(ROUNDS + 1):
+            for value, target in used.items():
+                samples[value].append(timed(target, tables[value], call))
+        medians = {value: statistics.median(taken[1:]) for value, taken in samples.items()}
+        for value, median in medians.items():
+            logs[value].append(math.log(medians[present] / median))
+    return present, {value: math.exp(statistics.fmean(log)) for value, log in logs.items()}
+
+
 def main() -> None:
-    """Print a line for every value of the named choices."""
-    for name in sys.argv[1:] or CHOICES:
-        targets, tables = {}, {}
-        for value in CHOICES[name]:
-            target = CpuTarget()
-            if name in target.constants:
-                target.constants = target.constants | {name: value}
-            targets[value] = target
-            tables[value] = {} if name in target.constants else {name: value}
-        present = (CpuTarget.constants | TABLES[0] | TABLES[1])[name]
-        logs: dict[int, list[float]] = {value: [] for value in CHOICES[name]}
-        for call in calls():
-            samples: dict[int, list[float]] = {value: [] for value in CHOICES[name]}
-            for _ in range(ROUNDS + 1):
-                for value, target in targets.items():
-                    samples[value].append(timed(target, tables[value], call))
-            medians = {value: statistics.median(taken[1:]) for value, taken in samples.items()}
-            for value, median in medians.items():
-                logs[value].append(math.log(medians[present] / median))
-        for value in sorted(logs, key=lambda value: value != present):
-            print(f"{name} {value}: {math.exp(statistics.fmean(logs[value])):.3f}", flush=True)
+    """Print a line for every value of the chosen sizes, and keep the best."""
+    parser = argparse.ArgumentParser(description="Time sizes of blocks on cpu.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(CHOICES))
+    parser.add_argument(
+        "--keep", action="store_true", help="write this machine's best to its table"
+    )
+    options = parser.parse_args()
+    unknown = set(options.names) - CHOICES.keys()
+    if unknown:
+        parser.error(
+            f"NAME: got {', '.join(sorted(unknown))}, expected some of {', '.join(CHOICES)}"
+        )
+    kept = {}
+    for name in options.names or (OF_MACHINE if options.keep else CHOICES):
+        present, found = speeds(name)
+        for value, speed in found.items():
+            print(f"{name} {value}: {speed:.3f}", flush=True)
+        best = max(found, key=lambda value: found[value])
+        if name in OF_MACHINE:
+            kept[name] = best if found[best] >= LEAST_GAIN else present
+    if options.keep:
+        register_bytes = targets.cpu_target().lanes(1)
+        print(f"{blocks.keep(register_bytes, kept)}: {blocks.machine(register_bytes)}: {kept}")
 
 
 if __name__ == "__main__":

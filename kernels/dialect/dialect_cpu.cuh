@@ -102,11 +102,17 @@ static inline void fetch_ahead(const E *p, int count = 1, int distance = 8192 / 
     asm volatile("");  // GCC takes functions that prefetch alone for ones without effect
 }
 
+// The size from which arrays are written around the caches: the runtime passes it, editors see
+// this.
+#ifndef STREAM_BYTES
+#define STREAM_BYTES (1 << 24)
+#endif
+
 // Whether an array is larger than the caches and its rows are whole cache lines: then use streaming
 // stores. (A line written partly by a normal and partly by a streaming store takes longer.)
 template <typename E> static inline bool past_caches(long long rows, int columns) {
     const long long bytes = columns * (long long)sizeof(E);
-    return rows * bytes >= 1 << 24 && bytes % 64 == 0;
+    return rows * bytes >= STREAM_BYTES && bytes % 64 == 0;
 }
 // A streaming store of a whole register, to an address aligned to one.
 template <typename E> static inline void stream_lanes(E *p, typename Simd<E>::type value) {

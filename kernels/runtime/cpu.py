@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from . import blocks
 from .allocator import Allocator
 from .compiler import compiler
 from .jobs import run, thread_count
@@ -68,11 +69,8 @@ class CpuTarget(Allocator):
     """The machine's own cores; arrays are NumPy's."""
 
     name = "cpu"
-    #: The GEMM's panel of operand B, in the second-level cache.
-    constants = {"BM": 1, "BN": 96, "BK": 1024}
     dtypes: tuple[str, ...] = ("float32", "float64")
     precisions: tuple[str, ...] = ("fp32",)
-    near_bytes = 2**18
     in_lanes = True
     shared_bytes = 2**21
     threads = 1
@@ -88,6 +86,22 @@ class CpuTarget(Allocator):
     def __repr__(self) -> str:
         """Return the name that messages use."""
         return self.name
+
+    @cached_property
+    def blocks(self) -> blocks.Blocks:
+        """Sizes that depend on this machine's caches."""
+        return blocks.chosen(self._register_bytes)
+
+    @cached_property
+    def constants(self) -> dict[str, int]:
+        """The GEMM's panel of operand B, and when to write around the caches."""
+        sizes = self.blocks
+        return {"BM": 1, "BN": blocks.BN, "BK": sizes.BK, "STREAM_BYTES": sizes.stream_bytes}
+
+    @property
+    def near_bytes(self) -> int:
+        """See Target."""
+        return self.blocks.near_bytes
 
     def binder(self, program: Program, entry: str, constants: dict[str, Any]) -> Binder:
         """Return a function that binds launches of one entry point, compiled or from the cache."""

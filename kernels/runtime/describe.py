@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import cache, cuda, jobs
+from . import blocks, cache, cuda, jobs
 from .compiler import compiler
 from .errors import KernelError
 
@@ -15,15 +15,18 @@ from .errors import KernelError
 def describe() -> dict[str, str]:
     """Return targets, compiler, processor, GPU, cache folder and versions, by name."""
     reason = cuda.unavailable()
+    here = "not known without a compiler"
     try:
         found = compiler()
         native = f"{' '.join(found.command)} ({found.version})"
+        here = blocks.machine(int(found.macro("REGISTER_BYTES")))
     except KernelError as error:
         native = f"not available: {error}"
     return {
         "targets": "cpu" if reason else "cpu, cuda",
         "compiler": native,
         "CPU": _processor(),
+        "caches": here,
         "threads": str(jobs.thread_count()),
         "GPU": reason or cuda.describe(),
         "cache folder": str(cache.folder() or "none: there is no home folder"),

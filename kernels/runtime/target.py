@@ -14,11 +14,7 @@ class Target(Protocol):
     """A device that kernels are compiled for and run on."""
 
     name: str  #: "cpu" or "cuda"
-    constants: dict[str, int]
     dtypes: tuple[str, ...]  #: floating types that kernels take here
-    #: Most bytes of an input, read several times, that kernels copy to shared memory: the size of a
-    #: core's own cache, or what every GPU lets a block have.
-    near_bytes: int
     #: Whether a block is one thread that computes in SIMD lanes. It chooses between the two bodies
     #: of kernels that have one for such blocks and one for blocks of many threads.
     in_lanes: bool
@@ -27,6 +23,17 @@ class Target(Protocol):
     @property
     def multiprocessors(self) -> int:
         """A GPU's multiprocessors, among which blocks of many threads are divided; else 1."""
+
+    @property
+    def constants(self) -> dict[str, int]:
+        """What every kernel is compiled with here."""
+
+    @property
+    def near_bytes(self) -> int:
+        """Most bytes of an input, read several times, that kernels copy to shared memory.
+
+        That is a part of a core's own cache, or what every GPU lets a block have.
+        """
 
     @property
     def precisions(self) -> tuple[str, ...]:

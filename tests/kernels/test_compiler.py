@@ -118,7 +118,7 @@ def test_message_names_the_kernels_file_and_line(
         "\nKERNEL faulty(T *y) {\n    y[0] = lost;\n}"
     )
     source = Source("faulty.cu", text, packaged=False)
-    constants = {**CpuTarget.constants, "T": "float32"}
+    constants = {**CpuTarget().constants, "T": "float32"}
     with pytest.raises(KernelError, match=r"kernels/faulty\.cu:5:\d+: error: .*lost"):
         CpuTarget().binder(source, "faulty", constants)
     # A panel narrower than a micro-tile: the fault is then in a header.
