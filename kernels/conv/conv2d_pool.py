@@ -24,7 +24,8 @@ _SOURCE = Source("conv/conv2d_pool.cu", ROWS=1, VECTORS=1)  # for cpu
 _BLOCKS = 16  # each writes partial gradients of its own
 _MOST_ON_CPU = 512 * 1024  # bytes of an image and its filters: they must stay in the L2 cache
 _MOST_STRIPS = 32 * 1024  # bytes of strips: they must stay in the L1 cache
-_REGISTERS = 20  # SIMD registers of sums per thread
+_REGISTERS = 20  # SIMD registers of sums per thread, of AVX-512's 32
+_FEWER_REGISTERS = 15  # of AVX2's 16: one is left for what multiplies the taps
 _BITS = 31  # windows per word, as in the source
 
 
@@ -214,7 +215,8 @@ def _layouts(
     F, KH, KW, C = filters
     itemsize = 8 if accumulator(dtype) == "float64" else 4
     lanes = target.lanes(itemsize)
-    limit = _REGISTERS if lanes > 1 else 1
+    most = _REGISTERS if lanes * itemsize == 64 else _FEWER_REGISTERS
+    limit = most if lanes > 1 else 1
     windows, places = pool.PH * pool.PW, pool.KH * pool.KW
     height = max((pool.PH * pool.KH - 1) * g.SH + (KH - 1) * g.DH + 1, g.PH + g.H)
     width = max((pool.PW * pool.KW - 1) * g.SW + KW, g.PW + g.W)
