@@ -58,7 +58,7 @@ class Arena:
     def poison(self) -> None:
         """Fill all memory with bytes 0xFF: NaN in floating arrays, -1 in whole ones."""
         for _, _, memory in self._chunks:
-            memory.view(np.uint64).fill(0xFFFF_FFFF_FFFF_FFFF)
+            self.target.fill_bytes(memory, 0xFF)
 
     def give_back(self, address: int, size: int) -> None:
         """Take back a block."""

@@ -130,6 +130,10 @@ class CpuTarget(Allocator):
         """Return values as a C-contiguous array here, copied only where needed."""
         return np.require(values, dtype, ["C_CONTIGUOUS", "ALIGNED"])
 
+    def fill_bytes(self, array: Array, byte: int) -> None:
+        """Fill a C-contiguous array with a byte."""
+        array.reshape(-1).view(np.uint8).fill(byte)
+
     def address(self, array: Array) -> int:
         """Return the address of an array's first element."""
         return _address(array)

@@ -118,6 +118,11 @@ class CudaTarget(Allocator):
             flat = cupy.asarray(np.atleast_1d(values), dtype, order="C", blocking=True)
             return flat.reshape(values.shape)
 
+    def fill_bytes(self, array: Array, byte: int) -> None:
+        """Fill a C-contiguous array with a byte, without a kernel that CuPy would compile."""
+        with self.on():
+            array.data.memset_async(byte, array.nbytes)
+
     def address(self, array: Array) -> int:
         """Return the address of an array's first element."""
         return int(array.data.ptr)

@@ -70,6 +70,9 @@ class Target(Protocol):
     def array(self, values: Any, dtype: Any = None) -> Array:
         """Return values as a C-contiguous array here, copied only where needed."""
 
+    def fill_bytes(self, array: Array, byte: int) -> None:
+        """Fill a C-contiguous array with a byte."""
+
     def address(self, array: Array) -> int:
         """Return the address of an array's first element."""
 

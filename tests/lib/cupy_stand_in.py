@@ -104,6 +104,16 @@ class Device:
         gpu.devices.pop()
 
 
+def pointer(address, values, device):
+    """memory.pyx, MemoryPointer; it does not keep the array, which PyTorch may wait for."""
+
+    def memset_async(byte, size):
+        work("memset", device.id)
+        values.reshape(-1).view(np.uint8)[:size] = byte
+
+    return types.SimpleNamespace(ptr=address, memset_async=memset_async)
+
+
 class ndarray:  # noqa: N801  CuPy's name
     """A NumPy array that says it is on a device."""
 
@@ -112,13 +122,13 @@ class ndarray:  # noqa: N801  CuPy's name
         self.device = Device() if memptr is None else memptr.mem.owner._array.device
         self.owner = None if memptr is None else memptr.mem.owner
         address = self.values.ctypes.data if self.values.size else 0
-        self.data = types.SimpleNamespace(ptr=address)
+        self.data = pointer(address, self.values, self.device)
 
     def like(self, values):
         """Return an array, also for a scalar, as CuPy does, with the memory of this one."""
         array = ndarray((), np.uint8)
         array.values, array.device, array.owner = np.asarray(values), self.device, self.owner
-        array.data = types.SimpleNamespace(ptr=array.values.ctypes.data)
+        array.data = pointer(array.values.ctypes.data, array.values, array.device)
         return array
 
     dtype = property(lambda self: self.values.dtype)
