@@ -1,5 +1,5 @@
 // Loops over the channels of NHWC arrays, which are neighbours in memory: on `cpu` a thread takes
-// up to four SIMD registers of them at a time, on `cuda` a vector of 16 bytes. Bodies are generic
+// up to six SIMD registers of them at a time, on `cuda` a vector of 16 bytes. Bodies are generic
 // lambdas of `at`, the channels of a thread, which loads and stores them:
 //
 //   const auto value = at.load(p), scale = ...;   // p at channel at.first
@@ -230,19 +230,28 @@ struct ChunkRows {
     template <class Values> void add(Values &) const {}
 };
 
-// C channels, four registers at a time; the body is compiled for one to four registers.
+// C channels, up to six registers at a time, in parts as equal as can be: a row is read in few
+// pieces. The body is compiled for one to six registers.
 struct InRegisters {
-    int end, registers, last;  // start of the rest, its registers, and channels of the last one
+    static constexpr int MOST = 6;
+    int registers, parts, last;  // `last`: channels of the last register
 
-    InRegisters(int C) : end(C - C % (4 * LANES)), registers(ceil_div(C - end, LANES)) {
-        last = C - end - (registers - 1) * LANES;
+    InRegisters(int C) : registers(ceil_div(C, LANES)), parts(ceil_div(registers, MOST)) {
+        last = C - (registers - 1) * LANES;
     }
     template <class OfChannels> __forceinline__ void operator()(const OfChannels &of) const {
-        for (int c = 0; c < end; c += 4 * LANES) of(Channels<4>{c, LANES});
-        if (registers == 1) of(Channels<1>{end, last});
-        if (registers == 2) of(Channels<2>{end, last});
-        if (registers == 3) of(Channels<3>{end, last});
-        if (registers == 4) of(Channels<4>{end, last});
+        int done = 0;
+        for (int part = 0; part < parts; ++part) {
+            const int first = done * LANES, here = ceil_div(registers - done, parts - part);
+            done += here;
+            const int end = done == registers ? last : LANES;
+            if (here == 1) of(Channels<1>{first, end});
+            if (here == 2) of(Channels<2>{first, end});
+            if (here == 3) of(Channels<3>{first, end});
+            if (here == 4) of(Channels<4>{first, end});
+            if (here == 5) of(Channels<5>{first, end});
+            if (here == 6) of(Channels<6>{first, end});
+        }
     }
 };
 

@@ -25,6 +25,8 @@ BATCH_SIZES = {
     "several registers and a tail": images(4, 5, 7, 33, relu=True),
     "a channel less than a register": images(4, 5, 7, 7),
     "three registers": images(4, 5, 7, 24),
+    "six registers, of AVX-512": images(2, 3, 4, 90, relu=True),
+    "seven, in two parts": images(2, 3, 4, 100),
     "a channel more than a block of a GPU has threads": {"N": 5, "C": 257, "relu": True},
     "by the running statistics, one channel": {"N": 129, "C": 1, "training": False},
     "by the running statistics, seven": {"N": 129, "C": 7, "training": False},

@@ -37,7 +37,7 @@ SIZES |= {
     f"{C} channels": images(
         2, 5, 6, C, K=(2, 3), stride=(1, 2), padding=((1, 0), (1, 1)), ceil_mode=True
     )
-    for C in (1, 7, 8, 24, 33)  # below, at and above registers
+    for C in (1, 7, 8, 24, 33, 90, 100)  # below, at and above registers; six, and two parts
 }
 SMALL = images(1, 4, 4, 2, K=2)
 DIFFERENCES = [images(2, 5, 4, 2, K=(2, 3), **UNEVEN | {"padding": ((1, 0), (1, 1))})]
