@@ -155,7 +155,9 @@ def python_threads() -> str:
 def pytest(*arguments: str) -> list[str]:
     """Return the words that run tests, but for those on a GPU."""
     # UndefinedBehaviorSanitizer writes to the process' own stderr: pytest must not capture that.
-    words = "pytest -q -p no:cacheprovider --capture=sys --tb=short -k".split()
+    # The thread that waits for a test's time to be over would never end under ThreadSanitizer.
+    words = "pytest -q -p no:cacheprovider --capture=sys --tb=short".split()
+    words += "-o faulthandler_timeout=0 -k".split()
     return [*words, "not cuda", *arguments]
 
 
