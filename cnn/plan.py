@@ -127,10 +127,8 @@ class Plan:
 
         Parameters
         ----------
-        order : array (N,)
-            Indices of the images, in the order in which the steps take them.
-        factors : iterable of float
-            Factor of the learning rate, for each step of the epoch.
+        order, factors
+            As `Steps.begin_epoch` takes them.
         """
         optimizer, ema = self._training.optimizer, self._training.ema
         steps = enumerate(factors, optimizer.steps + 1)

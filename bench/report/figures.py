@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def summary(results: Path, path: Path) -> bool:
     figure, (left, right) = _axes(2, height=2.6)
     rates = {name: peer["images_per_second"] for name, peer in row["peers"].items()}
     rates = {"cnn": row["images_per_second"], **dict(sorted(rates.items(), key=lambda it: -it[1]))}
-    _bars(left, rates, "{:,.0f}")
+    _bars(left, rates, "{:,.0f}", ours=["cnn"])
     left.set_title(f"Training on {row['threads']} CPU cores, images/s: timed", loc="left")
 
     step = next(
@@ -35,17 +36,15 @@ def summary(results: Path, path: Path) -> bool:
     )
     naive = step["peers"]["naive CuPy"]
     less = {key: naive[key] / step["ours"][key] for key in ("launches", "bytes", "instructions")}
-    _bars(right, less, "{:,.0f}x fewer")
+    _bars(right, less, "{:,.0f}x fewer", ours=less)
     right.set_title("GPU training step beside naive CuPy: counted", loc="left")
     _save(figure, path)
     return True
 
 
-def _bars(axes: Any, values: dict[str, float], text: str) -> None:
+def _bars(axes: Any, values: dict[str, float], text: str, ours: Collection[str]) -> None:
     """Draw horizontal bars from the top down; ours are red."""
-    colors = [
-        PEERS[0] if name.startswith(("PyTorch", "naive")) else OURS["color"] for name in values
-    ]
+    colors = [OURS["color"] if name in ours else PEERS[0] for name in values]
     bars = axes.barh(list(values), list(values.values()), color=colors, zorder=3)
     axes.bar_label(bars, [text.format(value) for value in values.values()], padding=3)
     axes.invert_yaxis()

@@ -23,10 +23,9 @@ def conv2d():
     return kernels.conv2d(x, w, padding=1).tobytes()
 """
 TWO = {"KERNELS_THREADS": "", "OMP_NUM_THREADS": "2"}
-linux = pytest.mark.skipif(sys.platform != "linux", reason="it counts threads in /proc")
 
 
-@linux
+@pytest.mark.skipif(sys.platform != "linux", reason="it counts threads in /proc")
 def test_no_threads_are_started_beside_pytorchs():
     script = """
 import threading, torch, kernels.torch

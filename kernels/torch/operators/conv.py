@@ -48,12 +48,18 @@ def _save_conv2d(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(input, weight)
 
 
-def _conv2d_gradients(ctx: Any, grad: Any) -> tuple[Any, ...]:
+def needed(ctx: Any, input: Any, weight: Any, gradients: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the gradients (dx, dw, db) in their tensors' formats, and None for what needs none."""
     need_dx, _, need_db, *others = ctx.needs_input_grad
-    input, weight = ctx.saved_tensors
-    dx, dw, db = conv2d_backward(grad, input, weight, *ctx.window, need_dx)
+    dx, dw, db = gradients
     dx = formatted(dx, input) if need_dx else None
     return dx, formatted(dw, weight), db if need_db else None, *(None for _ in others)
+
+
+def _conv2d_gradients(ctx: Any, grad: Any) -> tuple[Any, ...]:
+    input, weight = ctx.saved_tensors
+    gradients = conv2d_backward(grad, input, weight, *ctx.window, ctx.needs_input_grad[0])
+    return needed(ctx, input, weight, gradients)
 
 
 conv2d = operator(

@@ -11,8 +11,8 @@ import torch
 from ...common.geometry import window
 from ...conv import conv2d_pool as conv_pool
 from ...runtime import as_array, checks, cpu_target
-from ..registration import KERNELS, empty, formatted, operator
-from .conv import conv2d_options, fake_conv2d, fake_conv2d_backward
+from ..registration import KERNELS, empty, operator
+from .conv import conv2d_options, fake_conv2d, fake_conv2d_backward, needed
 
 _CONV_POOL = "int[] stride, int[] sides, int[] dilation, int[] kernel"
 
@@ -87,11 +87,10 @@ def _save_conv2d_pool(ctx: Any, inputs: Any, output: Any) -> None:
 
 
 def _conv2d_pool_gradients(ctx: Any, grad: Any, _: Any) -> tuple[Any, ...]:
-    need_dx, _, need_db, *others = ctx.needs_input_grad
     *output, input, weight = ctx.saved_tensors
-    dx, dw, db = conv2d_pool_backward(grad, *output, input, weight, *ctx.geometry, need_dx)
-    dx = formatted(dx, input) if need_dx else None
-    return dx, formatted(dw, weight), db if need_db else None, *(None for _ in others)
+    need_dx = ctx.needs_input_grad[0]
+    gradients = conv2d_pool_backward(grad, *output, input, weight, *ctx.geometry, need_dx)
+    return needed(ctx, input, weight, gradients)
 
 
 conv2d_pool = operator(
