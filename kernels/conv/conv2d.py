@@ -119,10 +119,9 @@ def _forward(
     x, g = padded(target, x, s.window)
     rows = y.size // s.F
     split: division.Split = "never" if with_moments else "in tiles"
-    work = division.divide(target, x.dtype, rows, s.F // groups, s.K, groups, split=split)
-    channels = s.C // groups
-    vectors = gemm.in_vectors(target, x, s.C, channels), gemm.in_vectors(target, w, channels)
-    launch = gemm.product(SOURCE, "conv2d_forward", target, x.dtype, work, vectors=vectors)
+    sizes = division.Sizes(rows, s.F // groups, s.K, groups, split)
+    operands = (x, s.C, s.C // groups), (w, s.C // groups)
+    launch, work = gemm.forward(SOURCE, "conv2d_forward", target, sizes, *operands)
     chunks = min(target.threads, 4)  # of a block's rows, for its threads to share
     if with_moments:
         moments = Moments.empty(target, work.grid[0] * chunks, s.F, x.dtype)

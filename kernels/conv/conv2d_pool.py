@@ -88,9 +88,8 @@ def forward(x: Array, w: Array, b: Array | None, window: Window, pool: Pool) -> 
         one_channel.pool_forward(target, x, w, b, y, argmax, window, (pool.KH, pool.KW))
         return y, argmax
     x, window = padded(target, x, window)
-    work = division.divide(target, x.dtype, rows, F, w[0].size)
-    vectors = gemm.in_vectors(target, x, C), gemm.in_vectors(target, w, C)
-    launch = gemm.product(SOURCE, "conv2d_pool_forward", target, x.dtype, work, vectors=vectors)
+    sizes = division.Sizes(rows, F, w[0].size)
+    launch, _ = gemm.forward(SOURCE, "conv2d_pool_forward", target, sizes, (x, C), (w, C))
     pixels = pool.PH, pool.PW, pool.KH, pool.KW
     launch(x, w, b, y, argmax, window, rows, C, F, *pixels)
     return y, argmax

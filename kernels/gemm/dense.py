@@ -38,9 +38,8 @@ def dense(x: Array, w: Array, b: Array | None = None, *, relu: bool = False) -> 
     if b is not None:
         checks.shape("b", b, (outputs,), "one bias per output")
     y = target.empty((rows, outputs), x.dtype)
-    vectors = gemm.in_vectors(target, x, inputs), gemm.in_vectors(target, w, inputs)
-    work = division.divide(target, x.dtype, rows, outputs, inputs, split="in tiles")
-    launch = gemm.product(_SOURCE, "dense_forward", target, x.dtype, work, vectors=vectors)
+    sizes = division.Sizes(rows, outputs, inputs, split="in tiles")
+    launch, work = gemm.forward(_SOURCE, "dense_forward", target, sizes, (x, inputs), (w, inputs))
     sums, arrived, *parts = work.parts(target, x.dtype)
     launch(x, w, b, y, sums, arrived, rows, inputs, outputs, int(bool(relu)), *parts)
     return y

@@ -7,9 +7,40 @@ from functools import partial
 from typing import Any
 
 from ..runtime import Array, Source, Target
-from .division import Work
+from . import division
 from .precision import multiplied
 from .tiles import Tile
+
+
+def forward(
+    source: Source,
+    entry: str,
+    target: Target,
+    sizes: division.Sizes,
+    a: tuple[Any, ...],
+    b: tuple[Any, ...],
+    *,
+    whole_rows: bool = False,
+) -> tuple[Callable[..., None], division.Work]:
+    """Return what launches the forward product of a layer, and how it is divided.
+
+    What the layer does with the product besides, such as adding biases, ReLU, pooling or a loss,
+    is its entry point's.
+
+    Parameters
+    ----------
+    source, entry, target
+        As `product` takes them.
+    sizes, whole_rows
+        As `divide` takes them.
+    a, b : (array, *lengths)
+        The operands, as `in_vectors` takes them.
+    """
+    dtype = a[0].dtype
+    *outputs, split = sizes
+    work = division.divide(target, dtype, *outputs, split=split, whole_rows=whole_rows)
+    vectors = in_vectors(target, *a), in_vectors(target, *b)
+    return product(source, entry, target, dtype, work, vectors=vectors), work
 
 
 def product(
@@ -17,7 +48,7 @@ def product(
     entry: str,
     target: Target,
     dtype: Any,
-    work: Work,
+    work: division.Work,
     *,
     vectors: tuple[bool, bool] = (False, False),
     **types: Any,

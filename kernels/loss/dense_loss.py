@@ -46,11 +46,11 @@ def dense_cross_entropy(
     (rows, inputs), classes = x.shape, len(w)
     logits, dlogits = (target.empty((rows, classes), x.dtype) for _ in range(2))
     losses = target.empty((rows,), accumulator(x.dtype))
-    work = division.divide(
-        target, x.dtype, rows, classes, inputs, split="in tiles", whole_rows=True
+    sizes = division.Sizes(rows, classes, inputs, split="in tiles")
+    operands = (x, inputs), (w, inputs)
+    launch, work = gemm.forward(
+        _SOURCE, "dense_cross_entropy", target, sizes, *operands, whole_rows=True
     )
-    vectors = gemm.in_vectors(target, x, inputs), gemm.in_vectors(target, w, inputs)
-    launch = gemm.product(_SOURCE, "dense_cross_entropy", target, x.dtype, work, vectors=vectors)
     totals, counters = (None, None) if progress is None else (progress.totals, progress.counters)
     finished = None if progress is None else target.counters(1)
     sums, arrived, *parts = work.parts(target, x.dtype)
