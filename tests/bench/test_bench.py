@@ -19,7 +19,7 @@ from bench.measure import WrongResult, verify
 from bench.networks import start
 from bench.networks.definitions import INPUT_SHAPE, NETWORKS, describe, restore
 from bench.peers import naive, numpy_calls
-from bench.report import condense, exchange, figures
+from bench.report import condense, exchange, figures, of_kernels, of_networks
 from bench.report import tables as report
 from cnn import SGD, Sequential, Trainer
 from cnn.course import Course
@@ -189,7 +189,7 @@ def test_times_on_a_gpu_stand_beside_their_bounds(documents, tmp_path):
     for suite in ("kernels", "training-peers"):
         document = documents[suite] | {"machine": machine}
         (tmp_path / f"{suite}-cuda.json").write_text(json.dumps(document))
-    made = report.kernels(tmp_path) + report.training(tmp_path)
+    made = of_kernels.kernels(tmp_path) + of_networks.training(tmp_path)
     assert "| time | bound, µs | rate |" in made and "images/s | at most, by the bound |" in made
     (weights, dx, sgd) = (
         re.search(rf"\| `{name}` \| {shape} \|.*? ±\d+% \| (.*?) \|", made)[1]
@@ -211,7 +211,7 @@ def test_rows_of_a_limited_instruction_set_are_named_and_not_drawn(tmp_path):
     figures.training(recorded, tmp_path / "all.svg")
     limited = recorded["rows"][0] | {"instructions": "AVX2"}
     more = recorded | {"rows": [*recorded["rows"], limited]}
-    made = report.training_table(more, tmp_path)
+    made = of_networks.training_table(more, tmp_path)
     assert f"| {limited['network']}, AVX2 only | {limited['batch_size']} |" in made
     figures.training(more, tmp_path / "same.svg")
     assert (tmp_path / "same.svg").read_bytes() == (tmp_path / "all.svg").read_bytes()
