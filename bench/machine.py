@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,9 +37,26 @@ def machine() -> dict[str, str]:
     return {"device": device, "cpu": processor(), "system": platform.system(), **told, **versions}
 
 
+#: What a processor is, by its vendor, its family, and an instruction set that it has.
+_KINDS = {
+    ("AuthenticAMD", "25", "avx512f"): "Zen 4",
+    ("AuthenticAMD", "26", "avx512f"): "Zen 5",
+    ("GenuineIntel", "6", "amx_tile"): "Sapphire Rapids or later",
+}
+
+
 def processor() -> str:
-    """Return the processor's name."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
+    """Return the processor's name and, if it is known here, what it is.
+
+    Virtual machines often tell no more than "AMD EPYC".
+    """
+    cpu = Path("/proc/cpuinfo")
+    if not cpu.exists():
+        return platform.processor()
+    first = cpu.read_text().split("\n\n")[0]
+    told = {key.strip(): value.strip() for key, value in re.findall("(.*?):(.*)", first)}
+    name, flags = told.get("model name", platform.processor()), told.get("flags", "").split()
+    for (vendor, family, flag), kind in _KINDS.items():
+        if (told.get("vendor_id"), told.get("cpu family")) == (vendor, family) and flag in flags:
+            return f"{name}, {kind}"
+    return name

@@ -1,19 +1,22 @@
 """Train recipes with several seeds by the command line; write the runs and a summary as JSON.
 
 python -m bench.networks.training --recipe speedrun --seeds 0 1 2
+
+With --runs, the run folders stay there, and the same command goes on with those it finds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from bench.machine import machine
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -23,29 +26,56 @@ def main() -> None:
     parser.add_argument("--recipe", action="append", required=True, help="may be given repeatedly")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--runs", type=Path, help="folder that keeps the runs (default: none)")
     options = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"training-{options.device}.json"
     document = json.loads(path.read_text()) if path.exists() else {"recipes": {}}
-    document["machine"] = machine()
-    for recipe in options.recipe:
-        runs = [train(recipe, seed, options.device) for seed in options.seeds]
-        document["recipes"][recipe] = {"summary": summarise(runs), "runs": runs}
-        path.write_text(json.dumps(document, indent=2) + "\n")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.runs or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        for recipe in options.recipe:
+            runs = [train(recipe, seed, options.device, folder) for seed in options.seeds]
+            models = [
+                folder / name_of(recipe, seed) / "model.safetensors" for seed in options.seeds
+            ]
+            summary = summarise(runs) | ensemble(models, options.device, folder)
+            measured = {"machine": machine(), "summary": summary, "runs": runs}
+            document["recipes"][recipe] = measured
+            path.write_text(json.dumps(document, indent=2) + "\n")
 
 
-def train(recipe: str, seed: int, device: str) -> dict[str, Any]:
-    """Run a training and return what it wrote, with its peak memory."""
-    with tempfile.TemporaryDirectory() as folder:
-        results = Path(folder) / "results.json"
-        words = f"--recipe {recipe} --seed {seed} --device {device} --dataset mnist --quiet"
-        command = [sys.executable, "-m", "cnn", "train", *words.split()]
-        command += ["--runs", folder, "--json", str(results)]
-        measured = [sys.executable, "-c", PEAK_MEMORY, *command]
-        done = subprocess.run(measured, check=True, capture_output=True, text=True)
-        print(done.stdout.splitlines()[0], flush=True)
-        peak_kib = int(done.stdout.splitlines()[-1])
-        return json.loads(results.read_text()) | {"peak_memory_mib": round(peak_kib / 1024)}
+def train(recipe: str, seed: int, device: str, folder: Path) -> dict[str, Any]:
+    """Run a training, or go on with it, and return what it wrote, with its peak memory."""
+    run = folder / name_of(recipe, seed)
+    results = folder / f"{run.name}.json"
+    if results.exists():
+        return json.loads(results.read_text())
+    new = f"--runs {folder} --run {run.name} --recipe {recipe} --seed {seed} --dataset mnist"
+    words = f"--resume {run}" if run.exists() else f"{new} --device {device}"
+    command = [sys.executable, "-m", "cnn", "train", *words.split(), "--quiet"]
+    measured = [sys.executable, "-c", PEAK_MEMORY, *command, "--json", str(results)]
+    done = subprocess.run(measured, check=True, stdout=subprocess.PIPE, text=True)
+    print(done.stdout.splitlines()[0], flush=True)
+    peak_kib = int(done.stdout.splitlines()[-1])
+    found = json.loads(results.read_text()) | {"peak_memory_mib": round(peak_kib / 1024)}
+    results.write_text(json.dumps(found))
+    return found
+
+
+def name_of(recipe: str, seed: int) -> str:
+    """Return the name of a run's folder."""
+    return f"{recipe}-{seed}"
+
+
+def ensemble(models: list[Path], device: str, folder: Path) -> dict[str, float]:
+    """Return the test accuracy of the mean of the models' probabilities."""
+    if len(models) < 2:
+        return {}
+    results = folder / "ensemble.json"
+    command = [sys.executable, "-m", "cnn", "evaluate", *map(str, models), "--dataset", "mnist"]
+    subprocess.run([*command, "--device", device, "--json", str(results)], check=True)
+    return {"ensemble_test_accuracy": json.loads(results.read_text())["test_accuracy"]}
 
 
 # Runs a command and prints the largest resident set of any of its processes.
@@ -68,22 +98,6 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, float]:
         "median_images_per_second": statistics.median(run["images_per_second"] for run in runs),
         "peak_memory_mib": max(run["peak_memory_mib"] for run in runs),
     }
-
-
-def machine() -> dict[str, str]:
-    """Return what the timings depend on."""
-    cpu = next(
-        line.split(":", 1)[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    )
-    info = subprocess.run(
-        [sys.executable, "-m", "cnn", "info"], check=True, capture_output=True, text=True
-    ).stdout
-    told = dict(
-        line.split(maxsplit=1) for line in info.splitlines() if not line.startswith("cache")
-    )
-    return {"cpu": cpu, "system": platform.system(), **told}
 
 
 if __name__ == "__main__":

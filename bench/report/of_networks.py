@@ -27,29 +27,36 @@ def recipes(results: Path) -> str:
     path = results / "training-cpu.json"
     if not path.exists():
         return ""
-    document = json.loads(path.read_text())
-    machine = document["machine"]
-    rows = []
-    for name, recipe in document["recipes"].items():
-        s, run = recipe["summary"], recipe["runs"][0]
+    rows, machines = [], {}
+    for name, recipe in json.loads(path.read_text())["recipes"].items():
+        s, run, machine = recipe["summary"], recipe["runs"][0], recipe["machine"]
+        where = f"{machine['threads']} cores ({machine['cpu']})"
+        machines.setdefault(where, []).append(f"`{name}`")
+        together = s.get("ensemble_test_accuracy")
         rows.append(
             [
                 f"`{name}`",
                 run["epochs"],
                 f"{s['mean_test_accuracy']:.2%} ± {s['standard_deviation']:.2%} "
                 f"({s['lowest_test_accuracy']:.2%}), {s['seeds']} seeds",
+                "" if together is None else f"{together:.2%}",
                 f"{s['median_train_seconds']:.1f} s, {s['median_images_per_second']:,.0f} images/s",
                 f"{s['peak_memory_mib']} MiB",
             ]
         )
+    places = (
+        where if len(machines) == 1 else f"{where}: {', '.join(names)}"
+        for where, names in machines.items()
+    )
     about = (
-        f"Measured on {machine['threads']} cores ({machine['cpu']}), without a GPU, by\n"
+        f"Measured without a GPU, on {'; '.join(places)}; by\n"
         "`python -m bench.networks.training --recipe NAME --seeds 0 1 2 ...`;\n"
-        "medians over the seeds.\n"
+        "medians over the seeds. All as one: the mean of all seeds' probabilities.\n"
         "The clock covers the training steps, not compiling, loading data or evaluating.\n"
     )
     accuracy = "MNIST test accuracy, mean ± deviation (lowest)"
-    return table(["recipe", "epochs", accuracy, "training", "memory"], rows) + about + "\n"
+    head = ["recipe", "epochs", accuracy, "all as one", "training", "memory"]
+    return table(head, rows) + about + "\n"
 
 
 def speed(results: Path) -> str:

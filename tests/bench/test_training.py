@@ -1,0 +1,27 @@
+"""bench/networks/training.py: runs that are kept are not repeated, and all seeds count as one."""
+
+import json
+import sys
+
+import pytest
+
+from bench.networks import training
+from bench.report import of_networks
+
+
+@pytest.mark.slow
+def test_runs_are_kept_and_measured_as_one(tmp_path, monkeypatch, capfd):
+    results, runs = tmp_path / "results", tmp_path / "runs"
+    monkeypatch.setattr(training, "RESULTS", results)
+    words = f"training --recipe speedrun --runs {runs} --seeds"
+    for seeds in (["0"], ["0", "1"]):
+        monkeypatch.setattr(sys, "argv", [*words.split(), *seeds])
+        training.main()
+    printed = capfd.readouterr().out
+    assert printed.count("trained") == 2  # the second time, only what was missing
+    assert "mean of 2 models" in printed
+    recipe = json.loads((results / "training-cpu.json").read_text())["recipes"]["speedrun"]
+    assert [run["seed"] for run in recipe["runs"]] == [0, 1]
+    together = recipe["summary"]["ensemble_test_accuracy"]
+    assert together > 0.985
+    assert f"2 seeds | {together:.2%} |" in of_networks.recipes(results)
