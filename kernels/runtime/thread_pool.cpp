@@ -1,7 +1,9 @@
 // The thread pool that runs the blocks of a `cpu` launch.
 //
 // One job at a time: the caller and the workers take chunks of blocks from an atomic counter until
-// none is left. Blocks are independent, so a result does not depend on which thread ran a block.
+// none is left. Each takes half of its share of what is left, so that chunks are few and the last
+// ones small: no thread waits long for another. Blocks are independent, so a result does not depend
+// on which thread ran a block.
 //
 // Launches often follow each other closely, so a worker spins for a while before it sleeps; and a
 // caller waits only for workers that have joined its job, not for those that are still waking up.
@@ -45,18 +47,14 @@ class Lock {
 struct Chunks {
     RangeBody body;
     void *context;
-    long long count, chunk;
-
-    Chunks() = default;
-    Chunks(RangeBody body, void *context, long long count, int threads)
-        : body(body), context(context), count(count), chunk(count / (4LL * threads) + 1) {}
+    long long count;
+    int threads;
 
     void take(std::atomic<long long> &next) const {
-        for (;;) {
-            const long long begin = next.fetch_add(chunk);
-            if (begin >= count) return;
-            const long long end = begin + chunk;
-            body(context, begin, end < count ? end : count);
+        for (long long begin = next; begin < count; begin = next) {
+            const long long half = (count - begin) / (2LL * threads);
+            const long long end = begin + (half > 1 ? half : 1);
+            if (next.compare_exchange_weak(begin, end)) body(context, begin, end);
         }
     }
 };
@@ -82,7 +80,7 @@ class Pool {
         bool asleep;
         {
             Lock lock(mutex);
-            job = Chunks(body, context, count, workers + 1);
+            job = {body, context, count, workers + 1};
             core_of_caller = core();
             next = 0;
             open = true;
@@ -189,7 +187,7 @@ struct OpenMP {
             body(context, 0, count);
             return;
         }
-        Job job{Chunks(body, context, count, threads)};
+        Job job{{body, context, count, threads}};
         parallel(
             [](void *data) {
                 static_cast<Job *>(data)->chunks.take(static_cast<Job *>(data)->next);
