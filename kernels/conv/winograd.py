@@ -146,7 +146,7 @@ def filter_gradient(target: Target, dy: Array, x: Array, dw: Array, window: Wind
         *(dy, x, partial, window, tiles, count, C, F),
     )
     kernel = _SOURCE.kernel("winograd_sum_filters", target, x.dtype)
-    grid = target.stride_grid(C * tiles.width)
+    grid = target.stride_grid(_POINTS * C * tiles.width)
     kernel(grid, target.threads, partial, dw, F, C, tiles.depth, tiles.width, splits)
 
 
@@ -168,7 +168,8 @@ def _convolve(
     shape, wide = (_POINTS, C * tiles.width + _LINE), accumulator(w.dtype)
     u = target.empty(shape, wide) if changed is None else target.kept(shape, wide)
     kernel = _SOURCE.kernel("winograd_filters", target, w.dtype)
-    grid = target.stride_grid(C * tiles.width)
+    # A replay that keeps u finds nothing changed, mostly, and should wake no thread for it.
+    grid = target.stride_grid(u.size) if changed is None else (1, 1, 1)
     kernel(grid, target.threads, w, changed, u, w.shape[0], w.shape[3], tiles.width, int(flipped))
     blocks, registers = -(-count // tiles.chunk), tiles.width // target.lanes(u.itemsize)
     # Each part of the filters transforms the tiles again, so there is one part if blocks suffice.
