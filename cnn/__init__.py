@@ -8,6 +8,7 @@ from .ensemble import Ensemble
 from .evaluation import evaluate
 from .formats.checkpoint import CheckpointError
 from .formats.torch_weights import load_torch, save_torch
+from .fresh_statistics import update_batch_norm
 from .layers import (
     AvgPool2D,
     BatchNorm,
@@ -65,4 +66,5 @@ __all__ = [
     "load",
     "load_torch",
     "save_torch",
+    "update_batch_norm",
 ]

@@ -22,6 +22,7 @@ from .data.dataset import Dataset, pixel_statistics
 from .divergence import TrainingDivergedError
 from .ema import EMA
 from .evaluation import checked, evaluate
+from .fresh_statistics import update_batch_norm
 from .losses import Loss
 from .model import Sequential
 from .optimizers import Optimizer
@@ -76,6 +77,9 @@ class Trainer(Training):
     world : World, optional
         Processes that share the parts of each batch: an equal number each. All call the same
         methods with equal settings and data, and get the same results. See `cnn.parallel`.
+    fresh_statistics : bool
+        Whether the last epoch ends with `update_batch_norm` of the training images, which are not
+        augmented for it.
 
     Attributes
     ----------
@@ -112,9 +116,11 @@ class Trainer(Training):
         run: Run | None = None,
         shards: int | None = None,
         world: World | None = None,
+        fresh_statistics: bool = False,
     ) -> None:
         super().__init__(model, optimizer, loss, schedule, augment, precision, seed, ema)
         self.plan = checks.flag("plan", plan)
+        self.fresh_statistics = checks.flag("fresh_statistics", fresh_statistics)
         self.planned = False
         self.obstacle: str | None = None
         self.run: Run | None = None if run is None else checks.instance("run", run, Run)
@@ -203,6 +209,9 @@ class Trainer(Training):
                 course.done, course.reached = course.done + 1, self.steps
                 check_weights(self.world, self)
                 with self._swapped_average():
+                    if self.fresh_statistics and course.finished:
+                        with self._counted_time():
+                            update_batch_norm(self.model, images, batch_size)
                     self._add_to_history(loss, seconds, len(dataset), rate, held_out)
                     if self.run is not None:
                         self.run.epoch(self)

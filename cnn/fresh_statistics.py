@@ -1,0 +1,56 @@
+"""Running statistics of batch normalisation, taken anew with the weights as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import checks
+from .layers import BatchNorm
+from .network import Network
+
+
+def update_batch_norm(model: Network, images: Any, batch_size: int = 256) -> None:
+    """Set running means and variances of `BatchNorm` to the means of those of batches of images.
+
+    A training leaves averages over its last batches: of augmented images, which warps have blurred,
+    and, with an `EMA`, of other weights than the model then has. Predictions are more often right
+    if the statistics are of images such as those that they are for.
+
+    Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021 (PreciseBN); PyTorch's
+    `torch.optim.swa_utils.update_bn`.
+
+    Parameters
+    ----------
+    model : Sequential
+        Changed in place; a model without `BatchNorm` stays as it is.
+    images : array (N, ...)
+        As `predict` takes them, at least one.
+    batch_size : int
+        Images at a time. The last ones, if they fill no batch, are left out.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If images or batch_size do not fit, or leave a layer one value per channel.
+    """
+    batch_size = checks.count("batch_size", batch_size)
+    places = [place for place, layer in enumerate(model.layers) if isinstance(layer, BatchNorm)]
+    if len(images) == 0:
+        raise ValueError("images: got none, expected at least one")
+    if not places:
+        return
+    layers = model.layers[: places[-1] + 1]
+    normalising = [layer for layer in layers if isinstance(layer, BatchNorm)]
+    momenta = [layer.momentum for layer in normalising]
+    batch_size = min(batch_size, len(images))
+    with model.lock, model.target.on():
+        try:
+            for number, start in enumerate(range(0, len(images) - batch_size + 1, batch_size)):
+                for layer in normalising:
+                    layer.momentum = 1 / (number + 1)  # the mean of all batches so far
+                x = model.prepare(images[start : start + batch_size])
+                for layer in layers:
+                    x = layer.forward(x, training=True)
+        finally:
+            for layer, momentum in zip(normalising, momenta, strict=True):
+                layer.momentum = momentum

@@ -1,0 +1,149 @@
+"""Running statistics of batch normalisation, taken anew after a training."""
+
+import numpy as np
+import pytest
+
+from cnn import (
+    EMA,
+    SGD,
+    Augment,
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    ReLU,
+    Sequential,
+    Trainer,
+    update_batch_norm,
+)
+from tests.lib import comparison, reference
+from tests.lib.support import host, normal
+
+LABELS = np.arange(23) % 3
+PIXELS = np.random.default_rng(0).integers(256, size=(23, 6, 5, 1), dtype=np.uint8)
+IMAGES = normal(1, 23, 6, 5, 1)
+
+
+def network(target, dtype="float64"):
+    layers = [Conv2D(4, 3), BatchNorm(momentum=0.3), ReLU(), Flatten()]
+    layers += [Dense(5), BatchNorm(), ReLU(), Dropout(0.5), Dense(3)]
+    return Sequential(layers, (6, 5, 1), target.name, dtype)
+
+
+def moments(x):
+    """Return mean and unbiased variance of each channel, and x normalised."""
+    axes = tuple(range(x.ndim - 1))
+    mean, var = x.mean(axes), x.var(axes)
+    return mean, x.var(axes, ddof=1), (x - mean) / np.sqrt(var + 1e-5)
+
+
+def expected_statistics(model, images, batch_size):
+    """Return the means over whole batches of the moments before both layers; gamma is 1, beta 0."""
+    p = {name: host(array) for name, array in model.parameters.items()}
+    found = []
+    for start in range(0, len(images) - batch_size + 1, batch_size):
+        x = images[start : start + batch_size]
+        *first, x = moments(reference.conv2d(x, p["0.weight"], p["0.bias"]))
+        x = np.maximum(x, 0).reshape(len(x), -1)
+        *second, _ = moments(reference.dense(x, p["4.weight"].T, p["4.bias"]))
+        found.append([*first, *second])
+    return [np.mean(of_one, axis=0) for of_one in zip(*found, strict=True)]
+
+
+@pytest.mark.parametrize("batch_size", [7, 23, 100])
+def test_they_are_the_means_of_whole_batches(target, batch_size):
+    model = network(target)
+    before = host(model.parameter_buffer)
+    update_batch_norm(model, target.array(IMAGES), batch_size)
+    expected = expected_statistics(model, IMAGES, min(batch_size, len(IMAGES)))
+    for array, values in zip(model.state.values(), expected, strict=True):
+        comparison.assert_close(array, values, rtol=1e-12)
+    np.testing.assert_array_equal(host(model.parameter_buffer), before)
+    assert [layer.momentum for layer in model.layers if isinstance(layer, BatchNorm)] == [0.3, 0.1]
+    again = host(model.state_buffer)
+    update_batch_norm(model, target.array(IMAGES), batch_size)  # does not depend on what they were
+    np.testing.assert_array_equal(host(model.state_buffer), again)
+
+
+def test_a_prediction_takes_them(target):
+    model = network(target)
+    images = target.array(IMAGES)
+    before = host(model.predict(images))
+    update_batch_norm(model, images, 23)
+    after = host(model.predict(images))
+    assert abs(after - before).max() > 1e-3
+    comparison.assert_close(after, host(model.forward(images)), rtol=1e-12)
+
+
+def trained(target, epochs=2, path=None, **settings):
+    model = network(target, "float32")
+    augment = Augment(rotate=40, shift=1, zoom=0.3)
+    trainer = Trainer(model, SGD(0.1, momentum=0.9), augment=augment, **settings)
+    if path is not None:
+        trainer.restore(path)
+    trainer.fit((PIXELS, LABELS), epochs, 8, validation=(PIXELS, LABELS))
+    return trainer
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_a_training_ends_with_them(target, ema):
+    def average():
+        return None if ema is None else EMA(ema)
+
+    plain, fresh = (
+        trained(target, ema=average()),
+        trained(target, ema=average(), fresh_statistics=True),
+    )
+    ours, theirs = fresh.model, plain.model
+    np.testing.assert_array_equal(host(ours.parameter_buffer), host(theirs.parameter_buffer))
+    assert abs(host(ours.state_buffer) - host(theirs.state_buffer)).max() > 1e-3
+    update_batch_norm(theirs, PIXELS, 8)
+    np.testing.assert_array_equal(host(ours.state_buffer), host(theirs.state_buffer))
+    assert fresh.history[0]["validation_loss"] == plain.history[0]["validation_loss"]
+    assert fresh.history[1]["validation_loss"] == fresh.evaluate((PIXELS, LABELS))["loss"]
+
+
+def test_a_resumed_training_ends_with_the_same(target, tmp_path):
+    whole = trained(target, 2, fresh_statistics=True)
+
+    class OfOneEpoch(Trainer):
+        def _add_to_history(self, *arguments):
+            super()._add_to_history(*arguments)
+            self.save(tmp_path / "first.safetensors")
+            raise KeyboardInterrupt
+
+    half = OfOneEpoch(
+        network(target, "float32"),
+        SGD(0.1, momentum=0.9),
+        augment=Augment(rotate=40, shift=1, zoom=0.3),
+        fresh_statistics=True,
+    )
+    with pytest.raises(KeyboardInterrupt):
+        half.fit((PIXELS, LABELS), 2, 8)
+    resumed = trained(target, 2, tmp_path / "first.safetensors", fresh_statistics=True)
+    for name, array in whole.model.arrays.items():
+        np.testing.assert_array_equal(host(resumed.model.arrays[name]), host(array), err_msg=name)
+
+
+def test_without_batch_norm_nothing_changes():
+    model = Sequential([Flatten(), Dropout(0.5), Dense(3)], (6, 5, 1), "cpu")
+    before = model.predict(IMAGES).tobytes()
+    update_batch_norm(model, IMAGES)
+    assert model.predict(IMAGES).tobytes() == before and model.layers[1].draws == 0
+
+
+def test_bad_arguments_change_nothing():
+    model = Sequential([Flatten(), Dense(3), BatchNorm(momentum=0.4)], (6, 5, 1), "cpu")
+    before = model.state_buffer.tobytes()
+    with pytest.raises(ValueError, match="images: got none, expected at least one"):
+        update_batch_norm(model, IMAGES[:0])
+    with pytest.raises(ValueError, match=r"batch_size: got 0, expected at least 1"):
+        update_batch_norm(model, IMAGES, 0)
+    with pytest.raises(ValueError, match="one value per channel|more than one value"):
+        update_batch_norm(model, IMAGES, 1)
+    with pytest.raises(ValueError, match=r"images: got shape \(23, 5, 6, 1\)"):
+        update_batch_norm(model, IMAGES.reshape(23, 5, 6, 1))
+    assert model.state_buffer.tobytes() == before and model.layers[2].momentum == 0.4
+    with pytest.raises(TypeError, match="fresh_statistics: got 'yes', expected True or False"):
+        Trainer(model, SGD(0.1), fresh_statistics="yes")
