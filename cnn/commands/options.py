@@ -15,7 +15,7 @@ from ..data.loading import NAMES
 from ..runs import to_json
 
 #: The names in `cnn.recipes`, which takes longer to import than --help should.
-RECIPES = ("speedrun", "default", "accurate", "record")
+RECIPES = ("speedrun", "default", "accurate")
 
 
 class UsageError(Exception):

@@ -55,8 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=RECIPES,
         default="speedrun",
         help="speedrun: one epoch of a small network; default: 10 epochs with batch-norm and "
-        "augmentation; accurate: 20 of a deeper one; record: 32 of one as deep and wider "
-        "(default: %(default)s)",
+        "augmentation; accurate: 20 of a deeper one (default: %(default)s)",
     )
     add_data(parser)
     add_device(parser)
