@@ -211,7 +211,8 @@ class Trainer(Training):
                 with self._swapped_average():
                     if self.fresh_statistics and course.finished:
                         with self._counted_time():
-                            update_batch_norm(self.model, images, batch_size)
+                            # A shard at a time, as in a step, since memory suffices for that.
+                            update_batch_norm(self.model, images, -(-batch_size // self.shards))
                     self._add_to_history(loss, seconds, len(dataset), rate, held_out)
                     if self.run is not None:
                         self.run.epoch(self)

@@ -17,6 +17,7 @@ from cnn import (
     Trainer,
     update_batch_norm,
 )
+from kernels.runtime import cpu_target
 from tests.lib import comparison, reference
 from tests.lib.support import host, normal
 
@@ -124,6 +125,15 @@ def test_a_resumed_training_ends_with_the_same(target, tmp_path):
     resumed = trained(target, 2, tmp_path / "first.safetensors", fresh_statistics=True)
     for name, array in whole.model.arrays.items():
         np.testing.assert_array_equal(host(resumed.model.arrays[name]), host(array), err_msg=name)
+
+
+def test_no_more_images_at_a_time_than_in_a_shard(monkeypatch):
+    """Memory need not suffice for more."""
+    taken = []
+    monkeypatch.setattr("cnn.trainer.update_batch_norm", lambda *arguments: taken.append(arguments))
+    trainer = trained(cpu_target(), shards=2, fresh_statistics=True)
+    ((model, images, batch_size),) = taken
+    assert model is trainer.model and len(images) == 23 and batch_size == 4
 
 
 def test_without_batch_norm_nothing_changes():
