@@ -28,7 +28,8 @@ from cnn.recipes import RECIPES
 from tests.cases.layers import LAYERS
 from tests.lib import fresh_python
 from tests.lib.comparison import assert_close
-from tests.lib.support import normal, windows
+from tests.lib.strategies import windows
+from tests.lib.support import normal
 
 BATCHES = [3, 1, 0]  # an empty batch is not an error; of several sizes, N is free
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.invariants.test_repeatability import run_python
 from tests.lib.fresh_python import REPOSITORY
 
 if sys.version_info >= (3, 11):
@@ -37,6 +38,22 @@ def test_no_extra_has_the_compilers_of_two_versions_of_cuda(extra):
     cuda12 = {"cupy-cuda12x", "nvidia-cuda-nvrtc-cu12"}
     cuda13 = {"cupy-cuda13x", "nvidia-cuda-nvrtc", "torch"}
     assert not (packages(extra) & cuda12 and packages(extra) & cuda13)
+
+
+def test_benchmarks_import_only_what_their_extra_brings():
+    """Not hypothesis, for example, though they read the cases of the tests."""
+    others = {"hypothesis": "hypothesis", "pytest-xdist": "xdist", "cuda-core": "cuda"}
+    assert not others.keys() & packages("bench") and others.keys() <= packages("test")
+    modules = [
+        ".".join(file.relative_to(REPOSITORY).with_suffix("").parts)
+        for file in (REPOSITORY / "bench").rglob("*.py")
+        if not file.name.startswith("worker_")  # run by what a peer is
+    ]
+    code = (
+        f"import importlib, sys; sys.modules.update(dict.fromkeys({[*others.values()]}));"
+        f"[importlib.import_module(name) for name in {modules}]; print(len({modules}))"
+    )
+    assert run_python(code) == f"{len(modules)}\n" and len(modules) > 20
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import kernels
 from tests.cases.check import check
 from tests.cases.conv import UNEVEN
-from tests.lib import comparison, support
+from tests.lib import comparison, strategies, support
 from tests.lib.support import host, normal, numbers
 
 NAN, INF = np.nan, np.inf
@@ -16,7 +16,7 @@ FLOAT32 = np.dtype(np.float32)
 
 
 @hypothesis.given(
-    drawn=support.windows(),
+    drawn=strategies.windows(),
     N=st.integers(0, 3),
     groups=st.integers(1, 3),
     channels=st.sampled_from([1, 2, 8, 9]),

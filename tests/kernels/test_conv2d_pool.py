@@ -9,7 +9,7 @@ import kernels
 from kernels import lowlevel, runtime
 from kernels.common.geometry import window
 from kernels.conv import conv2d_pool, one_channel
-from tests.lib import comparison, reference, support
+from tests.lib import comparison, reference, strategies
 from tests.lib.support import RTOL, host, normal, numbers
 
 # Compared to the bit with a convolution and a pool, which may divide k.
@@ -74,7 +74,7 @@ def arrays(dtype, x_shape, w_shape):
 
 
 @hypothesis.given(
-    drawn=support.windows(),
+    drawn=strategies.windows(),
     pool=st.sampled_from([(2, 2), (1, 2), (2, 1), (1, 4), (4, 1)]),
     more=st.tuples(st.integers(0, 9), st.integers(0, 9)),
     N=st.integers(0, 3),

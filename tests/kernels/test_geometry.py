@@ -5,7 +5,7 @@ import pytest
 from hypothesis import strategies as st
 
 from kernels.common.geometry import window
-from tests.lib import reference, support
+from tests.lib import reference, strategies
 
 
 def outputs(size, kernel, *, stride=1, padding=0, dilation=1, **options):
@@ -13,7 +13,7 @@ def outputs(size, kernel, *, stride=1, padding=0, dilation=1, **options):
     return packed.OH, packed.OW
 
 
-@hypothesis.given(support.windows(pool=True))
+@hypothesis.given(strategies.windows(pool=True))
 @hypothesis.settings(max_examples=200)
 def test_outputs_and_padding_equal_the_oracle(drawn):
     size, kernel, options = drawn

@@ -10,11 +10,11 @@ from kernels.common.geometry import window
 from kernels.conv.im2col import with_padding
 from tests.cases.check import check
 from tests.cases.conv import UNEVEN
-from tests.lib import comparison, reference, support
+from tests.lib import comparison, reference, strategies
 from tests.lib.support import host, normal, numbers
 
 
-@hypothesis.given(support.windows(), st.integers(0, 3), st.sampled_from([1, 3, 8, 9]))
+@hypothesis.given(strategies.windows(), st.integers(0, 3), st.sampled_from([1, 3, 8, 9]))
 def test_equal_the_oracle(target, dtype, drawn, N, C):
     (H, W), K, options = drawn
     sizes = {"N": N, "H": H, "W": W, "C": C, "K": K, **options}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import kernels
 from tests.cases.case import images
 from tests.cases.check import check
-from tests.lib import support
+from tests.lib import strategies
 from tests.lib.support import host, numbers
 
 NAN, INF = np.nan, np.inf
@@ -23,7 +23,7 @@ def check_max(target, dtype, given=None, **sizes):
 
 
 @hypothesis.given(
-    drawn=support.windows(pool=True),
+    drawn=strategies.windows(pool=True),
     N=st.integers(0, 2),
     C=st.sampled_from([1, 3, 8, 9]),
     kind=st.sampled_from(["normal", "ties", "special"]),
@@ -35,7 +35,7 @@ def test_max_pool_equals_the_oracle(target, dtype, drawn, N, C, kind):
 
 
 @hypothesis.given(
-    support.windows(pool=True), st.integers(0, 2), st.sampled_from([1, 3, 8, 9]), st.booleans()
+    strategies.windows(pool=True), st.integers(0, 2), st.sampled_from([1, 3, 8, 9]), st.booleans()
 )
 @hypothesis.settings(max_examples=100)
 def test_avg_pool_equals_the_oracle(target, dtype, drawn, N, C, count_include_pad):

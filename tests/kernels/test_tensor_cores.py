@@ -17,7 +17,7 @@ from kernels.common.geometry import window
 from kernels.conv import conv2d_pool
 from kernels.gemm import division
 from kernels.gemm.tiles import Body, Tile
-from tests.lib import comparison, reference, support
+from tests.lib import comparison, reference, strategies
 from tests.lib.rounding import EPSILON, rounded
 from tests.lib.support import RTOL, host, normal
 
@@ -118,7 +118,7 @@ def test_convolutions(target, precision, x_shape, w_shape, options):
 
 
 @hypothesis.given(
-    drawn=support.windows(),
+    drawn=strategies.windows(),
     N=st.integers(0, 2),
     groups=st.integers(1, 2),
     channels=st.sampled_from([1, 4, 5]),
