@@ -68,7 +68,7 @@ profile-naive: .venv/test  ## count what kernels and naive CuPy do on an emulate
 	@$(BIN)/python -m tests.gpu.profile_naive $(ARGS)
 
 # With ARGS="-k 'conv2d and ResNet'" it times some rows, and writes nothing.
-bench: .venv/bench  ## time all beside their peers, within 15 minutes, to bench/results
+bench: .venv/bench  ## time all beside their peers, within 20 minutes, to bench/results
 	@mkdir -p .benchmarks
 	@$(BIN)/python -m pytest bench --benchmark-quiet $(or $(ARGS),--benchmark-json=.benchmarks/raw.json)
 	@$(if $(ARGS),,$(BIN)/python -m bench.report.condense .benchmarks/raw.json)
