@@ -1,18 +1,25 @@
 """bench/networks/training.py: runs that are kept are not repeated, and all seeds count as one."""
 
 import json
+import os
 import sys
+from pathlib import Path
 
 import pytest
 
 from bench.networks import training
 from bench.report import of_networks
 
+REPOSITORY = Path(__file__).parents[2]
+MNIST = Path(os.environ.get("MNIST_DIR") or REPOSITORY.parent / "shared" / "data" / "mnist")
+
 
 @pytest.mark.slow
+@pytest.mark.skipif(not MNIST.is_dir(), reason=f"MNIST is not in {MNIST}")
 def test_runs_are_kept_and_measured_as_one(tmp_path, monkeypatch, capfd):
     results, runs = tmp_path / "results", tmp_path / "runs"
     monkeypatch.setattr(training, "RESULTS", results)
+    monkeypatch.setenv("MNIST_DIR", str(MNIST))
     words = f"training --recipe speedrun --runs {runs} --seeds"
     for seeds in (["0"], ["0", "1"]):
         monkeypatch.setattr(sys, "argv", [*words.split(), *seeds])
