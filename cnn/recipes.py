@@ -28,7 +28,7 @@ class Recipe:
         Learning rate at the schedule's peak.
     epochs, batch_size : int
         Length of the training.
-    loss, schedule, augment, ema, fresh_statistics
+    loss, schedule, augment, ema
         As `Trainer` takes them; `ema` is a decay.
     """
 
@@ -41,7 +41,6 @@ class Recipe:
     schedule: Schedule = OneCycle()
     augment: Augment | None = None
     ema: float | None = None
-    fresh_statistics: bool = False
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -55,7 +54,6 @@ class Recipe:
             schedule=function,
             augment=checks.optional(function),
             ema=checks.optional(checks.number(0, below=1)),
-            fresh_statistics=checks.flag,
         )
 
     def average(self) -> EMA | None:
