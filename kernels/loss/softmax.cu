@@ -11,53 +11,40 @@
 // ignored label gives zeros; one with a label outside [0, C) gives NaN and reads nothing.
 //
 // shapes   x, y, logits, dlogits (rows, C); labels, losses (rows); weight (C) or null
-// bytes    a row is read from memory once (again from cache) and its gradient written once
-// geometry a block takes whole rows, one after the other; its threads share the columns. On cuda a
-//          warp takes 32 rows of up to 32 columns, a thread each. `room` is C if shared memory
-//          caches a row between two passes, in softmax_backward two rows, else 0
+// bytes    a row is read from memory once (again from cache, if it is too long for the registers)
+//          and its gradient written once
+// geometry rows, see rows.cuh; on cuda a warp takes 32 rows of up to 32 columns, a thread each. On
+//          cpu `room` is C if shared memory caches a row's exponentials, else 0
 #include "loss/softmax.cuh"
 
-KERNEL softmax_forward(const T *__restrict__ x, T *__restrict__ y, int64 rows, int C, int room) {
+KERNEL __launch_bounds__(ROW_THREADS, 1)
+softmax_forward(const T *__restrict__ x, T *__restrict__ y, int64 rows, int C, int room) {
     DYNAMIC_SHARED(acc_t, memory);
     // Without room, the result caches the exponentials, so it must not bypass the caches.
     const bool past = room && past_caches<T>(rows, C);
-    for_softmax_rows(x, x, y, rows, C, [&](auto threads, int64, const T *from, const T *, T *to) {
-        using Threads = decltype(threads);
-        const Exponentials<Threads> e(from, keep(Threads::CACHES && room ? memory : nullptr, to, C),
-                                      C);
-        const acc_t share = acc_t(1) / e.sum;
-        for_columns<Threads>(C, [&](int c, int count) {
-            write_first(to + c, e.load(c, count) * share, count, past);
+    for_softmax_rows<64>(
+        x, x, y, rows, C, [&](auto threads, int64, const T *from, const T *, T *to) {
+            using Threads = decltype(threads);
+            const Row<Threads> x(from, C);
+            const Exponentials<Threads> e(x, keep(room ? memory : nullptr, to, C), C);
+            const acc_t share = acc_t(1) / e.sum;
+            for_spans<Threads>(C, [&](const Span &at) { write(to, at, e(at) * share, past); });
         });
-    });
 }
 
-KERNEL softmax_backward(const T *__restrict__ dy, const T *__restrict__ y, T *__restrict__ dx,
-                        int64 rows, int C, int room) {
-    DYNAMIC_SHARED(acc_t, memory);
+KERNEL __launch_bounds__(ROW_THREADS, 1)
+softmax_backward(const T *__restrict__ dy, const T *__restrict__ y, T *__restrict__ dx, int64 rows,
+                 int C) {
     const auto of_row = [&](auto threads, int64, const T *dy, const T *y, T *dx) {
         using Threads = decltype(threads);
-        const bool cached = LANES == 1 && Threads::CACHES && room;  // on cpu, without a test
-        lanes_t sums = {};
-        for_columns<Threads>(C, [&](int c, int count) {
-            const lanes_t gradient = lanes_t(load_first(dy + c, count));
-            const lanes_t value = lanes_t(load_first(y + c, count));
-            if (cached) {
-                store_first(memory + c, gradient, count);
-                store_first(memory + C + c, value, count);
-            }
-            sums += gradient * value;
-        });
-        const acc_t sum = Threads::reduce(sums, Sum());
-        for_columns<Threads>(C, [&](int c, int count) {
-            const lanes_t gradient = cached ? lanes_t(load_first(memory + c, count))
-                                            : lanes_t(load_first(dy + c, count));
-            const lanes_t value = cached ? lanes_t(load_first(memory + C + c, count))
-                                         : lanes_t(load_first(y + c, count));
-            store_first(dx + c, value * (gradient - sum), count);
-        });
+        const Row<Threads> gradient(dy, C), value(y, C);
+        columns_t sums = {};
+        for_spans<Threads>(C, [&](const Span &at) { sums = sums + gradient(at) * value(at); });
+        const acc_t sum = reduce_columns<Threads>(sums, Sum());
+        for_spans<Threads>(
+            C, [&](const Span &at) { write(dx, at, value(at) * (gradient(at) - sum), false); });
     };
-    for_softmax_rows<true>(dy, y, dx, rows, C, of_row);
+    for_softmax_rows<32, true>(dy, y, dx, rows, C, of_row);
 }
 
 // The sum of the weights of the rows that count: the divisor of a mean. One block. In double, like
@@ -76,21 +63,22 @@ KERNEL loss_divisor(const int64 *__restrict__ labels, const T *__restrict__ weig
 
 // Row losses and, unless dlogits is null, their gradient; divided by divisor[0], unless that is
 // null.
-KERNEL softmax_cross_entropy_rows(const T *__restrict__ logits, const int64 *__restrict__ labels,
-                                  const T *__restrict__ weight, const acc_t *__restrict__ divisor,
-                                  acc_t *__restrict__ losses, T *__restrict__ dlogits, int64 rows,
-                                  int C, int64 ignored, double smoothing, int room) {
+KERNEL __launch_bounds__(ROW_THREADS, 1)
+softmax_cross_entropy_rows(const T *__restrict__ logits, const int64 *__restrict__ labels,
+                           const T *__restrict__ weight, const acc_t *__restrict__ divisor,
+                           acc_t *__restrict__ losses, T *__restrict__ dlogits, int64 rows, int C,
+                           int64 ignored, double smoothing, int room) {
     DYNAMIC_SHARED(acc_t, memory);
     const bool past = room && past_caches<T>(rows, C);  // as in softmax_forward
     const acc_t scale = divisor ? acc_t(1) / divisor[0] : acc_t(1);
     const auto of_row = [&](auto threads, int64 row, const T *z, const T *, T *dz) {
         using Threads = decltype(threads);
         const acc_t loss =
-            cross_entropy_row<Threads>(z, dz, Threads::CACHES && room ? memory : nullptr, past,
-                                       labels[row], weight, scale, C, ignored, acc_t(smoothing));
+            cross_entropy_row<Threads>(z, dz, room ? memory : nullptr, past, labels[row], weight,
+                                       scale, C, ignored, acc_t(smoothing));
         if (Threads::index() == 0) losses[row] = loss;
     };
-    for_softmax_rows(logits, logits, dlogits, rows, C, of_row);
+    for_softmax_rows<32>(logits, logits, dlogits, rows, C, of_row);
 }
 
 // Textbook cross-entropy of probabilities: row losses, and the gradient of their mean. Smaller
@@ -105,13 +93,13 @@ KERNEL cross_entropy_rows(const T *__restrict__ p, const int64 *__restrict__ lab
         acc_t value = valid ? acc_t(p[label]) : acc_t(not_a_number());
         if (value < acc_t(floor)) value = acc_t(floor);
         if (Threads::index() == 0) losses[row] = -log(value);
-        const T others = T(valid ? acc_t(0) : value);
-        for (int c = Threads::index(); c < C; c += Threads::count()) dp[c] = others;
-        // By the thread that has written zero there. (A test in the loop takes longer on cpu.)
-        if (valid && label % Threads::count() == Threads::index())
-            dp[label] = T(acc_t(-1) / (value * divisor[0]));
+        const acc_t slope = valid ? acc_t(-1) / (value * divisor[0]) : acc_t(0);
+        const columns_t others = (valid ? acc_t(0) : value) - columns_t{};
+        const int hit = valid ? int(label) : -1;
+        for_spans<Threads>(
+            C, [&](const Span &at) { write(dp, at, others + only(hit - at.c, slope), false); });
     };
-    for_softmax_rows(p, p, dp, rows, C, of_row);
+    for_softmax_rows<32>(p, p, dp, rows, C, of_row);
 }
 
 // loss[0] = sum of the row losses in a fixed order, divided by divisor[0] unless that is null; the

@@ -4,50 +4,40 @@
 
 #include "common/rows.cuh"
 
-struct Larger {  // may drop a NaN: the sum is NaN all the same
-    template <typename V> __device__ V operator()(V a, V b) const { return a > b ? a : b; }
-};
-
-// The exponentials exp(x - maximum) of a row, and their sum. A row of -inf alone gives NaN.
+// The exponentials exp(x - maximum) of a row, and their sum. A row of -inf alone gives NaN, and so
+// does a NaN: `maximum` may not be it, but the sum is.
 template <class Threads> struct Exponentials {
-    const T *x;
-    acc_t *kept;  // caches the exponentials (on cuda first x), unless null
+    const Row<Threads> &x;
+    T *kept;  // caches the exponentials, unless null
     acc_t maximum, sum;
 
-    __device__ __forceinline__ Exponentials(const T *x, acc_t *kept, int C) : x(x), kept(kept) {
-        const T least = T(-infinity());  // for lanes past the end: adds nothing
-        lanes_t maxima = acc_t(-infinity()) - lanes_t{}, sums = {};
-        for_columns<Threads>(C, [&](int c, int count) {
-            const lanes_t value = lanes_t(load_first(x + c, count, least));
-            if (LANES == 1 && kept) store_first(kept + c, value, count);
-            maxima = Larger()(maxima, value);
+    __device__ __forceinline__ Exponentials(const Row<Threads> &x, T *kept, int C)
+        : x(x), kept(kept) {
+        const acc_t least = -infinity();  // for columns past the end: adds nothing
+        columns_t maxima = least - columns_t{}, sums = {};
+        for_spans<Threads>(C, [&](const Span &at) { maxima = larger_of(maxima, x(at, least)); });
+        maximum = reduce_columns<Threads>(maxima, Larger());
+        for_spans<Threads>(C, [&](const Span &at) {
+            x.fetch_next(at, C);  // while this row is computed
+            const columns_t e = exp_of(x(at, least) - maximum);
+            if (kept) write(kept, at, e, false);
+            sums = sums + e;
         });
-        maximum = Threads::reduce(maxima, Larger());
-        for_columns<Threads>(C, [&](int c, int count) {
-            fetch_ahead(x + c, 1, C);  // the next row, while this one is computed
-            const lanes_t value = LANES == 1 && kept ? lanes_t(load_first(kept + c, count))
-                                                     : lanes_t(load_first(x + c, count, least));
-            const lanes_t e = exp_lanes(value - maximum);
-            if (kept) store_first(kept + c, e, count);
-            sums += e;
-        });
-        sum = Threads::reduce(sums, Sum());
+        sum = reduce_columns<Threads>(sums, Sum());
     }
-    __device__ __forceinline__ lanes_t load(int c, int count) const {
-        if (kept) return lanes_t(load_first(kept + c, count));
-        return exp_lanes(lanes_t(load_first(x + c, count)) - maximum);
+    __device__ __forceinline__ columns_t operator()(const Span &at) const {
+        return kept ? load(kept, at) : exp_of(x(at) - maximum);
     }
 };
 
 #ifdef __CUDACC__
 
-// Where to cache a row and then its exponentials: in shared memory, if there is room. A thread
-// reads only its own values there.
-__device__ inline acc_t *keep(acc_t *memory, T *, int) { return memory; }
+// Where to cache a row's exponentials: nowhere, since its threads keep the row itself, if they can.
+__device__ inline T *keep(acc_t *, T *, int) { return nullptr; }
 
 // Each thread has a row of its own.
 struct OfThread {
-    static constexpr bool CACHES = false;
+    static constexpr int KEPT = 0;
     static __device__ int index() { return 0; }
     static __device__ int count() { return 1; }
     template <class Op> static __device__ acc_t reduce(acc_t value, Op) { return value; }
@@ -85,14 +75,13 @@ static inline T *keep(T *memory, T *result, int C) {
 // another array and of y (null if there is none). If rows are short these are in shared memory,
 // with y in place of x.
 #ifdef __CUDACC__
-template <bool BESIDE = false, class Body>
+template <int REGISTERS, bool BESIDE = false, class Body>
 __device__ __forceinline__ void for_softmax_rows(const T *x, const T *beside, T *y, int64 rows,
                                                  int C, const Body &body) {
-    if (C > FewColumns::FEW) {
-        BLOCK_ROWS(row, rows)
-        body(OfBlock(), row, x + row * C, beside + row * C, y ? y + row * C : nullptr);
-        return;
-    }
+    if (C > FewColumns::FEW)
+        return each_row<REGISTERS>(rows, C, [&](auto threads, int64 row) {
+            body(threads, row, x + row * C, beside + row * C, y ? y + row * C : nullptr);
+        });
     __shared__ T tiles[BESIDE ? 2 : 1][FewColumns::SIZE];
     const int64 begin = (int64)blockIdx.x * WARP, first = begin * C;
     const int count = int(smaller(rows - begin, (int64)WARP)), thread = threadIdx.x;
@@ -120,11 +109,12 @@ __device__ __forceinline__ void for_block_rows(int begin, int end, int C, const 
             body(OfWarp(), row);
 }
 #else
-template <bool BESIDE = false, class Body>
+template <int REGISTERS, bool BESIDE = false, class Body>
 static __forceinline__ void for_softmax_rows(const T *x, const T *beside, T *y, int64 rows, int C,
                                              const Body &body) {
-    BLOCK_ROWS(row, rows)
-    body(OfBlock(), row, x + row * C, beside + row * C, y ? y + row * C : nullptr);
+    each_row<REGISTERS>(rows, C, [&](auto threads, int64 row) {
+        body(threads, row, x + row * C, beside + row * C, y ? y + row * C : nullptr);
+    });
 }
 template <int MOST, class Body>
 static __forceinline__ void for_block_rows(int begin, int end, int, const Body &body) {
@@ -150,34 +140,33 @@ __device__ __forceinline__ acc_t cross_entropy_row(const T *z, T *dz, acc_t *mem
         return value;
     }
     const acc_t spread = smoothing / acc_t(C);
-    const auto weights = [&](int c, int count) {
-        return weight ? lanes_t(load_first(weight + c, count)) : acc_t(1) - lanes_t{};
+    const auto weights = [&](const Span &at) {
+        return weight ? load(weight, at) : acc_t(1) - columns_t{};
     };
-    const Exponentials<Threads> e(z, keep(memory, dz, C), C);
+    const Row<Threads> row(z, C);
+    const Exponentials<Threads> e(row, keep(memory, dz, C), C);
     const acc_t maximum = e.maximum, log_sum = log(e.sum);
     const acc_t hit = (acc_t(1) - smoothing) * (weight ? acc_t(weight[label]) : acc_t(1));
     acc_t loss = hit == 0 ? acc_t(0) : hit * (log_sum - (acc_t(z[label]) - maximum));
     acc_t mass = hit;
     if (spread != 0) {  // the smoothed part of the target
-        lanes_t distances = {}, shares = {};
-        for_columns<Threads>(C, [&](int c, int count) {
-            const lanes_t w = weights(c, count);
-            const lanes_t value = lanes_t(load_first(z + c, C - c, T(maximum))) - maximum;
-            distances += w == 0 ? lanes_t{} : w * value;
-            shares += w;
+        columns_t distances = {}, shares = {};
+        for_spans<Threads>(C, [&](const Span &at) {
+            const columns_t w = weights(at);
+            distances = distances + product_or_zero(w, row(at, maximum) - maximum);
+            shares = shares + w;
         });
-        const acc_t distance = Threads::reduce(distances, Sum());
-        const acc_t share = Threads::reduce(shares, Sum());
-        const acc_t total = weight ? share : acc_t(C);  // lanes past the end have weight 1, too
+        const acc_t distance = reduce_columns<Threads>(distances, Sum());
+        const acc_t share = reduce_columns<Threads>(shares, Sum());
+        const acc_t total = weight ? share : acc_t(C);  // columns past the end have weight 1, too
         loss += spread * (total * log_sum - distance);
         mass += spread * total;
     }
     if (!dz) return loss;
     const acc_t factor = mass / e.sum * scale;
-    for_columns<Threads>(C, [&](int c, int count) {
-        const auto here = lane_numbers<acc_t>() == int(label) - c;
-        const lanes_t q = (here ? hit - lanes_t{} : lanes_t{}) + spread * weights(c, count);
-        write_first(dz + c, e.load(c, count) * factor - q * scale, count, past);
+    for_spans<Threads>(C, [&](const Span &at) {
+        const columns_t q = only(int(label) - at.c, hit) + spread * weights(at);
+        write(dz, at, e(at) * factor - q * scale, past);
     });
     return loss;
 }

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..common.reduce import accumulator
+from ..common.rows import row_geometry
 from ..runtime import Array, Source, Target, checks
 from ..runtime.types import Grid
 
@@ -33,8 +34,8 @@ def softmax(x: Array) -> Array:
     rows, C = _rows("x", x)
     y = target.empty(x.shape, x.dtype)
     kernel = _SOURCE.kernel("softmax_forward", target, x.dtype)
-    room, shared = _room(target, y, 1)
-    kernel(*_geometry(target, rows, C), x, y, rows, C, room, shared=shared)
+    room, shared = _room(target, y)
+    kernel(*_geometry(target, x, rows, registers=64), x, y, rows, C, room, shared=shared)
     return y
 
 
@@ -51,8 +52,7 @@ def softmax_backward(dy: Array, y: Array) -> Array:
     checks.shape("y", y, dy.shape, "the shape of dy")
     dx = target.empty(y.shape, y.dtype)
     kernel = _SOURCE.kernel("softmax_backward", target, y.dtype)
-    room, shared = (0, 0) if target.in_lanes else _room(target, y, 2)
-    kernel(*_geometry(target, rows, C), dy, y, dx, rows, C, room, shared=shared)
+    kernel(*_geometry(target, y, rows, registers=32), dy, y, dx, rows, C)
     return dx
 
 
@@ -118,9 +118,9 @@ def softmax_cross_entropy(
     dlogits = target.empty((N, C), logits.dtype) if grad else None
     kernel = _SOURCE.kernel("softmax_cross_entropy_rows", target, logits.dtype)
     arrays = (logits, labels, weight, divisor, losses, dlogits)
-    room, shared = _room(target, logits, 1) if grad else (0, 0)
+    room, shared = _room(target, logits) if grad else (0, 0)
     sizes = (N, C, ignore_index, smoothing, room)
-    kernel(*_geometry(target, N, C), *arrays, *sizes, shared=shared)
+    kernel(*_geometry(target, logits, N, registers=32), *arrays, *sizes, shared=shared)
     if reduction == "none":
         with target.on():
             return losses.astype(logits.dtype, copy=False), dlogits
@@ -161,7 +161,7 @@ def cross_entropy(probabilities: Array, labels: Array) -> tuple[Array, Array]:
     floor = float(np.finfo(np.float16 if probabilities.dtype == np.float16 else np.float32).tiny)
     kernel = _SOURCE.kernel("cross_entropy_rows", target, probabilities.dtype)
     arrays = (probabilities, labels, divisor, losses, dprobabilities)
-    kernel(*_geometry(target, N, C), *arrays, N, C, floor)
+    kernel(*_geometry(target, probabilities, N, registers=32), *arrays, N, C, floor)
     return _sum(target, losses, probabilities.dtype, divisor), dprobabilities
 
 
@@ -181,28 +181,21 @@ def _labels(target: Target, labels: Any, N: int) -> Array:
         return labels.astype(np.int64, copy=False)
 
 
-def _geometry(target: Target, rows: int, C: int) -> tuple[Grid, int]:
-    """Return grid and threads: one block per row; for short rows, one warp for 32 of them.
-
-    If a block is one thread, it takes several short rows.
-    """
-    if target.in_lanes:
-        return (min(rows, target.stride_grid(rows * max(C, 1))[0]), 1, 1), target.threads
-    if C <= _FEW:
+def _geometry(target: Target, x: Array, rows: int, registers: int) -> tuple[Grid, int]:
+    """Return grid and threads for rows of x: a thread each if they are short, on cuda."""
+    if x.shape[-1] <= _FEW and not target.in_lanes:
         return (-(-rows // _WARP), 1, 1), _WARP
-    return (rows, 1, 1), target.block(1 if C <= 1024 else C)
+    return row_geometry(target, x, rows, registers)
 
 
-def _room(target: Target, rows: Array, count: int) -> tuple[int, int]:
-    """Return the elements of shared memory that cache a row of (..., C), or 0 for no cache.
+def _room(target: Target, x: Array) -> tuple[int, int]:
+    """Return the elements of shared memory that cache a row of x (..., C), and their bytes.
 
-    And the bytes of `count` such rows.
+    None on cuda, where registers keep a row, or if a row is too long.
     """
-    C, itemsize = rows.shape[-1], np.dtype(accumulator(rows.dtype)).itemsize
-    short = C <= _FEW and not target.in_lanes
-    if short or count * C * itemsize > target.near_bytes:
-        return 0, 0
-    return C, count * C * itemsize
+    C = x.shape[-1]
+    size = C * x.dtype.itemsize
+    return (C, size) if target.in_lanes and size <= target.near_bytes else (0, 0)
 
 
 def _divisor(

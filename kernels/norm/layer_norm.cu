@@ -9,145 +9,73 @@
 //
 // shapes   x, y, dy, dx (rows, C); gamma, beta (C); mean, inv_std (rows); partials (chunks, C)
 // bytes    forward reads x and writes y; backward reads dy and x twice, once for the sums of
-//          columns, and writes dx. Rows are read again from cache
-// geometry rows: one warp per row, several warps per block; if by_warp is 0, one block per row;
+//          columns, and writes dx. Rows too long for the registers are read again, from cache
+// geometry rows, see rows.cuh;
 //          chunks: one block per chunk and group of columns, see channels.cuh
 #include "common/channels.cuh"
 #include "common/rows.cuh"
 
-// Neighbouring columns that a thread takes at once: on `cuda` 16 bytes, in one access if they are
-// aligned, so that few accesses keep memory busy; on `cpu` a SIMD register.
-#ifdef __CUDACC__
-constexpr int COLUMNS = 16 / sizeof(T);
-struct columns_t {
-    acc_t value[COLUMNS];
-
-    __device__ columns_t(acc_t all = 0) {
-        LANE_LOOP(i, COLUMNS) value[i] = all;
-    }
-};
-__device__ inline columns_t operator+(columns_t a, const columns_t &b) {
-    LANE_LOOP(i, COLUMNS) a.value[i] += b.value[i];
-    return a;
-}
-__device__ inline columns_t operator-(columns_t a, const columns_t &b) {
-    LANE_LOOP(i, COLUMNS) a.value[i] -= b.value[i];
-    return a;
-}
-__device__ inline columns_t operator*(columns_t a, const columns_t &b) {
-    LANE_LOOP(i, COLUMNS) a.value[i] *= b.value[i];
-    return a;
-}
-// The first `count` columns; the others are `otherwise`.
-__device__ inline columns_t load(const T *p, int count, acc_t otherwise = 0) {
-    columns_t row;
-    if (Vector<T, COLUMNS>::fits(p, count))
-        load_vector(row.value, p);
-    else
-        LANE_LOOP(i, COLUMNS) row.value[i] = i < count ? acc_t(p[i]) : otherwise;
-    return row;
-}
-__device__ inline void write(T *p, const columns_t &row, int count, bool) {
-    store_row(p, row.value, count);
-}
-template <class Threads> __device__ inline acc_t total(const columns_t &row) {
-    acc_t sum = row.value[0];
-    UNROLL(int i = 1; i < COLUMNS; ++i) sum += row.value[i];
-    return Threads::reduce(sum, Sum());
-}
-#else
-constexpr int COLUMNS = LANES;
-using columns_t = lanes_t;
-static inline columns_t load(const T *p, int count, acc_t otherwise = 0) {
-    return load_first(p, count, otherwise);
-}
-static inline void write(T *p, columns_t row, int count, bool past) {
-    write_first(p, row, count, past);
-}
-template <class Threads> static inline acc_t total(columns_t row) {
-    return Threads::reduce(row, Sum());
-}
-#endif
-
-// Calls body(c, count) for COLUMNS columns from c on at a time; `count` columns are left.
-template <class Threads, class Body>
-__device__ __forceinline__ void for_neighbours(int C, const Body &body) {
-    for (int c = Threads::index() * COLUMNS; c < C; c += int(Threads::count()) * COLUMNS)
-        body(c, C - c);
-}
-
-// Calls body(row, threads) for all rows.
-template <class Body>
-__device__ __forceinline__ void each_row(int64 rows, int by_warp, const Body &body) {
-    if (by_warp) {
-        const int warps = blockDim.x / WARP, warp = threadIdx.x / WARP;
-        BLOCK_ROWS(i, (rows + warps - 1) / warps) {
-            const int64 row = i * warps + warp;
-            if (row < rows) body(row, OfWarp());
-        }
-    } else {
-        BLOCK_ROWS(row, rows) body(row, OfBlock());
-    }
-}
-
-KERNEL layer_norm_forward(const T *__restrict__ x, const T *__restrict__ gamma,
-                          const T *__restrict__ beta, T *__restrict__ y, acc_t *__restrict__ means,
-                          acc_t *__restrict__ inv_stds, int64 rows, int C, int by_warp,
-                          double eps) {
+KERNEL __launch_bounds__(ROW_THREADS, 1)
+layer_norm_forward(const T *__restrict__ x, const T *__restrict__ gamma, const T *__restrict__ beta,
+                   T *__restrict__ y, acc_t *__restrict__ means, acc_t *__restrict__ inv_stds,
+                   int64 rows, int C, double eps) {
     const acc_t share = acc_t(1) / acc_t(C);
     const bool past = past_caches<T>(rows, C);
-    each_row(rows, by_warp, [=](int64 row, auto threads) {
+    each_row<64>(rows, C, [=](auto threads, int64 r) {
         using Threads = decltype(threads);
-        const T *p = x + row * C;
-        const acc_t pivot = acc_t(p[0]);
+        const Row<Threads> row(x + r * C, C);
+        const acc_t pivot = acc_t(x[r * C]);
         columns_t sums = {}, squares = {};
-        for_neighbours<Threads>(C, [&](int c, int count) {
-            fetch_ahead(p + c, 1, C);  // the next row, while this one is computed
-            sums = sums + (load(p + c, count, pivot) - pivot);
+        for_spans<Threads>(C, [&](const Span &at) {
+            row.fetch_next(at, C);  // while this one is computed
+            sums = sums + (row(at, pivot) - pivot);
         });
-        const acc_t from_pivot = total<Threads>(sums) * share, mean = pivot + from_pivot;
-        for_neighbours<Threads>(C, [&](int c, int count) {
-            const columns_t deviation = load(p + c, count, mean) - mean;
+        const acc_t from_pivot = reduce_columns<Threads>(sums, Sum()) * share;
+        const acc_t mean = pivot + from_pivot;
+        for_spans<Threads>(C, [&](const Span &at) {
+            const columns_t deviation = row(at, mean) - mean;
             squares = squares + deviation * deviation;
         });
-        const acc_t inv_std = acc_t(1) / sqrt(total<Threads>(squares) * share + acc_t(eps));
-        for_neighbours<Threads>(C, [&](int c, int count) {
+        const acc_t variance = reduce_columns<Threads>(squares, Sum()) * share;
+        const acc_t inv_std = acc_t(1) / sqrt(variance + acc_t(eps));
+        for_spans<Threads>(C, [&](const Span &at) {
             // Not value - mean: a large pivot has rounded the mean.
-            const columns_t centred = load(p + c, count) - pivot - from_pivot;
-            const columns_t scaled = centred * inv_std * load(gamma + c, count);
-            write(y + row * C + c, scaled + load(beta + c, count), count, past);
+            const columns_t centred = row(at) - pivot - from_pivot;
+            write(y + r * C, at, centred * inv_std * load(gamma, at) + load(beta, at), past);
         });
         if (Threads::index() == 0) {
-            means[row] = mean;
-            inv_stds[row] = inv_std;
+            means[r] = mean;
+            inv_stds[r] = inv_std;
         }
     });
 }
 
-KERNEL layer_norm_input_gradient(const T *__restrict__ dy, const T *__restrict__ x,
-                                 const T *__restrict__ gamma, const acc_t *__restrict__ means,
-                                 const acc_t *__restrict__ inv_stds, T *__restrict__ dx, int64 rows,
-                                 int C, int by_warp) {
+KERNEL __launch_bounds__(ROW_THREADS, 1)
+layer_norm_input_gradient(const T *__restrict__ dy, const T *__restrict__ x,
+                          const T *__restrict__ gamma, const acc_t *__restrict__ means,
+                          const acc_t *__restrict__ inv_stds, T *__restrict__ dx, int64 rows,
+                          int C) {
     const acc_t share = acc_t(1) / acc_t(C);
     const bool past = past_caches<T>(rows, C);
-    each_row(rows, by_warp, [=](int64 row, auto threads) {
+    each_row<32>(rows, C, [=](auto threads, int64 r) {
         using Threads = decltype(threads);
-        const int64 first = row * C;
-        const acc_t mean = means[row], inv_std = inv_stds[row];
+        const Row<Threads> gradient(dy + r * C, C), value(x + r * C, C);
+        const acc_t mean = means[r], inv_std = inv_stds[r];
         columns_t sums = {}, products = {};
-        for_neighbours<Threads>(C, [&](int c, int count) {
-            fetch_ahead(dy + first + c, 1, C);
-            fetch_ahead(x + first + c, 1, C);
-            const columns_t g = load(dy + first + c, count) * load(gamma + c, count);
+        for_spans<Threads>(C, [&](const Span &at) {
+            gradient.fetch_next(at, C);
+            value.fetch_next(at, C);
+            const columns_t g = gradient(at) * load(gamma, at);
             sums = sums + g;
-            products = products + g * (load(x + first + c, count, mean) - mean);
+            products = products + g * (value(at, mean) - mean);
         });
-        const acc_t sum = total<Threads>(sums) * share;
-        const acc_t slope = total<Threads>(products) * share * inv_std * inv_std;
-        for_neighbours<Threads>(C, [&](int c, int count) {
-            const columns_t g = load(dy + first + c, count) * load(gamma + c, count);
-            const columns_t centred = load(x + first + c, count, mean) - mean;
-            write(dx + first + c, (g - sum - centred * slope) * inv_std, count, past);
+        const acc_t sum = reduce_columns<Threads>(sums, Sum()) * share;
+        const acc_t product = reduce_columns<Threads>(products, Sum()) * share;
+        const acc_t slope = product * inv_std * inv_std;
+        for_spans<Threads>(C, [&](const Span &at) {
+            const columns_t g = gradient(at) * load(gamma, at);
+            const columns_t centred = value(at, mean) - mean;
+            write(dx + r * C, at, (g - sum - centred * slope) * inv_std, past);
         });
     });
 }

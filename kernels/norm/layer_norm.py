@@ -6,13 +6,11 @@ from typing import NamedTuple
 
 from ..common.channels import Channels
 from ..common.reduce import accumulator
-from ..runtime import Array, Source, Target, checks
-from ..runtime.types import Grid
+from ..common.rows import row_geometry
+from ..runtime import Array, Source, checks
 from .batchnorm import gradient_sums, saved_statistic
 
 _SOURCE = Source("norm/layer_norm.cu")
-_BY_WARP = 1024  # most columns of a row that one warp handles
-_WARPS = 4  # warps of a block if each handles one row
 
 
 class LayerNormSaved(NamedTuple):
@@ -64,8 +62,7 @@ def layer_norm(
     saved = LayerNormSaved(target.empty((rows,), wide), target.empty((rows,), wide))
     y = target.empty(x.shape, x.dtype)
     kernel = _SOURCE.kernel("layer_norm_forward", target, x.dtype)
-    grid, threads, by_warp = _geometry(target, rows, C)
-    kernel(grid, threads, x, gamma, beta, y, *saved, rows, C, by_warp, eps)
+    kernel(*row_geometry(target, x, rows, registers=64), x, gamma, beta, y, *saved, rows, C, eps)
     return y, saved
 
 
@@ -111,8 +108,7 @@ def layer_norm_backward(
 
     dx = target.empty(x.shape, x.dtype)
     kernel = _SOURCE.kernel("layer_norm_input_gradient", target, x.dtype)
-    grid, threads, by_warp = _geometry(target, rows, C)
-    kernel(grid, threads, dy, x, gamma, mean, inv_std, dx, rows, C, by_warp)
+    kernel(*row_geometry(target, x, rows, registers=32), dy, x, gamma, mean, inv_std, dx, rows, C)
 
     channels = Channels(target, C, x.dtype, dy, x)
     rows_per_chunk, count = channels.chunks(rows)
@@ -129,12 +125,3 @@ def _rows(x: Array) -> tuple[int, int]:
         raise ValueError(f"x: got shape {tuple(x.shape)}, expected (..., C) with a C of 1 or more")
     C = x.shape[-1]
     return checks.count("x: rows", x.size // C), C
-
-
-def _geometry(target: Target, rows: int, C: int) -> tuple[Grid, int, int]:
-    """Return grid, threads, and whether a warp handles a row; a block handles a longer one."""
-    if target.in_lanes:  # several rows per block: starting one takes longer than a short row
-        return (min(rows, target.stride_grid(rows * C)[0]), 1, 1), target.block(C), 0
-    if C > _BY_WARP:
-        return (rows, 1, 1), target.block(C), 0
-    return (-(-rows // _WARPS), 1, 1), target.block(32 * _WARPS), 1

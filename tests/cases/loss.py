@@ -17,6 +17,8 @@ SIZES = {
     "one more": {"N": 7, "C": 33},
     "the last that one warp takes": {"N": 3, "C": 1024},
     "more than one warp takes": {"N": 3, "C": 1025},
+    "the same in 16 bits": {"N": 3, "C": 2049},
+    "the longest row that a block keeps": {"N": 2, "C": 32768},
     "more rows than warps": {"N": 2001, "C": 3},
     "more than a core's own cache keeps": {"N": 2, "C": 65537},
 }
@@ -44,6 +46,8 @@ LOSS_SIZES = {
     "batch 1": {"N": 1, "C": 10},
     "one class more than a warp has lanes": {"N": 3, "C": 33},
     "more than one warp takes": {"N": 2, "C": 1025},
+    "the same in 16 bits, smoothed": {"N": 2, "C": 2049, "weighted": True, "label_smoothing": 0.1},
+    "the longest row that a block keeps": {"N": 2, "C": 16384},
     "more than a core's own cache keeps": {"N": 2, "C": 65537},
     "a sum, some rows ignored": {"N": 37, "C": 7, "reduction": "sum", "ignore_index": 3},
     "losses of rows": {"N": 301, "C": 10, "reduction": "none", "label_smoothing": 0.3},

@@ -120,6 +120,8 @@ ROW_SIZES = {
     "one column more than a warp takes at once": {"N": 5, "C": 257},
     "the last that one warp takes": {"N": 3, "C": 1024},
     "more than a warp takes": {"N": 3, "C": 1025},
+    "the same in 16 bits": {"N": 3, "C": 2049},
+    "the longest row that a block keeps": {"N": 2, "C": 32768},
     "more than a warp takes, in accesses of 16 bytes": {"N": 3, "C": 1040},
     "more rows than a chunk of the gradients has": {"N": 1025, "C": 3},
     "more than a core's own cache keeps": {"N": 2, "C": 65537},
