@@ -1,13 +1,16 @@
 """Single layers of PyTorch's, or the kernels in their place: values and gradients.
 
-python -m bench.peers.worker_layers KIND, with KIND "plain" or "kernels". The kernels are taken even
-where the rules leave a layer to PyTorch.
+python -m bench.peers.worker_layers KIND, with KIND "plain" or "kernels". Where the rules leave a
+layer to PyTorch, one kernel is taken all the same.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +23,8 @@ from kernels.torch import functional, rules
 from kernels.torch.replacement import HERE
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-RULES = ("conv2d_pays", "conv2d_pool_pays", "max_pool2d_pays")
+FUNCTIONS = ("conv2d", "conv2d_pool", "max_pool2d")
+RULES = {name: getattr(rules, name) for name in (f"{function}_pays" for function in FUNCTIONS)}
 
 state: Any = None
 
@@ -34,10 +38,15 @@ class Layer:
         x = torch.randn(shape).contiguous(memory_format=LAYOUTS[layout])
         # With so few channels it is the network's input, whose gradient nobody asks for.
         self.x = x.requires_grad_(kind == "MaxPool2d" or shape[1] > 3)
+        follow(RULES)
+        accelerated = kernels.torch.accelerate(copy.deepcopy(self.module))
+        self.replaced = takes_kernels(accelerated, self.x)
+        if kernels_alone and self.replaced:
+            self.module = accelerated
+        elif kernels_alone:
+            follow(dict.fromkeys(RULES, lambda *_: True))
+            self.module.__class__ = HERE[type(self.module)]
         self.of = [t for t in (self.x, *self.module.parameters()) if t.requires_grad]
-        self.replaced = used(self.module, self.x)
-        if kernels_alone:
-            force(self.module)
         self.dy = torch.randn_like(self.module(self.x))
 
     def __call__(self) -> None:
@@ -52,28 +61,27 @@ def made(kind: str, arguments: list[Any]) -> nn.Module:
     return getattr(nn, kind)(*arguments)
 
 
-def used(module: nn.Module, x: torch.Tensor) -> bool:
-    """Return whether the rules take a kernel for all of a module."""
-    name = {nn.Conv2d: "conv2d", nn.MaxPool2d: "max_pool2d"}.get(type(module), "conv2d_pool")
-    kept, found = getattr(functional, name), []
+def takes_kernels(module: nn.Module, x: torch.Tensor) -> bool:
+    """Return whether a module calls any of our functions."""
+    found = []
 
-    def counted(*arguments: Any) -> Any:
-        found.append(name)
-        return kept(*arguments)
+    def counted(function: Any, *arguments: Any) -> Any:
+        found.append(function)
+        return function(*arguments)
 
-    setattr(functional, name, counted)
-    kind = type(module)
-    kernels.torch.accelerate(module)(x)
-    module.__class__ = kind
-    setattr(functional, name, kept)
+    kept = {name: getattr(functional, name) for name in FUNCTIONS}
+    for name, function in kept.items():
+        setattr(functional, name, partial(counted, function))
+    module(x)
+    for name, function in kept.items():
+        setattr(functional, name, function)
     return bool(found)
 
 
-def force(module: nn.Module) -> None:
-    """Take kernels for a module whatever the rules say."""
-    for name in RULES:
-        setattr(rules, name, lambda *_: True)
-    module.__class__ = HERE[type(module)]
+def follow(rules_of: Mapping[str, Any]) -> None:
+    """Let layers ask these rules whether a kernel is faster."""
+    for name, rule in rules_of.items():
+        setattr(rules, name, rule)
 
 
 # Functions that the parent calls
