@@ -72,7 +72,7 @@ class Pooled(NamedTuple):
         """Return whether one kernel should compute them."""
         return (
             _fits(self.conv, input)
-            and rules.conv2d_pool_pays(self.conv, self.pool, input)
+            and rules.conv2d_pool_pays(self.conv, self.pool, input, is_channels_last(input))
             and not any(map(_is_changed, self))
             # The compiler does not see through this; the operator takes more kernels then.
             and (torch.compiler.is_compiling() or self._is_one_kernel(input))

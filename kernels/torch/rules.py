@@ -20,6 +20,9 @@ CHANNELS = range(16, 257)
 MOST_POOLED = 8, 64
 #: Channels, and filters, if the images are contiguous: they are transposed before and after.
 CONTIGUOUS = range(64, 129)
+#: The least channels for which that algorithm gains more than a kernel that pools, too; contiguous
+#: images would be transposed once more.
+CHANNELS_APART = 64
 #: The least multiply-adds, about: with fewer, the convolution takes less time than Python's part.
 LEAST_PRODUCTS = 2**24
 #: The same before a pool: fusing them also saves passes over the images.
@@ -71,8 +74,10 @@ def conv2d_pool(layer: nn.Conv2d, pool: nn.MaxPool2d) -> str | None:
     return _geometry(layer)
 
 
-def conv2d_pool_pays(layer: nn.Conv2d, pool: nn.MaxPool2d, input: Any) -> bool:
-    """Return whether the kernels are faster at these images."""
+def conv2d_pool_pays(layer: nn.Conv2d, pool: nn.MaxPool2d, input: Any, channels_last: bool) -> bool:
+    """Return whether one kernel is faster at these images."""
+    if channels_last and layer.in_channels >= CHANNELS_APART and conv2d_pays(layer, input, True):
+        return False
     return _products(layer, input) >= LEAST_PRODUCTS_POOLED and conv2d_pool(layer, pool) is None
 
 

@@ -284,6 +284,26 @@ def test_images_that_are_too_large_for_one_kernel_go_through_several(calls):
     assert calls and "conv2d_pool" not in calls
 
 
+@pytest.mark.parametrize(
+    "channels, layout, taken",
+    [
+        (64, "channels_last", {"conv2d", "max_pool2d"}),
+        (64, "contiguous", {"conv2d_pool"}),
+        (32, "channels_last", {"conv2d_pool"}),
+    ],
+)
+def test_many_channels_in_channels_last_take_a_kernel_for_each_layer(
+    channels, layout, taken, calls, monkeypatch
+):
+    monkeypatch.setattr(rules, "LEAST_POOLED", 2**14)
+    layout = FORMATS[layout]
+    theirs, ours = both(lambda: nn.Sequential(*pooled(channels, 16, 3, padding=1)), layout)
+    x = normal(0, 16, channels, 12, 12).to(memory_format=layout)
+    for found, expected in zip(outcome(ours, x), outcome(theirs, x), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert {*calls} == taken
+
+
 def test_hooks_within_see_what_they_would(calls):
     seen = []
     for module in both(lambda: nn.Sequential(*pooled(padding=2))):
