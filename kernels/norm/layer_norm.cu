@@ -8,12 +8,11 @@
 // pivot, the row's first value. So a mean of 1e4 with a deviation of 1 survives in float32.
 //
 // shapes   x, y, dy, dx (rows, C); gamma, beta (C); mean, inv_std (rows); partials (chunks, C)
-// bytes    forward reads x and writes y; backward reads dy and x twice, once for the sums of
-//          columns, and writes dx. Rows too long for the registers are read again, from cache
-// geometry rows, see rows.cuh;
-//          chunks: one block per chunk and group of columns, see channels.cuh
-#include "common/channels.cuh"
-#include "common/rows.cuh"
+// bytes    forward reads x and writes y; backward reads dy and x and writes dx, and reads dy and x
+//          again for the sums of columns. Rows too long for the registers are read again, from
+//          cache
+// geometry rows: see rows.cuh; chunks: one block per chunk and group of columns, see channels.cuh
+#include "norm/layer_norm.cuh"
 
 KERNEL __launch_bounds__(ROW_THREADS, 1)
 layer_norm_forward(const T *__restrict__ x, const T *__restrict__ gamma, const T *__restrict__ beta,
@@ -55,32 +54,14 @@ layer_norm_input_gradient(const T *__restrict__ dy, const T *__restrict__ x,
                           const T *__restrict__ gamma, const acc_t *__restrict__ means,
                           const acc_t *__restrict__ inv_stds, T *__restrict__ dx, int64 rows,
                           int C) {
-    const acc_t share = acc_t(1) / acc_t(C);
     const bool past = past_caches<T>(rows, C);
     each_row<32>(rows, C, [=](auto threads, int64 r) {
-        using Threads = decltype(threads);
-        const Row<Threads> gradient(dy + r * C, C), value(x + r * C, C);
-        const acc_t mean = means[r], inv_std = inv_stds[r];
-        columns_t sums = {}, products = {};
-        for_spans<Threads>(C, [&](const Span &at) {
-            gradient.fetch_next(at, C);
-            value.fetch_next(at, C);
-            const columns_t g = gradient(at) * load(gamma, at);
-            sums = sums + g;
-            products = products + g * (value(at, mean) - mean);
-        });
-        const acc_t sum = reduce_columns<Threads>(sums, Sum()) * share;
-        const acc_t product = reduce_columns<Threads>(products, Sum()) * share;
-        const acc_t slope = product * inv_std * inv_std;
-        for_spans<Threads>(C, [&](const Span &at) {
-            const columns_t g = gradient(at) * load(gamma, at);
-            const columns_t centred = value(at, mean) - mean;
-            write(dx + r * C, at, (g - sum - centred * slope) * inv_std, past);
-        });
+        input_gradient<decltype(threads)>(dy + r * C, x + r * C, gamma, means[r], inv_stds[r],
+                                          dx + r * C, C, past);
     });
 }
 
-// Partial sums of dy and dy * xhat over each chunk of rows.
+// Partial sums over each chunk of rows.
 KERNEL layer_norm_gradient_chunks(const T *__restrict__ dy, const T *__restrict__ x,
                                   const acc_t *__restrict__ means,
                                   const acc_t *__restrict__ inv_stds, acc_t *__restrict__ sums,
@@ -88,25 +69,5 @@ KERNEL layer_norm_gradient_chunks(const T *__restrict__ dy, const T *__restrict_
                                   int rows_per_chunk) {
     const int64 begin = (int64)blockIdx.x * rows_per_chunk;
     const int64 end = smaller(begin + rows_per_chunk, rows);
-    for_chunk(begin, end, C, [&](auto at, const auto &chunk) {
-        typename decltype(at)::Values sum = {}, product = {};
-        UNROLL_ROWS(int64 r = chunk.begin; r < chunk.end; r += chunk.step) {
-            const int64 i = r * C + at.first;
-            at.fetch(dy + i);
-            at.fetch(x + i);
-            const acc_t mean = means[r], inv_std = inv_stds[r];
-            const auto gradient = at.load(dy + i), value = at.load(x + i);
-            UNROLL(int v = 0; v < at.REGISTERS; ++v) {
-                const lanes_t g = gradient[v];
-                sum[v] += g;
-                product[v] += g * ((value[v] - mean) * inv_std);
-            }
-        }
-        chunk.add(sum);
-        chunk.add(product);
-        if (!chunk.first) return;
-        const int64 own = (int64)blockIdx.x * C + at.first;
-        at.store(sums + own, sum);
-        at.store(products + own, product);
-    });
+    column_sums(dy, x, means, inv_stds, sums, products, begin, end, C);
 }

@@ -10,7 +10,10 @@ from ..common.rows import row_geometry
 from ..runtime import Array, Source, checks
 from .batchnorm import gradient_sums, saved_statistic
 
-_SOURCE = Source("norm/layer_norm.cu")
+_SOURCE, _OF_CPU = Source("norm/layer_norm.cu"), Source("norm/layer_norm_gradients.cu")
+# On cpu, elements of a chunk of rows, which stays in a core's own cache; and the least rows, so
+# that the sums of chunks are a small part of all that is read.
+_CHUNK, _LEAST_ROWS = 2**15, 8
 
 
 class LayerNormSaved(NamedTuple):
@@ -107,17 +110,28 @@ def layer_norm_backward(
     out_dbeta = checks.result(target, "out_dbeta", out_dbeta, (C,), x.dtype)
 
     dx = target.empty(x.shape, x.dtype)
-    kernel = _SOURCE.kernel("layer_norm_input_gradient", target, x.dtype)
-    kernel(*row_geometry(target, x, rows, registers=32), dy, x, gamma, mean, inv_std, dx, rows, C)
-
     channels = Channels(target, C, x.dtype, dy, x)
-    rows_per_chunk, count = channels.chunks(rows)
+    rows_per_chunk, count = _chunks(rows, C) if target.in_lanes else channels.chunks(rows)
     partial = target.empty((2, count, C), accumulator(x.dtype))
-    kernel = _SOURCE.kernel("layer_norm_gradient_chunks", target, x.dtype, **channels.constants)
-    arrays = (dy, x, mean, inv_std, partial[0], partial[1])
-    kernel(channels.chunk_grid(count), target.threads, *arrays, rows, C, rows_per_chunk)
+    statistics, sums = (mean, inv_std), (partial[0], partial[1])
+    sizes = (rows, C, rows_per_chunk)
+    if target.in_lanes:
+        kernel = _OF_CPU.kernel("layer_norm_gradients", target, x.dtype)
+        kernel((count, 1, 1), target.threads, dy, x, gamma, *statistics, dx, *sums, *sizes)
+    else:
+        kernel = _SOURCE.kernel("layer_norm_input_gradient", target, x.dtype)
+        geometry = row_geometry(target, x, rows, registers=32)
+        kernel(*geometry, dy, x, gamma, *statistics, dx, rows, C)
+        kernel = _SOURCE.kernel("layer_norm_gradient_chunks", target, x.dtype, **channels.constants)
+        kernel(channels.chunk_grid(count), target.threads, dy, x, *statistics, *sums, *sizes)
     _, dbeta, dgamma = gradient_sums(target, partial, x.dtype, out_dbeta, out_dgamma)
     return dx, dgamma, dbeta
+
+
+def _chunks(rows: int, C: int) -> tuple[int, int]:
+    """Return (rows per chunk, chunks) on cpu. They depend on shapes alone, and so do results."""
+    per_chunk = max(_LEAST_ROWS, _CHUNK // C)
+    return per_chunk, -(-rows // per_chunk)
 
 
 def _rows(x: Array) -> tuple[int, int]:

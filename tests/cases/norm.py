@@ -123,7 +123,8 @@ ROW_SIZES = {
     "the same in 16 bits": {"N": 3, "C": 2049},
     "the longest row that a block keeps": {"N": 2, "C": 32768},
     "more than a warp takes, in accesses of 16 bytes": {"N": 3, "C": 1040},
-    "more rows than a chunk of the gradients has": {"N": 1025, "C": 3},
+    "more rows than a chunk of the gradients has on a GPU": {"N": 1025, "C": 3},
+    "more than two on a CPU have": {"N": 70, "C": 1000},
     "more than a core's own cache keeps": {"N": 2, "C": 65537},
     # In float32, E[x^2] - E[x]^2 keeps no digit of the variance.
     "a mean of 1e4, a deviation of 1": {"N": 9, "C": 300, "mean": 1e4},

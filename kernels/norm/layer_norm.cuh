@@ -1,0 +1,57 @@
+// The gradient of layer normalisation: of one row's input, and the sums over rows; for the kernels
+// of layer_norm.cu and layer_norm_gradients.cu, whose maths they are.
+#pragma once
+
+#include "common/channels.cuh"
+#include "common/rows.cuh"
+
+// Writes the gradient of a row of x.
+template <class Threads>
+__device__ __forceinline__ void input_gradient(const T *dy, const T *x, const T *gamma, acc_t mean,
+                                               acc_t inv_std, T *dx, int C, bool past) {
+    const acc_t share = acc_t(1) / acc_t(C);
+    const Row<Threads> gradient(dy, C), value(x, C);
+    columns_t sums = {}, products = {};
+    for_spans<Threads>(C, [&](const Span &at) {
+        gradient.fetch_next(at, C);
+        value.fetch_next(at, C);
+        const columns_t g = gradient(at) * load(gamma, at);
+        sums = sums + g;
+        products = products + g * (value(at, mean) - mean);
+    });
+    const acc_t sum = reduce_columns<Threads>(sums, Sum()) * share;
+    const acc_t product = reduce_columns<Threads>(products, Sum()) * share;
+    const acc_t slope = product * inv_std * inv_std;
+    for_spans<Threads>(C, [&](const Span &at) {
+        const columns_t g = gradient(at) * load(gamma, at);
+        const columns_t centred = value(at, mean) - mean;
+        write(dx, at, (g - sum - centred * slope) * inv_std, past);
+    });
+}
+
+// The block's sums of dy and dy * xhat over the rows begin to end - 1.
+__device__ __forceinline__ void column_sums(const T *dy, const T *x, const acc_t *means,
+                                            const acc_t *inv_stds, acc_t *sums, acc_t *products,
+                                            int64 begin, int64 end, int C) {
+    for_chunk(begin, end, C, [&](auto at, const auto &chunk) {
+        typename decltype(at)::Values sum = {}, product = {};
+        UNROLL_ROWS(int64 r = chunk.begin; r < chunk.end; r += chunk.step) {
+            const int64 i = r * C + at.first;
+            at.fetch(dy + i);
+            at.fetch(x + i);
+            const acc_t mean = means[r], inv_std = inv_stds[r];
+            const auto gradient = at.load(dy + i), value = at.load(x + i);
+            UNROLL(int v = 0; v < at.REGISTERS; ++v) {
+                const lanes_t g = gradient[v];
+                sum[v] += g;
+                product[v] += g * ((value[v] - mean) * inv_std);
+            }
+        }
+        chunk.add(sum);
+        chunk.add(product);
+        if (!chunk.first) return;
+        const int64 own = (int64)blockIdx.x * C + at.first;
+        at.store(sums + own, sum);
+        at.store(products + own, product);
+    });
+}
