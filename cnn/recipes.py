@@ -28,7 +28,7 @@ class Recipe:
         Learning rate at the schedule's peak.
     epochs, batch_size : int
         Length of the training.
-    loss, schedule, augment, ema
+    loss, schedule, augment, ema, fresh_statistics
         As `Trainer` takes them; `ema` is a decay.
     """
 
@@ -41,6 +41,7 @@ class Recipe:
     schedule: Schedule = OneCycle()
     augment: Augment | None = None
     ema: float | None = None
+    fresh_statistics: bool = False
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -54,6 +55,7 @@ class Recipe:
             schedule=function,
             augment=checks.optional(function),
             ema=checks.optional(checks.number(0, below=1)),
+            fresh_statistics=checks.flag,
         )
 
     def average(self) -> EMA | None:
@@ -120,5 +122,6 @@ RECIPES: dict[str, Recipe] = {
         batch_size=128,
         loss=SoftmaxCrossEntropy(label_smoothing=0.1),
         augment=Augment(rotate=10, shift=2, zoom=0.1),
+        fresh_statistics=True,
     ),
 }

@@ -159,6 +159,7 @@ def run(options: argparse.Namespace) -> int:
         ema=recipe.average(),
         shards=options.shards,
         world=world,
+        fresh_statistics=recipe.fresh_statistics,
     )
     if checkpoint is not None:
         trainer.restore(checkpoint)

@@ -160,6 +160,17 @@ def test_options_reach_the_training(few_images, recipe, tmp_path, capsys):
     assert "training on few, 512 images, on cpu" in shown and "epoch 2/2" in shown
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_fresh_statistics_are_taken_where_the_recipe_says_so(
+    few_images, recipe, monkeypatch, tmp_path
+):
+    taken = []
+    monkeypatch.setattr("cnn.trainer.update_batch_norm", lambda *_: taken.append(recipe))
+    options = f"--recipe {recipe} --epochs 2 --quiet --device cpu"
+    assert main(["train", *options.split(), "--save", str(tmp_path / "model.safetensors")]) == 0
+    assert len(taken) == RECIPES[recipe].fresh_statistics
+
+
 def test_the_seed_decides_the_result(few_images, tmp_path, capsys):
     models = []
     for seed in (3, 3, 4):
