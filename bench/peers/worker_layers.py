@@ -62,20 +62,20 @@ def made(kind: str, arguments: list[Any]) -> nn.Module:
 
 
 def takes_kernels(module: nn.Module, x: torch.Tensor) -> bool:
-    """Return whether a module calls any of our functions."""
-    found = []
+    """Return whether a module's convolution, or the pool that it is, calls our functions."""
+    found = set()
 
-    def counted(function: Any, *arguments: Any) -> Any:
-        found.append(function)
+    def counted(name: str, function: Any, *arguments: Any) -> Any:
+        found.add(name)
         return function(*arguments)
 
     kept = {name: getattr(functional, name) for name in FUNCTIONS}
     for name, function in kept.items():
-        setattr(functional, name, partial(counted, function))
+        setattr(functional, name, partial(counted, name, function))
     module(x)
     for name, function in kept.items():
         setattr(functional, name, function)
-    return bool(found)
+    return bool(found if isinstance(module, nn.MaxPool2d) else found - {"max_pool2d"})
 
 
 def follow(rules_of: Mapping[str, Any]) -> None:

@@ -1,11 +1,11 @@
 // Neighbouring columns of a row, which a thread computes at once: on `cuda` 16 bytes in memory, in
-// one access if they are aligned, so that few accesses keep it busy; on `cpu` a SIMD register.
+// one access if they are aligned, so that few accesses keep memory busy; on `cpu` a SIMD register.
 #pragma once
 
 #include "dialect/lanes.cuh"
 
-// COLUMNS neighbouring columns of a row from c on, of which it has the first `count`. `step` counts
-// the thread's spans.
+// COLUMNS neighbouring columns of a row from c on; `count` of its columns are left from there,
+// which may be fewer or more. `step` counts the thread's spans.
 struct Span { int c, count, step; };
 
 struct Larger {  // may drop a NaN
@@ -63,7 +63,7 @@ __device__ inline columns_t load(const T *p, const Span &at, acc_t otherwise = 0
         LANE_LOOP(i, COLUMNS) row.value[i] = i < at.count ? acc_t(p[at.c + i]) : otherwise;
     return row;
 }
-// Stores to an array that is not read, as write_first does.
+// `past` is that of write_first.
 __device__ inline void write(T *p, const Span &at, const columns_t &row, bool) {
     store_row(p + at.c, row.value, at.count);
 }

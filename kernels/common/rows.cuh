@@ -25,12 +25,10 @@ struct OfWarp {
         return warp_reduce(value, op);
     }
 };
-// Threads that keep their columns of a row, in so many registers each. They are counted as acc_t:
-// the compiler converts narrower numbers once and keeps the results.
+// Threads that keep their columns of a row in registers: at most so many spans each.
+template <class Threads, int SPANS> struct Keep : Threads { static constexpr int KEPT = SPANS; };
+// Columns are counted as acc_t: the compiler converts narrower ones once and keeps the results.
 template <int REGISTERS> constexpr int COLUMNS_KEPT = REGISTERS * 4 / sizeof(acc_t);
-template <class Threads, int REGISTERS> struct Keep : Threads {
-    static constexpr int KEPT = COLUMNS_KEPT<REGISTERS> / COLUMNS;  // spans
-};
 
 // op over all columns of a row, of which each thread has reduced its own to `columns`.
 template <class Threads, class Op>
@@ -50,7 +48,7 @@ __device__ __forceinline__ void for_spans(int C, const Body &body) {
             if (c < C) body(Span{c, C - c, step});
         }
     } else {
-        for (int left = C - first; left > 0; left -= stride) body(Span{C - left, left, 0});
+        for (unsigned c = first; c < unsigned(C); c += stride) body(Span{int(c), C - int(c), 0});
     }
 }
 
@@ -80,15 +78,16 @@ template <class Threads> struct Row<Threads, true> {
 };
 
 // Calls body(threads, row) for all rows of C columns. A warp takes a short row and keeps it, a
-// block a longer one; it keeps that if so many registers of each thread are enough.
+// block a longer one; it keeps that if so many registers of each thread are enough. Launched with
+// rows.py's `row_geometry`, which is told the same: blocks are whole warps.
 template <int REGISTERS, class Body>
 __device__ __forceinline__ void each_row(int64 rows, int C, const Body &body) {
     if (C <= WARP * COLUMNS_KEPT<OF_WARP>) {
-        const int warps = blockDim.x / WARP;
-        const int64 row = (int64)blockIdx.x * warps + threadIdx.x / WARP;
-        if (row < rows) body(Keep<OfWarp, OF_WARP>(), row);
+        const int warps = blockDim.x / WARP, warp = threadIdx.x / WARP;
+        for (int64 r = (int64)blockIdx.x * warps + warp; r < rows; r += (int64)gridDim.x * warps)
+            body(Keep<OfWarp, COLUMNS_KEPT<OF_WARP> / COLUMNS>(), r);
     } else if (C <= int(blockDim.x) * COLUMNS_KEPT<REGISTERS>) {
-        BLOCK_ROWS(row, rows) body(Keep<OfBlock, REGISTERS>(), row);
+        BLOCK_ROWS(row, rows) body(Keep<OfBlock, COLUMNS_KEPT<REGISTERS> / COLUMNS>(), row);
     } else {
         BLOCK_ROWS(row, rows) body(OfBlock(), row);
     }

@@ -204,9 +204,6 @@ static inline E reduce_lanes(V value, Op op) {
         return reduce_lanes<E, COUNT / 2>(op(half[0], half[1]), op);
     }
 }
-template <typename E, typename V, typename Op> static inline E reduce_warp_lanes(V value, Op op) {
-    return reduce_lanes<E>(value, op);
-}
 
 // Whether the block is the last of `blocks` to come here. It then sees what the others have
 // written. The counter is zero before and after.

@@ -34,10 +34,9 @@ template <typename E> struct Simd {
 };
 template <typename E> __device__ inline E load_lanes(const E *p) { return *p; }
 template <typename E> __device__ inline void store_lanes(E *p, E value) { *p = value; }
-// The first `count` lanes, at most all, none if `count` is not positive. The other lanes are zero,
-// or `otherwise`.
-template <typename E> __device__ inline E load_first(const E *p, int count, E otherwise = E(0)) {
-    return count > 0 ? *p : otherwise;
+// The first `count` lanes, at most all, none if `count` is not positive. The other lanes are zero.
+template <typename E> __device__ inline E load_first(const E *p, int count) {
+    return count > 0 ? *p : E(0);
 }
 template <typename E, typename V> __device__ inline void store_first(E *p, V value, int count) {
     if (count > 0) *p = E(value);
@@ -95,7 +94,6 @@ __device__ inline void store_first_whole(Whole *p, int value, int count) {
 }
 // One bit per lane, set where a comparison holds.
 template <typename E> __device__ inline unsigned long long lane_bits(bool holds) { return holds; }
-template <typename E> __device__ inline int lane_numbers() { return 0; }
 template <typename E> __device__ inline E exp_lanes(E x) { return exp(x); }
 
 // A loop over a fixed number of neighbouring elements, held in registers.
@@ -150,10 +148,4 @@ __device__ inline bool last_block(int *arrived, unsigned blocks) {
     if (!__syncthreads_or(last)) return false;
     __threadfence();
     return true;
-}
-template <typename E, typename Op> __device__ E reduce_lanes(E value, Op op) {
-    return block_reduce(value, op);
-}
-template <typename E, typename Op> __device__ E reduce_warp_lanes(E value, Op op) {
-    return warp_reduce(value, op);
 }

@@ -101,12 +101,13 @@ __device__ __forceinline__ void for_softmax_rows(const T *x, const T *beside, T 
 // and at most MOST: one thread per row of few columns, else one warp.
 template <int MOST, class Body>
 __device__ __forceinline__ void for_block_rows(int begin, int end, int C, const Body &body) {
+    constexpr int SPANS = (MOST + WARP * COLUMNS - 1) / (WARP * COLUMNS);
     const int thread = threadIdx.x;
     if (MOST <= FewColumns::FEW || C <= FewColumns::FEW)
         for (int row = begin + thread; row < end; row += blockDim.x) body(OfThread(), row);
     else
         for (int row = begin + thread / WARP; row < end; row += blockDim.x / WARP)
-            body(OfWarp(), row);
+            body(Keep<OfWarp, SPANS>(), row);
 }
 #else
 template <int REGISTERS, bool BESIDE = false, class Body>

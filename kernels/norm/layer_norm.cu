@@ -12,6 +12,8 @@
 //          again for the sums of columns. Rows too long for the registers are read again, from
 //          cache
 // geometry rows: see rows.cuh; chunks: one block per chunk and group of columns, see channels.cuh
+//
+// The kernels of the gradient are for cuda; on cpu layer_norm_gradients.cu has both in one.
 #include "norm/layer_norm.cuh"
 
 KERNEL __launch_bounds__(ROW_THREADS, 1)

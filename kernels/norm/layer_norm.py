@@ -11,9 +11,9 @@ from ..runtime import Array, Source, checks
 from .batchnorm import gradient_sums, saved_statistic
 
 _SOURCE, _OF_CPU = Source("norm/layer_norm.cu"), Source("norm/layer_norm_gradients.cu")
-# On cpu, elements of a chunk of rows, which stays in a core's own cache; and the least rows, so
-# that the sums of chunks are a small part of all that is read.
-_CHUNK, _LEAST_ROWS = 2**15, 8
+# On cpu, elements of a chunk of rows, which stays in a core's own cache; the least rows, so that
+# the sums of chunks are a small part of all that is read; and the least chunks, for all cores.
+_CHUNK, _LEAST_ROWS, _LEAST_CHUNKS = 2**15, 8, 4
 
 
 class LayerNormSaved(NamedTuple):
@@ -130,7 +130,7 @@ def layer_norm_backward(
 
 def _chunks(rows: int, C: int) -> tuple[int, int]:
     """Return (rows per chunk, chunks) on cpu. They depend on shapes alone, and so do results."""
-    per_chunk = max(_LEAST_ROWS, _CHUNK // C)
+    per_chunk = min(max(_LEAST_ROWS, _CHUNK // C), max(1, -(-rows // _LEAST_CHUNKS)))
     return per_chunk, -(-rows // per_chunk)
 
 

@@ -18,7 +18,7 @@ class Layer(NamedTuple):
     name: str
     kind: str
     reason: str | None  #: why PyTorch computes it; None for one that is replaced
-    together: tuple[str, ...] = ()  #: the layers that the same kernel computes
+    together: tuple[str, ...] = ()  #: the layers that one kernel may compute
 
     def __str__(self) -> str:
         """Return a line of text."""

@@ -20,8 +20,8 @@ CHANNELS = range(16, 257)
 MOST_POOLED = 8, 64
 #: Channels, and filters, if the images are contiguous: they are transposed before and after.
 CONTIGUOUS = range(64, 129)
-#: The least channels for which that algorithm gains more than a kernel that pools, too; contiguous
-#: images would be transposed once more.
+#: The least channels for which Winograd's algorithm, without a pool, gains more than a kernel that
+#: pools, too; contiguous images would be transposed once more.
 CHANNELS_APART = 64
 #: The least multiply-adds, about: with fewer, the convolution takes less time than Python's part.
 LEAST_PRODUCTS = 2**24

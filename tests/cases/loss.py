@@ -17,8 +17,10 @@ SIZES = {
     "one more": {"N": 7, "C": 33},
     "the last that one warp takes": {"N": 3, "C": 1024},
     "more than one warp takes": {"N": 3, "C": 1025},
-    "the same in 16 bits": {"N": 3, "C": 2049},
-    "the longest row that a block keeps": {"N": 2, "C": 32768},
+    "the last that a block keeps for a gradient": {"N": 2, "C": 16384},
+    "the last that a block keeps": {"N": 2, "C": 32768},
+    "the last that one warp takes in float64": {"N": 3, "C": 512},
+    "more than it takes": {"N": 3, "C": 513},
     "more rows than warps": {"N": 2001, "C": 3},
     "more than a core's own cache keeps": {"N": 2, "C": 65537},
 }
@@ -46,8 +48,9 @@ LOSS_SIZES = {
     "batch 1": {"N": 1, "C": 10},
     "one class more than a warp has lanes": {"N": 3, "C": 33},
     "more than one warp takes": {"N": 2, "C": 1025},
-    "the same in 16 bits, smoothed": {"N": 2, "C": 2049, "weighted": True, "label_smoothing": 0.1},
-    "the longest row that a block keeps": {"N": 2, "C": 16384},
+    "the same, smoothed": {"N": 2, "C": 1025, "weighted": True, "label_smoothing": 0.1},
+    "the last that a block keeps": {"N": 2, "C": 16384},
+    "more than it keeps, smoothed": {"N": 2, "C": 16385, "weighted": True, "label_smoothing": 0.1},
     "more than a core's own cache keeps": {"N": 2, "C": 65537},
     "a sum, some rows ignored": {"N": 37, "C": 7, "reduction": "sum", "ignore_index": 3},
     "losses of rows": {"N": 301, "C": 10, "reduction": "none", "label_smoothing": 0.3},
@@ -60,6 +63,8 @@ TEXTBOOK_SIZES = {
     "batch 1": {"N": 1, "C": 10},
     "a prime": {"N": 37, "C": 10},
     "more rows than a block adds up": {"N": 8200, "C": 3},
+    "one class more than a warp has lanes": {"N": 3, "C": 33},
+    "more than one warp takes": {"N": 2, "C": 1025},
 }
 LOSS_TIMED = {
     f"{N} x {C}": {"N": N, "C": C} for N, C in ((256, 10), (16384, 10), (4096, 1000), (256, 32768))

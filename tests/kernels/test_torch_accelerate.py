@@ -298,7 +298,8 @@ def test_many_channels_in_channels_last_take_a_kernel_for_each_layer(
     monkeypatch.setattr(rules, "LEAST_POOLED", 2**14)
     layout = FORMATS[layout]
     theirs, ours = both(lambda: nn.Sequential(*pooled(channels, 16, 3, padding=1)), layout)
-    x = normal(0, 16, channels, 12, 12).to(memory_format=layout)
+    x = normal(0, 32, channels, 12, 12).to(memory_format=layout)
+    assert rules.conv2d_pays(ours[0], x, layout == torch.channels_last)
     for found, expected in zip(outcome(ours, x), outcome(theirs, x), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert {*calls} == taken

@@ -175,10 +175,10 @@ def fused_norms(target):
 
 
 def losses(target):
-    """Rows of a thread, of a block that caches them, and of one that has no room for that."""
+    """Rows of a thread, of a warp, of a block that keeps them, and of one that reads them again."""
     make = Arrays(target)
     progress = Progress(make.integers(0, 0, 0), target.array(np.zeros(2)))
-    for columns in (7, 2000, 13000):
+    for columns in (7, 41, 2001, 40001):
         logits, labels = make.normal(3, 5, columns), target.array(np.arange(5) - 2)
         for weight in (None, make.full((columns,), 0.5)):
             options = {"weight": weight, "ignore_index": -2, "label_smoothing": 0.1}
@@ -186,7 +186,7 @@ def losses(target):
         kernels.softmax_cross_entropy(logits, labels, reduction="none", grad=False)
         kernels.softmax_backward(logits, kernels.softmax(logits))
         kernels.cross_entropy(logits, labels)
-    for classes in (7, 40):
+    for classes in (7, 41):
         x, w, b = make.normal(0, 5, 9), make.normal(1, classes, 9), make.normal(2, classes)
         for smoothing in (0.0, 0.1):
             labels = target.array(np.array([0, 1, -1, -100, 2]))
