@@ -36,6 +36,7 @@ def multiply_adds(target: Target) -> Peak:
         return int(operations.sum())  # waits for a GPU
 
     turns = 100
+    run(turns)  # compiled outside of the clock
     while True:
         start = time.perf_counter()
         done = run(turns)
