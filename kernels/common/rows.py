@@ -10,7 +10,9 @@ from .reduce import accumulator
 
 _WARP = 32  # threads of a warp
 _WARPS = 4  # warps of a block if each handles one row
-_OF_WARP = 32  # registers in which a thread of a warp keeps a row, as in rows.cuh
+# As in rows.cuh: registers in which a thread of a warp keeps a row; and ROW_THREADS, the most
+# threads of a block, times the bytes of a sum.
+_OF_WARP, _THREAD_BYTES = 32, 2048
 
 
 def row_geometry(target: Target, x: Array, rows: int, registers: int) -> tuple[Grid, int]:
@@ -27,4 +29,4 @@ def row_geometry(target: Target, x: Array, rows: int, registers: int) -> tuple[G
         return (-(-rows // _WARPS), 1, 1), _WARP * _WARPS
     threads = target.block(-(-C * x.dtype.itemsize // 16))
     needed = -(-C * size // (registers * 4 * _WARP)) * _WARP  # to keep the row
-    return (rows, 1, 1), needed if threads < needed <= 2048 // size else threads
+    return (rows, 1, 1), needed if threads < needed <= _THREAD_BYTES // size else threads

@@ -1,17 +1,13 @@
 """bench/networks/training.py: runs that are kept are not repeated, and all seeds count as one."""
 
 import json
-import os
 import sys
-from pathlib import Path
 
 import pytest
 
 from bench.networks import training
 from bench.report import of_networks
-
-REPOSITORY = Path(__file__).parents[2]
-MNIST = Path(os.environ.get("MNIST_DIR") or REPOSITORY.parent / "shared" / "data" / "mnist")
+from tests.lib.quick_model import MNIST
 
 
 @pytest.mark.slow
