@@ -1,34 +1,30 @@
-// Rows whose columns are shared by the threads of a block or of a warp (the class Threads), all of
-// which call these functions with the same arguments.
+// Rows whose columns are shared by threads of a block (the class Threads), all of which call these
+// functions with the same arguments. rows.py chooses Threads for the number of columns.
 #pragma once
 
 #include "common/columns.cuh"
 
 #ifdef __CUDACC__
 
-// As rows.py's: registers in which a thread of a warp keeps a row, and most threads of a block.
-constexpr int OF_WARP = 32, ROW_THREADS = 2048 / sizeof(acc_t);
+// THREADS neighbouring threads share a row: one, a warp, or all of the block if THREADS is 0. Each
+// keeps its columns in registers, at most SPANS spans, unless SPANS is 0. A block has at most MOST
+// threads: so many that each has the registers it needs.
+template <int THREADS, int SPANS = 0> struct RowThreads {
+    static constexpr bool ALONE = THREADS == 1;
+    static constexpr int KEPT = SPANS;
+    static constexpr int MOST = ALONE ? WARP : THREADS ? 4 * WARP : 2048 / sizeof(acc_t);
 
-struct OfBlock {
-    static constexpr int KEPT = 0;
-    static __device__ int index() { return threadIdx.x; }
-    static __device__ int count() { return blockDim.x; }
+    static __device__ int count() { return THREADS ? THREADS : blockDim.x; }
+    static __device__ int index() { return threadIdx.x % count(); }
     template <class Op> static __device__ acc_t reduce(acc_t value, Op op) {
-        return block_reduce(value, op);
+        if constexpr (ALONE)
+            return value;
+        else if constexpr (THREADS > 0)
+            return warp_reduce(value, op);
+        else
+            return block_reduce(value, op);
     }
 };
-struct OfWarp {
-    static constexpr int KEPT = 0;
-    static __device__ int index() { return threadIdx.x % WARP; }
-    static __device__ int count() { return WARP; }
-    template <class Op> static __device__ acc_t reduce(acc_t value, Op op) {
-        return warp_reduce(value, op);
-    }
-};
-// Threads that keep their columns of a row in registers: at most so many spans each.
-template <class Threads, int SPANS> struct Keep : Threads { static constexpr int KEPT = SPANS; };
-// Columns are counted as acc_t: the compiler converts narrower ones once and keeps the results.
-template <int REGISTERS> constexpr int COLUMNS_KEPT = REGISTERS * 4 / sizeof(acc_t);
 
 // op over all columns of a row, of which each thread has reduced its own to `columns`.
 template <class Threads, class Op>
@@ -77,29 +73,20 @@ template <class Threads> struct Row<Threads, true> {
     __device__ void fetch_next(const Span &, int) const {}
 };
 
-// Calls body(threads, row) for all rows of C columns. A warp takes a short row and keeps it, a
-// block a longer one; it keeps that if so many registers of each thread are enough. Launched with
-// rows.py's `row_geometry`, which is told the same: blocks are whole warps.
-template <int REGISTERS, class Body>
-__device__ __forceinline__ void each_row(int64 rows, int C, const Body &body) {
-    if (C <= WARP * COLUMNS_KEPT<OF_WARP>) {
-        const int warps = blockDim.x / WARP, warp = threadIdx.x / WARP;
-        for (int64 r = (int64)blockIdx.x * warps + warp; r < rows; r += (int64)gridDim.x * warps)
-            body(Keep<OfWarp, COLUMNS_KEPT<OF_WARP> / COLUMNS>(), r);
-    } else if (C <= int(blockDim.x) * COLUMNS_KEPT<REGISTERS>) {
-        BLOCK_ROWS(row, rows) body(Keep<OfBlock, COLUMNS_KEPT<REGISTERS> / COLUMNS>(), row);
-    } else {
-        BLOCK_ROWS(row, rows) body(OfBlock(), row);
-    }
+// Calls body(row) for all rows.
+template <class Threads, class Body>
+__device__ __forceinline__ void each_row(int64 rows, const Body &body) {
+    const int sharing = Threads::count(), at_once = blockDim.x / sharing;
+    const int64 first = (int64)blockIdx.x * at_once + threadIdx.x / sharing;
+    for (int64 row = first; row < rows; row += (int64)gridDim.x * at_once) body(row);
 }
 
 #else
 
-struct OfBlock {
+template <int = 1, int = 0> struct RowThreads {
     static int index() { return 0; }
     static int count() { return 1; }
 };
-using OfWarp = OfBlock;
 
 template <class Threads, class Op> static inline acc_t reduce_columns(columns_t columns, Op op) {
     return reduce_lanes<acc_t>(columns, op);
@@ -119,8 +106,9 @@ template <class Threads> struct Row {
     // The same span of the next row, which follows in memory.
     void fetch_next(const Span &at, int C) const { fetch_ahead(p + at.c, 1, C); }
 };
-template <int, class Body> static __forceinline__ void each_row(int64 rows, int, const Body &body) {
-    BLOCK_ROWS(row, rows) body(OfBlock(), row);
+template <class Threads, class Body>
+static __forceinline__ void each_row(int64 rows, const Body &body) {
+    BLOCK_ROWS(row, rows) body(row);
 }
 
 #endif

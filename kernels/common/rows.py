@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ..runtime import Array, Target
@@ -9,24 +11,56 @@ from ..runtime.types import Grid
 from .reduce import accumulator
 
 _WARP = 32  # threads of a warp
-_WARPS = 4  # warps of a block if each handles one row
-# As in rows.cuh: registers in which a thread of a warp keeps a row; and ROW_THREADS, the most
-# threads of a block, times the bytes of a sum.
-_OF_WARP, _THREAD_BYTES = 32, 2048
+_WARPS = 4  # warps of a block if each takes a row
+_OF_WARP = 32  # registers in which a thread of a warp keeps a row
+_THREAD_BYTES = 2048  # most threads of a block, times the bytes of a sum: as RowThreads::MOST
 
 
-def row_geometry(target: Target, x: Array, rows: int, registers: int) -> tuple[Grid, int]:
-    """Return grid and threads for `each_row` over rows of the last axis of x.
+class RowLaunch(NamedTuple):
+    """How a kernel is compiled and launched for rows of some length.
 
-    On cuda a warp takes a short row, a block a longer one, whose threads keep it in so many
-    registers each, if they can.
+    Attributes
+    ----------
+    threads : int
+        Those that share a row: 1, a warp's, or 0 for all of the block.
+    spans : int
+        Each thread keeps at most so many times 16 bytes of a row; 0 if rows are read again.
+    geometry : tuple
+        Grid and threads per block.
+    """
+
+    threads: int
+    spans: int
+    geometry: tuple[Grid, int]
+
+    @property
+    def constants(self) -> dict[str, int]:
+        """What the kernel is compiled with."""
+        return {"ROW_THREADS": self.threads, "ROW_SPANS": self.spans}
+
+
+def row_launch(target: Target, x: Array, rows: int, registers: int) -> RowLaunch:
+    """Return the launch of a kernel over rows of the last axis of x, on cuda by length.
+
+    A warp takes a short row, a block a longer one, whose threads keep it in at most so many
+    registers each, if they can. Spans are a power of two, so that few variants are compiled.
     """
     C = x.shape[-1]
     if target.in_lanes:  # several rows per block: starting one takes longer than a short row
-        return (min(rows, target.stride_grid(rows * max(C, 1))[0]), 1, 1), target.threads
-    size = np.dtype(accumulator(x.dtype)).itemsize
-    if _WARP * _OF_WARP * 4 // size >= C:
-        return (-(-rows // _WARPS), 1, 1), _WARP * _WARPS
-    threads = target.block(-(-C * x.dtype.itemsize // 16))
+        grid = min(rows, target.stride_grid(rows * max(C, 1))[0])
+        return RowLaunch(0, 0, ((grid, 1, 1), target.threads))
+    size = np.dtype(accumulator(x.dtype)).itemsize  # of a column in registers
+    span = 16 // x.dtype.itemsize
+    if C * size <= _WARP * _OF_WARP * 4:
+        geometry = (-(-rows // _WARPS), 1, 1), _WARPS * _WARP
+        return RowLaunch(_WARP, _spans(C, _WARP * span), geometry)
+    threads = target.block(-(-C // span))
     needed = -(-C * size // (registers * 4 * _WARP)) * _WARP  # to keep the row
-    return (rows, 1, 1), needed if threads < needed <= _THREAD_BYTES // size else threads
+    keep = needed <= _THREAD_BYTES // size
+    threads = max(threads, needed) if keep else threads
+    return RowLaunch(0, _spans(C, threads * span) if keep else 0, ((rows, 1, 1), threads))
+
+
+def _spans(C: int, at_once: int) -> int:
+    """Return how often a thread takes 16 bytes of a row, rounded up to a power of two."""
+    return 1 << (-(-C // at_once) - 1).bit_length()

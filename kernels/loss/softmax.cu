@@ -17,26 +17,26 @@
 //          cpu `room` is C if shared memory caches a row's exponentials, else 0
 #include "loss/softmax.cuh"
 
-KERNEL __launch_bounds__(ROW_THREADS, 1)
+using Threads = RowThreads<ROW_THREADS, ROW_SPANS>;
+
+KERNEL __launch_bounds__(Threads::MOST, 1)
 softmax_forward(const T *__restrict__ x, T *__restrict__ y, int64 rows, int C, int room) {
     DYNAMIC_SHARED(acc_t, memory);
     // Without room, the result caches the exponentials, so it must not bypass the caches.
     const bool past = room && past_caches<T>(rows, C);
-    for_softmax_rows<64>(
-        x, x, y, rows, C, [&](auto threads, int64, const T *from, const T *, T *to) {
-            using Threads = decltype(threads);
-            const Row<Threads> x(from, C);
-            const Exponentials<Threads> e(x, keep(room ? memory : nullptr, to, C), C);
-            const acc_t share = acc_t(1) / e.sum;
-            for_spans<Threads>(C, [&](const Span &at) { write(to, at, e(at) * share, past); });
-        });
+    const auto of_row = [&](int64, const T *from, const T *, T *to) {
+        const Row<Threads> x(from, C);
+        const Exponentials<Threads> e(x, keep(room ? memory : nullptr, to, C), C);
+        const acc_t share = acc_t(1) / e.sum;
+        for_spans<Threads>(C, [&](const Span &at) { write(to, at, e(at) * share, past); });
+    };
+    for_softmax_rows<Threads>(x, x, y, rows, C, of_row);
 }
 
-KERNEL __launch_bounds__(ROW_THREADS, 1)
+KERNEL __launch_bounds__(Threads::MOST, 1)
 softmax_backward(const T *__restrict__ dy, const T *__restrict__ y, T *__restrict__ dx, int64 rows,
                  int C) {
-    const auto of_row = [&](auto threads, int64, const T *dy, const T *y, T *dx) {
-        using Threads = decltype(threads);
+    const auto of_row = [&](int64, const T *dy, const T *y, T *dx) {
         const Row<Threads> gradient(dy, C), value(y, C);
         columns_t sums = {};
         for_spans<Threads>(C, [&](const Span &at) { sums = sums + gradient(at) * value(at); });
@@ -44,7 +44,7 @@ softmax_backward(const T *__restrict__ dy, const T *__restrict__ y, T *__restric
         for_spans<Threads>(
             C, [&](const Span &at) { write(dx, at, value(at) * (gradient(at) - sum), false); });
     };
-    for_softmax_rows<32, true>(dy, y, dx, rows, C, of_row);
+    for_softmax_rows<Threads, true>(dy, y, dx, rows, C, of_row);
 }
 
 // The sum of the weights of the rows that count: the divisor of a mean. One block. In double, like
@@ -63,7 +63,7 @@ KERNEL loss_divisor(const int64 *__restrict__ labels, const T *__restrict__ weig
 
 // Row losses and, unless dlogits is null, their gradient; divided by divisor[0], unless that is
 // null.
-KERNEL __launch_bounds__(ROW_THREADS, 1)
+KERNEL __launch_bounds__(Threads::MOST, 1)
 softmax_cross_entropy_rows(const T *__restrict__ logits, const int64 *__restrict__ labels,
                            const T *__restrict__ weight, const acc_t *__restrict__ divisor,
                            acc_t *__restrict__ losses, T *__restrict__ dlogits, int64 rows, int C,
@@ -71,23 +71,22 @@ softmax_cross_entropy_rows(const T *__restrict__ logits, const int64 *__restrict
     DYNAMIC_SHARED(acc_t, memory);
     const bool past = room && past_caches<T>(rows, C);  // as in softmax_forward
     const acc_t scale = divisor ? acc_t(1) / divisor[0] : acc_t(1);
-    const auto of_row = [&](auto threads, int64 row, const T *z, const T *, T *dz) {
-        using Threads = decltype(threads);
+    const auto of_row = [&](int64 row, const T *z, const T *, T *dz) {
         const acc_t loss =
             cross_entropy_row<Threads>(z, dz, room ? memory : nullptr, past, labels[row], weight,
                                        scale, C, ignored, acc_t(smoothing));
         if (Threads::index() == 0) losses[row] = loss;
     };
-    for_softmax_rows<32>(logits, logits, dlogits, rows, C, of_row);
+    for_softmax_rows<Threads>(logits, logits, dlogits, rows, C, of_row);
 }
 
 // Textbook cross-entropy of probabilities: row losses, and the gradient of their mean. Smaller
 // probabilities count as `floor`, so that the logarithm stays finite.
-KERNEL cross_entropy_rows(const T *__restrict__ p, const int64 *__restrict__ labels,
-                          const acc_t *__restrict__ divisor, acc_t *__restrict__ losses,
-                          T *__restrict__ dp, int64 rows, int C, double floor) {
-    const auto of_row = [&](auto threads, int64 row, const T *p, const T *, T *dp) {
-        using Threads = decltype(threads);
+KERNEL __launch_bounds__(Threads::MOST, 1)
+cross_entropy_rows(const T *__restrict__ p, const int64 *__restrict__ labels,
+                   const acc_t *__restrict__ divisor, acc_t *__restrict__ losses,
+                   T *__restrict__ dp, int64 rows, int C, double floor) {
+    const auto of_row = [&](int64 row, const T *p, const T *, T *dp) {
         const int64 label = labels[row];
         const bool valid = label >= 0 && label < C;
         acc_t value = valid ? acc_t(p[label]) : acc_t(not_a_number());
@@ -99,7 +98,7 @@ KERNEL cross_entropy_rows(const T *__restrict__ p, const int64 *__restrict__ lab
         for_spans<Threads>(
             C, [&](const Span &at) { write(dp, at, others + only(hit - at.c, slope), false); });
     };
-    for_softmax_rows<32>(p, p, dp, rows, C, of_row);
+    for_softmax_rows<Threads>(p, p, dp, rows, C, of_row);
 }
 
 // loss[0] = sum of the row losses in a fixed order, divided by divisor[0] unless that is null; the

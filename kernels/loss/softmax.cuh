@@ -35,14 +35,6 @@ template <class Threads> struct Exponentials {
 // Where to cache a row's exponentials: nowhere, since its threads keep the row itself, if they can.
 __device__ inline T *keep(acc_t *, T *, int) { return nullptr; }
 
-// Each thread has a row of its own.
-struct OfThread {
-    static constexpr int KEPT = 0;
-    static __device__ int index() { return 0; }
-    static __device__ int count() { return 1; }
-    template <class Op> static __device__ acc_t reduce(acc_t value, Op) { return value; }
-};
-
 // Rows of at most FEW columns, one for each thread of a warp. The threads together copy them, since
 // they are contiguous in global memory, to shared memory; then each handles one.
 struct FewColumns {
@@ -71,30 +63,31 @@ static inline T *keep(T *memory, T *result, int C) {
 
 #endif
 
-// Calls body(threads, row, from, beside, to) for all rows, with pointers to the row of x, of
-// another array and of y (null if there is none). If rows are short these are in shared memory,
-// with y in place of x.
+// Calls body(row, from, beside, to) for all rows, with pointers to the row of x, of another array
+// and of y (null if there is none). If a thread has a row alone these are in shared memory, with y
+// in place of x.
 #ifdef __CUDACC__
-template <int REGISTERS, bool BESIDE = false, class Body>
+template <class Threads, bool BESIDE = false, class Body>
 __device__ __forceinline__ void for_softmax_rows(const T *x, const T *beside, T *y, int64 rows,
                                                  int C, const Body &body) {
-    if (C > FewColumns::FEW)
-        return each_row<REGISTERS>(rows, C, [&](auto threads, int64 row) {
-            body(threads, row, x + row * C, beside + row * C, y ? y + row * C : nullptr);
+    if constexpr (!Threads::ALONE) {
+        each_row<Threads>(rows, [&](int64 row) {
+            body(row, x + row * C, beside + row * C, y ? y + row * C : nullptr);
         });
-    __shared__ T tiles[BESIDE ? 2 : 1][FewColumns::SIZE];
-    const int64 begin = (int64)blockIdx.x * WARP, first = begin * C;
-    const int count = int(smaller(rows - begin, (int64)WARP)), thread = threadIdx.x;
-    const FewColumns few(count, C);
-    few.load(tiles[0], x + first);
-    if (BESIDE) few.load(tiles[BESIDE], beside + first);
-    __syncthreads();
-    T *own = tiles[0] + few.place(thread, 0);
-    if (thread < count)
-        body(OfThread(), begin + thread, own, tiles[BESIDE] + few.place(thread, 0),
-             y ? own : nullptr);
-    __syncthreads();
-    if (y) few.store(y + first, tiles[0]);
+    } else {
+        __shared__ T tiles[BESIDE ? 2 : 1][FewColumns::SIZE];
+        const int64 begin = (int64)blockIdx.x * WARP, first = begin * C;
+        const int count = int(smaller(rows - begin, (int64)WARP)), thread = threadIdx.x;
+        const FewColumns few(count, C);
+        few.load(tiles[0], x + first);
+        if (BESIDE) few.load(tiles[BESIDE], beside + first);
+        __syncthreads();
+        T *own = tiles[0] + few.place(thread, 0);
+        if (thread < count)
+            body(begin + thread, own, tiles[BESIDE] + few.place(thread, 0), y ? own : nullptr);
+        __syncthreads();
+        if (y) few.store(y + first, tiles[0]);
+    }
 }
 
 // Calls body(threads, row) for rows begin to end - 1, which the block has computed, of C columns
@@ -104,22 +97,22 @@ __device__ __forceinline__ void for_block_rows(int begin, int end, int C, const 
     constexpr int SPANS = (MOST + WARP * COLUMNS - 1) / (WARP * COLUMNS);
     const int thread = threadIdx.x;
     if (MOST <= FewColumns::FEW || C <= FewColumns::FEW)
-        for (int row = begin + thread; row < end; row += blockDim.x) body(OfThread(), row);
+        for (int row = begin + thread; row < end; row += blockDim.x) body(RowThreads<1>(), row);
     else
         for (int row = begin + thread / WARP; row < end; row += blockDim.x / WARP)
-            body(Keep<OfWarp, SPANS>(), row);
+            body(RowThreads<WARP, SPANS>(), row);
 }
 #else
-template <int REGISTERS, bool BESIDE = false, class Body>
+template <class Threads, bool BESIDE = false, class Body>
 static __forceinline__ void for_softmax_rows(const T *x, const T *beside, T *y, int64 rows, int C,
                                              const Body &body) {
-    each_row<REGISTERS>(rows, C, [&](auto threads, int64 row) {
-        body(threads, row, x + row * C, beside + row * C, y ? y + row * C : nullptr);
+    each_row<Threads>(rows, [&](int64 row) {
+        body(row, x + row * C, beside + row * C, y ? y + row * C : nullptr);
     });
 }
 template <int MOST, class Body>
 static __forceinline__ void for_block_rows(int begin, int end, int, const Body &body) {
-    for (int row = begin; row < end; ++row) body(OfWarp(), row);
+    for (int row = begin; row < end; ++row) body(RowThreads<>(), row);
 }
 #endif
 

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from ..common.reduce import accumulator
-from ..common.rows import row_geometry
+from ..common.rows import RowLaunch, row_launch
 from ..runtime import Array, Source, Target, checks
-from ..runtime.types import Grid
 
-_SOURCE = Source("loss/softmax.cu")
+_SOURCE = Source("loss/softmax.cu", ROW_THREADS=0, ROW_SPANS=0)  # any length
 _WARP = 32  # threads of a warp
 _FEW = 32  # most columns of a row that one thread handles, on cuda
 IGNORE_INDEX = -100  #: label of rows that are left out of the loss, as in PyTorch
@@ -33,9 +32,10 @@ def softmax(x: Array) -> Array:
     target, (x,) = checks.arrays(x=x)
     rows, C = _rows("x", x)
     y = target.empty(x.shape, x.dtype)
-    kernel = _SOURCE.kernel("softmax_forward", target, x.dtype)
+    launch = _launch(target, x, rows, registers=64)
+    kernel = _SOURCE.kernel("softmax_forward", target, x.dtype, **launch.constants)
     room, shared = _room(target, y)
-    kernel(*_geometry(target, x, rows, registers=64), x, y, rows, C, room, shared=shared)
+    kernel(*launch.geometry, x, y, rows, C, room, shared=shared)
     return y
 
 
@@ -51,8 +51,9 @@ def softmax_backward(dy: Array, y: Array) -> Array:
     rows, C = _rows("dy", dy)
     checks.shape("y", y, dy.shape, "the shape of dy")
     dx = target.empty(y.shape, y.dtype)
-    kernel = _SOURCE.kernel("softmax_backward", target, y.dtype)
-    kernel(*_geometry(target, y, rows, registers=32), dy, y, dx, rows, C)
+    launch = _launch(target, y, rows, registers=32)
+    kernel = _SOURCE.kernel("softmax_backward", target, y.dtype, **launch.constants)
+    kernel(*launch.geometry, dy, y, dx, rows, C)
     return dx
 
 
@@ -116,11 +117,13 @@ def softmax_cross_entropy(
         divisor = _divisor(target, labels, weight, logits, ignore_index)
     losses = target.empty((N,), wide)
     dlogits = target.empty((N, C), logits.dtype) if grad else None
-    kernel = _SOURCE.kernel("softmax_cross_entropy_rows", target, logits.dtype)
+    launch = _launch(target, logits, N, registers=32)
+    constants = launch.constants
+    kernel = _SOURCE.kernel("softmax_cross_entropy_rows", target, logits.dtype, **constants)
     arrays = (logits, labels, weight, divisor, losses, dlogits)
     room, shared = _room(target, logits) if grad else (0, 0)
     sizes = (N, C, ignore_index, smoothing, room)
-    kernel(*_geometry(target, logits, N, registers=32), *arrays, *sizes, shared=shared)
+    kernel(*launch.geometry, *arrays, *sizes, shared=shared)
     if reduction == "none":
         with target.on():
             return losses.astype(logits.dtype, copy=False), dlogits
@@ -159,9 +162,9 @@ def cross_entropy(probabilities: Array, labels: Array) -> tuple[Array, Array]:
     dprobabilities = target.empty((N, C), probabilities.dtype)
     # The smallest normal number: its reciprocal, the gradient, is still finite in the type.
     floor = float(np.finfo(np.float16 if probabilities.dtype == np.float16 else np.float32).tiny)
-    kernel = _SOURCE.kernel("cross_entropy_rows", target, probabilities.dtype)
-    arrays = (probabilities, labels, divisor, losses, dprobabilities)
-    kernel(*_geometry(target, probabilities, N, registers=32), *arrays, N, C, floor)
+    launch = _launch(target, probabilities, N, registers=32)
+    kernel = _SOURCE.kernel("cross_entropy_rows", target, probabilities.dtype, **launch.constants)
+    kernel(*launch.geometry, probabilities, labels, divisor, losses, dprobabilities, N, C, floor)
     return _sum(target, losses, probabilities.dtype, divisor), dprobabilities
 
 
@@ -181,11 +184,11 @@ def _labels(target: Target, labels: Any, N: int) -> Array:
         return labels.astype(np.int64, copy=False)
 
 
-def _geometry(target: Target, x: Array, rows: int, registers: int) -> tuple[Grid, int]:
-    """Return grid and threads for rows of x: a thread each if they are short, on cuda."""
+def _launch(target: Target, x: Array, rows: int, registers: int) -> RowLaunch:
+    """Return the launch for rows of x: a thread each if they are short, on cuda."""
     if x.shape[-1] <= _FEW and not target.in_lanes:
-        return (-(-rows // _WARP), 1, 1), _WARP
-    return row_geometry(target, x, rows, registers)
+        return RowLaunch(1, 0, ((-(-rows // _WARP), 1, 1), _WARP))
+    return row_launch(target, x, rows, registers)
 
 
 def _room(target: Target, x: Array) -> tuple[int, int]:

@@ -16,14 +16,15 @@
 // The kernels of the gradient are for cuda; on cpu layer_norm_gradients.cu has both in one.
 #include "norm/layer_norm.cuh"
 
-KERNEL __launch_bounds__(ROW_THREADS, 1)
+using Threads = RowThreads<ROW_THREADS, ROW_SPANS>;
+
+KERNEL __launch_bounds__(Threads::MOST, 1)
 layer_norm_forward(const T *__restrict__ x, const T *__restrict__ gamma, const T *__restrict__ beta,
                    T *__restrict__ y, acc_t *__restrict__ means, acc_t *__restrict__ inv_stds,
                    int64 rows, int C, double eps) {
     const acc_t share = acc_t(1) / acc_t(C);
     const bool past = past_caches<T>(rows, C);
-    each_row<64>(rows, C, [=](auto threads, int64 r) {
-        using Threads = decltype(threads);
+    each_row<Threads>(rows, [=](int64 r) {
         const Row<Threads> row(x + r * C, C);
         const acc_t pivot = acc_t(x[r * C]);
         columns_t sums = {}, squares = {};
@@ -51,15 +52,15 @@ layer_norm_forward(const T *__restrict__ x, const T *__restrict__ gamma, const T
     });
 }
 
-KERNEL __launch_bounds__(ROW_THREADS, 1)
+KERNEL __launch_bounds__(Threads::MOST, 1)
 layer_norm_input_gradient(const T *__restrict__ dy, const T *__restrict__ x,
                           const T *__restrict__ gamma, const acc_t *__restrict__ means,
                           const acc_t *__restrict__ inv_stds, T *__restrict__ dx, int64 rows,
                           int C) {
     const bool past = past_caches<T>(rows, C);
-    each_row<32>(rows, C, [=](auto threads, int64 r) {
-        input_gradient<decltype(threads)>(dy + r * C, x + r * C, gamma, means[r], inv_stds[r],
-                                          dx + r * C, C, past);
+    each_row<Threads>(rows, [=](int64 r) {
+        input_gradient<Threads>(dy + r * C, x + r * C, gamma, means[r], inv_stds[r], dx + r * C, C,
+                                past);
     });
 }
 

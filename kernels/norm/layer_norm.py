@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 from ..common.channels import Channels
 from ..common.reduce import accumulator
-from ..common.rows import row_geometry
+from ..common.rows import row_launch
 from ..runtime import Array, Source, checks
 from .batchnorm import gradient_sums, saved_statistic
 
-_SOURCE, _OF_CPU = Source("norm/layer_norm.cu"), Source("norm/layer_norm_gradients.cu")
+_SOURCE = Source("norm/layer_norm.cu", ROW_THREADS=0, ROW_SPANS=0)  # any length
+_OF_CPU = Source("norm/layer_norm_gradients.cu")
 # On cpu, elements of a chunk of rows, which stays in a core's own cache; the least rows, so that
 # the sums of chunks are a small part of all that is read; and the least chunks, for all cores.
 _CHUNK, _LEAST_ROWS, _LEAST_CHUNKS = 2**15, 8, 4
@@ -64,8 +65,9 @@ def layer_norm(
     wide = accumulator(x.dtype)
     saved = LayerNormSaved(target.empty((rows,), wide), target.empty((rows,), wide))
     y = target.empty(x.shape, x.dtype)
-    kernel = _SOURCE.kernel("layer_norm_forward", target, x.dtype)
-    kernel(*row_geometry(target, x, rows, registers=64), x, gamma, beta, y, *saved, rows, C, eps)
+    launch = row_launch(target, x, rows, registers=64)
+    kernel = _SOURCE.kernel("layer_norm_forward", target, x.dtype, **launch.constants)
+    kernel(*launch.geometry, x, gamma, beta, y, *saved, rows, C, eps)
     return y, saved
 
 
@@ -119,9 +121,9 @@ def layer_norm_backward(
         kernel = _OF_CPU.kernel("layer_norm_gradients", target, x.dtype)
         kernel((count, 1, 1), target.threads, dy, x, gamma, *statistics, dx, *sums, *sizes)
     else:
-        kernel = _SOURCE.kernel("layer_norm_input_gradient", target, x.dtype)
-        geometry = row_geometry(target, x, rows, registers=32)
-        kernel(*geometry, dy, x, gamma, *statistics, dx, rows, C)
+        launch = row_launch(target, x, rows, registers=32)
+        kernel = _SOURCE.kernel("layer_norm_input_gradient", target, x.dtype, **launch.constants)
+        kernel(*launch.geometry, dy, x, gamma, *statistics, dx, rows, C)
         kernel = _SOURCE.kernel("layer_norm_gradient_chunks", target, x.dtype, **channels.constants)
         kernel(channels.chunk_grid(count), target.threads, dy, x, *statistics, *sums, *sizes)
     _, dbeta, dgamma = gradient_sums(target, partial, x.dtype, out_dbeta, out_dgamma)

@@ -15,7 +15,7 @@ KERNEL layer_norm_gradients(const T *__restrict__ dy, const T *__restrict__ x,
     const int64 begin = (int64)blockIdx.x * rows_per_chunk;
     const int64 end = smaller(begin + rows_per_chunk, rows);
     for (int64 r = begin; r < end; ++r)
-        input_gradient<OfBlock>(dy + r * C, x + r * C, gamma, means[r], inv_stds[r], dx + r * C, C,
-                                past);
+        input_gradient<RowThreads<0>>(dy + r * C, x + r * C, gamma, means[r], inv_stds[r],
+                                      dx + r * C, C, past);
     column_sums(dy, x, means, inv_stds, sums, products, begin, end, C);
 }

@@ -39,7 +39,7 @@ _FIXED_TYPES: dict[str, np.dtype[Any]] = {
 }
 _INCLUDE = re.compile(r'^#include "([^"]+)"\s*(?://.*)?$')
 _ENTRY = re.compile(
-    r"^KERNEL\b(?:\s*__launch_bounds__\([\w, ]+\))?\s*(\w+)\(([^)]*)\)", re.MULTILINE
+    r"^KERNEL\b(?:\s*__launch_bounds__\([\w:, ]+\))?\s*(\w+)\(([^)]*)\)", re.MULTILINE
 )
 
 

@@ -62,7 +62,7 @@ def check_resources(build, report, table):
     assert "warning" not in report.lower(), report
     assert nvrtc.architectures(report) == {build.arch}
     found = nvrtc.resources(report)
-    assert set(found) == set(SOURCES[build.source].entries)
+    assert set(found) == build.entries
     more = MORE_REGISTERS if nvrtc.version() == table.nvrtc else MORE_ON_ANOTHER_NVRTC
     wrong = {
         entry: problems
@@ -79,7 +79,7 @@ def check_tensor_cores(build, ptx):
     """
     parts = re.split(r"^\.visible \.entry (\w+)", ptx, flags=re.MULTILINE)
     found = dict(zip(parts[1::2], parts[2::2], strict=True))
-    assert set(found) == set(SOURCES[build.source].entries)
+    assert set(found) == build.entries
     for entry, text in found.items():
         assert "mma.sync.aligned." in text, entry
         # Neither exponentials nor moments are products.
@@ -101,11 +101,7 @@ def test_every_text_is_compiled_by_make_test():
 
 
 def test_table_lists_the_matrix_and_nothing_else(table):
-    cells = {
-        (build.row(entry), build.arch)
-        for build in matrix()
-        for entry in SOURCES[build.source].entries
-    }
+    cells = {(build.row(entry), build.arch) for build in matrix() for entry in build.entries}
     assert set(table.cells) == cells
 
 

@@ -68,6 +68,11 @@ OF_CHANNELS = (
     "norm/batchnorm_pool.cu",
     "pooling/pool.cu",
 )
+#: The sources of ``rows.cuh``, and whether a thread may have a row alone; compiled for the longest
+#: rows of each way: `KEPT` spans of 16 bytes are 32 registers, these kernels keep twice as many.
+OF_ROWS = {"loss/softmax.cu": True, "norm/layer_norm.cu": False}
+KEPT = {"float32": 8, "float64": 8, "float16": 4, "bfloat16": 4}
+KEEP_TWICE = {"loss/softmax.cu": "softmax_forward", "norm/layer_norm.cu": "layer_norm_forward"}
 # Kernels that only `cpu` uses, though they run on a GPU, too: compiled for one architecture, in the
 # types of `cpu`.
 CPU_ALONE = ("conv/winograd.cu", *CPU_ONLY)
@@ -91,6 +96,12 @@ class Build:
     tile: Tile | None = None  # of a product
     vectors: bool = True  # whether its operands are copied 16 bytes at a time
     uncommon: bool = False  # a tile that only some shapes have
+    entry: str | None = None  # the entry point that is compiled alone
+
+    @property
+    def entries(self) -> set[str]:
+        """The entry points that are compiled."""
+        return {self.entry} if self.entry else set(SOURCES[self.source].entries)
 
     @property
     def slow(self) -> bool:
@@ -110,7 +121,7 @@ class Build:
 
     def __str__(self) -> str:
         """Return a name that tests are chosen by."""
-        return "-".join([self.source, self.dtype, self.arch, *self._types()])
+        return "-".join([self.entry or self.source, self.dtype, self.arch, *self._types()])
 
     def row(self, entry: str) -> str:
         """Return the name of an entry point's row in the table."""
@@ -124,7 +135,7 @@ class Build:
             precision = constants.get("PRECISION", "fp32")
             constants["sum_t"] = self.dtype
             constants |= gemm.constants(self.tile, np.dtype(self.dtype), precision, vectors)
-        text = nvrtc.specialised(SOURCES[self.source], self.dtype, **constants)
+        text = nvrtc.specialised(SOURCES[self.source], self.dtype, self.entry, **constants)
         return nvrtc.compiled(text, self.source, self.arch)
 
     def _types(self) -> list[str]:
@@ -160,7 +171,28 @@ def matrix() -> list[Build]:
         for dtype in ("float32", "float64")
         for arch in MACHINES[dtype]
     ]
-    return common + vectors + most_taps + uncommon + _products()
+    return common + vectors + _rows() + most_taps + uncommon + _products()
+
+
+def _rows() -> list[Build]:
+    builds = []
+    for source, alone in OF_ROWS.items():
+        for dtype in MACHINES:
+            kept = KEPT[dtype]
+            ways: list[tuple[int, int, str | None]] = [(32, kept, None), (0, kept, None)]
+            ways += [(0, 2 * kept, KEEP_TWICE[source])] + alone * [(1, 0, None)]
+            builds += [
+                Build(
+                    source,
+                    dtype,
+                    arch,
+                    (("ROW_THREADS", threads), ("ROW_SPANS", spans)),
+                    entry=entry,
+                )
+                for threads, spans, entry in ways
+                for arch in MACHINES[dtype]
+            ]
+    return builds
 
 
 def _products() -> list[Build]:

@@ -30,9 +30,12 @@ class Resources(NamedTuple):
     spilled: int  # bytes a thread stores and loads
 
 
-def specialised(source: Source, dtype: str, **constants: str | int) -> str:
+def specialised(
+    source: Source, dtype: str, entry: str | None = None, **constants: str | int
+) -> str:
     """Return a source's text in its common specialisation on cuda, but for these constants."""
-    return source.specialised({**CudaTarget.constants, **source.defaults, "T": dtype, **constants})
+    common = {**CudaTarget.constants, **source.defaults, "T": dtype}
+    return source.specialised(common | constants, entry)
 
 
 def compiled(text: str, name: str, arch: str) -> Compiled:
