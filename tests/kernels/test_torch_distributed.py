@@ -1,5 +1,7 @@
 """`kernels.torch` under PyTorch's DistributedDataParallel, in two processes joined by gloo."""
 
+import gc
+
 import torch
 from torch import distributed, nn
 from torch.nn import functional
@@ -49,10 +51,12 @@ def trained_with_another(rank, meeting):
     """Return the weights of one of two processes, each of which has every second image."""
     distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=2)
     try:
-        images, labels = data()
-        module = DistributedDataParallel(Network("kernels"))
-        return trained(module, "kernels", images[rank::2], labels[rank::2])
+        own = [array[rank::2] for array in data()]
+        return trained(DistributedDataParallel(Network("kernels")), "kernels", *own)
     finally:
+        # The module is part of a cycle and holds the group, whose threads let go of tensors: if
+        # Python has ended by then, the process aborts (PyTorch's pull request 179291).
+        gc.collect()
         distributed.destroy_process_group()
 
 
