@@ -11,7 +11,7 @@
 // threads: so many that each has the registers it needs.
 template <int THREADS, int SPANS = 0> struct RowThreads {
     static constexpr bool ALONE = THREADS == 1;
-    static constexpr int KEPT = SPANS;
+    static constexpr int SHARING = THREADS, KEPT = SPANS;
     static constexpr int MOST = ALONE ? WARP : THREADS ? 4 * WARP : 2048 / sizeof(acc_t);
 
     static __device__ int count() { return THREADS ? THREADS : blockDim.x; }
@@ -48,6 +48,36 @@ __device__ __forceinline__ void for_spans(int C, const Body &body) {
     }
 }
 
+// Sums of columns over rows that the block's threads keep.
+template <class Threads> struct ColumnSums {
+    columns_t values[Threads::KEPT];
+
+    __device__ void add(const Span &at, const columns_t &row) {
+        values[at.step] = values[at.step] + row;
+    }
+    // Writes the sums of the block: warps that have rows of their own add theirs in turn.
+    __device__ void store(acc_t *to, int C) const {
+        constexpr bool BLOCK = Threads::SHARING == 0;
+        __shared__ Vector<acc_t, COLUMNS> sums[BLOCK ? 1 : Threads::SHARING * Threads::KEPT];
+        const int own = BLOCK ? 0 : threadIdx.x / Threads::SHARING;
+        const int last = BLOCK ? 0 : blockDim.x / Threads::SHARING - 1;
+        for (int turn = 0; turn <= last; ++turn) {
+            if (!BLOCK) __syncthreads();
+            if (turn != own) continue;
+            for_spans<Threads>(C, [&](const Span &at) {
+                const int place = at.step * Threads::SHARING + Threads::index();
+                columns_t sum = values[at.step], before;
+                if (turn > 0) load_vector(before.value, sums[place].value);
+                sum = sum + before;
+                if (turn == last)
+                    store_row(to + at.c, sum.value, at.count);
+                else
+                    store_vector(sums[place].value, sum.value);
+            });
+        }
+    }
+};
+
 // A row in memory, read once if its threads keep it, else each time.
 template <class Threads, bool = (Threads::KEPT > 0)> struct Row {
     const T *p;
@@ -73,6 +103,12 @@ template <class Threads> struct Row<Threads, true> {
     __device__ void fetch_next(const Span &, int) const {}
 };
 
+// Calls body(row) for the rows from `begin` to `end` - 1, which are the block's.
+template <class Threads, class Body>
+__device__ __forceinline__ void each_row_of_block(int64 begin, int64 end, const Body &body) {
+    const int sharing = Threads::count(), at_once = blockDim.x / sharing;
+    for (int64 row = begin + threadIdx.x / sharing; row < end; row += at_once) body(row);
+}
 // Calls body(row) for all rows.
 template <class Threads, class Body>
 __device__ __forceinline__ void each_row(int64 rows, const Body &body) {
@@ -106,6 +142,10 @@ template <class Threads> struct Row {
     // The same span of the next row, which follows in memory.
     void fetch_next(const Span &at, int C) const { fetch_ahead(p + at.c, 1, C); }
 };
+template <class Threads, class Body>
+static __forceinline__ void each_row_of_block(int64 begin, int64 end, const Body &body) {
+    for (int64 row = begin; row < end; ++row) body(row);
+}
 template <class Threads, class Body>
 static __forceinline__ void each_row(int64 rows, const Body &body) {
     BLOCK_ROWS(row, rows) body(row);

@@ -8,12 +8,11 @@
 // pivot, the row's first value. So a mean of 1e4 with a deviation of 1 survives in float32.
 //
 // shapes   x, y, dy, dx (rows, C); gamma, beta (C); mean, inv_std (rows); partials (chunks, C)
-// bytes    forward reads x and writes y; backward reads dy and x and writes dx, and reads dy and x
-//          again for the sums of columns. Rows too long for the registers are read again, from
-//          cache
+// bytes    forward reads x and writes y. Rows too long for the registers are read again, from cache
 // geometry rows: see rows.cuh; chunks: one block per chunk and group of columns, see channels.cuh
 //
-// The kernels of the gradient are for cuda; on cpu layer_norm_gradients.cu has both in one.
+// The kernels of the gradient are for such rows on cuda: dy and x are read again for the sums of
+// columns. layer_norm_gradients.cu has both in one.
 #include "norm/layer_norm.cuh"
 
 using Threads = RowThreads<ROW_THREADS, ROW_SPANS>;
@@ -59,8 +58,9 @@ layer_norm_input_gradient(const T *__restrict__ dy, const T *__restrict__ x,
                           int C) {
     const bool past = past_caches<T>(rows, C);
     each_row<Threads>(rows, [=](int64 r) {
+        const auto no_sums = [](const Span &, const columns_t &, const columns_t &) {};
         input_gradient<Threads>(dy + r * C, x + r * C, gamma, means[r], inv_stds[r], dx + r * C, C,
-                                past);
+                                past, no_sums);
     });
 }
 

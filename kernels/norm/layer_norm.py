@@ -7,14 +7,15 @@ from typing import NamedTuple
 from ..common.channels import Channels
 from ..common.reduce import accumulator
 from ..common.rows import row_launch
-from ..runtime import Array, Source, checks
+from ..runtime import Array, Source, Target, checks
 from .batchnorm import gradient_sums, saved_statistic
 
 _SOURCE = Source("norm/layer_norm.cu", ROW_THREADS=0, ROW_SPANS=0)  # any length
-_OF_CPU = Source("norm/layer_norm_gradients.cu")
-# On cpu, elements of a chunk of rows, which stays in a core's own cache; the least rows, so that
-# the sums of chunks are a small part of all that is read; and the least chunks, for all cores.
-_CHUNK, _LEAST_ROWS, _LEAST_CHUNKS = 2**15, 8, 4
+_GRADIENTS = Source("norm/layer_norm_gradients.cu", ROW_THREADS=0, ROW_SPANS=1)
+# The least rows of a chunk, so that the sums of chunks are a small part of all that is read. There
+# are on cuda about as many chunks as run at once; on cpu a chunk stays in a core's own cache if it
+# has so many elements, and all cores have one.
+_LEAST_ROWS, _CHUNKS, _CHUNK, _LEAST_CHUNKS = 8, 256, 2**15, 4
 
 
 class LayerNormSaved(NamedTuple):
@@ -113,13 +114,16 @@ def layer_norm_backward(
 
     dx = target.empty(x.shape, x.dtype)
     channels = Channels(target, C, x.dtype, dy, x)
-    rows_per_chunk, count = _chunks(rows, C) if target.in_lanes else channels.chunks(rows)
+    launch = row_launch(target, x, rows, registers=16)
+    together = target.in_lanes or launch.spans > 0
+    rows_per_chunk, count = _chunks(target, rows, C) if together else channels.chunks(rows)
     partial = target.empty((2, count, C), accumulator(x.dtype))
     statistics, sums = (mean, inv_std), (partial[0], partial[1])
     sizes = (rows, C, rows_per_chunk)
-    if target.in_lanes:
-        kernel = _OF_CPU.kernel("layer_norm_gradients", target, x.dtype)
-        kernel((count, 1, 1), target.threads, dy, x, gamma, *statistics, dx, *sums, *sizes)
+    if together:
+        kernel = _GRADIENTS.kernel("layer_norm_gradients", target, x.dtype, **launch.constants)
+        geometry = (count, 1, 1), launch.geometry[1]
+        kernel(*geometry, dy, x, gamma, *statistics, dx, *sums, *sizes)
     else:
         launch = row_launch(target, x, rows, registers=32)
         kernel = _SOURCE.kernel("layer_norm_input_gradient", target, x.dtype, **launch.constants)
@@ -130,9 +134,12 @@ def layer_norm_backward(
     return dx, dgamma, dbeta
 
 
-def _chunks(rows: int, C: int) -> tuple[int, int]:
-    """Return (rows per chunk, chunks) on cpu. They depend on shapes alone, and so do results."""
-    per_chunk = min(max(_LEAST_ROWS, _CHUNK // C), max(1, -(-rows // _LEAST_CHUNKS)))
+def _chunks(target: Target, rows: int, C: int) -> tuple[int, int]:
+    """Return (rows per chunk, chunks). They depend on shapes alone, and so do results."""
+    if target.in_lanes:
+        per_chunk = min(max(_LEAST_ROWS, _CHUNK // C), max(1, -(-rows // _LEAST_CHUNKS)))
+    else:
+        per_chunk = max(_LEAST_ROWS, -(-rows // _CHUNKS))
     return per_chunk, -(-rows // per_chunk)
 
 

@@ -68,11 +68,14 @@ OF_CHANNELS = (
     "norm/batchnorm_pool.cu",
     "pooling/pool.cu",
 )
-#: The sources of ``rows.cuh``, and whether a thread may have a row alone; compiled for the longest
-#: rows of each way: `KEPT` spans of 16 bytes are 32 registers, these kernels keep twice as many.
-OF_ROWS = {"loss/softmax.cu": True, "norm/layer_norm.cu": False}
-KEPT = {"float32": 8, "float64": 8, "float16": 4, "bfloat16": 4}
-KEEP_TWICE = {"loss/softmax.cu": "softmax_forward", "norm/layer_norm.cu": "layer_norm_forward"}
+#: The sources of ``rows.cuh``, for the longest rows of each way: the threads that share one (0: a
+#: block's), in how many registers each keeps it, and the entry point if that is not of all.
+OF_ROWS: dict[str, list[tuple[int, int, str | None]]] = {
+    "loss/softmax.cu": [(1, 0, None), (32, 32, None), (0, 32, None), (0, 64, "softmax_forward")],
+    "norm/layer_norm.cu": [(32, 32, None), (0, 32, None), (0, 64, "layer_norm_forward")],
+    "norm/layer_norm_gradients.cu": [(32, 32, None), (0, 16, None)],
+}
+SPAN_REGISTERS = {"float32": 4, "float64": 4, "float16": 8, "bfloat16": 8}
 # Kernels that only `cpu` uses, though they run on a GPU, too: compiled for one architecture, in the
 # types of `cpu`.
 CPU_ALONE = ("conv/winograd.cu", *CPU_ONLY)
@@ -175,24 +178,19 @@ def matrix() -> list[Build]:
 
 
 def _rows() -> list[Build]:
-    builds = []
-    for source, alone in OF_ROWS.items():
-        for dtype in MACHINES:
-            kept = KEPT[dtype]
-            ways: list[tuple[int, int, str | None]] = [(32, kept, None), (0, kept, None)]
-            ways += [(0, 2 * kept, KEEP_TWICE[source])] + alone * [(1, 0, None)]
-            builds += [
-                Build(
-                    source,
-                    dtype,
-                    arch,
-                    (("ROW_THREADS", threads), ("ROW_SPANS", spans)),
-                    entry=entry,
-                )
-                for threads, spans, entry in ways
-                for arch in MACHINES[dtype]
-            ]
-    return builds
+    return [
+        Build(
+            source,
+            dtype,
+            arch,
+            (("ROW_THREADS", threads), ("ROW_SPANS", registers // SPAN_REGISTERS[dtype])),
+            entry=entry,
+        )
+        for source, ways in OF_ROWS.items()
+        for threads, registers, entry in ways
+        for dtype, machines in MACHINES.items()
+        for arch in machines
+    ]
 
 
 def _products() -> list[Build]:

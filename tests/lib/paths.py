@@ -174,6 +174,15 @@ def fused_norms(target):
         batchnorm_pool.backward(y, x, y, argmax, channel[0], saved, *channel[4:], g, relu)
 
 
+def misaligned_norms(target):
+    """Scales of layer norm at no multiple of 16 bytes, for rows of each way."""
+    make = Arrays(target)
+    for columns in (43, 1027, 9003, 40003):
+        x, gamma = make.normal(0, 3, columns), make.full((columns + 1,), 0.5)[1:]
+        y, saved = kernels.layer_norm(x, gamma, gamma)
+        kernels.layer_norm_backward(y, x, gamma, saved)
+
+
 def losses(target):
     """Rows of a thread, of a warp, of a block that keeps them, and of one that reads them again."""
     make = Arrays(target)
@@ -337,7 +346,7 @@ def _in_precision(name: str) -> Callable[[Any], None]:
 
 OTHERS = (
     *(small_pools, grey_pools, padded_images, winograd_tiles, kept_filters, norms, fused_norms),
-    *(losses, pools, elementwise, overflows, batches),
+    *(misaligned_norms, losses, pools, elementwise, overflows, batches),
 )
 CALLS = {name: _of_function(call) for name, call in (FUNCTIONS | PLANNED).items()}
 # Others have paths for windows and tiles: another tile is another kernel.

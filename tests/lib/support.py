@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 
 #: Sources that only `cpu` launches, though they compile for a GPU, too.
-CPU_ONLY = ("conv/conv2d_pool.cu", "common/reduce.cu", "norm/layer_norm_gradients.cu")
+CPU_ONLY = ("conv/conv2d_pool.cu", "common/reduce.cu")
 #: Floating types that a GPU takes and a CPU does not.
 NARROW = ("float16", "bfloat16")
 
