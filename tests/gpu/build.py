@@ -115,6 +115,26 @@ def machine() -> Path:
     return folder / "libmachine.so"
 
 
+def assembler() -> Path | None:
+    """Return NVIDIA's PTX compiler as a shared library, or None without its package.
+
+    Raises
+    ------
+    MissingError
+        If it cannot be linked.
+    """
+    try:
+        package = importlib.metadata.distribution("nvidia-nvptxcompiler")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    folder = cache() / f"assembler-{package.version}"
+    if not folder.exists():
+        (archive,) = (path for path in package.files or () if path.suffix == ".a")
+        with _alone():
+            _make(folder, lambda new: _link_assembler(Path(str(archive.locate())), new))
+    return folder / "libnvptxcompiler.so"
+
+
 class _Compiler:
     """The C++ compiler, and what its code depends on."""
 
@@ -254,6 +274,13 @@ def _link(tools: _Tools, extension: Path, folder: Path) -> None:
 def _link_machine(compiler: _Compiler, folder: Path) -> None:
     objects = map(str, _machine_objects(compiler))
     run([*compiler.command, *_LINK, *objects, "-o", str(folder / "libmachine.so")])
+
+
+def _link_assembler(archive: Path, folder: Path) -> None:
+    functions = "Create Compile GetInfoLogSize GetInfoLog GetErrorLogSize GetErrorLog Destroy"
+    needed = [f"-Wl,-u,nvPTXCompiler{name}" for name in functions.split()]
+    words = [*_LINK, "-Wl,-s", *needed, str(archive), "-ldl", "-lm"]
+    run([*_Compiler().command, *words, "-o", str(folder / "libnvptxcompiler.so")])
 
 
 def _machine_objects(compiler: _Compiler) -> list[Path]:

@@ -169,9 +169,9 @@ def _load(built: build.Built) -> None:
     os.environ["CUPY_COMPILE_WITH_PTX"] = "1"
     os.environ["CUPY_ACCELERATORS"] = ""  # CUB's kernels are no part of CuPy's wheel
     os.environ["CUPY_CACHE_DIR"] = str(build.cache() / "kernels")
-    linker = _nvjitlink()
-    if linker is not None:
-        os.environ["EMULATED_GPU_NVJITLINK"] = linker
+    assembler = build.assembler()
+    if assembler is not None:
+        os.environ["EMULATED_GPU_ASSEMBLER"] = str(assembler)
     # CuPy's driver asks for libcuda.so.1 by that name, and gets what has it and is there.
     _library = ctypes.CDLL(str(built.library))
     _library.emulated_fault.restype = ctypes.c_char_p
@@ -189,16 +189,6 @@ def _load(built: build.Built) -> None:
     sys.modules[build.EXTENSION] = module
     spec.loader.exec_module(module)
     setattr(package, name, module)
-
-
-def _nvjitlink() -> str | None:
-    """Return the path of the library that reports registers."""
-    from cuda.pathfinder import DynamicLibNotFoundError, load_nvidia_dynamic_lib
-
-    try:
-        return load_nvidia_dynamic_lib("nvJitLink").abs_path
-    except DynamicLibNotFoundError:
-        return None
 
 
 def _adapt(cupy: Any) -> None:

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from tests.gpu.codes import raises
+from tests.lib import nvrtc
+from tests.lib.kernel_resources import SOURCES
 
 TEXT = r"""
 extern "C" __global__ void plain(float *x) { x[threadIdx.x] = 1; }
@@ -94,6 +96,17 @@ def test_registers_limit_the_threads_of_a_block(cupy, kernel):
     function((1,), (function.max_threads_per_block,), (x,))
     with raises(cupy, "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"):
         function((1,), (1024,), (x,))
+
+
+def test_registers_are_those_of_nvrtcs_code(emulated):
+    """Relocatable code, which nvJitLink makes, has 77 where this has 72 (sm_90), or 120 and 68."""
+    source, entry = SOURCES["loss/softmax.cu"], "softmax_forward"
+    text = nvrtc.specialised(source, "float32", entry, ROW_THREADS=32, ROW_SPANS=8)
+    arch = f"sm_{emulated.cuda.Device().compute_capability}"
+    expected = nvrtc.resources(nvrtc.compiled(text, source.name, arch).report)[entry]
+    found = emulated.RawModule(code=text, options=("-std=c++17",)).get_function(entry)
+    assert found.num_regs == expected.registers
+    assert (found.local_size_bytes, found.shared_size_bytes) == (0, expected.shared)
 
 
 def test_occupancy_is_that_of_the_calculator(cupy, kernel):

@@ -1,9 +1,9 @@
-// Registers and memory of kernels, as NVIDIA's assembler reports them: nvJitLink, a wheel, has it.
+// Registers and memory of kernels, as NVIDIA's assembler reports them: the PTX compiler, which is in
+// a wheel, assembles as NVRTC does. (nvJitLink makes relocatable code, of other registers.)
 #include <dlfcn.h>
 
 #include <algorithm>
 #include <cctype>
-#include <cstdint>
 #include <cstdlib>
 #include <sstream>
 
@@ -13,27 +13,25 @@
 namespace gpu {
 namespace {
 
-// The few of its functions that are needed, by the names that every nvJitLink 13 has: nvJitLink.h.
-struct Linker {
+// The few of its functions that are needed, by their names in nvPTXCompiler.h.
+struct Assembler {
     using Handle = void *;
-    int (*create)(Handle *, uint32_t, const char **);
-    int (*add)(Handle, int, const void *, size_t, const char *);
-    int (*complete)(Handle);
-    int (*info_size)(Handle, size_t *);
-    int (*info)(Handle, char *);
-    int (*errors_size)(Handle, size_t *);
-    int (*errors)(Handle, char *);
+    using Size = int (*)(Handle, size_t *);
+    using Write = int (*)(Handle, char *);
+    int (*create)(Handle *, size_t, const char *);
+    int (*compile)(Handle, int, const char *const *);
+    Size info_size, errors_size;
+    Write info, errors;
     int (*destroy)(Handle *);
 
-    Linker() {
-        const char *path = std::getenv("EMULATED_GPU_NVJITLINK");
-        void *const library = dlopen(path ? path : "libnvJitLink.so.13", RTLD_NOW);
+    Assembler() {
+        const char *path = std::getenv("EMULATED_GPU_ASSEMBLER");
+        void *const library = path ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : nullptr;
         if (!library)
             throw Failure(cudaErrorNotSupported,
-                          "registers are not known without the package nvidia-nvjitlink");
+                          "registers are not known without the package nvidia-nvptxcompiler");
         find(library, "Create", create);
-        find(library, "AddData", add);
-        find(library, "Complete", complete);
+        find(library, "Compile", compile);
         find(library, "GetInfoLogSize", info_size);
         find(library, "GetInfoLog", info);
         find(library, "GetErrorLogSize", errors_size);
@@ -43,16 +41,14 @@ struct Linker {
 
   private:
     template <typename F> void find(void *library, const std::string &name, F &function) {
-        const std::string symbol = "__nvJitLink" + name + "_13_0";
+        const std::string symbol = "nvPTXCompiler" + name;
         function = reinterpret_cast<F>(dlsym(library, symbol.c_str()));
-        if (!function) throw Failure(cudaErrorNotSupported, "nvJitLink has no function " + symbol);
+        if (!function)
+            throw Failure(cudaErrorNotSupported, "the PTX compiler has no function " + symbol);
     }
 };
 
-constexpr int PTX = 2;  // NVJITLINK_INPUT_PTX
-
-std::string log(Linker::Handle handle, int (*size_of)(Linker::Handle, size_t *),
-                int (*write)(Linker::Handle, char *)) {
+std::string log(Assembler::Handle handle, Assembler::Size size_of, Assembler::Write write) {
     size_t size = 0;
     size_of(handle, &size);
     std::string text(size + 1, '\0');
@@ -71,8 +67,7 @@ bool read_before(const std::string &line, const std::string &words, int &number)
     return true;
 }
 
-// Reads what follows each "Function properties for name", of the compiler, and each "Function
-// properties for 'name':", of the linker, which comes later.
+// Reads what follows each "Function properties for name".
 std::map<std::string, Resources> read(const std::string &report) {
     const std::string heading = "Function properties for ";
     std::map<std::string, Resources> found;
@@ -83,17 +78,13 @@ std::map<std::string, Resources> read(const std::string &report) {
         int stored, loaded;
         if (begin != std::string::npos) {
             name = line.substr(begin + heading.size());
-            name.erase(std::remove(name.begin(), name.end(), '\''), name.end());
-            name = name.substr(0, name.find(':'));
         } else if (read_before(line, " bytes spill stores", stored) &&
                    read_before(line, " bytes spill loads", loaded)) {
             found[name].spilled = stored + loaded;
-        } else if (line.find("Used ") != std::string::npos) {
-            // The linker's shared memory has the system's part in it: the compiler's counts.
+            read_before(line, " bytes stack frame", found[name].local);
+        } else if (read_before(line, " registers", found[name].registers)) {
             read_before(line, " bytes smem", found[name].shared);
-        } else if (line.find("used ") != std::string::npos) {
-            read_before(line, " registers", found[name].registers);
-            read_before(line, " stack", found[name].local);
+            read_before(line, " bytes cumulative stack size", found[name].local);
         }
     }
     return found;
@@ -102,17 +93,16 @@ std::map<std::string, Resources> read(const std::string &report) {
 }  // namespace
 
 std::map<std::string, Resources> assemble(const std::string &ptx, const Device &device) {
-    static const Linker linker;
+    static const Assembler assembler;
     const std::string architecture =
-        "-arch=sm_" + std::to_string(device.major) + std::to_string(device.minor);
-    const char *options[] = {architecture.c_str(), "-verbose"};
-    Linker::Handle handle = nullptr;
-    const bool done = linker.create(&handle, 2, options) == 0 &&
-                      linker.add(handle, PTX, ptx.data(), ptx.size(), "module") == 0 &&
-                      linker.complete(handle) == 0;
-    const std::string report = log(handle, linker.info_size, linker.info);
-    const std::string errors = log(handle, linker.errors_size, linker.errors);
-    linker.destroy(&handle);
+        "--gpu-name=sm_" + std::to_string(device.major) + std::to_string(device.minor);
+    const char *options[] = {architecture.c_str(), "--verbose"};
+    Assembler::Handle handle = nullptr;
+    const bool done = assembler.create(&handle, ptx.size(), ptx.c_str()) == 0 &&
+                      assembler.compile(handle, 2, options) == 0;
+    const std::string report = log(handle, assembler.info_size, assembler.info);
+    const std::string errors = log(handle, assembler.errors_size, assembler.errors);
+    assembler.destroy(&handle);
     if (!done) throw Failure(cudaErrorInvalidPtx, "the assembler failed: " + errors);
     return read(report);
 }
