@@ -83,7 +83,7 @@ def batch_norm(
     checks.in_place("running_mean", running_mean)
     checks.in_place("running_var", running_var)
     target, (x, gamma, beta) = checks.arrays(x=x, gamma=gamma, beta=beta)
-    running_mean, running_var = _running(target, x, running_mean, running_var)
+    running_mean, running_var = running(target, x, running_mean, running_var)
     taken = (x, gamma, beta, running_mean, running_var)
     momentum = checks.number("momentum", momentum, least=0, most=1)
     eps = checks.number("eps", eps, least=0)
@@ -279,7 +279,7 @@ def gradient_sums(
     return sums, dbeta, dgamma
 
 
-def _running(target: Target, x: Array, mean: Any, var: Any) -> list[Array]:
+def running(target: Target, x: Array, mean: Any, var: Any) -> list[Array]:
     """Return the running statistics, checked: in x's dtype or, if they are, in that of sums."""
     arrays = {"running_mean": mean, "running_var": var}
     wide = accumulator(x.dtype)

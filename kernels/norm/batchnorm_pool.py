@@ -10,7 +10,7 @@ from ..common.channels import Channels
 from ..common.geometry import Window
 from ..common.reduce import Moments, accumulator
 from ..runtime import Array, Source, checks
-from .batchnorm import BatchNormSaved, gradient_sums, statistics
+from .batchnorm import BatchNormSaved, gradient_sums, running, statistics
 
 _SOURCE = Source("norm/batchnorm_pool.cu")
 
@@ -34,14 +34,11 @@ def forward(
     With `training` the running statistics (C,) are updated in place as in `kernels.batch_norm`. If
     the `moments` of x are given, x is not read for them.
     """
-    target, (x, gamma, beta, running_mean, running_var) = checks.arrays(
-        x=x, gamma=gamma, beta=beta, running_mean=running_mean, running_var=running_var
-    )
+    target, (x, gamma, beta) = checks.arrays(x=x, gamma=gamma, beta=beta)
     saved = statistics(
         target,
         x,
-        running_mean,
-        running_var,
+        *running(target, x, running_mean, running_var),
         training=training,
         momentum=momentum,
         eps=eps,

@@ -19,6 +19,7 @@ from cnn import (
     Trainer,
 )
 from cnn.narrow import NarrowNetwork
+from cnn.recipes import RECIPES
 from tests.lib import network_reference, reference
 from tests.lib.planned import NETWORKS, OPTIMIZERS, SHAPE, noise, pair
 from tests.lib.support import host, unit_roundoff
@@ -138,6 +139,15 @@ def test_steps_too_small_for_16_bits_add_up(precision):
     assert (after != before).mean() > 0.5
     copies = [values.astype(trainer.network.dtype) for values in (before, after)]
     assert (copies[0] == copies[1]).mean() > 0.9
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_train(precision, name):
+    recipe = RECIPES[name]
+    model = Sequential(recipe.layers(), (28, 28, 1), "cuda")
+    trainer = Trainer(model, recipe.optimizer(recipe.lr), loss=recipe.loss, precision=precision)
+    (epoch,) = trainer.fit(noise(2, shape=(28, 28, 1)), 1, batch_size=2)
+    assert trainer.planned and np.isfinite(epoch["train_loss"])
 
 
 @pytest.mark.parametrize("network", TRAINED)

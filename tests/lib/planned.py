@@ -55,6 +55,10 @@ NETWORKS = {
     "ReLU taken up": lambda: [Conv2D(3, 3), ReLU(), Flatten(), Dense(5), ReLU(), Dense(4)],
     "overlapping pool": lambda: [Conv2D(3, 3), MaxPool2D(2, 1), ReLU(), Flatten(), Dense(4)],
     "batch-norm": normalised,
+    "batch-norm and pool": lambda: [
+        *(Conv2D(3, 3, padding="same"), BatchNorm(), MaxPool2D(2), ReLU()),
+        *(BatchNorm(), ReLU(), MaxPool2D((2, 1)), Flatten(), Dense(4)),
+    ],
     "textbook": lambda: [*small(), Softmax()],
     "pools": lambda: [AvgPool2D(2), Conv2D(4, 2, groups=2), Dropout(0.3), GlobalAvgPool2D()],
     # Two dropouts per step, before and after the trained layers.
