@@ -31,11 +31,12 @@ class EMA:
         checks.settle(self, decay=checks.number(0, below=1))
         self.average: Array | None = None
         self.steps = 0
+        self._left: Array | None = None  # what `leave` left in the model
 
     def begin(self, weights: Array) -> None:
-        """Allocate the average if there is none."""
-        if self.average is None:
-            self.average = weights.copy()
+        """Allocate the average if there is none, or one of other weights."""
+        if self.average is None or not _alike(weights, self.average):
+            self.average, self.steps = weights.copy(), 0
 
     def update(self, weights: Array) -> None:
         """Move the average towards the weights after a step."""
@@ -51,9 +52,40 @@ class EMA:
         """Launch the update by the scalars of one step or a table of them, after `begin`."""
         average_update(scalars, self.average, weights)
 
+    def enter(self, weights: Array) -> None:
+        """Exchange a model's average for its weights, to train on.
+
+        If the model does not hold what `leave` left in it, because it is another one or has been
+        given other weights, these are trained, and the average starts anew.
+        """
+        if self._left is None or _bits_equal(weights, self._left):
+            self.swap(weights)
+            return
+        self.begin(weights)
+        assert self.average is not None
+        self.average[...] = weights  # in place, since recorded launches hold its address
+        self.steps = 0
+
+    def leave(self, weights: Array) -> None:
+        """Exchange a model's weights for their average, after training."""
+        self.swap(weights)
+        self.left(weights)
+
+    def left(self, average: Array) -> None:
+        """Remember the average that a model holds."""
+        self._left = average.copy()
+
     def swap(self, weights: Array) -> None:
         """Exchange the average and the weights."""
         if self.average is not None:
             held = weights.copy()
             weights[...] = self.average
             self.average[...] = held
+
+
+def _alike(a: Array, b: Array) -> bool:
+    return type(a) is type(b) and a.dtype == b.dtype and a.shape == b.shape
+
+
+def _bits_equal(a: Array, b: Array) -> bool:
+    return _alike(a, b) and bool((a.view("uint8") == b.view("uint8")).all())

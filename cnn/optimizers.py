@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import Any
 
 from kernels.lowlevel import (
     Array,
@@ -35,10 +36,15 @@ class Optimizer(ABC):
     lr: float
     state: dict[str, Array] = field(default_factory=dict, init=False, repr=False)
     steps: int = field(default=0, init=False, repr=False)
+    _parameters: Array | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the settings."""
         checks.settle(self, lr=checks.number(0))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copy and pickle all but whose state it is: a copied model has parameters of its own."""
+        return {**vars(self), "_parameters": None}
 
     def step(
         self,
@@ -56,7 +62,19 @@ class Optimizer(ABC):
         self.update(parameters, gradients, scalars, unscale, **options)
 
     def begin(self, parameters: Array) -> None:
-        """Allocate missing arrays of the state, filled with zeros."""
+        """Allocate missing arrays of the state, filled with zeros.
+
+        Raises
+        ------
+        ValueError
+            If there is a state of other parameters.
+        """
+        others = self._parameters
+        if self.state and others is not None and _memory(parameters) is not _memory(others):
+            raise ValueError(
+                "optimizer: its state is that of another model's parameters, expected a new one"
+            )
+        self._parameters = parameters
         for name in self.slots():
             if name not in self.state:
                 self.state[name] = parameters.copy()
@@ -176,3 +194,8 @@ class AdamW(Adam):
 
     recordable = True
     decoupled = True
+
+
+def _memory(array: Array) -> Array:
+    """Return the array that an array is a view of, or itself."""
+    return array if array.base is None else array.base

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -199,7 +199,7 @@ class Trainer(Training):
 
         bar = Bar(epochs * len(dataset), course.done * len(dataset), enabled=progress)
         # The model holds the weights here, and the moving average outside `fit`.
-        with target.on(), bar, self._swapped_average():
+        with target.on(), bar, self._trained_weights():
             if self.narrow is not None:
                 self.narrow.refresh()  # weights and statistics may have changed since
             while not course.finished:
@@ -208,7 +208,7 @@ class Trainer(Training):
                 seconds = time.perf_counter() - start
                 course.done, course.reached = course.done + 1, self.steps
                 check_weights(self.world, self)
-                with self._swapped_average():
+                with self._average():
                     if self.fresh_statistics and course.finished:
                         with self._counted_time():
                             # A shard at a time, as in a step, since memory suffices for that.
@@ -367,15 +367,31 @@ class Trainer(Training):
             self.train_seconds += time.perf_counter() - start
 
     @contextmanager
-    def _swapped_average(self) -> Iterator[None]:
-        """Exchange weights and moving average, if there is one, within a ``with`` block."""
-        self._swap_average()
+    def _trained_weights(self) -> Iterator[None]:
+        """Let the model hold its weights in a ``with`` block: outside it holds their average."""
+        if self.ema is None:
+            yield
+            return
+        with self._exchanged(self.ema.enter, self.ema.leave):
+            yield
+
+    @contextmanager
+    def _average(self) -> Iterator[None]:
+        """Let the model hold the average of its weights, if there is one, in a ``with`` block."""
+        if self.ema is None:
+            yield
+            return
+        with self._exchanged(self.ema.swap, self.ema.swap):
+            yield
+
+    @contextmanager
+    def _exchanged(
+        self, before: Callable[[Array], None], after: Callable[[Array], None]
+    ) -> Iterator[None]:
+        with self.model.lock:
+            before(self.model.parameter_buffer)
         try:
             yield
         finally:
-            self._swap_average()
-
-    def _swap_average(self) -> None:
-        if self.ema is not None:
             with self.model.lock:
-                self.ema.swap(self.model.parameter_buffer)
+                after(self.model.parameter_buffer)

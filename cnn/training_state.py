@@ -57,6 +57,7 @@ def restore(training: Training, path: str | Path) -> None:
     _check_architecture(path, content.architecture, model.architecture())
     for name in _SETTINGS:
         _check_setting(path, name, state["settings"].get(name), getattr(training, name))
+    training.optimizer.begin(model.parameter_buffer)
     model.fill(content, path)
     arrays = {name: model.target.array(a) for name, a in content.training_arrays.items()}
     # Arrays that exist are filled in place: recorded launches hold their addresses.
@@ -66,6 +67,7 @@ def restore(training: Training, path: str | Path) -> None:
         if ema.average is None:
             ema.average = model.parameter_buffer.copy()
         ema.average[...] = arrays.pop("weights", model.parameter_buffer)
+        ema.left(model.parameter_buffer)
     if training.loss_scale is not None:
         training.loss_scale[...] = arrays.pop("loss_scale")
     optimizer.steps = state["optimizer_steps"]

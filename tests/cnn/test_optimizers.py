@@ -141,7 +141,9 @@ def test_settings_out_of_range(kind, settings, sentence):
 
 
 def test_an_optimizer_of_another_model_is_refused():
-    optimizer = SGD(0.1, momentum=0.9)
-    optimizer.step(np.ones(3), np.ones(3))
-    with pytest.raises(ValueError, match=r"velocity: got shape \(3,\), expected \(5,\)"):
-        optimizer.step(np.ones(5), np.ones(5))
+    optimizer, parameters = SGD(0.1, momentum=0.9), np.ones(3)
+    optimizer.step(parameters, np.ones(3))
+    optimizer.step(parameters[:], np.ones(3))
+    for size in (3, 5):
+        with pytest.raises(ValueError, match="optimizer: its state is that of another model's"):
+            optimizer.step(np.ones(size), np.ones(size))

@@ -1,5 +1,6 @@
 """The trainer: what a training does to a model, data it takes and refuses, interruption."""
 
+import copy
 import hashlib
 import math
 import os
@@ -177,6 +178,31 @@ def test_two_trainings_of_one_epoch_are_one_of_two():
             for epochs in fits:
                 trainer.fit(noise(30), epochs, batch_size=8)
         assert bits(once) == bits(twice)
+
+
+@pytest.mark.parametrize("plan", [True, False])
+def test_an_average_of_another_model_starts_anew(plan):
+    used, losses = EMA(0.9), []
+    for average in (used, used, EMA(0.9)):  # the second model is of another size, then not
+        for layers in (normalised, textbook):
+            model = Sequential(layers(), (12, 12, 1), device="cpu", seed=len(losses) % 2)
+            trainer = Trainer(model, SGD(0.05), ema=average, plan=plan)
+            trainer.fit(noise(30), 1, batch_size=8)
+            losses.append((trainer.history[0]["train_loss"], *bits(model)))
+    assert losses[:2] == losses[2:4] == losses[4:]
+
+
+@pytest.mark.parametrize("plan", [True, False])
+def test_weights_given_between_trainings_are_trained(plan):
+    """Not those that the average was taken of."""
+    trainer = Trainer(build(), SGD(0.05), ema=EMA(0.9), plan=plan)
+    trainer.fit(noise(30), 1, batch_size=8)
+    trainer.model.parameter_buffer[...] = build(seed=5).parameter_buffer
+    other = Trainer(copy.deepcopy(trainer.model), SGD(0.05), ema=EMA(0.9), plan=plan)
+    other.images_seen = trainer.images_seen  # for the same order
+    for each in (trainer, other):
+        each.fit(noise(30), 1, batch_size=8)
+    assert bits(trainer.model) == bits(other.model)
 
 
 # Batches, order and normalisation
