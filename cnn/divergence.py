@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,15 @@ from .network import Network
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss of a training is NaN or infinite.
+    """The loss of a training is NaN or infinite, or its weights are.
 
     Attributes
     ----------
     step : int
-        The step of that loss, counted from 1.
+        The step of that loss, or the last one before, counted from 1.
     origin : str
-        Where the first value that is not finite is, such as "the output of layer 3 (Dense)".
+        Where the first value that is not finite is: "the output of layer 3 (Dense)", "the
+        validation", or the name of a parameter.
     checkpoint : Path or None
         The last checkpoint, if the training has a `Run` that wrote one.
     """
@@ -27,7 +29,10 @@ class TrainingDivergedError(RuntimeError):
     def __init__(self, loss: float, step: int, origin: str, checkpoint: Path | None) -> None:
         self.step, self.origin, self.checkpoint = step, origin, checkpoint
         last = "there is no checkpoint" if checkpoint is None else f"last checkpoint: {checkpoint}"
-        super().__init__(f"the loss is {loss} at step {step}, first in {origin}; {last}")
+        what = f"the loss is {loss} at step {step}, first in {origin}"
+        if math.isfinite(loss):
+            what = f"parameter {origin} is not finite after step {step}"
+        super().__init__(f"{what}; {last}")
 
 
 #: What `origin` returns if the images and all outputs are finite.

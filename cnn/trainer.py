@@ -23,6 +23,7 @@ from .divergence import TrainingDivergedError
 from .ema import EMA
 from .evaluation import checked, evaluate
 from .fresh_statistics import update_batch_norm
+from .host import to_host
 from .losses import Loss
 from .model import Sequential
 from .optimizers import Optimizer
@@ -165,7 +166,8 @@ class Trainer(Training):
         KernelError
             If the kernels cannot be compiled.
         TrainingDivergedError
-            If the loss is not finite. On a GPU it is checked at the end of an epoch.
+            If a loss is not finite, of a step or of the validation, or if weights are not at the
+            end of an epoch. On a GPU losses, too, are checked then.
         KeyboardInterrupt
             On Ctrl-C; on a GPU perhaps only at the end of an epoch. Model, `history` and
             `train_seconds` stay as they are then.
@@ -206,14 +208,17 @@ class Trainer(Training):
                 start = time.perf_counter()
                 loss, rate = self._epoch(steps, course, steps_per_replay, bar)
                 seconds = time.perf_counter() - start
-                course.done, course.reached = course.done + 1, self.steps
+                self._check_finite(loss)
                 check_weights(self.world, self)
                 with self._average():
-                    if self.fresh_statistics and course.finished:
+                    if self.fresh_statistics and course.done + 1 == epochs:
                         with self._counted_time():
                             # A shard at a time, as in a step, since memory suffices for that.
                             update_batch_norm(self.model, images, -(-batch_size // self.shards))
-                    self._add_to_history(loss, seconds, len(dataset), rate, held_out)
+                    record = self._record(loss, seconds, len(dataset), rate, held_out)
+                    # Not before: a `save` after an interruption takes what is not done as begun.
+                    self.history.append(record)
+                    course.done, course.reached = course.done + 1, self.steps
                     if self.run is not None:
                         self.run.epoch(self)
         return self.history
@@ -307,8 +312,17 @@ class Trainer(Training):
         if not math.isfinite(loss):
             with precision(self.rounding):
                 found = steps.origin(chosen, step)
-            last = None if self.run is None else self.run.latest
-            raise TrainingDivergedError(float(loss), step + 1, found, last)
+            raise self._diverged(float(loss), step + 1, found)
+
+    def _check_finite(self, loss: float) -> None:
+        """Raise TrainingDivergedError if weights or statistics are not finite after an epoch."""
+        for name, array in (self.model.parameters | self.model.state).items():
+            if not np.isfinite(to_host(array)).all():
+                raise self._diverged(loss, self.steps, name)
+
+    def _diverged(self, loss: float, step: int, origin: str) -> TrainingDivergedError:
+        last = None if self.run is None else self.run.latest
+        return TrainingDivergedError(loss, step, origin, last)
 
     def _count(self, steps: int, images: int) -> None:
         self.loss_count += images
@@ -338,9 +352,10 @@ class Trainer(Training):
         # whole epoch pays only if another epoch replays it; that of a few steps pays within one.
         return interval(steps) if watched or course.epochs == course.done + 1 else steps
 
-    def _add_to_history(
+    def _record(
         self, loss: float, seconds: float, images: int, rate: float, validation: Dataset | None
-    ) -> None:
+    ) -> dict[str, Any]:
+        """Return an epoch's entry in `history`; evaluate if there are validation data."""
         record = {
             "epoch": len(self.history) + 1,
             "train_loss": loss,
@@ -350,8 +365,10 @@ class Trainer(Training):
         }
         if validation is not None:
             found = evaluate(self.model, validation, self.loss, world=self.world)
+            if not math.isfinite(found["loss"]):
+                raise self._diverged(found["loss"], self.steps, "the validation")
             record |= {f"validation_{name}": value for name, value in found.items()}
-        self.history.append(record)
+        return record
 
     def _order(self, count: int) -> Array:
         """Draw the order of an epoch's images."""

@@ -13,6 +13,7 @@ from cnn import (
     Dropout,
     Flatten,
     ReLU,
+    Run,
     Sequential,
     Trainer,
     update_batch_norm,
@@ -108,21 +109,22 @@ def test_a_training_ends_with_them(target, ema):
 def test_a_resumed_training_ends_with_the_same(target, tmp_path):
     whole = trained(target, 2, fresh_statistics=True)
 
-    class OfOneEpoch(Trainer):
-        def _add_to_history(self, *arguments):
-            super()._add_to_history(*arguments)
-            self.save(tmp_path / "first.safetensors")
+    class OfOneEpoch(Run):
+        def epoch(self, training):
+            super().epoch(training)
             raise KeyboardInterrupt
 
-    half = OfOneEpoch(
+    (tmp_path / "run").mkdir()
+    half = Trainer(
         network(target, "float32"),
         SGD(0.1, momentum=0.9),
         augment=Augment(rotate=40, shift=1, zoom=0.3),
         fresh_statistics=True,
+        run=OfOneEpoch(tmp_path / "run"),
     )
     with pytest.raises(KeyboardInterrupt):
         half.fit((PIXELS, LABELS), 2, 8)
-    resumed = trained(target, 2, tmp_path / "first.safetensors", fresh_statistics=True)
+    resumed = trained(target, 2, half.run.latest, fresh_statistics=True)
     for name, array in whole.model.arrays.items():
         np.testing.assert_array_equal(host(resumed.model.arrays[name]), host(array), err_msg=name)
 

@@ -204,6 +204,25 @@ def test_a_finished_training_is_followed_by_another(tmp_path):
     assert len(again.history) == 5 and held(again) == held(first)
 
 
+@pytest.mark.parametrize("what", ["evaluate", "update_batch_norm"])
+def test_an_epoch_is_over_after_its_validation(tmp_path, monkeypatch, what):
+    """One that was interrupted in it is as one interrupted in a step: it does not go on."""
+    trainer = make(ema=EMA(0.9), fresh_statistics=True)
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(f"cnn.trainer.{what}", interrupt)
+        fit(trainer, 1)
+    assert trainer.history == [] and trainer.steps == 3
+    trainer.save(tmp_path / "file")
+    again = make(ema=EMA(0.9), fresh_statistics=True)
+    again.restore(tmp_path / "file")
+    fit(again, 2)
+    assert [entry["epoch"] for entry in again.history] == [1, 2]
+
+
 def test_an_interrupted_epoch_does_not_go_on(tmp_path):
     (tmp_path / "run").mkdir()
     first = make(run=InterruptedRun(tmp_path / "run", 5))

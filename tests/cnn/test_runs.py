@@ -236,6 +236,21 @@ def test_a_rate_that_is_too_high(run):
     assert caught.value.checkpoint.name == "epoch-0000.safetensors"
 
 
+@pytest.mark.parametrize(
+    ("lr", "validation", "message"),
+    [
+        (1e39, None, "parameter 1.weight is not finite after step 1; there is no checkpoint"),
+        (1e30, noise(24), "the loss is nan at step 1, first in the validation; there is no"),
+    ],
+)
+def test_the_last_step_may_diverge_as_well(lr, validation, message):
+    model = Sequential([Flatten(), Dense(4), Dense(3)], (6, 6, 1), "cpu")
+    trainer = Trainer(model, SGD(lr))
+    with pytest.raises(TrainingDivergedError, match=f"^{message}"), np.errstate(all="ignore"):
+        trainer.fit(noise(24), 1, 24, validation)
+    assert trainer.steps == 1 and trainer.history == []
+
+
 @pytest.mark.parametrize("augment", [None, Augment(shift=1)])
 def test_a_planned_step_diverges_as_one_taken_layer_by_layer(augment):
     """The step that diverges is a replayed one, and has its own random draws."""
