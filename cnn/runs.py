@@ -17,7 +17,10 @@ import json
 import math
 import os
 import re
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +84,33 @@ class Run:
     def latest(self) -> Path | None:
         """The last checkpoint, or None."""
         return next(reversed(self.checkpoints), None)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let no other training write to the folder in a ``with`` block, if the system has locks.
+
+        Raises
+        ------
+        BlockingIOError
+            If another one does, of this process or another.
+        """
+        if sys.platform == "win32":
+            yield
+            return
+        import fcntl
+
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                text = f"{self.folder} is in use: another training writes to it"
+                raise BlockingIOError(text) from None
+            except OSError:  # a file system without locks
+                pass
+            yield
+        finally:
+            os.close(folder)
 
     def begin(self, training: Training) -> None:
         """Drop what `history` has after the last finished epoch, and write a checkpoint."""

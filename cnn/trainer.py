@@ -196,12 +196,14 @@ class Trainer(Training):
         steps = self._steps(images, labels, course)
         prepare(self, steps.plan, images, course.sizes, held_out)
         steps_per_replay = self._steps_per_replay(course, watched=progress or self.run is not None)
-        if self.run is not None:
-            self.run.begin(self)
-
-        bar = Bar(epochs * len(dataset), course.done * len(dataset), enabled=progress)
+        counts = epochs * len(dataset), course.done * len(dataset)
         # The model holds the weights here, and the moving average outside `fit`.
-        with target.on(), bar, self._trained_weights():
+        with (
+            self._begun_run(),
+            target.on(),
+            Bar(*counts, progress) as bar,
+            self._trained_weights(),
+        ):
             if self.narrow is not None:
                 self.narrow.refresh()  # weights and statistics may have changed since
             while not course.finished:
@@ -382,6 +384,16 @@ class Trainer(Training):
             yield
         finally:
             self.train_seconds += time.perf_counter() - start
+
+    @contextmanager
+    def _begun_run(self) -> Iterator[None]:
+        """Begin the run, if there is one, and keep other trainings out in a ``with`` block."""
+        if self.run is None:
+            yield
+            return
+        with self.run.held():
+            self.run.begin(self)
+            yield
 
     @contextmanager
     def _trained_weights(self) -> Iterator[None]:

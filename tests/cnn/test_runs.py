@@ -21,7 +21,7 @@ from cnn import (
     TrainingDivergedError,
 )
 from cnn.runs import new_run, to_json
-from tests.lib import permissions
+from tests.lib import fresh_python, permissions
 from tests.lib.fresh_python import output
 
 RANDOM = np.random.default_rng(0)
@@ -144,6 +144,27 @@ def test_keeping_none_is_refused(tmp_path):
 def test_a_folder_is_nobody_elses(run):
     with pytest.raises(FileExistsError):
         Run.create(run.folder)
+
+
+def test_two_trainings_at_once_in_one_folder(run):
+    """Of this process or of another: the second is refused, and changes nothing."""
+    data, messages = noise(8), []
+    script = "import sys; from cnn import Run\nwith Run(sys.argv[1]).held(): pass"
+
+    class Second(Run):
+        def epoch(self, training):
+            super().epoch(training)
+            content = self.history.read_bytes()
+            with pytest.raises(BlockingIOError) as caught:
+                make(Run(self.folder)).fit(data, 1, 8)
+            assert self.history.read_bytes() == content
+            other = fresh_python.run("-c", script, str(self.folder))
+            messages.extend([str(caught.value), other.stderr.splitlines()[-1]])
+
+    make(Second(run.folder)).fit(data, 1, 8)
+    expected = f"{run.folder} is in use: another training writes to it"
+    assert messages == [expected, f"BlockingIOError: {expected}"]
+    make(Run(run.folder)).fit(data, 1, 8)
 
 
 def test_names_of_trainings_that_start_in_one_second(tmp_path, monkeypatch):
