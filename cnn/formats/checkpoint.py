@@ -68,13 +68,28 @@ def read(path: str | Path) -> Content:
 
 
 def to_bytes(content: Content) -> bytes:
-    """Return what `write` writes."""
+    """Return what `write` writes: the same bytes for the same content."""
     described = {"architecture": json.dumps(content.architecture)}
     if content.training is not None:
         described["training"] = json.dumps(content.training)
     arrays = content.arrays | {_PREFIX + k: v for k, v in content.training_arrays.items()}
     metadata = {"format": _FORMAT, **described, "sha256": _digest(described, arrays)}
-    return serialize(arrays, metadata)
+    return _sorted(serialize(arrays, metadata))
+
+
+def _sorted(content: bytes) -> bytes:
+    """Return a safetensors file with its metadata in order: the package writes them in any."""
+    header, data = _split(content)
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # arrays begin at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def _split(content: bytes) -> tuple[dict[str, Any], memoryview]:
+    """Return the header, which is JSON and whose length comes first, and what follows it."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(content[8:end]), memoryview(content)[end:]
 
 
 def from_bytes(content: bytes, source: str | Path) -> Content:
@@ -89,9 +104,7 @@ def from_bytes(content: bytes, source: str | Path) -> Content:
         views = deserialize(content)  # type: ignore[no-untyped-call]
     except SafetensorError as error:
         raise CheckpointError(f"{source} is damaged or no safetensors file: {error}") from error
-    # A safetensors file begins with the length of its header, which is JSON.
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    metadata = header.get("__metadata__", {})
+    metadata = _split(content)[0].get("__metadata__", {})
     if metadata.get("format") != _FORMAT:
         found = metadata.get("format", "no format")
         raise CheckpointError(f"{source} is not a model of this version: {found}, not {_FORMAT}")

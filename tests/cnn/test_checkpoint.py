@@ -107,6 +107,14 @@ def test_saving_over_a_file_replaces_it(saved):
     assert files_in(saved) == ["model.safetensors"]
 
 
+def test_the_same_model_is_the_same_bytes(path):
+    files = set()
+    for _ in range(5):
+        build().save(path)
+        files.add(path.read_bytes())
+    assert len(files) == 1
+
+
 def test_a_loaded_model_trains_on(saved):
     model = Sequential.load(saved, "cpu")
     before = model.parameter_buffer.copy()
