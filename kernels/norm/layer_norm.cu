@@ -4,8 +4,9 @@
 //   dx = inv_std * (g - mean(g) - xhat * mean(g * xhat)),  g = gamma * dy
 //   dgamma = sum over rows of dy * xhat,  dbeta = sum over rows of dy
 //
-// The variance is computed in a second pass, about the mean; the mean is computed relative to a
-// pivot, the row's first value. So a mean of 1e4 with a deviation of 1 survives in float32.
+// The mean is first computed relative to a pivot, the row's first value, so that a mean of 1e4 with
+// a deviation of 1 survives in float32. A second pass, about that mean, gives the variance and
+// corrects the mean: the pivot may lie far from it.
 //
 // shapes   x, y, dy, dx (rows, C); gamma, beta (C); mean, inv_std (rows); partials (chunks, C)
 // bytes    forward reads x and writes y. Rows too long for the registers are read again, from cache
@@ -26,26 +27,29 @@ layer_norm_forward(const T *__restrict__ x, const T *__restrict__ gamma, const T
     each_row<Threads>(rows, [=](int64 r) {
         const Row<Threads> row(x + r * C, C);
         const acc_t pivot = acc_t(x[r * C]);
-        columns_t sums = {}, squares = {};
+        columns_t sums = {}, deviations = {}, squares = {};
         for_spans<Threads>(C, [&](const Span &at) {
             row.fetch_next(at, C);  // while this one is computed
             sums = sums + (row(at, pivot) - pivot);
         });
-        const acc_t from_pivot = reduce_columns<Threads>(sums, Sum()) * share;
-        const acc_t mean = pivot + from_pivot;
+        const acc_t near = pivot + reduce_columns<Threads>(sums, Sum()) * share;
         for_spans<Threads>(C, [&](const Span &at) {
-            const columns_t deviation = row(at, mean) - mean;
+            const columns_t deviation = row(at, near) - near;
+            deviations = deviations + deviation;
             squares = squares + deviation * deviation;
         });
-        const acc_t variance = reduce_columns<Threads>(squares, Sum()) * share;
+        const acc_t past_near = reduce_columns<Threads>(deviations, Sum()) * share;
+        const acc_t square = reduce_columns<Threads>(squares, Sum()) * share;
+        acc_t variance = square - past_near * past_near;
+        if (variance < 0) variance = 0;  // by rounding
         const acc_t inv_std = acc_t(1) / sqrt(variance + acc_t(eps));
         for_spans<Threads>(C, [&](const Span &at) {
-            // Not value - mean: a large pivot has rounded the mean.
-            const columns_t centred = row(at) - pivot - from_pivot;
+            // Not value - mean: a large one is rounded.
+            const columns_t centred = row(at) - near - past_near;
             write(y + r * C, at, centred * inv_std * load(gamma, at) + load(beta, at), past);
         });
         if (Threads::index() == 0) {
-            means[r] = mean;
+            means[r] = near + past_near;
             inv_stds[r] = inv_std;
         }
     });
