@@ -170,6 +170,7 @@ def conv2d_backward(
     checks.shape("dy", dy, s.output, "the shape of the result")
     dw = checks.result(target, "out_dw", out_dw, w.shape, x.dtype)
     db = checks.result(target, "out_db", out_db, (s.F,), x.dtype) if need_db else None
+    checks.apart(target, {"out_dw": dw, "out_db": db}, dy=dy, x=x, w=w)
     return gradients(target, dy, x, w, dw, db, s.window, groups, need_dx=need_dx), dw, db
 
 

@@ -92,6 +92,9 @@ def batch_norm(
         ("gamma", "beta", "running_mean", "running_var"), taken[1:], strict=True
     ):
         checks.shape(name, array, (C,), "one value per channel")
+    if training:
+        moved = {"running_mean": running_mean, "running_var": running_var}
+        checks.apart(target, moved, x=x, gamma=gamma, beta=beta)
     return forward(*taken, training=training, momentum=momentum, eps=eps, relu=relu)
 
 
@@ -234,6 +237,8 @@ def batch_norm_backward(
     )
     out_dgamma = checks.result(target, "out_dgamma", out_dgamma, (C,), x.dtype)
     out_dbeta = checks.result(target, "out_dbeta", out_dbeta, (C,), x.dtype)
+    written = {"out_dgamma": out_dgamma, "out_dbeta": out_dbeta}
+    checks.apart(target, written, dy=dy, x=x, gamma=gamma, y=y, mean=mean, inv_std=inv_std)
 
     channels = Channels(target, C, x.dtype, dy, x, y, mean, inv_std)
     rows_per_chunk, count = channels.chunks(rows)

@@ -111,6 +111,8 @@ def layer_norm_backward(
     )
     out_dgamma = checks.result(target, "out_dgamma", out_dgamma, (C,), x.dtype)
     out_dbeta = checks.result(target, "out_dbeta", out_dbeta, (C,), x.dtype)
+    written = {"out_dgamma": out_dgamma, "out_dbeta": out_dbeta}
+    checks.apart(target, written, dy=dy, x=x, gamma=gamma, mean=mean, inv_std=inv_std)
 
     dx = target.empty(x.shape, x.dtype)
     channels = Channels(target, C, x.dtype, dy, x)

@@ -111,6 +111,22 @@ def result(target: Target, name: str, out: Any, expected: Shape, dtype: Any) -> 
     return array
 
 
+def apart(target: Target, written: dict[str, Array | None], **read: Array | None) -> None:
+    """Raise ValueError if an array that is written overlaps another one in memory."""
+    others: list[tuple[str, int, int]] = []
+    for name, array in (read | written).items():
+        if array is None:
+            continue
+        begin = target.address(array)
+        end = begin + array.nbytes
+        for other, first, last in others if name in written else ():
+            if begin < last and first < end:
+                raise ValueError(
+                    f"{name}: overlaps {other} in memory, expected an array of its own"
+                )
+        others.append((name, begin, end))
+
+
 def contiguous(target: Target, array: Array) -> Array:
     """Return the array, or a copy if it is not C-contiguous or not aligned.
 

@@ -165,3 +165,35 @@ def test_whole_numbers_of_numpy_are_whole_numbers(target):
     for got, same in zip(call({**call.arguments(target), "kernel": pair}), expected, strict=True):
         np.testing.assert_array_equal(got, same)
     assert expected[0].shape == (5, 15, 7, 9)
+
+
+def overlapping(target):
+    """Calls that write to an array that they read, or to one array twice."""
+    x, dy, w = (target.array(zeros(*shape)) for shape in ((4, 3), (4, 3), (3, 3)))
+    images, filters = target.array(zeros(2, 4, 4, 3)), target.array(zeros(3, 3, 3, 3))
+    both = target.array(zeros(5))
+    first, second = both[:3], both[2:]
+    of_batch = kernels.batch_norm(x, first, first, *map(target.array, zeros(2, 3)), training=True)
+    of_layer = kernels.layer_norm(x, first, first)
+    backward = {"dense": (dy, x, w), "conv2d": (images[:, :2, :2], images, filters)}
+    for name, arguments in backward.items():
+        function = getattr(kernels, f"{name}_backward")
+        yield function, arguments, {"out_dw": arguments[2]}, "out_dw: overlaps w in memory"
+        given = {"out_dw": arguments[2][:], "out_db": arguments[1].reshape(-1)[:3]}
+        yield function, arguments, given | {"out_dw": None}, "out_db: overlaps x in memory"
+    for name, (_, saved) in {"batch_norm": of_batch, "layer_norm": of_layer}.items():
+        function = getattr(kernels, f"{name}_backward")
+        yield function, (dy, x, first, saved), {"out_dgamma": first}, "out_dgamma: overlaps gamma"
+        given = {"out_dgamma": first, "out_dbeta": second}
+        message = "out_dbeta: overlaps out_dgamma in memory, expected an array of its own"
+        yield function, (dy, x, target.array(zeros(3)), saved), given, message
+    statistics = (first, second)
+    gamma = target.array(zeros(3))
+    message = "running_var: overlaps running_mean in memory"
+    yield kernels.batch_norm, (x, gamma, gamma, *statistics), {"training": True}, message
+
+
+def test_what_is_written_overlaps_nothing(target):
+    for function, arguments, given, message in overlapping(target):
+        with pytest.raises(ValueError, match=f"^{message}"):
+            function(*arguments, **given)
