@@ -77,7 +77,7 @@ def conv2d(
     s = _sizes(x, w, stride, padding, dilation, groups)
     if b is not None:
         checks.shape("b", b, (s.F,), "one bias per filter")
-    return _forward(target, x, w, b, s, groups, relu=relu)[0]
+    return _forward(target, x, w, b, s, groups, relu=bool(relu))[0]
 
 
 def forward_with_moments(

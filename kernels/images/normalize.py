@@ -23,6 +23,9 @@ _NORMALIZE = Elementwise(
 def normalize(images: Array, mean: float, std: float, dtype: Any = np.float32) -> Array:
     """Return (images - mean) / std in a floating dtype; any shape, uint8 or floating.
 
+    It is computed in float64 for a result of float64, else in float32: there wider images are
+    rounded first.
+
     Raises
     ------
     TypeError, ValueError

@@ -102,11 +102,13 @@ cross_entropy_rows(const T *__restrict__ p, const int64 *__restrict__ labels,
 }
 
 // loss[0] = sum of the row losses in a fixed order, divided by divisor[0] unless that is null; the
-// mean of no rows is 0 / 0. One block.
+// mean of rows without weight is NaN. One block.
 KERNEL sum_losses(const acc_t *__restrict__ losses, const acc_t *__restrict__ divisor,
                   T *__restrict__ loss, int64 rows) {
     double sum = 0;
     BLOCK_STRIDE(row, rows) sum += losses[row];
     sum = block_reduce(sum, Sum());
-    if (threadIdx.x == 0) loss[0] = T(divisor ? sum / divisor[0] : sum);
+    if (threadIdx.x != 0) return;
+    if (divisor) sum = divisor[0] == 0 ? not_a_number() : sum / divisor[0];
+    loss[0] = T(sum);
 }

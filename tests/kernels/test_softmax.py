@@ -228,3 +228,12 @@ def test_the_textbook_pair_equals_the_fused_loss(target, labels):
     loss, slope = kernels.cross_entropy(y, labels)
     comparison.assert_close(loss, host(fused_loss), rtol=1e-13)
     comparison.assert_close(kernels.softmax_backward(slope, y), host(fused), rtol=1e-13)
+
+
+def test_the_mean_of_rows_without_weight_is_nan(target):
+    """Smoothing gives such a row a loss: PyTorch's is NaN, too."""
+    weight = target.array(np.array([0.0, 1, 2]))
+    labels = target.array(np.zeros(4, int))
+    logits = target.array(normal(0, 4, 3))
+    loss, _ = kernels.softmax_cross_entropy(logits, labels, weight=weight, label_smoothing=0.1)
+    assert np.isnan(host(loss))
