@@ -37,9 +37,6 @@ __device__ inline columns_t operator-(const columns_t &a, const columns_t &b) {
 __device__ inline columns_t operator*(const columns_t &a, const columns_t &b) {
     return by_column(a, b, [](acc_t x, acc_t y) { return x * y; });
 }
-__device__ inline columns_t larger_of(const columns_t &a, const columns_t &b) {
-    return by_column(a, b, Larger());
-}
 __device__ inline columns_t exp_of(columns_t a) {
     LANE_LOOP(i, COLUMNS) a.value[i] = exp_lanes(a.value[i]);
     return a;
@@ -73,7 +70,6 @@ __device__ inline void write(T *p, const Span &at, const columns_t &row, bool) {
 constexpr int COLUMNS = LANES;
 using columns_t = lanes_t;
 
-static inline columns_t larger_of(columns_t a, columns_t b) { return Larger()(a, b); }
 static inline columns_t exp_of(columns_t a) { return exp_lanes(a); }
 static inline columns_t product_or_zero(columns_t a, columns_t b) {
     return a == 0 ? columns_t{} : a * b;

@@ -26,16 +26,25 @@ template <int THREADS, int SPANS = 0> struct RowThreads {
     }
 };
 
-// op over all columns of a row, of which each thread has reduced its own to `columns`.
-template <class Threads, class Op>
-__device__ inline acc_t reduce_columns(const columns_t &columns, Op op) {
-    acc_t value = columns.value[0];
-    UNROLL(int i = 1; i < COLUMNS; ++i) value = op(value, columns.value[i]);
-    return Threads::reduce(value, op);
+// Reduces a thread's columns of a row by an operation. TURNS are for cpu.
+template <class Op, int TURNS = 1> struct Reduction {
+    columns_t all;
+
+    __device__ explicit Reduction(acc_t start = 0) : all(start) {}
+    __device__ void add(const Span &, const columns_t &columns) {
+        all = by_column(all, columns, Op());
+    }
+};
+// The result for all columns of the row.
+template <class Threads, class Op, int TURNS>
+__device__ inline acc_t reduce_columns(const Reduction<Op, TURNS> &own) {
+    acc_t value = own.all.value[0];
+    UNROLL(int i = 1; i < COLUMNS; ++i) value = Op()(value, own.all.value[i]);
+    return Threads::reduce(value, Op());
 }
 
 // Calls body(span) for all of a row's spans that are the thread's.
-template <class Threads, class Body>
+template <class Threads, int TURNS = 1, class Body>
 __device__ __forceinline__ void for_spans(int C, const Body &body) {
     const int first = Threads::index() * COLUMNS, stride = Threads::count() * COLUMNS;
     if constexpr (Threads::KEPT > 0) {
@@ -124,12 +133,29 @@ template <int = 1, int = 0> struct RowThreads {
     static int count() { return 1; }
 };
 
-template <class Threads, class Op> static inline acc_t reduce_columns(columns_t columns, Op op) {
-    return reduce_lanes<acc_t>(columns, op);
+// TURNS registers take turns in for_spans of so many: an operation need not wait for the one
+// before.
+template <class Op, int TURNS = 1> struct Reduction {
+    columns_t turns[TURNS];
+
+    explicit Reduction(acc_t start = 0) {
+        UNROLL(int i = 0; i < TURNS; ++i) turns[i] = start - columns_t{};
+    }
+    void add(const Span &at, columns_t columns) { turns[at.step] = Op()(turns[at.step], columns); }
+};
+template <class Threads, class Op, int TURNS>
+static inline acc_t reduce_columns(const Reduction<Op, TURNS> &own) {
+    columns_t all = own.turns[0];
+    UNROLL(int i = 1; i < TURNS; ++i) all = Op()(all, own.turns[i]);
+    return reduce_lanes<acc_t>(all, Op());
 }
-template <class Threads, class Body>
+template <class Threads, int TURNS = 1, class Body>
 static __forceinline__ void for_spans(int C, const Body &body) {
-    for (int c = 0; C - c >= COLUMNS; c += COLUMNS) body(Span{c, COLUMNS, 0});
+    int c = 0;
+    if (TURNS > 1)
+        for (; C - c >= TURNS * COLUMNS; c += TURNS * COLUMNS)
+            UNROLL(int i = 0; i < TURNS; ++i) body(Span{c + i * COLUMNS, COLUMNS, i});
+    for (; C - c >= COLUMNS; c += COLUMNS) body(Span{c, COLUMNS, 0});
     if (C % COLUMNS > 0) body(Span{C - C % COLUMNS, C % COLUMNS, 0});
 }
 template <class Threads> struct Row {

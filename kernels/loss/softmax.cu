@@ -38,9 +38,9 @@ softmax_backward(const T *__restrict__ dy, const T *__restrict__ y, T *__restric
                  int C) {
     const auto of_row = [&](int64, const T *dy, const T *y, T *dx) {
         const Row<Threads> gradient(dy, C), value(y, C);
-        columns_t sums = {};
-        for_spans<Threads>(C, [&](const Span &at) { sums = sums + gradient(at) * value(at); });
-        const acc_t sum = reduce_columns<Threads>(sums, Sum());
+        Reduction<Sum> sums;
+        for_spans<Threads>(C, [&](const Span &at) { sums.add(at, gradient(at) * value(at)); });
+        const acc_t sum = reduce_columns<Threads>(sums);
         for_spans<Threads>(
             C, [&](const Span &at) { write(dx, at, value(at) * (gradient(at) - sum), false); });
     };

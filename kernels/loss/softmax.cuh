@@ -14,16 +14,17 @@ template <class Threads> struct Exponentials {
     __device__ __forceinline__ Exponentials(const Row<Threads> &x, T *kept, int C)
         : x(x), kept(kept) {
         const acc_t least = -infinity();  // for columns past the end: adds nothing
-        columns_t maxima = least - columns_t{}, sums = {};
-        for_spans<Threads>(C, [&](const Span &at) { maxima = larger_of(maxima, x(at, least)); });
-        maximum = reduce_columns<Threads>(maxima, Larger());
+        Reduction<Larger> maxima(least);
+        Reduction<Sum> sums;
+        for_spans<Threads>(C, [&](const Span &at) { maxima.add(at, x(at, least)); });
+        maximum = reduce_columns<Threads>(maxima);
         for_spans<Threads>(C, [&](const Span &at) {
             x.fetch_next(at, C);  // while this row is computed
             const columns_t e = exp_of(x(at, least) - maximum);
             if (kept) write(kept, at, e, false);
-            sums = sums + e;
+            sums.add(at, e);
         });
-        sum = reduce_columns<Threads>(sums, Sum());
+        sum = reduce_columns<Threads>(sums);
     }
     __device__ __forceinline__ columns_t operator()(const Span &at) const {
         return kept ? load(kept, at) : exp_of(x(at) - maximum);
@@ -144,14 +145,14 @@ __device__ __forceinline__ acc_t cross_entropy_row(const T *z, T *dz, acc_t *mem
     acc_t loss = hit == 0 ? acc_t(0) : hit * (log_sum - (acc_t(z[label]) - maximum));
     acc_t mass = hit;
     if (spread != 0) {  // the smoothed part of the target
-        columns_t distances = {}, shares = {};
+        Reduction<Sum> distances, shares;
         for_spans<Threads>(C, [&](const Span &at) {
             const columns_t w = weights(at);
-            distances = distances + product_or_zero(w, row(at, maximum) - maximum);
-            shares = shares + w;
+            distances.add(at, product_or_zero(w, row(at, maximum) - maximum));
+            shares.add(at, w);
         });
-        const acc_t distance = reduce_columns<Threads>(distances, Sum());
-        const acc_t share = reduce_columns<Threads>(shares, Sum());
+        const acc_t distance = reduce_columns<Threads>(distances);
+        const acc_t share = reduce_columns<Threads>(shares);
         const acc_t total = weight ? share : acc_t(C);  // columns past the end have weight 1, too
         loss += spread * (total * log_sum - distance);
         mass += spread * total;

@@ -4,9 +4,9 @@
 //   dx = inv_std * (g - mean(g) - xhat * mean(g * xhat)),  g = gamma * dy
 //   dgamma = sum over rows of dy * xhat,  dbeta = sum over rows of dy
 //
-// The mean is first computed relative to a pivot, the row's first value, so that a mean of 1e4 with
-// a deviation of 1 survives in float32. A second pass, about that mean, gives the variance and
-// corrects the mean: the pivot may lie far from it.
+// The mean is computed relative to a pivot, the row's first value, so that a mean of 1e4 with a
+// deviation of 1 survives in float32; the variance in a second pass, about the mean. If the pivot
+// turns out to be an outlier, whose distance has rounded the others, another pass corrects both.
 //
 // shapes   x, y, dy, dx (rows, C); gamma, beta (C); mean, inv_std (rows); partials (chunks, C)
 // bytes    forward reads x and writes y. Rows too long for the registers are read again, from cache
@@ -18,6 +18,8 @@
 
 using Threads = RowThreads<ROW_THREADS, ROW_SPANS>;
 
+constexpr int OUTLIER = 64;  // variances: a square of the distance from the mean
+
 KERNEL __launch_bounds__(Threads::MOST, 1)
 layer_norm_forward(const T *__restrict__ x, const T *__restrict__ gamma, const T *__restrict__ beta,
                    T *__restrict__ y, acc_t *__restrict__ means, acc_t *__restrict__ inv_stds,
@@ -27,29 +29,37 @@ layer_norm_forward(const T *__restrict__ x, const T *__restrict__ gamma, const T
     each_row<Threads>(rows, [=](int64 r) {
         const Row<Threads> row(x + r * C, C);
         const acc_t pivot = acc_t(x[r * C]);
-        columns_t sums = {}, deviations = {}, squares = {};
-        for_spans<Threads>(C, [&](const Span &at) {
+        Reduction<Sum, TURNS> sums, squares;
+        for_spans<Threads, TURNS>(C, [&](const Span &at) {
             row.fetch_next(at, C);  // while this one is computed
-            sums = sums + (row(at, pivot) - pivot);
+            sums.add(at, row(at, pivot) - pivot);
         });
-        const acc_t near = pivot + reduce_columns<Threads>(sums, Sum()) * share;
-        for_spans<Threads>(C, [&](const Span &at) {
+        const acc_t from_pivot = reduce_columns<Threads>(sums) * share;
+        const acc_t near = pivot + from_pivot;
+        acc_t mean = near;
+        for_spans<Threads, TURNS>(C, [&](const Span &at) {
             const columns_t deviation = row(at, near) - near;
-            deviations = deviations + deviation;
-            squares = squares + deviation * deviation;
+            squares.add(at, deviation * deviation);
         });
-        const acc_t past_near = reduce_columns<Threads>(deviations, Sum()) * share;
-        const acc_t square = reduce_columns<Threads>(squares, Sum()) * share;
-        acc_t variance = square - past_near * past_near;
-        if (variance < 0) variance = 0;  // by rounding
+        acc_t variance = reduce_columns<Threads>(squares) * share;
+        acc_t past_near = from_pivot - (near - pivot);  // the mean's distance, by rounding
+        if (from_pivot * from_pivot > OUTLIER * variance) {
+            Reduction<Sum, TURNS> deviations;
+            for_spans<Threads, TURNS>(
+                C, [&](const Span &at) { deviations.add(at, row(at, near) - near); });
+            past_near = reduce_columns<Threads>(deviations) * share;
+            mean = near + past_near;
+        }
+        variance = variance - past_near * past_near;  // about the mean, not about `near`
+        if (variance < 0) variance = 0;               // by rounding
         const acc_t inv_std = acc_t(1) / sqrt(variance + acc_t(eps));
         for_spans<Threads>(C, [&](const Span &at) {
-            // Not value - mean: a large one is rounded.
+            // Not value - mean: a large mean is rounded.
             const columns_t centred = row(at) - near - past_near;
             write(y + r * C, at, centred * inv_std * load(gamma, at) + load(beta, at), past);
         });
         if (Threads::index() == 0) {
-            means[r] = near + past_near;
+            means[r] = mean;
             inv_stds[r] = inv_std;
         }
     });

@@ -5,6 +5,8 @@
 #include "common/channels.cuh"
 #include "common/rows.cuh"
 
+constexpr int TURNS = 4;  // of a sum's registers on cpu
+
 // Writes the gradient of a row of x, and calls also(span, dy, x - mean) for all of its spans.
 template <class Threads, class Also>
 __device__ __forceinline__ void input_gradient(const T *dy, const T *x, const T *gamma, acc_t mean,
@@ -12,16 +14,16 @@ __device__ __forceinline__ void input_gradient(const T *dy, const T *x, const T 
                                                const Also &also) {
     const acc_t share = acc_t(1) / acc_t(C);
     const Row<Threads> gradient(dy, C), value(x, C);
-    columns_t sums = {}, products = {};
-    for_spans<Threads>(C, [&](const Span &at) {
+    Reduction<Sum, TURNS> sums, products;
+    for_spans<Threads, TURNS>(C, [&](const Span &at) {
         gradient.fetch_next(at, C);
         value.fetch_next(at, C);
         const columns_t g = gradient(at) * load(gamma, at);
-        sums = sums + g;
-        products = products + g * (value(at, mean) - mean);
+        sums.add(at, g);
+        products.add(at, g * (value(at, mean) - mean));
     });
-    const acc_t sum = reduce_columns<Threads>(sums, Sum()) * share;
-    const acc_t product = reduce_columns<Threads>(products, Sum()) * share;
+    const acc_t sum = reduce_columns<Threads>(sums) * share;
+    const acc_t product = reduce_columns<Threads>(products) * share;
     const acc_t slope = product * inv_std * inv_std;
     for_spans<Threads>(C, [&](const Span &at) {
         const columns_t slopes = gradient(at), centred = value(at, mean) - mean;
