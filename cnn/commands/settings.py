@@ -66,6 +66,7 @@ def to_toml(settings: dict[str, Any]) -> str:
 def _flag(path: Path, parser: argparse.ArgumentParser, key: str, value: Any) -> str:
     """Return one setting as a flag that the parser accepts."""
     name = key.replace("_", "-")
+    bare = name.removeprefix("no-")  # a switch has two flags, such as --quiet and --no-quiet
     switch = isinstance(value, bool)
     flag = f"--{name}" if switch else f"--{name}={value}"
     try:
@@ -78,11 +79,13 @@ def _flag(path: Path, parser: argparse.ArgumentParser, key: str, value: Any) -> 
         else:
             fault = error.message
         raise UsageError(f"{path}: {key}: {fault}") from error
-    if unknown or name in ("config", "resume"):
+    attribute = bare.replace("-", "_")
+    if unknown or attribute not in parsed or name in ("config", "resume"):
         raise UsageError(f"{path}: {key}: there is no such setting; see cnn train --help")
-    taken = getattr(parsed, name.replace("-", "_"))
-    numeric = isinstance(taken, (int, float)) and not switch
-    if numeric != isinstance(value, (int, float)) and not switch:
+    if switch:
+        return f"--{bare}" if value == (name == bare) else f"--no-{bare}"
+    numeric = isinstance(getattr(parsed, attribute), (int, float))
+    if numeric != isinstance(value, (int, float)):
         expected = "a number" if numeric else "a string"
         raise UsageError(f"{path}: {key}: got {value!r}, expected {expected}")
-    return f"--no-{name}" if value is False else flag
+    return flag

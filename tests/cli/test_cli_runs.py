@@ -250,6 +250,19 @@ def test_a_switch_of_the_file_can_be_turned_off(tmp_path, capsys):
     assert "epoch 1/1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("line", "flag"),
+    [
+        ("quiet = true", "--quiet"),
+        ("quiet = false", "--no-quiet"),
+        ("no-quiet = true", "--no-quiet"),
+        ("no_quiet = false", "--quiet"),
+    ],
+)
+def test_both_flags_of_a_switch_are_keys(line, flag, tmp_path):
+    assert settings.read(write(tmp_path / "a.toml", line), add_arguments) == [flag]
+
+
 def test_the_settings_of_a_run_repeat_it(tmp_path):
     assert train("--seed", 3, "--epochs", 2, "--lr", 0.01, "--run", "a", "--keep", 1) == 0
     assert train("--config", "runs/a/settings.toml", "--run", "b") == 0
@@ -266,6 +279,11 @@ def test_the_settings_of_a_run_repeat_it(tmp_path):
         ('config = "x"', "config: there is no such setting"),
         ("help = true", "help: there is no such setting"),
         ("[train]\nepochs = 3", "train: there is no such setting"),
+        ("no-epochs = true", "no-epochs: there is no such setting"),
+        ("no-config = false", "no-config: there is no such setting"),
+        ("no-quiet = 1", "no-quiet: got 1, expected true or false"),
+        ("'' = true", ": there is no such setting"),  # --, which ends the flags
+        ("'epochs=3' = true", "epochs=3: there is no such setting"),
         ("epochs = 0", "epochs: got '0', expected a whole number of at least 1"),
         ("epochs = 1.5", "epochs: got '1.5', expected a whole number of at least 1"),
         ('epochs = "3"', "epochs: got '3', expected a number"),
