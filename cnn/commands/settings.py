@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .. import checks
 from .options import UsageError
 
 if sys.version_info >= (3, 11):
@@ -75,7 +76,7 @@ def _flag(path: Path, parser: argparse.ArgumentParser, key: str, value: Any) -> 
         if switch:
             fault = f"got {str(value).lower()}, expected a value as --{name} takes it"
         elif "explicit argument" in error.message:  # a switch takes none
-            fault = f"got {value!r}, expected true or false"
+            fault = f"got {checks.shown(value)}, expected true or false"
         else:
             fault = error.message
         raise UsageError(f"{path}: {key}: {fault}") from error
@@ -85,7 +86,7 @@ def _flag(path: Path, parser: argparse.ArgumentParser, key: str, value: Any) -> 
     if switch:
         return f"--{bare}" if value == (name == bare) else f"--no-{bare}"
     numeric = isinstance(getattr(parsed, attribute), (int, float))
-    if numeric != isinstance(value, (int, float)):
+    if not isinstance(value, (int, float) if numeric else str):
         expected = "a number" if numeric else "a string"
-        raise UsageError(f"{path}: {key}: got {value!r}, expected {expected}")
+        raise UsageError(f"{path}: {key}: got {checks.shown(value)}, expected {expected}")
     return flag
