@@ -14,6 +14,7 @@ from .options import (
     path,
     report,
     say,
+    shown,
     write_json,
 )
 
@@ -54,14 +55,14 @@ def run(options: argparse.Namespace) -> int:
         found = evaluate(model, test)
         return {"test_loss": found["loss"], "test_accuracy": found["accuracy"]}
 
-    each = [
+    each: list[dict[str, Any]] = [
         {"model": str(file), "parameters": model.parameter_count, **measured(model)}
         for file, model in zip(options.models, models, strict=True)
     ]
     whole = each[0]
     if len(each) > 1:
         for one in each:
-            print(f"{one['model']}: {_told(one)}")
+            report(f"{shown(one['model'])}: {_told(one)}", options.json)
         parameters = sum(model.parameter_count for model in models)
         whole = {"models": each, "parameters": parameters, **measured(together)}
     write_json(options.json, {"dataset": test.name, "device": chosen, **whole})

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import settings, train
-from .options import check_outputs, path, say, shown
+from .options import check_outputs, path, report, say, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
 
     def write(name: str, draw: Callable[..., Any], *arguments: Any) -> None:
         plots.write(pictures[name], draw, *arguments)
-        print(shown(pictures[name]))
+        report(shown(pictures[name]), *pictures.values())
 
     write("curves", plots.curves, history, len(training))
     images, labels = test.images, test.labels.astype(int)

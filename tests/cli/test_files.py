@@ -1,5 +1,6 @@
 """Where outputs go: through links, into pipes and devices, over files, and never over an input."""
 
+import json
 import os
 import stat
 import subprocess
@@ -421,22 +422,45 @@ def test_pictures_harm_no_file_of_the_run(untouched, folder, capsys):
 
 
 @pytest.mark.parametrize(
-    "words", [["evaluate", "model", "--json"], ["export", "model"]], ids=["json", "onnx"]
+    "words",
+    [
+        ["evaluate", "model", "--json"],
+        ["evaluate", "model", "model", "--json"],
+        ["predict", "model", "image.png", "--json"],
+        ["export", "model"],
+    ],
+    ids=["json", "json of two models", "json of a picture", "onnx"],
 )
 def test_a_file_on_standard_output_has_it_alone(words, folder):
     """Other output goes to standard error."""
     model().save("model")
+    write_picture(folder / "image.png")
     assert main([*words, "file"]) == 0
+    done = in_a_process(*words, "/dev/stdout")
+    assert done.stdout == (folder / "file").read_bytes()
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith((b"synthetic test accuracy ", b"image.png: ", b"/dev/stdout: "))
+
+
+def test_a_picture_on_standard_output_has_it_alone(folder):
+    command("train", "--quiet", "--device", "cpu", "--run", "a")
+    command("plot", "runs/a")
+    (folder / "linked").mkdir()
+    (folder / "linked" / "classes.png").symlink_to("/dev/stdout")
+    done = in_a_process("plot", "runs/a", "--output", "linked")
+    assert done.stdout == (folder / "runs" / "a" / "plots" / "classes.png").read_bytes()
+    assert b"linked/classes.png\n" in done.stderr
+
+
+def in_a_process(*words):
+    """Run a command that succeeds in a process of its own."""
     script = "import sys; from tests.cli import test_files as t; "
     script += "t.cnn.data.load = t.random_digits; sys.exit(t.main(sys.argv[1:]))"
     done = subprocess.run(
-        [sys.executable, "-c", script, *words, "/dev/stdout"],
-        capture_output=True,
-        env=environment(),
+        [sys.executable, "-c", script, *words], capture_output=True, env=environment()
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == (folder / "file").read_bytes()
-    assert done.stderr.splitlines()[-1].startswith((b"synthetic test accuracy ", b"/dev/stdout: "))
+    return done
 
 
 def test_a_name_that_is_no_text_is_written_and_shown(folder, capfd):
@@ -445,3 +469,12 @@ def test_a_name_that_is_no_text_is_written_and_shown(folder, capfd):
     command("export", "model", name)
     assert (folder / name).exists()
     assert capfd.readouterr().out.startswith("x\\udcff.onnx: ")
+
+
+def test_names_that_are_no_text_are_read_and_shown(folder, capfd):
+    name = os.fsdecode(b"x\xff")
+    model().save(name)
+    command("evaluate", name, name, "--json", "file")
+    assert capfd.readouterr().out.startswith("x\\udcff: test accuracy ")
+    each = json.loads((folder / "file").read_text())["models"]
+    assert [one["model"] for one in each] == [name, name]
