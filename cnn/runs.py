@@ -201,8 +201,13 @@ def versions(device: str) -> dict[str, str]:
 
 def to_json(values: dict[str, Any], indent: int | None = None) -> str:
     """Return values as JSON, with null for NaN and infinity, which JSON does not have."""
-    finite = {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
-    }
-    return json.dumps(finite, indent=indent, allow_nan=False)
+    return json.dumps(_finite(values), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with None for NaN and infinity, within dicts, lists and tuples too."""
+    if isinstance(value, dict):
+        return {name: _finite(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

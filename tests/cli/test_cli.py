@@ -204,6 +204,9 @@ def test_a_model_whose_loss_is_no_number_is_valid_json(few_images, tmp_path, cap
     assert main(["evaluate", str(tmp_path / "model"), "--json", str(written)]) == 0
     results = json.loads(written.read_text(), parse_constant=pytest.fail)
     assert results["test_loss"] is None and 0 <= results["test_accuracy"] <= 1
+    assert main(["evaluate", *[str(tmp_path / "model")] * 2, "--json", str(written)]) == 0
+    results = json.loads(written.read_text(), parse_constant=pytest.fail)
+    assert [one["test_loss"] for one in (results, *results["models"])] == [None] * 3
 
 
 def test_several_models_are_measured_one_by_one_and_together(few_images, tmp_path, capsys):

@@ -175,11 +175,12 @@ def test_names_of_trainings_that_start_in_one_second(tmp_path, monkeypatch):
 
 
 def test_json_has_no_nan():
-    assert json.loads(to_json({"a": math.nan, "b": math.inf, "c": 1.5})) == {
-        "a": None,
-        "b": None,
-        "c": 1.5,
-    }
+    values = {"a": math.nan, "b": -math.inf, "c": 1.5, "d": "nan", "e": np.float64("nan")}
+    finite = {"a": None, "b": None, "c": 1.5, "d": "nan", "e": None}
+    assert json.loads(to_json(values)) == finite
+    nested = {"f": values, "g": [values, [math.inf, 2]], "h": (math.nan,)}
+    expected = {"f": finite, "g": [finite, [None, 2]], "h": [None]}
+    assert json.loads(to_json(nested, indent=2), parse_constant=pytest.fail) == expected
 
 
 # A full disk
