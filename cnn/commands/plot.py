@@ -52,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
     """Draw the pictures and print the names of their files."""
     from .. import data, plots
     from ..calibration import calibration
+    from ..evaluation import checked
     from ..model import Sequential
     from ..picture import probabilities as of_model
 
@@ -65,7 +66,9 @@ def run(options: argparse.Namespace) -> int:
     pictures = {name: output / f"{name}.{options.format}" for name in _PICTURES}
     inputs = [folder / "settings.toml", folder / "history.jsonl", model_file]
     check_outputs(trained, pictures.values(), inputs)
-    training, test = data.load(trained.dataset, trained.data, say=say)
+    training, test = (
+        checked(model, "data", part) for part in data.load(trained.dataset, trained.data, say=say)
+    )
 
     def write(name: str, draw: Callable[..., Any], *arguments: Any) -> None:
         plots.write(pictures[name], draw, *arguments)

@@ -392,6 +392,25 @@ def test_a_model_that_diverged_says_so(run, drawn, capsys):
     assert list(drawn) == [plots.curves]  # which show when it diverged
 
 
+@pytest.mark.parametrize(
+    ("images", "labels", "sentence"),
+    [
+        (3, [0, 10, 2], "data: labels: got 0 to 10, expected 0 to 9 for 10 classes"),
+        (3, [0, -1, 2], "data: labels: got -1 to 2, expected 0 to 9 for 10 classes"),
+        (0, [], "data: got no images, expected at least one"),
+    ],
+)
+@pytest.mark.parametrize("part", [0, 1], ids=["training", "test"])
+def test_data_that_do_not_fit_the_model(
+    part, images, labels, sentence, run, drawn, monkeypatch, capsys
+):
+    sets = list(few_digits())
+    images = np.zeros((images, 28, 28), np.uint8)
+    sets[part] = Dataset(images, np.array(labels, np.int64), "synthetic")
+    monkeypatch.setattr(cnn.data, "load", lambda *_, **__: sets)
+    assert failure(capsys, "plot", str(run)) == (1, sentence) and not drawn
+
+
 def test_without_the_extra_it_says_what_to_install(run, capsys, monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.setitem(sys.modules, name, None)
