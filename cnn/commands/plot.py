@@ -86,7 +86,11 @@ def run(options: argparse.Namespace) -> int:
         write("mistakes", plots.mistakes, images[worst], labels[worst], probabilities[worst])
     else:
         say("no mistakes: every test image is classified right")
-    write("filters", plots.filters, _first_filters(model))
+    filters = _first_filters(model)
+    if filters is not None:
+        write("filters", plots.filters, filters)
+    else:
+        say("no filters: the model has no convolution")
     samples = _augmented(model, trained.recipe, training.images[:_AUGMENTED])
     if samples:
         write("augmented", plots.augmented, training.images[:_AUGMENTED], samples)
@@ -137,11 +141,12 @@ def _worst(labels: Any, probabilities: Any) -> Any:
 
 
 def _first_filters(model: Sequential) -> Any:
+    """Return the weights of the first convolution, None if there is none."""
     from ..host import to_host
     from ..layers import Conv2D
 
-    first = next(layer for layer in model.layers if isinstance(layer, Conv2D))
-    return to_host(first.parameters["weight"])
+    first = next((layer for layer in model.layers if isinstance(layer, Conv2D)), None)
+    return None if first is None else to_host(first.parameters["weight"])
 
 
 def _augmented(model: Sequential, recipe: str, images: Any) -> list[Any]:

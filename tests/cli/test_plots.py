@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 import cnn.data
-from cnn import Dataset, Sequential, plots
+from cnn import Dataset, Dense, Flatten, Sequential, plots
 from cnn.__main__ import main
 from cnn.calibration import Calibration, calibration
 from tests.lib import fresh_python
@@ -362,6 +362,13 @@ def test_a_model_without_mistakes_has_no_such_picture(run, drawn, monkeypatch, c
     assert main(["plot", str(run)]) == 0
     assert plots.mistakes not in drawn and len(drawn) == len(NAMES) - 1
     assert "no mistakes: every test image is classified right\n" in capsys.readouterr().err
+
+
+def test_a_model_without_a_convolution_has_no_such_picture(run, drawn, capsys):
+    Sequential([Flatten(), Dense(10)], (28, 28, 1), "cpu").save(run / "model.safetensors")
+    assert main(["plot", str(run)]) == 0
+    assert plots.filters not in drawn and len(drawn) == len(NAMES) - 1
+    assert "no filters: the model has no convolution\n" in capsys.readouterr().err
 
 
 def failure(capsys, *arguments):
