@@ -325,8 +325,8 @@ def _wilson(hits: Array, images: Array) -> Array:
 
 
 def _column(lines: Sequence[dict[str, Any]], name: str) -> Array:
-    """Return one value of each line, with NaN for null, which stands for a loss that diverged."""
-    return np.array([line[name] for line in lines], dtype=np.float64)
+    """Return one value of each line, with NaN for none or null, such as a loss that diverged."""
+    return np.array([line.get(name) for line in lines], dtype=np.float64)
 
 
 def _show(axes: Any, image: Array) -> None:

@@ -115,12 +115,13 @@ class Run:
     def begin(self, training: Training) -> None:
         """Drop what `history` has after the last finished epoch, and write a checkpoint."""
         kept, epochs = [], len(training.history)
-        lines = self.history.read_text().splitlines(keepends=True) if self.history.exists() else []
+        # As bytes: a line that is damaged, and perhaps no text, stays as it is.
+        lines = self.history.read_bytes().splitlines(keepends=True) if self.history.exists() else []
         for line in lines if epochs else []:
             kept.append(line)
-            if line.startswith(f'{{"event": "epoch", "epoch": {epochs},'):
+            if line.startswith(f'{{"event": "epoch", "epoch": {epochs},'.encode()):
                 break
-        write_whole(self.history, "".join(kept).encode())
+        write_whole(self.history, b"".join(kept))
         (self.folder / "checkpoints").mkdir(exist_ok=True)
         self._save(training)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Draw the pictures and print the names of their files."""
-    from .. import data, plots
+    from .. import data, history, plots
     from ..calibration import calibration
     from ..evaluation import checked
     from ..model import Sequential
@@ -58,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
 
     folder: Path = options.folder
     trained = _settings(folder / "settings.toml")
-    history = _history(folder / "history.jsonl")
+    curve = history.read(folder / "history.jsonl")
     model_file = _model_file(folder)
     model = Sequential.load(model_file)
     output: Path = options.output or folder / "plots"
@@ -74,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
         plots.write(pictures[name], draw, *arguments)
         report(shown(pictures[name]), *pictures.values())
 
-    write("curves", plots.curves, history, len(training))
+    write("curves", plots.curves, curve, len(training))
     images, labels = test.images, test.labels.astype(int)
     probabilities = of_model(model, images)
     counts = _confusion(labels, probabilities)
@@ -104,13 +103,6 @@ def _settings(path: Path) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     train.add_arguments(parser)
     return parser.parse_args(settings.read(path, train.add_arguments))
-
-
-def _history(path: Path) -> list[dict[str, Any]]:
-    try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not one JSON object a line: {error}") from error
 
 
 def _model_file(folder: Path) -> Path:

@@ -383,11 +383,44 @@ def test_what_is_no_run_says_so(tmp_path, capsys):
     assert failure(capsys, "plot", str(tmp_path)) == (2, expected)
 
 
-def test_a_damaged_history_says_so(run, capsys):
+STEP = '{"event": "steps", "step": 8, "images": 256, "loss": null, "learning_rate": 0.1}'
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        (b"", "is not JSON: Expecting value"),
+        (STEP[:-10].encode(), "is not JSON: Unterminated string starting at"),
+        (STEP.replace("steps", "st\xe9ps").encode("latin-1"), "is not UTF-8"),
+        (b"5", "got 5, expected a JSON object"),
+        (b"[]", "got list, expected a JSON object"),
+        (b'{"a": 1}', "event: got None, expected 'steps' or 'epoch'"),
+        (b'{"event": []}', "event: got list, expected 'steps' or 'epoch'"),
+        (STEP.replace("images", "pictures").encode(), "images: got None, expected a number"),
+        (STEP.replace("256", "null").encode(), "images: got None, expected a number"),
+        (STEP.replace("256", "NaN").encode(), "images: got nan, expected a number"),
+        (STEP.replace("null", '"low"').encode(), "loss: got 'low', expected a number or null"),
+        (b'{"event": "epoch"}', "epoch: got None, expected a number"),
+        (
+            b'{"event": "epoch", "epoch": 3, "validation_accuracy": {}}',
+            "validation_accuracy: got dict, expected a number or null",
+        ),
+    ],
+)
+def test_a_damaged_history_says_where(line, fault, run, drawn, capsys):
     history = run / "history.jsonl"
-    history.write_text(history.read_text()[:-10])
-    status, text = failure(capsys, "plot", str(run))
-    assert status == 1 and text.startswith(f"{history} is not one JSON object a line: ")
+    lines = history.read_bytes().splitlines(keepends=True)
+    history.write_bytes(b"".join([*lines[:4], line + b"\n", *lines[4:]]))
+    colon = "" if fault.startswith("is ") else ":"
+    sentence = f"{history}: line 5{colon} {fault}"
+    assert failure(capsys, "plot", str(run)) == (1, sentence) and not drawn
+
+
+def test_a_history_without_validation_is_drawn(run, drawn):
+    lines = [STEP, '{"event": "epoch", "epoch": 1, "train_loss": null}']
+    (run / "history.jsonl").write_text("\n".join(lines))
+    assert main(["plot", str(run)]) == 0
+    assert drawn[plots.curves][1] == [json.loads(line) for line in lines]
 
 
 def test_a_model_that_diverged_says_so(run, drawn, capsys):

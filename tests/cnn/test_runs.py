@@ -102,8 +102,8 @@ def test_going_back_forgets_what_was_later(run):
     assert [path.stem for path in run.checkpoints] == ["epoch-0002", "epoch-0003", "epoch-0004"]
     back = make(Run(run.folder))
     back.restore(run.checkpoints[0])
-    with open(run.history, "a") as file:
-        file.write('{"event": "ste')  # a process killed while writing
+    with open(run.history, "ab") as file:
+        file.write(b'\xff{"event": "ste')  # a process killed while writing, on a faulty disk
     back.fit(data, 4, 8)
     assert [line["epoch"] for line in events(run, "epoch")] == [1, 2, 3, 4]
     assert [line["step"] for line in events(run, "steps")] == list(range(1, 13))
