@@ -73,6 +73,12 @@ def run(options: argparse.Namespace) -> int:
         plots.write(pictures[name], draw, *arguments)
         report(shown(pictures[name]), *pictures.values())
 
+    def leave_out(name: str, why: str) -> None:
+        # An older one would be of another model, or of other data.
+        if pictures[name].is_file():
+            pictures[name].unlink()
+        say(why)
+
     write("curves", plots.curves, curve, len(training))
     images, labels = test.images, test.labels.astype(int)
     probabilities = of_model(model, images)
@@ -84,17 +90,18 @@ def run(options: argparse.Namespace) -> int:
     if len(worst):
         write("mistakes", plots.mistakes, images[worst], labels[worst], probabilities[worst])
     else:
-        say("no mistakes: every test image is classified right")
+        leave_out("mistakes", "no mistakes: every test image is classified right")
     filters = _first_filters(model)
     if filters is not None:
         write("filters", plots.filters, filters)
     else:
-        say("no filters: the model has no convolution")
+        leave_out("filters", "no filters: the model has no convolution")
     samples = _augmented(model, trained.recipe, training.images[:_AUGMENTED])
     if samples:
         write("augmented", plots.augmented, training.images[:_AUGMENTED], samples)
     else:
-        say(f"no augmented images: the recipe {trained.recipe} does not augment")
+        why = f"no augmented images: the recipe {trained.recipe} does not augment"
+        leave_out("augmented", why)
     return 0
 
 

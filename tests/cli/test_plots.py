@@ -371,6 +371,23 @@ def test_a_model_without_a_convolution_has_no_such_picture(run, drawn, capsys):
     assert "no filters: the model has no convolution\n" in capsys.readouterr().err
 
 
+def test_a_picture_that_is_left_out_leaves_no_older_one(run, drawn, monkeypatch):
+    folder = run / "plots"
+    folder.mkdir()
+    for name in (*NAMES, "mine"):
+        (folder / f"{name}.png").touch()
+    model = Sequential([Flatten(), Dense(10)], (28, 28, 1), "cpu")
+    model.save(run / "model.safetensors")
+    settings = run / "settings.toml"
+    settings.write_text(settings.read_text().replace('"default"', '"speedrun"'))
+    training, test = few_digits()
+    right = Dataset(test.images, model.predict(test.images).argmax(axis=1), "synthetic")
+    monkeypatch.setattr(cnn.data, "load", lambda *_, **__: (training, right))
+    assert main(["plot", str(run)]) == 0
+    kept = {"curves", "confusion", "classes", "calibration", "mine"}
+    assert {path.stem for path in folder.iterdir()} == kept
+
+
 def failure(capsys, *arguments):
     status = main(arguments)
     lines = capsys.readouterr().err.splitlines()
