@@ -61,13 +61,14 @@ def run(options: argparse.Namespace) -> int:
     model_file = _model_file(folder)
     model = Sequential.load(model_file)
     output: Path = options.output or folder / "plots"
-    output.mkdir(parents=True, exist_ok=True)
     pictures = {name: output / f"{name}.{options.format}" for name in _PICTURES}
     inputs = [folder / "settings.toml", folder / "history.jsonl", model_file]
-    check_outputs(trained, pictures.values(), inputs)
+    if output.exists():  # else no file can be harmed, and the folder is made after the checks
+        check_outputs(trained, pictures.values(), inputs)
     training, test = (
         checked(model, "data", part) for part in data.load(trained.dataset, trained.data, say=say)
     )
+    output.mkdir(parents=True, exist_ok=True)
 
     def write(name: str, draw: Callable[..., Any], *arguments: Any) -> None:
         plots.write(pictures[name], draw, *arguments)

@@ -468,6 +468,30 @@ def test_data_that_do_not_fit_the_model(
     assert failure(capsys, "plot", str(run)) == (1, sentence) and not drawn
 
 
+@pytest.mark.parametrize("words", [[], ["--output", "new/folder"]], ids=["plots", "another folder"])
+def test_a_failure_before_the_first_picture_leaves_no_folder(
+    words, run, drawn, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+
+    def missing(*_, **__):
+        raise cnn.data.DataError("planted")
+
+    monkeypatch.setattr(cnn.data, "load", missing)
+    assert failure(capsys, "plot", str(run), *words) == (1, "planted")
+    assert not (run / "plots").exists() and not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_cannot_be_made_says_so(run, drawn, capsys, tmp_path):
+    (tmp_path / "file").touch()
+    output = tmp_path / "file" / "plots"
+    assert failure(capsys, "plot", str(run), "--output", str(output)) == (
+        1,
+        f"{output}: Not a directory",
+    )
+    assert not drawn
+
+
 def test_without_the_extra_it_says_what_to_install(run, capsys, monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.setitem(sys.modules, name, None)
