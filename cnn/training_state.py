@@ -83,14 +83,24 @@ def restore(training: Training, path: str | Path) -> None:
     training.images_seen = state["images_seen"]
     training.train_seconds = state["train_seconds"]
     training.history[:] = state["history"]
-    training.course = None if state["course"] is None else Course(**state["course"])
+    training.course = _course(state)
     for layer, (seed, draws) in zip(model.layers, state["draws"], strict=True):
         layer.seed, layer.draws = seed, draws
+
+
+def course_of(path: str | Path) -> Course | None:
+    """Return the course of the training in a file, or None if it has none."""
+    state = checkpoint.read(path).training
+    return None if state is None else _course(state)
 
 
 def settings(training: Training) -> dict[str, str | None]:
     """Return the settings that a restored training must have, each as `described`."""
     return {name: described(getattr(training, name)) for name in _SETTINGS}
+
+
+def _course(state: dict[str, Any]) -> Course | None:
+    return None if state["course"] is None else Course(**state["course"])
 
 
 def _check_architecture(path: str | Path, saved: dict[str, Any], ours: dict[str, Any]) -> None:

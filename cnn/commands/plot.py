@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from .options import check_outputs, path, report, say, shown
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..data import Dataset
     from ..model import Sequential
 
 HELP = "draw pictures of a run"
@@ -68,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
     training, test = (
         checked(model, "data", part) for part in data.load(trained.dataset, trained.data, say=say)
     )
+    _check_data(folder, training)
     output.mkdir(parents=True, exist_ok=True)
 
     def write(name: str, draw: Callable[..., Any], *arguments: Any) -> None:
@@ -120,6 +123,20 @@ def _model_file(folder: Path) -> Path:
     trained = folder / "model.safetensors"
     latest = None if trained.exists() else Run(folder).latest
     return latest or trained
+
+
+def _check_data(folder: Path, training: Dataset) -> None:
+    """Raise ValueError unless the data are those of the training, by its last checkpoint."""
+    from .. import training_state
+    from ..runs import Run
+
+    latest = Run(folder).latest
+    if latest is None:
+        say(f"{folder} has no checkpoint: the data may be others than those of its training")
+        return
+    course = training_state.course_of(latest)
+    if course is not None:
+        replace(course, data=training.name, images=len(training)).check_continues(course)
 
 
 def _confusion(labels: Any, probabilities: Any) -> Any:

@@ -468,6 +468,37 @@ def test_data_that_do_not_fit_the_model(
     assert failure(capsys, "plot", str(run)) == (1, sentence) and not drawn
 
 
+# All that --resume compares of the data.
+@pytest.mark.parametrize(
+    ("name", "count", "sentence"),
+    [
+        ("mnist", 256, "data: got 'mnist', expected 'synthetic' as in the training restored"),
+        (
+            *("synthetic", 255),
+            "the number of images: got 255, expected 256 as in the training restored",
+        ),
+    ],
+)
+@pytest.mark.parametrize("finished", [True, False])
+def test_other_data_than_those_of_the_training(
+    name, count, sentence, finished, run, drawn, monkeypatch, capsys
+):
+    if not finished:
+        (run / "model.safetensors").unlink()
+    training, test = few_digits()
+    other = Dataset(training.images[:count], training.labels[:count], name)
+    monkeypatch.setattr(cnn.data, "load", lambda *_, **__: (other, test))
+    assert failure(capsys, "plot", str(run)) == (1, sentence)
+    assert not drawn and not (run / "plots").exists()
+
+
+def test_a_run_without_a_checkpoint_is_drawn_from_the_data_there_are(run, drawn, capsys):
+    shutil.rmtree(run / "checkpoints")
+    assert main(["plot", str(run)]) == 0 and len(drawn) == len(NAMES)
+    expected = f"{run} has no checkpoint: the data may be others than those of its training\n"
+    assert expected in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [[], ["--output", "new/folder"]], ids=["plots", "another folder"])
 def test_a_failure_before_the_first_picture_leaves_no_folder(
     words, run, drawn, monkeypatch, capsys, tmp_path
