@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 import time
 import warnings
@@ -45,6 +46,7 @@ _FAILURES = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0, or 1 for a failure, 2 for wrong usage, 130 for Ctrl-C."""
+    _open_closed_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(words)
     options.words = words[1:]  # what follows the command's name
@@ -61,6 +63,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(f"error: {text}", 1)
     except KeyboardInterrupt:
         return _failed("interrupted", 130)
+
+
+def _open_closed_streams() -> None:
+    """Open the null device as each standard stream that is closed, for which `sys` has None.
+
+    Else what is printed on standard error would appear on standard output, and the next file that
+    is opened would get the stream's descriptor.
+    """
+    for name in ("stdin", "stdout", "stderr"):  # in the order of their descriptors
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  open to the end
 
 
 def _failed(text: str, status: int) -> int:

@@ -77,6 +77,13 @@ def is_standard_output(path: Path) -> bool:
     return there is not None and _stream(there) == 1
 
 
+def flush_streams() -> None:
+    """Flush standard output and standard error; `sys` has None for one that is closed."""
+    for text in (sys.stdout, sys.stderr):
+        if text is not None:
+            text.flush()
+
+
 def append(path: Path, content: bytes) -> None:
     """Write to the end of a file, which is made if it is not there.
 
@@ -194,8 +201,7 @@ def _replace(target: Path, content: bytes, there: os.stat_result | None) -> None
 
 def _write_in_place(path: Path, content: bytes, stream: int | None) -> None:
     if stream is not None:
-        for text in (sys.stdout, sys.stderr):
-            text.flush()  # what was printed earlier comes first
+        flush_streams()  # what was printed earlier comes first
     descriptor = os.open(path, os.O_WRONLY | os.O_NOCTTY) if stream is None else os.dup(stream)
     with open(descriptor, "wb") as file:
         file.write(content)

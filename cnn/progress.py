@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from types import TracebackType
 
@@ -13,11 +14,15 @@ _LOSS_INTERVAL_SECONDS = 0.3  # reading the loss waits for a GPU
 
 
 class Bar:
-    """Shows images done, images per second and the running loss on standard error."""
+    """Shows images done, images per second and the running loss on standard error.
+
+    If that is closed, for which `sys` has None, nothing is shown.
+    """
 
     def __init__(self, images: int, done: int, enabled: bool) -> None:
+        disable = not enabled or sys.stderr is None
         self._bar = tqdm(
-            total=images, initial=done, unit=" images", unit_scale=True, disable=not enabled
+            total=images, initial=done, unit=" images", unit_scale=True, disable=disable
         )
         self._read = 0.0
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from kernels.lowlevel import Array
 
+from ..files import flush_streams
 from .links import Link, Mpi, Nccl, ThroughHost
 from .world import World
 
@@ -99,8 +100,7 @@ class MpiWorld(World):
 
     def stop(self, status: int) -> None:
         """End all processes at once; ``mpiexec`` returns the status."""
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush_streams()
         time.sleep(_FORWARDING)
         self._communicator.Abort(status)
 

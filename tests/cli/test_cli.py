@@ -396,6 +396,39 @@ def test_a_machine_that_cannot_compile(environment, sentence, tmp_path):
     assert one_sentence(done.stderr, done.stdout).startswith(sentence)
 
 
+# Closed streams
+
+
+def run_closed(closed, *arguments):
+    """Run the command line with streams closed, as by a shell's ``2>&-``."""
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *command(arguments)]
+    return subprocess.run(shell, capture_output=True, text=True, **in_({}))
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_training_goes_on_without_the_streams_that_are_closed(closed, tmp_path):
+    done = run_closed(closed, "train", "--device", "cpu", "--json", tmp_path / "run.json")
+    assert done.returncode == 0, done.stderr
+    assert list(json.loads((tmp_path / "run.json").read_text())) == FIELDS
+    lines = done.stdout.splitlines()
+    assert len(lines) == (closed == "2>&-")
+    assert all(line.startswith("few test accuracy ") for line in lines)
+    assert ("epoch 1/1" in done.stderr) == (closed == ">&-")
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["evaluate", "missing", "--device", "cpu"], 1),
+        (["train", "--run", ".."], 2),
+        (["trian"], 2),
+    ],
+)
+def test_no_complaint_comes_on_standard_output(words, status):
+    done = run_closed("2>&-", *words)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
+
+
 # Ctrl-C
 
 

@@ -286,11 +286,15 @@ def test_standard_output_takes_it_between_the_lines_before_and_after(kind, folde
     assert (folder / "link").is_symlink()
 
 
-def test_a_closed_standard_output(folder):
-    script = f"{sys.executable} -c '{PRINTS.replace('print', 'str')}' output >&-"
-    done = subprocess.run(["sh", "-c", script], stderr=subprocess.PIPE, env=environment())
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert (folder / "output").read_bytes() == b"written\n"
+@pytest.mark.parametrize(
+    ("closed", "name"), [(">&-", "output"), (">&-", "/dev/stderr"), ("2>&-", "/dev/stdout")]
+)
+def test_a_closed_standard_output_or_error(closed, name, folder):
+    script = f"{sys.executable} -c '{PRINTS.replace('print', 'str')}' {name} {closed}"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, env=environment())
+    assert done.returncode == 0, done.stderr
+    written = (folder / name).read_bytes() if name == "output" else done.stdout + done.stderr
+    assert written == b"written\n"
 
 
 # Before the work

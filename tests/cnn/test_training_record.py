@@ -105,6 +105,12 @@ def test_progress_is_shown_where_asked_for(capsys):
         assert part in shown.err
 
 
+def test_without_a_standard_error_no_progress_is_shown(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr", None)  # closed, or of a program without a console
+    assert len(Trainer(build(), SGD(0.05)).fit(noise(20), epochs=2, progress=True)) == 2
+    assert capsys.readouterr() == ("", "")
+
+
 # The moving average of the weights
 
 
