@@ -81,6 +81,10 @@ class Server(ThreadingHTTPServer):
         If the server cannot listen on the address.
     """
 
+    # Connections that may wait to be accepted; the system turns away the others. socketserver's 5
+    # are too few for a class of students.
+    request_queue_size = 128
+
     def __init__(self, classify: Classifier, host: str, port: int) -> None:
         self.classify = classify
         self.host = host

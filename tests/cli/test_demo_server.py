@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
@@ -52,8 +52,8 @@ def impatient(monkeypatch):
         yield started
 
 
-def connected(started):
-    return socket.create_connection(started.server_address, timeout=30)
+def connected(started, seconds=30):
+    return socket.create_connection(started.server_address, timeout=seconds)
 
 
 def answer(client):
@@ -133,6 +133,21 @@ def test_several_drawings_over_one_connection(running):
         for first in (1, 2, 3):
             client.sendall("\r\n".join([*post(), "", ""]).encode() + bytes([first]) * CANVAS_BYTES)
             assert json.loads(answer(client)[2]) == {"first": first}
+
+
+def test_many_drawings_at_once():
+    """None is turned away while the server has not come to accept it yet."""
+    with Server(first_byte, "127.0.0.1", 0) as started, ExitStack() as clients:
+        sockets = [clients.enter_context(connected(started, seconds=5)) for _ in range(50)]
+        thread = threading.Thread(target=started.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            for client in sockets:
+                client.sendall("\r\n".join([*post(), "", ""]).encode() + DRAWING)
+            assert [answer(client)[0] for client in sockets] == [200] * 50
+        finally:
+            started.shutdown()
+            thread.join()
 
 
 # What is refused
