@@ -11,7 +11,6 @@ import kernels
 from kernels.lowlevel import Array
 
 from . import checks
-from .layers import Softmax
 from .model import Sequential
 
 
@@ -68,7 +67,7 @@ class Ensemble:
     @staticmethod
     def _probabilities(model: Sequential, x: Any, batch_size: int) -> Array:
         outputs = model.predict(x, batch_size)
-        if not isinstance(model.layers[-1], Softmax):
+        if not model.ends_with_softmax:
             outputs = kernels.softmax(outputs)
         return outputs.astype(np.float64)
 

@@ -11,7 +11,6 @@ from kernels.lowlevel import accumulator, floating
 from . import checks
 from .data.dataset import Dataset, as_dataset, finite
 from .ensemble import Ensemble
-from .layers import Softmax
 from .losses import CrossEntropy, Loss, SoftmaxCrossEntropy
 from .model import Sequential
 from .network import Network
@@ -28,8 +27,7 @@ def default_loss(model: Network | Ensemble) -> Loss:
     """
     if isinstance(model, Ensemble):
         return CrossEntropy()
-    ends_with_softmax = bool(model.layers) and isinstance(model.layers[-1], Softmax)
-    return CrossEntropy() if ends_with_softmax else SoftmaxCrossEntropy()
+    return CrossEntropy() if model.ends_with_softmax else SoftmaxCrossEntropy()
 
 
 def evaluate(

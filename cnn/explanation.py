@@ -18,7 +18,6 @@ from .layers import (
     LayerNorm,
     MaxPool2D,
     ReLU,
-    Softmax,
 )
 from .model import Sequential
 
@@ -65,7 +64,7 @@ def explain(model: Sequential, images: Any, classes: Any) -> Explanation:
     if len(model.output_shape) != 1:
         raise ValueError(f"model: gives outputs of shape {model.output_shape}, expected (classes,)")
     layers = [_copied(layer) for layer in model.layers]
-    if layers and isinstance(layers[-1], Softmax):
+    if model.ends_with_softmax:
         layers.pop()
     chosen = np.eye(*model.output_shape, dtype=np.float32)[classes]
     shown, feature_maps = _shown(layers), []

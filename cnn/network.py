@@ -15,7 +15,7 @@ from kernels.lowlevel import Array, Shape, Target, choose_target, floating
 
 from . import checks
 from .data.dataset import channels_last
-from .layers import Layer
+from .layers import Layer, Softmax
 
 # Maps grey levels to [0, 1]. No uint8 images have this deviation: it means "not set".
 _NO_STATISTICS = (0.0, 255.0)
@@ -127,6 +127,11 @@ class Network:
     def has_pixel_statistics(self) -> bool:
         """Whether `pixel_mean` and `pixel_std` have been taken from images."""
         return (self.pixel_mean, self.pixel_std) != _NO_STATISTICS
+
+    @property
+    def ends_with_softmax(self) -> bool:
+        """Whether the outputs are probabilities: the last layer is a `Softmax`."""
+        return bool(self.layers) and isinstance(self.layers[-1], Softmax)
 
     @property
     def parameter_count(self) -> int:

@@ -79,8 +79,7 @@ def to_onnx(model: Sequential, input_type: str = "uint8") -> onnx.ModelProto:
     x = _layers(graph, model, _input(graph, source, model, input_type))
     if _channels_last(graph, x, shape) == source:
         graph.add("Identity", source)  # a graph needs a node to name its output
-    ends_with_softmax = bool(model.layers) and isinstance(model.layers[-1], Softmax)
-    result = "probabilities" if ends_with_softmax else "logits"
+    result = "probabilities" if model.ends_with_softmax else "logits"
     graph.nodes[-1].output[0] = result
 
     grey = len(model.input_shape) == 3 and model.input_shape[-1] == 1

@@ -49,6 +49,12 @@ def test_one_alone_is_the_model():
     assert evaluate(Ensemble([one]), (x, labels)) == pytest.approx(alone, rel=1e-5)
 
 
+def test_a_model_without_layers(target):
+    models = [Sequential(layers, (4,), target.name) for layers in ([], [Softmax()])]
+    x = normal(0, 30, 4, dtype=np.float32)
+    np.testing.assert_allclose(host(Ensemble(models).predict(x, 8)), softmax(x), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("models", "error", "sentence"),
     [
