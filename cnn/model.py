@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -60,6 +61,8 @@ class Sequential(Network):
 
         Raises
         ------
+        TypeError
+            If a layer's settings cannot be saved; see `Layer.settings`.
         OSError
             If the file cannot be written; a file that was there is then unchanged.
         """
@@ -84,9 +87,15 @@ class Sequential(Network):
         return _built(content, kinds, device, path)
 
     def architecture(self) -> dict[str, Any]:
-        """Return what an equal model is made from, except its arrays."""
+        """Return what an equal model is made from, except its arrays.
+
+        Raises
+        ------
+        TypeError
+            If a layer's settings are not known, or no file can hold them; see `Layer.settings`.
+        """
         return {
-            "layers": [[type(layer).__name__, layer.settings()] for layer in self.layers],
+            "layers": [[type(layer).__name__, _settings(layer)] for layer in self.layers],
             "input_shape": self.input_shape,
             "dtype": self.dtype.name,
             "pixel_mean": float(self.pixel_mean),  # a user may have set another type
@@ -132,6 +141,21 @@ class Sequential(Network):
     @cached_property
     def _inference(self) -> Inference:
         return Inference(self)
+
+
+def _settings(layer: Layer) -> dict[str, Any]:
+    """Return the settings of a layer, or raise TypeError if JSON does not hold one."""
+    settings = layer.settings()
+    for name, value in settings.items():
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            raise TypeError(
+                f"{type(layer).__name__}: {name}: got {checks.shown(value)}, expected what JSON "
+                "holds: numbers, strings, lists and dicts of them, True, False or None; see "
+                "`Layer.settings`"
+            ) from error
+    return settings
 
 
 def _copied(

@@ -236,6 +236,8 @@ class Trainer(Training):
 
         Raises
         ------
+        TypeError
+            If a layer's settings cannot be saved; see `Layer.settings`.
         OSError
             If the file cannot be written; a file that was there is then unchanged.
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from functools import cached_property
 from typing import Any
 
@@ -89,8 +89,23 @@ class Layer:
         raise NotImplementedError
 
     def settings(self) -> dict[str, Any]:
-        """Return the constructor's arguments, by name."""
-        return {f.name: checks.plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
+        """Return the constructor's arguments, by name: the fields of a dataclass.
+
+        A file holds them as JSON: numbers, strings, lists and dicts of them, True, False or None.
+        Tuples become lists there.
+
+        Raises
+        ------
+        TypeError
+            If the class is no dataclass. It may return its arguments by a method of its own.
+        """
+        if not is_dataclass(self):
+            raise TypeError(
+                f"{type(self).__name__}: is no dataclass, expected one whose fields are its "
+                "settings, or a method `settings` of its own that returns them; see "
+                "`Layer.settings`"
+            )
+        return {f.name: checks.plain(getattr(self, f.name)) for f in fields(self)}
 
     def ready(self, x: Any) -> Array:
         """Return x as an array; build the layer first if it is used without a model."""

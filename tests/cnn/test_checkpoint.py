@@ -1,7 +1,9 @@
 """Saved models: bits come back, damage is noticed, and a failed save harms nothing."""
 
+import copy
 import json
 import os
+import re
 import stat
 from dataclasses import dataclass, make_dataclass
 
@@ -24,6 +26,7 @@ from cnn import (
     Layer,
     MaxPool2D,
     ReLU,
+    Run,
     Sequential,
     Softmax,
     Trainer,
@@ -290,11 +293,55 @@ def test_a_layer_that_cannot_be_built_any_more(path):
     assert refusal(path).endswith("cannot be built here: shape: got (2,), expected more")
 
 
-def test_settings_that_json_cannot_hold(path):
-    layer = own_layer("Unsaveable", size=0)(size=np.zeros(2))
-    with pytest.raises(TypeError, match="not JSON serializable"):
-        Sequential([layer], (2,)).save(path)
-    assert files_in(path) == []
+class Plain(Layer):
+    """Without @dataclass: its settings are not known."""
+
+    def __init__(self, size):
+        self.size = size
+
+
+class Described(Plain):
+    """It says its settings itself."""
+
+    def settings(self):
+        return {"size": self.size}
+
+
+@pytest.mark.parametrize(
+    ("layer", "sentence"),
+    [
+        (
+            lambda: Plain(3),
+            "Plain: is no dataclass, expected one whose fields are its settings, or a method "
+            "`settings` of its own that returns them; see `Layer.settings`",
+        ),
+        (lambda: own_layer("Sized", size=0)(np.zeros(2)), "Sized: size: got ndarray"),
+        (lambda: own_layer("Sized", size=0)({"a": (np.zeros(2),)}), "Sized: size: got dict"),
+        (lambda: Described(np.zeros(2)), "Described: size: got ndarray"),
+    ],
+)
+@pytest.mark.parametrize("what", ["model", "training", "copy", "run"])
+def test_a_layer_that_no_file_can_hold(layer, sentence, what, path):
+    if "got" in sentence:
+        sentence += ", expected what JSON holds: numbers, strings, lists and dicts of them, "
+        sentence += "True, False or None; see `Layer.settings`"
+    model = Sequential([layer(), Flatten(), Dense(2)], (2, 1, 1), "cpu")
+    trainer = Trainer(model, SGD(0.1), run=Run(path.parent) if what == "run" else None)
+    data = np.zeros((4, 2, 1, 1), np.float32), np.zeros(4, np.int64)
+    save = {
+        "model": lambda: model.save(path),
+        "training": lambda: trainer.save(path),
+        "copy": lambda: copy.deepcopy(model),
+        "run": lambda: trainer.fit(data),
+    }[what]
+    with pytest.raises(TypeError, match=f"^{re.escape(sentence)}$"):
+        save()
+    assert trainer.steps == 0 and not path.exists()
+
+
+def test_a_layer_that_says_its_settings_itself_comes_back(path):
+    Sequential([Described(3)], (2,), "cpu").save(path)
+    assert Sequential.load(path, "cpu").layers[0].size == 3
 
 
 # Saves that fail
