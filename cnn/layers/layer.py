@@ -105,7 +105,7 @@ class Layer:
                 "settings, or a method `settings` of its own that returns them; see "
                 "`Layer.settings`"
             )
-        return {f.name: checks.plain(getattr(self, f.name)) for f in fields(self)}
+        return {f.name: checks.plain(getattr(self, f.name)) for f in fields(self) if f.init}
 
     def ready(self, x: Any) -> Array:
         """Return x as an array; build the layer first if it is used without a model."""

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import stat
-from dataclasses import dataclass, make_dataclass
+from dataclasses import dataclass, field, make_dataclass
 
 import numpy as np
 import pytest
@@ -337,6 +337,19 @@ def test_a_layer_that_no_file_can_hold(layer, sentence, what, path):
     with pytest.raises(TypeError, match=f"^{re.escape(sentence)}$"):
         save()
     assert trainer.steps == 0 and not path.exists()
+
+
+@dataclass(eq=False)
+class Counted(Layer):
+    """It has a field that its constructor does not take."""
+
+    size: int
+    count: int = field(default=0, init=False)
+
+
+def test_a_field_that_is_no_argument_is_no_setting(path):
+    Sequential([Counted(3)], (2,), "cpu").save(path)
+    assert Sequential.load(path, "cpu").layers[0].size == 3
 
 
 def test_a_layer_that_says_its_settings_itself_comes_back(path):
