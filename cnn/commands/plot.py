@@ -117,12 +117,15 @@ def _settings(path: Path) -> argparse.Namespace:
 
 
 def _model_file(folder: Path) -> Path:
-    """Return the trained model, or the last checkpoint of a training that is not finished."""
+    """Return the trained model or, if that is later or there is none, the last checkpoint.
+
+    A training that was interrupted leaves both; if it was resumed and killed, the model is older.
+    """
     from ..runs import Run
 
-    trained = folder / "model.safetensors"
-    latest = None if trained.exists() else Run(folder).latest
-    return latest or trained
+    trained, latest = folder / "model.safetensors", Run(folder).latest
+    there = [path for path in (latest, trained) if path is not None and path.exists()]
+    return max(there, key=lambda path: path.stat().st_mtime_ns, default=trained)
 
 
 def _check_data(folder: Path, training: Dataset) -> None:

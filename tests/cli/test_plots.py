@@ -1,6 +1,7 @@
 """Pictures: what is drawn, the same bytes every time, and the command on a small run."""
 
 import json
+import os
 import shutil
 import sys
 
@@ -343,6 +344,16 @@ def test_an_unfinished_run_is_drawn_from_its_last_checkpoint(run, drawn, tmp_pat
     assert output.is_dir() and not (run / "plots").exists()
     path, filters = drawn[plots.filters]
     assert path == output / "filters.png" and np.array_equal(filters, weight)
+
+
+def test_a_run_that_went_on_is_drawn_from_its_last_checkpoint(run, drawn):
+    """Interrupted, which wrote the model, then resumed and killed."""
+    model = Sequential.load(run / "model.safetensors", "cpu")
+    model.parameter_buffer[...] = 0.5
+    model.save(run / "model.safetensors")
+    os.utime(run / "model.safetensors", (0, 0))
+    assert main(["plot", str(run)]) == 0
+    assert (drawn[plots.filters][1] != 0.5).all()
 
 
 def test_a_recipe_that_does_not_augment_has_no_such_picture(run, drawn, capsys):
