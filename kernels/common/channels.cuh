@@ -26,8 +26,10 @@
 #include "dialect/lanes.cuh"
 #include "common/window.cuh"
 
-// Values of neighbouring channels, one register or lane each.
-template <typename L, int COUNT> struct OfChannels {
+// Values of neighbouring channels, one register or lane each. In shared memory a thread takes 16
+// bytes of them at once, which no bank has to serve twice.
+template <typename L, int COUNT>
+struct alignas(sizeof(L) * COUNT % 16 == 0 && alignof(L) < 16 ? 16 : alignof(L)) OfChannels {
     L value[COUNT];
     __device__ __forceinline__ L &operator[](int v) { return value[v]; }
     __device__ __forceinline__ const L &operator[](int v) const { return value[v]; }

@@ -8,7 +8,7 @@
 
 // THREADS neighbouring threads share a row: one, a warp, or all of the block if THREADS is 0. Each
 // keeps its columns in registers, at most SPANS spans, unless SPANS is 0. A block has at most MOST
-// threads: so many that each has the registers it needs.
+// threads, so few that each has the registers it needs.
 template <int THREADS, int SPANS = 0> struct RowThreads {
     static constexpr bool ALONE = THREADS == 1;
     static constexpr int SHARING = THREADS, KEPT = SPANS;

@@ -5,7 +5,7 @@
 
 // Rows that one register adds up before the sum goes to another: the rounding errors of many rows
 // grow with this and with the number of such runs, not with the number of rows.
-constexpr int RUN = 1024;
+constexpr int ROWS_OF_RUN = 1024;
 
 // Calls store(at, sum) for all channels, with the sums of x[r, c] over the rows begin to end - 1.
 template <typename E, class Store>
@@ -13,8 +13,8 @@ __device__ __forceinline__ void sum_rows(const E *x, int64 begin, int64 end, int
                                          const Store &store) {
     for_chunk(begin, end, C, [&](auto at, const auto &rows) {
         typename decltype(at)::Values sum = {};
-        for (int64 run = rows.begin; run < rows.end; run += RUN * rows.step) {
-            const int64 run_end = smaller(run + RUN * rows.step, rows.end);
+        for (int64 run = rows.begin; run < rows.end; run += ROWS_OF_RUN * rows.step) {
+            const int64 run_end = smaller(run + ROWS_OF_RUN * rows.step, rows.end);
             typename decltype(at)::Values of_run = {};
             UNROLL_ROWS(int64 r = run; r < run_end; r += rows.step) {
                 const E *row = x + r * C + at.first;

@@ -7,18 +7,21 @@
 // The mean is computed relative to a pivot, the row's first value, so that a mean of 1e4 with a
 // deviation of 1 survives in float32; the variance in a second pass, about the mean. If the pivot
 // turns out to be an outlier, whose distance has rounded the others, another pass corrects both.
+// (In rows of up to 17 columns no value can be so far from the mean.)
 //
 // shapes   x, y, dy, dx (rows, C); gamma, beta (C); mean, inv_std (rows); partials (chunks, C)
 // bytes    forward reads x and writes y. Rows too long for the registers are read again, from cache
 // geometry rows: see rows.cuh; chunks: one block per chunk and group of columns, see channels.cuh
 //
-// The kernels of the gradient are for such rows on cuda: dy and x are read again for the sums of
-// columns. layer_norm_gradients.cu has both in one.
+// The kernels of the gradient are for rows that no block of a GPU keeps; they read dy and x again
+// for the sums of columns. layer_norm_gradients.cu has both in one.
 #include "norm/layer_norm.cuh"
 
 using Threads = RowThreads<ROW_THREADS, ROW_SPANS>;
 
-constexpr int OUTLIER = 64;  // variances: a square of the distance from the mean
+// The square of an outlier's distance from the mean, in variances: at four deviations, rounding
+// costs a sum two bits.
+constexpr int OUTLIER = 16;
 
 KERNEL __launch_bounds__(Threads::MOST, 1)
 layer_norm_forward(const T *__restrict__ x, const T *__restrict__ gamma, const T *__restrict__ beta,

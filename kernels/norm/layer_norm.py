@@ -11,11 +11,13 @@ from ..runtime import Array, Source, Target, checks
 from .batchnorm import gradient_sums, saved_statistic
 
 _SOURCE = Source("norm/layer_norm.cu", ROW_THREADS=0, ROW_SPANS=0)  # any length
+# Its rows are kept; so the sums of columns have at least one span.
 _GRADIENTS = Source("norm/layer_norm_gradients.cu", ROW_THREADS=0, ROW_SPANS=1)
-# The least rows of a chunk, so that the sums of chunks are a small part of all that is read. There
-# are on cuda about as many chunks as run at once; on cpu a chunk stays in a core's own cache if it
-# has so many elements, and all cores have one.
-_LEAST_ROWS, _CHUNKS, _CHUNK, _LEAST_CHUNKS = 8, 256, 2**15, 4
+# Rows of a chunk: at least so many, since each chunk has sums to write, and at most so many, which
+# one register adds up. On cuda there are about as many chunks as run at once.
+_LEAST_ROWS, _MOST_ROWS, _CHUNKS = 8, 2048, 256
+# On cpu a chunk of so many elements stays in a core's own cache; all cores have at least one chunk.
+_CHUNK, _LEAST_CHUNKS = 2**15, 4
 
 
 class LayerNormSaved(NamedTuple):
@@ -139,7 +141,8 @@ def layer_norm_backward(
 def _chunks(target: Target, rows: int, C: int) -> tuple[int, int]:
     """Return (rows per chunk, chunks). They depend on shapes alone, and so do results."""
     if target.in_lanes:
-        per_chunk = min(max(_LEAST_ROWS, _CHUNK // C), max(1, -(-rows // _LEAST_CHUNKS)))
+        in_cache = max(_LEAST_ROWS, min(_CHUNK // C, _MOST_ROWS))
+        per_chunk = min(in_cache, max(1, -(-rows // _LEAST_CHUNKS)))
     else:
         per_chunk = max(_LEAST_ROWS, -(-rows // _CHUNKS))
     return per_chunk, -(-rows // per_chunk)

@@ -33,9 +33,13 @@ def test_gradients_of_many_rows(target):
     _, dw, db = kernels.dense_backward(dy, x, w)
     assert_near(dw, float(TENTH) ** 2 * rows)
     assert_near(db, float(TENTH) * rows)
+    one = target.array(np.ones(1, np.float32))
+    _, saved = kernels.layer_norm(x, one, one)
+    _, _, dbeta = kernels.layer_norm_backward(dy, x, one, saved)
+    assert_near(dbeta, float(TENTH) * rows)
 
 
-@pytest.mark.parametrize("columns", [768, 4096, 40001])
+@pytest.mark.parametrize("columns", [64, 768, 4096, 40001])
 def test_a_row_that_begins_with_an_outlier(target, columns):
     """The other columns are right by their own measure, not only by the outlier's."""
     x = np.random.default_rng(1).standard_normal((3, columns)).astype(np.float32)

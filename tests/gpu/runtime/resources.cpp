@@ -2,7 +2,6 @@
 // a wheel, assembles as NVRTC does. (nvJitLink makes relocatable code, of other registers.)
 #include <dlfcn.h>
 
-#include <algorithm>
 #include <cctype>
 #include <cstdlib>
 #include <sstream>
