@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kernels.lowlevel import Array, Scalars, average_update
 
@@ -23,6 +23,8 @@ class EMA:
     """
 
     decay: float = 0.999
+    # What `leave` left in the model.
+    _left: Array | None = field(default=None, init=False, repr=False, compare=False)
 
     recordable = True
 
@@ -31,10 +33,9 @@ class EMA:
         checks.settle(self, decay=checks.number(0, below=1))
         self.average: Array | None = None
         self.steps = 0
-        self._left: Array | None = None  # what `leave` left in the model
 
     def begin(self, weights: Array) -> None:
-        """Allocate the average if there is none, or one of other weights."""
+        """Allocate the average if there is none, or one of another size or type."""
         if self.average is None or not _alike(weights, self.average):
             self.average, self.steps = weights.copy(), 0
 
@@ -58,7 +59,7 @@ class EMA:
         If the model does not hold what `leave` left in it, because it is another one or has been
         given other weights, these are trained, and the average starts anew.
         """
-        if self._left is None or _bits_equal(weights, self._left):
+        if self._left is not None and _bits_equal(weights, self._left):
             self.swap(weights)
             return
         self.begin(weights)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ def _event(place: str, line: bytes) -> dict[str, Any]:
         raise ValueError(f"{place} is not UTF-8") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{place} is not JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:  # a number of too many digits, too many brackets
+        raise ValueError(f"{place} is not a line of a loss curve: {error}") from error
     if not isinstance(event, dict):
         raise ValueError(f"{place}: got {checks.shown(event)}, expected a JSON object")
     kind = event.get("event")
@@ -44,8 +46,8 @@ def _event(place: str, line: bytes) -> dict[str, Any]:
         raise ValueError(f"{place}: event: got {checks.shown(kind)}, expected {expected}")
     for name in (*_COUNTS[kind], *_VALUES[kind]):
         value, or_null = event.get(name), name in _VALUES[kind]
-        finite = isinstance(value, (int, float)) and math.isfinite(value)
-        if not finite and not (value is None and or_null):
+        finite = isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
+        if isinstance(value, bool) or not (finite or (value is None and or_null)):
             expected = "a number or null" if or_null else "a number"
             raise ValueError(f"{place}: {name}: got {checks.shown(value)}, expected {expected}")
     return event

@@ -10,8 +10,10 @@ from kernels.lowlevel import (
     Array,
     PendingSums,
     Scalars,
+    Shape,
     adam_scalars,
     adam_update,
+    as_array,
     sgd_scalars,
     sgd_update,
 )
@@ -70,15 +72,23 @@ class Optimizer(ABC):
             If there is a state of other parameters.
         """
         others = self._parameters
-        if self.state and others is not None and _memory(parameters) is not _memory(others):
+        if self.state and others is not None and _place(parameters) != _place(others):
             raise ValueError(
                 "optimizer: its state is that of another model's parameters, expected a new one"
             )
-        self._parameters = parameters
+        self._parameters = parameters  # so that no others come to lie there
         for name in self.slots():
             if name not in self.state:
                 self.state[name] = parameters.copy()
                 self.state[name].fill(0)
+
+    def begin_anew(self, parameters: Array) -> None:
+        """Allocate the state, filled with zeros: in place if it is of these parameters."""
+        if self._parameters is not None and _place(parameters) != _place(self._parameters):
+            self.state, self._parameters = {}, None
+        self.begin(parameters)
+        for array in self.state.values():
+            array[...] = 0
 
     @abstractmethod
     def slots(self) -> tuple[str, ...]:
@@ -196,6 +206,7 @@ class AdamW(Adam):
     decoupled = True
 
 
-def _memory(array: Array) -> Array:
-    """Return the array that an array is a view of, or itself."""
-    return array if array.base is None else array.base
+def _place(array: Array) -> tuple[int, Shape, str]:
+    """Return what two arrays have in common if they are views of the same elements."""
+    target, array = as_array("parameters", array)
+    return target.address(array), array.shape, array.dtype.name

@@ -20,7 +20,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,8 @@ class Run:
                 pass
             yield
         finally:
+            with suppress(OSError):
+                fcntl.flock(folder, fcntl.LOCK_UN)  # a process that was forked has it open, too
             os.close(folder)
 
     def begin(self, training: Training) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -162,7 +162,7 @@ class Trainer(Training):
         ------
         TypeError, ValueError
             If data or parameters do not fit, a step would leave a `BatchNorm` one value per
-            channel, or processes disagree.
+            channel, the optimizer has the state of another model, or processes disagree.
         KernelError
             If the kernels cannot be compiled.
         TrainingDivergedError
@@ -185,25 +185,32 @@ class Trainer(Training):
         asked = Course(epochs, batch_size, dataset.name, len(dataset), 0, self.steps, self.shards)
         asked.check_shards()
         asked.check_statistics(self.model)
+        with self.model.target.on():
+            self.optimizer.begin(self.model.parameter_buffer)
         course = self._begin(asked)
-        target = self.model.target
         if dataset.images.dtype.kind == "u" and not self.model.has_pixel_statistics:
-            with target.on():
+            with self.model.target.on():
                 self.model.pixel_mean, self.model.pixel_std = pixel_statistics(dataset.images)
+        with nullcontext() if self.run is None else self.run.held():
+            self._fit(course, dataset, held_out, progress)
+        return self.history
+
+    def _fit(
+        self, course: Course, dataset: Dataset, held_out: Dataset | None, progress: bool
+    ) -> None:
+        """Train what is left of the course."""
+        target = self.model.target
         images = target.array(dataset.images)
         labels = target.array(dataset.labels, np.int64)
         check_agreement(self.world, self, course, dataset, held_out)
         steps = self._steps(images, labels, course)
         prepare(self, steps.plan, images, course.sizes, held_out)
         steps_per_replay = self._steps_per_replay(course, watched=progress or self.run is not None)
-        counts = epochs * len(dataset), course.done * len(dataset)
+        if self.run is not None:
+            self.run.begin(self)
+        bar = Bar(course.epochs * len(dataset), course.done * len(dataset), enabled=progress)
         # The model holds the weights here, and the moving average outside `fit`.
-        with (
-            self._begun_run(),
-            target.on(),
-            Bar(*counts, progress) as bar,
-            self._trained_weights(),
-        ):
+        with target.on(), bar, self._trained_weights():
             if self.narrow is not None:
                 self.narrow.refresh()  # weights and statistics may have changed since
             while not course.finished:
@@ -213,17 +220,17 @@ class Trainer(Training):
                 self._check_finite(loss)
                 check_weights(self.world, self)
                 with self._average():
-                    if self.fresh_statistics and course.done + 1 == epochs:
+                    if self.fresh_statistics and course.done + 1 == course.epochs:
                         with self._counted_time():
                             # A shard at a time, as in a step, since memory suffices for that.
-                            update_batch_norm(self.model, images, -(-batch_size // self.shards))
+                            shard = -(-course.batch_size // self.shards)
+                            update_batch_norm(self.model, images, shard)
                     record = self._record(loss, seconds, len(dataset), rate, held_out)
                     # Not before: a `save` after an interruption takes what is not done as begun.
                     self.history.append(record)
                     course.done, course.reached = course.done + 1, self.steps
                     if self.run is not None:
                         self.run.epoch(self)
-        return self.history
 
     def save(self, path: str | Path) -> None:
         """Write model and state of the training to a safetensors file.
@@ -319,10 +326,12 @@ class Trainer(Training):
             raise self._diverged(float(loss), step + 1, found)
 
     def _check_finite(self, loss: float) -> None:
-        """Raise TrainingDivergedError if weights or statistics are not finite after an epoch."""
-        for name, array in (self.model.parameters | self.model.state).items():
-            if not np.isfinite(to_host(array)).all():
-                raise self._diverged(loss, self.steps, name)
+        """Raise TrainingDivergedError if weights are not finite after an epoch."""
+        if np.isfinite(to_host(self.model.parameter_buffer)).all():
+            return
+        arrays = self.model.parameters.items()
+        name = next(name for name, array in arrays if not np.isfinite(to_host(array)).all())
+        raise self._diverged(loss, self.steps, name)
 
     def _diverged(self, loss: float, step: int, origin: str) -> TrainingDivergedError:
         last = None if self.run is None else self.run.latest
@@ -386,16 +395,6 @@ class Trainer(Training):
             yield
         finally:
             self.train_seconds += time.perf_counter() - start
-
-    @contextmanager
-    def _begun_run(self) -> Iterator[None]:
-        """Begin the run, if there is one, and keep other trainings out in a ``with`` block."""
-        if self.run is None:
-            yield
-            return
-        with self.run.held():
-            self.run.begin(self)
-            yield
 
     @contextmanager
     def _trained_weights(self) -> Iterator[None]:

@@ -57,7 +57,6 @@ def restore(training: Training, path: str | Path) -> None:
     _check_architecture(path, content.architecture, model.architecture())
     for name in _SETTINGS:
         _check_setting(path, name, state["settings"].get(name), getattr(training, name))
-    training.optimizer.begin(model.parameter_buffer)
     model.fill(content, path)
     arrays = {name: model.target.array(a) for name, a in content.training_arrays.items()}
     # Arrays that exist are filled in place: recorded launches hold their addresses.
@@ -70,9 +69,8 @@ def restore(training: Training, path: str | Path) -> None:
         ema.left(model.parameter_buffer)
     if training.loss_scale is not None:
         training.loss_scale[...] = arrays.pop("loss_scale")
+    optimizer.begin_anew(model.parameter_buffer)
     optimizer.steps = state["optimizer_steps"]
-    for array in optimizer.state.values():
-        array[...] = 0
     for name, array in arrays.items():
         slot = name.removeprefix("optimizer.")
         if slot in optimizer.state:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,8 +137,11 @@ def _check_data(folder: Path, training: Dataset) -> None:
         say(f"{folder} has no checkpoint: the data may be others than those of its training")
         return
     course = training_state.course_of(latest)
-    if course is not None:
-        replace(course, data=training.name, images=len(training)).check_continues(course)
+    if course is not None and (course.data, course.images) != (training.name, len(training)):
+        raise ValueError(
+            f"data: got {len(training)} images of {training.name!r}, expected {course.images} of "
+            f"{course.data!r}, which the run was trained on"
+        )
 
 
 def _confusion(labels: Any, probabilities: Any) -> Any:

@@ -143,7 +143,16 @@ def test_settings_out_of_range(kind, settings, sentence):
 def test_an_optimizer_of_another_model_is_refused():
     optimizer, parameters = SGD(0.1, momentum=0.9), np.ones(3)
     optimizer.step(parameters, np.ones(3))
-    optimizer.step(parameters[:], np.ones(3))
-    for size in (3, 5):
+    others = (np.ones(3), np.ones(5), parameters[:2], parameters[1:])
+    for other in others:
         with pytest.raises(ValueError, match="optimizer: its state is that of another model's"):
-            optimizer.step(np.ones(size), np.ones(size))
+            optimizer.step(other, np.ones(other.size))
+
+
+def test_views_of_one_tensor_are_the_same_parameters():
+    """Each has a base of its own."""
+    torch = pytest.importorskip("torch")
+    optimizer, tensor = SGD(0.1, momentum=0.9), torch.zeros(3)
+    for _ in range(2):
+        optimizer.step(tensor.numpy(), np.ones(3, np.float32))
+    assert_close(tensor.numpy(), np.full(3, -0.29), rtol=1e-6)

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,11 @@ from cnn import (
     Dense,
     Dropout,
     Flatten,
+    Layer,
     MaxPool2D,
     OneCycle,
     ReLU,
+    Run,
     Sequential,
     Softmax,
     SoftmaxCrossEntropy,
@@ -192,17 +195,57 @@ def test_an_average_of_another_model_starts_anew(plan):
     assert losses[:2] == losses[2:4] == losses[4:]
 
 
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stopped", [False, True])
 @pytest.mark.parametrize("plan", [True, False])
-def test_weights_given_between_trainings_are_trained(plan):
+def test_weights_given_between_trainings_are_trained(plan, stopped, monkeypatch):
     """Not those that the average was taken of."""
     trainer = Trainer(build(), SGD(0.05), ema=EMA(0.9), plan=plan)
-    trainer.fit(noise(30), 1, batch_size=8)
+    if stopped:  # before its first step, when kernels are compiled
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr("cnn.trainer.Bar", interrupted)
+            trainer.fit(noise(30), 1, batch_size=8)
+    else:
+        trainer.fit(noise(30), 1, batch_size=8)
     trainer.model.parameter_buffer[...] = build(seed=5).parameter_buffer
     other = Trainer(copy.deepcopy(trainer.model), SGD(0.05), ema=EMA(0.9), plan=plan)
     other.images_seen = trainer.images_seen  # for the same order
     for each in (trainer, other):
         each.fit(noise(30), 1, batch_size=8)
     assert bits(trainer.model) == bits(other.model)
+
+
+def test_an_optimizer_of_another_model_is_refused_before_anything_is_written(tmp_path):
+    optimizer = SGD(0.05, momentum=0.9)
+    Trainer(build(), optimizer).fit(noise(8), 1, 8)
+    run = Run.create(tmp_path / "run")
+    for plan in (True, False):
+        with pytest.raises(ValueError, match="optimizer: its state is that of another model's"):
+            Trainer(build(), optimizer, plan=plan, run=run).fit(noise(8), 1, 8)
+    assert list(run.folder.iterdir()) == []
+
+
+@dataclass(eq=False)
+class Least(Layer):
+    """Has a statistic that begins at infinity."""
+
+    def build(self, shape):
+        self.declare("least", shape, lambda _, shape: np.full(shape, np.inf), trained=False)
+        return shape
+
+    def forward(self, x, training=False):
+        return x
+
+    def backward(self, dy):
+        return dy
+
+
+def test_a_state_may_hold_infinity():
+    model = Sequential([Least(), Flatten(), Dense(4)], (12, 12, 1), "cpu")
+    assert Trainer(model, SGD(0.01)).fit(noise(8), 2, 8)
 
 
 # Batches, order and normalisation
