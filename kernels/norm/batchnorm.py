@@ -93,8 +93,9 @@ def batch_norm(
     ):
         checks.shape(name, array, (C,), "one value per channel")
     if training:
-        moved = {"running_mean": running_mean, "running_var": running_var}
-        checks.apart(target, moved, x=x, gamma=gamma, beta=beta)
+        others = {"x": x, "gamma": gamma, "beta": beta}
+        checks.apart(target, "running_mean", running_mean, others)
+        checks.apart(target, "running_var", running_var, others | {"running_mean": running_mean})
     return forward(*taken, training=training, momentum=momentum, eps=eps, relu=relu)
 
 
@@ -235,10 +236,10 @@ def batch_norm_backward(
         saved_statistic(target, f"saved.{name}", value, x.dtype, (C,), "one value per channel")
         for name, value in (("mean", saved.mean), ("inv_std", saved.inv_std))
     )
-    out_dgamma = checks.result(target, "out_dgamma", out_dgamma, (C,), x.dtype)
-    out_dbeta = checks.result(target, "out_dbeta", out_dbeta, (C,), x.dtype)
-    written = {"out_dgamma": out_dgamma, "out_dbeta": out_dbeta}
-    checks.apart(target, written, dy=dy, x=x, gamma=gamma, y=y, mean=mean, inv_std=inv_std)
+    others = {"dy": dy, "x": x, "gamma": gamma, "y": y, "mean": mean, "inv_std": inv_std}
+    out_dgamma = checks.result(target, "out_dgamma", out_dgamma, (C,), x.dtype, others)
+    others["out_dgamma"] = out_dgamma
+    out_dbeta = checks.result(target, "out_dbeta", out_dbeta, (C,), x.dtype, others)
 
     channels = Channels(target, C, x.dtype, dy, x, y, mean, inv_std)
     rows_per_chunk, count = channels.chunks(rows)

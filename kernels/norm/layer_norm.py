@@ -111,10 +111,10 @@ def layer_norm_backward(
         saved_statistic(target, f"saved.{name}", value, x.dtype, (rows,), "one value per row")
         for name, value in saved._asdict().items()
     )
-    out_dgamma = checks.result(target, "out_dgamma", out_dgamma, (C,), x.dtype)
-    out_dbeta = checks.result(target, "out_dbeta", out_dbeta, (C,), x.dtype)
-    written = {"out_dgamma": out_dgamma, "out_dbeta": out_dbeta}
-    checks.apart(target, written, dy=dy, x=x, gamma=gamma, mean=mean, inv_std=inv_std)
+    others = {"dy": dy, "x": x, "gamma": gamma, "mean": mean, "inv_std": inv_std}
+    out_dgamma = checks.result(target, "out_dgamma", out_dgamma, (C,), x.dtype, others)
+    others["out_dgamma"] = out_dgamma
+    out_dbeta = checks.result(target, "out_dbeta", out_dbeta, (C,), x.dtype, others)
 
     dx = target.empty(x.shape, x.dtype)
     channels = Channels(target, C, x.dtype, dy, x)

@@ -91,13 +91,16 @@ def in_place(name: str, value: Any) -> None:
         raise ValueError(f"{name}: is updated in place, expected a writeable array")
 
 
-def result(target: Target, name: str, out: Any, expected: Shape, dtype: Any) -> Array:
+def result(
+    target: Target, name: str, out: Any, expected: Shape, dtype: Any, others: dict[str, Any]
+) -> Array:
     """Return the array that a result is written to: a new one or, if given, `out`.
 
     Raises
     ------
     TypeError, ValueError
-        If dtype, device or shape of `out` do not fit, or it cannot be updated in place.
+        If dtype, device or shape of `out` do not fit, it cannot be updated in place, or it overlaps
+        one of the `others`.
     """
     if out is None:
         return target.empty(expected, dtype)
@@ -108,23 +111,19 @@ def result(target: Target, name: str, out: Any, expected: Shape, dtype: Any) -> 
         raise TypeError(f"{name}: got {array.dtype}, expected {dtype}")
     shape(name, array, expected, "the shape of what is written there")
     in_place(name, array)
+    apart(target, name, array, others)
     return array
 
 
-def apart(target: Target, written: dict[str, Array | None], **read: Array | None) -> None:
-    """Raise ValueError if an array that is written overlaps another one in memory."""
-    others: list[tuple[str, int, int]] = []
-    for name, array in (read | written).items():
-        if array is None:
+def apart(target: Target, name: str, array: Array, others: dict[str, Any]) -> None:
+    """Raise ValueError if an array overlaps another one, or None, in memory."""
+    begin = target.address(array)
+    for other, there in others.items():
+        if there is None:
             continue
-        begin = target.address(array)
-        end = begin + array.nbytes
-        for other, first, last in others if name in written else ():
-            if begin < last and first < end:
-                raise ValueError(
-                    f"{name}: overlaps {other} in memory, expected an array of its own"
-                )
-        others.append((name, begin, end))
+        first = target.address(there)
+        if begin < first + there.nbytes and first < begin + array.nbytes:
+            raise ValueError(f"{name}: overlaps {other} in memory, expected an array of its own")
 
 
 def contiguous(target: Target, array: Array) -> Array:
