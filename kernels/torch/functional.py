@@ -23,6 +23,8 @@ def conv2d(
 ) -> Any:
     """Return the 2-D convolution of input with weight, plus bias.
 
+    About values that are not finite, see `kernels.conv2d`.
+
     Parameters
     ----------
     input : tensor (N, C, H, W)

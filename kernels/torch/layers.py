@@ -23,9 +23,11 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, input: Any) -> Any:
         """Return the convolution of images (N, C, H, W)."""
-        weight, bias = self.weight, self.bias
-        if not _fits(self, input) or not rules.conv2d_pays(self, input, is_channels_last(input)):
-            return super().forward(input)
+        weight, bias = self.weight, self.bias  # once: a parametrization computes them anew
+        if not _fits(self, input, weight, bias) or not rules.conv2d_pays(
+            self, input, is_channels_last(input)
+        ):
+            return self._conv_forward(input, weight, bias)
         geometry = (self.stride, self.padding, self.dilation, self.groups)
         return _formatted(functional.conv2d(input, weight, bias, *geometry), input, weight)
 
@@ -71,7 +73,7 @@ class Pooled(NamedTuple):
     def suits(self, input: Any) -> bool:
         """Return whether one kernel should compute them."""
         return (
-            _fits(self.conv, input)
+            _fits(self.conv, input, self.conv.weight, self.conv.bias)
             and rules.conv2d_pool_pays(self.conv, self.pool, input, is_channels_last(input))
             and not any(map(_is_changed, self))
             # The compiler does not see through this; the operator takes more kernels then.
@@ -124,10 +126,19 @@ def _formatted(y: Any, *given: Any) -> Any:
     return y if any(map(is_channels_last, given)) else contiguous(y)
 
 
-def _fits(conv: nn.Conv2d, input: Any) -> bool:
-    """Return whether the kernels compute a convolution of this input as PyTorch does."""
-    parameters = [conv.weight] if conv.bias is None else [conv.weight, conv.bias]
-    return _are_usual(input, *parameters) and input.shape[1] == conv.in_channels
+def _fits(conv: nn.Conv2d, input: Any, weight: Any, bias: Any) -> bool:
+    """Return whether the kernels compute a convolution of this input as PyTorch does.
+
+    Shapes are looked at, too, since parameters can be replaced; PyTorch then raises its error.
+    """
+    parameters = [weight] if bias is None else [weight, bias]
+    return (
+        _are_usual(input, *parameters)
+        and input.shape[1] == conv.in_channels
+        and weight.shape == (conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size)
+        and (bias is None or bias.shape == (conv.out_channels,))
+        and not has_own_forward(conv)
+    )
 
 
 def _are_usual(input: Any, *parameters: Any) -> bool:
@@ -155,5 +166,10 @@ def _is_changed(layer: nn.Module) -> bool:
         or layer._backward_hooks
         or layer._backward_pre_hooks
         or _has_any_global_hook()
-        or "forward" in vars(layer)
+        or has_own_forward(layer)
     )
+
+
+def has_own_forward(layer: nn.Module) -> bool:
+    """Return whether a layer computes something else than its class does."""
+    return "forward" in vars(layer) or "_conv_forward" in vars(layer)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from . import layers, rules
-from .layers import CLASSES, Pooled, parts
+from .layers import CLASSES, Pooled, has_own_forward, parts
 
 
 class Layer(NamedTuple):
@@ -42,8 +42,9 @@ def accelerate(module: Any) -> Any:
     The module is changed in place: layers get classes derived from their own. Parameters, buffers,
     hooks, names and `state_dict` stay, and results are equal up to rounding. The kernels are taken
     for float32 on a CPU and batches that are large enough; all else (other types, autocast, a GPU,
-    `torch.export`, forward mode, `torch.func`) goes to PyTorch as before. Two things are lost:
-    gradients of gradients, and `torch.jit.script`.
+    `torch.export`, forward mode, `torch.func`) goes to PyTorch as before. Lost are gradients of
+    gradients, `torch.jit.script`, and tools that look for PyTorch's own classes (`torch.fx`'s
+    fusion, eager quantization). About pixels that are not finite, see `kernels.conv2d`.
 
     Parameters
     ----------
@@ -108,7 +109,7 @@ def explain(module: Any) -> Explanation:
         if layer in together
         else Layer(name, type(layer).__name__, _reason(layer))
         for layer, name in names.items()
-        if not any(layer.children())
+        if next(layer.children(), None) is None
     )
 
 
@@ -137,14 +138,14 @@ def _check(module: Any) -> None:
 
 
 def _is_pooled(part: tuple[nn.Module, ...]) -> bool:
-    if not isinstance(part, Pooled) or any("forward" in vars(layer) for layer in part):
+    if not isinstance(part, Pooled) or any(map(has_own_forward, part)):
         return False
     return (_parameters(part.conv) or rules.conv2d_pool(part.conv, part.pool)) is None
 
 
 def _reason(layer: nn.Module) -> str | None:
     kind = CLASSES.get(type(layer), type(layer))
-    if "forward" in vars(layer):
+    if has_own_forward(layer):
         return "its forward is its own"
     if kind in RULES:
         return _parameters(layer) or RULES[kind](layer)

@@ -45,14 +45,15 @@ def conv2d(layer: nn.Conv2d) -> str | None:
 def conv2d_pays(layer: nn.Conv2d, input: Any, channels_last: bool) -> bool:
     """Return whether the kernels are faster at these images."""
     fits = channels_last or {layer.in_channels, layer.out_channels} <= {*CONTIGUOUS}
-    return fits and _products(layer, input) >= LEAST_PRODUCTS and conv2d(layer) is None
+    many = _products(layer, input) >= LEAST_PRODUCTS
+    return fits and many and _holds_window(input, layer) and conv2d(layer) is None
 
 
 def max_pool2d(layer: nn.MaxPool2d) -> str | None:
     """Return why PyTorch computes a pool, or None where the kernels may be faster."""
     if layer.return_indices:
         return "PyTorch is as fast at a pool that returns indices"
-    return None if _is_plain(layer) else "PyTorch is as fast at windows that overlap"
+    return "PyTorch is as fast at windows that overlap" if _windows(layer) is None else None
 
 
 def max_pool2d_pays(layer: nn.MaxPool2d, input: Any, channels_last: bool) -> bool:
@@ -63,8 +64,8 @@ def max_pool2d_pays(layer: nn.MaxPool2d, input: Any, channels_last: bool) -> boo
 
 def conv2d_pool(layer: nn.Conv2d, pool: nn.MaxPool2d) -> str | None:
     """Return why PyTorch computes a convolution, a ReLU and a pool, or None likewise."""
-    h, w = pair("kernel_size", pool.kernel_size, 1)
-    if not _is_plain(pool) or pool.return_indices or h * w not in (2, 4):
+    windows = _windows(pool)
+    if windows is None or pool.return_indices or windows[0] * windows[1] not in (2, 4):
         return "its pool's windows overlap, leave gaps, or are not of two or four pixels"
     if layer.stride != (1, 1) or layer.dilation != (1, 1) or layer.kernel_size == (1, 1):
         return "PyTorch is faster at strides, dilations and kernels of 1 x 1"
@@ -78,7 +79,8 @@ def conv2d_pool_pays(layer: nn.Conv2d, pool: nn.MaxPool2d, input: Any, channels_
     """Return whether one kernel is faster at these images."""
     if channels_last and layer.in_channels >= CHANNELS_APART and conv2d_pays(layer, input, True):
         return False
-    return _products(layer, input) >= LEAST_PRODUCTS_POOLED and conv2d_pool(layer, pool) is None
+    many = _products(layer, input) >= LEAST_PRODUCTS_POOLED
+    return many and _holds_window(input, layer) and conv2d_pool(layer, pool) is None
 
 
 def _channels(layer: nn.Conv2d) -> str:
@@ -91,17 +93,26 @@ def _geometry(layer: nn.Conv2d) -> str | None:
     return None if layer.groups == 1 else "PyTorch is faster at groups"
 
 
+def _holds_window(input: Any, layer: nn.Conv2d) -> bool:
+    """Return whether images are as large as a window: else tiles and rows are half empty."""
+    KH, KW = layer.kernel_size
+    return bool(input.shape[2] >= KH and input.shape[3] >= KW)
+
+
 def _products(layer: nn.Conv2d, input: Any) -> int:
     KH, KW = layer.kernel_size
     return int(input.numel() * KH * KW * layer.out_channels)
 
 
-def _is_plain(pool: nn.MaxPool2d) -> bool:
-    """Return whether windows do not overlap and have no gaps or padding."""
-    kernel = pair("kernel_size", pool.kernel_size, 1)
-    return (
-        pool_stride(pool.stride, kernel) == kernel
-        and pair("padding", pool.padding, 0) == (0, 0)
-        and pair("dilation", pool.dilation, 1) == (1, 1)
-        and not pool.ceil_mode
-    )
+def _windows(pool: nn.MaxPool2d) -> tuple[int, int] | None:
+    """Return the size of windows that neither overlap nor have gaps or padding, else None."""
+    try:
+        kernel = pair("kernel_size", pool.kernel_size, 1)
+        plain = (
+            pool_stride(pool.stride, kernel) == kernel
+            and pair("padding", pool.padding, 0) == (0, 0)
+            and pair("dilation", pool.dilation, 1) == (1, 1)
+        )
+    except (TypeError, ValueError):  # such as (2,), which PyTorch takes
+        return None
+    return kernel if plain and not pool.ceil_mode else None

@@ -220,6 +220,19 @@ def test_softmax_cross_entropy(device, options, reduction):
     assert_same(ours, theirs, 5 * normal(0, 30, 7), device=device)
 
 
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.parametrize("factor", [float("inf"), float("nan")])
+def test_a_row_that_is_left_out_has_no_gradient_whatever_comes_back(reduction, factor):
+    gradients = []
+    for function in (kernels.torch.softmax_cross_entropy, functional.cross_entropy):
+        x = torch.tensor([[1.0, 2, 3], [4, 5, 7]], requires_grad=True)
+        loss = function(x, torch.tensor([2, -100]), reduction=reduction)
+        (factor * loss).sum().backward()
+        gradients.append(x.grad)
+    assert torch.equal(gradients[0][1], gradients[1][1]) and not gradients[0][1].any()
+    assert not gradients[0][0].isfinite().any()
+
+
 def test_softmax_cross_entropy_of_an_empty_batch(device):
     x, target = torch.empty(0, 7, device=device), torch.empty(0, dtype=torch.int64, device=device)
     assert kernels.torch.softmax_cross_entropy(x, target).isnan()

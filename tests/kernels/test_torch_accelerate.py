@@ -277,6 +277,18 @@ def test_anything_else_is_left_to_pytorch(name, way, calls):
     assert not calls
 
 
+@pytest.mark.parametrize("name", ["convolution", "pool before ReLU"])
+@pytest.mark.parametrize("height, width", [(2, 900), (900, 2), (1, 900)])
+def test_images_smaller_than_a_window_are_left_to_pytorch(name, height, width, calls):
+    make, shape = NETWORKS[name]
+    theirs, ours = both(make)
+    for module in (theirs, ours):
+        next(layer for layer in module.modules() if isinstance(layer, nn.Conv2d)).padding = 2
+    x = normal(0, 16, shape[1], height, width)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)
+    assert "conv2d" not in calls and "conv2d_pool" not in calls
+
+
 def test_images_that_are_too_large_for_one_kernel_go_through_several(calls):
     theirs, ours = both(lambda: nn.Sequential(*pooled(16, 16, 3)))
     x = normal(0, 1, 16, 100, 100)
@@ -355,6 +367,85 @@ def test_attributes_may_be_changed_afterwards(name, changes, calls):
     assert "conv2d_pool" not in calls and "conv2d" not in calls
 
 
+@pytest.mark.parametrize("name", ["pool before ReLU", "convolution"])
+@pytest.mark.parametrize(
+    "weight, bias",
+    [(0.5, 1), (2, 1), (1, 0.5), ("filters", 1), (1, "one"), (1, "images"), ("flat", 1)],
+)
+def test_parameters_of_other_shapes_are_refused_as_by_pytorch(name, weight, bias, calls):
+    """They can be replaced at any time; the kernels would read past their ends."""
+    make, shape = NETWORKS[name]
+    errors = []
+    for module in both(make):
+        conv = next(layer for layer in module.modules() if isinstance(layer, nn.Conv2d))
+        F, C, KH, KW = conv.weight.shape
+        channels = C if isinstance(weight, str) else max(2, int(C * weight)) if weight != 1 else C
+        shapes = {"filters": (2 * F, C, KH, KW), "flat": (F, C * KH * KW)}
+        conv.weight = nn.Parameter(torch.zeros(shapes.get(weight, (F, channels, KH, KW))))
+        shapes = {"one": (1,), "images": (F, 1, 1), 0.5: (F // 2,)}
+        conv.bias = nn.Parameter(torch.zeros(shapes.get(bias, (F,))))
+        with pytest.raises(RuntimeError) as caught:
+            module(normal(0, *shape))
+        errors.append(str(caught.value))
+    assert errors[0] == errors[1] and not calls
+
+
+class Noise(nn.Module):
+    def forward(self, weight):
+        return weight + torch.randn_like(weight)
+
+
+@pytest.mark.parametrize("size", [12, 2])  # one that the kernels take, one that PyTorch does
+def test_a_parametrized_weight_is_computed_once(size):
+    modules = both(lambda: nn.Conv2d(32, 32, 3, padding=1))
+    results = []
+    for module in modules:
+        nn.utils.parametrize.register_parametrization(module, "weight", Noise())
+        torch.manual_seed(1)
+        results.append(module(normal(0, 16, 32, size, size)))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("name", ["pool before ReLU", "convolution"])
+def test_a_padding_of_its_own_is_kept(name, before, calls):
+    make, shape = NETWORKS[name]
+
+    def circular(layer):
+        def forward(x, weight, bias):
+            padded = nn.functional.pad(x, (2, 2, 2, 2), mode="circular")
+            return nn.functional.conv2d(padded, weight, bias)
+
+        layer._conv_forward = forward
+
+    theirs, ours = both(make)
+    ours = copy.deepcopy(theirs) if before else ours
+    for module in (theirs, ours):
+        circular(next(layer for layer in module.modules() if isinstance(layer, nn.Conv2d)))
+    x = normal(0, *shape)
+    torch.testing.assert_close(accelerate(ours)(x), theirs(x), rtol=0, atol=0)
+    assert not {"conv2d", "conv2d_pool"} & {*calls}
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.MaxPool2d((2,)),
+        nn.MaxPool2d([2]),
+        nn.MaxPool2d(2, stride=(2,)),
+        nn.MaxPool2d(2, stride=()),
+        nn.MaxPool2d(2, padding=(0,)),
+        nn.MaxPool2d(2, 2, 0, dilation=(1,)),
+    ],
+    ids=str,
+)
+def test_a_pool_in_a_form_that_only_pytorch_takes(pool):
+    theirs, ours = both(lambda: nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), pool))
+    assert "left" in str(explain(ours)).splitlines()[2]
+    x = normal(0, 16, 1, 30, 30)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)
+
+
 # --- what is said
 
 
@@ -415,6 +506,10 @@ def test_a_layer_is_replaced_or_left_with_a_reason(name):
     assert accelerate(layer) is layer
     assert (type(layer) is kind) == (said.reason is not None)
     assert re.match(rf"the module itself \({kind.__name__}\): {sentence}", str(explain(layer)))
+
+
+def test_a_container_without_layers_is_no_layer():
+    assert len(explain(nn.Sequential(nn.Sequential(nn.Sequential()), nn.ReLU()))) == 2
 
 
 def test_the_explanation_has_a_line_for_each_layer():

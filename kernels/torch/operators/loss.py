@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..registration import KERNELS, operator
@@ -39,6 +40,15 @@ def _cross_entropy_gradients(ctx: Any, grad: Any, _: Any) -> tuple[Any, ...]:
     return dx, None, None, None, None, None
 
 
+def _run_backward(grad: Any, input: Any, dx: Any) -> Any:
+    grad = grad.reshape(-1, 1)  # one for all rows, or one for each
+    if isinstance(grad, np.ndarray) and np.isfinite(grad).all():
+        return grad * dx
+    # A row without a gradient, such as one that is left out, has none times infinity either.
+    with np.errstate(invalid="ignore"):
+        return np.where((dx != 0).any(axis=1, keepdims=True), grad, grad.dtype.type(0)) * dx
+
+
 softmax_cross_entropy = operator(
     "softmax_cross_entropy",
     "(Tensor input, Tensor target, Tensor? weight, int ignore_index, str reduction,"
@@ -52,6 +62,6 @@ softmax_cross_entropy = operator(
 softmax_cross_entropy_backward = operator(
     "softmax_cross_entropy_backward",
     "(Tensor grad, Tensor input, Tensor dx) -> Tensor",
-    lambda grad, input, dx: grad.reshape(-1, 1) * dx,  # one for all rows, or one for each
+    _run_backward,
     lambda grad, input, dx: torch.empty_like(dx),
 )
