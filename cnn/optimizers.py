@@ -71,8 +71,7 @@ class Optimizer(ABC):
         ValueError
             If there is a state of other parameters.
         """
-        others = self._parameters
-        if self.state and others is not None and _place(parameters) != _place(others):
+        if self.state and self._is_of_others(parameters):
             raise ValueError(
                 "optimizer: its state is that of another model's parameters, expected a new one"
             )
@@ -84,11 +83,18 @@ class Optimizer(ABC):
 
     def begin_anew(self, parameters: Array) -> None:
         """Allocate the state, filled with zeros: in place if it is of these parameters."""
-        if self._parameters is not None and _place(parameters) != _place(self._parameters):
+        if self._is_of_others(parameters):
             self.state, self._parameters = {}, None
         self.begin(parameters)
         for array in self.state.values():
             array[...] = 0
+
+    def _is_of_others(self, parameters: Array) -> bool:
+        """Return whether the state is known to be that of other parameters."""
+        own = self._parameters
+        if own is None or own is parameters:
+            return False
+        return _place(own) != _place(parameters)
 
     @abstractmethod
     def slots(self) -> tuple[str, ...]:

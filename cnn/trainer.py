@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -396,23 +396,17 @@ class Trainer(Training):
         finally:
             self.train_seconds += time.perf_counter() - start
 
-    @contextmanager
-    def _trained_weights(self) -> Iterator[None]:
+    def _trained_weights(self) -> AbstractContextManager[None]:
         """Let the model hold its weights in a ``with`` block: outside it holds their average."""
         if self.ema is None:
-            yield
-            return
-        with self._exchanged(self.ema.enter, self.ema.leave):
-            yield
+            return nullcontext()
+        return self._exchanged(self.ema.enter, self.ema.leave)
 
-    @contextmanager
-    def _average(self) -> Iterator[None]:
+    def _average(self) -> AbstractContextManager[None]:
         """Let the model hold the average of its weights, if there is one, in a ``with`` block."""
         if self.ema is None:
-            yield
-            return
-        with self._exchanged(self.ema.swap, self.ema.swap):
-            yield
+            return nullcontext()
+        return self._exchanged(self.ema.swap, self.ema.swap)
 
     @contextmanager
     def _exchanged(

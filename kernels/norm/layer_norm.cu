@@ -10,11 +10,12 @@
 // (In rows of up to 17 columns no value can be so far from the mean.)
 //
 // shapes   x, y, dy, dx (rows, C); gamma, beta (C); mean, inv_std (rows); partials (chunks, C)
-// bytes    forward reads x and writes y. Rows too long for the registers are read again, from cache
+// bytes    forward reads x and writes y; the gradient reads dy and x, for dx and again for the sums
+//          of columns, and writes dx. Rows too long for the registers are read again, from cache
 // geometry rows: see rows.cuh; chunks: one block per chunk and group of columns, see channels.cuh
 //
-// The kernels of the gradient are for rows that no block of a GPU keeps; they read dy and x again
-// for the sums of columns. layer_norm_gradients.cu has both in one.
+// The kernels of the gradient are for rows that no block of a GPU keeps; of shorter ones
+// layer_norm_gradients.cu has it in one.
 #include "norm/layer_norm.cuh"
 
 using Threads = RowThreads<ROW_THREADS, ROW_SPANS>;
