@@ -78,14 +78,15 @@ template <class Order> struct Im2col {
 
     // The pixel under the first tap, which may be outside the image.
     struct Row {
-        const T *first;
+        const T *image, *first;
         int h, w;
     };
     __device__ Row row(int r) const {
         const Window &g = window;
         const Place at = order.place(r);
         const int h = at.row * g.SH - g.PH, w = at.column * g.SW - g.PW;
-        return {x + ((at.n * g.H + h) * g.W + w) * C, h, w};
+        const T *image = x + at.n * g.H * g.W * C;
+        return {image, image + ((int64)h * g.W + w) * C, h, w};
     }
 
     // A run, by its first tap, and a position in it.
@@ -115,18 +116,23 @@ template <class Order> struct Im2col {
         }
     }
 
-    // For gemm_stages.cuh: a tap, by its distance from the first one, and a channel.
-    struct Segment { int h, w, channel; };
+    // For gemm_stages.cuh: a tap, by its distance from the first one, and a channel; and how far
+    // apart they are in memory, of an image's elements.
+    struct Segment { int h, w, channel, apart; };
     __device__ Segment segment(int c) const {
         const int tap = c / channels, kh = tap / window.KW, kw = tap - kh * window.KW;
-        return {kh * window.DH, kw * window.DW, c - tap * channels};
+        const int h = kh * window.DH, w = kw * window.DW, channel = c - tap * channels;
+        return {h, w, channel, (h * window.W + w) * C + channel};
     }
     __device__ void advance(Segment &segment, int n) const {
-        segment.channel += n;
+        const Window &g = window;
+        segment.channel += n, segment.apart += n;
         while (segment.channel >= channels) {
-            segment.channel -= channels;
-            segment.w += window.DW;
-            if (segment.w == window.KW * window.DW) segment.w = 0, segment.h += window.DH;
+            segment.channel -= channels, segment.w += g.DW;
+            segment.apart += g.DW * C - channels;
+            if (segment.w != g.KW * g.DW) continue;
+            segment.w = 0, segment.h += g.DH;
+            segment.apart += (g.DH * g.W - g.KW * g.DW) * C;
         }
     }
     // Of rows by pixel.
@@ -134,20 +140,14 @@ template <class Order> struct Im2col {
         const Window &g = window;
         const int width = g.OW * g.SW, height = g.OH * g.SH;  // of all windows
         row.w += n * g.SW;
-        row.first += (int64)n * g.SW * C;
-        while (row.w >= width - g.PW) {
-            row.w -= width, row.h += g.SH;
-            row.first += ((int64)g.SH * g.W - width) * C;
-        }
-        while (row.h >= height - g.PH) {
-            row.h -= height;
-            row.first += (int64)(g.H - height) * g.W * C;
-        }
+        while (row.w >= width - g.PW) row.w -= width, row.h += g.SH;
+        while (row.h >= height - g.PH) row.h -= height, row.image += g.H * g.W * C;
+        row.first = row.image + (row.h * g.W + row.w) * C;
     }
-    __device__ bool at(const Row &row, const Segment &segment, const T *&from) const {
+    __device__ bool at(const Row &row, const Segment &segment, bool inside, const T *&from) const {
         const int h = row.h + segment.h, w = row.w + segment.w;
-        from = row.first + (((int64)segment.h * window.W + segment.w) * C + segment.channel);
-        return unsigned(h) < unsigned(window.H) && unsigned(w) < unsigned(window.W);
+        from = row.first + segment.apart;
+        return inside & (unsigned(h) < unsigned(window.H)) & (unsigned(w) < unsigned(window.W));
     }
 
     // For gemm_rows.cuh: the addresses of windows that are entirely in the image.
@@ -208,14 +208,17 @@ struct FlippedFilters {
     Lattice taps;
     int KH, KW, filters, channels;
 
-    struct Row { int f, kh, kw; };
+    struct Row {
+        const T *w;
+        int f, kh, kw;
+    };
     __device__ Row row(int r) const {
         const int tap = taps.rows * taps.columns - 1 - r / filters;
-        return {r % filters, taps.row + tap / taps.columns * taps.row_step,
+        return {w, r % filters, taps.row + tap / taps.columns * taps.row_step,
                 taps.column + tap % taps.columns * taps.column_step};
     }
     __device__ const T *first(const Row &row) const {
-        return w + (((int64)row.f * KH + row.kh) * KW + row.kw) * channels;
+        return row.w + (int64)((row.f * KH + row.kh) * KW + row.kw) * channels;
     }
     __device__ int column(int c) const { return c; }
     template <class Out>
@@ -236,9 +239,9 @@ struct FlippedFilters {
             row.kh -= taps.row_step;
         }
     }
-    __device__ bool at(const Row &row, int segment, const T *&from) const {
+    __device__ bool at(const Row &row, int segment, bool inside, const T *&from) const {
         from = first(row) + segment;
-        return true;
+        return inside;
     }
 };
 

@@ -5,7 +5,7 @@
 //
 //   cpu    load(row(r), column(c), count, out) hands `count` columns to `out`, in runs that are
 //          contiguous in memory
-//   cuda   at(row(r), segment(c), from) gives the address of PER_COPY columns; see gemm_stages.cuh
+//   cuda   at() gives the address of PER_COPY columns of a row; see gemm_stages.cuh
 //
 // Micro-tiles of TM rows of C are summed up in registers. An *epilogue* takes each finished one:
 // store(m, n, tile, rows, columns), of which only `rows` and `columns` are part of C.
@@ -132,9 +132,9 @@ struct Matrix {
     __device__ int segment(int c) const { return c; }
     __device__ void advance(const T *&row, int n) const { row += n * stride; }
     __device__ void advance(int &segment, int n) const { segment += n; }
-    __device__ bool at(const T *row, int segment, const T *&from) const {
+    __device__ bool at(const T *row, int segment, bool inside, const T *&from) const {
         from = row + segment;
-        return true;
+        return inside;
     }
 
     // For gemm_rows.cuh: a row is one run.

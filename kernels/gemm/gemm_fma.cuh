@@ -64,7 +64,7 @@ __device__ Block gemm(const BlockAt<BlockTile> &at, const A &a, const B &b, int 
     const int warp_n = warp / BlockTile::WARPS_HIGH * BlockTile::WARP_WIDTH;
     const int m = warp_m + (lane / 2 % Lanes::HIGH) * TM;
     const int n = warp_n + (lane % 2 + (Lanes::WIDE == 4 ? lane / 16 * 2 : 0)) * TN;
-    const bool used = m0 + warp_m < M && n0 + warp_n < N;
+    const int used = in_registers(int(m0 + warp_m < M && n0 + warp_n < N));
     acc_t sum[REPEATS_M][REPEATS_N][TM][TN] = {};
     int start_a = TileA::start(m), start_b[REPEATS_N];
     UNROLL(int s = 0; s < REPEATS_N; ++s) start_b[s] = TileB::start(n + s * Lanes::APART_N);

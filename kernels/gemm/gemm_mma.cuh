@@ -125,7 +125,7 @@ __device__ Block gemm(const BlockAt<BlockTile> &at, const A &a, const B &b, int 
     constexpr int HIGH = WARP_HEIGHT / 32, WIDE = WARP_WIDTH / 32;
     const int m0 = at.x * BlockTile::HEIGHT, n0 = at.y * BlockTile::WIDTH;
     const Lane<BlockTile> lane(threadIdx.x);
-    const bool used = m0 + lane.warp_m < M && n0 + lane.warp_n < N;
+    const int used = in_registers(int(m0 + lane.warp_m < M && n0 + lane.warp_n < N));
     // Of rows 4g and 4g + 1, then 4g + 2 and 4g + 3, by columns 8t + j and 8t + 4 + j.
     float sum[HIGH][2][WIDE][4][4] = {};
     Starts<TileA, HIGH> starts_a(lane.warp_m + lane.g * 4, lane.t * UNIT);

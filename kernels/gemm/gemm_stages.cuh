@@ -7,8 +7,9 @@
 //   Row row(int r)           the state of row r
 //   Segment segment(int c)   the state of the PER_COPY columns from c on
 //   advance(state, n)        moves either of them n steps along k
-//   at(row, segment, from)   sets `from` to the address of these elements; false if they are zeros
-//                            of the padding
+//   at(row, segment, inside, from)
+//                            sets `from` to the address of these elements; false if they are zeros
+//                            of the padding, or `inside` is
 #pragma once
 
 #include "dialect/async_copy.cuh"
@@ -142,28 +143,32 @@ template <Rows ROWS, int EXTENT, int PER_COPY_, int COUNT> struct Tile {
 };
 
 // How a block's threads share the copies of a tile: each copies the same columns of COPIES lines
-// that are LINES_APART from each other.
+// that are LINES_APART from each other, REPEATS times in a line.
 template <class Tile> struct CopyLayout {
-    static constexpr int ACROSS = Tile::COLUMNS / Tile::PER_COPY;     // copies that a line takes
-    static constexpr int REPEATS = (ACROSS + THREADS - 1) / THREADS;  // in a line
-    static constexpr int LINES_APART = REPEATS > 1 ? 1 : THREADS / ACROSS;
+    static constexpr int ACROSS = Tile::COLUMNS / Tile::PER_COPY;  // copies that a line takes
+    // Threads of a line. Along k they are few, since to move to another pixel takes a thread more
+    // instructions than to copy other channels: eight, which copy 128 bytes, one of each bank.
+    static constexpr int MOST = Tile::K_MAJOR || Tile::PER_COPY == 1 ? THREADS : 8;
+    static constexpr int SHARING = ACROSS < MOST ? ACROSS : MOST;
+    static constexpr int REPEATS = (ACROSS + SHARING - 1) / SHARING;
+    static constexpr int STEP = SHARING * Tile::PER_COPY;  // columns from one to the next
+    static constexpr int LINES_APART = THREADS / SHARING;
     static constexpr int COPIES = (Tile::LINES + LINES_APART - 1) / LINES_APART;
 
     // The thread's first line and column; a surplus thread's line is past the last.
     static __device__ int line() {
-        const int line = REPEATS > 1 ? 0 : threadIdx.x / ACROSS;
+        const int line = threadIdx.x / SHARING;
         return line < LINES_APART ? line : Tile::LINES;
     }
     static __device__ int column(int repeat = 0) {
-        return (threadIdx.x % ACROSS + repeat * THREADS) * Tile::PER_COPY;
+        return (threadIdx.x % SHARING + repeat * SHARING) * Tile::PER_COPY;
     }
     static __device__ bool has_column(int repeat) {
-        return ACROSS % THREADS == 0 || repeat + 1 < REPEATS || REPEATS == 1 ||
-               column(repeat) < Tile::COLUMNS;
+        return ACROSS % SHARING == 0 || repeat + 1 < REPEATS || column(repeat) < Tile::COLUMNS;
     }
     static __device__ bool has(int line) {
         return (LINES_APART <= Tile::LINES && Tile::LINES % LINES_APART == 0 &&
-                THREADS % ACROSS == 0) ||
+                THREADS % SHARING == 0) ||
                line < Tile::LINES;
     }
 };
@@ -174,9 +179,22 @@ template <class Tile> __device__ inline void next_stage(int &place, int stage) {
     place += stage + 1 == Tile::IN_TURN ? -(Tile::IN_TURN - 1) * Tile::SIZE : Tile::SIZE;
 }
 
+// Has the compiler keep a value, word by word. It would compute again, in every stage, what follows
+// from a thread's number and the arguments.
+template <typename Value> __device__ __forceinline__ Value in_registers(Value value) {
+    static_assert(sizeof(Value) % 4 == 0, "whole words");
+    uint32 words[sizeof(Value) / 4];
+    memcpy(words, &value, sizeof value);
+    UNROLL(int i = 0; i < int(sizeof(Value) / 4); ++i) asm volatile("" : "+r"(words[i]));
+    memcpy(&value, words, sizeof value);
+    return value;
+}
+
 template <class Tile, class Loader, bool K_MAJOR = Tile::K_MAJOR> struct Copier;
 
-// Fills one operand's tiles, stage after stage, with zeros for outputs past `end` and k past k_end.
+// Fills one operand's tiles, stage after stage, with zeros for k past k_end. Outputs past `end`,
+// which nothing stores, are copies of the last one.
+//
 // K-major: each of a thread's copies has its own row; all have the same columns.
 template <class Tile, class Loader> struct Copier<Tile, Loader, true> {
     using Layout = CopyLayout<Tile>;
@@ -185,32 +203,32 @@ template <class Tile, class Loader> struct Copier<Tile, Loader, true> {
                   "the lines of a thread differ in other bits than its first one has");
 
     const Loader &loader;
-    const int limit;  // of outputs, from the thread's first one on
-    int to;           // where the first copy goes
+    const int k_end;
+    int to;  // where the first copy goes
     int k;
     decltype(((Loader *)nullptr)->row(0)) rows[Layout::COPIES];
     decltype(((Loader *)nullptr)->segment(0)) segment;
 
-    __device__ Copier(const Loader &loader, int first, int end, int k_begin)
-        : loader(loader), limit(end - first - Tile::output(Layout::line())),
-          to(Tile::at(Layout::line(), Layout::column())), k(k_begin + Layout::column()),
-          segment(loader.segment(k)) {
+    __device__ Copier(const Loader &loader, int first, int end, int k_begin, int k_end)
+        : loader(loader), k_end(in_registers(end > 0 ? k_end : 0)),
+          to(in_registers(Tile::at(Layout::line(), Layout::column()))),
+          k(in_registers(k_begin + Layout::column())), segment(in_registers(loader.segment(k))) {
+        const int own = first + Tile::output(Layout::line());
         UNROLL(int i = 0; i < Layout::COPIES; ++i)
-            rows[i] = loader.row(smaller(end - limit + output(i), end - 1));
+            rows[i] = in_registers(loader.row(smaller(own + output(i), end - 1)));
     }
 
     // The output of copy i, relative to that of the first copy.
     static __device__ constexpr int output(int i) { return Tile::output(i * Layout::LINES_APART); }
 
-    __device__ void begin(T *tiles, int stage, int k_end) {
+    __device__ void begin(T *tiles, int stage) {
         UNROLL(int i = 0; i < Layout::COPIES; ++i) {
             if (!Layout::has(Layout::line() + i * Layout::LINES_APART)) break;
             const T *from;
-            const bool inside = loader.at(rows[i], segment, from);
+            const bool inside = loader.at(rows[i], segment, k < k_end, from);
             const int apart = i * Layout::LINES_APART;
-            copy_elements<Tile::PER_COPY>(tiles + (to ^ Tile::moved(apart) * UNIT) +
-                                              apart * Tile::COLUMNS,
-                                          from, inside && output(i) < limit && k < k_end);
+            copy_elements<Tile::PER_COPY>(
+                tiles + (to ^ Tile::moved(apart) * UNIT) + apart * Tile::COLUMNS, from, inside);
         }
         loader.advance(segment, BK);
         next_stage<Tile>(to, stage);
@@ -234,11 +252,11 @@ template <Rows ROWS, class Loader> struct Oriented {
     }
     template <class Output, class Depth>
     static __device__ bool at(const Loader &loader, const Output &output, const Depth &depth,
-                              const T *&from) {
+                              bool inside, const T *&from) {
         if constexpr (ROWS == Rows::ALONG_OUTPUT)
-            return loader.at(output, depth, from);
+            return loader.at(output, depth, inside, from);
         else
-            return loader.at(depth, output, from);
+            return loader.at(depth, output, inside, from);
     }
 };
 
@@ -249,37 +267,46 @@ template <class Tile, class Loader> struct Copier<Tile, Loader, false> {
     static constexpr int PER_COPY = Tile::PER_COPY;
 
     const Loader &loader;
-    const int limit;
-    int to;  // where the first copy goes
+    const int k_end;
+    const int line, column;  // the thread's first ones
+    int to;                  // where the first line begins
     int k;
     decltype(Oriented::output(*(Loader *)nullptr, 0)) outputs[Layout::REPEATS];
     decltype(Oriented::depth(*(Loader *)nullptr, 0)) depth;
 
-    __device__ Copier(const Loader &loader, int first, int end, int k_begin)
-        : loader(loader), limit(ceil_div(end - first, PER_COPY) * PER_COPY),
-          to(Layout::line() * Tile::COLUMNS), k(k_begin + Layout::line()),
-          depth(Oriented::depth(loader, k)) {
+    __device__ Copier(const Loader &loader, int first, int end, int k_begin, int k_end)
+        : loader(loader), k_end(in_registers(end > 0 ? k_end : 0)),
+          line(in_registers(Layout::line())), column(in_registers(Layout::column())),
+          to(in_registers(line * Tile::COLUMNS)), k(k_begin + line),
+          depth(in_registers(Oriented::depth(loader, k))) {
+        const int last = (end - 1) / PER_COPY * PER_COPY;
         UNROLL(int i = 0; i < Layout::REPEATS; ++i) {
-            const int output = Layout::column(i);
-            outputs[i] = Oriented::output(loader, first + smaller(output, limit - PER_COPY));
+            const int output = smaller(first + column + i * Layout::STEP, last);
+            outputs[i] = in_registers(Oriented::output(loader, output));
         }
     }
 
-    __device__ void begin(T *tiles, int stage, int k_end) {
+    // Where repeat i is in a line. The XOR permutes eight segments.
+    __device__ int place(int i, int moved) const {
+        if constexpr (Layout::STEP % (8 * UNIT) == 0) return (column ^ moved) + i * Layout::STEP;
+        return (column + i * Layout::STEP) ^ moved;
+    }
+
+    __device__ void begin(T *tiles, int stage) {
         // Unrolled, many copies of single elements would spill registers.
         constexpr int ALL = Layout::COPIES * Layout::REPEATS;
         constexpr int AT_ONCE = ALL > 31 ? 2 : ALL > 16 ? 4 : Layout::COPIES;
 #pragma unroll AT_ONCE
         for (int j = 0; j < Layout::COPIES; ++j) {
-            const int apart = j * Layout::LINES_APART, line = Layout::line() + apart;
+            const int apart = j * Layout::LINES_APART;
+            const int moved = Tile::moved(line + apart) * UNIT;
             UNROLL(int i = 0; i < Layout::REPEATS; ++i) {
-                if (!Layout::has(line) || !Layout::has_column(i)) break;
-                const int output = Layout::column(i);
+                if (!Layout::has(line + apart) || !Layout::has_column(i)) break;
                 const T *from;
-                const bool inside = Oriented::at(loader, outputs[i], depth, from);
-                const int place = output ^ Tile::moved(line) * UNIT;
-                copy_elements<PER_COPY>(tiles + to + apart * Tile::COLUMNS + place, from,
-                                        inside && output < limit && k + apart < k_end);
+                const bool inside =
+                    Oriented::at(loader, outputs[i], depth, k + apart < k_end, from);
+                copy_elements<PER_COPY>(tiles + to + apart * Tile::COLUMNS + place(i, moved), from,
+                                        inside);
             }
             constexpr int AWAY = (Layout::COPIES - 1) * Layout::LINES_APART;
             loader.advance(depth, j + 1 < Layout::COPIES ? Layout::LINES_APART : BK - AWAY);
@@ -302,8 +329,8 @@ __device__ __forceinline__ void in_stages(const A &a, const B &b, int m0, int M,
                                           int k_begin, int k_end, const Multiply &multiply) {
     constexpr int IN_TURN = TileA::IN_TURN;
     T *const tiles_a = stages(), *const tiles_b = tiles_a + IN_TURN * TileA::SIZE;
-    Copier<TileA, A> copier_a(a, m0, M, k_begin);
-    Copier<TileB, B> copier_b(b, n0, N, k_begin);
+    Copier<TileA, A> copier_a(a, m0, M, k_begin, k_end);
+    Copier<TileB, B> copier_b(b, n0, N, k_begin, k_end);
     const int steps = ceil_div(k_end - k_begin, BK);
     int filled = 0, read = 0;  // stages, taken in turn
     // Copies run IN_TURN - 1 steps ahead, so the first steps have nothing to multiply.
@@ -313,8 +340,8 @@ __device__ __forceinline__ void in_stages(const A &a, const B &b, int m0, int M,
             __syncthreads();  // this step's tiles are complete, the last step's are no longer read
         }
         if (step + IN_TURN - 1 < steps) {
-            copier_a.begin(tiles_a, filled, k_end);
-            copier_b.begin(tiles_b, filled, k_end);
+            copier_a.begin(tiles_a, filled);
+            copier_b.begin(tiles_b, filled);
             filled = filled + 1 == IN_TURN ? 0 : filled + 1;
         }
         commit_copies();  // one group per step, even if empty, so that waits can count steps

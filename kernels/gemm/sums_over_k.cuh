@@ -32,19 +32,19 @@ struct BlockSums<SumsOverK<OF, E>, TileA, TileB> {
     static_assert(APART * OUTPUTS * sizeof(acc_t) <= Tile::IN_TURN * Tile::SIZE * sizeof(T),
                   "the sums of a block's threads must fit where the tiles were");
 
-    E *const to;  // null in other blocks than the first
+    E *const to;      // null in other blocks than the first
+    const int start;  // where the thread reads; -1 if it does not
     acc_t sum[4] = {};
 
     template <class At>
     __device__ BlockSums(const SumsOverK<OF, E> &sums, const At &at)
-        : to((OF == Operand::A ? at.y : at.x) == 0 ? sums.to : nullptr) {}
+        : to((OF == Operand::A ? at.y : at.x) == 0 ? sums.to : nullptr),
+          start(in_registers(to && line() < APART ? Tile::at(line(), column()) : -1)) {}
 
     // Adds a stage's tile.
     __device__ void add(const T *tiles_a, const T *tiles_b, int stage) {
-        if (!to) return;
+        if (start < 0) return;
         const T *const tile = (OF == Operand::A ? tiles_a : tiles_b) + stage * Tile::SIZE;
-        if (line() >= APART) return;
-        const int start = Tile::at(line(), column());
         UNROLL(int i = 0; i < BK; i += APART) {
             acc_t value[4];
             load_vector<4>(value, tile + (start ^ Tile::moved(i) * UNIT) + i * OUTPUTS);
