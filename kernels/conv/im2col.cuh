@@ -78,15 +78,14 @@ template <class Order> struct Im2col {
 
     // The pixel under the first tap, which may be outside the image.
     struct Row {
-        const T *image, *first;
+        const T *first;
         int h, w;
     };
     __device__ Row row(int r) const {
         const Window &g = window;
         const Place at = order.place(r);
         const int h = at.row * g.SH - g.PH, w = at.column * g.SW - g.PW;
-        const T *image = x + at.n * g.H * g.W * C;
-        return {image, image + ((int64)h * g.W + w) * C, h, w};
+        return {x + ((at.n * g.H + h) * g.W + w) * C, h, w};
     }
 
     // A run, by its first tap, and a position in it.
@@ -125,24 +124,28 @@ template <class Order> struct Im2col {
         return {h, w, channel, (h * window.W + w) * C + channel};
     }
     __device__ void advance(Segment &segment, int n) const {
-        const Window &g = window;
-        segment.channel += n, segment.apart += n;
+        segment.channel += n;
         while (segment.channel >= channels) {
-            segment.channel -= channels, segment.w += g.DW;
-            segment.apart += g.DW * C - channels;
-            if (segment.w != g.KW * g.DW) continue;
-            segment.w = 0, segment.h += g.DH;
-            segment.apart += (g.DH * g.W - g.KW * g.DW) * C;
+            segment.channel -= channels;
+            segment.w += window.DW;
+            if (segment.w == window.KW * window.DW) segment.w = 0, segment.h += window.DH;
         }
+        segment.apart = (segment.h * window.W + segment.w) * C + segment.channel;
     }
     // Of rows by pixel.
     __device__ void advance(Row &row, int n) const {
         const Window &g = window;
         const int width = g.OW * g.SW, height = g.OH * g.SH;  // of all windows
         row.w += n * g.SW;
-        while (row.w >= width - g.PW) row.w -= width, row.h += g.SH;
-        while (row.h >= height - g.PH) row.h -= height, row.image += g.H * g.W * C;
-        row.first = row.image + (row.h * g.W + row.w) * C;
+        row.first += (int64)n * g.SW * C;
+        while (row.w >= width - g.PW) {
+            row.w -= width, row.h += g.SH;
+            row.first += ((int64)g.SH * g.W - width) * C;
+        }
+        while (row.h >= height - g.PH) {
+            row.h -= height;
+            row.first += (int64)(g.H - height) * g.W * C;
+        }
     }
     __device__ bool at(const Row &row, const Segment &segment, bool inside, const T *&from) const {
         const int h = row.h + segment.h, w = row.w + segment.w;

@@ -29,17 +29,19 @@ template <class BlockTile> struct Lanes {
                   "micro-tiles must fill a warp's outputs");
 };
 
-// Adds the products of one stage to a lane's outputs, reading from start_a and start_b on.
+// Adds the products of one stage to a lane's outputs, reading from start_a and start_b on, which
+// are those of the first stage.
 template <class TileA, class TileB, int APART_M, int REPEATS_M, int REPEATS_N>
 __device__ __forceinline__ void multiply(acc_t (&sum)[REPEATS_M][REPEATS_N][TM][TN],
-                                         const T *tiles_a, const T *tiles_b, int start_a,
+                                         const T *tiles_a, const T *tiles_b, int stage, int start_a,
                                          const int (&start_b)[REPEATS_N]) {
     UNROLL(int k = 0; k < BK; k += DEPTH) {
         acc_t b[REPEATS_N][TN][DEPTH];
-        UNROLL(int s = 0; s < REPEATS_N; ++s) TileB::read(b[s], tiles_b, start_b[s], k);
+        UNROLL(int s = 0; s < REPEATS_N; ++s)
+            TileB::read(b[s], tiles_b, start_b[s] + stage * TileB::SIZE, k);
         UNROLL(int r = 0; r < REPEATS_M; ++r) {
             acc_t a[TM][DEPTH];
-            TileA::read(a, tiles_a, start_a, k, r * APART_M);
+            TileA::read(a, tiles_a, start_a + stage * TileA::SIZE, k, r * APART_M);
             UNROLL(int d = 0; d < DEPTH; ++d)
                 UNROLL(int i = 0; i < TM; ++i)
                     UNROLL(int s = 0; s < REPEATS_N; ++s)
@@ -66,14 +68,15 @@ __device__ Block gemm(const BlockAt<BlockTile> &at, const A &a, const B &b, int 
     const int n = warp_n + (lane % 2 + (Lanes::WIDE == 4 ? lane / 16 * 2 : 0)) * TN;
     const int used = in_registers(int(m0 + warp_m < M && n0 + warp_n < N));
     acc_t sum[REPEATS_M][REPEATS_N][TM][TN] = {};
-    int start_a = TileA::start(m), start_b[REPEATS_N];
-    UNROLL(int s = 0; s < REPEATS_N; ++s) start_b[s] = TileB::start(n + s * Lanes::APART_N);
+    const int start_a = in_registers(TileA::start(m));
+    int start_b[REPEATS_N];
+    UNROLL(int s = 0; s < REPEATS_N; ++s)
+        start_b[s] = in_registers(TileB::start(n + s * Lanes::APART_N));
     BlockSums<Sums, TileA, TileB> beside(sums, at);
     const auto add = [&](const T *tiles_a, const T *tiles_b, int stage) {
         beside.add(tiles_a, tiles_b, stage);
-        if (used) multiply<TileA, TileB, Lanes::APART_M>(sum, tiles_a, tiles_b, start_a, start_b);
-        next_stage<TileA>(start_a, stage);
-        UNROLL(int s = 0; s < REPEATS_N; ++s) next_stage<TileB>(start_b[s], stage);
+        if (!used) return;
+        multiply<TileA, TileB, Lanes::APART_M>(sum, tiles_a, tiles_b, stage, start_a, start_b);
     };
     in_stages<TileA, TileB>(a, b, m0, M, n0, N, k_begin, k_end, add);
     beside.store(m0, M, n0, N);

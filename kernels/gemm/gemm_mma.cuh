@@ -60,34 +60,33 @@ __device__ __forceinline__ void read(Registers &to, const T *stages, int start, 
     }
 }
 
-// Where a lane reads COUNT times 32 outputs. Those of a k-major tile lie a constant apart; in lines
-// of outputs an XOR permutes them, so each has a place of its own.
+// Where a lane reads COUNT times 32 outputs, in the first stage. Those of a k-major tile lie a
+// constant apart; in lines of outputs an XOR permutes them, so each has a place of its own.
 template <class Tile, int COUNT> struct Starts {
     int start[Tile::K_MAJOR ? 1 : COUNT];
 
     __device__ Starts(int output, int k) {
         UNROLL(int i = 0; i < (Tile::K_MAJOR ? 1 : COUNT); ++i)
-            start[i] = Tile::start(output + i * 32, k);
+            start[i] = in_registers(Tile::start(output + i * 32, k));
     }
-    __device__ void next(int stage) {
-        UNROLL(int i = 0; i < (Tile::K_MAJOR ? 1 : COUNT); ++i) next_stage<Tile>(start[i], stage);
-    }
-    __device__ __forceinline__ void read(Registers &to, const T *stages, int i, int k) const {
-        ::read<Tile>(to, stages, start[Tile::K_MAJOR ? 0 : i], k, Tile::K_MAJOR ? i * 32 : 0);
+    __device__ __forceinline__ void read(Registers &to, const T *stages, int stage, int i,
+                                         int k) const {
+        ::read<Tile>(to, stages, start[Tile::K_MAJOR ? 0 : i] + stage * Tile::SIZE, k,
+                     Tile::K_MAJOR ? i * 32 : 0);
     }
 };
 
 // Adds the products of one stage to a warp's outputs.
 template <class StartsA, class StartsB, int HIGH, int WIDE>
 __device__ __forceinline__ void multiply(float (&sum)[HIGH][2][WIDE][4][4], const T *tiles_a,
-                                         const T *tiles_b, const StartsA &starts_a,
+                                         const T *tiles_b, int stage, const StartsA &starts_a,
                                          const StartsB &starts_b) {
     UNROLL(int k = 0; k < BK; k += STEP) {
         Registers b[WIDE];
-        UNROLL(int s = 0; s < WIDE; ++s) starts_b.read(b[s], tiles_b, s, k);
+        UNROLL(int s = 0; s < WIDE; ++s) starts_b.read(b[s], tiles_b, stage, s, k);
         UNROLL(int i = 0; i < HIGH; ++i) {
             Registers rows;
-            starts_a.read(rows, tiles_a, i, k);
+            starts_a.read(rows, tiles_a, stage, i, k);
             UNROLL(int half = 0; half < 2; ++half)
                 UNROLL(int p = 0; p < PRODUCTS; ++p) {
                     uint32 a[4];
@@ -133,9 +132,7 @@ __device__ Block gemm(const BlockAt<BlockTile> &at, const A &a, const B &b, int 
     BlockSums<Sums, TileA, TileB> beside(sums, at);
     const auto add = [&](const T *tiles_a, const T *tiles_b, int stage) {
         beside.add(tiles_a, tiles_b, stage);
-        if (used) multiply(sum, tiles_a, tiles_b, starts_a, starts_b);
-        starts_a.next(stage);
-        starts_b.next(stage);
+        if (used) multiply(sum, tiles_a, tiles_b, stage, starts_a, starts_b);
     };
     in_stages<TileA, TileB>(a, b, m0, M, n0, N, k_begin, k_end, add);
     const auto block = anew(at);

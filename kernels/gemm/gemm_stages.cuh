@@ -173,12 +173,6 @@ template <class Tile> struct CopyLayout {
     }
 };
 
-// Moves an offset from one stage's tile to the next stage's, from the last to the first. Threads
-// keep such offsets, since computing them takes a dozen instructions.
-template <class Tile> __device__ inline void next_stage(int &place, int stage) {
-    place += stage + 1 == Tile::IN_TURN ? -(Tile::IN_TURN - 1) * Tile::SIZE : Tile::SIZE;
-}
-
 // Has the compiler keep a value, word by word. It would compute again, in every stage, what follows
 // from a thread's number and the arguments.
 template <typename Value> __device__ __forceinline__ Value in_registers(Value value) {
@@ -204,7 +198,7 @@ template <class Tile, class Loader> struct Copier<Tile, Loader, true> {
 
     const Loader &loader;
     const int k_end;
-    int to;  // where the first copy goes
+    const int to;  // where the first copy goes, in the first stage
     int k;
     decltype(((Loader *)nullptr)->row(0)) rows[Layout::COPIES];
     decltype(((Loader *)nullptr)->segment(0)) segment;
@@ -227,11 +221,10 @@ template <class Tile, class Loader> struct Copier<Tile, Loader, true> {
             const T *from;
             const bool inside = loader.at(rows[i], segment, k < k_end, from);
             const int apart = i * Layout::LINES_APART;
-            copy_elements<Tile::PER_COPY>(
-                tiles + (to ^ Tile::moved(apart) * UNIT) + apart * Tile::COLUMNS, from, inside);
+            const int place = (to + stage * Tile::SIZE) ^ Tile::moved(apart) * UNIT;
+            copy_elements<Tile::PER_COPY>(tiles + place + apart * Tile::COLUMNS, from, inside);
         }
         loader.advance(segment, BK);
-        next_stage<Tile>(to, stage);
         k += BK;
     }
 };
@@ -269,16 +262,15 @@ template <class Tile, class Loader> struct Copier<Tile, Loader, false> {
     const Loader &loader;
     const int k_end;
     const int line, column;  // the thread's first ones
-    int to;                  // where the first line begins
+    const int to;            // where the first line begins, in the first stage
     int k;
     decltype(Oriented::output(*(Loader *)nullptr, 0)) outputs[Layout::REPEATS];
     decltype(Oriented::depth(*(Loader *)nullptr, 0)) depth;
 
     __device__ Copier(const Loader &loader, int first, int end, int k_begin, int k_end)
-        : loader(loader), k_end(in_registers(end > 0 ? k_end : 0)),
-          line(in_registers(Layout::line())), column(in_registers(Layout::column())),
-          to(in_registers(line * Tile::COLUMNS)), k(k_begin + line),
-          depth(in_registers(Oriented::depth(loader, k))) {
+        : loader(loader), k_end(in_registers(end > 0 ? k_end : 0)), line(Layout::line()),
+          column(in_registers(Layout::column())), to(in_registers(line * Tile::COLUMNS)),
+          k(k_begin + line), depth(in_registers(Oriented::depth(loader, k))) {
         const int last = (end - 1) / PER_COPY * PER_COPY;
         UNROLL(int i = 0; i < Layout::REPEATS; ++i) {
             const int output = smaller(first + column + i * Layout::STEP, last);
@@ -305,13 +297,13 @@ template <class Tile, class Loader> struct Copier<Tile, Loader, false> {
                 const T *from;
                 const bool inside =
                     Oriented::at(loader, outputs[i], depth, k + apart < k_end, from);
-                copy_elements<PER_COPY>(tiles + to + apart * Tile::COLUMNS + place(i, moved), from,
-                                        inside);
+                copy_elements<PER_COPY>(tiles + to + stage * Tile::SIZE + apart * Tile::COLUMNS +
+                                            place(i, moved),
+                                        from, inside);
             }
             constexpr int AWAY = (Layout::COPIES - 1) * Layout::LINES_APART;
             loader.advance(depth, j + 1 < Layout::COPIES ? Layout::LINES_APART : BK - AWAY);
         }
-        next_stage<Tile>(to, stage);
         k += BK;
     }
 };
@@ -332,21 +324,20 @@ __device__ __forceinline__ void in_stages(const A &a, const B &b, int m0, int M,
     Copier<TileA, A> copier_a(a, m0, M, k_begin, k_end);
     Copier<TileB, B> copier_b(b, n0, N, k_begin, k_end);
     const int steps = ceil_div(k_end - k_begin, BK);
-    int filled = 0, read = 0;  // stages, taken in turn
-    // Copies run IN_TURN - 1 steps ahead, so the first steps have nothing to multiply.
+    int stage = 0;
+    // Copies run IN_TURN - 1 steps ahead, so the first steps have nothing to multiply. The stage
+    // that is multiplied is the next after that which is filled.
     for (int step = 1 - IN_TURN; step < steps; ++step) {
         if (step >= 0) {
             wait_copies<IN_TURN - 2>();
             __syncthreads();  // this step's tiles are complete, the last step's are no longer read
         }
         if (step + IN_TURN - 1 < steps) {
-            copier_a.begin(tiles_a, filled);
-            copier_b.begin(tiles_b, filled);
-            filled = filled + 1 == IN_TURN ? 0 : filled + 1;
+            copier_a.begin(tiles_a, stage);
+            copier_b.begin(tiles_b, stage);
         }
         commit_copies();  // one group per step, even if empty, so that waits can count steps
-        if (step < 0) continue;
-        multiply(tiles_a, tiles_b, read);
-        read = read + 1 == IN_TURN ? 0 : read + 1;
+        stage = stage + 1 == IN_TURN ? 0 : stage + 1;
+        if (step >= 0) multiply(tiles_a, tiles_b, stage);
     }
 }
