@@ -142,23 +142,6 @@ static inline void write_first(E *p, typename Simd<E>::type value, int count, bo
     fetch_ahead(p);
     store_first(p, value, count);
 }
-// Writes a whole array: element i is of(i), which reads elements of at least 1 / NARROWER times the
-// size. A register of those makes NARROWER registers of E.
-template <int NARROWER, typename E, class Of>
-static inline void write_each(E *p, long long count, const Of &of) {
-    constexpr int LANES = Simd<E>::LANES, STEP = NARROWER * LANES;
-    const bool past = past_caches<E>(count / LANES, LANES);
-    long long i = count * blockIdx.x / gridDim.x;
-    const long long end = count * (blockIdx.x + 1LL) / gridDim.x;
-    for (; i < end && reinterpret_cast<uintptr_t>(p + i) % REGISTER_BYTES > 0; ++i) p[i] = of(i);
-    for (; i + STEP <= end; i += STEP) {
-        E values[STEP];
-        _Pragma("omp simd") for (int l = 0; l < STEP; ++l) values[l] = of(i + l);
-        UNROLL(int l = 0; l < STEP; l += LANES)
-            write_first(p + i + l, load_lanes(values + l), LANES, past);
-    }
-    for (; i < end; ++i) p[i] = of(i);
-}
 
 #include "dialect/exp_cpu.cuh"
 

@@ -112,12 +112,6 @@ template <typename E> __device__ inline E exp_lanes(E x) { return exp(x); }
 // Blocks take rows in turn, one each if there are enough blocks.
 #define BLOCK_ROWS(row, rows) for (long long row = blockIdx.x; row < (rows); row += gridDim.x)
 
-// Writes a whole array: element i is of(i).
-template <int, typename E, class Of>
-__device__ inline void write_each(E *p, long long count, const Of &of) {
-    GRID_STRIDE(i, count) p[i] = of(i);
-}
-
 constexpr int WARP = 32;  // threads of a warp
 
 // Reductions over a warp or a block. Every thread of it must call, and gets the result. The order

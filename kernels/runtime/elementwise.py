@@ -1,4 +1,4 @@
-"""Elementwise kernels: one expression; a `cupy.ElementwiseKernel` on `cuda`, a loop on `cpu`."""
+"""Elementwise kernels: one expression over the elements of arrays of one shape."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .program import C_TYPES
-from .recording import current
 from .source import Source
 from .target import Target
 from .types import Array
 
 #: How many arrays of partial sums a launch takes; see ``common/pending.cuh``.
 SEGMENTS = 8
-#: CuPy's kernels, by ours and the type A.
-_CUDA: dict[tuple[Elementwise, str], Any] = {}
+_VECTOR = 16  # bytes that a thread takes at once on cuda; see ``common/elements.cuh``
 
 
 class Table(NamedTuple):
@@ -47,8 +44,7 @@ class Elementwise:
         Declarations of inputs that are numbers. A is the type of the arithmetic: double if T is,
         else float.
     operation : str
-        C++ statements that assign the outputs. Compute in A, as in ``T(exp(A(x)))``, and use no
-        words of the dialect: outside recordings CuPy compiles the statements, without its headers.
+        C++ statements that assign the outputs. Compute in A, as in ``T(exp(A(x)))``.
     table : bool
         Whether a call may pass a `Table` in place of the scalars.
     new : bool
@@ -72,10 +68,8 @@ class Elementwise:
         summed: str = "",
         **types: Any,
     ) -> None:
-        self.name = name
-        statement = f"{_names(outputs)[0][1]} = {operation};" if new else operation
-        self._declared = (inputs, scalars, outputs, statement)
-        lines = ['#include "dialect/dialect.cuh"', "using A = acc_t;"]
+        self.name, self._summed = name, summed
+        lines = ['#include "common/elements.cuh"', "using A = acc_t;"]
         lines += [f"using {t} = TYPE_{t};" for t in types]
         if summed:
             lines.insert(1, '#include "common/pending.cuh"')
@@ -89,28 +83,13 @@ class Elementwise:
         """Run on inputs, scalars and outputs, in the order of their declarations."""
         last: Array = arguments[-1]
         table = any(isinstance(value, Table) for value in arguments)
-        # A CuPy kernel's launch cannot be recorded, nor take a table.
-        if target.name != "cuda" or current() is not None or table:
-            entry = _of_table(self.name) if table else self.name
-            kernel = self._source.kernel(entry, target, dtype, **types)
-            flat = [part for a in arguments for part in (a if isinstance(a, Table) else (a,))]
-            kernel(target.stride_grid(last.size), target.threads, last.size, *flat)
-            return
-        wide = "float64" if dtype == np.float64 else "float32"
-        if (self, wide) not in _CUDA:
-            _CUDA[self, wide] = self._elementwise_kernel(wide)
-        with last.device:
-            _CUDA[self, wide](*arguments)
-
-    def _elementwise_kernel(self, wide: str) -> Any:
-        """Return CuPy's kernel for one type A, which CuPy cannot infer from scalars."""
-        import cupy
-
-        inputs, scalars, outputs, operation = self._declared
-        numbers = [f"{wide if kind == 'A' else kind} {name}" for kind, name in _names(scalars)]
-        declared = ", ".join([inputs.replace("raw A ", f"raw {wide} "), *numbers])
-        preamble = f"using A = {C_TYPES[wide][0]};"
-        return cupy.ElementwiseKernel(declared, outputs, operation, self.name, preamble=preamble)
+        entry = _of_table(self.name) if table else self.name
+        kernel = self._source.kernel(entry, target, dtype, **types)
+        flat = [part for a in arguments for part in (a if isinstance(a, Table) else (a,))]
+        by_element = target.in_lanes or (table and self._summed)
+        largest = max(np.dtype(kind).itemsize for kind in (dtype, *types.values()))
+        threads = last.size if by_element else -(-last.size // (_VECTOR // largest))
+        kernel(target.stride_grid(threads), target.threads, last.size, *flat)
 
 
 def _names(declarations: str) -> list[tuple[str, str]]:
@@ -134,8 +113,8 @@ def _loop(
     new: bool = False,
     summed: str = "",
 ) -> list[str]:
-    """Return the CUDA C++ lines of a grid-stride loop around the expression."""
-    numbers = _names(scalars)
+    """Return the CUDA C++ lines of a kernel that loops over the elements."""
+    numbers, written = _names(scalars), _names(outputs)
     arrays = [(kind, name) for kind, name in _names(inputs) if kind != "raw A"]
     parameters, parts = ["int64 count"], [f"parts{i}" for i in range(SEGMENTS)]
     if summed:
@@ -147,23 +126,25 @@ def _loop(
         parameters += ["const acc_t *__restrict__ rows", "const int64 *__restrict__ step"]
     else:
         parameters += [f"{'acc_t' if t == 'A' else t} {n}" for t, n in numbers]
-    parameters += [f"{t} *__restrict__ {n}_" for t, n in _names(outputs)]
+    parameters += [f"{t} *__restrict__ {n}_" for t, n in written]
     of_row = f"rows[step[0] * {len(numbers)} + "
     values = [f"const {t} {n} = {t}({of_row}{i}]);" for i, (t, n) in enumerate(numbers) if table]
-    sources = {n: f"summed({n}_, i, segments, {{{', '.join(parts)}}})" for n in [summed]}
-    elements = [f"const {t} {n} = {sources.get(n, f'{n}_[i]')};" for t, n in arrays]
-    if new:
-        kind, result = _names(outputs)[0]
-        narrower = (
-            "(sizeof(T) > sizeof(U) ? sizeof(T) / sizeof(U) : 1)"
-            if "U" in {kind for kind, _ in arrays}
-            else "1"
-        )
-        begin, end = f"write_each<{narrower}>({result}_, count, [=](int64 i) {{", "});"
-        operation = f"return {kind}({operation});"
-    else:
+    if summed:  # by its index
+        sources = {summed: f"summed({summed}_, i, segments, {{{', '.join(parts)}}})"}
+        elements = [f"const {t} {n} = {sources.get(n, f'{n}_[i]')};" for t, n in arrays]
+        elements += [f"{t} &{n} = {n}_[i];" for t, n in written]
         begin, end = "GRID_STRIDE(i, count) {", "}"
-        elements += [f"{t} &{n} = {n}_[i];" for t, n in _names(outputs)]
+    elif new:
+        ((kind, _),) = written
+        of = ", ".join(f"{t} {n}" for t, n in arrays)
+        given = ", ".join(f"{n}_" for _, n in [*written, *arrays])
+        begin, end = f"write_elements(count, [=]({of}) {{", f"}}, {given});"
+        elements, operation = [], f"return {kind}({operation});"
+    else:
+        of = ", ".join([*(f"{t} {n}" for t, n in arrays), *(f"{t} &{n}" for t, n in written)])
+        given = ", ".join(f"{n}_" for _, n in [*arrays, *written])
+        begin, end = f"for_elements(count, [=]({of}) {{", f"}}, {given});"
+        elements = []
     return [
         f"KERNEL {name}({', '.join(parameters)}) {{",
         *(f"    {line}" for line in values),

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
-from kernels.runtime import elementwise, targets
+from kernels.runtime import targets
 from kernels.runtime.source import Source
 
 #: The origin of an instruction: (file, line, column), then where that was inlined, and so on.
@@ -43,7 +43,6 @@ def editing(edit: Callable[[str], str | None]) -> Iterator[list[Any]]:
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(cupy.cuda.function, "Module", Module))
         stack.enter_context(mock.patch.object(targets, "_CUDA", {}))
-        stack.enter_context(mock.patch.object(elementwise, "_CUDA", {}))
         for source in Source.all:
             stack.enter_context(mock.patch.object(source, "_kernels", {}))
         cupy.clear_memo()

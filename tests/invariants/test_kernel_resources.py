@@ -1,7 +1,4 @@
-"""Every kernel compiles for every architecture, with the registers and memory that are listed.
-
-The elementwise kernels are compiled as the loops that run on `cpu`; CuPy wraps them in its own.
-"""
+"""Every kernel compiles for every architecture, with the registers and memory that are listed."""
 
 import re
 from pathlib import Path

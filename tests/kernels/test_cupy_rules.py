@@ -11,9 +11,7 @@ from cnn import SGD, Flatten, Sequential, Trainer
 from kernels import KernelError
 from kernels.runtime import Source, as_array, choose_target, cuda_target
 from kernels.runtime.arena import Arena
-from kernels.runtime.elementwise import Table
 from kernels.runtime.recording import Recording
-from kernels.step import optimizers
 from tests.lib import cupy_stand_in as cupy
 
 
@@ -129,14 +127,6 @@ def test_what_keeps_from_compiling_is_a_kernel_error(gpu, monkeypatch, error):
     with pytest.raises(KernelError) as caught:
         source.kernel("none", target, np.float32).compile()
     assert str(caught.value) == f"NVRTC failed on x.cu: {said}"
-
-
-def test_a_table_is_taken_by_a_kernel_of_ours(gpu):
-    """CuPy's elementwise kernels take numbers and arrays."""
-    param, grad = (on_device(np.ones(3, np.float32)) for _ in range(2))
-    rows, step = on_device(np.ones((4, 2), np.float32)), on_device(np.zeros(1, np.int64))
-    optimizers.sgd_update(Table(rows, step), param, grad, None)
-    assert gpu.work[-1][0][1] == "sgd_of_table"
 
 
 class Tensor:

@@ -36,6 +36,19 @@ def test_kernels_of_one_name_are_two(target, monkeypatch):
         assert host(y).tolist() == [factor, 2 * factor, 3 * factor]
 
 
+@pytest.mark.parametrize("shift", [0, 1, 3])
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 8, 19, 32, 1031])
+def test_views_at_any_address_and_of_any_size(target, dtype, size, shift):
+    flat = target.array(np.full(1100, -1, dtype))
+    x = target.array(normal(0, 1100, dtype=dtype))
+    kernels.sgd_step(flat[shift:][:size], x[8 - shift :][:size], lr=1)  # reads and writes
+    moved = -1 - numbers(x)[8 - shift :][:size].astype(np.float64)
+    expected = np.concatenate([np.full(shift, -1), moved, np.full(1100 - shift - size, -1)])
+    comparison.assert_close(flat, expected, rtol=RTOL[np.dtype(dtype).name])
+    y = kernels.relu(x[shift:][:size])  # writes alone
+    np.testing.assert_array_equal(numbers(y), np.maximum(numbers(x)[shift:][:size], 0))
+
+
 def test_normalize(target, dtype, pixel_type):
     images = (100 * abs(normal(0, 3, 31, 97))).clip(0, 255).astype(pixel_type)
     y = kernels.normalize(target.array(images), 33.3, 78.5, dtype)

@@ -11,7 +11,7 @@ import types
 
 import numpy as np
 
-from kernels.runtime import cuda, elementwise, targets
+from kernels.runtime import cuda, targets
 
 
 class Stream:
@@ -260,16 +260,6 @@ class RawModule:
         return lambda grid, block, arguments, shared_mem=0: work(name)
 
 
-class ElementwiseKernel:
-    """_core/_kernel.pyx."""
-
-    def __init__(self, inputs, outputs, operation, name, preamble):
-        self.name = name
-
-    def __call__(self, *arguments):
-        work(self.name, arguments[-1].device.id)
-
-
 class CompileException(Exception):  # noqa: N818  CuPy's name
     """cupy/cuda/compiler.py."""
 
@@ -280,7 +270,7 @@ def installed(monkeypatch):
     global gpu
     gpu = Gpu()
     module = types.ModuleType("cupy")
-    names = (ndarray, asarray, ascontiguousarray, empty, from_dlpack, RawModule, ElementwiseKernel)
+    names = (ndarray, asarray, ascontiguousarray, empty, from_dlpack, RawModule)
     vars(module).update({thing.__name__: thing for thing in names})
     module.cuda = types.SimpleNamespace(
         Device=Device,
@@ -297,8 +287,7 @@ def installed(monkeypatch):
         ),
     )
     monkeypatch.setitem(sys.modules, "cupy", module)
-    for memo in (targets, elementwise):  # without what CuPy itself has made
-        monkeypatch.setattr(memo, "_CUDA", {})
+    monkeypatch.setattr(targets, "_CUDA", {})  # without what CuPy itself has made
     monkeypatch.setattr(RawModule, "error", None)
     cuda.unavailable.cache_clear()
     yield gpu

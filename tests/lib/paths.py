@@ -218,10 +218,15 @@ def pools(target):
 
 
 def elementwise(target):
-    """In a recording, where every target runs the package's own kernels and not CuPy's."""
+    for shift in (0, 1):  # aligned to 16 bytes, with elements past the last 16; and not aligned
+        expressions(target, shift)
+
+
+def expressions(target, shift):
+    """In a recording, which optimizers with tables of scalars need."""
     make = Arrays(target)
-    images = make.full((3, 5), 1, np.uint8)
-    flat, grad, m, v, average = (make.normal(seed, 300) for seed in range(5))
+    images = make.full((19 + shift,), 1, np.uint8)[shift:]
+    flat, grad, m, v, average = (make.normal(i, 303 + shift)[shift:] for i in range(5))
     step, state = make.integers(0), loss_scale.new_state(target, FLOAT)
     tables = {columns: Table(make.full((1, columns), 0.5), step) for columns in (1, 2, 4, 9)}
     rows = [table.rows for table in tables.values()]
