@@ -202,7 +202,8 @@ class Trainer(Training):
         target = self.model.target
         images = target.array(dataset.images)
         labels = target.array(dataset.labels, np.int64)
-        check_agreement(self.world, self, course, dataset, held_out)
+        fresh = self.fresh_statistics
+        check_agreement(self.world, self, course, dataset, held_out, fresh_statistics=fresh)
         steps = self._steps(images, labels, course)
         prepare(self, steps.plan, images, course.sizes, held_out)
         steps_per_replay = self._steps_per_replay(course, watched=progress or self.run is not None)

@@ -186,6 +186,7 @@ DISAGREEMENTS = {
     "epochs": lambda world: fit(make(world), epochs=1 + world.rank),
     "weights": lambda world: fit(poked(make(world), world.rank)),
     "shards": lambda world: fit(make(world, shards=2 + 2 * world.rank)),
+    "fresh statistics": lambda world: fit(make(world, fresh_statistics=world.rank == 1)),
 }
 
 
