@@ -38,7 +38,8 @@ def decode(content: bytes, source: str = "IDX data") -> NDArray[np.uint8]:
     Raises
     ------
     DataError
-        If the header is no IDX header, the elements are not uint8, or the length does not fit.
+        If the header is no IDX header, the elements are not uint8, the length does not fit, or
+        NumPy has no arrays of that shape.
     """
     if len(content) < 4 or content[:2] != b"\0\0" or content[3] == 0:
         raise DataError(f"{source} is not an IDX file: it begins with 0x{content[:4].hex()}")
@@ -55,7 +56,10 @@ def decode(content: bytes, source: str = "IDX data") -> NDArray[np.uint8]:
         )
     # Copied: an array over bytes is read-only, and DLPack does not export such arrays.
     array: NDArray[np.uint8] = np.frombuffer(content, np.uint8, offset=header_size).copy()
-    return array.reshape(shape)
+    try:
+        return array.reshape(shape)
+    except ValueError as error:  # too many axes, or no elements along huge ones
+        raise DataError(f"{source} announces a shape that no array has: {error}") from error
 
 
 def decompressed(content: bytes, most: int) -> tuple[bytes, str]:

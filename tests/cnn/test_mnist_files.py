@@ -67,6 +67,8 @@ def test_idx_is_decoded(shape: tuple[int, ...]) -> None:
         (b"\0\0\x08\1\0\0\0\5abcd", r"announces shape \(5,\), 13 bytes, but has 12 bytes"),
         (b"\0\0\x08\1\0\0\0\3abcd", r"announces shape \(3,\), 11 bytes, but has 12 bytes"),
         (b"\0\0\x08\4" + b"\xff" * 16, "announces shape"),  # 2**128 elements: no overflow
+        (b"\0\0\x08\x41" + b"\0\0\0\1" * 65 + b"a", "announces a shape that no array has: "),
+        (b"\0\0\x08\4" + bytes(4) + b"\xff" * 12, "announces a shape that no array has: "),
     ],
 )
 def test_bad_idx_names_the_file(content: bytes, message: str) -> None:
