@@ -32,7 +32,7 @@ class Ensemble:
     def __init__(self, models: Sequence[Sequential]) -> None:
         self.models = [
             checks.instance(f"models[{number}]", model, Sequential)
-            for number, model in enumerate(models)
+            for number, model in enumerate(checks.sequence("models", models, "of models"))
         ]
         if not self.models:
             raise ValueError("models: got none, expected at least one")

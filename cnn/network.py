@@ -144,7 +144,7 @@ class Network:
         return {**self.parameters, **self.state}
 
     def _images(self, images: Any) -> Array:
-        """Return images on the model's device, as (N, H, W, C), if their shape fits."""
+        """Return images on the model's device, as (N, H, W, C), if shape and dtype fit."""
         images = self.target.array(images)
         if len(self.input_shape) == 3:
             images = channels_last(images)
@@ -152,6 +152,10 @@ class Network:
             raise ValueError(
                 f"images: got shape {tuple(images.shape)}, "
                 f"expected (N, {', '.join(map(str, self.input_shape))})"
+            )
+        if images.dtype != np.uint8 and not floating(images.dtype):
+            raise TypeError(
+                f"images: got {images.dtype} on {self.target}, expected uint8 or floating"
             )
         return images
 

@@ -59,6 +59,7 @@ def test_a_model_without_layers(target):
     ("models", "error", "sentence"),
     [
         ([], ValueError, "models: got none, expected at least one"),
+        (model(1), TypeError, "models: got Sequential, expected a sequence of models"),
         ([model(1), "b"], TypeError, r"models\[1\]: got 'b', expected an object of class Seq"),
         (
             [model(1), model(1, shape=(6, 5, 2))],

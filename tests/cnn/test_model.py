@@ -275,6 +275,12 @@ def test_inputs_that_are_no_images():
             TypeError,
             "images: got complex128 on cpu, expected uint8",
         ),
+        (
+            np.zeros((2, 9, 8, 2), object),
+            TypeError,
+            "images: got object on cpu, expected uint8 or floating",
+        ),
+        (np.zeros((0, 9, 8, 2), int), TypeError, "images: got int64 on cpu, expected uint8"),
     ],
 )
 def test_images_that_do_not_fit(images, error, sentence):
