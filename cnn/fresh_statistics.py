@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from kernels.lowlevel import floating
+
 from . import checks
+from .data.dataset import finite
 from .layers import BatchNorm
 from .network import Network
 
@@ -22,7 +25,7 @@ def update_batch_norm(model: Network, images: Any, batch_size: int = 256) -> Non
     Parameters
     ----------
     model : Sequential
-        Changed in place; a model without `BatchNorm` stays as it is.
+        Changed in place, unless there is an error; a model without `BatchNorm` stays as it is.
     images : array (N, ...)
         As `predict` takes them, at least one.
     batch_size : int
@@ -31,8 +34,9 @@ def update_batch_norm(model: Network, images: Any, batch_size: int = 256) -> Non
     Raises
     ------
     TypeError, ValueError
-        If images or batch_size do not fit, or leave a layer one value per channel.
+        If an argument does not fit, images are not finite, or a layer has one value per channel.
     """
+    checks.instance("model", model, Network)
     batch_size = checks.count("batch_size", batch_size)
     places = [place for place, layer in enumerate(model.layers) if isinstance(layer, BatchNorm)]
     if len(images) == 0:
@@ -44,13 +48,20 @@ def update_batch_norm(model: Network, images: Any, batch_size: int = 256) -> Non
     momenta = [layer.momentum for layer in normalising]
     batch_size = min(batch_size, len(images))
     with model.lock, model.target.on():
+        before = model.state_buffer.copy()
         try:
             for number, start in enumerate(range(0, len(images) - batch_size + 1, batch_size)):
                 for layer in normalising:
                     layer.momentum = 1 / (number + 1)  # the mean of all batches so far
-                x = model.prepare(images[start : start + batch_size])
+                batch = model.target.array(images[start : start + batch_size])
+                if floating(batch.dtype) and not finite(batch):
+                    raise ValueError("images: hold NaN or infinity, expected finite values")
+                x = model.prepare(batch)
                 for layer in layers:
                     x = layer.forward(x, training=True)
+        except BaseException:
+            model.state_buffer[...] = before
+            raise
         finally:
             for layer, momentum in zip(normalising, momenta, strict=True):
                 layer.momentum = momentum

@@ -159,5 +159,21 @@ def test_bad_arguments_change_nothing():
     with pytest.raises(ValueError, match=r"images: got shape \(23, 5, 6, 1\)"):
         update_batch_norm(model, IMAGES.reshape(23, 5, 6, 1))
     assert model.state_buffer.tobytes() == before and model.layers[2].momentum == 0.4
+    with pytest.raises(TypeError, match="model: got None, expected an object of class Network"):
+        update_batch_norm(None, IMAGES)
     with pytest.raises(TypeError, match="fresh_statistics: got 'yes', expected True or False"):
         Trainer(model, SGD(0.1), fresh_statistics="yes")
+
+
+def test_an_error_after_the_first_layer_or_batch_changes_nothing(target):
+    rows = [Flatten(), Dense(3), BatchNorm()]
+    model = Sequential([BatchNorm(), *rows], (6, 5, 1), target.name, "float64")
+    before = host(model.state_buffer).copy()
+    with pytest.raises(ValueError, match="expected more than one value per channel to train on"):
+        update_batch_norm(model, target.array(IMAGES), 1)  # the first layer has 30
+    np.testing.assert_array_equal(host(model.state_buffer), before)
+    images = IMAGES.copy()
+    images[-1, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="^images: hold NaN or infinity, expected finite values$"):
+        update_batch_norm(model, target.array(images[1:]), 11)
+    np.testing.assert_array_equal(host(model.state_buffer), before)
