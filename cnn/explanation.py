@@ -59,14 +59,20 @@ def explain(model: Sequential, images: Any, classes: Any) -> Explanation:
     Raises
     ------
     TypeError, ValueError
-        If dtype or shape do not fit the model, or its outputs are not one number per class.
+        If images or classes do not fit the model, or its outputs are not one number per class.
     """
     if len(model.output_shape) != 1:
         raise ValueError(f"model: gives outputs of shape {model.output_shape}, expected (classes,)")
     layers = [_copied(layer) for layer in model.layers]
     if model.ends_with_softmax:
         layers.pop()
-    chosen = np.eye(*model.output_shape, dtype=np.float32)[classes]
+    identity, labels = np.eye(*model.output_shape, dtype=np.float32), np.asarray(classes)
+    whole = labels.dtype.kind in "iu" and labels.shape == (len(images),)
+    if not whole or not ((labels >= 0) & (labels < len(identity))).all():
+        raise ValueError(
+            f"classes: got {classes!r} for {len(images)} images, expected a whole number from 0 to "
+            f"{len(identity) - 1} for each"
+        )
     shown, feature_maps = _shown(layers), []
     with model.lock, model.target.on():
         x = model.prepare(images)
@@ -74,7 +80,7 @@ def explain(model: Sequential, images: Any, classes: Any) -> Explanation:
             x = layer.forward(x)
             if position in shown:
                 feature_maps.append(x)
-        dx = model.target.array(chosen, model.dtype)
+        dx = model.target.array(identity[labels], model.dtype)
         for layer in reversed(layers):
             dx = layer.backward(dx)
     return Explanation(feature_maps, dx)

@@ -120,3 +120,8 @@ def test_what_does_not_fit_is_refused():
     model = Sequential([Flatten(), Dense(3)], (5, 5, 1), device="cpu")
     with pytest.raises(ValueError, match=r"images: got shape \(1, 4, 5, 1\)"):
         explain(model, np.zeros((1, 4, 5), np.float32), [0])
+    for classes in ([-1], [3], [0, 1], 0, [0.0], "0", None):
+        with pytest.raises(
+            ValueError, match="^classes: got .* expected a whole number from 0 to 2"
+        ):
+            explain(model, np.zeros((1, 5, 5), np.float32), classes)
