@@ -78,6 +78,8 @@ class Network:
         self.dtype = _dtype(dtype, self.target)
         self.layers = checks.sequence("layers", layers, "of layers")
         lengths = checks.sequence("input_shape", input_shape, "such as (28, 28, 1)")
+        if not lengths:
+            raise ValueError("input_shape: got no axis, expected at least one")
         self.input_shape: Shape = tuple(checks.count("input_shape", n) for n in lengths)
         seed = checks.word("seed", seed)
         self.pixel_mean, self.pixel_std = _NO_STATISTICS
@@ -172,6 +174,11 @@ class Network:
                     "expected a new one"
                 )
             shape = layer.build(shape)
+            if not isinstance(shape, tuple):
+                raise TypeError(
+                    f"layers: build of {type(layer).__name__} at position {position} returned "
+                    f"{checks.shown(shape)}, expected the shape of its output, a tuple"
+                )
             self.output_shapes.append(shape)
         self.output_shape: Shape = shape
         trained = [

@@ -11,6 +11,7 @@ from cnn import (
     Dense,
     Dropout,
     Flatten,
+    Layer,
     MaxPool2D,
     ReLU,
     Sequential,
@@ -313,11 +314,25 @@ def test_layers_of_a_model_that_failed_can_be_used_again():
     assert Sequential(made, (9, 8, 2)).parameter_count == build().parameter_count
 
 
+class Returning(Layer):
+    def __init__(self, shape):
+        self.shape = shape
+
+    def build(self, shape):
+        return self.shape
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "sentence"),
     [
         (([ReLU], (4,)), TypeError, "layers: got the class ReLU at position 0, expected a Layer"),
         (([Dense(3)], (4, 4, 1)), ValueError, "Dense: got inputs of shape (4, 4, 1), expected"),
+        (([ReLU()], ()), ValueError, "input_shape: got no axis, expected at least one"),
+        (
+            ([Returning(None)], (4,)),
+            TypeError,
+            "layers: build of Returning at position 0 returned None, expected the shape of its",
+        ),
         (([Dense(3)], (4,), "gpu"), ValueError, "device: got 'gpu', expected 'auto', 'cpu' or"),
         (([Dense(3)], (4,), "cpu", "float16"), TypeError, "dtype: got float16 on cpu, expected"),
         (([Dense(3)], (4,), "cpu", "int32"), TypeError, "dtype: got int32 on cpu, expected one"),
