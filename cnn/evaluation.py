@@ -55,7 +55,8 @@ def evaluate(
     Raises
     ------
     TypeError, ValueError
-        If the data do not fit the model, or another argument is invalid.
+        If the data do not fit the model, another argument is invalid, or processes disagree about
+        the number of images or `batch_size`.
     """
     if not isinstance(model, Ensemble):
         checks.instance("model", model, Sequential)
@@ -63,6 +64,7 @@ def evaluate(
     batch_size = checks.count("batch_size", batch_size)
     dataset = checked(model, "data", data)
     world = World() if world is None else world
+    world.agree(images=len(dataset), batch_size=batch_size)  # else images are left out or doubled
     found: list[tuple[int, float, int]] = []  # of each batch: its start, its losses and hits
     with model.target.on():
         labels = model.target.array(dataset.labels, np.int64)

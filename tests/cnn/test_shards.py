@@ -187,6 +187,7 @@ DISAGREEMENTS = {
     "weights": lambda world: fit(poked(make(world), world.rank)),
     "shards": lambda world: fit(make(world, shards=2 + 2 * world.rank)),
     "fresh statistics": lambda world: fit(make(world, fresh_statistics=world.rank == 1)),
+    "batch size": lambda world: make(world).evaluate(DATA, batch_size=7 + world.rank),
 }
 
 
