@@ -34,7 +34,7 @@ PUBLISHED_MD5: dict[str, tuple[str, str, str, str]] = {
         "8afde66ea51d865689083ba6bb779fac",
     ),
 }
-# EMNIST's 240,000 images have 188 MB.
+# Of a gzip file. EMNIST's 240,000 images have 188 MB.
 LARGEST_CONTENT_BYTES = 2**28
 
 
@@ -49,7 +49,8 @@ def load_folder(directory: Path, name: str = "auto") -> tuple[Dataset, Dataset]:
     Parameters
     ----------
     directory : path
-        With four files, plain IDX or gzip, named as those of MNIST or EMNIST.
+        With four files, plain IDX or gzip of up to 256 MiB of it, named as those of MNIST or
+        EMNIST.
     name : str
         The set that it must be, one of `PUBLISHED_MD5`; "auto" takes any.
 
@@ -83,8 +84,9 @@ def load_folder(directory: Path, name: str = "auto") -> tuple[Dataset, Dataset]:
     if name not in ("auto", found):
         raise DataError(f"{directory} has {found}, expected {name} in .gz files as published")
     arrays = []
-    for (path, _), (content, damage) in zip(there, contents, strict=True):
-        if damage or len(content) > LARGEST_CONTENT_BYTES:
+    for (path, stored), (content, damage) in zip(there, contents, strict=True):
+        # A plain file is its own content, of any length.
+        if damage or (content is not stored and len(content) > LARGEST_CONTENT_BYTES):
             fault = damage or f", more than {LARGEST_CONTENT_BYTES} bytes"
             raise DataError(f"{path} cannot be decompressed{fault}")
         arrays.append(idx.decode(content, str(path)))

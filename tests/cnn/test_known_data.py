@@ -170,6 +170,8 @@ def test_a_file_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert refused("auto", folder) == (
         f"{folder / FILES[0]}.gz cannot be decompressed, more than 1000 bytes"
     )
+    plain = fill(tmp_path / "plain", made_up())  # of any length
+    assert len(data.load("auto", plain)[0]) == 5
 
 
 def train(*words: object) -> int:
