@@ -10,7 +10,7 @@ from typing import Any
 
 from kernels.lowlevel import Array, Rehearsal, choose_target
 
-from . import checks
+from . import checks, layers
 from .formats import checkpoint
 from .formats.checkpoint import CheckpointError, Content
 from .host import to_host
@@ -95,7 +95,7 @@ class Sequential(Network):
             If a layer's settings are not known, or no file can hold them; see `Layer.settings`.
         """
         return {
-            "layers": [[type(layer).__name__, _settings(layer)] for layer in self.layers],
+            "layers": [[_name(type(layer)), _settings(layer)] for layer in self.layers],
             "input_shape": self.input_shape,
             "dtype": self.dtype.name,
             "pixel_mean": float(self.pixel_mean),  # a user may have set another type
@@ -192,9 +192,15 @@ def _built(
     return model
 
 
+def _name(kind: type[Layer]) -> str:
+    """Return what a file calls a class: its name, after its module if a layer here has the name."""
+    taken = vars(layers).get(kind.__name__, kind) is not kind
+    return f"{kind.__module__}.{kind.__name__}" if taken else kind.__name__
+
+
 def _kind(path: str | Path, name: str) -> type[Layer]:
-    """Return the class of layers of this name; of several, the last one defined."""
-    found = [kind for kind in _kinds(Layer) if kind.__name__ == name]
+    """Return the class of layers that a file calls so; of several, the last one defined."""
+    found = [kind for kind in _kinds(Layer) if _name(kind) == name]
     if not found:
         raise CheckpointError(
             f"{path} has a layer {name}, which is not defined here; import the module that has it"

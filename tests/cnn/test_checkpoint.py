@@ -293,6 +293,20 @@ def test_a_layer_that_cannot_be_built_any_more(path):
     assert refusal(path).endswith("cannot be built here: shape: got (2,), expected more")
 
 
+def test_a_layer_named_as_one_of_the_package(path, tmp_path):
+    """Each comes back as what it was; a command, which knows the package alone, says so."""
+    kind, other = own_layer("ReLU"), tmp_path / "other"
+    kind.__module__ = "mine"
+    Sequential([ReLU()], (2,)).save(path)
+    Sequential([kind()], (2,)).save(other)
+    assert type(Sequential.load(path).layers[0]) is ReLU
+    assert type(Sequential.load(other).layers[0]) is kind
+    kind.__module__ = "elsewhere"
+    expected = r"other has a layer mine\.ReLU, which is not defined here; import the module that"
+    with pytest.raises(CheckpointError, match=expected):
+        Sequential.load(other)
+
+
 class Plain(Layer):
     """Without @dataclass: its settings are not known."""
 
