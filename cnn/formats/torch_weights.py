@@ -135,7 +135,8 @@ def _places(model: Sequential) -> dict[str, _Place]:
     flattened: Shape = ()  # shape of the images that a Flatten has turned into rows
     for position, (layer, output) in enumerate(zip(model.layers, model.output_shapes, strict=True)):
         arrays = {**layer.parameters, **layer.state}
-        if arrays and not isinstance(layer, _WITH_ARRAYS):
+        # Exact classes only: a derived one may compute something else.
+        if arrays and type(layer) not in _WITH_ARRAYS:
             known = ", ".join(kind.__name__ for kind in _WITH_ARRAYS)
             raise ValueError(
                 f"model: got {type(layer).__name__} at position {position}, expected {known} "

@@ -291,3 +291,10 @@ def test_layers_of_ones_own(path):
     save_torch(Sequential([Double(), Dense(2)], (3,), "cpu"), path)
     with pytest.raises(ValueError, match="^model: got Scale at position 1, expected Conv2D, Dense"):
         save_torch(Sequential([Dense(2), Scale()], (3,), "cpu"), path)
+
+    class Doubling(Dense):
+        def forward(self, x, training=False, relu=False):
+            return 2 * super().forward(x, training, relu)
+
+    with pytest.raises(ValueError, match="^model: got Doubling at position 0, expected Conv2D, De"):
+        load_torch(Sequential([Doubling(2)], (3,), "cpu"), path)
