@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,8 +101,8 @@ def pixel_statistics(images: Any) -> tuple[float, float]:
     all would need several times the images' memory.
     """
     total = squares = 0
-    for start in range(0, len(images), 2048):
-        part = images[start : start + 2048].astype(np.uint32)
+    for images_of_part in _parts(images):
+        part = images_of_part.astype(np.uint32)
         total += int(part.sum(dtype=np.int64))
         squares += int((part * part).sum(dtype=np.int64))
     count = max(images.size, 1)
@@ -113,13 +114,17 @@ def finite(images: Any) -> bool:
     """Whether floating images hold no NaN or infinity."""
     # CuPy has no min and max of bfloat16, and NumPy's warn of a NaN.
     wide = np.dtype(np.float32) if images.dtype.itemsize == 2 else images.dtype
-    parts = (
-        images[start : start + 2048].astype(wide, copy=False)
-        for start in range(0, len(images), 2048)
-    )
+    parts = (part.astype(wide, copy=False) for part in _parts(images))
     # A NaN anywhere is both the minimum and the maximum.
     extremes = (float(extreme) for part in parts for extreme in (part.min(), part.max()))
     return all(map(math.isfinite, extremes))
+
+
+def _parts(images: Any) -> Iterator[Any]:
+    """Yield the images in parts of some two million values, or single images."""
+    count = max(1, 2**21 // math.prod(images.shape[1:]))
+    for start in range(0, len(images), count):
+        yield images[start : start + count]
 
 
 def channels_last(images: Any) -> Any:

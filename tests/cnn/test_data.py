@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -91,8 +92,16 @@ def test_unknown_name_is_refused() -> None:
 
 
 def test_pixel_statistics_are_exact_over_several_parts():
-    images = np.random.default_rng(0).integers(0, 256, (5000, 4, 4)).astype(np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (5000, 25, 25), np.uint8)
     mean, std = pixel_statistics(images)
     assert mean == pytest.approx(images.mean(), rel=1e-12)
     assert std == pytest.approx(images.std(), rel=1e-12)
     assert pixel_statistics(np.full((3, 2, 2), 7, np.uint8)) == (7.0, 1.0)
+
+
+def test_pixel_statistics_of_large_images_need_little_memory():
+    images = np.full((16, 1024, 1024), 3, np.uint8)
+    tracemalloc.start()
+    assert pixel_statistics(images) == (3.0, 1.0)
+    assert tracemalloc.get_traced_memory()[1] < 2 * images.nbytes
+    tracemalloc.stop()
