@@ -55,11 +55,13 @@ def evaluate(
     Raises
     ------
     TypeError, ValueError
-        If the data do not fit the model, another argument is invalid, or processes disagree about
-        the number of images or `batch_size`.
+        If the data do not fit the model, its outputs are not one number per class, another argument
+        is invalid, or processes disagree about the number of images or `batch_size`.
     """
     if not isinstance(model, Ensemble):
         checks.instance("model", model, Sequential)
+    if len(model.output_shape) != 1:
+        raise ValueError(f"model: gives outputs of shape {model.output_shape}, expected (classes,)")
     measure = default_loss(model) if loss is None else checks.function("loss", loss)
     batch_size = checks.count("batch_size", batch_size)
     dataset = checked(model, "data", data)

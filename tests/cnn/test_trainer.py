@@ -336,6 +336,16 @@ def test_outputs_of_a_type_without_argmax(monkeypatch):
     }
 
 
+def test_outputs_that_are_images_have_no_accuracy():
+    """One image, or as many as there are columns, would be compared, to an accuracy above 1."""
+    images, labels = noise(4)
+    model = Sequential([Conv2D(3, 1)], (*images.shape[1:], 1), "cpu")
+    with pytest.raises(
+        ValueError, match=r"^model: gives outputs of shape .*, expected \(classes,\)"
+    ):
+        evaluate(model, (images[:1], labels[:1]), lambda *_, grad: (0.5, None))
+
+
 # Forms of data
 
 
