@@ -28,6 +28,7 @@ from kernels.lowlevel import (
     update_loss_scale,
 )
 
+from .augment import Augment
 from .course import Course
 from .fused import DenseLoss
 from .fusion import fuse
@@ -48,7 +49,9 @@ def obstacle(training: Training, images: Array) -> str | None:
         training.ema,
     ]
     for part in parts:
-        if part is not None and not recordable(part):
+        # A step launches the maps of an `Augment`, and calls no augmentation of one's own.
+        known = type(part) is Augment if part is training.augment else recordable(part)
+        if part is not None and not known:
             return f"{getattr(part, '__name__', type(part).__name__)} is not recordable"
     dtypes = ("uint8", *training.model.target.dtypes)
     if images.dtype.name not in dtypes or not images.dtype.isnative:

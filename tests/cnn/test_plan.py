@@ -169,6 +169,13 @@ def flipped(images, *, seed, offset):
     return images[:, ::-1]
 
 
+class Flipping(Augment):
+    recordable = True
+
+    def __call__(self, images, *, seed, offset):
+        return flipped(super().__call__(images, seed=seed, offset=offset), seed=0, offset=0)
+
+
 @pytest.mark.parametrize(
     ("options", "obstacle"),
     [
@@ -177,6 +184,7 @@ def flipped(images, *, seed, offset):
         ({"optimizer": lambda: PlainSGD(0.1)}, "PlainSGD is not recordable"),
         ({"loss": loss_of_ones_own}, "loss_of_ones_own is not recordable"),
         ({"augment": flipped}, "flipped is not recordable"),
+        ({"augment": Flipping(1)}, "Flipping is not recordable"),  # even if it says so
     ],
 )
 def test_what_is_not_recordable_trains_layer_by_layer(target, options, obstacle):
