@@ -137,8 +137,7 @@ def cross_entropy(probabilities: Array, labels: Array) -> tuple[Array, Array]:
     ----------
     probabilities : array (N, C)
         Rows that sum to 1, such as `softmax` gives. A probability that underflowed counts as the
-        smallest normal number of float32 (of float16 for float16 arrays), so that loss and gradient
-        stay finite.
+        smallest normal number of its type, so that loss and gradient stay finite.
     labels : array (N,)
         Classes, of any integer dtype. A label outside [0, C) gives NaN for its row, which is not
         counted in the mean's divisor.
@@ -161,7 +160,8 @@ def cross_entropy(probabilities: Array, labels: Array) -> tuple[Array, Array]:
     losses = target.empty((N,), accumulator(probabilities.dtype))
     dprobabilities = target.empty((N, C), probabilities.dtype)
     # The smallest normal number: its reciprocal, the gradient, is still finite in the type.
-    floor = float(np.finfo(np.float16 if probabilities.dtype == np.float16 else np.float32).tiny)
+    known = probabilities.dtype.kind == "f"  # to NumPy; bfloat16 has float32's exponents
+    floor = float(np.finfo(probabilities.dtype if known else np.float32).tiny)
     launch = _launch(target, probabilities, N, registers=32)
     kernel = _SOURCE.kernel("cross_entropy_rows", target, probabilities.dtype, **launch.constants)
     kernel(*launch.geometry, probabilities, labels, divisor, losses, dprobabilities, N, C, floor)

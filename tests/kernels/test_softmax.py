@@ -199,6 +199,11 @@ def test_textbook_loss_of_an_underflow_is_finite(target, dtype):
     assert np.isfinite(loss) and np.isfinite(slope).all()
 
 
+def test_textbook_loss_of_a_small_float64(target):
+    loss, _ = check_textbook(target, np.array([[1, 1e-50]]), np.array([1]))
+    assert loss == pytest.approx(50 * np.log(10))
+
+
 def test_textbook_loss_of_labels_out_of_range_and_nan(target, dtype):
     probabilities = reference.softmax(normal(0, 4, 3)).astype(dtype)
     loss, slope = check_textbook(target, probabilities, np.array([0, 3, -100, 2]))

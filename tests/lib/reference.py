@@ -221,12 +221,12 @@ def softmax_cross_entropy(
 def cross_entropy(probabilities, labels) -> tuple[Array, Array]:
     """Mean of -log(probabilities (N, K) at labels (N)): (loss, dprobabilities).
 
-    Probabilities are clipped below at the smallest normal float32, float16 ones at theirs, and the
-    gradient is the slope at the clipped value, never 0. A label outside [0, K) gives NaN to the
+    Probabilities are clipped below at the smallest normal number of their type, and the gradient is
+    the slope at the clipped value, never 0. A label outside [0, K) gives NaN to the
     loss and to its gradient row, and does not count in the mean; the mean of nothing is NaN.
     """
-    narrow = np.asarray(probabilities).dtype == np.float16
-    least = np.finfo(np.float16 if narrow else np.float32).smallest_normal
+    kind = np.asarray(probabilities).dtype  # bfloat16 has float32's exponents
+    least = np.finfo(kind if kind.kind == "f" else np.float32).smallest_normal
     probabilities, labels = float64(probabilities), np.asarray(labels).astype(np.int64)
     clipped = np.maximum(probabilities, least)
     rows = np.arange(len(labels))

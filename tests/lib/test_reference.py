@@ -306,9 +306,10 @@ def test_textbook_pair_equals_the_fused_loss(rng):
 
 
 def test_cross_entropy_edges():
-    smallest = float(np.finfo(np.float32).smallest_normal)
-    loss, dprobabilities = reference.cross_entropy([[0.0, 1.0]], [0])
-    assert loss == -np.log(smallest) and dprobabilities.tolist() == [[-1 / smallest, 0]]
+    for dtype in (np.float16, np.float32, np.float64):
+        smallest = float(np.finfo(dtype).smallest_normal)
+        loss, dprobabilities = reference.cross_entropy(np.array([[0, 1]], dtype), [0])
+        assert loss == -np.log(smallest) and dprobabilities.tolist() == [[-1 / smallest, 0]]
     loss, dprobabilities = reference.cross_entropy([[0.5, 0.5], [0.5, 0.5]], [0, 2])
     assert np.isnan(loss)
     np.testing.assert_array_equal(dprobabilities, [[-2, 0], [NAN, NAN]])
