@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.autograd import forward_ad
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 import kernels.torch
 from kernels.torch import operators, registration
@@ -183,6 +184,17 @@ def test_results_can_be_written_to(name):
     x = x.detach().requires_grad_()
     (expected,) = torch.autograd.grad((2 * function(x, *others)).sum(), x)
     (dx,) = torch.autograd.grad(function(x, *others).mul_(2).sum(), x)
+    torch.testing.assert_close(dx, expected)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_gradients_in_a_checkpoint(name):
+    """It computes the saved tensors anew, and lets them be read once."""
+    function, (x, *others) = FUNCTIONS[name]
+    x = x.detach().requires_grad_()
+    (expected,) = torch.autograd.grad(function(x, *others).sum(), x)
+    y = checkpoint(function, x, *others, use_reentrant=False)
+    (dx,) = torch.autograd.grad(y.sum(), x)
     torch.testing.assert_close(dx, expected)
 
 

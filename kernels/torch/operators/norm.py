@@ -56,8 +56,9 @@ def _save_batch_norm(ctx: Any, inputs: Any, output: Any) -> None:
 
 
 def _batch_norm_gradients(ctx: Any, grad: Any, *_: Any) -> tuple[Any, ...]:
-    dx, *others = batch_norm_backward(grad, *ctx.saved_tensors, ctx.training)
-    return formatted(dx, ctx.saved_tensors[0]), *others, None, None, None, None, None
+    input, *saved = ctx.saved_tensors  # once: a checkpoint makes them anew at each look
+    dx, *others = batch_norm_backward(grad, input, *saved, ctx.training)
+    return formatted(dx, input), *others, None, None, None, None, None
 
 
 batch_norm = operator(
