@@ -11,6 +11,8 @@ from ..common.geometry import Padding, Pads, Pair, Window, image_shape, window
 from ..runtime import Array, Kernel, Source, Target, as_array, checks
 from ..runtime.types import Shape
 
+#: Of a max-pool's window: argmax is at most a uint16.
+MOST_TAPS = 2**16
 _SOURCE = Source("pooling/pool.cu", argmax_t=np.uint8)
 
 
@@ -261,8 +263,8 @@ def _window(
 
 
 def _argmax_dtype(g: Window) -> Any:
-    if g.KH * g.KW > 65536:
-        raise ValueError(f"kernel: got {g.KH} x {g.KW} taps, expected at most 65536")
+    if g.KH * g.KW > MOST_TAPS:
+        raise ValueError(f"kernel: got {g.KH} x {g.KW} taps, expected at most {MOST_TAPS}")
     return np.dtype(np.uint8 if g.KH * g.KW <= 256 else np.uint16)
 
 

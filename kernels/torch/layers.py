@@ -15,7 +15,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from ..common.geometry import pair
 from . import functional, rules
-from .registration import contiguous, is_watching
+from .registration import contiguous, is_transforming, is_watching
 
 
 class Conv2d(nn.Conv2d):
@@ -150,11 +150,14 @@ def _are_usual(input: Any, *parameters: Any) -> bool:
             and tensor.device.type == "cpu"
             for tensor in (input, *parameters)
         )
+        and not is_transforming()
+        and (torch.compiler.is_compiling() or not is_watching())
+        and not torch.compiler.is_exporting()
+        and not torch.is_autocast_enabled("cpu")
+        and input.layout == torch.strided
         and input.ndim == 4
         and (input.is_contiguous() or input.is_contiguous(memory_format=torch.channels_last))
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_exporting()
-        and (torch.compiler.is_compiling() or not is_watching())
+        and input.numel() <= rules.MOST_VALUES
     )
 
 

@@ -117,11 +117,13 @@ def _is_plain(arguments: tuple[Any, ...]) -> bool:
 def is_watching() -> bool:
     """Return whether a mode, transform or trace of PyTorch's is on, which sees each operator."""
     return bool(
-        torch._C._len_torch_dispatch_stack()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._get_tracing_state()
-        or forward_ad._current_level >= 0
+        is_transforming() or torch._C._len_torch_dispatch_stack() or torch._C._get_tracing_state()
     )
+
+
+def is_transforming() -> bool:
+    """Return whether `torch.func` or forward mode is on; the compiler sees through this."""
+    return bool(torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0)
 
 
 # Kept: PyTorch takes back what a library registered when that is gone.

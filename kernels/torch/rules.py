@@ -13,6 +13,8 @@ from typing import Any
 from torch import nn
 
 from ..common.geometry import pair, pool_stride
+from ..pooling.pool import MOST_TAPS
+from ..runtime.types import INT32_MAX
 
 #: Channels, and filters, of a convolution without a pool: Winograd's algorithm is what is faster.
 CHANNELS = range(16, 257)
@@ -29,6 +31,8 @@ LEAST_PRODUCTS = 2**24
 LEAST_PRODUCTS_POOLED = 2**22
 #: The least values that go into a pool; no number of contiguous ones pays for transposing them.
 LEAST_POOLED, LEAST_POOLED_CONTIGUOUS = 2**20, math.inf
+#: The most values of images: the kernels count in 32 bits.
+MOST_VALUES = INT32_MAX
 
 
 def conv2d(layer: nn.Conv2d) -> str | None:
@@ -53,7 +57,10 @@ def max_pool2d(layer: nn.MaxPool2d) -> str | None:
     """Return why PyTorch computes a pool, or None where the kernels may be faster."""
     if layer.return_indices:
         return "PyTorch is as fast at a pool that returns indices"
-    return "PyTorch is as fast at windows that overlap" if _windows(layer) is None else None
+    windows = _windows(layer)
+    if windows is None:
+        return "PyTorch is as fast at windows that overlap"
+    return None if math.prod(windows) <= MOST_TAPS else "its windows are too large for the kernel"
 
 
 def max_pool2d_pays(layer: nn.MaxPool2d, input: Any, channels_last: bool) -> bool:

@@ -230,6 +230,16 @@ def in_func(module, x):
     return list(torch.func.grad(loss)(parameters).values())
 
 
+def in_compiled_func(module, x):
+    loss = lambda x: module(x).square().sum()  # noqa: E731
+    return torch.compile(torch.func.grad(loss), backend="aot_eager")(x)
+
+
+def in_mkldnn(module, x):
+    y = module(x.to_mkldnn())
+    return y.to_dense() if y.is_mkldnn else y
+
+
 def in_forward_mode(module, x):
     with forward_ad.dual_level():
         return forward_ad.unpack_dual(module(forward_ad.make_dual(x, torch.ones_like(x))))
@@ -255,9 +265,12 @@ LEFT = {
     "no images": lambda module, x: module(x[:0]),
     "images that are no block of memory": lambda module, x: module(x[..., ::2]),
     "torch.func": in_func,
+    "torch.func, compiled": in_compiled_func,
     "forward mode": in_forward_mode,
     "vmap": lambda module, x: torch.vmap(module)(torch.stack([x, x])),
+    "vmap of images with gaps": lambda module, x: torch.vmap(module, 4)(torch.stack([x, x], 4)),
     "a fake tensor": in_fake_mode,
+    "a tensor of oneDNN": in_mkldnn,
     "torch.export": lambda module, x: torch.export.export(module, (x,)).module()(x),
     "torch.jit.trace": lambda module, x: torch.jit.trace(module, (x,), check_trace=False)(x),
 }
@@ -287,6 +300,16 @@ def test_images_smaller_than_a_window_are_left_to_pytorch(name, height, width, c
     x = normal(0, 16, shape[1], height, width)
     torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)
     assert "conv2d" not in calls and "conv2d_pool" not in calls
+
+
+@pytest.mark.parametrize("name", ["convolution", "pool", "pool before ReLU"])
+def test_more_values_than_the_kernels_count_are_left_to_pytorch(name, calls, monkeypatch):
+    make, shape = NETWORKS[name]
+    theirs, ours = both(make)
+    x = normal(0, *shape)
+    monkeypatch.setattr(rules, "MOST_VALUES", x.numel() - 1)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)
+    assert not calls
 
 
 def test_images_that_are_too_large_for_one_kernel_go_through_several(calls):
@@ -488,6 +511,7 @@ LAYERS = {
         nn.MaxPool2d(3, 2),
         "left: PyTorch is as fast at windows that overlap",
     ),
+    "MaxPool2d large": (nn.MaxPool2d(257), "left: its windows are too large for the kernel"),
     "MaxPool2d indices": (
         nn.MaxPool2d(2, return_indices=True),
         "left: PyTorch is as fast at a pool that returns indices",
