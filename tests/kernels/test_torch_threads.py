@@ -69,3 +69,20 @@ if child == 0:
 print(os.waitpid(child, 0)[1])
 """
     assert output(START + script, **{**TWO, "KERNELS_THREADS": threads}) == "True\n0\n"
+
+
+@pytest.mark.parametrize("threads", ["", "2"])
+def test_a_fork_that_uses_the_kernels_first_does_not_wait_for_lost_threads(threads):
+    """As a worker of PyTorch's DataLoader, which has one thread."""
+    script = """
+import signal, torch, kernels.torch
+torch.ones(1 << 20).exp().sum()  # PyTorch starts its threads
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    torch.set_num_threads(1)
+    conv2d()
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+"""
+    assert output(START + script, **{**TWO, "KERNELS_THREADS": threads}) == "0\n"
