@@ -109,7 +109,8 @@ def sgd_step(
     Raises
     ------
     TypeError, ValueError
-        If dtypes, devices, shapes or parameters do not fit, or one cannot be updated in place.
+        If dtypes, devices, shapes or parameters do not fit, arrays overlap in memory, or one cannot
+        be updated in place.
     """
     scalars = sgd_scalars(lr, momentum, nesterov, weight_decay)
     if momentum and velocity is None:
@@ -184,7 +185,8 @@ def adam_step(
     Raises
     ------
     TypeError, ValueError
-        If dtypes, devices, shapes or parameters do not fit, or one cannot be updated in place.
+        If dtypes, devices, shapes or parameters do not fit, arrays overlap in memory, or one cannot
+        be updated in place.
 
     Notes
     -----
@@ -272,12 +274,16 @@ def _updated(param: Array, grad: Array, copy: Array | None, **state: Array) -> l
     for name, array in written.items():
         checks.in_place(name, array)
     if copy is None:
-        _, taken = checks.arrays(param=param, grad=grad, **state)
+        target, taken = checks.arrays(param=param, grad=grad, **state)
     else:
-        _, (param, *slots) = checks.arrays(param=param, **state)
+        target, (param, *slots) = checks.arrays(param=param, **state)
         _, (grad, copy) = checks.arrays(grad=grad, copy=copy)
         checks.shape("copy", copy, param.shape, "the shape of param")
         taken = [param, grad, *slots]
     for name, array in zip(("grad", *state), taken[1:], strict=True):
         checks.shape(name, array, taken[0].shape, "the shape of param")
+    others = {"copy": copy}
+    for name, array in zip(("param", "grad", *state), taken, strict=True):
+        checks.apart(target, name, array, others)
+        others[name] = array
     return taken
