@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..common.geometry import Pair, pair, pool_stride
+from ..runtime.checks import whole
 from . import autocast, checks, operators
 
 
@@ -51,6 +52,7 @@ def conv2d(
     checks.input(input)
     checks.shape("input", input, ("N", "C", "H", "W"), "images")
     C = input.shape[1]
+    groups = whole("groups", groups, 1)
     checks.like("weight", weight, input)
     if weight.ndim != 4 or weight.shape[1] * groups != C:
         raise ValueError(
@@ -256,6 +258,10 @@ def layer_norm(
     """
     input, weight, bias = autocast.to_float32(input, weight, bias)
     checks.input(input)
+    if not isinstance(normalized_shape, Sequence):
+        raise TypeError(
+            f"normalized_shape: got {normalized_shape!r}, expected a sequence of lengths"
+        )
     shape = tuple(normalized_shape)
     batch = input.ndim - len(shape)
     if not math.prod(shape) or not shape or batch < 0 or tuple(input.shape[batch:]) != shape:

@@ -366,6 +366,8 @@ LOGITS, CLASSES = torch.zeros(5, 4), torch.zeros(5, dtype=torch.int64)
         ("conv2d", (X, W, None, 1, "full"), ValueError, "padding: got 'full', expected"),
         ("conv2d", (X, W, None, 2, "same"), ValueError, r"stride: got \(2, 2\), expected 1 with"),
         ("conv2d", (X[..., :2], W), ValueError, "kernel: extends over 3, larger than the padded"),
+        ("conv2d", (X, W, None, 1, 0, 1, None), TypeError, "groups: got None, expected a whole"),
+        ("layer_norm", (X, 8), TypeError, "normalized_shape: got 8, expected a sequence of len"),
         ("max_pool2d", (X, 0), ValueError, "kernel_size: got 0, expected at least 1"),
         ("max_pool2d", (X, 2, 2, "same"), TypeError, "padding: got 'same', expected a whole"),
         ("batch_norm", (V, V, V), ValueError, r"input: got shape \(4,\), expected \(N, C, ...\)"),
