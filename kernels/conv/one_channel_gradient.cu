@@ -68,20 +68,20 @@ one_channel_filter_gradient(const T *__restrict__ dy, const T *__restrict__ x,
                 }
             }
     }
-    // The teams' sums, added up in order.
-    __shared__ acc_t of_threads[(TAPS + 1) * MOST_THREADS];
+    // The teams' sums, added up in order. Neighbouring threads read them from neighbouring banks,
+    // across the end of a tap's members, too.
+    __shared__ acc_t of_threads[(TAPS + 1) * (MOST_THREADS + 31)];
+    const int pitch = blockDim.x + ((members - int(blockDim.x)) & 31);  // members, mod 32
     partial += (int64)blockIdx.x * F * (TAPS + bias);
     UNROLL(int f = 0; f < FILTERS; ++f) {
-        UNROLL(int tap = 0; tap < TAPS; ++tap)
-            of_threads[tap * blockDim.x + threadIdx.x] = sums[f][tap];
-        of_threads[TAPS * blockDim.x + threadIdx.x] = biases[f];
+        UNROLL(int tap = 0; tap < TAPS; ++tap) of_threads[tap * pitch + threadIdx.x] = sums[f][tap];
+        of_threads[TAPS * pitch + threadIdx.x] = biases[f];
         __syncthreads();
         BLOCK_STRIDE(i, members * (TAPS + bias)) {
             const int tap = i / members, member = i % members;
             const int filter = (blockIdx.y * members + member) * FILTERS + f;
             acc_t sum = 0;
-            for (int t = 0; t < teams; ++t)
-                sum += of_threads[tap * blockDim.x + t * members + member];
+            for (int t = 0; t < teams; ++t) sum += of_threads[tap * pitch + t * members + member];
             if (filter < F)
                 partial[tap < TAPS ? (int64)filter * TAPS + tap : (int64)F * TAPS + filter] = sum;
         }
