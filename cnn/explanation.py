@@ -67,20 +67,21 @@ def explain(model: Sequential, images: Any, classes: Any) -> Explanation:
     if model.ends_with_softmax:
         layers.pop()
     identity, labels = np.eye(*model.output_shape, dtype=np.float32), np.asarray(classes)
-    whole = labels.dtype.kind in "iu" and labels.shape == (len(images),)
-    if not whole or not ((labels >= 0) & (labels < len(identity))).all():
-        raise ValueError(
-            f"classes: got {classes!r} for {len(images)} images, expected a whole number from 0 to "
-            f"{len(identity) - 1} for each"
-        )
     shown, feature_maps = _shown(layers), []
     with model.lock, model.target.on():
         x = model.prepare(images)
+        whole = labels.dtype.kind in "iu" or labels.size == 0
+        fits = whole and labels.shape == (len(x),)
+        if not fits or not ((labels >= 0) & (labels < len(identity))).all():
+            raise ValueError(
+                f"classes: got {classes!r} for {len(x)} images, expected a whole number from 0 to "
+                f"{len(identity) - 1} for each"
+            )
         for position, layer in enumerate(layers):
             x = layer.forward(x)
             if position in shown:
                 feature_maps.append(x)
-        dx = model.target.array(identity[labels], model.dtype)
+        dx = model.target.array(identity[labels.astype(np.int64)], model.dtype)
         for layer in reversed(layers):
             dx = layer.backward(dx)
     return Explanation(feature_maps, dx)
