@@ -54,9 +54,9 @@ def update_batch_norm(model: Network, images: Any, batch_size: int = 256) -> Non
                 for layer in normalising:
                     layer.momentum = 1 / (number + 1)  # the mean of all batches so far
                 batch = model.target.array(images[start : start + batch_size])
+                x = model.prepare(batch)  # which refuses what does not fit
                 if floating(batch.dtype) and not finite(batch):
                     raise ValueError("images: hold NaN or infinity, expected finite values")
-                x = model.prepare(batch)
                 for layer in layers:
                     x = layer.forward(x, training=True)
         except BaseException:

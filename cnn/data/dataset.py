@@ -122,7 +122,7 @@ def finite(images: Any) -> bool:
 
 def _parts(images: Any) -> Iterator[Any]:
     """Yield the images in parts of some two million values, or single images."""
-    count = max(1, 2**21 // math.prod(images.shape[1:]))
+    count = max(1, 2**21 // max(1, math.prod(images.shape[1:])))
     for start in range(0, len(images), count):
         yield images[start : start + count]
 

@@ -97,6 +97,7 @@ def test_pixel_statistics_are_exact_over_several_parts():
     assert mean == pytest.approx(images.mean(), rel=1e-12)
     assert std == pytest.approx(images.std(), rel=1e-12)
     assert pixel_statistics(np.full((3, 2, 2), 7, np.uint8)) == (7.0, 1.0)
+    assert pixel_statistics(np.zeros((3, 0, 2), np.uint8)) == (0.0, 1.0)
 
 
 def test_pixel_statistics_of_large_images_need_little_memory():

@@ -158,6 +158,8 @@ def test_bad_arguments_change_nothing():
         update_batch_norm(model, IMAGES, 1)
     with pytest.raises(ValueError, match=r"images: got shape \(23, 5, 6, 1\)"):
         update_batch_norm(model, IMAGES.reshape(23, 5, 6, 1))
+    with pytest.raises(ValueError, match=r"images: got shape \(23, 0, 5, 1\)"):
+        update_batch_norm(model, IMAGES[:, :0, :, 0])
     assert model.state_buffer.tobytes() == before and model.layers[2].momentum == 0.4
     with pytest.raises(TypeError, match="model: got None, expected an object of class Network"):
         update_batch_norm(None, IMAGES)
