@@ -60,8 +60,7 @@ def evaluate(
     """
     if not isinstance(model, Ensemble):
         checks.instance("model", model, Sequential)
-    if len(model.output_shape) != 1:
-        raise ValueError(f"model: gives outputs of shape {model.output_shape}, expected (classes,)")
+    check_outputs(model)
     measure = default_loss(model) if loss is None else checks.function("loss", loss)
     batch_size = checks.count("batch_size", batch_size)
     dataset = checked(model, "data", data)
@@ -82,6 +81,12 @@ def evaluate(
     of_all = sorted(batch for batches in world.gather(found) for batch in batches)
     loss_sum, hits = (sum(batch[index] for batch in of_all) for index in (1, 2))
     return {"loss": loss_sum / len(dataset), "accuracy": hits / len(dataset)}
+
+
+def check_outputs(model: Network | Ensemble) -> None:
+    """Raise ValueError unless a model's outputs are one number per class."""
+    if len(model.output_shape) != 1:
+        raise ValueError(f"model: gives outputs of shape {model.output_shape}, expected (classes,)")
 
 
 def checked(model: Network | Ensemble, name: str, data: Any) -> Dataset:

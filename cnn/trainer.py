@@ -21,7 +21,7 @@ from .course import Course
 from .data.dataset import Dataset, pixel_statistics
 from .divergence import TrainingDivergedError
 from .ema import EMA
-from .evaluation import checked, evaluate
+from .evaluation import check_outputs, checked, evaluate
 from .fresh_statistics import update_batch_norm
 from .host import to_host
 from .losses import Loss
@@ -178,7 +178,10 @@ class Trainer(Training):
         same as before, and finished epochs are not trained again.
         """
         dataset = checked(self.model, "data", data)
-        held_out = None if validation is None else checked(self.model, "validation", validation)
+        held_out = None
+        if validation is not None:
+            check_outputs(self.model)
+            held_out = checked(self.model, "validation", validation)
         epochs = checks.count("epochs", epochs)
         batch_size = checks.count("batch_size", batch_size)
         progress = checks.flag("progress", progress)

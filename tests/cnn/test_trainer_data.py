@@ -119,6 +119,10 @@ def test_outputs_that_are_images_have_no_accuracy():
         ValueError, match=r"^model: gives outputs of shape .*, expected \(classes,\)"
     ):
         evaluate(model, (images[:1], labels[:1]), lambda *_, grad: (0.5, None))
+    trainer = Trainer(model, SGD(0.1), loss=lambda y, *_, grad: (np.float32(0.5), y))
+    with pytest.raises(ValueError, match="^model: gives outputs of shape .*, expected"):
+        trainer.fit((images, labels), validation=(images, labels))
+    assert trainer.steps == 0  # refused before the first epoch, not after it
 
 
 # Forms of data
