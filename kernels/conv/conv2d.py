@@ -194,6 +194,7 @@ def gradients(
     If x is the result of a ReLU, given as `past`, dx is the gradient of its input instead.
     """
     s = _Sizes(g, x.shape[0], x.shape[3], w.shape[0], w[0].size, dy.shape)
+    checks.count("dy: elements of an image", g.OH * g.OW * s.F)
     dx = None
     products: list[both.Product] = []
     if need_dx and winograd.suits(target, x.dtype, s.N, g, s.F, s.C, groups):

@@ -76,16 +76,18 @@ template <class Order> struct Im2col {
     // The runs of a row of taps.
     __device__ int runs(int run) const { return run > channels ? 1 : window.KW; }
 
-    // The pixel under the first tap, which may be outside the image.
+    // The pixel under the first tap, which may be outside the image, and so may be its elements:
+    // of those in the image there are fewer than 2^31.
     struct Row {
-        const T *first;
+        const T *image;
         int h, w;
+        uint32 first;
     };
     __device__ Row row(int r) const {
         const Window &g = window;
         const Place at = order.place(r);
         const int h = at.row * g.SH - g.PH, w = at.column * g.SW - g.PW;
-        return {x + ((at.n * g.H + h) * g.W + w) * C, h, w};
+        return {x + at.n * g.H * g.W * C, h, w, apart(h, w, 0)};
     }
 
     // A run, by its first tap, and a position in it.
@@ -108,20 +110,22 @@ template <class Order> struct Im2col {
             const int until = larger(smaller(g.W - iw, g.KW), 0);
             const int begin = smaller(larger(before * C - j, 0), length);
             const int end = inside ? larger(smaller(until * C - j, length), begin) : begin;
-            const int64 pixel = (int64)kh * g.DH * g.W + kw * g.DW;
-            out.run(row.first + pixel * C + j, begin, end, length);
+            out.run(row.image + ((int64)ih * g.W + iw) * C + j, begin, end, length);
             done += length;
             if (++kw == runs) kw = 0, ++kh;
         }
     }
 
     // For gemm_stages.cuh: a tap, by its distance from the first one, and a channel; and how far
-    // apart they are in memory, of an image's elements.
-    struct Segment { int h, w, channel, apart; };
+    // that is in memory, modulo 2^32.
+    struct Segment {
+        int h, w, channel;
+        uint32 apart;
+    };
     __device__ Segment segment(int c) const {
         const int tap = c / channels, kh = tap / window.KW, kw = tap - kh * window.KW;
         const int h = kh * window.DH, w = kw * window.DW, channel = c - tap * channels;
-        return {h, w, channel, (h * window.W + w) * C + channel};
+        return {h, w, channel, apart(h, w, channel)};
     }
     __device__ void advance(Segment &segment, int n) const {
         segment.channel += n;
@@ -130,26 +134,23 @@ template <class Order> struct Im2col {
             segment.w += window.DW;
             if (segment.w == window.KW * window.DW) segment.w = 0, segment.h += window.DH;
         }
-        segment.apart = (segment.h * window.W + segment.w) * C + segment.channel;
+        segment.apart = apart(segment.h, segment.w, segment.channel);
+    }
+    __device__ uint32 apart(int h, int w, int channel) const {
+        return (uint32(h) * window.W + uint32(w)) * C + channel;
     }
     // Of rows by pixel.
     __device__ void advance(Row &row, int n) const {
         const Window &g = window;
         const int width = g.OW * g.SW, height = g.OH * g.SH;  // of all windows
         row.w += n * g.SW;
-        row.first += (int64)n * g.SW * C;
-        while (row.w >= width - g.PW) {
-            row.w -= width, row.h += g.SH;
-            row.first += ((int64)g.SH * g.W - width) * C;
-        }
-        while (row.h >= height - g.PH) {
-            row.h -= height;
-            row.first += (int64)(g.H - height) * g.W * C;
-        }
+        while (row.w >= width - g.PW) row.w -= width, row.h += g.SH;
+        while (row.h >= height - g.PH) row.h -= height, row.image += (int64)g.H * g.W * C;
+        row.first = apart(row.h, row.w, 0);
     }
     __device__ bool at(const Row &row, const Segment &segment, bool inside, const T *&from) const {
         const int h = row.h + segment.h, w = row.w + segment.w;
-        from = row.first + segment.apart;
+        from = row.image + int(row.first + segment.apart);  // exact where it is inside
         return inside & (unsigned(h) < unsigned(window.H)) & (unsigned(w) < unsigned(window.W));
     }
 

@@ -74,6 +74,14 @@ def test_the_filter_gradient_of_many_rows_keeps_its_precision(target):
     check(target, FLOAT32, "conv2d_backward", given=given, **sizes)
 
 
+def test_a_window_that_reaches_over_two_to_the_31_elements(target):
+    """From far in the padding to the image."""
+    options = {"padding": ((5000, 0), (0, 0)), "dilation": (5000, 1)}
+    sizes = {"N": 1, "H": 1, "W": 1000, "C": 1000, "F": 2, "K": (2, 1)}
+    for name in ("conv2d", "conv2d_backward"):
+        check(target, FLOAT32, name, **sizes, **options)
+
+
 def test_a_row_with_padding_of_over_two_to_the_31_elements_is_refused(target):
     x, w = np.ones((1, 1, 1, 4096), np.float32), np.ones((1, 1, 1, 4096), np.float32)
     with pytest.raises(ValueError, match="x: elements of a padded row: got 8589938688"):
