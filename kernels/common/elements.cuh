@@ -38,6 +38,7 @@ __device__ __forceinline__ void for_elements(int64 count, const Body &body, E *.
             }(reinterpret_cast<const Vector<E, V> *>(arrays)[i]...);
         }
     }
+#pragma unroll 1
     GRID_STRIDE(i, count - done) body(arrays[done + i]...);
 }
 template <class Of, typename E, typename... In>
@@ -55,6 +56,7 @@ __device__ __forceinline__ void write_elements(int64 count, const Of &of, E *to,
             }(reinterpret_cast<const Vector<const In, V> *>(from)[i]...);
         }
     }
+#pragma unroll 1
     GRID_STRIDE(i, count - done) to[done + i] = of(from[done + i]...);
 }
 
