@@ -5,7 +5,7 @@
 //               a cycle), and few enough for the 16 registers of AVX2. It reports how many
 //               operations it did, two for a multiply-add.
 //   copy        y = x, around the caches: 2 * n * sizeof(T) bytes
-#include "dialect/dialect.cuh"
+#include "common/elements.cuh"
 
 using lanes_t = Simd<T>::type;
 constexpr int LANES = Simd<T>::LANES, CHAINS = 12;
@@ -25,5 +25,5 @@ KERNEL fma_peak(T *__restrict__ y, int64 *__restrict__ operations, int turns, T 
 }
 
 KERNEL copy(const T *__restrict__ x, T *__restrict__ y, int64 n) {
-    write_each<1>(y, n, [=](int64 i) { return x[i]; });
+    write_elements(n, [=](T value) { return value; }, y, x);
 }
