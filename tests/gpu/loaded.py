@@ -19,7 +19,7 @@ Place = tuple[tuple[str, int, int], ...]
 
 _FILE = re.compile(r'^\s*\.file\s+(\d+)\s+"(?:[^"]*/(?=kernels/))?([^"]+)"', re.MULTILINE)
 _LOC = re.compile(
-    r"\s*\.loc\s+(\d+) (\d+) (\d+)(?:, function_name [^,]+, inlined_at (\d+) (\d+) (\d+))?"
+    r"\s*\.loc\s+(\d+) (\d+) (\d+)(?:, function_name ([^,]+), inlined_at (\d+) (\d+) (\d+))?"
 )
 
 
@@ -51,14 +51,26 @@ def editing(edit: Callable[[str], str | None]) -> Iterator[list[Any]]:
 
 
 def placed(ptx: str) -> Iterator[tuple[str, Place]]:
-    """Yield each line of a text with its origin, () if that is unknown."""
+    """Yield each line of a text with its origin, () if that is unknown.
+
+    A text says where a function was inlined by file, line and column, which several instances of a
+    template have in common. Which one it is stands directly before, unless it was said earlier.
+    """
     files = dict(_FILE.findall(ptx))
     known: dict[tuple[str, ...], Place] = {}
+    callers: dict[tuple[str, ...], Place] = {}  # by function and where it was inlined
+    just_said: set[tuple[str, ...]] = set()
     place: Place = ()
     for line in ptx.splitlines():
         loc = _LOC.match(line)
         if loc and loc[2] != "0":  # of no line: the last one is nearest
-            at, outer = loc.groups()[:3], loc.groups()[3:]
-            place = ((files[at[0]], int(at[1]), int(at[2])), *known.get(outer, ()))
+            at, function, outer = loc.groups()[:3], loc[4], loc.groups()[4:]
+            inlined = (function, *outer)
+            if outer in just_said or inlined not in callers:
+                callers[inlined] = known.get(outer, ())
+            place = ((files[at[0]], int(at[1]), int(at[2])), *callers[inlined])
             known[at] = place
+            just_said.add(at)
+        elif not loc:
+            just_said.clear()
         yield line, place
