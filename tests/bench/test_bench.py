@@ -13,7 +13,7 @@ import pytest
 
 import cnn
 import kernels
-from bench.kernels import compare
+from bench.kernels import compare, peak
 from bench.kernels.rows import rows
 from bench.measure import WrongResult, verify
 from bench.networks import start
@@ -306,6 +306,22 @@ def test_ratios_are_those_of_one_round():
     assert row["peers"]["peer"]["ratio"] == 3 and row["peers"]["peer"]["ratio_noise"] == 0
     assert row["noise"] == pytest.approx(0.125)  # quartiles 1.5 and 2
     assert "3.00x peer" in condense.line(row) and "25% of peak" in condense.line(row)
+
+
+def test_what_the_peaks_measure(target):
+    """In `make test`, unlike the suites, since it is the kernels' headers that change."""
+    x, dtype = target.array(normal(4099).astype(np.float32)), np.dtype(np.float32)
+    y = target.zeros(x.shape, dtype)
+    copy = peak._SOURCE.kernel("copy", target, dtype)
+    copy(target.stride_grid(x.size), target.threads, x, y, x.size)
+    assert bool((x == y).all())
+
+    operations = target.zeros((2,), np.int64)
+    room = target.zeros((2 * peak._CHAINS * peak._LARGEST_REGISTER,), dtype)
+    peak._SOURCE.kernel("fma_peak", target, dtype)((2, 1, 1), 1, room, operations, 3, 0.5)
+    done = operations if isinstance(operations, np.ndarray) else operations.get()
+    lanes = done / (2 * peak._CHAINS * 3)
+    assert lanes[0] == lanes[1] and lanes[0] in (1, 4, 8, 16)
 
 
 def test_names_of_rows_are_unique():
