@@ -56,6 +56,6 @@ def load(
                 raise
             say(
                 f"MNIST is not here and could not be downloaded ({error.reason}); "
-                "training on synthetic digits instead"
+                "taking synthetic digits instead"
             )
     return synthetic.synthetic_digits()

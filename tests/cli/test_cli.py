@@ -251,7 +251,7 @@ def test_offline_it_trains_on_synthetic_digits_and_says_so(monkeypatch, tmp_path
     assert main(["train", "--quiet", "--json", str(written)]) == 0
     shown = capsys.readouterr()
     assert shown.err.startswith("MNIST is not here and could not be downloaded")
-    assert shown.err.endswith("training on synthetic digits instead\n")
+    assert shown.err.endswith("taking synthetic digits instead\n")
     assert shown.out.startswith("synthetic test accuracy ")
     assert json.loads(written.read_text())["dataset"] == "synthetic"
 

@@ -260,7 +260,7 @@ def test_auto_offline_takes_synthetic_digits_and_says_so(
     assert data.load("auto", say=said.append) == sets
     assert len(said) == 1
     assert said[0].startswith(f"MNIST is not here and could not be downloaded ({url}")
-    assert said[0].endswith("; training on synthetic digits instead")
+    assert said[0].endswith("; taking synthetic digits instead")
     assert data.load("synthetic", say=pytest.fail) == sets
 
 
@@ -284,8 +284,7 @@ def test_without_a_home_folder_it_says_so() -> None:
     ).splitlines()
     reason = "there is no home folder to keep it in: set HOME or XDG_CACHE_HOME"
     assert instead == (
-        f"MNIST is not here and could not be downloaded ({reason}); "
-        "training on synthetic digits instead"
+        f"MNIST is not here and could not be downloaded ({reason}); taking synthetic digits instead"
     )
     assert (digits, none) == ("synthetic digits", "[]")
     assert message.startswith("MNIST's four files (train-images-idx3-ubyte, ")
