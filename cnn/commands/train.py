@@ -174,10 +174,11 @@ def run(options: argparse.Namespace) -> int:
         trainer.run = folder
         processes = f", {world.size} processes" if world.size > 1 else ""
         tell(
-            f"{folder.folder} has finished its {len(trainer.history)} epochs already"
+            f"{folder.folder} has finished already, with epoch {len(trainer.history)}"
             if finished
-            else f"{model.summary()}\ntraining on {train.name}, {len(train):,} images, on "
-            f"{options.device}{processes}; see {folder.folder}"
+            else f"{model.summary(options.batch_size)}\n"
+            f"training on {train.name}, {len(train):,} images, on {options.device}{processes}; "
+            f"see {folder.folder}"
         )
         interrupted = not finished and _fit(trainer, train, test, options)
     results = (

@@ -157,6 +157,7 @@ def test_options_reach_the_training(few_images, recipe, tmp_path, capsys):
     assert {name: results[name] for name in expected} == expected
     assert 0 <= results["test_accuracy"] <= 1
     shown = capsys.readouterr().err
+    assert "training in batches of 100: " in shown
     assert "training on few, 512 images, on cpu" in shown and "epoch 2/2" in shown
 
 

@@ -449,7 +449,7 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path, capsys):
     written, saved = tmp_path / "again.json", tmp_path / "again.safetensors"
     assert main(["train", "--resume", "runs/a", "--json", str(written), "--save", str(saved)]) == 0
     shown = capsys.readouterr()
-    assert "runs/a has finished its 1 epochs already" in shown.err and shown.out == printed
+    assert "runs/a has finished already, with epoch 1" in shown.err and shown.out == printed
     assert contents(tmp_path / "runs" / "a") == before
     assert written.read_text() == (tmp_path / "runs" / "a" / "results.json").read_text()
     assert digest(saved) == digest(tmp_path / "runs" / "a" / "model.safetensors")
