@@ -195,11 +195,15 @@ def versions(device: str) -> dict[str, str]:
     """Return what results depend on: the device and the versions of the software."""
     from kernels.lowlevel import describe
 
+    return {"cnn-kernels": own_version(), "device": device, **describe()}
+
+
+def own_version() -> str:
+    """Return the version of the package that is installed."""
     try:
-        own = importlib.metadata.version("cnn-kernels")
+        return importlib.metadata.version("cnn-kernels")
     except importlib.metadata.PackageNotFoundError:
-        own = "not installed"
-    return {"cnn-kernels": own, "device": device, **describe()}
+        return "not installed"
 
 
 def to_json(values: dict[str, Any], indent: int | None = None) -> str:

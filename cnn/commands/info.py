@@ -31,6 +31,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     from kernels.lowlevel import describe
 
-    for name, value in describe().items():
+    from ..runs import own_version
+
+    for name, value in {"cnn-kernels": own_version(), **describe()}.items():
         print(f"{name:<14}{value}")
     return 0

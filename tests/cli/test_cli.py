@@ -228,7 +228,7 @@ def test_several_models_are_measured_one_by_one_and_together(few_images, tmp_pat
 def test_info_names_what_this_machine_has(capsys):
     assert main(["info"]) == 0
     shown = capsys.readouterr().out
-    for name in ("targets", "compiler", "GPU", str(cache.folder())):
+    for name in ("cnn-kernels", "targets", "compiler", "GPU", str(cache.folder())):
         assert name in shown
 
 
