@@ -153,7 +153,7 @@ def _table(path: Path | None) -> dict[str, dict[str, int]]:
             for name, size in sizes.items()
         )
     except (OSError, ValueError, AttributeError) as error:
-        raise KernelError(f"{path}: is not a table of blocks: {error}") from error
+        raise KernelError(f"{path} is not a table of blocks: {error}") from error
     if not ok:
         names = ", ".join(Blocks._fields)
         raise KernelError(
