@@ -31,8 +31,10 @@
 #endif
 
 constexpr int TAPS = TAPS_H * TAPS_W, MOST_THREADS = 96;
+// Blocks that a multiprocessor must hold: up to 136 registers per thread in float.
+constexpr int BLOCKS = sizeof(acc_t) > 4 ? 1 : 5;
 
-KERNEL __launch_bounds__(MOST_THREADS)
+KERNEL __launch_bounds__(MOST_THREADS, BLOCKS)
 one_channel_filter_gradient(const T *__restrict__ dy, const T *__restrict__ x,
                             acc_t *__restrict__ partial, Window g, int rows, int F, int bias,
                             int teams, int share) {

@@ -51,6 +51,7 @@ template <int N> __device__ inline void wait_copies() {}
 template <int N, typename E>
 __device__ inline void copy_elements(E *to, const E *from, bool inside) {
     constexpr int BYTES = N * sizeof(E);
+    __builtin_assume(__isGlobal(from));  // gemm_stages.cuh hides where an address comes from
     if constexpr (BYTES >= 4)
         copy_async<BYTES>(to, from, inside ? BYTES : 0);
     else
