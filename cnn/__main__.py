@@ -19,6 +19,7 @@ from .data import DataError
 from .divergence import TrainingDivergedError
 from .formats.checkpoint import CheckpointError
 from .parallel import joined
+from .runs import own_version
 
 _EXAMPLES = """\
   cnn train                    one epoch of MNIST, as fast as it goes
@@ -91,6 +92,8 @@ def _failed(text: str, status: int) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cnn", **_text("Train small CNNs, fast.", _EXAMPLES))
+    version = f"cnn-kernels {own_version()}"
+    parser.add_argument("--version", action="version", version=version, help="print it, and exit")
     parsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in commands.NAMES:
         command = importlib.import_module(f".commands.{name}", __package__)

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     for name, kind, letter, text in (
         ("--epochs", positive, "N", "passes over the data"),
-        ("--batch-size", positive, "N", "images per step"),
+        ("--batch-size", positive, "N", "images per step; a larger one may need a lower --lr"),
         ("--lr", rate, "X", "learning rate at its peak"),
     ):
         help_text = f"{text} (default: the recipe's)"

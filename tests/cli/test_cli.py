@@ -225,6 +225,13 @@ def test_several_models_are_measured_one_by_one_and_together(few_images, tmp_pat
     assert shown[2].endswith(f"loss {results['test_loss']:.4f}, mean of 2 models")
 
 
+def test_the_version_is_printed(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert re.fullmatch(r"cnn-kernels \S+\n", capsys.readouterr().out)
+
+
 def test_info_names_what_this_machine_has(capsys):
     assert main(["info"]) == 0
     shown = capsys.readouterr().out
