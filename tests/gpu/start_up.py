@@ -1,0 +1,82 @@
+"""Time what NVRTC takes before the first step of a training on a GPU.
+
+    python -m tests.gpu.start_up
+
+The texts are those that a training on the emulated GPU compiles. NVRTC makes an H100's machine code
+of them, as it would there: one after the other, and in as many threads as there are cores. Results
+go to bench/results/start-cuda.json. Nothing else should run meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from statistics import median
+from typing import Any
+from unittest.mock import patch
+
+from bench.machine import machine
+from kernels.runtime.cuda import CudaTarget
+from kernels.runtime.jobs import run, thread_count
+from tests.lib import nvrtc
+
+from . import device
+from .profile import RESULTS, planned_steps
+
+ARCH, ROUNDS = "sm_90", 3
+TRAININGS = (("speedrun", "fp32"), ("speedrun", "bf16"))
+
+
+def main() -> None:
+    """Measure each training, and write the results."""
+    device.turn_on()
+    found = {
+        f"{network}, {precision}": measured(launched(network, precision))
+        for network, precision in TRAININGS
+    }
+    for name, figures in found.items():
+        print(name, *(f"{key} {value}" for key, value in figures.items()), sep="; ")
+    document = {"made by": "python -m tests.gpu.start_up", "arch": ARCH, "NVRTC": nvrtc.version()}
+    document |= {"load before": round(os.getloadavg()[0], 2), **found, "machine": machine()}
+    (RESULTS / "start-cuda.json").write_text(json.dumps(document, indent=2) + "\n")
+
+
+def launched(network: str, precision: str) -> list[tuple[str, str]]:
+    """Return (name, text) of what a training step on the emulated GPU has compiled."""
+    texts: list[tuple[str, str]] = []
+    module = CudaTarget._module
+
+    def noting(self: CudaTarget, name: str, text: str) -> Any:
+        texts.append((name, text))
+        return module(self, name, text)
+
+    with patch.object(CudaTarget, "_module", noting):
+        planned_steps(network, 512, 1, lambda step: step(), precision)
+    return texts
+
+
+def measured(texts: Sequence[tuple[str, str]]) -> dict[str, float]:
+    """Return the seconds of NVRTC, medians of rounds, and those of the longest text."""
+    jobs = [partial(nvrtc.compiled, text, name, ARCH) for name, text in texts]
+    alone = [median(seconds(job) for _ in range(ROUNDS)) for job in jobs]
+    together = median(seconds(partial(run, jobs)) for _ in range(ROUNDS))
+    return {
+        "texts": len(jobs),
+        "longest": round(max(alone), 2),
+        "one after the other": round(sum(alone), 2),
+        f"in {thread_count()} threads": round(together, 2),
+    }
+
+
+def seconds(job: Callable[[], Any]) -> float:
+    """Return how long a call takes."""
+    begin = time.perf_counter()
+    job()
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    main()
