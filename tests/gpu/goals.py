@@ -2,8 +2,9 @@
 
     python -m tests.gpu.goals
 
-Everything comes from bench/results/profile-*.json, which `make profile` writes. Nothing was timed.
-What naive CuPy does instead is in README.md ("Beside CuPy").
+Everything comes from bench/results: profile-*.json, which `make profile` writes, and
+main-loops.json, which `python -m tests.lib.main_loop` writes. Nothing was timed. What naive CuPy
+does instead is in README.md ("Beside CuPy").
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from .profile import RESULTS, STEP
 
 #: The GPUs that the goals are for.
 MODELS = ("h100", "a100")
+ARCH = {"h100": "sm_90", "a100": "sm_80"}
 
 Row = dict[str, Any]
 
@@ -79,12 +81,42 @@ def _over(row: Row, gpu: Gpu, rate: float) -> float:
 
 def over_distinct_bytes(row: Row, gpu: Gpu) -> float | None:
     """Return the bytes in all sectors that are loaded and stored over the distinct ones."""
-    if STEP.fullmatch(row["row"]) or "operations" in row:
+    if _is_product(row):
         return None
-    figures = [launch["figures"] for launch in row["launches"]]
-    sectors = sum(f.get(f"global_{n}_sectors", 0) for f in figures for n in ("load", "store"))
     distinct = sum(launch["bytes"][n] for launch in row["launches"] for n in ("read", "written"))
-    return 32 * sectors / distinct
+    return _in_sectors(row) / distinct
+
+
+def over_used_bytes(row: Row, gpu: Gpu) -> float | None:
+    """Return the bytes in these sectors over those of them that threads ask for."""
+    if _is_product(row):
+        return None
+    return _in_sectors(row) / sum(_figure(row, f"global_{n}_bytes") for n in ("load", "store"))
+
+
+def over_least_wavefronts(row: Row, gpu: Gpu) -> float | None:
+    """Return the accesses to shared memory, in clocks, over those without bank conflicts."""
+    wavefronts = _figure(row, "shared_wavefronts")
+    if "operations" not in row or not wavefronts:
+        return None
+    return wavefronts / (wavefronts - _figure(row, "shared_conflicts"))
+
+
+def _is_product(row: Row) -> bool:
+    return bool(STEP.fullmatch(row["row"])) or "operations" in row
+
+
+def _in_sectors(row: Row) -> float:
+    return 32 * sum(_figure(row, f"global_{n}_sectors") for n in ("load", "store"))
+
+
+def _figure(row: Row, name: str) -> float:
+    return float(sum(launch["figures"].get(name, 0) for launch in row["launches"]))
+
+
+def instructions(row: Row, gpu: Gpu) -> float | None:
+    """Return the instructions in a main loop for each multiply-add."""
+    return row["instructions"] / row["ffma"] if "ffma" in row else None
 
 
 def launches(row: Row, gpu: Gpu) -> float:
@@ -97,24 +129,31 @@ def microseconds(row: Row, gpu: Gpu) -> float:
     return 1e6 * float(row["bound"]["seconds"])
 
 
+OF_LOOP = "instructions in the main loop / multiply-adds"
+OF_BANKS, OF_SECTORS = "shared-memory clocks / least", "bytes in sectors / bytes asked for"
 OF_FFMA, OF_MMA = "bound / time of its FFMA", "bound / time of its mma.sync"
 OF_BYTES, OF_LAUNCHES, BOUND = "bytes moved / distinct bytes", "launches", "bound in microseconds"
 SPEEDRUN = "training step: speedrun, batch "
 GOALS = (
+    Goal(OF_LOOP, r"main loop: .*", 1.25, instructions),
+    Goal(OF_BANKS, r"(conv2d|dense) .*", 1, over_least_wavefronts),
     Goal(OF_FFMA, r"conv2d .*: ResNet .*(?<!bf16)", 1.25, over_ffma),
     Goal(OF_FFMA, r"conv2d .*: speedrun 2", 1.5, over_ffma),
     Goal(OF_MMA, r"(conv2d|dense) .*, bf16", 1.4, over_mma),
-    Goal(OF_BYTES, r".*", 1.15, over_distinct_bytes),
+    Goal(OF_BYTES, r"(?!main loop).*", 1.15, over_distinct_bytes),
+    Goal(OF_SECTORS, r"(?!main loop).*", 1.02, over_used_bytes),
     Goal(OF_LAUNCHES, SPEEDRUN + ".*", 10, launches),
     Goal(BOUND, SPEEDRUN + "512, bf16", 60, microseconds, ("h100",)),
     Goal(BOUND, SPEEDRUN + "512", 150, microseconds, ("h100",)),
 )
 
 # Why rows miss a goal, and what was tried.
+NARROW = "a narrow tile has fewer multiply-adds for each copy, read and barrier"
 FEW_TILES = "few tiles; by the estimate of division.py, to divide k would cost what it gains"
 SUMS = "few tiles, and the sums of parts are a launch of their own"
 OVERLAP = "windows overlap, and their pixels are read again, from L1"
 TURNED = "rows of turned images begin inside a sector, and are read again, from L1"
+SPLIT = "NVRTC makes four stores of 4 bytes of one of 16"
 LONG_ROWS = "registers cannot hold a row, which is read again, from L2"
 GAMMA = "each row reads gamma (forward, beta too), from L1 or L2"
 FROM_CACHES = {
@@ -126,11 +165,16 @@ FROM_CACHES = {
     "layer_norm: 8192 x 768": GAMMA,
     "layer_norm: 256 x 32768": GAMMA,
     "layer_norm gradient: 8192 x 768": GAMMA,
-    "layer_norm gradient: 256 x 32768": f"{LONG_ROWS}; {GAMMA}",
+    "layer_norm gradient: 256 x 32768": f"{LONG_ROWS}; {GAMMA}; {SPLIT}",
 }
+MAIN_LOOPS = {
+    f"main loop: {tile} outputs, FP32": NARROW
+    for tile in "64x64 128x32 256x24 128x24 256x16 128x16 32x32 32x16".split()
+}
+EVERYWHERE = FROM_CACHES | MAIN_LOOPS
 #: The reasons, by GPU and row. A test holds that these miss a goal and no others do.
 MISSED = {
-    "h100": FROM_CACHES
+    "h100": EVERYWHERE
     | {
         "conv2d forward: ResNet 64-128, stride 2": FEW_TILES,
         "conv2d forward: ResNet 256-64, 1x1": FEW_TILES,
@@ -146,7 +190,7 @@ MISSED = {
         "conv2d gradients: ResNet 256-64, 1x1, bf16": SUMS,
         "dense forward: large, bf16": FEW_TILES,
     },
-    "a100": FROM_CACHES
+    "a100": EVERYWHERE
     | {
         "conv2d forward: ResNet 256, bf16": FEW_TILES,
         "conv2d forward: ResNet 256-64, 1x1, bf16": FEW_TILES,
@@ -158,17 +202,30 @@ MISSED = {
 
 def found(results: Path = RESULTS) -> Iterator[Found]:
     """Yield what the rows show, goal by goal."""
-    profiles = {
+    loops = json.loads((results / "main-loops.json").read_text())["loops"]
+    rows = {
         model: json.loads((results / f"profile-{model}.json").read_text())["rows"]
+        + _longest_loops(loops, ARCH[model])
         for model in MODELS
     }
     for goal in GOALS:
         for model in goal.models:
-            for row in profiles[model]:
+            for row in rows[model]:
                 if re.fullmatch(goal.rows, row["row"]):
                     value = goal.value(row, GPUS[model])
                     if value is not None:
                         yield Found(goal, row["row"], model, value)
+
+
+def _longest_loops(loops: list[Row], arch: str) -> list[Row]:
+    """Return a row for each tile: the product with the most instructions for a multiply-add."""
+    own = [loop for loop in loops if loop["arch"] == arch]
+    tiles = dict.fromkeys(loop["tile"] for loop in own)
+    longest = [
+        min((loop for loop in own if loop["tile"] == tile), key=lambda loop: float(loop["share"]))
+        for tile in tiles
+    ]
+    return [{"row": f"main loop: {loop['tile']} outputs, FP32", **loop} for loop in longest]
 
 
 def main() -> None:
@@ -182,7 +239,8 @@ def main() -> None:
         for row in dict.fromkeys(one.row for one in of_goal):
             shown = {one.model: one for one in of_goal if one.row == row}
             cells = "".join(f"{_cell(shown.get(model)):>16}" for model in goal.models)
-            why = {MISSED[model][row]: None for model in goal.models if row in MISSED[model]}
+            missed = [model for model, one in shown.items() if not one.met]
+            why = {MISSED[model].get(row, ""): None for model in missed}
             print(f"  {row:48}{cells}  {'; '.join(why)}".rstrip())
         print()
 
