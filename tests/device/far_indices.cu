@@ -10,7 +10,7 @@ __device__ void copy_row(const Loader &loader, int row, int count, acc_t *out) {
     auto segment = loader.segment(0);
     for (int i = 0; i < count; ++i, loader.advance(segment, 1)) {
         const T *from;
-        out[i] = loader.at(loader.row(row), segment, from) ? acc_t(*from) : acc_t(0);
+        out[i] = loader.at(loader.row(row), segment, true, from) ? acc_t(*from) : acc_t(0);
     }
 #else
     load<1>(loader, row, 0, count, out);
