@@ -9,6 +9,7 @@ import numpy as np
 
 from kernels.lowlevel import Array
 
+from .evaluation import check_outputs
 from .layers import (
     AvgPool2D,
     BatchNorm,
@@ -61,8 +62,7 @@ def explain(model: Sequential, images: Any, classes: Any) -> Explanation:
     TypeError, ValueError
         If images or classes do not fit the model, or its outputs are not one number per class.
     """
-    if len(model.output_shape) != 1:
-        raise ValueError(f"model: gives outputs of shape {model.output_shape}, expected (classes,)")
+    check_outputs(model)
     layers = [_copied(layer) for layer in model.layers]
     if model.ends_with_softmax:
         layers.pop()

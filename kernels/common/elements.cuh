@@ -1,9 +1,11 @@
 // Loops over the elements of arrays of one shape, for runtime/elementwise.py:
 //
-//   for_elements(count, body, arrays...)        calls body(elements...) for each index; elements of
-//                                               arrays that are not const may be written
-//   write_elements(count, of, result, arrays...)   writes of(elements...) for each index
+//   for_elements(count, body, arrays...)           calls body(elements...) for each index; elements
+//                                                  of arrays that are not const may be written
+//   write_elements(count, of, result, arrays...)   writes of(elements...) to the result, which is
+//                                                  not read
 //
+// bytes    every array once; what may be written is read, too
 // geometry any grid. On cuda a thread takes 16 bytes of the largest type at a time, if all arrays
 //          are aligned to their share
 #pragma once
