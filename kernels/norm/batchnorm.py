@@ -93,9 +93,8 @@ def batch_norm(
     ):
         checks.shape(name, array, (C,), "one value per channel")
     if training:
-        others = {"x": x, "gamma": gamma, "beta": beta}
-        checks.apart(target, "running_mean", running_mean, others)
-        checks.apart(target, "running_var", running_var, others | {"running_mean": running_mean})
+        written = {"running_mean": running_mean, "running_var": running_var}
+        checks.apart(target, written, {"x": x, "gamma": gamma, "beta": beta})
     return forward(*taken, training=training, momentum=momentum, eps=eps, relu=relu)
 
 

@@ -111,19 +111,25 @@ def result(
         raise TypeError(f"{name}: got {array.dtype}, expected {dtype}")
     shape(name, array, expected, "the shape of what is written there")
     in_place(name, array)
-    apart(target, name, array, others)
+    apart(target, {name: array}, others)
     return array
 
 
-def apart(target: Target, name: str, array: Array, others: dict[str, Any]) -> None:
-    """Raise ValueError if an array overlaps another one, or None, in memory."""
-    begin = target.address(array)
-    for other, there in others.items():
-        if there is None:
+def apart(target: Target, written: dict[str, Any], read: dict[str, Any]) -> None:
+    """Raise ValueError if a written array overlaps another one in memory; None is no array."""
+    spans: list[tuple[str, int, int]] = []
+    for name, array in (read | written).items():
+        if array is None:
             continue
-        first = target.address(there)
-        if begin < first + there.nbytes and first < begin + array.nbytes:
-            raise ValueError(f"{name}: overlaps {other} in memory, expected an array of its own")
+        begin = target.address(array)
+        end = begin + array.nbytes
+        if name in written:
+            for other, first, last in spans:
+                if begin < last and first < end:
+                    raise ValueError(
+                        f"{name}: overlaps {other} in memory, expected an array of its own"
+                    )
+        spans.append((name, begin, end))
 
 
 def contiguous(target: Target, array: Array) -> Array:

@@ -274,16 +274,13 @@ def _updated(param: Array, grad: Array, copy: Array | None, **state: Array) -> l
     for name, array in written.items():
         checks.in_place(name, array)
     if copy is None:
-        target, taken = checks.arrays(param=param, grad=grad, **state)
+        target, (param, grad, *slots) = checks.arrays(param=param, grad=grad, **state)
     else:
         target, (param, *slots) = checks.arrays(param=param, **state)
         _, (grad, copy) = checks.arrays(grad=grad, copy=copy)
         checks.shape("copy", copy, param.shape, "the shape of param")
-        taken = [param, grad, *slots]
-    for name, array in zip(("grad", *state), taken[1:], strict=True):
-        checks.shape(name, array, taken[0].shape, "the shape of param")
-    others = {"copy": copy}
-    for name, array in zip(("param", "grad", *state), taken, strict=True):
-        checks.apart(target, name, array, others)
-        others[name] = array
-    return taken
+    moving = dict(zip(state, slots, strict=True))
+    for name, array in {"grad": grad, **moving}.items():
+        checks.shape(name, array, param.shape, "the shape of param")
+    checks.apart(target, {"param": param, **moving, "copy": copy}, {"grad": grad})
+    return [param, grad, *slots]

@@ -192,7 +192,7 @@ def overlapping(target):
     message = "running_var: overlaps running_mean in memory"
     yield kernels.batch_norm, (x, gamma, gamma, *statistics), {"training": True}, message
     rate = {"lr": 0.1}
-    yield kernels.sgd_step, (first, second), rate, "grad: overlaps param in memory"
+    yield kernels.sgd_step, (first, second), rate, "param: overlaps grad in memory"
     message = "velocity: overlaps grad in memory"
     yield kernels.sgd_step, (gamma, first, second), rate | {"momentum": 0.9}, message
     adam = kernels.adam_step, (gamma, target.array(zeros(3)), first, first), rate | {"step": 1}
