@@ -74,7 +74,17 @@ __device__ inline void store_row(E *to, const V (&value)[N], int count) {
 }
 // A prefetch. None here: other threads hide the latency of memory.
 template <typename E> __device__ inline void fetch_ahead(const E *, int = 1, int = 0) {}
-template <typename V> __device__ inline V in_register(V value) { return value; }
+
+// Has the compiler keep a value, word by word. It would compute again, in every stage, what follows
+// from a thread's number and the arguments.
+template <typename V> __device__ __forceinline__ V in_register(V value) {
+    static_assert(sizeof(V) % 4 == 0, "whole words");
+    unsigned words[sizeof(V) / 4];
+    memcpy(words, &value, sizeof value);
+    UNROLL(int i = 0; i < int(sizeof(V) / 4); ++i) asm volatile("" : "+r"(words[i]));
+    memcpy(&value, words, sizeof value);
+    return value;
+}
 
 // Stores to an array that is not read; on cpu they may bypass the caches, see dialect_cpu.cuh.
 template <typename E> __device__ inline bool past_caches(long long, int) { return false; }

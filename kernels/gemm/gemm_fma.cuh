@@ -66,12 +66,12 @@ __device__ Block gemm(const BlockAt<BlockTile> &at, const A &a, const B &b, int 
     const int warp_n = warp / BlockTile::WARPS_HIGH * BlockTile::WARP_WIDTH;
     const int m = warp_m + (lane / 2 % Lanes::HIGH) * TM;
     const int n = warp_n + (lane % 2 + (Lanes::WIDE == 4 ? lane / 16 * 2 : 0)) * TN;
-    const int used = in_registers(int(m0 + warp_m < M && n0 + warp_n < N));
+    const int used = in_register(int(m0 + warp_m < M && n0 + warp_n < N));
     acc_t sum[REPEATS_M][REPEATS_N][TM][TN] = {};
-    const int start_a = in_registers(TileA::start(m));
+    const int start_a = in_register(TileA::start(m));
     int start_b[REPEATS_N];
     UNROLL(int s = 0; s < REPEATS_N; ++s)
-        start_b[s] = in_registers(TileB::start(n + s * Lanes::APART_N));
+        start_b[s] = in_register(TileB::start(n + s * Lanes::APART_N));
     BlockSums<Sums, TileA, TileB> beside(sums, at);
     const auto add = [&](const T *tiles_a, const T *tiles_b, int stage) {
         beside.add(tiles_a, tiles_b, stage);

@@ -67,7 +67,7 @@ template <class Tile, int COUNT> struct Starts {
 
     __device__ Starts(int output, int k) {
         UNROLL(int i = 0; i < (Tile::K_MAJOR ? 1 : COUNT); ++i)
-            start[i] = in_registers(Tile::start(output + i * 32, k));
+            start[i] = in_register(Tile::start(output + i * 32, k));
     }
     __device__ __forceinline__ void read(Registers &to, const T *stages, int stage, int i,
                                          int k) const {
@@ -124,7 +124,7 @@ __device__ Block gemm(const BlockAt<BlockTile> &at, const A &a, const B &b, int 
     constexpr int HIGH = WARP_HEIGHT / 32, WIDE = WARP_WIDTH / 32;
     const int m0 = at.x * BlockTile::HEIGHT, n0 = at.y * BlockTile::WIDTH;
     const Lane<BlockTile> lane(threadIdx.x);
-    const int used = in_registers(int(m0 + lane.warp_m < M && n0 + lane.warp_n < N));
+    const int used = in_register(int(m0 + lane.warp_m < M && n0 + lane.warp_n < N));
     // Of rows 4g and 4g + 1, then 4g + 2 and 4g + 3, by columns 8t + j and 8t + 4 + j.
     float sum[HIGH][2][WIDE][4][4] = {};
     Starts<TileA, HIGH> starts_a(lane.warp_m + lane.g * 4, lane.t * UNIT);

@@ -173,17 +173,6 @@ template <class Tile> struct CopyLayout {
     }
 };
 
-// Has the compiler keep a value, word by word. It would compute again, in every stage, what follows
-// from a thread's number and the arguments.
-template <typename Value> __device__ __forceinline__ Value in_registers(Value value) {
-    static_assert(sizeof(Value) % 4 == 0, "whole words");
-    uint32 words[sizeof(Value) / 4];
-    memcpy(words, &value, sizeof value);
-    UNROLL(int i = 0; i < int(sizeof(Value) / 4); ++i) asm volatile("" : "+r"(words[i]));
-    memcpy(&value, words, sizeof value);
-    return value;
-}
-
 template <class Tile, class Loader, bool K_MAJOR = Tile::K_MAJOR> struct Copier;
 
 // Fills one operand's tiles, stage after stage, with zeros for k past k_end. Outputs past `end`,
@@ -204,12 +193,12 @@ template <class Tile, class Loader> struct Copier<Tile, Loader, true> {
     decltype(((Loader *)nullptr)->segment(0)) segment;
 
     __device__ Copier(const Loader &loader, int first, int end, int k_begin, int k_end)
-        : loader(loader), k_end(in_registers(end > 0 ? k_end : 0)),
-          to(in_registers(Tile::at(Layout::line(), Layout::column()))),
-          k(in_registers(k_begin + Layout::column())), segment(in_registers(loader.segment(k))) {
+        : loader(loader), k_end(in_register(end > 0 ? k_end : 0)),
+          to(in_register(Tile::at(Layout::line(), Layout::column()))),
+          k(in_register(k_begin + Layout::column())), segment(in_register(loader.segment(k))) {
         const int own = first + Tile::output(Layout::line());
         UNROLL(int i = 0; i < Layout::COPIES; ++i)
-            rows[i] = in_registers(loader.row(smaller(own + output(i), end - 1)));
+            rows[i] = in_register(loader.row(smaller(own + output(i), end - 1)));
     }
 
     // The output of copy i, relative to that of the first copy.
@@ -268,13 +257,13 @@ template <class Tile, class Loader> struct Copier<Tile, Loader, false> {
     decltype(Oriented::depth(*(Loader *)nullptr, 0)) depth;
 
     __device__ Copier(const Loader &loader, int first, int end, int k_begin, int k_end)
-        : loader(loader), k_end(in_registers(end > 0 ? k_end : 0)), line(Layout::line()),
-          column(in_registers(Layout::column())), to(in_registers(line * Tile::COLUMNS)),
-          k(k_begin + line), depth(in_registers(Oriented::depth(loader, k))) {
+        : loader(loader), k_end(in_register(end > 0 ? k_end : 0)), line(Layout::line()),
+          column(in_register(Layout::column())), to(in_register(line * Tile::COLUMNS)),
+          k(k_begin + line), depth(in_register(Oriented::depth(loader, k))) {
         const int last = (end - 1) / PER_COPY * PER_COPY;
         UNROLL(int i = 0; i < Layout::REPEATS; ++i) {
             const int output = smaller(first + column + i * Layout::STEP, last);
-            outputs[i] = in_registers(Oriented::output(loader, output));
+            outputs[i] = in_register(Oriented::output(loader, output));
         }
     }
 

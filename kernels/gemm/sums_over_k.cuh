@@ -39,7 +39,7 @@ struct BlockSums<SumsOverK<OF, E>, TileA, TileB> {
     template <class At>
     __device__ BlockSums(const SumsOverK<OF, E> &sums, const At &at)
         : to((OF == Operand::A ? at.y : at.x) == 0 ? sums.to : nullptr),
-          start(in_registers(to && line() < APART ? Tile::at(line(), column()) : -1)) {}
+          start(in_register(to && line() < APART ? Tile::at(line(), column()) : -1)) {}
 
     // Adds a stage's tile.
     __device__ void add(const T *tiles_a, const T *tiles_b, int stage) {
