@@ -14,17 +14,9 @@ from .training_state import settings
 
 
 def check_agreement(
-    world: World,
-    training: Training,
-    course: Course,
-    train: Dataset,
-    held_out: Dataset | None,
-    **more: Any,
+    world: World, training: Training, course: Course, train: Dataset, held_out: Dataset | None
 ) -> None:
-    """Raise ValueError unless settings, weights and data are those of the other processes.
-
-    `more` are settings that a checkpoint does not hold.
-    """
+    """Raise ValueError unless settings, weights and data are those of the other processes."""
     if world.size == 1:
         return
     sets = {"training_data": train, "validation_data": held_out}
@@ -35,7 +27,6 @@ def check_agreement(
     world.agree(
         **vars(course),
         **settings(training),
-        **more,
         **facts,
         architecture=training.model.architecture(),
         weights=digest(training.model.parameter_buffer, training.model.state_buffer),

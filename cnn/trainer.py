@@ -119,9 +119,10 @@ class Trainer(Training):
         world: World | None = None,
         fresh_statistics: bool = False,
     ) -> None:
-        super().__init__(model, optimizer, loss, schedule, augment, precision, seed, ema)
+        super().__init__(
+            model, optimizer, loss, schedule, augment, precision, seed, ema, fresh_statistics
+        )
         self.plan = checks.flag("plan", plan)
-        self.fresh_statistics = checks.flag("fresh_statistics", fresh_statistics)
         self.planned = False
         self.obstacle: str | None = None
         self.run: Run | None = None if run is None else checks.instance("run", run, Run)
@@ -205,8 +206,7 @@ class Trainer(Training):
         target = self.model.target
         images = target.array(dataset.images)
         labels = target.array(dataset.labels, np.int64)
-        fresh = self.fresh_statistics
-        check_agreement(self.world, self, course, dataset, held_out, fresh_statistics=fresh)
+        check_agreement(self.world, self, course, dataset, held_out)
         steps = self._steps(images, labels, course)
         prepare(self, steps.plan, images, course.sizes, held_out)
         steps_per_replay = self._steps_per_replay(course, watched=progress or self.run is not None)

@@ -56,6 +56,7 @@ class Training:
         precision: str = "fp32",
         seed: int = 0,
         ema: EMA | None = None,
+        fresh_statistics: bool = False,
     ) -> None:
         self.model: Sequential = checks.instance("model", model, Sequential)
         check_precision(precision, model.target, model.dtype)
@@ -68,6 +69,7 @@ class Training:
         self.network = network_of_steps(self.model, precision, self.loss, self.optimizer)
         self.seed = checks.word("seed", seed)
         self.ema: EMA | None = None if ema is None else checks.instance("ema", ema, EMA)
+        self.fresh_statistics = checks.flag("fresh_statistics", fresh_statistics)
         self.history: list[dict[str, Any]] = []
         self.train_seconds = 0.0
         self.images_seen = 0

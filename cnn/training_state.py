@@ -18,7 +18,16 @@ from .host import to_host
 from .training import Training
 
 #: Attributes of a training that must be equal to the saved ones; see `described`.
-_SETTINGS = ("optimizer", "loss", "schedule", "augment", "ema", "precision", "seed")
+_SETTINGS = (
+    "optimizer",
+    "loss",
+    "schedule",
+    "augment",
+    "ema",
+    "precision",
+    "seed",
+    "fresh_statistics",
+)
 
 
 def save(training: Training, path: str | Path) -> None:
@@ -55,8 +64,9 @@ def restore(training: Training, path: str | Path) -> None:
     if state is None:
         raise CheckpointError(f"{path} is a model without its training: that cannot go on")
     _check_architecture(path, content.architecture, model.architecture())
+    saved = {"fresh_statistics": described(False), **state["settings"]}  # older files lack it
     for name in _SETTINGS:
-        _check_setting(path, name, state["settings"].get(name), getattr(training, name))
+        _check_setting(path, name, saved.get(name), getattr(training, name))
     model.fill(content, path)
     arrays = {name: model.target.array(a) for name, a in content.training_arrays.items()}
     # Arrays that exist are filled in place: recorded launches hold their addresses.

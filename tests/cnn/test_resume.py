@@ -278,6 +278,7 @@ def checkpoint(tmp_path_factory):
         ({"augment": None}, "with augment Augment(rotate=10, shift=1, zoom=0.1), expected None"),
         ({"ema": None}, "was saved by a training with ema EMA(decay=0.9), expected None"),
         ({"seed": 4}, "was saved by a training with seed 3, expected 4"),
+        ({"fresh_statistics": True}, "by a training with fresh_statistics False, expected True"),
     ],
     ids=str,
 )
