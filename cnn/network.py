@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 import kernels
-from kernels.lowlevel import Array, Shape, Target, choose_target, floating
+from kernels.lowlevel import Array, Shape, Target, check_unmasked, choose_target, floating
 
 from . import checks
 from .data.dataset import channels_last
@@ -147,6 +147,7 @@ class Network:
 
     def _images(self, images: Any) -> Array:
         """Return images on the model's device, as (N, H, W, C), if shape and dtype fit."""
+        check_unmasked("images", images)
         images = self.target.array(images)
         if len(self.input_shape) == 3:
             images = channels_last(images)

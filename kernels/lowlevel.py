@@ -26,7 +26,7 @@ from .norm.batchnorm import forward as batch_norm_relu
 from .norm.batchnorm_pool import backward as batch_norm_pool_backward
 from .norm.batchnorm_pool import forward as batch_norm_pool
 from .norm.fold import fold_norm
-from .runtime import Array, Target, as_array, choose_target, describe
+from .runtime import Array, Target, as_array, check_unmasked, choose_target, describe
 from .runtime.arena import Arena
 from .runtime.checks import floating, number, whole, word
 from .runtime.elementwise import Table
@@ -76,6 +76,7 @@ __all__ = [
     "batch_norm_relu",
     "cast",
     "check_precision",
+    "check_unmasked",
     "choose_target",
     "conv2d_gradients",
     "conv2d_pool",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.lowlevel import floating
+from kernels.lowlevel import check_unmasked, floating
 
 
 class DataError(RuntimeError):
@@ -33,7 +33,8 @@ class Dataset:
     Raises
     ------
     TypeError
-        If images or labels are no array, have another dtype, or are on different devices.
+        If images or labels are no array or a masked one, have another dtype, or are on different
+        devices.
     ValueError
         If a shape does not fit.
     """
@@ -149,6 +150,7 @@ def _check_arrays(images: Any, labels: Any, argument: str) -> None:
             raise TypeError(
                 f"{argument}: {role}: got {type(array).__name__}, expected a NumPy or CuPy array"
             )
+        check_unmasked(f"{argument}: {role}", array)
     if images.dtype != np.uint8 and not floating(images.dtype):
         raise TypeError(f"{argument}: images: got {images.dtype}, expected uint8 or floating")
     if labels.dtype.kind not in "iu":

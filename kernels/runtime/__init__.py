@@ -5,7 +5,7 @@ from .errors import KernelError
 from .kernel import Kernel
 from .source import Source
 from .target import Target
-from .targets import as_array, choose_target, cpu_target, cuda_target
+from .targets import as_array, check_unmasked, choose_target, cpu_target, cuda_target
 from .types import Array
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Source",
     "Target",
     "as_array",
+    "check_unmasked",
     "choose_target",
     "cpu_target",
     "cuda_target",

@@ -64,8 +64,12 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
     Raises
     ------
     TypeError
-        If the value is no array and does not speak DLPack, or NumPy or CuPy cannot take it so.
+        If the value is no array and does not speak DLPack, or NumPy or CuPy cannot take it so, or
+        it is a masked array.
     """
+    if type(value) is np.ndarray:
+        return _CPU, value
+    check_unmasked(name, value)
     if isinstance(value, np.ndarray):
         return _CPU, value
     loaded: Any = sys.modules.get("cupy")
@@ -95,3 +99,9 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise TypeError(f"{name}: CuPy cannot take it through DLPack: {error}") from error
     return cuda_target(array.device.id), array
+
+
+def check_unmasked(name: str, value: Any) -> None:
+    """Raise TypeError if a value is a masked array: a kernel would read what the mask hides."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: got a masked array, expected one without a mask")

@@ -50,6 +50,8 @@ IMAGES, LABELS = np.zeros((3, 4, 4), np.uint8), np.zeros(3, int)
         ((IMAGES, [0, 0, 0]), TypeError, "labels: got list, expected a NumPy or CuPy array$"),
         ((IMAGES.astype(int), LABELS), TypeError, "images: got int64, expected uint8 or floating$"),
         ((IMAGES, LABELS.astype(float)), TypeError, "got float64, expected an integer dtype$"),
+        ((np.ma.array(IMAGES), LABELS), TypeError, "images: got a masked array, expected .*$"),
+        ((IMAGES, np.ma.array(LABELS)), TypeError, "labels: got a masked array, expected .*$"),
         ((IMAGES, LABELS > 0), TypeError, "got bool, expected an integer dtype$"),
         (
             (IMAGES[0], LABELS),

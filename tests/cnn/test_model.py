@@ -282,6 +282,7 @@ def test_inputs_that_are_no_images():
             "images: got object on cpu, expected uint8 or floating",
         ),
         (np.zeros((0, 9, 8, 2), int), TypeError, "images: got int64 on cpu, expected uint8"),
+        (np.ma.zeros((2, 9, 8, 2)), TypeError, "images: got a masked array, expected one without"),
     ],
 )
 def test_images_that_do_not_fit(images, error, sentence):

@@ -69,6 +69,15 @@ def test_wrong_dtypes(target, name, argument):
 
 
 @pytest.mark.parametrize("name, argument", ARGUMENTS)
+def test_masked_arrays(target, name, argument):
+    if target.name == "cuda":  # CuPy has none
+        return
+    masked = np.ma.array(CALLS[name].arrays[argument])
+    message = f"^(saved.)?{argument}: got a masked array, expected one without a mask$"
+    refuse(target, name, TypeError, message, {argument: masked})
+
+
+@pytest.mark.parametrize("name, argument", ARGUMENTS)
 def test_float16_runs_on_cuda_alone(target, name, argument):
     if target.name == "cuda":
         return
