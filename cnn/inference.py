@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from kernels.lowlevel import Arena, Array, Proof, Recording, Rehearsal, floating
@@ -29,6 +30,13 @@ class Inference:
         self._model = model
         self._layers = fuse_for_prediction(model)
         self._recordable = all(map(recordable, model.layers))
+        # Such as `BatchNorm.eps`: numbers that a launch takes, and that may be set at any time.
+        self._numbers = [
+            (layer, field.name)
+            for layer in filter(is_dataclass, model.layers)
+            for field in fields(layer)
+            if field.type in ("float", float)
+        ]
         self._recordings: dict[Any, tuple[Recording, Array, Array]] = {}
 
     def __call__(self, images: Array, outputs: Array) -> None:
@@ -39,9 +47,10 @@ class Inference:
                 outputs[...] = self._forward(images)
                 return
             dtype = self._dtype(images.dtype)
-            # A recorded launch holds the statistics as arguments.
+            # A recorded launch holds the statistics and the layers' numbers as arguments.
             statistics = self._model.pixel_mean, self._model.pixel_std
-            key = (images.shape, dtype, *statistics)
+            numbers = [getattr(layer, name) for layer, name in self._numbers]
+            key = (images.shape, dtype, *statistics, *numbers)
             new = key not in self._recordings
             if new:
                 while len(self._recordings) >= _MOST_RECORDINGS:

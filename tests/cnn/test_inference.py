@@ -125,6 +125,19 @@ def test_predictions_follow_every_write(target, dtype):
             array[...] = kept
 
 
+@pytest.mark.parametrize("network", ["normalised", "alone", "wide"])
+def test_predictions_follow_the_settings_of_layers(target, network):
+    model = trained(target, network)
+    x = target.array(normal(0, 2, *SHAPE, dtype=np.float32))
+    before = host(model.predict(x)).copy()
+    for layer in model.layers:
+        if isinstance(layer, BatchNorm):
+            layer.eps = 0.5
+    after, expected = model.predict(x), host(model.forward(x)).astype(np.float64)
+    assert_close(after, expected, rtol=RTOL["float32"])
+    assert abs(host(after) - before).max() > 1e-3
+
+
 def test_few_tiles_are_multiplied_by_winograd(monkeypatch):
     counts, convolve = [], winograd._convolve
 
