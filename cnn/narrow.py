@@ -42,7 +42,7 @@ class NarrowNetwork(Network):
         self.gradient_buffer = self.target.zeros((size,), self.dtype)
         self.parameters = self._views(self.parameter_buffer)
         self.gradients = self._views(self.gradient_buffer)
-        self.layers = [self._narrowed(*item) for item in enumerate(network.layers)]
+        self.layers = tuple(self._narrowed(*item) for item in enumerate(network.layers))
 
     def refresh(self) -> None:
         """Copy the network's pixel statistics, and its parameters, rounded.

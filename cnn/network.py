@@ -24,6 +24,15 @@ _ALIGNMENT_BYTES = 64  # a cache line, and at least a SIMD register
 _Network = TypeVar("_Network", bound="Network")
 
 
+class _Views(dict[str, Array]):
+    """Views of a buffer by name. Another array in place of one would be no part of the buffer."""
+
+    def __setitem__(self, name: str, array: Array) -> None:
+        if array is not self.get(name):  # it is after an operation in place, such as *=
+            raise TypeError(f"{name}: got another array, expected values set in place: [...] =")
+        super().__setitem__(name, array)
+
+
 class Network:
     """Layers applied one after the other.
 
@@ -42,8 +51,11 @@ class Network:
 
     Attributes
     ----------
+    layers : tuple of Layer
+        In their order.
     parameters, gradients, state : dict of str to array
-        By "<position>.<name>", such as "0.weight": views of the flat buffers.
+        By "<position>.<name>", such as "0.weight": views of the flat buffers. Set their values in
+        place, as by ``model.parameters["0.weight"][...] = values``.
     parameter_buffer, gradient_buffer, state_buffer : array
         All parameters, all gradients and the whole state, one-dimensional; each view starts at a
         cache line, and the gaps between them stay zero.
@@ -76,7 +88,7 @@ class Network:
         self.target: Target = choose_target(device)[0]
         self.lock = threading.RLock()
         self.dtype = _dtype(dtype, self.target)
-        self.layers = checks.sequence("layers", layers, "of layers")
+        self.layers = tuple(checks.sequence("layers", layers, "of layers"))
         lengths = checks.sequence("input_shape", input_shape, "such as (28, 28, 1)")
         if not lengths:
             raise ValueError("input_shape: got no axis, expected at least one")
@@ -106,7 +118,7 @@ class Network:
         They replace this network's layers one by one and have the same shapes.
         """
         other = object.__new__(type(self))
-        vars(other).update(vars(self), layers=list(layers))
+        vars(other).update(vars(self), layers=tuple(layers))
         return other
 
     def prepare(self, images: Any) -> Array:
@@ -224,7 +236,7 @@ class Network:
             views[name] = buffer[start : start + array.size].reshape(array.shape)
             views[name][...] = self.target.array(array)
             start += size
-        return buffer, views
+        return buffer, _Views(views)
 
 
 def _dtype(value: Any, target: Target) -> np.dtype[Any]:

@@ -308,6 +308,18 @@ def test_a_layer_has_one_place():
         Sequential([dense], (4,))
 
 
+def test_arrays_and_layers_keep_their_places():
+    """An array put in place of a view would be saved, but neither used nor trained."""
+    model = build(device="cpu")
+    for arrays in (model.parameters, model.gradients, model.state):
+        for name, array in arrays.items():
+            arrays[name] *= 2
+            with pytest.raises(TypeError, match=f"^{name}: got another array, expected values set"):
+                arrays[name] = array.copy()
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        model.layers[0] = ReLU()
+
+
 def test_layers_of_a_model_that_failed_can_be_used_again():
     made = layers()
     with pytest.raises(ValueError, match="kernel: extends over 3, larger than"):
