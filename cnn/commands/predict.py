@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     usable = [answer for answer in answers if "error" not in answer]
     found = picture.probabilities(model, np.array(digits, np.uint8).reshape(-1, *size))
     for answer, of_classes in zip(usable, found, strict=True):
-        ranked = of_classes.argsort(kind="stable")[::-1]
+        ranked = (-of_classes).argsort(kind="stable")  # of equal ones the first, as evaluate
         answer["class"] = int(ranked[0])
         answer["probabilities"] = of_classes.tolist()
         best = (f"{index} ({of_classes[index]:.1%})" for index in ranked[: options.top])

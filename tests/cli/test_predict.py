@@ -72,6 +72,15 @@ def test_as_many_classes_as_asked_for_most_probable_first(trained, top, shown, t
     assert len(chances) == shown and chances == sorted(chances, reverse=True)
 
 
+def test_of_equally_probable_classes_the_first_comes_first(tmp_path, capsys):
+    model = Sequential([Flatten(), Dense(4)], (28, 28, 1), "cpu")
+    model.parameter_buffer[...] = 0
+    model.save(tmp_path / "model.safetensors")
+    disguise(digits()[1].images[0], 0).save(tmp_path / "digit.png")
+    assert predict(tmp_path / "model.safetensors", tmp_path / "digit.png") == 0
+    assert capsys.readouterr().out.endswith(": 0 (25.0%), 1 (25.0%), 2 (25.0%)\n")
+
+
 def test_the_others_are_classified_where_some_cannot_be(trained, tmp_path, capsys):
     _, path, images, _ = trained
     files = [tmp_path / name for name in ("blank.png", "first.png", "no.png", "second.png")]
