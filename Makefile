@@ -82,9 +82,8 @@ report: .venv/bench  ## write the tables and figures of the READMEs from bench/r
 bench-compare: .venv/bench  ## time the kernels beside a commit's: BASE=main, ROWS="conv2d"
 	@$(BIN)/python -m bench.kernels.compare $(BASE) "$(ROWS)"
 
-dist: .venv/test  ## build the source package and the wheel, to dist/
-	@mkdir -p dist
-	@$(BIN)/python -c "from setuptools import build_meta as b; b.build_sdist('dist'); b.build_wheel('dist')"
+dist: .venv/dist  ## build the source package and the wheel, to dist/
+	@$(BIN)/python -m build --quiet
 
 check: .venv/check  ## formatter, linter and types, as CI runs them
 	$(BIN)/ruff format --check .
@@ -111,6 +110,11 @@ clean:  ## remove .venv, caches and builds
 	@extras='$(EXTRAS)'; echo "Installing cnn-kernels$${extras:+[$$extras]} in .venv"; \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	    --editable ".$${extras:+[$$extras]}"
+	@touch $@
+
+# Building needs no package of the project's.
+.venv/dist: | $(BIN)/python
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'build>=1.6'
 	@touch $@
 
 $(BIN)/python:

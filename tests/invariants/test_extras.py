@@ -68,3 +68,10 @@ def test_make_installs_one_cupy_for_the_driver(what, gpu):
     expected = {f"cupy-{gpu or 'cuda13x'}"} if gpu or emulated else set()
     assert {name for name in brought if name.startswith("cupy")} == expected
     assert not (gpu == "cuda12x" and "torch" in brought)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_building_the_packages_installs_no_package_of_theirs():
+    command = ["make", "--dry-run", "--always-make", "dist"]
+    shown = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert "-m build" in shown.stdout and "--editable" not in shown.stdout
