@@ -1,4 +1,4 @@
-"""The progress bar of a training."""
+"""What a training shows of its progress."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ _LOSS_INTERVAL_SECONDS = 0.3  # reading the loss waits for a GPU
 class Bar:
     """Shows images done, images per second and the running loss on standard error.
 
-    If that is closed, for which `sys` has None, nothing is shown.
+    On a terminal that is a bar; in a file or a pipe, a line per epoch. If standard error is closed,
+    for which `sys` has None, nothing is shown.
     """
 
     def __init__(self, images: int, done: int, enabled: bool) -> None:
-        disable = not enabled or sys.stderr is None
+        shown = enabled and sys.stderr is not None
+        self._lines = shown and not sys.stderr.isatty()
+        disable = self._lines or not shown
         self._bar = tqdm(
             total=images, initial=done, unit=" images", unit_scale=True, disable=disable
         )
@@ -49,3 +52,10 @@ class Bar:
             self._bar.set_postfix_str(f"loss {training.running_loss:.4f}", refresh=False)
             self._read = now
         self._bar.update(images)
+
+    def end_epoch(self, text: str, training: Training) -> None:
+        """Write the line of the epoch that has ended, unless there is a bar."""
+        if self._lines:
+            epoch = training.history[-1]
+            rate, loss = epoch["images_per_second"], epoch["train_loss"]
+            print(f"{text}: {rate:,.0f} images/s, loss {loss:.4f}", file=sys.stderr)

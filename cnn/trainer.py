@@ -157,7 +157,7 @@ class Trainer(Training):
         validation : the same as data, optional
             Evaluated after every epoch.
         progress : bool
-            Show a progress bar on standard error.
+            Show a progress bar on standard error or, if that is no terminal, a line per epoch.
 
         Raises
         ------
@@ -233,6 +233,7 @@ class Trainer(Training):
                     # Not before: a `save` after an interruption takes what is not done as begun.
                     self.history.append(record)
                     course.done, course.reached = course.done + 1, self.steps
+                    bar.end_epoch(f"epoch {course.done}/{course.epochs}", self)
                     if self.run is not None:
                         self.run.epoch(self)
 

@@ -1,6 +1,7 @@
 """What a training leaves behind: history, averaged weights, and all of it when interrupted."""
 
 import math
+import sys
 import time
 
 import numpy as np
@@ -95,14 +96,27 @@ def test_evaluating_in_batches_is_evaluating_at_once():
         assert math.isclose(found["loss"], at_once["loss"], rel_tol=1e-5)
 
 
-def test_progress_is_shown_where_asked_for(capsys):
+def test_progress_is_shown_where_asked_for(capsys, monkeypatch):
     Trainer(build(), SGD(0.05)).fit(noise(20))
     assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     Trainer(build(), SGD(0.05)).fit(noise(20), epochs=2, progress=True)
     shown = capsys.readouterr()
     assert shown.out == ""
-    for part in ("epoch 2/2", "images/s", "loss ", "100%"):
+    for part in ("epoch 2/2", "images/s", "loss ", "100%", "\r"):
         assert part in shown.err
+
+
+def test_progress_in_a_file_is_a_line_per_epoch(capsys):
+    trainer = Trainer(build(), SGD(0.05))
+    history = trainer.fit(noise(20), epochs=3, progress=True)
+    shown = capsys.readouterr()
+    lines = [
+        f"epoch {epoch['epoch']}/3: {epoch['images_per_second']:,.0f} images/s, "
+        f"loss {epoch['train_loss']:.4f}"
+        for epoch in history
+    ]
+    assert (shown.out, shown.err.split("\n")) == ("", [*lines, ""])
 
 
 def test_without_a_standard_error_no_progress_is_shown(capsys, monkeypatch):
