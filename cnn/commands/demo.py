@@ -6,8 +6,12 @@ import argparse
 import contextlib
 import errno
 import socket
+from typing import TYPE_CHECKING
 
 from .options import add_device, device, path, say
+
+if TYPE_CHECKING:
+    from ..demo.server import Classifier, Server
 
 HELP = "serve a page to draw digits on"
 DESCRIPTION = "Serve a page to draw a digit on; the model answers while it is drawn."
@@ -40,27 +44,37 @@ def run(options: argparse.Namespace) -> int:
     """Serve until Ctrl-C, the normal end, and return 0."""
     import numpy as np
 
-    from ..demo import CANVAS_SIDE, Server, classifier
+    from ..demo import CANVAS_SIDE, classifier
     from ..model import Sequential
 
-    model = Sequential.load(options.model, device(options.device, say))
-    say("preparing the model; the first time, its kernels are compiled, which may take a minute")
-    classify = classifier(model)
-    # The first answer takes longer than others, and fails if the model's outputs are not finite.
-    classify(np.eye(CANVAS_SIDE, dtype=np.uint8) * 255)
+    # First: the address may be taken, and a model takes long to prepare. Early clients wait.
+    with _server(lambda canvas: classify(canvas), options.host, options.port) as server:
+        model = Sequential.load(options.model, device(options.device, say))
+        say(
+            "preparing the model; the first time, its kernels are compiled, which may take a minute"
+        )
+        classify = classifier(model)
+        # The first answer takes longest, and fails if the model's outputs are not finite.
+        classify(np.eye(CANVAS_SIDE, dtype=np.uint8) * 255)
+        with contextlib.suppress(KeyboardInterrupt):
+            print(f"draw on {server.url} (Ctrl-C ends)", flush=True)
+            server.serve_forever()
+    return 0
+
+
+def _server(classify: Classifier, host: str, port: int) -> Server:
+    """Return a server that listens on the address; OSError says why it cannot."""
+    from ..demo import Server
+
     try:
-        server = Server(classify, options.host, options.port)
+        return Server(classify, host, port)
     except socket.gaierror as error:
-        raise OSError(f"--host {options.host} is no address: {error.strerror}") from error
+        raise OSError(f"--host {host} is no address: {error.strerror}") from error
     except OSError as error:
-        address = f"{options.host} port {options.port}"
+        address = f"{host} port {port}"
         if error.errno == errno.EADDRINUSE:
             raise OSError(f"{address} is in use: choose another --port, or 0") from error
         raise OSError(f"cannot listen on {address}: {error.strerror}") from error
-    with server, contextlib.suppress(KeyboardInterrupt):
-        print(f"draw on {server.url} (Ctrl-C ends)", flush=True)
-        server.serve_forever()
-    return 0
 
 
 def _port(text: str) -> int:

@@ -52,7 +52,8 @@ def test_it_serves_until_interrupted(model):
     assert err.startswith("preparing the model") and err.count("\n") == 1
 
 
-def test_a_port_that_is_taken(model, capsys):
+def test_a_port_that_is_taken_is_noticed_before_the_model_is_prepared(model, capsys, monkeypatch):
+    monkeypatch.setattr(Sequential, "load", lambda *_: pytest.fail("it is loaded"))
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         sentence = failure(capsys, model, "--port", port)
