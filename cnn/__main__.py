@@ -46,7 +46,11 @@ _FAILURES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return 0, or 1 for a failure, 2 for wrong usage, 130 for Ctrl-C."""
+    """Run a command; return 0, or 1 for a failure, 2 for wrong usage, 130 for Ctrl-C.
+
+    Wrong usage are words that would be wrong anywhere. A file or folder that is missing, damaged or
+    in the way is a failure.
+    """
     _open_closed_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(words)

@@ -19,7 +19,7 @@ RECIPES = ("speedrun", "default", "accurate")
 
 
 class UsageError(Exception):
-    """The command was called wrongly; the command line prints the message and returns 2."""
+    """The command's words are wrong, whatever is on this machine; the exit status is 2."""
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -30,14 +30,14 @@ def checkpoint(resumed: Path) -> Path:
         for file in (Path(os.path.abspath(resumed)), resumed.resolve()):
             if (file.parent.parent / "settings.toml").exists():
                 return file
-        raise UsageError(
+        raise FileNotFoundError(
             f"--resume: {resumed} is no checkpoint in a run's folder: there is no "
             f"{file.parent.parent / 'settings.toml'}"
         )
     latest = Run(resumed).latest
     if latest is None:
         there = "has no checkpoint" if resumed.exists() else "is not there"
-        raise UsageError(f"--resume: {resumed} {there}, expected the folder of a run")
+        raise FileNotFoundError(f"--resume: {resumed} {there}, expected the folder of a run")
     return latest
 
 
@@ -85,7 +85,7 @@ def _new_run(options: argparse.Namespace) -> Run:
         advice = f"go on with it: --resume {shlex.quote(str(folder))}"
         if Run(folder).latest is None:
             advice = "delete it: it has no checkpoint to go on from"
-        raise UsageError(
+        raise FileExistsError(
             f"--run: {folder} is there already; choose another name, or {advice}"
         ) from error
 

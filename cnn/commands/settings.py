@@ -24,16 +24,16 @@ def read(path: Path, add_arguments: Callable[[argparse.ArgumentParser], None]) -
 
     Raises
     ------
-    UsageError
-        If it cannot be read, or has a key that is no flag or a value that the flag does not take.
+    OSError
+        If it cannot be read.
+    ValueError
+        If it is no TOML, or has a key that is no flag or a value that the flag does not take.
     """
     try:
         with open(path, "rb") as file:
             settings = tomllib.load(file)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not TOML: {error}") from error
+        raise ValueError(f"{path} is not TOML: {error}") from error
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     add_arguments(parser)
     return [_flag(path, parser, key, value) for key, value in settings.items()]
@@ -79,14 +79,14 @@ def _flag(path: Path, parser: argparse.ArgumentParser, key: str, value: Any) -> 
             fault = f"got {checks.shown(value)}, expected true or false"
         else:
             fault = error.message
-        raise UsageError(f"{path}: {key}: {fault}") from error
+        raise ValueError(f"{path}: {key}: {fault}") from error
     attribute = bare.replace("-", "_")
     if unknown or attribute not in parsed or name in ("config", "resume"):
-        raise UsageError(f"{path}: {key}: there is no such setting; see cnn train --help")
+        raise ValueError(f"{path}: {key}: there is no such setting; see cnn train --help")
     if switch:
         return f"--{bare}" if value == (name == bare) else f"--no-{bare}"
     numeric = isinstance(getattr(parsed, attribute), (int, float))
     if not isinstance(value, (int, float) if numeric else str):
         expected = "a number" if numeric else "a string"
-        raise UsageError(f"{path}: {key}: got {checks.shown(value)}, expected {expected}")
+        raise ValueError(f"{path}: {key}: got {checks.shown(value)}, expected {expected}")
     return flag

@@ -407,8 +407,8 @@ def failure(capsys, *arguments):
 
 
 def test_what_is_no_run_says_so(tmp_path, capsys):
-    expected = f"{tmp_path / 'settings.toml'} cannot be read: No such file or directory"
-    assert failure(capsys, "plot", str(tmp_path)) == (2, expected)
+    expected = f"{tmp_path / 'settings.toml'}: No such file or directory"
+    assert failure(capsys, "plot", str(tmp_path)) == (1, expected)
 
 
 STEP = '{"event": "steps", "step": 8, "images": 256, "loss": null, "learning_rate": 0.1}'
