@@ -70,7 +70,8 @@ def curves(history: Sequence[dict[str, Any]], images_per_epoch: int) -> Figure:
     Parameters
     ----------
     history : sequence of dict
-        The "steps" and "epoch" lines of a run's history.jsonl.
+        The "steps" and "epoch" lines of a run's history.jsonl. Its validation data are the test
+        images: `cnn train` chooses nothing by them.
     images_per_epoch : int
         Number of training images.
     """
@@ -85,9 +86,9 @@ def curves(history: Sequence[dict[str, Any]], images_per_epoch: int) -> Figure:
     losses, dots = _column(steps, "loss"), {"color": ORANGE, "marker": "o", "markersize": 4}
     loss.plot(times, losses, color=BLUE, label="training")
     if measured:
-        loss.plot(ends, _column(measured, "validation_loss"), **dots, label="validation")
+        loss.plot(ends, _column(measured, "validation_loss"), **dots, label="test")
         last = measured[-1]["validation_accuracy"]
-        loss.set_title(f"validation accuracy {last:.2%}", fontsize="medium", loc="right")
+        loss.set_title(f"test accuracy {last:.2%}", fontsize="medium", loc="right")
         loss.legend()
     # `initial` serves a run without any finite loss.
     if np.nanmax(losses, initial=1) > 10 * np.nanmin(losses, initial=1):
@@ -100,7 +101,7 @@ def curves(history: Sequence[dict[str, Any]], images_per_epoch: int) -> Figure:
     loss.set_ylabel("loss")
     for accuracy in between:
         accuracy.plot(ends, 100 * _column(measured, "validation_accuracy"), **dots)
-        accuracy.set_ylabel("validation\naccuracy (%)")
+        accuracy.set_ylabel("test\naccuracy (%)")
     rate.plot(times, _column(steps, "learning_rate"), color=GREY)
     rate.set_ylim(bottom=0)
     rate.yaxis.set_major_locator(MaxNLocator(2, steps=_STEPS))

@@ -41,11 +41,11 @@ def test_curves():
     assert list(validation.get_xdata()) == [1, 2] and list(validation.get_ydata()) == [1, 0.5]
     assert accuracy.lines[0].get_ydata().tolist() == pytest.approx([90, 95])
     assert rate.lines[0].get_ydata().tolist() == pytest.approx([0.1 * k for k in range(1, 9)])
-    assert loss.get_title("right") == "validation accuracy 95.00%"
+    assert loss.get_title("right") == "test accuracy 95.00%"
     assert loss.get_yscale() == "linear"
     assert [axes.get_ylabel() for axes in figure.axes] == [
         "loss",
-        "validation\naccuracy (%)",
+        "test\naccuracy (%)",
         "learning\nrate",
     ]
     assert rate.get_xlabel() == "epoch"
@@ -53,8 +53,8 @@ def test_curves():
 
 def test_curves_of_one_epoch_have_no_panel_for_one_accuracy():
     loss, rate = plots.curves(STEPS[:4] + EPOCHS[:1], 400).axes
-    assert loss.get_title("right") == "validation accuracy 90.00%"
-    assert [label.get_text() for label in loss.get_legend().texts] == ["training", "validation"]
+    assert loss.get_title("right") == "test accuracy 90.00%"
+    assert [label.get_text() for label in loss.get_legend().texts] == ["training", "test"]
 
 
 def test_curves_without_validation():
