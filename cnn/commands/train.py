@@ -209,6 +209,8 @@ def run(options: argparse.Namespace) -> int:
     if options.save is not None:
         model.save(options.save)
     write_json(options.json, results)
+    if not interrupted:
+        _warn_of_chance(results["test_accuracy"], test, options.lr)
     report(
         f"{train.name} test accuracy {results['test_accuracy']:.2%}, "
         f"loss {results['test_loss']:.4f}; trained {results['train_seconds']:.2f} s at "
@@ -217,6 +219,18 @@ def run(options: argparse.Namespace) -> int:
         options.save,
     )
     return 130 if interrupted else 0
+
+
+def _warn_of_chance(accuracy: float, test: Dataset, lr: float) -> None:
+    """Say so if a model is no better than always answering the most common class."""
+    import numpy as np
+
+    chance = np.bincount(test.labels).max() / len(test)
+    if accuracy <= chance:
+        say(
+            "cnn: warning: the network learned nothing: always answering one class is right for "
+            f"{chance:.2%} of the test images; try another --lr than {lr:g}, or another --seed"
+        )
 
 
 def _with_earlier_settings(

@@ -198,6 +198,18 @@ def test_a_training_that_diverges_fails(few_images, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_training_that_learns_nothing_says_so(few_images, capsys):
+    assert main(["train", "--quiet", "--lr", "2", "--device", "cpu"]) == 0
+    shown = capsys.readouterr()
+    _, test = load_few()
+    chance = np.bincount(test.labels).max() / len(test)
+    assert shown.out.startswith(f"few test accuracy {chance:.2%}, ")
+    assert shown.err == (
+        "cnn: warning: the network learned nothing: always answering one class is right for "
+        f"{chance:.2%} of the test images; try another --lr than 2, or another --seed\n"
+    )
+
+
 def test_a_model_whose_loss_is_no_number_is_valid_json(few_images, tmp_path, capsys):
     model, written = Sequential([Flatten(), Dense(10)], (28, 28, 1)), tmp_path / "results.json"
     model.parameter_buffer[...] = np.inf
