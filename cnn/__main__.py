@@ -53,9 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _open_closed_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(words)
-    options.words = words[1:]  # what follows the command's name
     try:
+        options = _parser().parse_args(words)
+        options.words = words[1:]  # what follows the command's name
         with warnings.catch_warnings():
             warnings.showwarning = _say_warning
             return int(options.execute(options))

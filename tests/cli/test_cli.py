@@ -480,3 +480,6 @@ def test_ctrl_c_before_the_training(capsys, monkeypatch):
     monkeypatch.setattr(cnn.data, "load", load)
     assert main(["train", "--quiet"]) == 130
     assert capsys.readouterr() == ("", "cnn: interrupted\n")
+    monkeypatch.setattr("importlib.import_module", load)  # while commands are imported
+    assert main(["train", "--quiet"]) == 130
+    assert capsys.readouterr() == ("", "cnn: interrupted\n")
