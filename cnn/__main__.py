@@ -48,23 +48,32 @@ _FAILURES = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0, or 1 for a failure, 2 for wrong usage, 130 for Ctrl-C.
 
+    It is 141, as of other programs, if nobody reads on from the pipe that it prints to.
     Wrong usage are words that would be wrong anywhere. A file or folder that is missing, damaged or
     in the way is a failure.
     """
     _open_closed_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        options = _parser().parse_args(words)
-        options.words = words[1:]  # what follows the command's name
-        with warnings.catch_warnings():
-            warnings.showwarning = _say_warning
-            return int(options.execute(options))
+        try:
+            options = _parser().parse_args(words)
+            options.words = words[1:]  # what follows the command's name
+            with warnings.catch_warnings():
+                warnings.showwarning = _say_warning
+                return int(options.execute(options))
+        finally:
+            _end_streams()
     except UsageError as error:
         return _failed(f"error: {error}", 2)
     except _FAILURES as error:
         text = str(error) or type(error).__name__
-        if isinstance(error, OSError) and error.filename is not None:
-            text = f"{error.filename}: {error.strerror}"  # without the number that str() shows
+        if isinstance(error, BrokenPipeError) and error.filename is None:
+            joined().stop(141)
+            return 141
+        if isinstance(error, OSError) and error.strerror is not None:  # str() shows a number
+            text = (
+                error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+            )
         return _failed(f"error: {text}", 1)
     except KeyboardInterrupt:
         return _failed("interrupted", 130)
@@ -80,6 +89,23 @@ def _open_closed_streams() -> None:
         if getattr(sys, name) is None:
             mode = "r" if name == "stdin" else "w"
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  open to the end
+
+
+def _end_streams() -> None:
+    """Write what was printed; OSError if that fails, after which a stream is the null device.
+
+    Else Python would try again in the end, and complain.
+    """
+    fault = None
+    for stream in (sys.stderr, sys.stdout):
+        try:
+            stream.flush()
+        except OSError as error:
+            with open(os.devnull, "w") as null:
+                os.dup2(null.fileno(), stream.fileno())
+            fault = error
+    if fault is not None:
+        raise fault
 
 
 def _failed(text: str, status: int) -> int:

@@ -449,6 +449,26 @@ def test_no_complaint_comes_on_standard_output(words, status):
     assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
 
 
+@pytest.mark.parametrize(
+    ("words", "unbuffered"),
+    [(["info"], ""), (["info"], "1"), (["--help"], ""), (["train", "--quiet"], "1")],
+)
+def test_a_reader_of_the_output_that_goes_ends_it_quietly(words, unbuffered):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = in_({"PYTHONUNBUFFERED": unbuffered})
+    with subprocess.Popen(command(words), **pipes, **environment) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_output_that_cannot_be_written_is_one_sentence():
+    done = run_closed(">/dev/full", "info")
+    sentence = "cnn: error: No space left on device\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", sentence)
+
+
 # Ctrl-C
 
 
