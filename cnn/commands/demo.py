@@ -8,7 +8,7 @@ import errno
 import socket
 from typing import TYPE_CHECKING
 
-from .options import add_device, device, path, say
+from .options import add_device, device, path, say, whole
 
 if TYPE_CHECKING:
     from ..demo.server import Classifier, Server
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--port",
-        type=_port,
+        type=whole(0, 65535),
         default=8000,
         metavar="N",
         help="0 picks one that is free (default: %(default)s)",
@@ -75,9 +75,3 @@ def _server(classify: Classifier, host: str, port: int) -> Server:
         if error.errno == errno.EADDRINUSE:
             raise OSError(f"{address} is in use: choose another --port, or 0") from error
         raise OSError(f"cannot listen on {address}: {error.strerror}") from error
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**16:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 0 to 65535")
-    return int(text)

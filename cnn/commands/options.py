@@ -109,20 +109,20 @@ def path(text: str) -> Path:
     return Path(os.path.expanduser(text))
 
 
-def positive(text: str) -> int:
-    """Return a whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number of at least 1")
-    return int(text)
+def whole(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
+    """Return a function that reads a whole number from `least` to `most`."""
+
+    def read(text: str) -> int:
+        # The count of digits first: int() refuses thousands of them.
+        if not text.isdecimal() or len(text) > 99 or not least <= int(text) <= most:
+            expected = f"expected a whole number from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"got {text[:99]!r}, {expected}")
+        return int(text)
+
+    return read
 
 
-def seed(text: str) -> int:
-    """Return a whole number that seeds a generator."""
-    if not text.isdecimal() or int(text) >= 2**31:
-        raise argparse.ArgumentTypeError(
-            f"got {text!r}, expected a whole number from 0 to 2**31 - 1"
-        )
-    return int(text)
+positive, seed = whole(1), whole(0)
 
 
 def rate(text: str) -> float:

@@ -139,7 +139,7 @@ def test_answers_that_cannot_be_written(trained, tmp_path, capsys):
     [
         ("predict", "required: MODEL, IMAGE"),
         ("predict model.safetensors", "required: IMAGE"),
-        ("predict model.safetensors a.png --top 0", "--top: got '0', expected a whole number of"),
+        ("predict model.safetensors a.png --top 0", "--top: got '0', expected a whole number"),
     ],
 )
 def test_wrong_usage(line, complaint, capsys):
