@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 import time
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Wrong usage are words that would be wrong anywhere. A file or folder that is missing, damaged or
     in the way is a failure.
     """
-    _open_closed_streams()
+    _prepare_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         try:
@@ -79,16 +80,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed("interrupted", 130)
 
 
-def _open_closed_streams() -> None:
+def _prepare_streams() -> None:
     """Open the null device as each standard stream that is closed, for which `sys` has None.
 
     Else what is printed on standard error would appear on standard output, and the next file that
-    is opened would get the stream's descriptor.
+    is opened would get the stream's descriptor. Of names that standard output cannot encode, it
+    shows escapes, as standard error does.
     """
     for name in ("stdin", "stdout", "stderr"):  # in the order of their descriptors
         if getattr(sys, name) is None:
             mode = "r" if name == "stdin" else "w"
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  open to the end
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _end_streams() -> None:

@@ -14,7 +14,6 @@ from .options import (
     path,
     report,
     say,
-    shown,
     write_json,
 )
 
@@ -62,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     whole = each[0]
     if len(each) > 1:
         for one in each:
-            report(f"{shown(one['model'])}: {_told(one)}", options.json)
+            report(f"{one['model']}: {_told(one)}", options.json)
         parameters = sum(model.parameter_count for model in models)
         whole = {"models": each, "parameters": parameters, **measured(together)}
     write_json(options.json, {"dataset": test.name, "device": chosen, **whole})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .options import check_outputs, path, report, shown
+from .options import check_outputs, path, report
 
 HELP = "write a model as ONNX"
 DESCRIPTION = """\
@@ -42,5 +42,5 @@ def run(options: argparse.Namespace) -> int:
     described = {entry.key: entry.value for entry in proto.metadata_props}
     opset = proto.opset_import[0].version
     graph = f"{described['input']}; {described['output']}; opset {opset}"
-    report(f"{shown(options.output)}: {graph}", options.output)
+    report(f"{options.output}: {graph}", options.output)
     return 0

@@ -84,11 +84,6 @@ def write_json(path: Path | None, results: dict[str, Any]) -> None:
         files.write_whole(path, (to_json(results, indent=2) + "\n").encode())
 
 
-def shown(path: Path | str) -> str:
-    """Return a file's name for printing, with escapes for bytes that are no text."""
-    return str(path).encode(errors="backslashreplace").decode()
-
-
 def report(text: str, *outputs: Path | None) -> None:
     """Print a line on standard output, or on standard error if an output file is that."""
     taken = any(files.is_standard_output(path) for path in outputs if path is not None)

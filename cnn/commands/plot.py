@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import settings, train
-from .options import check_outputs, path, report, say, shown
+from .options import check_outputs, path, report, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
 
     def write(name: str, draw: Callable[..., Any], *arguments: Any) -> None:
         plots.write(pictures[name], draw, *arguments)
-        report(shown(pictures[name]), *pictures.values())
+        report(str(pictures[name]), *pictures.values())
 
     def leave_out(name: str, why: str) -> None:
         # An older one would be of another model, or of other data.

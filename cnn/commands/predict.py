@@ -14,7 +14,6 @@ from .options import (
     positive,
     report,
     say,
-    shown,
     write_json,
 )
 
@@ -68,6 +67,6 @@ def run(options: argparse.Namespace) -> int:
         answer["class"] = int(ranked[0])
         answer["probabilities"] = of_classes.tolist()
         best = (f"{index} ({of_classes[index]:.1%})" for index in ranked[: options.top])
-        report(f"{shown(answer['image'])}: {', '.join(best)}", options.json)
+        report(f"{answer['image']}: {', '.join(best)}", options.json)
     write_json(options.json, {"model": str(options.model), "images": answers})
     return 0 if len(usable) == len(answers) else 1

@@ -475,6 +475,14 @@ def test_a_name_that_is_no_text_is_written_and_shown(folder, capfd):
     assert capfd.readouterr().out.startswith("x\\udcff.onnx: ")
 
 
+def test_a_name_that_standard_output_cannot_encode_is_shown(folder, monkeypatch):
+    model().save("model")
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    assert in_a_process("export", "model", "\u4e2d\xe9.onnx").stdout.startswith(
+        b"\\u4e2d\xe9.onnx: "
+    )
+
+
 def test_names_that_are_no_text_are_read_and_shown(folder, capfd):
     name = os.fsdecode(b"x\xff")
     model().save(name)
