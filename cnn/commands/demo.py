@@ -68,8 +68,8 @@ def _server(classify: Classifier, host: str, port: int) -> Server:
 
     try:
         return Server(classify, host, port)
-    except socket.gaierror as error:
-        raise OSError(f"--host {host} is no address: {error.strerror}") from error
+    except (socket.gaierror, UnicodeError) as error:
+        raise OSError(f"--host: {host!r} is no address: {error.args[-1]}") from error
     except OSError as error:
         address = f"{host} port {port}"
         if error.errno == errno.EADDRINUSE:
