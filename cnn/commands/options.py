@@ -101,6 +101,8 @@ def silence(text: str) -> None:
 
 def path(text: str) -> Path:
     """Return a path with its ``~`` expanded; shells leave it in ``--save=~/file``."""
+    if not text:  # Path would take it for the current folder
+        raise argparse.ArgumentTypeError("got '', expected a path")
     return Path(os.path.expanduser(text))
 
 

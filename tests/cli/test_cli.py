@@ -335,6 +335,7 @@ def test_help_shows_examples(command, capsys, monkeypatch):
         ("train --lr high", "--lr: got 'high', expected a number above 0"),
         ("train --seed -1", "--seed: got '-1', expected a whole number from 0 to 2147483647"),
         ("train --seed 2147483648", "--seed: got '2147483648', expected a whole number from 0"),
+        ("train --runs=", "--runs: got '', expected a path"),
         ("train --fast", "unrecognized arguments: --fast"),
     ],
 )
