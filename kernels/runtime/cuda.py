@@ -194,7 +194,7 @@ def unavailable() -> str | None:
     """Return why there is no GPU to use, or None if there is one."""
     try:
         import cupy
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # CuPy makes its cache folder, in the user's home
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
             return "CuPy is not installed"
         return f"CuPy cannot be imported ({_sentence(error)})"
@@ -213,7 +213,7 @@ def unavailable() -> str | None:
                 f"run; uninstall what has brought it, such as nvidia-cuda-nvrtc {nvrtc}"
             )
         cupy.RawModule(code=_NOTHING).compile()
-    except (cupy.cuda.compiler.CompileException, RuntimeError) as error:
+    except (cupy.cuda.compiler.CompileException, RuntimeError, OSError) as error:
         return f"CuPy cannot compile for the GPU ({_sentence(error)})"
     return None
 

@@ -66,12 +66,18 @@ SITUATIONS = {
     "raise ModuleNotFoundError(\"No module named 'cupy'\", name='cupy')": "CuPy is not installed",
     "import cupy_needs_this": "CuPy cannot be imported (No module named 'cupy_needs_this')",
     "raise ImportError('libcuda:\\n  not found')": "CuPy cannot be imported (libcuda: not found)",
+    "import os; os.mkdir('/dev/null/.cupy')": (
+        "CuPy cannot be imported ([Errno 20] Not a directory: '/dev/null/.cupy')"
+    ),
     CUPY_WITHOUT_DRIVER: "CuPy finds no working GPU (cudaErrorInsufficientDriver: no driver)",
     CUPY_WITHOUT_DEVICE: "CuPy finds no GPU",
     CUPY_WITH_BROKEN_DEVICE: "CuPy finds no working GPU (cudaErrorDevicesUnavailable: busy)",
     # cuda.pathfinder's DynamicLibNotFoundError is a RuntimeError.
     CUPY_WITHOUT_COMPILER.replace("VERSION", "raise RuntimeError('no libnvrtc.so:\\n none')"): (
         "CuPy cannot compile for the GPU (no libnvrtc.so: none)"
+    ),
+    CUPY_WITHOUT_COMPILER.replace("VERSION", "raise OSError('its cache is read-only')"): (
+        "CuPy cannot compile for the GPU (its cache is read-only)"
     ),
     CUPY_WITHOUT_COMPILER.replace("VERSION", "return 13, 0"): NEWER,
     # _core.assemble_cupy_compiler_options raises this.
@@ -87,10 +93,12 @@ SITUATIONS = {
         "absent",
         "half",
         "library",
+        "no cache",
         "driver",
         "device",
         "broken device",
         "no NVRTC",
+        "read-only cache",
         "newer NVRTC",
         "no headers",
     ],
