@@ -69,25 +69,35 @@ def opened(options: argparse.Namespace, resumed: Path | None) -> Iterator[Run]:
         raise
 
 
+def check_name(options: argparse.Namespace) -> None:
+    """Raise UsageError or FileExistsError unless ``--run`` names a new folder of runs."""
+    from ..runs import Run
+
+    runs = _runs(options)
+    if options.run is None:
+        return
+    if options.run in ("", "..") or options.run != Path(options.run).name:
+        raise UsageError(f"--run: got {options.run!r}, expected the name of a folder in {runs}")
+    folder = runs / options.run
+    if os.path.lexists(folder):
+        advice = f"go on with it: --resume {shlex.quote(str(folder))}"
+        if Run(folder).latest is None:
+            advice = "delete it: it has no checkpoint to go on from"
+        raise FileExistsError(f"--run: {folder} is there already; choose another name, or {advice}")
+
+
 def _new_run(options: argparse.Namespace) -> Run:
     """Return a run in a new folder."""
     from ..runs import Run, new_run
 
-    runs = options.runs or Path("runs")
+    runs = _runs(options)
     if options.run is None:
         return new_run(runs, options.recipe, options.keep)
-    if options.run in ("", "..") or options.run != Path(options.run).name:
-        raise UsageError(f"--run: got {options.run!r}, expected the name of a folder in {runs}")
-    folder = runs / options.run
-    try:
-        return Run.create(folder, options.keep)
-    except FileExistsError as error:
-        advice = f"go on with it: --resume {shlex.quote(str(folder))}"
-        if Run(folder).latest is None:
-            advice = "delete it: it has no checkpoint to go on from"
-        raise FileExistsError(
-            f"--run: {folder} is there already; choose another name, or {advice}"
-        ) from error
+    return Run.create(runs / options.run, options.keep)
+
+
+def _runs(options: argparse.Namespace) -> Path:
+    return options.runs or Path("runs")
 
 
 def written_results(run: Run, epochs: int, needed: Sequence[str]) -> dict[str, Any] | None:

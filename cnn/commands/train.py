@@ -252,12 +252,14 @@ def _with_earlier_settings(
 
 
 def _check_outputs(options: argparse.Namespace, checkpoint: Path | None) -> None:
-    """Raise OSError unless all outputs can be written, none over a file of the resumed run."""
+    """Raise OSError unless all outputs can be written, none over another run or a file of this."""
     from ..runs import Run
 
     outputs = [options.save, options.json]
     inputs = [] if options.config is None else [options.config]
-    if checkpoint is not None:
+    if checkpoint is None:
+        run_folder.check_name(options)
+    else:
         run = Run(checkpoint.parent.parent)
         names = "history.jsonl", "model.safetensors", "results.json"
         outputs += [run.folder / name for name in names]

@@ -108,9 +108,11 @@ def test_the_default_name_is_recipe_and_time(tmp_path):
     assert all(re.fullmatch(r"speedrun-\d{8}-\d{6}(~2)?", name) for name in names)
 
 
-def test_a_run_that_is_there_is_not_overwritten(tmp_path, capsys):
+def test_a_run_that_is_there_is_not_overwritten(tmp_path, capsys, monkeypatch):
     (tmp_path / "runs" / "mine").mkdir(parents=True)
-    sentence = refused(capsys, "--run", "mine", "--device", "cpu")
+    with monkeypatch.context() as patch:  # the data may have to be downloaded
+        patch.setattr(cnn.data, "load", lambda *_, **__: pytest.fail("it loads data"))
+        sentence = refused(capsys, "--run", "mine", "--device", "cpu")
     assert sentence == (
         "--run: runs/mine is there already; choose another name, or delete it: it has no "
         "checkpoint to go on from"
