@@ -38,8 +38,13 @@ static constexpr dim3 threadIdx{0, 0, 0}, blockDim{1, 1, 1};
 static thread_local dim3 blockIdx, gridDim;
 static inline void __syncthreads() {}
 
-static thread_local double *dynamic_shared_bytes;
-#define DYNAMIC_SHARED(type, name) type *name = reinterpret_cast<type *>(dynamic_shared_bytes)
+// Returns memory of the calling thread, aligned to a SIMD register, for what is too large for its
+// stack, which may have 64 KiB. A block asks once: the next call returns the same memory.
+using OwnMemory = void *(*)(unsigned long bytes);
+static thread_local OwnMemory own_memory;
+static thread_local unsigned long dynamic_shared_bytes;
+#define DYNAMIC_SHARED(type, name) \
+    type *name = static_cast<type *>(own_memory(dynamic_shared_bytes))
 
 // 0, 1, ... N - 1 as a pack; <utility> takes long to read.
 template <int... I> struct Indices {};
@@ -209,7 +214,7 @@ template <typename... P> struct Call {
     void operator()() const { unpack(FirstIndices<sizeof...(P)>()); }
 };
 
-using RangeBody = void (*)(void *context, long long begin, long long end);
+using RangeBody = void (*)(void *context, OwnMemory, long long begin, long long end);
 using ParallelFor = void (*)(RangeBody body, void *context, long long count);
 
 template <typename... P> struct Launch {
@@ -219,21 +224,17 @@ template <typename... P> struct Launch {
 
     void blocks(long long begin, long long end) const {
         gridDim = grid;
-        // Aligned to a SIMD register.
-        double *memory = new double[(shared_bytes + REGISTER_BYTES) / sizeof(double) + 1];
-        dynamic_shared_bytes =
-            reinterpret_cast<double *>((reinterpret_cast<uintptr_t>(memory) + REGISTER_BYTES - 1) &
-                                       -uintptr_t(REGISTER_BYTES));
+        dynamic_shared_bytes = shared_bytes;
         for (long long block = begin; block < end; ++block) {
             blockIdx.x = unsigned(block % grid.x);
             blockIdx.y = unsigned(block / grid.x % grid.y);
             blockIdx.z = unsigned(block / grid.x / grid.y);
             call();
         }
-        delete[] memory;
         finish_streaming();  // before the launch ends
     }
-    static void body(void *self, long long begin, long long end) {
+    static void body(void *self, OwnMemory memory, long long begin, long long end) {
+        own_memory = memory;
         static_cast<Launch *>(self)->blocks(begin, end);
     }
 };

@@ -27,6 +27,12 @@ constexpr int SHEET = 256;                           // rows of sums kept until 
 static_assert(BN >= VECTORS * LANES, "a panel must hold the columns of a micro-tile");
 static_assert(SHEET % TM == 0 && BK * BN >= BAND * TM, "sheets must hold whole micro-tiles");
 
+// A block's arrays. A function that has them is not inlined: beside others, GCC spills registers in
+// its inner loop.
+template <class Arrays> static inline Arrays &own_arrays() {
+    return *static_cast<Arrays *>(own_memory(sizeof(Arrays)));
+}
+
 // Receives the elements that a loader copies, and writes them STEP apart.
 template <int STEP> struct Converted {
     acc_t *out;
@@ -167,10 +173,14 @@ __attribute__((noinline)) static bool next_rows(Walk &walk, int rows,
 // ---- rows along the output ---------------------------------------------------------------------
 
 template <int V, Rows B_ROWS, class A, class B, class Epilogue>
-static void multiply_rows(const A &a, const B &b, Part m, Part n, int k_begin, int k_end,
-                          const Epilogue &epilogue) {
+__attribute__((noinline)) static void multiply_rows(const A &a, const B &b, Part m, Part n,
+                                                    int k_begin, int k_end,
+                                                    const Epilogue &epilogue) {
     constexpr int WIDTH = V * LANES, PANEL = BN / WIDTH * WIDTH;
-    alignas(REGISTER_BYTES) acc_t tile[BK * BN], gathered[TM][BK], waiting[SHEET * BN];
+    struct Arrays {
+        alignas(REGISTER_BYTES) acc_t tile[BK * BN], gathered[TM][BK], waiting[SHEET * BN];
+    };
+    auto &own = own_arrays<Arrays>();
     // A panel ends at the end of a run, unless runs are longer than panels.
     const int run = a.run(), most = run < BK ? BK / run * run : BK;
     for (int n0 = n.begin; n0 < n.end; n0 += PANEL) {
@@ -184,7 +194,7 @@ static void multiply_rows(const A &a, const B &b, Part m, Part n, int k_begin, i
                 const int depth = smaller(left, k_end - k0);
                 const bool first = k0 == k_begin, last = k0 + depth == k_end;
                 if (!(first && last) || m0 == m.begin)
-                    pack<B_ROWS>(tile, b, k0, depth, n0, columns, width);
+                    pack<B_ROWS>(own.tile, b, k0, depth, n0, columns, width);
                 auto walk = a.walk(m0);
                 for (int row = m0; row < m1; row += TM) {
                     const int rows = smaller(TM, m1 - row);
@@ -194,14 +204,14 @@ static void multiply_rows(const A &a, const B &b, Part m, Part n, int k_begin, i
                     for (int i = 0; !whole && i < TM; ++i) {
                         direct[i] = start[i];
                         if (direct[i]) continue;
-                        load<1>(a, row + smaller(i, rows - 1), k0, depth, gathered[i]);
-                        start[i] = gathered[i];
+                        load<1>(a, row + smaller(i, rows - 1), k0, depth, own.gathered[i]);
+                        start[i] = own.gathered[i];
                     }
                     for (int j = 0; j < columns; j += WIDTH) {
                         MicroTile<V> c = {};
-                        acc_t *kept = waiting + (row - m0) * BN + j * TM;
+                        acc_t *kept = own.waiting + (row - m0) * BN + j * TM;
                         if (!first) c.load(kept);
-                        const acc_t *packed = tile + j;
+                        const acc_t *packed = own.tile + j;
                         for (int k = 0; k < depth; k += run) {
                             const int64 offset = a.offset(k0 + k);
                             const acc_t *p[TM];
@@ -228,16 +238,19 @@ static void multiply_rows(const A &a, const B &b, Part m, Part n, int k_begin, i
 // The same for rows of few columns in short runs, none in padding: windows over images of few
 // channels. Each column has its own offset, and B's panel is packed once for all k.
 template <int V, Rows B_ROWS, class A, class B, class Epilogue>
-static void multiply_short_rows(const A &a, const B &b, Part m, Part n, int K,
-                                const Epilogue epilogue) {
+__attribute__((noinline)) static void multiply_short_rows(const A &a, const B &b, Part m, Part n,
+                                                          int K, const Epilogue epilogue) {
     constexpr int WIDTH = V * LANES, PANEL = BN / WIDTH * WIDTH, CHUNK = 8 * TM;
-    alignas(REGISTER_BYTES) acc_t tile[BK * BN];
-    int64 offsets[BK];
-    for (int k = 0; k < K; ++k) offsets[k] = a.offset(k);
+    struct Arrays {
+        alignas(REGISTER_BYTES) acc_t tile[BK * BN];
+        int64 offsets[BK];
+    };
+    auto &own = own_arrays<Arrays>();
+    for (int k = 0; k < K; ++k) own.offsets[k] = a.offset(k);
     for (int n0 = n.begin; n0 < n.end; n0 += PANEL) {
         const int columns = smaller(PANEL, n.end - n0);
         const int width = ceil_div(columns, WIDTH) * WIDTH;
-        pack<B_ROWS>(tile, b, 0, K, n0, columns, width);
+        pack<B_ROWS>(own.tile, b, 0, K, n0, columns, width);
         auto walk = a.walk(m.begin);
         for (int m0 = m.begin; m0 < m.end; m0 += CHUNK) {
             const acc_t *start[CHUNK + SLACK];
@@ -247,9 +260,9 @@ static void multiply_short_rows(const A &a, const B &b, Part m, Part n, int K,
             for (int row = 0; row < rows; row += TM)
                 for (int j = 0; j < columns; j += WIDTH) {
                     MicroTile<V> c = {};
-                    const acc_t *packed = tile + j;
+                    const acc_t *packed = own.tile + j;
                     for (int k = 0; k < K; ++k, packed += width)
-                        c.add(packed, [&](int i) { return start[row + i][offsets[k]]; });
+                        c.add(packed, [&](int i) { return start[row + i][own.offsets[k]]; });
                     epilogue.store(m0 + row, n0 + j, c.sum, smaller(TM, rows - row),
                                    smaller(WIDTH, columns - j));
                 }
@@ -296,11 +309,13 @@ static void multiply_dots(const A &a, const B &b, int M, Part n, int K, const Ep
 // ---- rows along k ------------------------------------------------------------------------------
 
 template <int V, int ROWS, class A, class B, class Epilogue>
-static void multiply_bands(const A &a, const B &b, Part m, Part n, int k_begin, int k_end,
-                           const Epilogue &epilogue) {
+__attribute__((noinline)) static void multiply_bands(const A &a, const B &b, Part m, Part n,
+                                                     int k_begin, int k_end,
+                                                     const Epilogue &epilogue) {
     constexpr int WIDTH = V * LANES, PANEL = BN / WIDTH * WIDTH;
     constexpr int MOST = BK * BN / BAND / ROWS * ROWS;  // columns of A that are gathered at a time
-    alignas(REGISTER_BYTES) acc_t tile[BAND * BN], gathered[BAND * MOST];
+    struct Arrays { alignas(REGISTER_BYTES) acc_t tile[BAND * BN], gathered[BAND * MOST]; };
+    auto &own = own_arrays<Arrays>();
     for (int n0 = n.begin; n0 < n.end; n0 += PANEL) {
         const int columns = smaller(PANEL, n.end - n0);
         const int width = ceil_div(columns, WIDTH) * WIDTH;
@@ -322,16 +337,16 @@ static void multiply_bands(const A &a, const B &b, Part m, Part n, int k_begin, 
             // lanes past the last column read what follows it in memory, so that must be enough.
             const int64 after = (k_end - k0 - depth) * b.stride;
             const bool packed = others > 0 || after < width - columns || m.end - m.begin > 4 * ROWS;
-            const acc_t *const band = packed ? tile : b.row(k0) + n0;
+            const acc_t *const band = packed ? own.tile : b.row(k0) + n0;
             const int64 step = packed ? width : b.stride;
             for (int i = 0; packed && i < depth; ++i) {
                 const int k = i < direct ? order[i] : order[BAND - 1 - (i - direct)];
-                pack<Rows::ALONG_K>(tile + i * width, b, k0 + k, 1, n0, columns, width);
+                pack<Rows::ALONG_K>(own.tile + i * width, b, k0 + k, 1, n0, columns, width);
             }
             for (int m0 = m.begin; m0 < m.end; m0 += MOST) {
                 const int m1 = smaller(m0 + MOST, m.end);
                 for (int i = 0; i < others; ++i)
-                    load<1>(a, k0 + order[BAND - 1 - i], m0, m1 - m0, gathered + i * MOST);
+                    load<1>(a, k0 + order[BAND - 1 - i], m0, m1 - m0, own.gathered + i * MOST);
                 for (int row = m0; row < m1; row += ROWS) {
                     int64 offset[ROWS];
                     int place[ROWS];
@@ -347,7 +362,7 @@ static void multiply_bands(const A &a, const B &b, Part m, Part n, int k_begin, 
                         for (int k = 0; k < direct; ++k, lanes += step)
                             c.add(lanes, [&](int i) { return start[k][offset[i]]; });
                         for (int k = 0; k < others; ++k, lanes += step)
-                            c.add(lanes, [&](int i) { return gathered[k * MOST + place[i]]; });
+                            c.add(lanes, [&](int i) { return own.gathered[k * MOST + place[i]]; });
                         if (k0 > k_begin) {  // sums per band, so that rounding errors stay small
                             MicroTile<V, ROWS> before;
                             epilogue.load(row, n0 + j, before.sum, rows, used);

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +19,6 @@ _BYTES = {"K": 2**10, "M": 2**20, "G": 2**30}
 #: everywhere, since a product's number of parts follows from it.
 BN = 96
 _LEAST_BK, _MOST_BK = 256, 4096
-#: Bytes of a new thread's stack in glibc if the limit is none.
-_UNLIMITED_STACK = 2**21
 #: No array that is larger was measured to be better written to the caches: others use L3, too.
 _MOST_STREAM = 2**24
 
@@ -45,7 +41,7 @@ class Blocks(NamedTuple):
     Attributes
     ----------
     BK : int
-        Rows of the GEMM's panel of operand B, which stays in half of L2, on a thread's stack.
+        Rows of the GEMM's panel of operand B, which stays in half of L2.
     near_bytes : int
         Most bytes of an input, read several times, that kernels copy to memory of their own.
     stream_bytes : int
@@ -92,17 +88,8 @@ def chosen(register_bytes: int) -> Blocks:
     KernelError
         If the table is not what `keep` writes.
     """
-    sizes = from_caches(caches())
-    sizes = sizes._replace(**_table(table_path()).get(machine(register_bytes), {}))
-    return sizes._replace(BK=min(sizes.BK, most_rows()))
-
-
-def most_rows() -> int:
-    """Return the most rows of a panel that takes half of a thread's stack in float64."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_STACK)
-    stack = _UNLIMITED_STACK if limit == resource.RLIM_INFINITY else limit
-    own = threading.stack_size()  # of Python's threads; 0 if it is the system's
-    return max(min(stack, own or stack) // 2 // (BN * 8), 32)
+    measured = _table(table_path()).get(machine(register_bytes), {})
+    return from_caches(caches())._replace(**measured)
 
 
 def machine(register_bytes: int) -> str:

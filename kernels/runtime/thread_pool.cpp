@@ -17,6 +17,8 @@
 // OpenMP's threads spin after its work, on the cores that the workers need; so then they run the
 // blocks.
 //
+// Each thread that runs blocks keeps memory for them, since its stack may be too small.
+//
 // It uses POSIX threads because every first start compiles this file: <thread> and <mutex> would
 // take three quarters of that time.
 #include <pthread.h>
@@ -26,10 +28,52 @@
 #endif
 
 #include <atomic>
+#include <new>
 
-using RangeBody = void (*)(void *context, long long begin, long long end);
+using OwnMemory = void *(*)(unsigned long bytes);
+using RangeBody = void (*)(void *context, OwnMemory, long long begin, long long end);
 
 namespace {
+
+// Memory of one thread, which becomes as large as a block asks for.
+class Memory {
+  public:
+    Memory() = default;
+    Memory(const Memory &) = delete;
+    ~Memory() { ::operator delete(begin, ALIGNMENT); }
+
+    // Returns the last bytes: an address sanitizer sees accesses past them.
+    void *last(unsigned long bytes) {
+        bytes = (bytes + 63) / 64 * 64;
+        if (bytes > size) {
+            ::operator delete(begin, ALIGNMENT);
+            begin = nullptr, size = 0;
+            begin = static_cast<char *>(::operator new(bytes, ALIGNMENT));
+            size = bytes;
+        }
+        return begin + (size - bytes);
+    }
+
+  private:
+    static constexpr std::align_val_t ALIGNMENT{64};  // the widest SIMD register
+    char *begin = nullptr;
+    unsigned long size = 0;
+};
+
+// The key of each thread's memory, which goes with the thread. (Not thread_local: the C library
+// frees such a variable in another thread, in a way that a thread sanitizer takes for a race.)
+const pthread_key_t memory_of_thread = [] {
+    pthread_key_t key;
+    if (pthread_key_create(&key, [](void *memory) { delete static_cast<Memory *>(memory); }))
+        throw std::bad_alloc();
+    return key;
+}();
+
+void *own_memory(unsigned long bytes) {
+    auto *memory = static_cast<Memory *>(pthread_getspecific(memory_of_thread));
+    if (!memory) pthread_setspecific(memory_of_thread, memory = new Memory);
+    return memory->last(bytes);
+}
 
 // Holds a mutex as long as it lives.
 class Lock {
@@ -54,7 +98,7 @@ struct Chunks {
         for (long long begin = next; begin < count; begin = next) {
             const long long half = (count - begin) / (2LL * threads);
             const long long end = begin + (half > 1 ? half : 1);
-            if (next.compare_exchange_weak(begin, end)) body(context, begin, end);
+            if (next.compare_exchange_weak(begin, end)) body(context, own_memory, begin, end);
         }
     }
 };
@@ -74,7 +118,7 @@ class Pool {
 
     void run(RangeBody body, void *context, long long count) {
         if (count < 2 || workers == 0 || getpid() != process || pthread_mutex_trylock(&caller)) {
-            body(context, 0, count);
+            body(context, own_memory, 0, count);
             return;
         }
         bool asleep;
@@ -184,7 +228,7 @@ struct OpenMP {
 
     void run(RangeBody body, void *context, long long count) const {
         if (count < 2 || getpid() != process) {  // its threads do not survive a fork either
-            body(context, 0, count);
+            body(context, own_memory, 0, count);
             return;
         }
         Job job{{body, context, count, threads}};

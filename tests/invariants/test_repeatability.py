@@ -85,6 +85,25 @@ def test_any_number_of_threads_gives_the_same_bits(threads):
     assert printed.strip() == digests(runtime.cpu_target())
 
 
+STACKS = """
+import threading
+from tests.invariants.test_repeatability import digests, runtime
+target, threads, found = runtime.cpu_target(), [], []
+expected = digests(target)  # before any size of a stack is set
+for KiB in (8192, 64, 256):
+    threading.stack_size(KiB * 1024)
+    threads.append(threading.Thread(target=lambda: found.append(digests(target))))
+    threads[-1].start()
+for thread in threads:
+    thread.join()
+print(found == [expected] * 3)
+"""
+
+
+def test_threads_with_small_stacks_compute_the_same():
+    assert run_python(STACKS) == "True\n"
+
+
 FORK = """
 import os
 import numpy as np

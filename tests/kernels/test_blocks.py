@@ -9,7 +9,6 @@ from kernels.runtime import KernelError, blocks, targets
 from kernels.runtime.blocks import Blocks, Caches
 from kernels.runtime.cpu import CpuTarget
 from tests.invariants.test_repeatability import digest
-from tests.lib import fresh_python
 from tests.lib.calls import CALLS, PLANNED
 
 KiB, MiB = 2**10, 2**20
@@ -30,7 +29,6 @@ def system(tmp_path, monkeypatch):
 
     def make(found):
         monkeypatch.setattr(blocks.os, "sched_getaffinity", lambda _: {3, 5})
-        monkeypatch.setattr(blocks.resource, "getrlimit", lambda _: (8 * MiB, -1))
         sizes = [*(("Data", level, size) for level, size in enumerate(found or (), start=1))]
         for index, (kind, level, size) in enumerate([*sizes, ("Instruction", 1, 4 * KiB)]):
             folder = tmp_path / f"cpu3/cache/index{index}"
@@ -94,32 +92,6 @@ def test_blocks_of_the_table_are_used_on_its_machine_alone(system, table):
     assert blocks.chosen(16) == Blocks(2048, 2**19, 2**24)
     name = "registers 512 bits, L1 48 KiB, L2 2048 KiB, L3 107520 KiB"
     assert json.loads(table.read_text())[name] == {"BK": 512}
-
-
-@pytest.mark.parametrize(
-    "limit, of_python, rows", [(8 * MiB, 0, 5461), (-1, 0, 1365), (-1, MiB, 682), (MiB, 0, 682)]
-)
-def test_panels_are_no_larger_than_stacks(system, table, monkeypatch, limit, of_python, rows):
-    system(Caches(64 * KiB, 12 * MiB, 0))
-    monkeypatch.setattr(blocks.resource, "getrlimit", lambda _: (limit, -1))
-    monkeypatch.setattr(blocks.threading, "stack_size", lambda: of_python)
-    assert blocks.chosen(64)._asdict()["BK"] == min(rows, 4096)
-    blocks.keep(64, {"BK": 10**6})
-    assert blocks.chosen(64)._asdict()["BK"] == rows
-
-
-def test_a_thread_with_a_small_stack():
-    script = """
-import threading, numpy as np, kernels
-x = np.ones((64, 3000))
-def call():
-    print(kernels.dense(x, x).min())
-threading.stack_size(2**19)
-thread = threading.Thread(target=call)
-thread.start()
-thread.join()
-"""
-    assert fresh_python.output(script) == "3000.0\n"
 
 
 @pytest.mark.parametrize(

@@ -34,11 +34,11 @@ pytorchs = threads()
 conv2d()
 print(threads() == pytorchs)
 
-BODY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_longlong, ctypes.c_longlong)
+BODY = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, *[ctypes.c_longlong] * 2)
 ran, both = set(), threading.Barrier(2, timeout=60)
 
 @BODY
-def body(context, begin, end):
+def body(context, memory, begin, end):
     if str(threading.get_native_id()) not in ran:
         ran.add(str(threading.get_native_id()))
         both.wait()  # so that one thread cannot take all chunks

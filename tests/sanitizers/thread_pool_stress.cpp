@@ -8,7 +8,8 @@
 #include <thread>
 #include <vector>
 
-using RangeBody = void (*)(void *context, long long begin, long long end);
+using OwnMemory = void *(*)(unsigned long bytes);
+using RangeBody = void (*)(void *context, OwnMemory, long long begin, long long end);
 using ParallelFor = void (*)(RangeBody body, void *context, long long count);
 
 extern "C" {
@@ -28,10 +29,10 @@ long long blocks_run;
 struct Counted {
     RangeBody body;
     void *context;
-    static void run(void *self, long long begin, long long end) {
+    static void run(void *self, OwnMemory memory, long long begin, long long end) {
         blocks_run += end - begin;
         const auto *counted = static_cast<Counted *>(self);
-        counted->body(counted->context, begin, end);
+        counted->body(counted->context, memory, begin, end);
     }
 };
 void in_parallel(RangeBody body, void *context, long long count) {
@@ -42,7 +43,12 @@ void in_parallel(RangeBody body, void *context, long long count) {
 const ParallelFor in_parallel = parallel_for;
 #endif
 
-void alone(RangeBody body, void *context, long long count) { body(context, 0, count); }
+void *memory(unsigned long bytes) {
+    alignas(64) static thread_local char own[1 << 21];
+    if (bytes > sizeof own) abort();
+    return own;
+}
+void alone(RangeBody body, void *context, long long count) { body(context, memory, 0, count); }
 
 std::vector<float> dense(const std::vector<float> &x, int rows, ParallelFor share_out) {
     std::vector<float> w(OUTPUTS * INPUTS), y(rows * OUTPUTS, -1);
