@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -80,7 +79,7 @@ class CpuTarget(Allocator):
         self._lock = threading.Lock()
         self._parallel_for: Any = None
         self._replay: Any = None
-        self._openmp: tuple[int, int] | None = None  # as _use_openmp takes it
+        self._openmp: int | None = None  # as _use_openmp takes it
         self._reserve = Reserve()
 
     def __repr__(self) -> str:
@@ -175,7 +174,7 @@ class CpuTarget(Allocator):
                 if self._openmp is None:
                     library.start_pool(thread_count())
                 else:
-                    _use_openmp(library, *self._openmp)
+                    _use_openmp(library, self._openmp)
             self._replay, self._parallel_for = library.replay, library.parallel_for
         return self._parallel_for
 
@@ -187,19 +186,14 @@ class CpuTarget(Allocator):
         parallel : int
             The address of its ``GOMP_parallel``, for as long as this process lives.
         """
-        openmp = parallel, os.getpid()
         with self._lock:
-            self._openmp = openmp
+            self._openmp = parallel
         if self._parallel_for is not None:
-            _use_openmp(compiler().load(_POOL_SOURCE, flattened(_POOL_SOURCE), FLAGS), *openmp)
+            _use_openmp(compiler().load(_POOL_SOURCE, flattened(_POOL_SOURCE), FLAGS), parallel)
 
 
-def _use_openmp(library: Any, parallel: int, process: int) -> None:
-    # A fork of the process has none of OpenMP's threads and would wait for them. There the number
-    # is OpenMP's own: one, if the fork has called torch.set_num_threads(1), as DataLoader's do.
-    asks = os.environ.get("KERNELS_THREADS") and os.getpid() == process
-    chosen = thread_count() if asks else 0
-    library.use_openmp(ctypes.c_void_p(parallel), thread_count(), chosen)
+def _use_openmp(library: Any, parallel: int) -> None:
+    library.use_openmp(ctypes.c_void_p(parallel), thread_count())
 
 
 def _address(array: Array) -> int:

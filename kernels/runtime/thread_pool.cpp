@@ -236,12 +236,15 @@ struct OpenMP {
             [](void *data) {
                 static_cast<Job *>(data)->chunks.take(static_cast<Job *>(data)->next);
             },
-            &job, asked, 0);
+            &job, OWN_NUMBER, 0);
     }
 
+    // OpenMP's: more would be waited for for ever in a fork, which has lost its threads; there
+    // PyTorch's DataLoader sets it to one.
+    static constexpr unsigned OWN_NUMBER = 0;
+
     Parallel parallel;
-    int threads;     // about as many as take part
-    unsigned asked;  // of OpenMP; 0 leaves the number to it
+    int threads;  // about as many as take part
     pid_t process;
 };
 
@@ -264,10 +267,9 @@ EXPORT void start_pool(int threads) {
     if (!pool) pool = new Pool(threads);
 }
 
-// Leaves all later launches to the threads of an OpenMP, of which `asked` are asked for unless 0.
-EXPORT void use_openmp(void *parallel, int threads, int asked) {
-    openmp = new OpenMP{reinterpret_cast<OpenMP::Parallel>(parallel), threads, unsigned(asked),
-                        getpid()};
+// Leaves all later launches to the threads of an OpenMP, about so many.
+EXPORT void use_openmp(void *parallel, int threads) {
+    openmp = new OpenMP{reinterpret_cast<OpenMP::Parallel>(parallel), threads, getpid()};
 }
 
 EXPORT void parallel_for(RangeBody body, void *context, long long count) {

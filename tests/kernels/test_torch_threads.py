@@ -72,15 +72,20 @@ print(os.waitpid(child, 0)[1])
 
 
 @pytest.mark.parametrize("threads", ["", "2"])
-def test_a_fork_that_uses_the_kernels_first_does_not_wait_for_lost_threads(threads):
+@pytest.mark.parametrize(
+    "before, within", [("import kernels.torch", ""), ("", "import kernels.torch")]
+)
+def test_a_fork_that_uses_the_kernels_first_does_not_wait_for_lost_threads(threads, before, within):
     """As a worker of PyTorch's DataLoader, which has one thread."""
-    script = """
-import signal, torch, kernels.torch
+    script = f"""
+import signal, torch
+{before}
 torch.ones(1 << 20).exp().sum()  # PyTorch starts its threads
 child = os.fork()
 if child == 0:
     signal.alarm(60)
     torch.set_num_threads(1)
+    {within}
     conv2d()
     os._exit(0)
 print(os.waitpid(child, 0)[1])
