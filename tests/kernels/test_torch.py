@@ -242,6 +242,13 @@ def test_softmax_cross_entropy_of_an_empty_batch(device):
 # --- memory
 
 
+def test_softmax_cross_entropy_keeps_the_gradient_and_not_the_logits():
+    x, saved = normal(0, 5, 7).requires_grad_(), []
+    with torch.autograd.graph.saved_tensors_hooks(saved.append, lambda _: None):
+        kernels.torch.softmax_cross_entropy(2 * x, torch.arange(5))
+    assert [tensor.shape for tensor in saved] == [x.shape]
+
+
 def test_channels_last_tensors_go_in_and_out_without_a_copy(monkeypatch):
     seen = []
     original = kernels.conv2d

@@ -31,8 +31,8 @@ def _fake_cross_entropy(
 
 
 def _save_cross_entropy(ctx: Any, inputs: Any, output: Any) -> None:
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(inputs[0], output[1])
+    # dx is differentiable to PyTorch: differentiating twice then reaches an operator that refuses.
+    ctx.save_for_backward(output[1])
 
 
 def _cross_entropy_gradients(ctx: Any, grad: Any, _: Any) -> tuple[Any, ...]:
@@ -40,7 +40,7 @@ def _cross_entropy_gradients(ctx: Any, grad: Any, _: Any) -> tuple[Any, ...]:
     return dx, None, None, None, None, None
 
 
-def _run_backward(grad: Any, input: Any, dx: Any) -> Any:
+def _run_backward(grad: Any, dx: Any) -> Any:
     grad = grad.reshape(-1, 1)  # one for all rows, or one for each
     if isinstance(grad, np.ndarray) and np.isfinite(grad).all():
         return grad * dx
@@ -58,10 +58,9 @@ softmax_cross_entropy = operator(
     _cross_entropy_gradients,
     _save_cross_entropy,
 )
-# It takes the input so that differentiating twice fails: dx alone does not depend on it.
 softmax_cross_entropy_backward = operator(
     "softmax_cross_entropy_backward",
-    "(Tensor grad, Tensor input, Tensor dx) -> Tensor",
+    "(Tensor grad, Tensor dx) -> Tensor",
     _run_backward,
-    lambda grad, input, dx: torch.empty_like(dx),
+    lambda grad, dx: torch.empty_like(dx),
 )
