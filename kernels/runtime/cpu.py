@@ -79,7 +79,7 @@ class CpuTarget(Allocator):
         self._lock = threading.Lock()
         self._parallel_for: Any = None
         self._replay: Any = None
-        self._openmp: int | None = None  # as _use_openmp takes it
+        self._openmp: tuple[Any, Any] | None = None  # as share_openmp takes it
         self._reserve = Reserve()
 
     def __repr__(self) -> str:
@@ -174,26 +174,23 @@ class CpuTarget(Allocator):
                 if self._openmp is None:
                     library.start_pool(thread_count())
                 else:
-                    _use_openmp(library, self._openmp)
+                    library.use_openmp(*self._openmp)
             self._replay, self._parallel_for = library.replay, library.parallel_for
         return self._parallel_for
 
-    def share_openmp(self, parallel: int) -> None:
+    def share_openmp(self, parallel: Any, threads: Any) -> None:
         """Run blocks from now on in the threads of an OpenMP that computes between launches, too.
 
         Parameters
         ----------
-        parallel : int
-            The address of its ``GOMP_parallel``, for as long as this process lives.
+        parallel, threads : C functions
+            Its ``GOMP_parallel``, and one that returns how many threads to use.
         """
         with self._lock:
-            self._openmp = parallel
+            self._openmp = parallel, threads
         if self._parallel_for is not None:
-            _use_openmp(compiler().load(_POOL_SOURCE, flattened(_POOL_SOURCE), FLAGS), parallel)
-
-
-def _use_openmp(library: Any, parallel: int) -> None:
-    library.use_openmp(ctypes.c_void_p(parallel), thread_count())
+            library = compiler().load(_POOL_SOURCE, flattened(_POOL_SOURCE), FLAGS)
+            library.use_openmp(parallel, threads)
 
 
 def _address(array: Array) -> int:

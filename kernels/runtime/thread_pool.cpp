@@ -220,6 +220,7 @@ class Pool {
 // The threads of an OpenMP, by its GOMP_parallel, which GCC's, LLVM's and Intel's have.
 struct OpenMP {
     using Parallel = void (*)(void (*part)(void *), void *data, unsigned threads, unsigned flags);
+    using Threads = int (*)();
 
     struct Job {
         Chunks chunks;
@@ -231,20 +232,19 @@ struct OpenMP {
             body(context, own_memory, 0, count);
             return;
         }
-        Job job{{body, context, count, threads}};
+        // Not a number of our own: in a fork, which has lost the threads, it would wait for them.
+        // PyTorch's DataLoader sets its own to one there.
+        const int number = threads();
+        Job job{{body, context, count, number}};
         parallel(
             [](void *data) {
                 static_cast<Job *>(data)->chunks.take(static_cast<Job *>(data)->next);
             },
-            &job, OWN_NUMBER, 0);
+            &job, unsigned(number), 0);
     }
 
-    // OpenMP's: more would be waited for for ever in a fork, which has lost its threads; there
-    // PyTorch's DataLoader sets it to one.
-    static constexpr unsigned OWN_NUMBER = 0;
-
     Parallel parallel;
-    int threads;  // about as many as take part
+    Threads threads;
     pid_t process;
 };
 
@@ -267,9 +267,9 @@ EXPORT void start_pool(int threads) {
     if (!pool) pool = new Pool(threads);
 }
 
-// Leaves all later launches to the threads of an OpenMP, about so many.
-EXPORT void use_openmp(void *parallel, int threads) {
-    openmp = new OpenMP{reinterpret_cast<OpenMP::Parallel>(parallel), threads, getpid()};
+// Leaves all later launches to an OpenMP, and to as many of its threads as `threads` returns.
+EXPORT void use_openmp(OpenMP::Parallel parallel, OpenMP::Threads threads) {
+    openmp = new OpenMP{parallel, threads, getpid()};
 }
 
 EXPORT void parallel_for(RangeBody body, void *context, long long count) {

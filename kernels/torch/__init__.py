@@ -23,8 +23,8 @@ from .functional import batch_norm, conv2d, dense, layer_norm, max_pool2d, softm
 from .replacement import accelerate, explain
 
 # PyTorch's threads spin after its kernels, on the cores that threads of our own would need.
-if (_parallel := _threads.parallel()) is not None:
-    _cpu_target().share_openmp(_parallel)
+if (_openmp := _threads.openmp()) is not None:
+    _cpu_target().share_openmp(*_openmp)
 
 __all__ = [
     "accelerate",

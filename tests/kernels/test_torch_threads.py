@@ -53,8 +53,16 @@ ran.clear()
 both = threading.Barrier(1)
 parallel_for(body, None, 8)
 print(len(ran))
+
+others = threads()
+def call():
+    parallel_for(body, None, 8)
+    print(len(threads() - others))
+caller = threading.Thread(target=call)
+caller.start()
+caller.join()
 """
-    assert output(START + script, **TWO) == "True\n2 True\n1\n"
+    assert output(START + script, **TWO) == "True\n2 True\n1\n1\n"
 
 
 @pytest.mark.parametrize("threads", ["", "1", "3"])
