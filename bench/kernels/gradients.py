@@ -31,9 +31,9 @@ def weights(case: Case, target: Any, **sizes: Any) -> Work:
 
 
 def images(case: Case, target: Any, **sizes: Any) -> Work:
-    """No public function gives dx alone: the time of dw and db is subtracted. x is not read."""
+    """The time of dw and db is subtracted: older commits cannot give dx alone. x is not read."""
     case = replace(case, results=1)
-    parts = {"less": {"need_dx": False}, "of_peers": {"need_dw": False}}
+    parts = {"less": {"need_dx": False}, "of_peers": {"need_dw": False, "need_db": False}}
     return of_one(tabled.prepare(case, target, **parts, **sizes), case, sizes)
 
 

@@ -59,10 +59,17 @@ def conv2d(x: Any, w: Any, b: Any, stride: int = 1, padding: int = 0) -> Any:
 
 
 def conv2d_backward(
-    dy: Any, x: Any, w: Any, *, need_dx: bool = True, need_dw: bool = True, **window: Any
+    dy: Any,
+    x: Any,
+    w: Any,
+    *,
+    need_dx: bool = True,
+    need_dw: bool = True,
+    need_db: bool = True,
+    **window: Any,
 ) -> tuple[Any, ...]:
     dx = (conv2d_input_gradient(dy, x, w, **window),) if need_dx else ()
-    return (*dx, *conv2d_weight_gradient(dy, x, w, **window)) if need_dw else dx
+    return (*dx, *conv2d_weight_gradient(dy, x, w, **window)) if need_dw or need_db else dx
 
 
 def conv2d_weight_gradient(

@@ -141,10 +141,11 @@ def conv2d_backward(
     dilation: Pair = 1,
     groups: int = 1,
     need_dx: bool = True,
+    need_dw: bool = True,
     need_db: bool = True,
     out_dw: Array | None = None,
     out_db: Array | None = None,
-) -> tuple[Array | None, Array, Array | None]:
+) -> tuple[Array | None, Array | None, Array | None]:
     """Return the gradients (dx, dw, db) of `conv2d` without ReLU.
 
     Parameters
@@ -155,8 +156,8 @@ def conv2d_backward(
         The images and filters of `conv2d`.
     stride, padding, dilation, groups
         As in `conv2d`.
-    need_dx, need_db : bool
-        If False, dx or db is not computed and None is returned for it.
+    need_dx, need_dw, need_db : bool
+        If False, dx, dw or db is not computed and None is returned for it.
     out_dw, out_db : array, optional
         C-contiguous arrays that dw and db are written to, of their shape and dtype.
 
@@ -168,10 +169,11 @@ def conv2d_backward(
     target, (dy, x, w) = checks.arrays(dy=dy, x=x, w=w)
     s = _sizes(x, w, stride, padding, dilation, groups)
     checks.shape("dy", dy, s.output, "the shape of the result")
-    others, db = {"dy": dy, "x": x, "w": w}, None
-    dw = checks.result(target, "out_dw", out_dw, w.shape, x.dtype, others)
-    if need_db:
+    others, dw, db = {"dy": dy, "x": x, "w": w}, None, None
+    if need_dw:
+        dw = checks.result(target, "out_dw", out_dw, w.shape, x.dtype, others)
         others["out_dw"] = dw
+    if need_db:
         db = checks.result(target, "out_db", out_db, (s.F,), x.dtype, others)
     return gradients(target, dy, x, w, dw, db, s.window, groups, need_dx=need_dx), dw, db
 
@@ -181,7 +183,7 @@ def gradients(
     dy: Array,
     x: Array,
     w: Array,
-    dw: Array,
+    dw: Array | None,
     db: Array | None,
     g: Window,
     groups: int = 1,
@@ -189,7 +191,7 @@ def gradients(
     need_dx: bool,
     past: Rectified | None = None,
 ) -> Array | None:
-    """Return dx or None; write dw and, unless it is None, db. The caller checks arguments.
+    """Return dx or None; write dw and db unless they are None. The caller checks arguments.
 
     If x is the result of a ReLU, given as `past`, dx is the gradient of its input instead.
     """
@@ -197,25 +199,28 @@ def gradients(
     checks.count("dy: elements of an image", g.OH * g.OW * s.F)
     dx = None
     products: list[both.Product] = []
+    apart = target.in_lanes or dw is None  # else db is part of the same product as dw
     if need_dx and winograd.suits(target, x.dtype, s.N, g, s.F, s.C, groups):
         dx = target.empty(x.shape, x.dtype)
         winograd.input_gradient(target, dy, w, dx, g)
     elif need_dx:
         dx, products = input_products(target, dy, x, w, g, groups, past)
-    if winograd.suits(target, x.dtype, s.N, g, s.C, s.F, groups):
+    if dw is None:
+        pass
+    elif winograd.suits(target, x.dtype, s.N, g, s.C, s.F, groups):
         winograd.filter_gradient(target, dy, x, dw, g)
     elif one_channel.suits(target, x, s.F, g):
         partial = one_channel.filter_gradient(target, dy, x, g, int(db is not None))
         sum_gradients(target, partial, dw, db)
     else:
-        bias = None if target.in_lanes else db  # that of the biases is part of the same product
+        bias = None if apart else db
         of_filters = _filter_product(target, dy, x, s, groups, int(bias is not None))
         of_input = products.pop(0) if products else NO_PRODUCT
         partial = _launch(target, x.dtype, of_filters, of_input, s, groups, past)
         sum_gradients(target, partial, dw, bias, s.F if target.in_lanes else 1)
     for product in products:
         _launch(target, x.dtype, _NO_FILTERS, product, s, groups, past)
-    if target.in_lanes and db is not None:
+    if apart and db is not None:
         column_sum(target, dy.reshape(dy.size // s.F, s.F), db)
     return dx
 

@@ -101,7 +101,7 @@ def backward(
     argmax: Array,
     x: Array,
     w: Array,
-    dw: Array,
+    dw: Array | None,
     db: Array | None,
     window: Window,
     pool: Pool,
@@ -109,9 +109,10 @@ def backward(
     need_dx: bool = True,
     past: Rectified | None = None,
 ) -> Array | None:
-    """Return dx (N, H, W, C) or None, and write dw (F, KH, KW, C) and, unless it is None, db (F,).
+    """Return dx (N, H, W, C) or None, and write dw (F, KH, KW, C) and db (F,) unless they are None.
 
-    `past` is that of `conv2d.gradients`, for targets that are not `in_lanes`.
+    Without dw, there is no db. `past` is that of `conv2d.gradients`, for targets that are not
+    `in_lanes`.
 
     On `cuda` the gradient of the convolution's output is written out and multiplied like any other,
     zeros included; so 0 * NaN gives NaN, as in PyTorch. On `cpu` zeros are skipped.
@@ -121,7 +122,8 @@ def backward(
         convolved = _unpooled(target, dy, rectified(y, argmax, window, pool))
         arrays = (convolved, x, w, dw, db)
         return gradients(target, *arrays, window, need_dx=need_dx, past=past)
-    _filter_gradient(target, dy, y, argmax, x, dw, db, window, pool)
+    if dw is not None:
+        _filter_gradient(target, dy, y, argmax, x, dw, db, window, pool)
     return _input_gradient(target, dy, y, argmax, w, x.shape, window, pool) if need_dx else None
 
 

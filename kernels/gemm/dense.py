@@ -51,10 +51,11 @@ def dense_backward(
     w: Array,
     *,
     need_dx: bool = True,
+    need_dw: bool = True,
     need_db: bool = True,
     out_dw: Array | None = None,
     out_db: Array | None = None,
-) -> tuple[Array | None, Array, Array | None]:
+) -> tuple[Array | None, Array | None, Array | None]:
     """Return the gradients (dx, dw, db) of `dense` without ReLU.
 
     Parameters
@@ -65,8 +66,8 @@ def dense_backward(
         The input of `dense`.
     w : array (out, in)
         Its weights.
-    need_dx, need_db : bool
-        If False, dx or db is not computed and None is returned for it.
+    need_dx, need_dw, need_db : bool
+        If False, dx, dw or db is not computed and None is returned for it.
     out_dw, out_db : array, optional
         C-contiguous arrays that dw and db are written to, of their shape and dtype.
 
@@ -78,10 +79,11 @@ def dense_backward(
     target, (dy, x, w) = checks.arrays(dy=dy, x=x, w=w)
     rows, inputs, outputs = _sizes(x, w)
     checks.shape("dy", dy, (rows, outputs), "the shape of the result")
-    others, db = {"dy": dy, "x": x, "w": w}, None
-    dw = checks.result(target, "out_dw", out_dw, w.shape, x.dtype, others)
-    if need_db:
+    others, dw, db = {"dy": dy, "x": x, "w": w}, None, None
+    if need_dw:
+        dw = checks.result(target, "out_dw", out_dw, w.shape, x.dtype, others)
         others["out_dw"] = dw
+    if need_db:
         db = checks.result(target, "out_db", out_db, (outputs,), x.dtype, others)
     return gradients(target, dy, x, w, dw, db, need_dx=need_dx), dw, db
 
@@ -91,31 +93,33 @@ def gradients(
     dy: Array,
     x: Array,
     w: Array,
-    dw: Array,
+    dw: Array | None,
     db: Array | None,
     *,
     need_dx: bool,
     past: Rectified | None = None,
 ) -> Array | None:
-    """Return dx or None; write dw and, unless it is None, db. The caller checks arguments.
+    """Return dx or None; write dw and db unless they are None. The caller checks arguments.
 
     If x is the result of a ReLU, given as `past`, dx is the gradient of its input instead.
     """
     rows, inputs, outputs = len(x), w.shape[1], w.shape[0]
-    with_db = None if target.in_lanes else db  # what the same product gives, even without inputs
-    columns = inputs if with_db is None else max(inputs, 1)
-    of_weights = division.Sizes(outputs, columns, rows, split="always")
-    of_input = (
-        division.Sizes(rows, inputs, outputs, split="in tiles") if need_dx else division.NOTHING
-    )
+    apart = target.in_lanes or dw is None  # else db is part of the same product as dw
+    with_db = None if apart else db
+    columns = inputs if with_db is None else max(inputs, 1)  # db, even without inputs
+    of_weights = of_input = division.NOTHING
+    if dw is not None:
+        of_weights = division.Sizes(outputs, columns, rows, split="always")
+    if need_dx:
+        of_input = division.Sizes(rows, inputs, outputs, split="in tiles")
     works = division.divide_both(target, x.dtype, of_weights, of_input)
-    size, splits = dw.size + (0 if with_db is None else outputs), works[0].splits
-    whole = splits == 1  # then no sum of partial results is needed
-    wide = dw.dtype if whole else accumulator(dw.dtype)
+    size, splits = w.size + (0 if with_db is None else outputs), works[0].splits
+    whole = dw is None or splits == 1  # then no sum of partial results is needed
+    wide = x.dtype if whole else accumulator(x.dtype)
     to = (dw, with_db)
     if not whole:
         partial = target.empty((splits, size), wide)
-        to = (partial, None if with_db is None else partial.reshape(-1)[dw.size :])
+        to = (partial, None if with_db is None else partial.reshape(-1)[w.size :])
     dx, *through = past_relu(target.empty, (rows, inputs), dy.dtype, past) if need_dx else NO_INPUT
     of_dy, of_x, of_w = (gemm.in_vectors(target, array, array.shape[1]) for array in (dy, x, w))
     both.launch(
@@ -132,10 +136,10 @@ def gradients(
         PAST=what_passes(past if need_dx else None),
     )
     if not whole and target.in_lanes:
-        sum_partials(target, partial, dw.dtype, dw)
+        sum_partials(target, partial, x.dtype, dw)
     elif not whole:
         sum_gradients(target, partial, dw, db)
-    if target.in_lanes and db is not None:
+    if apart and db is not None:
         column_sum(target, dy, db)
     return dx
 

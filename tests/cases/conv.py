@@ -75,9 +75,9 @@ def conv2d_gradient_arguments(*, bias=True, relu=False, **sizes):
     return {"dy": normal(3, sizes["N"], OH, OW, sizes["F"]), **arguments}
 
 
-def conv2d_backward(dy, x, w, need_dx=True, need_db=True, **window):
+def conv2d_backward(dy, x, w, need_dx=True, need_dw=True, need_db=True, **window):
     dx, dw, db = reference.conv2d_backward(dy, x, w, **window)
-    return dx if need_dx else None, dw, db if need_db else None
+    return dx if need_dx else None, dw if need_dw else None, db if need_db else None
 
 
 def operations(*, N, H, W, F, K, C, groups=1, **window):
@@ -124,7 +124,7 @@ def torch_conv2d(torch, x, w, b, relu=False, **options):
 
 def torch_conv2d_backward(torch, dy, x, w, need_dx=True, need_dw=True, need_db=True, **options):
     g = TorchWindow(x, w.shape[2:], **options)
-    x, wanted = g.padded(torch, x), [need_dx, need_dw, need_dw and need_db]
+    x, wanted = g.padded(torch, x), [need_dx, need_dw, need_db]
     window = ([len(w)], g.stride, g.padding, g.dilation, False, [0, 0], g.groups)
 
     def run():
@@ -238,7 +238,10 @@ CASES = [
         SIZES
         | {
             "no dx": SIZES["several blocks, a tail"] | {"need_dx": False},
+            "no dw": SIZES["several blocks, a tail"] | {"need_dw": False},
             "no db": SIZES["several blocks, a tail"] | {"need_db": False},
+            "dx alone": SIZES["several blocks, a tail"] | {"need_dw": False, "need_db": False},
+            "db alone": SIZES["several blocks, a tail"] | {"need_dx": False, "need_dw": False},
         },
         SMALL,
         DIFFERENCES,

@@ -48,8 +48,9 @@ def dense_gradient_arguments(*, N, inputs, outputs, **options):
     return {"dy": normal(9, N, outputs), **arrays, **options}
 
 
-def dense_backward(dy, x, w, need_dx=True, need_db=True):
-    return dy @ w if need_dx else None, dy.T @ x, dy.sum(axis=0) if need_db else None
+def dense_backward(dy, x, w, need_dx=True, need_dw=True, need_db=True):
+    dx, dw, db = dy @ w, dy.T @ x, dy.sum(axis=0)
+    return dx if need_dx else None, dw if need_dw else None, db if need_db else None
 
 
 def torch_dense(torch, x, w, b, relu=False):
@@ -57,8 +58,12 @@ def torch_dense(torch, x, w, b, relu=False):
     return (lambda: linear(x, w, b).relu()) if relu else (lambda: linear(x, w, b))
 
 
-def torch_dense_backward(torch, dy, x, w, need_dx=True, need_db=True):
-    return lambda: (dy @ w if need_dx else None, dy.t() @ x, dy.sum(0) if need_db else None)
+def torch_dense_backward(torch, dy, x, w, need_dx=True, need_dw=True, need_db=True):
+    return lambda: (
+        dy @ w if need_dx else None,
+        dy.t() @ x if need_dw else None,
+        dy.sum(0) if need_db else None,
+    )
 
 
 CASES = [
@@ -91,7 +96,10 @@ CASES = [
         SIZES
         | {
             "no dx": SIZES["several blocks, a tail"] | {"need_dx": False},
+            "no dw": SIZES["several blocks, a tail"] | {"need_dw": False},
             "no db": SIZES["several blocks, a tail"] | {"need_db": False},
+            "dx alone": SIZES["several blocks, a tail"] | {"need_dw": False, "need_db": False},
+            "db alone": SIZES["several blocks, a tail"] | {"need_dx": False, "need_dw": False},
         },
         SMALL,
         gradients=("x", "w", "b"),

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 import kernels.torch
 from kernels.runtime import as_array, cuda
+from kernels.torch import operators
 from tests.lib.comparison import assert_close
 from tests.lib.fresh_python import REPOSITORY, output, run
 from tests.lib.support import RTOL
@@ -237,6 +238,59 @@ def test_softmax_cross_entropy_of_an_empty_batch(device):
     x, target = torch.empty(0, 7, device=device), torch.empty(0, dtype=torch.int64, device=device)
     assert kernels.torch.softmax_cross_entropy(x, target).isnan()
     assert kernels.torch.softmax_cross_entropy(x, target, reduction="sum") == 0
+
+
+PRODUCTS = {
+    "conv2d": (kernels.torch.conv2d, [(2, 4, 6, 6), (3, 4, 3, 3), (3,)]),
+    "conv2d of Winograd": (kernels.torch.conv2d, [(4, 16, 20, 20), (16, 16, 3, 3), (16,)]),
+    "conv2d_pool": (
+        lambda *tensors: operators.conv2d_pool(*tensors, [1, 1], [0] * 4, [1, 1], [2, 2])[0],
+        [(2, 4, 6, 6), (3, 4, 3, 3), (3,)],
+    ),
+    "conv2d_pool of several kernels": (
+        lambda *tensors: operators.conv2d_pool(*tensors, [1, 1], [0] * 4, [1, 1], [4, 1])[0],
+        [(2, 4, 6, 6), (3, 4, 3, 3), (3,)],
+    ),
+    "dense": (kernels.torch.dense, [(5, 4), (3, 4), (3,)]),
+}
+
+
+@pytest.mark.parametrize("needed", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1)])
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_some_of_the_gradients(device, name, needed):
+    function, shapes = PRODUCTS[name]
+
+    def gradients(needed):
+        tensors = [
+            normal(seed, *shape).to(device).requires_grad_(bool(need))
+            for seed, (shape, need) in enumerate(zip(shapes, needed, strict=True))
+        ]
+        function(*tensors).square().sum().backward()
+        return [tensor.grad for tensor in tensors]
+
+    for some, every, need in zip(gradients(needed), gradients((1, 1, 1)), needed, strict=True):
+        assert (some is not None) == need
+        if need:
+            torch.testing.assert_close(some, every)
+
+
+@pytest.mark.parametrize("name", ["conv2d", "dense"])
+def test_gradients_that_nobody_needs_are_not_computed(name, monkeypatch):
+    function, shapes = PRODUCTS[name]
+    original, asked = getattr(kernels, f"{name}_backward"), []
+
+    def backward(*arrays, **options):
+        asked.append({key: options[key] for key in options if key.startswith("need")})
+        return original(*arrays, **options)
+
+    monkeypatch.setattr(kernels, f"{name}_backward", backward)
+    x, w, b = (normal(seed, *shape) for seed, shape in enumerate(shapes))
+    function(x.requires_grad_(), w, b).sum().backward()
+    function(x.detach(), w.requires_grad_(), b).sum().backward()
+    assert asked == [
+        {"need_dx": True, "need_dw": False, "need_db": False},
+        {"need_dx": False, "need_dw": True, "need_db": False},
+    ]
 
 
 # --- memory

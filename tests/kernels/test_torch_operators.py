@@ -18,6 +18,7 @@ from tests.lib.fresh_python import REPOSITORY, output
 POOL = ([3, 2], [2, 1], [1, 0], [1, 1], True)
 CONV_POOL = ([1, 1], [1, 1, 0, 1], [1, 1], [2, 2])
 CONV = ([2, 1], [1, 1, 0, 1], [1, 2], 2)
+OF_IMAGES, OF_FILTERS = [True, False, False], [False, True, False]
 
 
 def normal(seed, *shape, dtype=torch.float32, grad=False):
@@ -35,19 +36,22 @@ def calls(N):
     matrix, b = normal(3, 3, 5, grad=True), normal(4, 3, grad=True)
     w2 = normal(1, 6, 4, 3, 2, grad=True)
     pooled = [v.detach() for v in operators.conv2d_pool(x, w2, None, *CONV_POOL)]
-    pooled = [normal(3, *pooled[0].shape), *pooled]
+    pooled = [normal(3, *pooled[0].shape), *pooled, x.detach(), w2.detach()]
+    dense_dy = normal(6, N, 3)
     conv_dy = operators.conv2d(x, w, None, *CONV).detach()
     statistics = operators.batch_norm(x, *channels, True, 0.1, 1e-5)[1:3]
     return {
         "conv2d": (x, w, normal(5, 6, grad=True), *CONV),
         "conv2d without bias": (x.detach(), w, None, *CONV),
-        "conv2d_backward": (conv_dy, x.detach(), w.detach(), *CONV, True),
-        "conv2d_backward without dx": (conv_dy, x.detach(), w.detach(), *CONV, False),
+        "conv2d_backward": (conv_dy, x.detach(), w.detach(), *CONV, [True] * 3),
+        "conv2d_backward of the filters": (conv_dy, x.detach(), w.detach(), *CONV, OF_FILTERS),
+        "conv2d_backward of the images": (conv_dy, x.detach(), w.detach(), *CONV, OF_IMAGES),
         "conv2d_pool": (x, w2, normal(5, 6, grad=True), *CONV_POOL),
         "conv2d_pool without bias": (x.detach(), w2, None, *CONV_POOL),
         "conv2d_pool of several kernels": (x, w2, None, *CONV_POOL[:3], [3, 1]),
-        "conv2d_pool_backward": (*pooled, x.detach(), w2.detach(), *CONV_POOL, True),
-        "conv2d_pool_backward without dx": (*pooled, x.detach(), w2.detach(), *CONV_POOL, False),
+        "conv2d_pool_backward": (*pooled, *CONV_POOL, [True] * 3),
+        "conv2d_pool_backward of the filters": (*pooled, *CONV_POOL, OF_FILTERS),
+        "conv2d_pool_backward of the images": (*pooled, *CONV_POOL, OF_IMAGES),
         "max_pool2d": (x, *POOL),
         "max_pool2d_backward": (y.detach(), argmax, 7, 6, *POOL),
         "pool_indices": (argmax, 7, 6, *POOL),
@@ -56,8 +60,9 @@ def calls(N):
         "batch_norm_backward": (*map(torch.Tensor.detach, (x, x, gamma, *statistics)), True),
         "dense": (rows, matrix, b),
         "dense without bias": (rows, matrix, None),
-        "dense_backward": (normal(6, N, 3), rows.detach(), matrix.detach(), True),
-        "dense_backward without dx": (normal(6, N, 3), rows.detach(), matrix.detach(), False),
+        "dense_backward": (dense_dy, rows.detach(), matrix.detach(), [True] * 3),
+        "dense_backward of the weights": (dense_dy, rows.detach(), matrix.detach(), OF_FILTERS),
+        "dense_backward of the rows": (dense_dy, rows.detach(), matrix.detach(), OF_IMAGES),
         "softmax_cross_entropy": (rows, classes, None, -100, "sum", 0.1),
         "softmax_cross_entropy by row": (rows, classes, normal(7, 5).abs(), 2, "none", 0.0),
         "softmax_cross_entropy_backward": (normal(8, N), normal(9, N, 5)),

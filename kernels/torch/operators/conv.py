@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...common.geometry import output_count
-from ..registration import KERNELS, empty, formatted, operator
+from ..registration import KERNELS, empty, formatted, needs, operator, those
 
 _WINDOW = "int[] stride, int[] sides, int[] dilation, int groups"
 
@@ -32,15 +32,15 @@ def fake_conv2d(
 
 
 def _run_conv2d_backward(dy: Any, x: Any, w: Any, *rest: Any) -> Any:
-    """Return the gradients of x, w and the bias; that of x is None where it is not needed."""
-    *window, need_dx = rest
-    return KERNELS.conv2d_backward(dy, x, w, need_dx=need_dx, **conv2d_options(*window))
+    """Return the gradients of x, w and the bias, None for those that are not needed."""
+    *window, wanted = rest
+    return KERNELS.conv2d_backward(dy, x, w, **conv2d_options(*window), **needs(wanted))
 
 
 def fake_conv2d_backward(grad: Any, input: Any, weight: Any, *rest: Any) -> tuple[Any, ...]:
     """Return empty tensors like the gradients."""
-    dx = empty(input, input.shape) if rest[-1] else input.new_empty(0)
-    return dx, empty(weight, weight.shape), weight.new_empty(weight.shape[:1])
+    dx, dw = empty(input, input.shape), empty(weight, weight.shape)
+    return those(rest[-1], dx, dw, weight.new_empty(weight.shape[:1]))
 
 
 def _save_conv2d(ctx: Any, inputs: Any, output: Any) -> None:
@@ -50,15 +50,16 @@ def _save_conv2d(ctx: Any, inputs: Any, output: Any) -> None:
 
 def needed(ctx: Any, input: Any, weight: Any, gradients: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return the gradients (dx, dw, db) in their tensors' formats, and None for what needs none."""
-    need_dx, _, need_db, *others = ctx.needs_input_grad
+    need_dx, need_dw, need_db, *others = ctx.needs_input_grad
     dx, dw, db = gradients
     dx = formatted(dx, input) if need_dx else None
-    return dx, formatted(dw, weight), db if need_db else None, *(None for _ in others)
+    dw = formatted(dw, weight) if need_dw else None
+    return dx, dw, db if need_db else None, *(None for _ in others)
 
 
 def _conv2d_gradients(ctx: Any, grad: Any) -> tuple[Any, ...]:
     input, weight = ctx.saved_tensors
-    gradients = conv2d_backward(grad, input, weight, *ctx.window, ctx.needs_input_grad[0])
+    gradients = conv2d_backward(grad, input, weight, *ctx.window, ctx.needs_input_grad[:3])
     return needed(ctx, input, weight, gradients)
 
 
@@ -72,7 +73,7 @@ conv2d = operator(
 )
 conv2d_backward = operator(
     "conv2d_backward",
-    f"(Tensor grad, Tensor input, Tensor weight, {_WINDOW}, bool need_dx)"
+    f"(Tensor grad, Tensor input, Tensor weight, {_WINDOW}, bool[] wanted)"
     " -> (Tensor, Tensor, Tensor)",
     _run_conv2d_backward,
     fake_conv2d_backward,

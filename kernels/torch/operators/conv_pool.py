@@ -11,7 +11,7 @@ import torch
 from ...common.geometry import window
 from ...conv import conv2d_pool as conv_pool
 from ...runtime import as_array, checks, cpu_target
-from ..registration import KERNELS, empty, operator
+from ..registration import KERNELS, empty, needs, operator
 from .conv import conv2d_options, fake_conv2d, fake_conv2d_backward, needed
 
 _CONV_POOL = "int[] stride, int[] sides, int[] dilation, int[] kernel"
@@ -57,8 +57,8 @@ def _fake_conv2d_pool(
 def _run_conv2d_pool_backward(
     dy: Any, y: Any, argmax: Any, x: Any, w: Any, *rest: Any
 ) -> tuple[Any, ...]:
-    """Return the gradients of x, w and the bias; that of x is None where it is not needed."""
-    *geometry, need_dx = rest
+    """Return the gradients of x, w and the bias, None for those that are not needed."""
+    *geometry, wanted = rest
     target, (dy, y, x, w) = checks.arrays(dy=dy, y=y, x=x, w=w)
     _, argmax = as_array("argmax", argmax)
     of, pool = _pooled(target, x.dtype, x.shape[1:3], w.shape, *geometry)
@@ -67,10 +67,12 @@ def _run_conv2d_pool_backward(
         shape = (len(x), of.OH, of.OW, len(w))
         dz = KERNELS.max_pool2d_backward(KERNELS.relu_backward(dy, y), argmax, shape, kernel)
         options = conv2d_options(stride, sides, dilation, 1)
-        return tuple(KERNELS.conv2d_backward(dz, x, w, need_dx=need_dx, **options))
-    dw, db = target.empty(w.shape, y.dtype), target.empty(w.shape[:1], y.dtype)
+        return tuple(KERNELS.conv2d_backward(dz, x, w, **options, **needs(wanted)))
+    need_dx, need_dw, need_db = wanted
+    dw = target.empty(w.shape, y.dtype) if need_dw or need_db else None  # one kernel writes both
+    db = target.empty(w.shape[:1], y.dtype) if need_db else None
     dx = conv_pool.backward(dy, y, argmax, x, w, dw, db, of, pool, need_dx=need_dx)
-    return dx, dw, db
+    return dx, dw if need_dw else None, db
 
 
 def _fake_conv2d_pool_backward(
@@ -88,8 +90,8 @@ def _save_conv2d_pool(ctx: Any, inputs: Any, output: Any) -> None:
 
 def _conv2d_pool_gradients(ctx: Any, grad: Any, _: Any) -> tuple[Any, ...]:
     *output, input, weight = ctx.saved_tensors
-    need_dx = ctx.needs_input_grad[0]
-    gradients = conv2d_pool_backward(grad, *output, input, weight, *ctx.geometry, need_dx)
+    wanted = ctx.needs_input_grad[:3]
+    gradients = conv2d_pool_backward(grad, *output, input, weight, *ctx.geometry, wanted)
     return needed(ctx, input, weight, gradients)
 
 
@@ -104,7 +106,7 @@ conv2d_pool = operator(
 conv2d_pool_backward = operator(
     "conv2d_pool_backward",
     "(Tensor grad, Tensor y, Tensor argmax, Tensor input, Tensor weight,"
-    f" {_CONV_POOL}, bool need_dx) -> (Tensor, Tensor, Tensor)",
+    f" {_CONV_POOL}, bool[] wanted) -> (Tensor, Tensor, Tensor)",
     _run_conv2d_pool_backward,
     _fake_conv2d_pool_backward,
 )

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..registration import KERNELS, operator
+from ..registration import KERNELS, needs, operator, those
 
 
 def _fake_dense(input: Any, weight: Any, bias: Any) -> Any:
     return input.new_empty((input.shape[0], weight.shape[0]))
 
 
-def _run_dense_backward(dy: Any, x: Any, w: Any, need_dx: bool) -> Any:
-    """Return the gradients of x, w and the bias; that of x is None where it is not needed."""
-    return KERNELS.dense_backward(dy, x, w, need_dx=need_dx)
+def _run_dense_backward(dy: Any, x: Any, w: Any, wanted: Any) -> Any:
+    """Return the gradients of x, w and the bias, None for those that are not needed."""
+    return KERNELS.dense_backward(dy, x, w, **needs(wanted))
 
 
-def _fake_dense_backward(grad: Any, input: Any, weight: Any, need_dx: bool) -> tuple[Any, ...]:
-    dx = input.new_empty(input.shape if need_dx else 0)
-    return dx, weight.new_empty(weight.shape), weight.new_empty(weight.shape[:1])
+def _fake_dense_backward(grad: Any, input: Any, weight: Any, wanted: Any) -> tuple[Any, ...]:
+    dx, dw = input.new_empty(input.shape), weight.new_empty(weight.shape)
+    return those(wanted, dx, dw, weight.new_empty(weight.shape[:1]))
 
 
 def _save_dense(ctx: Any, inputs: Any, output: Any) -> None:
@@ -26,9 +26,10 @@ def _save_dense(ctx: Any, inputs: Any, output: Any) -> None:
 
 
 def _dense_gradients(ctx: Any, grad: Any) -> tuple[Any, ...]:
-    need_dx, _, need_db = ctx.needs_input_grad
-    dx, dw, db = dense_backward(grad, *ctx.saved_tensors, need_dx)
-    return dx if need_dx else None, dw, db if need_db else None
+    wanted = ctx.needs_input_grad
+    gradients = dense_backward(grad, *ctx.saved_tensors, wanted)
+    pairs = zip(wanted, gradients, strict=True)
+    return tuple(gradient if is_wanted else None for is_wanted, gradient in pairs)
 
 
 dense = operator(
@@ -41,7 +42,7 @@ dense = operator(
 )
 dense_backward = operator(
     "dense_backward",
-    "(Tensor grad, Tensor input, Tensor weight, bool need_dx) -> (Tensor, Tensor, Tensor)",
+    "(Tensor grad, Tensor input, Tensor weight, bool[] wanted) -> (Tensor, Tensor, Tensor)",
     _run_dense_backward,
     _fake_dense_backward,
 )
