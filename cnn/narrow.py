@@ -6,6 +6,7 @@ Source: Micikevicius et al., "Mixed precision training", 2018.
 from __future__ import annotations
 
 import copy
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -45,11 +46,14 @@ class NarrowNetwork(Network):
         self.layers = tuple(self._narrowed(*item) for item in enumerate(network.layers))
 
     def refresh(self) -> None:
-        """Copy the network's pixel statistics, and its parameters, rounded.
+        """Copy the network's pixel statistics, its layers' settings, and its parameters, rounded.
 
         In later steps the optimizer writes the rounded parameters.
         """
         self.pixel_mean, self.pixel_std = self._network.pixel_mean, self._network.pixel_std
+        for layer, narrow in zip(self._network.layers, self.layers, strict=True):
+            for field in fields(layer):
+                setattr(narrow, field.name, getattr(layer, field.name))
         cast(self._network.parameter_buffer, self.dtype, out=self.parameter_buffer)
 
     def _views(self, buffer: Array) -> dict[str, Array]:

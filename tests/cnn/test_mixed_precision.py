@@ -12,6 +12,7 @@ from cnn import (
     Conv2D,
     Dense,
     Flatten,
+    LayerNorm,
     MaxPool2D,
     ReLU,
     Sequential,
@@ -174,6 +175,21 @@ def test_running_statistics_are_float32(precision, plan):
     assert all(array.dtype == np.float32 for array in found.values())
     moved = np.abs(found["1.running_var"] - 1)
     assert (moved > 0).all() and moved.max() < 1e-3
+
+
+@pytest.mark.parametrize("plan", [True, False])
+def test_settings_changed_after_the_trainer_was_made_are_followed(precision, plan):
+    layers = lambda: [BatchNorm(), Flatten(), LayerNorm(), Dense(4)]  # noqa: E731
+    found = []
+    for early in (True, False):
+        model = build(layers)
+        norm, _, other, _ = model.layers
+        trainer = None if early else Trainer(model, SGD(0.05), precision=precision, plan=plan)
+        norm.eps, norm.momentum, other.eps = 4.0, 0.75, 2.0
+        trainer = trainer or Trainer(model, SGD(0.05), precision=precision, plan=plan)
+        trainer.fit(noise(20), 1, batch_size=8)
+        found.append([host(a).tobytes() for a in (model.parameter_buffer, *model.state.values())])
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
