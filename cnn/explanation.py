@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kernels.lowlevel import Array
+from kernels.lowlevel import Array, check_unmasked
 
 from .evaluation import check_outputs
 from .layers import (
@@ -63,6 +63,7 @@ def explain(model: Sequential, images: Any, classes: Any) -> Explanation:
         If images or classes do not fit the model, or its outputs are not one number per class.
     """
     check_outputs(model)
+    check_unmasked("classes", classes)
     layers = [_copied(layer) for layer in model.layers]
     if model.ends_with_softmax:
         layers.pop()

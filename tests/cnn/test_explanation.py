@@ -125,6 +125,10 @@ def test_what_does_not_fit_is_refused():
             ValueError, match="^classes: got .* expected a whole number from 0 to 2"
         ):
             explain(model, np.zeros((1, 5, 5), np.float32), classes)
+    with pytest.raises(
+        TypeError, match="^classes: got a masked array, expected one without a mask"
+    ):
+        explain(model, np.zeros((1, 5, 5), np.float32), np.ma.array([0], mask=[True]))
     with pytest.raises(ValueError, match=r"^images: got shape \(\), expected"):
         explain(model, None, [0])
     assert explain(model, np.zeros((0, 5, 5), np.float32), []).gradient.shape == (0, 5, 5, 1)
