@@ -52,7 +52,7 @@ def calibration(labels: Array, probabilities: Array, bins: int = 15) -> Calibrat
     """
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == labels
-    of_image = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    of_image = np.searchsorted(np.arange(1, bins) / bins, confidence)
     images = np.bincount(of_image, minlength=bins)
     sums = (np.bincount(of_image, values, bins) for values in (confidence, right))
     with np.errstate(invalid="ignore"):  # 0 / 0 in empty bins

@@ -130,6 +130,12 @@ def test_calibration_compares_confidence_and_accuracy():
     assert found.error == pytest.approx((3 * abs(1 / 3 - 2.15 / 3) + 3 * 0.1) / 6)
 
 
+@pytest.mark.parametrize("bins", [1, 15, 25])  # 7 / 25 * 25 is more than 7
+def test_a_bin_holds_its_upper_end(bins):
+    ends = np.arange(1, bins + 1) / bins
+    assert (calibration(np.zeros(bins, int), ends[:, None], bins).images == 1).all()
+
+
 def test_the_error_of_calibrated_guesses_is_small_and_of_sure_ones_what_they_get_wrong():
     random = np.random.default_rng(0)
     shares = random.dirichlet(np.ones(10), size=20_000)
