@@ -9,7 +9,10 @@
 //
 //     for_rows(count, C, [=](auto at, const auto &rows) {
 //         const auto scale = at.load(gamma + at.first);
-//         for (int64 r = rows.begin; r < rows.end; r += rows.step) ...
+//         rows.each([&](int64 r) INLINE {
+//             const auto value = at.load(x + r * C + at.first);
+//             return [&, value]() INLINE { sum += value * scale; };   // once it is there
+//         });
 //     });
 //
 //   for_chunk         the same over the rows begin to end - 1, for one result of a block:
@@ -87,6 +90,10 @@ template <int COUNT> struct Channels {
     }
 };
 
+// The most threads of a block, and the blocks that a multiprocessor must hold. Without them, ptxas
+// saves registers, and waits for one row or two before it loads the next.
+constexpr int TEAM = 256, TEAMS = 2;
+
 // A thread's position in its block. Blocks along y share the vectors of channels evenly; a block's
 // threads form `rows` rows, one thread per vector. Threads left over, or past the last vector, are
 // idle.
@@ -106,15 +113,33 @@ struct Team {
     __device__ Channels<VECTOR> channels() const { return {column * VECTOR}; }
 };
 
-// A thread's rows of a chunk.
-struct ChunkRows {
-    const Team &team;
-    int64 begin, end;
+// The rows of a thread; the first is an int if that is large enough, see place().
+template <class Row> struct RowsApart {
+    Row begin;
+    int64 end;
     int step;
+
+    // Calls body(row)(), row by row. The body loads, and returns what is to be done with it: the
+    // loads of four rows wait for memory together.
+    template <class Body> __device__ __forceinline__ void each(const Body &body) const {
+        const int64 apart = step;
+        int64 row = begin;
+        for (; row + 3 * apart < end; row += 4 * apart) {
+            const auto first = body(row), second = body(row + apart);
+            const auto third = body(row + 2 * apart), fourth = body(row + 3 * apart);
+            first(), second(), third(), fourth();
+        }
+        NO_UNROLL(; row < end; row += apart) body(row)();
+    }
+};
+
+// A thread's rows of a chunk.
+struct ChunkRows : RowsApart<int64> {
+    const Team &team;
     bool first;  // whether the thread has the result of a reduction
 
     __device__ ChunkRows(const Team &team, int64 chunk, int64 end)
-        : team(team), begin(team.idle ? end : chunk + team.row), end(end), step(team.rows),
+        : RowsApart<int64>{team.idle ? end : chunk + team.row, end, team.rows}, team(team),
           first(!team.idle && team.row == 0) {}
 
     __device__ int64 count() const { return begin < end ? (end - begin - 1) / step + 1 : 0; }
@@ -123,7 +148,7 @@ struct ChunkRows {
     // The order depends on the block's size alone.
     template <class Value, class Op>
     __device__ __forceinline__ void reduce(Value &value, const Op &op) const {
-        __shared__ Value others[256];
+        __shared__ Value others[TEAM];
         // No barrier is needed between two reductions: the last step reads row 1; the next
         // reduction's first step writes rows from 2 on, and its barrier precedes writes of row 1.
         int apart = 2;
@@ -148,19 +173,11 @@ template <class Body> __device__ void for_chunk(int64 begin, int64 end, int C, c
     body(team.channels(), ChunkRows(team, begin, end));
 }
 
-// A thread's rows where the grid's blocks take turns.
-struct GridRows {
-    int begin;
-    int64 end;
-    int step;
-
-    __device__ GridRows(const Team &team, int64 rows)
-        : begin(blockIdx.x * team.rows + team.row), end(rows), step(gridDim.x * team.rows) {}
-};
-
+// The grid's blocks take turns.
 template <class Body> __device__ void for_rows(int64 rows, int C, const Body &body) {
     const Team team(C);
-    if (!team.idle) body(team.channels(), GridRows(team, rows));
+    const int first = blockIdx.x * team.rows + team.row, step = gridDim.x * team.rows;
+    if (!team.idle) body(team.channels(), RowsApart<int>{first, rows, step});
 }
 
 template <class Body>
@@ -229,6 +246,9 @@ struct ChunkRows {
     static constexpr bool first = true;
     int64 begin, end;
 
+    template <class Body> __forceinline__ void each(const Body &body) const {
+        for (int64 row = begin; row < end; ++row) body(row)();
+    }
     template <class Values> void add(Values &) const {}
 };
 

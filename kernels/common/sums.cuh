@@ -13,15 +13,18 @@ __device__ __forceinline__ void sum_rows(const E *x, int64 begin, int64 end, int
                                          const Store &store) {
     for_chunk(begin, end, C, [&](auto at, const auto &rows) {
         typename decltype(at)::Values sum = {};
-        for (int64 run = rows.begin; run < rows.end; run += ROWS_OF_RUN * rows.step) {
-            const int64 run_end = smaller(run + ROWS_OF_RUN * rows.step, rows.end);
+        auto run = rows;
+        for (; run.begin < rows.end; run.begin = run.end) {
+            run.end = smaller(run.begin + ROWS_OF_RUN * rows.step, rows.end);
             typename decltype(at)::Values of_run = {};
-            UNROLL_ROWS(int64 r = run; r < run_end; r += rows.step) {
+            run.each([&](int64 r) INLINE {
                 const E *row = x + r * C + at.first;
                 at.fetch(row);
                 const auto value = at.load(row);
-                UNROLL(int v = 0; v < at.REGISTERS; ++v) of_run[v] += value[v];
-            }
+                return [&, value]() INLINE {
+                    UNROLL(int v = 0; v < at.REGISTERS; ++v) of_run[v] += value[v];
+                };
+            });
             UNROLL(int v = 0; v < at.REGISTERS; ++v) sum[v] += of_run[v];
         }
         rows.add(sum);

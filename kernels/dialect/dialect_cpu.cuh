@@ -20,8 +20,8 @@ struct dim3 { unsigned x, y, z; };
 
 // A loop over registers of constant length: unrolled, up to 16 turns.
 #define UNROLL(...) _Pragma("GCC unroll 16") for (__VA_ARGS__)
-// A loop over rows: the processor itself begins later turns' loads.
-#define UNROLL_ROWS(...) for (__VA_ARGS__)
+// A loop over a window's pixels: the processor itself begins later turns' loads.
+#define UNROLL_TAPS(...) for (__VA_ARGS__)
 // A loop of few turns or seldom run.
 #define NO_UNROLL(...) for (__VA_ARGS__)
 

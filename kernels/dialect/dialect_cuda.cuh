@@ -3,8 +3,8 @@
 
 // A loop over registers of constant length: unrolled.
 #define UNROLL(...) _Pragma("unroll") for (__VA_ARGS__)
-// A loop over rows: four turns are unrolled, so that four loads wait for memory at once.
-#define UNROLL_ROWS(...) _Pragma("unroll 4") for (__VA_ARGS__)
+// A loop over a window's pixels, of constant length: four turns are unrolled.
+#define UNROLL_TAPS(...) _Pragma("unroll 4") for (__VA_ARGS__)
 // A loop of few turns or seldom run, which the compiler would unroll: only more code.
 #define NO_UNROLL(...) _Pragma("unroll 1") for (__VA_ARGS__)
 

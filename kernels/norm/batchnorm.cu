@@ -31,11 +31,12 @@ KERNEL batch_norm_chunks(const T *__restrict__ x, acc_t *__restrict__ means,
 
 // Merges the chunks and updates the running statistics, with the unbiased variance, for which
 // batchnorm.py requires two rows.
-KERNEL batch_norm_merge(const acc_t *__restrict__ means, const acc_t *__restrict__ squares,
-                        const int *__restrict__ counts, acc_t *__restrict__ mean,
-                        acc_t *__restrict__ inv_std, stat_t *__restrict__ running_mean,
-                        stat_t *__restrict__ running_var, int64 rows, int C, int chunks,
-                        double momentum, double eps) {
+KERNEL __launch_bounds__(TEAM, TEAMS)
+batch_norm_merge(const acc_t *__restrict__ means, const acc_t *__restrict__ squares,
+                 const int *__restrict__ counts, acc_t *__restrict__ mean,
+                 acc_t *__restrict__ inv_std, stat_t *__restrict__ running_mean,
+                 stat_t *__restrict__ running_var, int64 rows, int C, int chunks, double momentum,
+                 double eps) {
     const acc_t keep = acc_t(1 - momentum), take = acc_t(momentum);
     merge_chunks(means, squares, counts, chunks, C, [=](int c, acc_t centre, acc_t square) {
         const acc_t unbiased = square / acc_t(rows - 1);
@@ -56,55 +57,61 @@ KERNEL batch_norm_running(const stat_t *__restrict__ running_mean,
     }
 }
 
-KERNEL batch_norm_apply(const T *__restrict__ x, const T *__restrict__ gamma,
-                        const T *__restrict__ beta, const acc_t *__restrict__ mean,
-                        const acc_t *__restrict__ inv_std, T *__restrict__ y, int64 rows, int C,
-                        int relu) {
+KERNEL __launch_bounds__(TEAM, TEAMS)
+batch_norm_apply(const T *__restrict__ x, const T *__restrict__ gamma, const T *__restrict__ beta,
+                 const acc_t *__restrict__ mean, const acc_t *__restrict__ inv_std,
+                 T *__restrict__ y, int64 rows, int C, int relu) {
     const bool past = past_caches<T>(rows, C);
+    const acc_t least = relu ? acc_t(0) : acc_t(-infinity());
     for_rows(rows, C, [=](auto at, const auto &rows) INLINE {
         const int c = at.first;
         const auto centre = at.load(mean + c), deviation = at.load(inv_std + c);
         const auto scale = at.load(gamma + c), shift = at.load(beta + c);
-        for (int64 r = rows.begin; r < rows.end; r += rows.step) {
+        rows.each([&](int64 r) INLINE {
             const int64 first = r * C + c;
             at.fetch(x + first);
             const auto value = at.load(x + first);
-            at.write(y + first, past, [&](int v) {
-                // Centred before scaling: folding the mean into beta would cancel for large means.
-                const lanes_t centred = value[v] - centre[v];
-                const lanes_t result = centred * (scale[v] * deviation[v]) + shift[v];
-                return relu ? (result < 0 ? lanes_t{} : result) : result;
-            });
-        }
+            return [&, first, value]() INLINE {
+                at.write(y + first, past, [&](int v) {
+                    // Centred before scaling: folding the mean into beta would cancel for large
+                    // means.
+                    const lanes_t centred = value[v] - centre[v];
+                    const lanes_t result = centred * (scale[v] * deviation[v]) + shift[v];
+                    return result < least ? least - lanes_t{} : result;
+                });
+            };
+        });
     });
 }
 
 // Partial sums of dy and dy * xhat over each chunk; y is null without ReLU.
-KERNEL batch_norm_gradient_chunks(const T *__restrict__ dy, const T *__restrict__ x,
-                                  const T *__restrict__ y, const acc_t *__restrict__ mean,
-                                  const acc_t *__restrict__ inv_std, acc_t *__restrict__ sums,
-                                  acc_t *__restrict__ products, int64 rows, int C,
-                                  int rows_per_chunk) {
+KERNEL __launch_bounds__(TEAM, TEAMS)
+batch_norm_gradient_chunks(const T *__restrict__ dy, const T *__restrict__ x,
+                           const T *__restrict__ y, const acc_t *__restrict__ mean,
+                           const acc_t *__restrict__ inv_std, acc_t *__restrict__ sums,
+                           acc_t *__restrict__ products, int64 rows, int C, int rows_per_chunk) {
     const int64 begin = (int64)blockIdx.x * rows_per_chunk;
     const int64 end = smaller(begin + rows_per_chunk, rows);
     for_chunk(begin, end, C, [&](auto at, const auto &rows) {
         GradientSums<decltype(at)> chunk(at, mean);
-        UNROLL_ROWS(int64 r = rows.begin; r < rows.end; r += rows.step) {
+        rows.each([&](int64 r) INLINE {
             const int64 i = r * C + at.first;
             at.fetch(dy + i);
             at.fetch(x + i);
             if (y) at.fetch(y + i);
             const auto value = at.load(x + i);
-            chunk.add(masked(at, dy, y, i), value);
-        }
+            const auto gradient = masked(at, dy, y, i);
+            return [&, value, gradient]() INLINE { chunk.add(gradient, value); };
+        });
         chunk.store(rows, inv_std, sums, products, C);
     });
 }
 
 // dbeta and dgamma from their partial sums, in the type of sums and in that of the arrays.
-KERNEL batch_norm_gradient_sums(const acc_t *__restrict__ sums, const acc_t *__restrict__ products,
-                                acc_t *__restrict__ sum, acc_t *__restrict__ product,
-                                T *__restrict__ dbeta, T *__restrict__ dgamma, int chunks, int C) {
+KERNEL __launch_bounds__(TEAM, TEAMS)
+batch_norm_gradient_sums(const acc_t *__restrict__ sums, const acc_t *__restrict__ products,
+                         acc_t *__restrict__ sum, acc_t *__restrict__ product,
+                         T *__restrict__ dbeta, T *__restrict__ dgamma, int chunks, int C) {
     const auto write = [](acc_t *wide, T *narrow) {
         return [=](auto at, const auto &total) {
             at.store(wide + at.first, total);

@@ -49,7 +49,7 @@ KERNEL batch_norm_pool_forward(const T *__restrict__ x, const T *__restrict__ ga
         for (int64 window = rows.begin; window < rows.end; window += rows.step, walk.advance()) {
             const T *source = x + pixel_at(g, walk.at) * C + c;
             Maximum maximum[V];
-            UNROLL_ROWS(int tap = 0; tap < ROWS * COLUMNS; ++tap) {
+            UNROLL_TAPS(int tap = 0; tap < ROWS * COLUMNS; ++tap) {
                 const T *p = source + ((int64)(tap / COLUMNS) * g.W + tap % COLUMNS) * C;
                 at.fetch(p, ahead);
                 const auto pixel = at.load(p);
@@ -87,7 +87,7 @@ KERNEL batch_norm_pool_sums(const T *__restrict__ dy, const T *__restrict__ x,
             const int64 i = window * C + at.first;
             const auto index = at.load_whole(argmax + i);
             typename decltype(at)::Values maximum = {};
-            UNROLL_ROWS(int tap = 0; tap < ROWS * COLUMNS; ++tap) {
+            UNROLL_TAPS(int tap = 0; tap < ROWS * COLUMNS; ++tap) {
                 const T *p = source + ((int64)(tap / COLUMNS) * g.W + tap % COLUMNS) * C;
                 at.fetch(p);
                 const auto pixel = at.load(p);
@@ -134,8 +134,8 @@ KERNEL batch_norm_pool_input_gradient(const T *__restrict__ dy, const T *__restr
             }
             const int64 first = pixel_at(g, place) * C + c;
             const int bottom = g.H - place.row * ROWS, right = g.W - place.column * COLUMNS;
-            UNROLL_ROWS(int kh = 0; kh < ROWS; ++kh)
-                UNROLL_ROWS(int kw = 0; kw < COLUMNS; ++kw) {
+            UNROLL_TAPS(int kh = 0; kh < ROWS; ++kh)
+                UNROLL_TAPS(int kw = 0; kw < COLUMNS; ++kw) {
                     if (kh >= bottom || kw >= right) continue;
                     const int64 i = first + ((int64)kh * g.W + kw) * C;
                     at.fetch(x + i);

@@ -83,11 +83,11 @@ layer_norm_input_gradient(const T *__restrict__ dy, const T *__restrict__ x,
 }
 
 // Partial sums over each chunk of rows.
-KERNEL layer_norm_gradient_chunks(const T *__restrict__ dy, const T *__restrict__ x,
-                                  const acc_t *__restrict__ means,
-                                  const acc_t *__restrict__ inv_stds, acc_t *__restrict__ sums,
-                                  acc_t *__restrict__ products, int64 rows, int C,
-                                  int rows_per_chunk) {
+KERNEL __launch_bounds__(TEAM, TEAMS)
+layer_norm_gradient_chunks(const T *__restrict__ dy, const T *__restrict__ x,
+                           const acc_t *__restrict__ means, const acc_t *__restrict__ inv_stds,
+                           acc_t *__restrict__ sums, acc_t *__restrict__ products, int64 rows,
+                           int C, int rows_per_chunk) {
     const int64 begin = (int64)blockIdx.x * rows_per_chunk;
     const int64 end = smaller(begin + rows_per_chunk, rows);
     column_sums(dy, x, means, inv_stds, sums, products, begin, end, C);

@@ -38,18 +38,20 @@ __device__ __forceinline__ void column_sums(const T *dy, const T *x, const acc_t
                                             int64 begin, int64 end, int C) {
     for_chunk(begin, end, C, [&](auto at, const auto &chunk) {
         typename decltype(at)::Values sum = {}, product = {};
-        UNROLL_ROWS(int64 r = chunk.begin; r < chunk.end; r += chunk.step) {
+        chunk.each([&](int64 r) INLINE {
             const int64 i = r * C + at.first;
             at.fetch(dy + i);
             at.fetch(x + i);
             const acc_t mean = means[r], inv_std = inv_stds[r];
             const auto gradient = at.load(dy + i), value = at.load(x + i);
-            UNROLL(int v = 0; v < at.REGISTERS; ++v) {
-                const lanes_t g = gradient[v];
-                sum[v] += g;
-                product[v] += g * ((value[v] - mean) * inv_std);
-            }
-        }
+            return [&, mean, inv_std, gradient, value]() INLINE {
+                UNROLL(int v = 0; v < at.REGISTERS; ++v) {
+                    const lanes_t g = gradient[v];
+                    sum[v] += g;
+                    product[v] += g * ((value[v] - mean) * inv_std);
+                }
+            };
+        });
         chunk.add(sum);
         chunk.add(product);
         if (!chunk.first) return;

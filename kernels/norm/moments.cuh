@@ -138,12 +138,16 @@ __device__ void merge_chunks(const acc_t *means, const acc_t *squares, const int
                              int chunks, int C, const Store &store) {
     for_chunk(0, chunks, C, [&](auto at, const ChunkRows &rows) {
         Moments<VECTOR> merged(means + at.first);
-        UNROLL_ROWS(int64 r = rows.begin; r < rows.end; r += rows.step) {
-            auto own = at.load(means + r * C + at.first);
+        rows.each([&](int64 r) {
+            const auto mean = at.load(means + r * C + at.first);
             const auto spread = at.load(squares + r * C + at.first);
-            UNROLL(int v = 0; v < VECTOR; ++v) own[v] -= merged.pivot[v];
-            merged.merge(counts[r], own.value, spread.value);
-        }
+            const int count = counts[r];
+            return [&, mean, spread, count]() {
+                acc_t own[VECTOR];
+                UNROLL(int v = 0; v < VECTOR; ++v) own[v] = mean[v] - merged.pivot[v];
+                merged.merge(count, own, spread.value);
+            };
+        });
         rows.reduce<Group<VECTOR>>(merged, MergeGroups());
         if (!rows.first) return;
         UNROLL(int v = 0; v < VECTOR; ++v)

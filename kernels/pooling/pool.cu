@@ -266,7 +266,8 @@ KERNEL avg_pool2d_backward(const T *__restrict__ dy, T *__restrict__ dx, Window 
     });
 }
 
-KERNEL global_avg_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, int pixels, int C) {
+KERNEL __launch_bounds__(TEAM, TEAMS)
+global_avg_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, int pixels, int C) {
     const int64 image = blockIdx.x;
     const acc_t share = acc_t(1) / pixels;
     sum_rows(x, image * pixels, (image + 1) * pixels, C, [=](auto at, const auto &sum) {

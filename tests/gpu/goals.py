@@ -2,14 +2,15 @@
 
     python -m tests.gpu.goals
 
-Everything comes from bench/results: profile-*.json, which `make profile` writes, and
-main-loops.json, which `python -m tests.lib.main_loop` writes. Nothing was timed. What naive CuPy
-does instead is in README.md ("Beside CuPy").
+Everything comes from bench/results: profile-*.json of `make profile`, main-loops.json of
+`python -m tests.lib.main_loop`, and loads-in-flight.json of `python -m tests.gpu.in_flight`.
+Nothing was timed. What naive CuPy does instead is in README.md ("Beside CuPy").
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,11 +18,18 @@ from typing import Any, NamedTuple
 
 from .bound import LAUNCH
 from .gpus import GPUS, Gpu
+from .in_flight import ARCH, FILE
 from .profile import RESULTS, STEP
 
 #: The GPUs that the goals are for.
-MODELS = ("h100", "a100")
-ARCH = {"h100": "sm_90", "a100": "sm_80"}
+MODELS = tuple(ARCH)
+
+#: Bytes of loads that are to wait for a multiprocessor's memory together: 16 of 4 bytes in each of
+#: 512 threads, which is twice what an H100's DRAM takes, 25 bytes per nanosecond and
+#: multiprocessor for some 600 ns.
+IN_FLIGHT = 16 * 4 * 512
+#: The least bytes of a launch that this and the number of blocks are for: 2^20 elements of 4 bytes.
+LARGE = 4 * 2**20
 
 Row = dict[str, Any]
 
@@ -94,6 +102,27 @@ def over_used_bytes(row: Row, gpu: Gpu) -> float | None:
     return _in_sectors(row) / sum(_figure(row, f"global_{n}_bytes") for n in ("load", "store"))
 
 
+def over_blocks(row: Row, gpu: Gpu) -> float | None:
+    """Return the multiprocessors over the blocks of a large launch, where these are fewest."""
+    if _is_product(row):
+        return None
+    blocks = [math.prod(launch["grid"]) for launch in row.get("launches", ()) if _is_large(launch)]
+    return gpu.multiprocessors / min(blocks) if blocks else None
+
+
+def over_loads_in_flight(row: Row, gpu: Gpu) -> float | None:
+    """Return the loads that must wait together over those that do: reads need their share."""
+    values = []
+    for launch in row.get("launches", ()):
+        read, written = launch["bytes"]["read"], launch["bytes"]["written"]
+        if _is_large(launch) and "in flight" in launch:
+            blocks = math.ceil(math.prod(launch["grid"]) / gpu.multiprocessors)
+            threads = min(blocks, launch["resident"]) * math.prod(launch["block"])
+            needed = IN_FLIGHT * read / (read + written)
+            values.append(needed / (threads * launch["in flight"]))
+    return max(values, default=None)
+
+
 def over_least_wavefronts(row: Row, gpu: Gpu) -> float | None:
     """Return the accesses to shared memory, in clocks, over those without bank conflicts."""
     wavefronts = _figure(row, "shared_wavefronts")
@@ -104,6 +133,10 @@ def over_least_wavefronts(row: Row, gpu: Gpu) -> float | None:
 
 def _is_product(row: Row) -> bool:
     return bool(STEP.fullmatch(row["row"])) or "operations" in row
+
+
+def _is_large(launch: Row) -> bool:
+    return bool(launch["bytes"]["touched"] >= LARGE)
 
 
 def _in_sectors(row: Row) -> float:
@@ -132,6 +165,8 @@ def microseconds(row: Row, gpu: Gpu) -> float:
 OF_LOOP = "instructions in the main loop / multiply-adds"
 OF_BANKS, OF_SECTORS = "shared-memory clocks / least", "bytes in sectors / bytes asked for"
 OF_FFMA, OF_MMA = "bound / time of its FFMA", "bound / time of its mma.sync"
+OF_BLOCKS = "multiprocessors / blocks"
+OF_LOADS = "bytes of loads that must wait together / those that do"
 OF_BYTES, OF_LAUNCHES, BOUND = "bytes moved / distinct bytes", "launches", "bound in microseconds"
 SPEEDRUN = "training step: speedrun, batch "
 GOALS = (
@@ -142,6 +177,8 @@ GOALS = (
     Goal(OF_MMA, r"(conv2d|dense) .*, bf16", 1.4, over_mma),
     Goal(OF_BYTES, r"(?!main loop).*", 1.15, over_distinct_bytes),
     Goal(OF_SECTORS, r"(?!main loop).*", 1.02, over_used_bytes),
+    Goal(OF_BLOCKS, "(?!main loop).*", 1, over_blocks),
+    Goal(OF_LOADS, ".*", 1, over_loads_in_flight),
     Goal(OF_LAUNCHES, SPEEDRUN + ".*", 10, launches),
     Goal(BOUND, SPEEDRUN + "512, bf16", 60, microseconds, ("h100",)),
     Goal(BOUND, SPEEDRUN + "512", 150, microseconds, ("h100",)),
@@ -152,6 +189,7 @@ NARROW = "a narrow tile has fewer multiply-adds for each copy, read and barrier"
 FEW_TILES = "few tiles; by the estimate of division.py, to divide k would cost what it gains"
 SUMS = "few tiles, and the sums of parts are a launch of their own"
 OVERLAP = "windows overlap, and their pixels are read again, from L1"
+FEW_THREADS = "a thread takes four rows, so each multiprocessor has few threads"
 TURNED = "rows of turned images begin inside a sector, and are read again, from L1"
 SPLIT = "NVRTC makes four stores of 4 bytes of one of 16"
 LONG_ROWS = "registers cannot hold a row, which is read again, from L2"
@@ -164,14 +202,14 @@ FROM_CACHES = {
     "softmax gradient: 256 x 32768": LONG_ROWS,
     "layer_norm: 8192 x 768": GAMMA,
     "layer_norm: 256 x 32768": GAMMA,
-    "layer_norm gradient: 8192 x 768": GAMMA,
+    "layer_norm gradient: 8192 x 768": f"{GAMMA}; the profile's 1,024 rows make 128 blocks of 8",
     "layer_norm gradient: 256 x 32768": f"{LONG_ROWS}; {GAMMA}; {SPLIT}",
 }
 MAIN_LOOPS = {
     f"main loop: {tile} outputs, FP32": NARROW
     for tile in "64x64 128x32 256x24 128x24 256x16 128x16 32x32 32x16".split()
 }
-EVERYWHERE = FROM_CACHES | MAIN_LOOPS
+EVERYWHERE = FROM_CACHES | MAIN_LOOPS | {"max_pool2d: speedrun 1": FEW_THREADS}
 #: The reasons, by GPU and row. A test holds that these miss a goal and no others do.
 MISSED = {
     "h100": EVERYWHERE
@@ -203,8 +241,14 @@ MISSED = {
 def found(results: Path = RESULTS) -> Iterator[Found]:
     """Yield what the rows show, goal by goal."""
     loops = json.loads((results / "main-loops.json").read_text())["loops"]
+    loads = json.loads((results / FILE).read_text())["launches"]
     rows = {
-        model: json.loads((results / f"profile-{model}.json").read_text())["rows"]
+        model: [
+            _with_loads(
+                row, [one for one in loads if (one["gpu"], one["row"]) == (model, row["row"])]
+            )
+            for row in json.loads((results / f"profile-{model}.json").read_text())["rows"]
+        ]
         + _longest_loops(loops, ARCH[model])
         for model in MODELS
     }
@@ -215,6 +259,15 @@ def found(results: Path = RESULTS) -> Iterator[Found]:
                     value = goal.value(row, GPUS[model])
                     if value is not None:
                         yield Found(goal, row["row"], model, value)
+
+
+def _with_loads(row: Row, loads: list[Row]) -> Row:
+    """Return a row of a profile with what each launch has in flight, if that is known."""
+    if not loads:
+        return row
+    pairs = list(zip(row["launches"], loads, strict=True))
+    assert all(launch["kernel"] == one["kernel"] for launch, one in pairs), row["row"]
+    return {**row, "launches": [{**launch, "in flight": one["bytes"]} for launch, one in pairs]}
 
 
 def _longest_loops(loops: list[Row], arch: str) -> list[Row]:

@@ -6,8 +6,8 @@ import pytest
 
 from kernels.runtime import Source
 from tests.lib import nvrtc
-from tests.lib.kernel_resources import ARCHITECTURES, TEXTS
-from tests.lib.sass import has, instructions
+from tests.lib.kernel_resources import ARCHITECTURES, SOURCES, TEXTS
+from tests.lib.sass import has, instructions, text
 
 DEVICE = Path(__file__).parents[1] / "device"
 #: `make test` looks at one architecture of each text, as test_kernel_resources.py does.
@@ -69,6 +69,20 @@ def test_loads_of_16_bytes_are_told_from_others(arch):
     assert has(found["scalar_copy"], "LDG.E") and has(found["scalar_copy"], "STG.E")
     for wanted in ("LDG.E.64", "LDG.E.128", "STG.E.64", "STG.E.128", "HMMA"):
         assert not has(found["scalar_copy"], wanted)
+
+
+@pytest.mark.parametrize("arch", ALL)
+@pytest.mark.parametrize(
+    ("source", "entry"),
+    [
+        ("pooling/pool.cu", "max_pool2d_forward"),
+        ("pooling/pool.cu", "avg_pool2d_forward"),
+        ("norm/batchnorm_pool.cu", "batch_norm_pool_forward"),
+    ],
+)
+def test_the_first_window_of_a_thread_is_divided_as_an_int(source, entry, arch):
+    compiled = nvrtc.compiled(nvrtc.specialised(SOURCES[source], "float32"), source, arch)
+    assert "div_s64" not in text(compiled.cubin)[entry]
 
 
 def test_an_instruction_is_known_by_whole_modifiers():

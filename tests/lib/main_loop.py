@@ -21,8 +21,6 @@ from kernels.gemm.tiles import FMA, Tile
 from tests.lib import nvrtc, sass
 from tests.lib.kernel_resources import SOURCES
 
-_LABEL = re.compile(r"^(\.L_x_\d+):", re.MULTILINE)
-_BRANCH = re.compile(r"\bBRA(?:\.\w+)*\s.*`\((\.L_x_\d+)\)")
 _OPCODE = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d+\s+)?([A-Z][\w.]*)", re.MULTILINE)
 
 RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results" / "main-loops.json"
@@ -66,12 +64,8 @@ def _main(code: str) -> tuple[int, int]:
 
     Of loops in each other it is the inner one.
     """
-    labels = {label[1]: label.start() for label in _LABEL.finditer(code)}
-    bodies = [
-        code[labels[branch[1]] : branch.end()]
-        for branch in _BRANCH.finditer(code)
-        if labels[branch[1]] < branch.start()
-    ]
+    lines = code.splitlines()
+    bodies = ["\n".join(lines[begin:end]) for begin, end in sass.loops(lines)]
     found = [[op.split(".")[0] for op in _OPCODE.findall(body)] for body in bodies]
     return max(
         ((opcodes.count("FFMA"), len(opcodes)) for opcodes in found),
