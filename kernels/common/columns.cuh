@@ -15,6 +15,11 @@ struct Larger {  // may drop a NaN
 #ifdef __CUDACC__
 
 constexpr int COLUMNS = 16 / sizeof(T);
+// Whether rows.py knows that rows are whole spans, and all arrays aligned to 16 bytes. Else each
+// access finds out: in loops, the next load then waits for the branch.
+#ifndef ROW_WHOLE
+#define ROW_WHOLE 0
+#endif
 
 struct columns_t {
     acc_t value[COLUMNS];
@@ -54,7 +59,7 @@ __device__ inline columns_t only(int i, acc_t value) {
 // The columns of an array in a span; those past the end are `otherwise`.
 __device__ inline columns_t load(const T *p, const Span &at, acc_t otherwise = 0) {
     columns_t row;
-    if (Vector<T, COLUMNS>::fits(p + at.c, at.count))
+    if (ROW_WHOLE || Vector<T, COLUMNS>::fits(p + at.c, at.count))
         load_vector(row.value, p + at.c);
     else
         LANE_LOOP(i, COLUMNS) row.value[i] = i < at.count ? acc_t(p[at.c + i]) : otherwise;
@@ -62,7 +67,10 @@ __device__ inline columns_t load(const T *p, const Span &at, acc_t otherwise = 0
 }
 // `past` is that of write_first.
 __device__ inline void write(T *p, const Span &at, const columns_t &row, bool) {
-    store_row(p + at.c, row.value, at.count);
+    if (ROW_WHOLE)
+        store_vector(p + at.c, row.value);
+    else
+        store_row(p + at.c, row.value, at.count);
 }
 
 #else

@@ -53,7 +53,16 @@ __device__ __forceinline__ void for_spans(int C, const Body &body) {
             if (c < C) body(Span{c, C - c, step});
         }
     } else {
-        for (unsigned c = first; c < unsigned(C); c += stride) body(Span{int(c), C - int(c), 0});
+        unsigned c = first;
+        if constexpr (ROW_WHOLE) {  // the loads of four spans wait for memory together
+            for (; c + 3 * stride < unsigned(C); c += 4 * stride) {
+                UNROLL(int i = 0; i < 4; ++i) {
+                    const int at = c + i * stride;
+                    body(Span{at, C - at, 0});
+                }
+            }
+        }
+        NO_UNROLL(; c < unsigned(C); c += stride) body(Span{int(c), C - int(c), 0});
     }
 }
 
@@ -101,12 +110,17 @@ template <class Threads> struct Row<Threads, true> {
     T values[Threads::KEPT][COLUMNS];
 
     __device__ Row(const T *p, int C) {
-        for_spans<Threads>(C,
-                           [&](const Span &at) { load_row(values[at.step], p + at.c, at.count); });
+        for_spans<Threads>(C, [&](const Span &at) {
+            if (ROW_WHOLE)
+                load_vector(values[at.step], p + at.c);
+            else
+                load_row(values[at.step], p + at.c, at.count);
+        });
     }
     __device__ columns_t operator()(const Span &at, acc_t otherwise = 0) const {
         columns_t row;
-        LANE_LOOP(i, COLUMNS) row.value[i] = i < at.count ? acc_t(values[at.step][i]) : otherwise;
+        LANE_LOOP(i, COLUMNS)
+            row.value[i] = ROW_WHOLE || i < at.count ? acc_t(values[at.step][i]) : otherwise;
         return row;
     }
     __device__ void fetch_next(const Span &, int) const {}

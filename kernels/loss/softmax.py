@@ -10,7 +10,8 @@ from ..common.reduce import accumulator
 from ..common.rows import RowLaunch, row_launch
 from ..runtime import Array, Source, Target, checks
 
-_SOURCE = Source("loss/softmax.cu", ROW_THREADS=0, ROW_SPANS=0)  # any length
+# The defaults are for rows of any length.
+_SOURCE = Source("loss/softmax.cu", ROW_THREADS=0, ROW_SPANS=0, ROW_WHOLE=0)
 _WARP = 32  # threads of a warp
 _FEW = 32  # most columns of a row that one thread handles, on cuda
 IGNORE_INDEX = -100  #: label of rows that are left out of the loss, as in PyTorch
@@ -32,7 +33,7 @@ def softmax(x: Array) -> Array:
     target, (x,) = checks.arrays(x=x)
     rows, C = _rows("x", x)
     y = target.empty(x.shape, x.dtype)
-    launch = _launch(target, x, rows, registers=64)
+    launch = _launch(target, rows, 64, x, y)
     kernel = _SOURCE.kernel("softmax_forward", target, x.dtype, **launch.constants)
     room, shared = _room(target, y)
     kernel(*launch.geometry, x, y, rows, C, room, shared=shared)
@@ -51,7 +52,7 @@ def softmax_backward(dy: Array, y: Array) -> Array:
     rows, C = _rows("dy", dy)
     checks.shape("y", y, dy.shape, "the shape of dy")
     dx = target.empty(y.shape, y.dtype)
-    launch = _launch(target, y, rows, registers=32)
+    launch = _launch(target, rows, 32, y, dy, dx)
     kernel = _SOURCE.kernel("softmax_backward", target, y.dtype, **launch.constants)
     kernel(*launch.geometry, dy, y, dx, rows, C)
     return dx
@@ -117,7 +118,7 @@ def softmax_cross_entropy(
         divisor = _divisor(target, labels, weight, logits, ignore_index)
     losses = target.empty((N,), wide)
     dlogits = target.empty((N, C), logits.dtype) if grad else None
-    launch = _launch(target, logits, N, registers=32)
+    launch = _launch(target, N, 32, logits, weight, dlogits)
     constants = launch.constants
     kernel = _SOURCE.kernel("softmax_cross_entropy_rows", target, logits.dtype, **constants)
     arrays = (logits, labels, weight, divisor, losses, dlogits)
@@ -162,7 +163,7 @@ def cross_entropy(probabilities: Array, labels: Array) -> tuple[Array, Array]:
     # The smallest normal number: its reciprocal, the gradient, is still finite in the type.
     known = probabilities.dtype.kind == "f"  # to NumPy; bfloat16 has float32's exponents
     floor = float(np.finfo(probabilities.dtype if known else np.float32).tiny)
-    launch = _launch(target, probabilities, N, registers=32)
+    launch = _launch(target, N, 32, probabilities, dprobabilities)
     kernel = _SOURCE.kernel("cross_entropy_rows", target, probabilities.dtype, **launch.constants)
     kernel(*launch.geometry, probabilities, labels, divisor, losses, dprobabilities, N, C, floor)
     return _sum(target, losses, probabilities.dtype, divisor), dprobabilities
@@ -184,11 +185,13 @@ def _labels(target: Target, labels: Any, N: int) -> Array:
         return labels.astype(np.int64, copy=False)
 
 
-def _launch(target: Target, x: Array, rows: int, registers: int) -> RowLaunch:
+def _launch(
+    target: Target, rows: int, registers: int, x: Array, *others: Array | None
+) -> RowLaunch:
     """Return the launch for rows of x: a thread each if they are short, on cuda."""
     if x.shape[-1] <= _FEW and not target.in_lanes:
         return RowLaunch(1, 0, ((-(-rows // _WARP), 1, 1), _WARP))
-    return row_launch(target, x, rows, registers)
+    return row_launch(target, rows, registers, x, *others)
 
 
 def _room(target: Target, x: Array) -> tuple[int, int]:

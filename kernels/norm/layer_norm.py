@@ -10,9 +10,10 @@ from ..common.rows import row_launch
 from ..runtime import Array, Source, Target, checks
 from .batchnorm import gradient_sums, saved_statistic
 
-_SOURCE = Source("norm/layer_norm.cu", ROW_THREADS=0, ROW_SPANS=0)  # any length
+# The defaults are for rows of any length.
+_SOURCE = Source("norm/layer_norm.cu", ROW_THREADS=0, ROW_SPANS=0, ROW_WHOLE=0)
 # Its rows are kept; so the sums of columns have at least one span.
-_GRADIENTS = Source("norm/layer_norm_gradients.cu", ROW_THREADS=0, ROW_SPANS=1)
+_GRADIENTS = Source("norm/layer_norm_gradients.cu", ROW_THREADS=0, ROW_SPANS=1, ROW_WHOLE=0)
 # Rows of a chunk: at least so many, since each chunk has sums to write, and at most so many, which
 # one register adds up. On cuda there are about as many chunks as run at once.
 _LEAST_ROWS, _MOST_ROWS, _CHUNKS = 8, 2048, 256
@@ -68,7 +69,7 @@ def layer_norm(
     wide = accumulator(x.dtype)
     saved = LayerNormSaved(target.empty((rows,), wide), target.empty((rows,), wide))
     y = target.empty(x.shape, x.dtype)
-    launch = row_launch(target, x, rows, registers=64)
+    launch = row_launch(target, rows, 64, x, gamma, beta, y)
     kernel = _SOURCE.kernel("layer_norm_forward", target, x.dtype, **launch.constants)
     kernel(*launch.geometry, x, gamma, beta, y, *saved, rows, C, eps)
     return y, saved
@@ -118,7 +119,7 @@ def layer_norm_backward(
 
     dx = target.empty(x.shape, x.dtype)
     channels = Channels(target, C, x.dtype, dy, x)
-    launch = row_launch(target, x, rows, registers=16)
+    launch = row_launch(target, rows, 16, x, dy, gamma, dx)
     together = target.in_lanes or launch.spans > 0
     rows_per_chunk, count = _chunks(target, rows, C) if together else channels.chunks(rows)
     partial = target.empty((2, count, C), accumulator(x.dtype))
@@ -129,7 +130,7 @@ def layer_norm_backward(
         geometry = (count, 1, 1), launch.geometry[1]
         kernel(*geometry, dy, x, gamma, *statistics, dx, *sums, *sizes)
     else:
-        launch = row_launch(target, x, rows, registers=32)
+        launch = row_launch(target, rows, 32, x, dy, gamma, dx)
         kernel = _SOURCE.kernel("layer_norm_input_gradient", target, x.dtype, **launch.constants)
         kernel(*launch.geometry, dy, x, gamma, *statistics, dx, rows, C)
         kernel = _SOURCE.kernel("layer_norm_gradient_chunks", target, x.dtype, **channels.constants)

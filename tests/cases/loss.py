@@ -22,6 +22,7 @@ SIZES = {
     "the last that one warp takes in float64": {"N": 3, "C": 512},
     "more than it takes": {"N": 3, "C": 513},
     "more rows than warps": {"N": 2001, "C": 3},
+    "in whole spans, more than a block keeps": {"N": 2, "C": 33008},
     "more than a core's own cache keeps": {"N": 2, "C": 65537},
 }
 SMALL = {"N": 3, "C": 5}
@@ -51,6 +52,7 @@ LOSS_SIZES = {
     "the same, smoothed": {"N": 2, "C": 1025, "weighted": True, "label_smoothing": 0.1},
     "the last that a block keeps": {"N": 2, "C": 16384},
     "more than it keeps, smoothed": {"N": 2, "C": 16385, "weighted": True, "label_smoothing": 0.1},
+    "the same, in whole spans": {"N": 2, "C": 16400, "weighted": True, "label_smoothing": 0.1},
     "more than a core's own cache keeps": {"N": 2, "C": 65537},
     "a sum, some rows ignored": {"N": 37, "C": 7, "reduction": "sum", "ignore_index": 3},
     "losses of rows": {"N": 301, "C": 10, "reduction": "none", "label_smoothing": 0.3},

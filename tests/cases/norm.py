@@ -129,6 +129,7 @@ ROW_SIZES = {
     "more than a warp takes, in accesses of 16 bytes": {"N": 3, "C": 1040},
     "more rows than a GPU's chunks of eight": {"N": 2051, "C": 3},
     "more than two on a CPU have": {"N": 70, "C": 1000},
+    "in whole spans, more than a block keeps": {"N": 2, "C": 33008},
     "more than a core's own cache keeps": {"N": 2, "C": 65539},
     # In float32, E[x^2] - E[x]^2 keeps no digit of the variance.
     "a mean of 1e4, a deviation of 1": {"N": 9, "C": 300, "mean": 1e4},

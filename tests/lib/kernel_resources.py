@@ -12,6 +12,7 @@ import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,6 +76,8 @@ OF_ROWS: dict[str, list[tuple[int, int, str | None]]] = {
     "norm/layer_norm.cu": [(32, 32, None), (0, 32, None), (0, 64, "layer_norm_forward")],
     "norm/layer_norm_gradients.cu": [(32, 32, None), (0, 16, None)],
 }
+#: Of rows that are whole spans, none are kept in more; see rows.py.
+WHOLE_SPANS = 8
 SPAN_REGISTERS = {"float32": 4, "float64": 4, "float16": 8, "bfloat16": 8}
 # Kernels that only `cpu` uses, though they run on a GPU, too: compiled for one architecture, in the
 # types of `cpu`.
@@ -178,19 +181,15 @@ def matrix() -> list[Build]:
 
 
 def _rows() -> list[Build]:
-    return [
-        Build(
-            source,
-            dtype,
-            arch,
-            (("ROW_THREADS", threads), ("ROW_SPANS", registers // SPAN_REGISTERS[dtype])),
-            entry=entry,
-        )
-        for source, ways in OF_ROWS.items()
-        for threads, registers, entry in ways
-        for dtype, machines in MACHINES.items()
-        for arch in machines
-    ]
+    builds = []
+    for source, ways in OF_ROWS.items():
+        for (threads, registers, entry), (dtype, machines) in product(ways, MACHINES.items()):
+            spans = registers // SPAN_REGISTERS[dtype]
+            kept = ("ROW_THREADS", threads), ("ROW_SPANS", spans)
+            for whole in (0, 1) if threads != 1 and spans <= WHOLE_SPANS else (0,):
+                constants = *kept, ("ROW_WHOLE", whole)
+                builds += [Build(source, dtype, arch, constants, entry=entry) for arch in machines]
+    return builds
 
 
 def _products() -> list[Build]:
