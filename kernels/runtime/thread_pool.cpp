@@ -22,6 +22,7 @@
 // It uses POSIX threads because every first start compiles this file: <thread> and <mutex> would
 // take three quarters of that time.
 #include <pthread.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #ifdef __linux__
 #include <sched.h>
@@ -35,27 +36,35 @@ using RangeBody = void (*)(void *context, OwnMemory, long long begin, long long 
 
 namespace {
 
-// Memory of one thread, which becomes as large as a block asks for.
+// Memory of one thread, which becomes as large as a block asks for: huge pages, if the system gives
+// them, since scattered small ones evict each other from the caches.
 class Memory {
   public:
     Memory() = default;
     Memory(const Memory &) = delete;
     ~Memory() { ::operator delete(begin, ALIGNMENT); }
 
-    // Returns the last bytes: an address sanitizer sees accesses past them.
-    void *last(unsigned long bytes) {
-        bytes = (bytes + 63) / 64 * 64;
+    void *operator()(unsigned long bytes) {
         if (bytes > size) {
             ::operator delete(begin, ALIGNMENT);
             begin = nullptr, size = 0;
-            begin = static_cast<char *>(::operator new(bytes, ALIGNMENT));
-            size = bytes;
+            const unsigned long whole = (bytes + PAGE - 1) / PAGE * PAGE;
+            begin = static_cast<char *>(::operator new(whole, ALIGNMENT));
+            size = whole;
+#ifdef MADV_HUGEPAGE
+            madvise(begin, size, MADV_HUGEPAGE);
+#endif
         }
-        return begin + (size - bytes);
+#ifdef __SANITIZE_ADDRESS__
+        return begin + (size - (bytes + 63) / 64 * 64);  // it sees accesses past the end
+#else
+        return begin;  // blocks of all kernels take the same, which is in cache
+#endif
     }
 
   private:
-    static constexpr std::align_val_t ALIGNMENT{64};  // the widest SIMD register
+    static constexpr unsigned long PAGE = 1 << 21;
+    static constexpr std::align_val_t ALIGNMENT{PAGE};
     char *begin = nullptr;
     unsigned long size = 0;
 };
@@ -72,7 +81,7 @@ const pthread_key_t memory_of_thread = [] {
 void *own_memory(unsigned long bytes) {
     auto *memory = static_cast<Memory *>(pthread_getspecific(memory_of_thread));
     if (!memory) pthread_setspecific(memory_of_thread, memory = new Memory);
-    return memory->last(bytes);
+    return (*memory)(bytes);
 }
 
 // Holds a mutex as long as it lives.
