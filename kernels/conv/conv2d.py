@@ -199,7 +199,9 @@ def gradients(
     checks.count("dy: elements of an image", g.OH * g.OW * s.F)
     dx = None
     products: list[both.Product] = []
-    apart = target.in_lanes or dw is None  # else db is part of the same product as dw
+    bias = None if target.in_lanes else db  # of the same product as dw
+    if bias is not None and dw is None:
+        dw = target.empty(w.shape, x.dtype)
     if need_dx and winograd.suits(target, x.dtype, s.N, g, s.F, s.C, groups):
         dx = target.empty(x.shape, x.dtype)
         winograd.input_gradient(target, dy, w, dx, g)
@@ -213,14 +215,13 @@ def gradients(
         partial = one_channel.filter_gradient(target, dy, x, g, int(db is not None))
         sum_gradients(target, partial, dw, db)
     else:
-        bias = None if apart else db
         of_filters = _filter_product(target, dy, x, s, groups, int(bias is not None))
         of_input = products.pop(0) if products else NO_PRODUCT
         partial = _launch(target, x.dtype, of_filters, of_input, s, groups, past)
         sum_gradients(target, partial, dw, bias, s.F if target.in_lanes else 1)
     for product in products:
         _launch(target, x.dtype, _NO_FILTERS, product, s, groups, past)
-    if apart and db is not None:
+    if target.in_lanes and db is not None:
         column_sum(target, dy.reshape(dy.size // s.F, s.F), db)
     return dx
 

@@ -104,8 +104,9 @@ def gradients(
     If x is the result of a ReLU, given as `past`, dx is the gradient of its input instead.
     """
     rows, inputs, outputs = len(x), w.shape[1], w.shape[0]
-    apart = target.in_lanes or dw is None  # else db is part of the same product as dw
-    with_db = None if apart else db
+    with_db = None if target.in_lanes else db  # of the same product as dw
+    if with_db is not None and dw is None:
+        dw = target.empty(w.shape, x.dtype)
     columns = inputs if with_db is None else max(inputs, 1)  # db, even without inputs
     of_weights = of_input = division.NOTHING
     if dw is not None:
@@ -139,7 +140,7 @@ def gradients(
         sum_partials(target, partial, x.dtype, dw)
     elif not whole:
         sum_gradients(target, partial, dw, db)
-    if apart and db is not None:
+    if target.in_lanes and db is not None:
         column_sum(target, dy, db)
     return dx
 
