@@ -161,6 +161,9 @@ def norms(target):
     one = [make.full((1,), 1) for _ in range(4)]
     rows = make.full((257 * 128, 1), 1)  # more chunks than threads merge them
     kernels.batch_norm(rows, *one, training=True)
+    x, channel = make.normal(0, 400 * 512, 8), [make.full((8,), 1) for _ in range(4)]
+    y, saved = kernels.batch_norm(x, *channel, training=True)  # a thread has four rows, or chunks
+    kernels.batch_norm_backward(y, x, channel[0], saved)
 
 
 def fused_norms(target):
@@ -179,6 +182,16 @@ def misaligned_norms(target):
     make = Arrays(target)
     for columns in (75, 1027, 9003, 40003):
         x, gamma = make.normal(0, 3, columns), make.full((columns + 1,), 0.5)[1:]
+        x[:, 0] = 1e4
+        y, saved = kernels.layer_norm(x, gamma, gamma)
+        kernels.layer_norm_backward(y, x, gamma, saved)
+
+
+def long_rows(target):
+    """Layer norm of rows in whole spans that no block keeps, and of four rows of a thread."""
+    make = Arrays(target)
+    for rows, columns in ((2, 40004), (128, 9000)):
+        x, gamma = make.normal(0, rows, columns), make.full((columns,), 0.5)
         x[:, 0] = 1e4
         y, saved = kernels.layer_norm(x, gamma, gamma)
         kernels.layer_norm_backward(y, x, gamma, saved)
@@ -352,7 +365,7 @@ def _in_precision(name: str) -> Callable[[Any], None]:
 
 OTHERS = (
     *(small_pools, grey_pools, padded_images, winograd_tiles, kept_filters, norms, fused_norms),
-    *(misaligned_norms, losses, pools, elementwise, overflows, batches),
+    *(misaligned_norms, long_rows, losses, pools, elementwise, overflows, batches),
 )
 CALLS = {name: _of_function(call) for name, call in (FUNCTIONS | PLANNED).items()}
 # Others have paths for windows and tiles: another tile is another kernel.
