@@ -8,6 +8,7 @@ Nothing calls BLAS. It runs on NumPy and on CuPy alike: set `xp`, the module of 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -58,20 +59,6 @@ def conv2d(x: Any, w: Any, b: Any, stride: int = 1, padding: int = 0) -> Any:
     return einsum("nhwijc,fijc->nhwf", windows(pad(x, padding), w.shape[1:3], stride), w) + b
 
 
-def conv2d_backward(
-    dy: Any,
-    x: Any,
-    w: Any,
-    *,
-    need_dx: bool = True,
-    need_dw: bool = True,
-    need_db: bool = True,
-    **window: Any,
-) -> tuple[Any, ...]:
-    dx = (conv2d_input_gradient(dy, x, w, **window),) if need_dx else ()
-    return (*dx, *conv2d_weight_gradient(dy, x, w, **window)) if need_dw or need_db else dx
-
-
 def conv2d_weight_gradient(
     dy: Any, x: Any, w: Any, stride: int = 1, padding: int = 0
 ) -> tuple[Any, Any]:
@@ -91,6 +78,25 @@ def conv2d_input_gradient(dy: Any, x: Any, w: Any, stride: int = 1, padding: int
     rotated = w[:, ::-1, ::-1]
     dx = einsum("nhwijf,fijc->nhwc", windows(dilated, (KH, KW)), rotated)
     return dx[:, padding : padding + H, padding : padding + W]
+
+
+def wanted(of_input: Callable[..., Any], of_weights: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that computes what is wanted of dx and of dw with db."""
+
+    def backward(
+        *arrays: Any,
+        need_dx: bool = True,
+        need_dw: bool = True,
+        need_db: bool = True,
+        **window: Any,
+    ) -> tuple[Any, ...]:
+        dx = (of_input(*arrays, **window),) if need_dx else ()
+        return (*dx, *of_weights(*arrays, **window)) if need_dw or need_db else dx
+
+    return backward
+
+
+conv2d_backward = wanted(conv2d_input_gradient, conv2d_weight_gradient)
 
 
 def max_pool2d(x: Any, size: int) -> tuple[Any, Any]:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from .naive import wanted
+
 xp: Any = np
 
 
@@ -39,20 +41,6 @@ def conv2d(x: Any, w: Any, b: Any, *, stride: int = 1, padding: int = 0) -> Any:
     return (product(cols, w.reshape(len(w), -1).T) + b).reshape(N, OH, OW, len(w))
 
 
-def conv2d_backward(
-    dy: Any,
-    x: Any,
-    w: Any,
-    *,
-    need_dx: bool = True,
-    need_dw: bool = True,
-    need_db: bool = True,
-    **window: Any,
-) -> tuple:
-    dx = (conv2d_input_gradient(dy, x, w, **window),) if need_dx else ()
-    return (*dx, *conv2d_weight_gradient(dy, x, w, **window)) if need_dw or need_db else dx
-
-
 def conv2d_weight_gradient(dy: Any, x: Any, w: Any, *, stride: int = 1, padding: int = 0) -> tuple:
     rows = dy.reshape(-1, len(w))
     dw = product(rows.T, im2col(x, w.shape[1], stride, padding))
@@ -71,6 +59,9 @@ def conv2d_input_gradient(dy: Any, x: Any, w: Any, *, stride: int = 1, padding: 
             columns = slice(kw, kw + stride * (OW - 1) + 1, stride)
             dx[:, rows, columns] += cols[:, :, :, kh, kw]
     return dx[:, padding : padding + H, padding : padding + W]
+
+
+conv2d_backward = wanted(conv2d_input_gradient, conv2d_weight_gradient)
 
 
 def dense(x: Any, w: Any, b: Any) -> Any:

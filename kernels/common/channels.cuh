@@ -113,7 +113,7 @@ struct Team {
     __device__ Channels<VECTOR> channels() const { return {column * VECTOR}; }
 };
 
-// The rows of a thread; the first is an int if that is large enough, see place().
+// The rows of a thread; the first is an int where that suffices, since place() divides in its type.
 template <class Row> struct RowsApart {
     Row begin;
     int64 end;

@@ -12,12 +12,12 @@ from .reduce import accumulator
 
 _WARP = 32  # threads of a warp
 _SPAN = 16  # bytes of a row that a thread takes at once
-# Most spans of whole rows that a thread keeps. With more there are no registers left for the loads
-# that ptxas moves up, past checks that whole rows do not need.
-_WHOLE_SPANS = 8
 _WARPS = 4  # warps of a block if each takes a row
 _OF_WARP = 32  # registers in which a thread of a warp keeps a row
 _THREAD_BYTES = 2048  # most threads of a block, times the bytes of a sum: as RowThreads::MOST
+#: Most spans of whole rows that a thread keeps. With more there are no registers left for the loads
+#: that ptxas moves up, past checks that whole rows do not need.
+WHOLE_SPANS = 8
 
 
 class RowLaunch(NamedTuple):
@@ -74,7 +74,7 @@ def row_launch(
     keep = needed <= _THREAD_BYTES // size
     threads = max(threads, needed) if keep else threads
     spans = _spans(C, threads * span) if keep else 0
-    return RowLaunch(0, spans, ((rows, 1, 1), threads), whole and spans <= _WHOLE_SPANS)
+    return RowLaunch(0, spans, ((rows, 1, 1), threads), whole and spans <= WHOLE_SPANS)
 
 
 def _spans(C: int, at_once: int) -> int:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 import kernels.lowlevel  # noqa: F401  (defines sources that `kernels` alone leaves out)
+from kernels.common.rows import WHOLE_SPANS
 from kernels.gemm import gemm
 from kernels.gemm.tiles import FMA, FMA_DOUBLE, MMA, MMA_16, MOST_IN_ROWS, Tile
 from kernels.runtime import Source
@@ -76,8 +77,6 @@ OF_ROWS: dict[str, list[tuple[int, int, str | None]]] = {
     "norm/layer_norm.cu": [(32, 32, None), (0, 32, None), (0, 64, "layer_norm_forward")],
     "norm/layer_norm_gradients.cu": [(32, 32, None), (0, 16, None)],
 }
-#: Of rows that are whole spans, none are kept in more; see rows.py.
-WHOLE_SPANS = 8
 SPAN_REGISTERS = {"float32": 4, "float64": 4, "float16": 8, "bfloat16": 8}
 # Kernels that only `cpu` uses, though they run on a GPU, too: compiled for one architecture, in the
 # types of `cpu`.
