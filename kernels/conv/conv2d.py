@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ..common.geometry import Padding, Pair, Window, window
 from ..common.reduce import Moments, accumulator, column_sum
-from ..gemm import both, division, gemm
+from ..gemm import both, dense, division, gemm
 from ..gemm.gradients import Rectified, sum_gradients, what_passes
 from ..runtime import Array, Source, Target, checks
 from ..runtime.types import Shape
@@ -196,6 +196,12 @@ def gradients(
     If x is the result of a ReLU, given as `past`, dx is the gradient of its input instead.
     """
     s = _Sizes(g, x.shape[0], x.shape[3], w.shape[0], w[0].size, dy.shape)
+    if _are_rows(g, groups):
+        shape = x.shape
+        dy, x, w = (array.reshape(-1, size) for array, size in ((dy, s.F), (x, s.K), (w, s.K)))
+        dw = None if dw is None else dw.reshape(w.shape)
+        dx = dense.gradients(target, dy, x, w, dw, db, need_dx=need_dx, past=past)
+        return None if dx is None else dx.reshape(shape)
     checks.count("dy: elements of an image", g.OH * g.OW * s.F)
     dx = None
     products: list[both.Product] = []
@@ -224,6 +230,13 @@ def gradients(
     if target.in_lanes and db is not None:
         column_sum(target, dy.reshape(dy.size // s.F, s.F), db)
     return dx
+
+
+def _are_rows(g: Window, groups: int) -> bool:
+    """Whether windows are rows of x in memory: each a pixel, or an image; as `dense` has them."""
+    pixels = g.KH * g.KW * g.SH * g.SW == 1 and (g.OH, g.OW) == (g.H, g.W)
+    image = (g.KH, g.KW) == (g.H, g.W) and g.OH * g.OW == 1 and g.PH == g.PW == 0
+    return groups == 1 and (pixels or image)
 
 
 _NO_FILTERS = both.Product(division.NOTHING, (False, False), (None, None, Window(), 0, 0))

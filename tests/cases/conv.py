@@ -13,14 +13,22 @@ UNEVEN = {"stride": (1, 2), "padding": ((2, 1), (0, 3)), "dilation": (2, 1)}
 SIZES = {
     "several blocks, a tail": images(5, 15, 13, 9, F=10, K=3, padding=1),
     "one pixel, one product": images(1, 1, 1, 1, F=1, K=1),
+    "windows of one pixel": images(3, 5, 7, 9, F=6, K=1),
+    "windows of one pixel, apart": images(2, 5, 7, 6, F=9, K=1, stride=(2, 3)),
+    "windows of one pixel, in the padding, too": images(2, 4, 3, 5, F=6, K=1, padding=1),
+    "windows of one pixel, by groups": images(2, 4, 3, 6, F=4, K=1, groups=2),
+    "a window of the whole image": images(9, 3, 5, 7, F=6, K=(3, 5), stride=2),
+    "a window of the whole image, and of padding": images(
+        9, 3, 5, 7, F=6, K=(4, 5), padding=(1, 0)
+    ),
     "eight taps of nine in the padding": images(1, 1, 1, 2, F=3, K=3, padding=1),
     "an empty batch": images(0, 5, 5, 3, F=4, K=3),
     "images without a pixel, padded": images(2, 0, 4, 3, F=4, K=2, padding=1),
     "every side and axis otherwise": images(2, 5, 4, 7, F=9, K=(3, 2), **UNEVEN),
-    "one less than a tile of rows, filters and k": images(1, 15, 17, 255, F=63, K=1),
+    "one less than a tile of rows, filters and k": images(1, 15, 19, 85, F=63, K=(1, 3)),
     "exactly one tile of each": images(1, 16, 16, 4, F=64, K=8, padding="same"),
-    "one more: a tile of one row, column and k": images(1, 1, 257, 257, F=65, K=1),
-    "one more than is packed": images(1, 4, 5, 1025, F=97, K=1),
+    "one more: a tile of one row, column and k": images(1, 1, 259, 43, F=65, K=(1, 3)),
+    "one more than is packed": images(1, 4, 9, 205, F=97, K=(1, 5)),
     "primes; k of 603 takes three steps": images(2, 19, 23, 67, F=13, K=3, padding=1),
     "depthwise, two filters a channel": images(3, 7, 5, 33, F=66, K=3, groups=33),
     "whole registers by group": images(2, 6, 6, 16, F=16, K=3, groups=2, padding=1),
@@ -35,8 +43,8 @@ SIZES = {
     ),
     "more filters than are packed, by few taps": images(2, 11, 13, 1, F=99, K=3),
     "more taps than are packed, in short runs": images(1, 35, 33, 1, F=3, K=(34, 31)),
-    "a split that ends with one row past a band of 256": images(1, 1, 4353, 1, F=1, K=1),
-    "over 128 steps of rows: splits of two steps each": images(2, 129, 128, 1, F=2, K=1),
+    "a split that ends with one row past a band of 256": images(1, 1, 4354, 1, F=1, K=(1, 2)),
+    "over 128 steps of rows: splits of two steps each": images(2, 129, 129, 1, F=2, K=(1, 2)),
 }
 SMALL = images(1, 4, 4, 2, F=2, K=3)
 DIFFERENCES = [images(2, 3, 4, 4, F=2, K=(2, 3), groups=groups, **UNEVEN) for groups in (1, 2)]

@@ -99,9 +99,9 @@ def check_convolution(target, precision, x_shape, w_shape, bias=True, relu=False
         ((1, 1, 1, 1), (1, 1, 1, 1), {}),  # one pixel, one product
         ((1, 1, 1, 4), (3, 3, 3, 4), {"padding": 1}),  # eight taps of nine in the padding
         ((0, 5, 5, 3), (4, 3, 3, 3), {}),  # an empty batch
-        ((1, 8, 8, 32), (64, 1, 1, 32), {}),  # exactly one tile, copied by 16 bytes
-        ((1, 5, 13, 33), (65, 1, 1, 33), {}),  # one more of each, no address aligned
-        ((1, 7, 9, 31), (63, 1, 1, 31), {}),  # one less
+        ((1, 8, 9, 16), (64, 1, 2, 16), {}),  # exactly one tile, copied by 16 bytes
+        ((1, 5, 15, 11), (65, 1, 3, 11), {}),  # one more of each, no address aligned
+        ((1, 7, 39, 1), (63, 1, 31, 1), {}),  # one less
         ((2, 11, 13, 8), (13, 3, 3, 8), {"padding": 1}),  # primes; k of 72 ends in a half product
         ((2, 6, 7, 12), (20, 3, 3, 12), {"padding": (2, 1), "dilation": (1, 2)}),  # runs of a tap
         ((2, 6, 6, 16), (16, 3, 3, 4), {"groups": 4, "padding": 1}),  # aligned groups
@@ -110,7 +110,7 @@ def check_convolution(target, precision, x_shape, w_shape, bias=True, relu=False
         ((1, 2, 3, 3), (2, 2, 2, 3), {"padding": 9, "dilation": 7}),  # mostly padding
         ((2, 19, 17, 1), (24, 5, 5, 1), {"padding": ((2, 1), (0, 3))}),  # one channel: by taps
         ((1, 23, 29, 1), (33, 4, 3, 1), {"stride": (2, 3), "dilation": (1, 2), "padding": 3}),
-        ((1, 71, 64, 1), (2, 1, 1, 1), {}),  # over 128 steps of rows: splits of two steps each
+        ((1, 71, 65, 1), (2, 1, 2, 1), {}),  # over 128 steps of rows: splits of two steps each
     ],
 )
 def test_convolutions(target, precision, x_shape, w_shape, options):
