@@ -59,12 +59,12 @@ class Pooling(ctypes.Structure):
 
 def pair(name: str, value: Any, least: int) -> tuple[int, int]:
     """Return an int or (h, w) as a pair of whole numbers of at least `least`."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        if len(value) != 2:
-            raise ValueError(f"{name}: got {value!r}, expected a whole number or a pair (h, w)")
-        return checks.whole(name, value[0], least), checks.whole(name, value[1], least)
-    number = checks.whole(name, value, least)
-    return number, number
+    if isinstance(value, (int, str)) or not isinstance(value, Sequence):
+        number = checks.whole(name, value, least)
+        return number, number
+    if len(value) != 2:
+        raise ValueError(f"{name}: got {value!r}, expected a whole number or a pair (h, w)")
+    return checks.whole(name, value[0], least), checks.whole(name, value[1], least)
 
 
 def pool_stride(stride: Any, kernel: tuple[int, int]) -> tuple[int, int]:
@@ -186,8 +186,9 @@ def sides(padding: Padding) -> Pads | None:
     both: Any = padding
     if isinstance(padding, str):
         raise ValueError(expected)
-    if not isinstance(padding, Sequence):
-        both = (padding, padding)
+    if isinstance(padding, int) or not isinstance(padding, Sequence):
+        side = pair("padding", padding, 0)
+        return side, side
     if len(both) != 2:
         raise ValueError(expected)
     (top, bottom), (left, right) = (pair("padding", side, 0) for side in both)

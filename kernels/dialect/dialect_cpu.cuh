@@ -203,13 +203,32 @@ static inline bool last_block(int *arrived, unsigned blocks) {
 
 // ---- launching ---------------------------------------------------------------------------------
 
-// A kernel with its arguments, each by address, as cudaLaunchKernel takes them.
+// What a launch begins with: the blocks along x, y and z, and the bytes of dynamic shared memory.
+struct Grid { unsigned x, y, z, shared_bytes; };
+
+// Where the members of a structure of these types lie.
+template <typename... P> struct Places {
+    size_t at[sizeof...(P)] = {};
+
+    constexpr Places() {
+        constexpr size_t SIZES[] = {sizeof(P)...}, ALIGNMENTS[] = {alignof(P)...};
+        size_t end = 0;
+        for (size_t i = 0; i < sizeof...(P); ++i) {
+            at[i] = (end + ALIGNMENTS[i] - 1) / ALIGNMENTS[i] * ALIGNMENTS[i];
+            end = at[i] + SIZES[i];
+        }
+    }
+};
+
+// A kernel with its arguments, packed as the members of a structure after the grid.
 template <typename... P> struct Call {
+    static constexpr Places<Grid, P...> PLACES = {};
+
     void (*kernel)(P...);
-    void **arguments;
+    const char *packed;
 
     template <int... I> void unpack(Indices<I...>) const {
-        kernel(*static_cast<P *>(arguments[I])...);
+        kernel(*reinterpret_cast<const P *>(packed + PLACES.at[I + 1])...);
     }
     void operator()() const { unpack(FirstIndices<sizeof...(P)>()); }
 };
@@ -219,12 +238,11 @@ using ParallelFor = void (*)(RangeBody body, void *context, long long count);
 
 template <typename... P> struct Launch {
     Call<P...> call;
-    dim3 grid;
-    unsigned shared_bytes;
+    const Grid &grid;
 
     void blocks(long long begin, long long end) const {
-        gridDim = grid;
-        dynamic_shared_bytes = shared_bytes;
+        gridDim = {grid.x, grid.y, grid.z};
+        dynamic_shared_bytes = grid.shared_bytes;
         for (long long block = begin; block < end; ++block) {
             blockIdx.x = unsigned(block % grid.x);
             blockIdx.y = unsigned(block / grid.x % grid.y);
@@ -239,17 +257,16 @@ template <typename... P> struct Launch {
     }
 };
 
-// `grid` holds the blocks along x, y and z, then the bytes of dynamic shared memory.
 template <typename... P>
-static void launch(void (*kernel)(P...), const unsigned *grid, void **arguments,
-                   ParallelFor parallel_for) {
-    Launch<P...> self{{kernel, arguments}, {grid[0], grid[1], grid[2]}, grid[3]};
-    parallel_for(Launch<P...>::body, &self, (long long)grid[0] * grid[1] * grid[2]);
+static void launch(void (*kernel)(P...), const char *packed, ParallelFor parallel_for) {
+    const Grid &grid = *reinterpret_cast<const Grid *>(packed);
+    Launch<P...> self{{kernel, packed}, grid};
+    parallel_for(Launch<P...>::body, &self, (long long)grid.x * grid.y * grid.z);
 }
 
 // The runtime appends this for the entry point of a library.
-#define EXPORT_LAUNCH(name)                                                 \
-    extern "C" __attribute__((visibility("default"))) void launch_##name(   \
-        const unsigned *grid, void **arguments, ParallelFor parallel_for) { \
-        launch(name, grid, arguments, parallel_for);                        \
+#define EXPORT_LAUNCH(name)                                               \
+    extern "C" __attribute__((visibility("default"))) void launch_##name( \
+        const char *packed, ParallelFor parallel_for) {                   \
+        launch(name, packed, parallel_for);                               \
     }

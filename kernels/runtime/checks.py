@@ -166,7 +166,9 @@ def shape(name: str, array: Array, expected: Shape, meaning: str) -> None:
 
 def whole(name: str, value: Any, least: int) -> int:
     """Return a whole number of at least `least`."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+    if type(value) is not int and (
+        isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer))
+    ):
         raise TypeError(f"{name}: got {value!r}, expected a whole number")
     if not least <= value <= INT32_MAX:
         raise ValueError(f"{name}: got {value}, expected at least {least} and below 2**31")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from typing import Any
@@ -15,7 +16,7 @@ from . import blocks
 from .allocator import Allocator
 from .compiler import compiler
 from .jobs import run, thread_count
-from .program import Program, flattened
+from .program import Parameter, Program, flattened
 from .reserve import Reserve
 from .types import Array, Binder, Grid, Launch, Shape
 
@@ -29,39 +30,23 @@ _ELEMENTS_PER_BLOCK = 8192  # enough work to pay for handing a block to another 
 class _Bound(ctypes.Structure):
     """BoundLaunch of thread_pool.cpp."""
 
-    _fields_ = [
-        ("function", ctypes.c_void_p),
-        ("grid", ctypes.c_uint * 4),
-        ("arguments", ctypes.c_void_p),
-    ]
+    _fields_ = [("function", ctypes.c_void_p), ("packed", ctypes.c_void_p)]
 
 
 class _CpuLaunch:
-    """A packed launch: the compiled function takes the address of each argument."""
+    """A launch, packed as the compiled function takes it; see `_packing`."""
 
-    def __init__(
-        self, function: Any, grid: Grid, shared: int, arguments: list[Any], parallel_for: Any
-    ) -> None:
-        # An array is passed as the address of a pointer to its data, a scalar as its address.
-        self._values = [
-            ctypes.c_void_p(None if value is None else _address(value))
-            if value is None or isinstance(value, np.ndarray)
-            else value
-            for value in arguments
-        ]
-        addresses = [ctypes.addressof(value) for value in self._values]
-        self._arguments = (ctypes.c_void_p * len(addresses))(*addresses)
-        self._function, self._parallel_for = function, parallel_for
-        self._grid = (ctypes.c_uint * 4)(*grid, shared)
+    def __init__(self, function: Any, packed: bytes, parallel_for: Any) -> None:
+        self._function, self._packed, self._parallel_for = function, packed, parallel_for
 
     def __call__(self) -> None:
         """Launch."""
-        self._function(self._grid, self._arguments, self._parallel_for)
+        self._function(self._packed, self._parallel_for)
 
     def bound(self) -> _Bound:
         """Return the launch for a replay in C++, valid while this object lives."""
-        function = ctypes.cast(self._function, ctypes.c_void_p)
-        return _Bound(function, self._grid, ctypes.addressof(self._arguments))
+        parts = self._function, ctypes.c_char_p(self._packed)
+        return _Bound(*(ctypes.cast(part, ctypes.c_void_p) for part in parts))
 
 
 class CpuTarget(Allocator):
@@ -108,9 +93,19 @@ class CpuTarget(Allocator):
         library = compiler().load(program.name, program.library(entry, constants), FLAGS)
         function = getattr(library, f"launch_{entry}")
         parallel_for = self._pool()
+        parameters = program.entries[entry]
+        dtypes = [None if p.pointer else p.dtype(constants) for p in parameters]
+        pack: Callable[..., bytes] | None = None
 
         def bind(grid: Grid, threads: int, shared: int, arguments: list[Any]) -> Launch:
-            return _CpuLaunch(function, grid, shared, arguments, parallel_for)
+            nonlocal pack
+            if pack is None:
+                pack = _packing(parameters, dtypes, arguments).pack
+            values = [
+                _packable(value) if dtype is None else value
+                for dtype, value in zip(dtypes, arguments, strict=True)
+            ]
+            return _CpuLaunch(function, pack(*grid, shared, *values), parallel_for)
 
         return bind
 
@@ -191,6 +186,28 @@ class CpuTarget(Allocator):
         if self._parallel_for is not None:
             library = compiler().load(_POOL_SOURCE, flattened(_POOL_SOURCE), FLAGS)
             library.use_openmp(parallel, threads)
+
+
+def _packing(
+    parameters: Sequence[Parameter], dtypes: Sequence[Any], arguments: Sequence[Any]
+) -> struct.Struct:
+    """Return how launches are packed, as EXPORT_LAUNCH of ``dialect_cpu.cuh`` takes them.
+
+    That is the grid, the bytes of dynamic shared memory, and the arguments, each aligned as C++
+    aligns its type: addresses, structures of int, and scalars.
+    """
+    codes = [
+        "P" if p.pointer else f"0i{ctypes.sizeof(value)}s" if dtype is None else dtype.char
+        for p, dtype, value in zip(parameters, dtypes, arguments, strict=True)
+    ]
+    return struct.Struct("".join(("4I", *codes)))
+
+
+def _packable(value: Any) -> int | bytes:
+    """Return an array's address, 0 for None, and the bytes of a structure."""
+    if value is None:
+        return 0
+    return _address(value) if isinstance(value, np.ndarray) else bytes(value)
 
 
 def _address(array: Array) -> int:

@@ -64,9 +64,14 @@ class CudaTarget(Allocator):
         text = program.specialised(constants, entry)
         with self.on():
             function = self._module(program.name, text).get_function(entry)
+        conversions = [
+            _pointer if p.pointer else _structure if dtype is None else dtype.type
+            for p, dtype in ((p, p.dtype(constants)) for p in program.entries[entry])
+        ]
 
         def bind(grid: Grid, threads: int, shared: int, arguments: list[Any]) -> Launch:
-            packed = tuple(map(_argument, arguments))
+            pairs = zip(conversions, arguments, strict=True)
+            packed = tuple([convert(value) for convert, value in pairs])
 
             def launch() -> None:
                 with cupy.cuda.Device(self.device):
@@ -177,16 +182,15 @@ class CudaTarget(Allocator):
         return module
 
 
-def _argument(value: Any) -> Any:
-    """Convert a checked argument to a value that CuPy passes to a kernel.
+def _pointer(array: Array | None) -> np.uint64 | None:
+    """Return an array's address, so that a recorded launch does not keep the array alive."""
+    return None if array is None else np.uint64(array.data.ptr)
 
-    An array becomes its address, so that a recorded launch does not keep the array alive.
-    """
-    if isinstance(value, ctypes.Structure):
-        return np.void(bytes(value))
-    if isinstance(value, ctypes._SimpleCData):
-        return np.dtype(type(value)).type(value.value)
-    return None if value is None else np.uint64(value.data.ptr)
+
+def _structure(value: ctypes.Structure) -> np.void:
+    """Return what CuPy passes to a kernel as a structure."""
+    packed: np.void = np.void(bytes(value))
+    return packed
 
 
 @cache

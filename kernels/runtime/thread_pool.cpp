@@ -260,11 +260,10 @@ struct OpenMP {
 Pool *pool = nullptr;
 std::atomic<const OpenMP *> openmp{nullptr};
 
-// One launch of a kernel, its arguments packed; see EXPORT_LAUNCH.
+// One launch of a kernel, packed; see EXPORT_LAUNCH.
 struct BoundLaunch {
-    void (*function)(const unsigned *grid, void **arguments, void *parallel_for);
-    unsigned grid[4];
-    void **arguments;
+    void (*function)(const char *packed, void *parallel_for);
+    const char *packed;
 };
 
 }  // namespace
@@ -290,6 +289,5 @@ EXPORT void parallel_for(RangeBody body, void *context, long long count) {
 
 // Runs launches one after the other.
 EXPORT void replay(const BoundLaunch *launches, long long count, void *parallel_for) {
-    for (long long i = 0; i < count; ++i)
-        launches[i].function(launches[i].grid, launches[i].arguments, parallel_for);
+    for (long long i = 0; i < count; ++i) launches[i].function(launches[i].packed, parallel_for);
 }

@@ -11,7 +11,8 @@ Grid = tuple[int, int, int]
 #: A launch whose arguments are checked and packed.
 Launch = Callable[[], None]
 #: Packs a launch: takes the grid, threads and bytes of dynamic shared memory per block, and the
-#: checked arguments, one per parameter. A launch holds scalars, but only the addresses of arrays.
+#: checked arguments, one per parameter: arrays or None, ctypes structures, int and float. A launch
+#: holds scalars, but only the addresses of arrays.
 Binder = Callable[[Grid, int, int, list[Any]], Launch]
 
 INT32_MAX = 2**31 - 1

@@ -194,7 +194,10 @@ class Memory:
     def arguments(self) -> Iterator[Any]:
         """Yield the launch's arguments, addresses of the copies in place of the arrays'."""
         for parameter, value in self._launch.arguments:
-            if not parameter.pointer:
+            if isinstance(value, (int, float)):
+                dtype = parameter.dtype(self._launch.constants)
+                yield np.ctypeslib.as_ctypes_type(dtype)(value)
+            elif not parameter.pointer:
                 yield value
             elif value is None or not value.size:
                 yield ctypes.c_uint64(0)

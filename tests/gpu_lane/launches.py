@@ -22,7 +22,7 @@ class Launch:
     grid: tuple[int, int, int]
     threads: int
     shared: int
-    arguments: list[tuple[Parameter, Any]]  # arrays, ctypes or None, by parameter
+    arguments: list[tuple[Parameter, Any]]  # arrays or None, structures and scalars, by parameter
     run: Callable[[], None]
 
     def arrays(self) -> Iterator[tuple[Parameter, Any]]:

@@ -15,7 +15,7 @@ using ParallelFor = void (*)(RangeBody body, void *context, long long count);
 extern "C" {
 void start_pool(int threads);
 void parallel_for(RangeBody body, void *context, long long count);
-void launch_dense_forward(const unsigned *grid, void **arguments, ParallelFor parallel_for);
+void launch_dense_forward(const char *packed, ParallelFor parallel_for);
 }
 
 namespace {
@@ -53,14 +53,26 @@ void alone(RangeBody body, void *context, long long count) { body(context, memor
 std::vector<float> dense(const std::vector<float> &x, int rows, ParallelFor share_out) {
     std::vector<float> w(OUTPUTS * INPUTS), y(rows * OUTPUTS, -1);
     for (size_t i = 0; i < w.size(); ++i) w[i] = float(i % 7) - 3;
-    const float *x_data = x.data(), *w_data = w.data(), *bias = nullptr;
-    float *y_data = y.data(), *sums = nullptr;
-    int *arrived = nullptr;
-    int inputs = INPUTS, outputs = OUTPUTS, relu = 0, parts = 1, share = INPUTS;
-    void *arguments[] = {&x_data, &w_data, &bias,    &y_data, &sums,  &arrived,
-                         &rows,   &inputs, &outputs, &relu,   &parts, &share};
-    const unsigned grid[4] = {unsigned(rows + TILE - 1) / TILE, (OUTPUTS + TILE - 1) / TILE, 1, 0};
-    launch_dense_forward(grid, arguments, share_out);
+    const struct {
+        unsigned grid[3], shared_bytes;
+        const float *x, *w, *bias;
+        float *y, *sums;
+        int *arrived, rows, inputs, outputs, relu, parts, share;
+    } packed = {{unsigned(rows + TILE - 1) / TILE, (OUTPUTS + TILE - 1) / TILE, 1},
+                0,
+                x.data(),
+                w.data(),
+                nullptr,
+                y.data(),
+                nullptr,
+                nullptr,
+                rows,
+                INPUTS,
+                OUTPUTS,
+                0,
+                1,
+                INPUTS};
+    launch_dense_forward(reinterpret_cast<const char *>(&packed), share_out);
     return y;
 }
 
