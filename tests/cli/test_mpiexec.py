@@ -10,9 +10,9 @@ import pytest
 
 from cnn.__main__ import main
 from cnn.parallel import joined, mpi
-from tests.cli.test_cli_runs import digest
 from tests.cnn.test_known_data import made_up
 from tests.lib import mpiexec
+from tests.lib.small_runs import digest
 from tests.lib.tiny_mnist import fill
 
 TRAIN = ["-m", "cnn", "train", "--device", "cpu"]
