@@ -1,9 +1,22 @@
-"""Data and a folder for tests of the command line."""
+"""Small data and folders for tests of the command line."""
 
 import pytest
 
 import cnn.data
+from tests.lib.command_line import load_few
 from tests.lib.small_runs import few
+
+
+@pytest.fixture
+def folder_of_runs(tmp_path_factory, monkeypatch):
+    """Trainings write below the current folder."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def few_images(monkeypatch):
+    """Images that are learned in a few steps, in place of the data sets."""
+    monkeypatch.setattr(cnn.data, "load", load_few)
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ import pytest
 
 from cnn import SGD, BatchNorm, Conv2D, Dense, Dropout, Flatten, ReLU, Run, Sequential, Trainer
 from cnn.data.synthetic import synthetic_digits
-from tests.cli import test_cli
-from tests.lib import fresh_python
+from tests.lib import command_line, fresh_python
 
 
 def in_tests(call):
@@ -83,11 +82,11 @@ def test_two_trainings_at_once_share_an_empty_cache(tmp_path):
     arguments = ["train", "--quiet", "--device", "cpu", "--runs", tmp_path / "runs"]
     environment = {
         "KERNELS_CACHE_DIR": cache,
-        "PYTHONPATH": str(test_cli.REPOSITORY),
+        "PYTHONPATH": str(fresh_python.REPOSITORY),
     }
     counted = fresh_python.CountedCompiler(tmp_path)
     environment["CXX"] = counted.path
-    _, *words = test_cli.command(arguments)
+    _, *words = command_line.command(arguments)
     processes = [fresh_python.start(*words, **environment) for _ in range(2)]
     said = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
