@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from . import checks
 from .augment import Augment
 from .ema import EMA
 from .layers import BatchNorm, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool2D, ReLU
 from .losses import Loss, SoftmaxCrossEntropy
+from .model import Sequential
 from .optimizers import SGD, Optimizer
 from .schedules import OneCycle, Schedule
+from .trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,28 @@ class Recipe:
             fresh_statistics=checks.flag,
         )
 
-    def average(self) -> EMA | None:
-        """Return a new moving average of the weights, if the recipe has one."""
-        return None if self.ema is None else EMA(self.ema)
+    def trainer(self, model: Sequential, lr: float | None = None, **options: Any) -> Trainer:
+        """Return a new trainer with these settings.
+
+        Parameters
+        ----------
+        model : Sequential
+            The model to train.
+        lr : float, optional
+            Learning rate at the schedule's peak; the recipe's by default.
+        **options
+            Other arguments of `Trainer`, such as its seed; `fresh_statistics` may be another.
+        """
+        options = {"fresh_statistics": self.fresh_statistics, **options}
+        return Trainer(
+            model,
+            self.optimizer(self.lr if lr is None else lr),
+            self.loss,
+            self.schedule,
+            self.augment,
+            ema=None if self.ema is None else EMA(self.ema),
+            **options,
+        )
 
 
 def _speedrun() -> list[Layer]:

@@ -60,7 +60,6 @@ def run(options: argparse.Namespace) -> int:
 
     from .. import recipes
     from ..model import Sequential
-    from ..trainer import Trainer
 
     check_outputs(options, [options.json])
     recipe = recipes.RECIPES[options.recipe]
@@ -71,14 +70,7 @@ def run(options: argparse.Namespace) -> int:
     images = random.integers(256, size=(count, 28, 28), dtype=np.uint8)
     labels = random.integers(10, size=count)
     model = Sequential(recipe.layers(), (28, 28, 1), device=chosen)
-    trainer = Trainer(
-        model,
-        recipe.optimizer(recipe.lr),
-        recipe.loss,
-        recipe.schedule,
-        recipe.augment,
-        ema=recipe.average(),
-    )
+    trainer = recipe.trainer(model, fresh_statistics=False)  # no part of a step
     steps = -(-count // batch_size)
     history = trainer.fit((images, labels), 1 + _EPOCHS, batch_size)
     seconds = {

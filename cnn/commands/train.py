@@ -126,7 +126,6 @@ def run(options: argparse.Namespace) -> int:
     from ..evaluation import evaluate
     from ..model import Sequential
     from ..parallel import join
-    from ..trainer import Trainer
 
     start = time.perf_counter()
     world = join()
@@ -149,17 +148,8 @@ def run(options: argparse.Namespace) -> int:
     model = Sequential(
         recipe.layers(), (*train.images.shape[1:3], 1), device=options.device, seed=options.seed
     )
-    trainer = Trainer(
-        model,
-        recipe.optimizer(options.lr),
-        recipe.loss,
-        recipe.schedule,
-        recipe.augment,
-        seed=options.seed,
-        ema=recipe.average(),
-        shards=options.shards,
-        world=world,
-        fresh_statistics=recipe.fresh_statistics,
+    trainer = recipe.trainer(
+        model, options.lr, seed=options.seed, shards=options.shards, world=world
     )
     if checkpoint is not None:
         trainer.restore(checkpoint)

@@ -159,16 +159,8 @@ def planned_steps(
     from cnn.plan import Plan
 
     recipe = networks.NETWORKS[network]
-    trainer = cnn.Trainer(
-        cnn.Sequential(recipe.layers(), networks.INPUT_SHAPE, device="cuda", seed=0),
-        recipe.optimizer(recipe.lr),
-        recipe.loss,
-        recipe.schedule,
-        recipe.augment,
-        precision,
-        seed=0,
-        ema=recipe.average(),
-    )
+    model = cnn.Sequential(recipe.layers(), networks.INPUT_SHAPE, device="cuda", seed=0)
+    trainer = recipe.trainer(model, precision=precision, seed=0)
     done = 0
     step = Plan.step
 

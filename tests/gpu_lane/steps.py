@@ -30,16 +30,8 @@ class Steps:
 
     def __init__(self, network: str, batch: int, count: int, precision: str = "fp32") -> None:
         recipe = NETWORKS[network]
-        self._trainer = cnn.Trainer(
-            cnn.Sequential(recipe.layers(), INPUT_SHAPE, device="cuda", seed=0),
-            recipe.optimizer(recipe.lr),
-            recipe.loss,
-            recipe.schedule,
-            recipe.augment,
-            precision,
-            seed=0,
-            ema=recipe.average(),
-        )
+        model = cnn.Sequential(recipe.layers(), INPUT_SHAPE, device="cuda", seed=0)
+        self._trainer = recipe.trainer(model, precision=precision, seed=0)
         random = np.random.default_rng(0)
         images = random.integers(256, size=(count * batch, *INPUT_SHAPE), dtype=np.uint8)
         labels = random.integers(10, size=count * batch)
