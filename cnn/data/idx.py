@@ -7,7 +7,7 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -126,3 +126,15 @@ def find(folder: Path, file: str) -> tuple[Path, bytes] | None:
     if unusable is not None:
         raise DataError(unusable)
     return None
+
+
+def incomplete(data: str, folder: Path, origin: str, missing: Iterable[str]) -> DataError:
+    """Return the error for a folder that lacks some of `FILES`.
+
+    `origin` says how the folder was named, such as "the given folder".
+    """
+    state = "" if folder.is_dir() else ", which is not a folder"
+    return DataError(
+        f"{data} is incomplete: looked in {origin} {folder}{state}, and did not find "
+        f"{', '.join(missing)} (plain or .gz)"
+    )

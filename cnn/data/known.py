@@ -63,14 +63,8 @@ def load_folder(directory: Path, name: str = "auto") -> tuple[Dataset, Dataset]:
     files = [idx.find(directory, file) for file in idx.FILES]
     there = [file for file in files if file is not None]
     if len(there) < len(files):
-        state = "" if directory.is_dir() else ", which is not a folder"
-        missing = ", ".join(
-            file for file, found in zip(idx.FILES, files, strict=True) if found is None
-        )
-        raise DataError(
-            f"the data set is incomplete: looked in the given folder {directory}{state}, and did "
-            f"not find {missing} (plain or .gz)"
-        )
+        missing = (file for file, found in zip(idx.FILES, files, strict=True) if found is None)
+        raise idx.incomplete("the data set", directory, "the given folder", missing)
     contents = [idx.decompressed(content, LARGEST_CONTENT_BYTES) for _, content in there]
     digests = [hashlib.sha256(content).hexdigest() for content, _ in contents]
     if {*digests} & {*mnist.SHA256.values()}:

@@ -129,12 +129,8 @@ def _read_named(folder: Path, origin: str) -> dict[str, bytes]:
     """Return the four files of a folder that the user named; all must be there."""
     contents = {file: content for file in SHA256 if (content := _read(folder, file)) is not None}
     if len(contents) < len(SHA256):
-        state = "" if folder.is_dir() else ", which is not a folder"
-        missing = ", ".join(file for file in SHA256 if file not in contents)
-        raise DataError(
-            f"MNIST is incomplete: looked in {origin} {folder}{state}, and did not find {missing} "
-            "(plain or .gz)"
-        )
+        missing = (file for file in SHA256 if file not in contents)
+        raise idx.incomplete("MNIST", folder, origin, missing)
     return contents
 
 
