@@ -153,10 +153,10 @@ class Run:
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a file of the run."""
-        write_whole(self.folder / name, (to_json(content, indent=2) + "\n").encode())
+        write_whole(self.folder / name, to_json(content, indent=2))
 
     def _event(self, event: str, **values: Any) -> None:
-        append(self.history, (to_json({"event": event, **values}) + "\n").encode())
+        append(self.history, to_json({"event": event, **values}))
 
     def _save(self, training: Training) -> None:
         self._first, self._written = (training.steps, training.images_seen), (0, 0.0)
@@ -206,9 +206,9 @@ def own_version() -> str:
         return "not installed"
 
 
-def to_json(values: dict[str, Any], indent: int | None = None) -> str:
-    """Return values as JSON, with null for NaN and infinity, which JSON does not have."""
-    return json.dumps(_finite(values), indent=indent, allow_nan=False)
+def to_json(values: dict[str, Any], indent: int | None = None) -> bytes:
+    """Return values as JSON, for a file: NaN and infinity, which it does not have, are null."""
+    return f"{json.dumps(_finite(values), indent=indent, allow_nan=False)}\n".encode()
 
 
 def _finite(value: Any) -> Any:

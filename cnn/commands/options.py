@@ -81,7 +81,7 @@ def check_outputs(
 def write_json(path: Path | None, results: dict[str, Any]) -> None:
     """Write results to the file of --json, if one was given."""
     if path is not None:
-        files.write_whole(path, (to_json(results, indent=2) + "\n").encode())
+        files.write_whole(path, to_json(results, indent=2))
 
 
 def report(text: str, *outputs: Path | None) -> None:
