@@ -15,6 +15,7 @@ from kernels.lowlevel import Array, cast
 
 from .layers import Layer
 from .network import Network
+from .recordable import own
 
 #: The type of activations, gradients and copies, by the precision of a training.
 _TYPES = {"bf16": "bfloat16", "fp16": "float16"}
@@ -84,7 +85,4 @@ def network_of_steps(network: Network, precision: str, *others: Any) -> Network:
     dtype = _TYPES.get(precision)
     if dtype is None or dtype not in network.target.dtypes:
         return network
-    own = all(type(part).__module__.startswith(f"{__package__}.") for part in others)
-    for layer in network.layers:
-        own &= type(layer).__module__.startswith(f"{__package__}.layers.")
-    return NarrowNetwork(network, dtype) if own else network
+    return NarrowNetwork(network, dtype) if all(map(own, (*network.layers, *others))) else network

@@ -15,6 +15,7 @@ from .course import Course
 from .formats import checkpoint
 from .formats.checkpoint import CheckpointError
 from .host import to_host
+from .recordable import own
 from .training import Training
 
 #: Attributes of a training that must be equal to the saved ones; see `described`.
@@ -175,8 +176,7 @@ def described(value: Any) -> str | None:
     # A class derived from a dataclass may have other attributes than its fields.
     if "__dataclass_fields__" not in vars(kind) or "<locals>" in kind.__qualname__:
         return None
-    own = kind.__module__.startswith(f"{__package__}.")
-    name = kind.__qualname__ if own else f"{kind.__module__}.{kind.__qualname__}"
+    name = kind.__qualname__ if own(value) else f"{kind.__module__}.{kind.__qualname__}"
     settings = {f.name: described(getattr(value, f.name)) for f in fields(value) if f.init}
     if None in settings.values():
         return None
