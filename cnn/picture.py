@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .ensemble import Ensemble
+from .evaluation import check_outputs
 from .host import to_host
 from .model import Sequential
 
@@ -164,8 +165,7 @@ def image_size(model: Sequential) -> tuple[int, int]:
     shape = model.input_shape
     if len(shape) not in (2, 3) or shape[2:] not in ((), (1,)):
         raise ValueError(f"model: takes inputs of shape {shape}, expected (H, W, 1), grey images")
-    if len(model.output_shape) != 1:
-        raise ValueError(f"model: gives outputs of shape {model.output_shape}, expected (classes,)")
+    check_outputs(model)
     return shape[0], shape[1]
 
 
