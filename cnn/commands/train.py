@@ -6,7 +6,7 @@ import argparse
 import shlex
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import run_folder, settings
 from .options import (
@@ -175,25 +175,10 @@ def run(options: argparse.Namespace) -> int:
         run_folder.written_results(folder, len(trainer.history), _PRINTED) if finished else None
     )
     if results is None:
-        train_loss = trainer.running_loss if trainer.images_seen else None
         found = evaluate(model, test)  # with the default loss, so that recipes can be compared
-        results = {
-            "dataset": train.name,
-            "device": options.device,
-            "recipe": options.recipe,
-            "epochs": len(trainer.history),
-            "batch_size": options.batch_size,
-            "seed": options.seed,
-            "shards": options.shards,
-            "processes": world.size,
-            "parameters": model.parameter_count,
-            "setup_seconds": time.perf_counter() - start - (trainer.train_seconds - trained_before),
-            "train_seconds": trainer.train_seconds,
-            "images_per_second": trainer.images_seen / max(trainer.train_seconds, 1e-9),
-            "train_loss": train_loss,
-            "test_loss": found["loss"],
-            "test_accuracy": found["accuracy"],
-        }
+        trained_here = trainer.train_seconds - trained_before
+        setup_seconds = time.perf_counter() - start - trained_here
+        results = _results(trainer, train, options, setup_seconds, found)
         model.save(folder.folder / "model.safetensors")
         folder.write_json("results.json", results)
     if options.save is not None:
@@ -209,6 +194,33 @@ def run(options: argparse.Namespace) -> int:
         options.save,
     )
     return 130 if interrupted else 0
+
+
+def _results(
+    trainer: Trainer,
+    train: Dataset,
+    options: argparse.Namespace,
+    setup_seconds: float,
+    found: dict[str, float],
+) -> dict[str, Any]:
+    """Return what results.json holds; `found` is what `evaluate` returned for the test images."""
+    return {
+        "dataset": train.name,
+        "device": options.device,
+        "recipe": options.recipe,
+        "epochs": len(trainer.history),
+        "batch_size": options.batch_size,
+        "seed": options.seed,
+        "shards": options.shards,
+        "processes": trainer.world.size,
+        "parameters": trainer.model.parameter_count,
+        "setup_seconds": setup_seconds,
+        "train_seconds": trainer.train_seconds,
+        "images_per_second": trainer.images_seen / max(trainer.train_seconds, 1e-9),
+        "train_loss": trainer.running_loss if trainer.images_seen else None,
+        "test_loss": found["loss"],
+        "test_accuracy": found["accuracy"],
+    }
 
 
 def _warn_of_chance(accuracy: float, test: Dataset, lr: float) -> None:
