@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any
 
@@ -39,8 +39,7 @@ def arrays(*, optional: Collection[str] = (), **named: Any) -> tuple[Target, lis
         if first is None:
             first, target, dtype = name, here, array.dtype
             if dtype_name(dtype) not in here.dtypes or not dtype.isnative:
-                expected = ", ".join(here.dtypes[:-1]) + " or " + here.dtypes[-1]
-                raise TypeError(f"{name}: got {dtype} on {here}, expected {expected}")
+                raise TypeError(f"{name}: got {dtype} on {here}, expected {one_of(here.dtypes)}")
         if here is not target:
             raise ValueError(f"{name}: is on {here}, expected {target} like {first}")
         if array.dtype != dtype:
@@ -54,6 +53,11 @@ def arrays(*, optional: Collection[str] = (), **named: Any) -> tuple[Target, lis
 def dtype_name(dtype: Any) -> str:
     """Return a dtype's name; cached, since NumPy composes it at each access."""
     return str(dtype.name)
+
+
+def one_of(choices: Sequence[Any]) -> str:
+    """Return two or more choices as a message lists them, such as "a, b or c"."""
+    return f"{', '.join(map(str, choices[:-1]))} or {choices[-1]}"
 
 
 def floating(dtype: Any) -> bool:
@@ -74,9 +78,9 @@ def of_type(target: Target, name: str, value: Any, expected: str, kinds: str) ->
 def images(name: str, value: Any) -> tuple[Target, Array]:
     """Return the target and the contiguous array of images, uint8 or floating."""
     target, array = as_array(name, value)
-    if dtype_name(array.dtype) not in ("uint8", *target.dtypes) or not array.dtype.isnative:
-        expected = " or ".join((", ".join(("uint8", *target.dtypes[:-1])), target.dtypes[-1]))
-        raise TypeError(f"{name}: got {array.dtype} on {target}, expected {expected}")
+    known = ("uint8", *target.dtypes)
+    if dtype_name(array.dtype) not in known or not array.dtype.isnative:
+        raise TypeError(f"{name}: got {array.dtype} on {target}, expected {one_of(known)}")
     return target, contiguous(target, array)
 
 

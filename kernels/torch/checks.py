@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from ..runtime.checks import one_of
+
 _DTYPES = {
     "cpu": (torch.float32, torch.float64),
     "cuda": (torch.float32, torch.float64, torch.float16, torch.bfloat16),
@@ -30,8 +32,7 @@ def input(value: Any) -> None:
         raise ValueError(f"input: is on {value.device}, expected cpu or cuda")
     dtypes = _DTYPES[value.device.type]
     if value.dtype not in dtypes:
-        expected = ", ".join(map(str, dtypes[:-1])) + f" or {dtypes[-1]}"
-        raise TypeError(f"input: got {value.dtype} on {value.device}, expected {expected}")
+        raise TypeError(f"input: got {value.dtype} on {value.device}, expected {one_of(dtypes)}")
 
 
 def like(name: str, value: Any, input: Any) -> None:
