@@ -1,1 +1,1 @@
-"""What several families share: window geometry, ordered sums, ReLU."""
+"""What several families share: window geometry, ordered sums, rows and channels, casts, ReLU."""

@@ -11,9 +11,9 @@ _CAST = Elementwise("cast", "U x", "T y", "A(x)", new=True, U="float16")
 
 
 def cast(x: Array, dtype: Any, out: Array | None = None) -> Array:
-    """Return x rounded to a floating dtype by a launch, which recordings hold; or x if it has it.
+    """Return x in a floating dtype, by a launch, which recordings hold; or x if it has that dtype.
 
-    If `out` is given, of x's shape and that dtype, the values are written there.
+    If `out` is given, an array of x's shape and that dtype, the values are always written there.
     """
     if out is None and x.dtype == dtype:
         return x

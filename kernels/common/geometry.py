@@ -175,21 +175,18 @@ def sides(padding: Padding) -> Pads | None:
     TypeError, ValueError
         If it is no padding, or less than 0.
     """
+    if isinstance(padding, int) or not isinstance(padding, Sequence):
+        side = pair("padding", padding, 0)
+        return side, side
     if isinstance(padding, str) and padding == "valid":
         return (0, 0), (0, 0)
     if isinstance(padding, str) and padding == "same":
         return None
-    expected = (
-        f"padding: got {padding!r}, expected a whole number, (h, w), "
-        "((top, bottom), (left, right)), 'valid' or 'same'"
-    )
+    if isinstance(padding, str) or len(padding) != 2:
+        raise ValueError(
+            f"padding: got {padding!r}, expected a whole number, (h, w), "
+            "((top, bottom), (left, right)), 'valid' or 'same'"
+        )
     both: Any = padding
-    if isinstance(padding, str):
-        raise ValueError(expected)
-    if isinstance(padding, int) or not isinstance(padding, Sequence):
-        side = pair("padding", padding, 0)
-        return side, side
-    if len(both) != 2:
-        raise ValueError(expected)
     (top, bottom), (left, right) = (pair("padding", side, 0) for side in both)
     return (top, bottom), (left, right)

@@ -44,9 +44,10 @@ class PendingSums:
             _collecting.reset(token)
 
     def takes(self, partial: Array, results: list[Array]) -> bool:
-        """Take partial (parts, elements) of one or more results, if these are here and have room.
+        """Take partial sums (parts, elements) of results; return whether they were taken.
 
-        A part holds the results one after the other; those that lie so here, too, are one segment.
+        They are if the results lie in these gradients, and a launch can take as many segments. A
+        part holds the results one after the other; results that lie so here, too, are one segment.
         """
         address, whole = self._target.address, self._gradients
         segments: list[tuple[int, int]] = []  # where each begins, and ends
@@ -75,6 +76,6 @@ class PendingSums:
 
 
 def take_up(partial: Array, results: list[Array]) -> bool:
-    """Whether who collects partial sums here and now, if anybody, has taken these."""
+    """Offer partial sums to the `PendingSums` that this thread collects; return if it took them."""
     collecting = _collecting.get()
     return collecting is not None and collecting.takes(partial, results)

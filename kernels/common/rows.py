@@ -32,8 +32,8 @@ class RowLaunch(NamedTuple):
     geometry : tuple
         Grid and threads per block.
     whole : bool
-        Whether the kernel may take it that all rows of all arrays are whole spans of 16 bytes,
-        aligned to them.
+        Whether the kernel may assume that all rows of all arrays are whole spans of 16 bytes, and
+        aligned to 16 bytes.
     """
 
     threads: int

@@ -1,1 +1,1 @@
-"""Batch-norm, alone, with a pool, and folded into a convolution."""
+"""Batch-norm, alone, with a pool, and folded into a convolution; layer-norm."""

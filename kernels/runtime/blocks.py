@@ -19,7 +19,8 @@ _BYTES = {"K": 2**10, "M": 2**20, "G": 2**30}
 #: everywhere, since a product's number of parts follows from it.
 BN = 96
 _LEAST_BK, _MOST_BK = 256, 4096
-#: No array that is larger was measured to be better written to the caches: others use L3, too.
+#: The largest value of `Blocks.stream_bytes`: larger arrays were never written faster through the
+#: caches, since other programs use L3, too.
 _MOST_STREAM = 2**24
 
 
@@ -45,7 +46,7 @@ class Blocks(NamedTuple):
     near_bytes : int
         Most bytes of an input, read several times, that kernels copy to memory of their own.
     stream_bytes : int
-        Least bytes of a result that is written around the caches.
+        Least bytes of a result for which kernels use streaming stores.
     """
 
     BK: int

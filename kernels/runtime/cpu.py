@@ -78,7 +78,7 @@ class CpuTarget(Allocator):
 
     @cached_property
     def constants(self) -> dict[str, int]:
-        """The GEMM's panel of operand B, and when to write around the caches."""
+        """The GEMM's panel of operand B, and the size from which kernels use streaming stores."""
         sizes = self.blocks
         return {"BM": 1, "BN": blocks.BN, "BK": sizes.BK, "STREAM_BYTES": sizes.stream_bytes}
 

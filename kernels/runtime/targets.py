@@ -80,9 +80,8 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
             f"{name}: got {type(value).__name__}, "
             "expected a NumPy or CuPy array or one that speaks DLPack"
         )
-    if (
-        hasattr(value, "is_neg") and value.is_neg()
-    ):  # PyTorch would export the memory without the sign
+    # PyTorch would export the memory without the sign.
+    if hasattr(value, "is_neg") and value.is_neg():
         raise TypeError(f"{name}: got a negated view, expected a tensor after resolve_neg()")
     try:
         if value.__dlpack_device__()[0] in _KDL_HOST:
