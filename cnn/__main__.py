@@ -47,11 +47,11 @@ _FAILURES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return 0, or 1 for a failure, 2 for wrong usage, 130 for Ctrl-C.
+    """Run a command and return its exit status.
 
-    It is 141, as of other programs, if nobody reads on from the pipe that it prints to.
-    Wrong usage are words that would be wrong anywhere. A file or folder that is missing, damaged or
-    in the way is a failure.
+    That is 0 for success, 1 for a failure, 2 for wrong usage, 130 for Ctrl-C and, as of other
+    programs, 141 if the reader of its output has gone. Wrong usage is what would be wrong on any
+    machine; a file or folder that is missing, damaged or in the way is a failure.
     """
     _prepare_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -96,9 +96,10 @@ def _prepare_streams() -> None:
 
 
 def _end_streams() -> None:
-    """Write what was printed; OSError if that fails, after which a stream is the null device.
+    """Flush the standard streams, or raise OSError.
 
-    Else Python would try again in the end, and complain.
+    A stream that fails becomes the null device: else Python would flush it again when it ends, and
+    complain.
     """
     fault = None
     for stream in (sys.stderr, sys.stdout):

@@ -34,8 +34,8 @@ class Rectifying(Layer):
     Attributes
     ----------
     passed : bool
-        Whether the layer after it passes the gradient back through the ReLU (and pool): `backward`
-        then gets the gradient of their input. That layer is one with `before`.
+        Whether the next layer passes the gradient back through the ReLU (and pool): `backward` then
+        gets the gradient of their input. The next layer is an `AfterReLU` whose `before` is this.
     """
 
     passed = False
@@ -51,7 +51,7 @@ class AfterReLU(Layer):
     Attributes
     ----------
     before : Rectifying, optional
-        The layer with that ReLU, if they do so.
+        The layer with that ReLU, if the gradient is passed through it.
     """
 
     before: Rectifying | None = None
