@@ -7,6 +7,7 @@ import pytest
 
 from bench.kernels import peak
 from bench.machine import threads
+from bench.measure import synchronizer
 from bench.report import condense
 from cnn import load
 from cnn.data.synthetic import synthetic_digits
@@ -40,11 +41,7 @@ def target():
 @pytest.fixture(scope="session")
 def synchronize(target):
     """A function that waits until the device has finished."""
-    if target.name == "cpu":
-        return lambda: None
-    import cupy
-
-    return cupy.cuda.runtime.deviceSynchronize
+    return synchronizer(target)
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,15 @@ class Clock:
 clock = Clock()
 
 
+def synchronizer(target: Any) -> Callable[[], Any]:
+    """Return a function that waits until a target has finished."""
+    if target.name == "cpu":
+        return lambda: None
+    import cupy
+
+    return cupy.cuda.runtime.deviceSynchronize
+
+
 def seconds_of_call(run: Callable[[], Any], synchronize: Callable[[], None]) -> float:
     """Return the median seconds of calls, after untimed ones that warm caches and threads."""
 
@@ -56,15 +65,6 @@ def seconds_of_call(run: Callable[[], Any], synchronize: Callable[[], None]) -> 
     time.sleep(PAUSE_SECONDS)
     calls()
     return float(np.median(calls()))
-
-
-def seconds_of_rest(
-    run: Callable[[], Any], less: Callable[[], Any], synchronize: Callable[[], None]
-) -> float:
-    """Return the seconds of a call minus those of another, which does a part of it."""
-    whole = seconds_of_call(run, synchronize)
-    rest = whole - seconds_of_call(less, synchronize)
-    return max(rest, whole / 10)  # less than that is the noise of a busy machine
 
 
 def measure(benchmark: Any, contenders: dict[str, Sample], rounds: int) -> None:

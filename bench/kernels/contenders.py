@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bench.measure import seconds_of_call
+
 try:
     import torch
 except ModuleNotFoundError:  # PyTorch is a peer if it is installed
@@ -27,6 +29,14 @@ class Contender(NamedTuple):
     run: Callable[[], Any]
     read: Callable[[Any], list[Any]]
     less: Callable[[], Any] | None = None
+
+    def seconds(self, synchronize: Callable[[], Any]) -> float:
+        """Return the seconds of a sample."""
+        whole = seconds_of_call(self.run, synchronize)
+        if self.less is None:
+            return whole
+        rest = whole - seconds_of_call(self.less, synchronize)
+        return max(rest, whole / 10)  # less than that is the noise of a busy machine
 
 
 @dataclass

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.measure import synchronizer
 from kernels.runtime import Source, Target, choose_target
 
 _SOURCE = Source("peak.cu", Path(__file__).with_name("peak.cu").read_text(), packaged=False)
@@ -59,6 +60,7 @@ def copying(target: Target, size: int = _COPY_BYTES) -> Peak:
 
 def main() -> None:
     target, _ = choose_target()
+    synchronize = synchronizer(target)
     for name, unit, (run, work) in (
         ("multiply-adds", "GFLOP/s", multiply_adds(target)),
         ("copying", "GB/s", copying(target)),
@@ -67,10 +69,7 @@ def main() -> None:
         for _ in range(10):
             start = time.perf_counter()
             run()
-            if target.name == "cuda":
-                import cupy
-
-                cupy.cuda.runtime.deviceSynchronize()
+            synchronize()
             rates.append(work / (time.perf_counter() - start) / 1e9)
         print(f"{name:<14} median {np.median(rates):8.1f}  best {max(rates):8.1f} {unit}")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.kernels.contenders import Contender, Row
+from bench.kernels.contenders import Row
 from bench.kernels.rows import rows
 from bench.measure import (
     CALLS_SECONDS,
@@ -16,7 +16,6 @@ from bench.measure import (
     measure,
     rounds_within,
     seconds_of_call,
-    seconds_of_rest,
     verify,
 )
 from kernels.runtime import Target
@@ -36,7 +35,7 @@ def test_kernel(row: Row, target: Target, peaks, synchronize, smoke, benchmark):
     for name, contender in work.contenders.items():
         verify(name, contender.read(contender.run()), work.expected, work.rtol)
     samples = {
-        name: lambda contender=contender: seconds(contender, synchronize)
+        name: lambda contender=contender: contender.seconds(synchronize)
         for name, contender in work.contenders.items()
     }
     peak, done = peaks[row.bound]
@@ -54,9 +53,3 @@ def test_kernel(row: Row, target: Target, peaks, synchronize, smoke, benchmark):
         "peak_work": done,
     }
     measure(benchmark, samples, rounds)
-
-
-def seconds(contender: Contender, synchronize) -> float:
-    if contender.less is None:
-        return seconds_of_call(contender.run, synchronize)
-    return seconds_of_rest(contender.run, contender.less, synchronize)

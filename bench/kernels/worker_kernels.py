@@ -9,7 +9,7 @@ from typing import Any
 import kernels
 from bench.kernels.contenders import OURS
 from bench.kernels.rows import rows
-from bench.measure import seconds_of_call, seconds_of_rest, verify
+from bench.measure import synchronizer, verify
 from bench.peers.worker import serve
 from kernels.runtime import choose_target
 
@@ -27,9 +27,7 @@ def prepare(name: str) -> None:
 
 def sample() -> float:
     """Return the seconds of one call."""
-    if contender.less is None:
-        return seconds_of_call(contender.run, synchronize)
-    return seconds_of_rest(contender.run, contender.less, synchronize)
+    return contender.seconds(synchronize)
 
 
 if __name__ == "__main__":
@@ -37,9 +35,5 @@ if __name__ == "__main__":
     if Path(kernels.__file__).resolve().parent.parent != tree:
         raise SystemExit(f"kernels is that of {kernels.__file__}, expected {tree}'s")
     target = choose_target()[0]
-    synchronize = lambda: None  # noqa: E731
-    if target.name == "cuda":
-        import cupy
-
-        synchronize = cupy.cuda.runtime.deviceSynchronize
+    synchronize = synchronizer(target)
     serve(prepare, sample)
