@@ -2,30 +2,22 @@
 
 import json
 
-import numpy as np
 import pytest
 from PIL import Image
-from safetensors import safe_open
 
 import cnn.data
-from cnn import Dataset, Run
 from cnn.__main__ import main
 from kernels.runtime.cuda import unavailable
+from tests.lib.small_runs import digest, few, interrupt_at
 
 TRAIN = "train --recipe speedrun --device cuda --batch-size 4 --epochs 2 --seed 2".split()
 #: Three steps an epoch, the last one of a smaller batch.
 IMAGES, TESTED = 9, 5
 
 
-def few(count, seed):
-    random = np.random.default_rng(seed)
-    images = random.integers(256, size=(count, 28, 28), dtype=np.uint8)
-    return Dataset(images, random.integers(10, size=count), "synthetic")
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where a run of two epochs is, `runs/whole`, and how it was shown."""
+    """The folder above a run of two epochs, `runs/whole`."""
     reason = unavailable()
     if reason is not None:
         pytest.skip(reason)
@@ -47,27 +39,14 @@ def run(folder, monkeypatch):
     return folder / "runs" / "whole"
 
 
-def digest(run):
-    """The SHA-256 of a model's content; the order of a file's header is no part of it."""
-    with safe_open(run / "model.safetensors", framework="numpy") as file:
-        return file.metadata()["sha256"]
-
-
 def results(run):
     return json.loads((run / "results.json").read_text())
 
 
 def test_an_interrupted_run_goes_on_bit_for_bit(run, monkeypatch, capsys):
     """It is interrupted in its second epoch; resuming shows where it begins."""
-    step = Run.step
-
-    def stop(self, trainer, learning_rate):
-        step(self, trainer, learning_rate)
-        if trainer.steps == 4:
-            raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "step", stop)
+        interrupt_at(patch, 4)
         assert main([*TRAIN, "--run", "stopped"]) == 130
     shown = capsys.readouterr().err
     assert "epoch 1/2:" in shown and "images/s, loss " in shown and "epoch 2/2:" not in shown
@@ -76,7 +55,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(run, monkeypatch, capsys):
     stopped = run.parent / "stopped"
     assert results(stopped)["epochs"] == 1
     assert main(["train", "--resume", "runs/stopped"]) == 0
-    assert digest(run) == digest(stopped)
+    assert digest(run / "model.safetensors") == digest(stopped / "model.safetensors")
     for name in ("device", "epochs", "train_loss", "test_loss", "test_accuracy"):
         assert results(run)[name] == results(stopped)[name]
     assert results(run)["device"] == "cuda" and results(run)["epochs"] == 2

@@ -12,7 +12,7 @@ from cnn.__main__ import main
 from cnn.parallel import joined, mpi
 from tests.cnn.test_known_data import made_up
 from tests.lib import mpiexec
-from tests.lib.small_runs import digest
+from tests.lib.small_runs import digest, history
 from tests.lib.tiny_mnist import fill
 
 TRAIN = ["-m", "cnn", "train", "--device", "cpu"]
@@ -37,12 +37,6 @@ def settings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = fill(tmp_path / "data", made_up(train=300, test=100))
     return ["--data", data, "--recipe", "default", "--epochs", 3, "--batch-size", 64]
-
-
-def history(run):
-    of_clock = ("seconds", "images_per_second")
-    events = map(json.loads, (run / "history.jsonl").read_text().splitlines())
-    return [{name: v for name, v in event.items() if name not in of_clock} for event in events]
 
 
 @mpiexec.needs_mpi

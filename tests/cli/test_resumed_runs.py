@@ -7,7 +7,7 @@ import pytest
 import cnn.data
 from cnn import Dataset, Run
 from cnn.__main__ import main
-from tests.lib.small_runs import digest, few, interrupt_at, refused, settings_of, train
+from tests.lib.small_runs import digest, few, history, interrupt_at, refused, settings_of, train
 
 pytestmark = pytest.mark.usefixtures("few_random_images")
 
@@ -33,14 +33,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(recipe, at, tmp_path, capsys):
     results = [json.loads((run / "results.json").read_text()) for run in (whole, stopped)]
     for name in ("epochs", "train_loss", "test_loss", "test_accuracy"):
         assert results[0][name] == results[1][name]
-    curves = [
-        [
-            {k: v for k, v in json.loads(line).items() if k not in ("seconds", "images_per_second")}
-            for line in (run / "history.jsonl").read_text().splitlines()
-        ]
-        for run in (whole, stopped)
-    ]
-    assert curves[0] == curves[1]
+    assert history(whole) == history(stopped)
 
 
 def test_a_run_killed_by_an_error_goes_on_from_any_checkpoint(tmp_path, monkeypatch):

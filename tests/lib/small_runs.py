@@ -1,4 +1,6 @@
-"""Runs of the command line on few random images, in a folder of their own."""
+"""Runs of the command line on few random images, and what is in their folders."""
+
+import json
 
 import numpy as np
 from safetensors import safe_open
@@ -32,6 +34,13 @@ def digest(model):
     """The SHA-256 of a model's content; the order of a file's header is no part of it."""
     with safe_open(model, framework="numpy") as file:
         return file.metadata()["sha256"]
+
+
+def history(run):
+    """The lines of a run's loss curve, without what a clock told."""
+    of_clock = ("seconds", "images_per_second")
+    events = map(json.loads, (run / "history.jsonl").read_text().splitlines())
+    return [{name: v for name, v in event.items() if name not in of_clock} for event in events]
 
 
 def write(path, text):
