@@ -18,6 +18,7 @@ from cnn import data
 from cnn.data import DataError, mnist
 from cnn.data.idx import decode
 from tests.lib import permissions
+from tests.lib.quick_model import MNIST
 from tests.lib.tiny_mnist import (
     CONTENTS,
     SOUND,
@@ -31,9 +32,6 @@ from tests.lib.tiny_mnist import (
     install,
     sha256,
 )
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-REAL_MNIST = Path(os.environ.get("MNIST_DIR") or REPOSITORY.parent / "shared" / "data" / "mnist")
 
 
 @pytest.fixture(autouse=True)
@@ -244,12 +242,12 @@ def test_search_order(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.skipif(
-    not REAL_MNIST.is_dir() and "MNIST_DIR" not in os.environ,
+    not MNIST.is_dir() and "MNIST_DIR" not in os.environ,
     reason="MNIST is not on this machine: set MNIST_DIR",
 )
 def test_real_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # the real hashes
-    train, test = mnist.load_mnist(REAL_MNIST)
+    train, test = mnist.load_mnist(MNIST)
     assert train.images.shape == (60_000, 28, 28) and test.images.shape == (10_000, 28, 28)
     assert train.images.dtype == train.labels.dtype == np.uint8
     # The class counts that are published with the data set.

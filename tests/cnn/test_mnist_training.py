@@ -1,8 +1,5 @@
 """Digits, real and drawn, are learned from a part of the training set."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -23,10 +20,7 @@ from cnn import (
     load,
 )
 from cnn.data.synthetic import synthetic_digits
-
-MNIST = Path(
-    os.environ.get("MNIST_DIR") or Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
-)
+from tests.lib.quick_model import MNIST
 
 
 @pytest.fixture(scope="module")
