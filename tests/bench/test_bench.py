@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,9 +25,9 @@ from cnn.course import Course
 from cnn.exchange import Exchange
 from cnn.parallel import World
 from tests.lib.comparison import assert_close
+from tests.lib.fresh_python import REPOSITORY
 from tests.lib.support import normal
 
-REPOSITORY = Path(__file__).parents[2]
 BENCH = REPOSITORY / "bench"
 EMPTY = BENCH / "results" / "recipes"
 MACHINE = {"device": "cpu", "cpu": "a cpu", "threads": "2", "Python": "3", "NumPy": "2"}

@@ -6,14 +6,12 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from pathlib import Path
 
 import pytest
 
 from cnn import Dense, Flatten, Sequential
 from cnn.__main__ import main
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.lib.fresh_python import REPOSITORY
 
 
 @pytest.fixture

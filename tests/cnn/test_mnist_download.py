@@ -35,7 +35,6 @@ from tests.lib.tiny_mnist import (
     sha256,
 )
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 CUT_SHORT = {file: content[: len(content) // 2] for file, content in SOUND.items()}
 OTHER = {file: gzip.compress(b"another file") for file in SOUND}
 GARBAGE = dict.fromkeys(SOUND, b"\x1f\x8b<html>please log in</html>")
@@ -213,7 +212,7 @@ def test_two_processes_fill_the_cache_at_once(mirrors: Mirrors, cache: Path) -> 
     )
     command = [sys.executable, "-c", program]
     processes = [
-        subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(command, cwd=fresh_python.REPOSITORY, stdout=subprocess.PIPE, text=True)
         for _ in range(4)
     ]
     total = sum(CONTENTS[TRAIN_IMAGES][16:])

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +31,7 @@ from cnn import (
 )
 from tests.lib import network_reference
 from tests.lib.comparison import assert_close
+from tests.lib.fresh_python import REPOSITORY
 from tests.lib.small_training import bits, build, noise, normalised, textbook
 from tests.lib.support import NARROW, host, unit_roundoff
 
@@ -125,7 +125,7 @@ def test_same_seed_same_bits_another_seed_others():
 def test_same_bits_in_another_process_with_any_number_of_threads(threads):
     environment = os.environ | {
         "KERNELS_THREADS": str(threads),
-        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PYTHONPATH": str(REPOSITORY),
     }
     script = "from tests.cnn import test_trainer; print(test_trainer.everything_random())"
     done = subprocess.run(

@@ -6,14 +6,13 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 import kernels.runtime.cuda
 from cnn.__main__ import _parser
+from tests.lib.fresh_python import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[2]
 FOLDERS = (".", "bench", "cnn", "kernels", "kernels/torch", "tests")
 TEXTS = {folder: (REPOSITORY / folder / "README.md").read_text() for folder in FOLDERS}
 

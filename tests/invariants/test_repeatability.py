@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +12,9 @@ import pytest
 import kernels
 from kernels import lowlevel, runtime
 from tests.lib.calls import CALLS, PLANNED
+from tests.lib.fresh_python import REPOSITORY
 from tests.lib.support import host
 
-REPOSITORY = str(Path(__file__).parents[2])
 EVERY = CALLS | PLANNED
 
 
@@ -23,7 +22,7 @@ def run_python(code, **environment):
     """Return what a fresh Python prints that can import the package and the tests."""
     return subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": REPOSITORY, **environment},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
