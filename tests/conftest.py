@@ -75,7 +75,7 @@ def target(request):
 
 
 @pytest.fixture(params=["cuda"])  # so that names of tests contain it, as with `target`
-def cuda(request):
+def cuda():
     """The target `cuda` alone."""
     return _cuda_target()
 

@@ -107,7 +107,7 @@ def test_fresh_statistics_are_taken_where_the_recipe_says_so(
     assert len(taken) == RECIPES[recipe].fresh_statistics
 
 
-def test_the_seed_decides_the_result(few_images, tmp_path, capsys):
+def test_the_seed_decides_the_result(few_images, tmp_path):
     models = []
     for seed in (3, 3, 4):
         path = tmp_path / "model.safetensors"
@@ -145,7 +145,7 @@ def test_a_training_that_learns_nothing_says_so(few_images, capsys):
     )
 
 
-def test_a_model_whose_loss_is_no_number_is_valid_json(few_images, tmp_path, capsys):
+def test_a_model_whose_loss_is_no_number_is_valid_json(few_images, tmp_path):
     model, written = Sequential([Flatten(), Dense(10)], (28, 28, 1)), tmp_path / "results.json"
     model.parameter_buffer[...] = np.inf
     model.save(tmp_path / "model")

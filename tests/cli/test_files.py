@@ -178,7 +178,7 @@ def test_a_device_is_written_to():
         os.close(theirs)
 
 
-def test_a_failure_names_the_file_and_leaves_nothing(folder, monkeypatch):
+def test_a_failure_names_the_file_and_leaves_nothing(folder):
     file = folder / "file"
     file.write_bytes(b"before")
 
@@ -206,7 +206,7 @@ def test_a_full_disk_is_named_by_the_file(folder):
 
 
 @pytest.mark.parametrize("mode", [0o444, 0o644])
-def test_a_file_that_only_others_may_write(mode, capsys):
+def test_a_file_that_only_others_may_write(mode):
     with permissions.folder() as reachable:
         file = reachable / "file"
         file.write_bytes(b"before")

@@ -133,7 +133,7 @@ def test_a_finished_run_is_no_other_one(words, images, complaint, tmp_path, caps
     assert contents(tmp_path / "runs") == before and not (tmp_path / "again.json").exists()
 
 
-def test_a_run_that_ended_before_its_results_gets_them(tmp_path, capsys):
+def test_a_run_that_ended_before_its_results_gets_them(tmp_path):
     assert train("--epochs", 2, "--run", "a") == 0
     run = tmp_path / "runs" / "a"
 
@@ -159,7 +159,7 @@ def test_a_run_that_ended_before_its_results_gets_them(tmp_path, capsys):
         assert found() == before
 
 
-def test_what_cannot_be_resumed(tmp_path, capsys, monkeypatch):
+def test_what_cannot_be_resumed(tmp_path, capsys):
     assert refused(capsys, "--resume", "nowhere") == (
         "--resume: nowhere is not there, expected the folder of a run"
     )

@@ -149,7 +149,7 @@ def test_a_run_without_a_checkpoint_is_not_left_behind(fault, tmp_path, capsys):
     assert train("--run", "r") == 0
 
 
-def test_a_run_that_is_resumed_is_never_removed(tmp_path, monkeypatch):
+def test_a_run_that_is_resumed_is_never_removed(tmp_path):
     assert train("--epochs", 2, "--run", "r") == 0
     checkpoint = (tmp_path / "runs" / "r" / "checkpoints" / "epoch-0001.safetensors").read_bytes()
     with pytest.MonkeyPatch.context() as patch:
