@@ -1,17 +1,15 @@
 """``cnn demo``: it says where it is, ends with Ctrl-C, and explains why it cannot start."""
 
-import os
 import signal
 import socket
 import subprocess
-import sys
 import urllib.request
 
 import pytest
 
 from cnn import Dense, Flatten, Sequential
 from cnn.__main__ import main
-from tests.lib.fresh_python import REPOSITORY
+from tests.lib.command_line import command, environment_with
 
 
 @pytest.fixture
@@ -28,15 +26,9 @@ def failure(capsys, *arguments):
 
 
 def test_it_serves_until_interrupted(model):
-    # A shell starts jobs in the background with SIGINT ignored, which Python then inherits.
-    script = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from cnn.__main__ import main; sys.exit(main(sys.argv[1:]))"
-    )
-    command = [sys.executable, "-c", script, "demo", str(model), "--port", "0", "--device", "cpu"]
+    words = command(["demo", model, "--port", 0, "--device", "cpu"])
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    with subprocess.Popen(command, **pipes, env=environment) as process:
+    with subprocess.Popen(words, **pipes, env=environment_with()) as process:
         shown = process.stdout.readline()
         assert shown.startswith("draw on http://127.0.0.1:") and shown.endswith(" (Ctrl-C ends)\n")
         address = shown.split()[2]

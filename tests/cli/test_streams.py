@@ -12,7 +12,7 @@ import pytest
 import cnn.data
 from cnn import Sequential
 from cnn.__main__ import main
-from tests.lib.command_line import FIELDS, command, in_
+from tests.lib.command_line import FIELDS, command, environment_with
 
 pytestmark = pytest.mark.usefixtures("folder_of_runs")
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("folder_of_runs")
 def run_closed(closed, *arguments):
     """Run the command line with streams closed, as by a shell's ``2>&-``."""
     shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *command(arguments)]
-    return subprocess.run(shell, capture_output=True, text=True, **in_({}))
+    return subprocess.run(shell, capture_output=True, text=True, env=environment_with())
 
 
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-"])
@@ -55,8 +55,8 @@ def test_no_complaint_comes_on_standard_output(words, status):
 )
 def test_a_reader_of_the_output_that_goes_ends_it_quietly(words, unbuffered):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    environment = in_({"PYTHONUNBUFFERED": unbuffered})
-    with subprocess.Popen(command(words), **pipes, **environment) as process:
+    environment = environment_with(PYTHONUNBUFFERED=unbuffered)
+    with subprocess.Popen(command(words), **pipes, env=environment) as process:
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 141
@@ -76,7 +76,7 @@ def test_ctrl_c_ends_the_training_with_what_was_reached(tmp_path):
     files = ["--json", tmp_path / "run.json", "--save", tmp_path / "model.safetensors"]
     arguments = ["train", "--epochs", 100_000, "--device", "cpu", *files]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command(arguments), **pipes, **in_({})) as process:
+    with subprocess.Popen(command(arguments), **pipes, env=environment_with()) as process:
         shown = b""
         while not re.search(rb"epoch (?!1/)", shown):  # until the first has come to its end
             part = os.read(process.stderr.fileno(), 65536)

@@ -17,7 +17,7 @@ FIELDS = (
 NOTES = ("using the CPU: ",)
 
 
-def few(count, seed):
+def easy_images(count, seed):
     """Images whose brightness tells the class: learned in a few steps."""
     labels = np.random.default_rng(seed).integers(10, size=count)
     images = np.random.default_rng(seed + 1).integers(20, size=(count, 28, 28), dtype=np.uint8)
@@ -25,7 +25,7 @@ def few(count, seed):
 
 
 def load_few(name="auto", directory=None, say=print):
-    return few(512, 0), few(256, 1)
+    return easy_images(512, 0), easy_images(256, 1)
 
 
 def failure(capsys, *arguments):
@@ -44,10 +44,12 @@ def one_sentence(err, out=""):
 
 def run(*arguments, **environment):
     """Run the command line in a process of its own, on few images."""
-    return subprocess.run(command(arguments), capture_output=True, text=True, **in_(environment))
+    pipes = {"capture_output": True, "text": True}
+    return subprocess.run(command(arguments), **pipes, env=environment_with(**environment))
 
 
 def command(arguments):
+    """Return the words that start the command line on few images."""
     # A shell starts jobs in the background with SIGINT ignored, which Python then inherits.
     script = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -57,5 +59,6 @@ def command(arguments):
     return [sys.executable, "-c", script, *map(str, arguments)]
 
 
-def in_(environment):
-    return {"env": os.environ | {"PYTHONPATH": str(REPOSITORY)} | environment}
+def environment_with(**changes):
+    """Return this process' environment, in which this checkout can be imported, with changes."""
+    return os.environ | {"PYTHONPATH": str(REPOSITORY)} | changes
