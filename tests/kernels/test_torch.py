@@ -17,6 +17,7 @@ from kernels.torch import operators
 from tests.lib.comparison import assert_close
 from tests.lib.fresh_python import REPOSITORY, output, run
 from tests.lib.support import RTOL
+from tests.lib.tensors import normal
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
@@ -31,10 +32,6 @@ def device(request):
         if reason is not None:
             pytest.skip(reason)
     return request.param
-
-
-def normal(seed, *shape, dtype=torch.float32):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def flat(results):

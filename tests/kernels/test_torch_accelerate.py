@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from kernels.torch import accelerate, explain
-from tests.lib.accelerated import FORMATS, NETWORKS, LeNet, both, normal, outcome
+from tests.lib.accelerated import FORMATS, NETWORKS, LeNet, both, outcome
 from tests.lib.comparison import assert_close
 from tests.lib.support import RTOL
+from tests.lib.tensors import normal
 
 pytestmark = pytest.mark.usefixtures("small_images_pay")
 

@@ -9,7 +9,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 
 from kernels.torch import accelerate, explain, rules
-from tests.lib.accelerated import FORMATS, NETWORKS, both, normal, outcome, pooled
+from tests.lib.accelerated import FORMATS, NETWORKS, both, outcome, pooled
+from tests.lib.tensors import normal
 
 pytestmark = pytest.mark.usefixtures("small_images_pay")
 

@@ -14,16 +14,12 @@ import kernels.torch
 from kernels.torch import operators, registration
 from tests.cases import CASES
 from tests.lib.fresh_python import REPOSITORY, output
+from tests.lib.tensors import normal
 
 POOL = ([3, 2], [2, 1], [1, 0], [1, 1], True)
 CONV_POOL = ([1, 1], [1, 1, 0, 1], [1, 1], [2, 2])
 CONV = ([2, 1], [1, 1, 0, 1], [1, 2], 2)
 OF_IMAGES, OF_FILTERS = [True, False, False], [False, True, False]
-
-
-def normal(seed, *shape, dtype=torch.float32, grad=False):
-    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-    return values.requires_grad_(grad)
 
 
 def calls(N):

@@ -6,12 +6,9 @@ import torch
 from torch import nn
 
 from kernels.torch import accelerate
+from tests.lib.tensors import normal
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-
-
-def normal(seed, *shape, dtype=torch.float32):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def pooled(channels=1, filters=6, kernel=5, **options):
