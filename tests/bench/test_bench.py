@@ -342,7 +342,7 @@ def test_a_tree_beside_itself():
 @pytest.mark.parametrize(
     ("after", "verdict"), [([1.0] * 5, "="), ([0.5] * 5, "faster"), ([2.0] * 5, "slower")]
 )
-def test_the_verdict(after, verdict):
+def test_a_difference_is_told_from_noise(after, verdict):
     assert compare.line("row", [0.99, 1.0, 1.0, 1.0, 1.01], after).endswith(verdict)
 
 

@@ -237,7 +237,7 @@ def test_arrays_of_another_model(saved):
     assert "is damaged: its content is not what was saved" in refusal(saved)
 
 
-def test_no_file(path):
+def test_a_missing_file_is_named(path):
     with pytest.raises(FileNotFoundError, match="model.safetensors"):
         Sequential.load(path)
 

@@ -112,7 +112,7 @@ def test_every_layer_of_the_table(case):
     assert_exports([case.make()], case.input[1:])
 
 
-def test_no_layer_at_all():
+def test_a_model_without_layers_is_an_identity():
     assert assert_exports([], (4,)) == ["Identity"]
 
 

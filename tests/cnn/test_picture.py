@@ -111,7 +111,7 @@ def test_faint_ink_is_made_strong_and_noise_is_left_out():
 
 
 @pytest.mark.parametrize("size", [(14, 14), (64, 64), (20, 32), (1, 1)])
-def test_other_sizes(size):
+def test_a_digit_is_centred_in_images_of_other_sizes(size):
     shown = centre(ink(drawing()), size)
     assert shown.shape == size and shown.max() == 255
     rows = np.flatnonzero(shown.max(axis=1))

@@ -161,7 +161,7 @@ def test_resumed_twice_and_from_the_first_checkpoint(tmp_path):
     assert held(last) == held(whole)
 
 
-def test_in_another_process(tmp_path):
+def test_a_training_goes_on_in_another_process(tmp_path):
     whole = make(ema=EMA(0.9))
     fit(whole)
     run = interrupted(tmp_path / "run", 8, ema=EMA(0.9))
@@ -282,7 +282,7 @@ def checkpoint(tmp_path_factory):
     ],
     ids=str,
 )
-def test_another_training(changes, sentence, checkpoint):
+def test_a_training_of_other_settings_is_refused(changes, sentence, checkpoint):
     trainer = make(**({"ema": EMA(0.9)} | changes))
     refused(trainer, checkpoint, sentence)
     assert trainer.history == [] and trainer.steps == 0
@@ -303,7 +303,7 @@ def test_a_model_without_its_training(tmp_path):
     refused(make(), path, "is a model without its training: that cannot go on")
 
 
-def test_fewer_layers(checkpoint):
+def test_a_model_of_fewer_layers_is_refused(checkpoint):
     model = Sequential(layers()[:-1], (9, 9, 1), "cpu")
     sentence = "layer 6 is Dense(units=3, bias=True), expected missing"
     refused(Trainer(model, SGD(0.05)), checkpoint, sentence)
@@ -319,7 +319,7 @@ def test_fewer_layers(checkpoint):
     ],
     ids=["epochs", "batch size", "images", "data"],
 )
-def test_another_fit(change, sentence, checkpoint):
+def test_a_fit_of_other_arguments_is_refused(change, sentence, checkpoint):
     trainer = make(ema=EMA(0.9))
     trainer.restore(checkpoint)
     options = {"data": DATA, "epochs": EPOCHS, "batch_size": BATCH}

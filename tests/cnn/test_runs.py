@@ -299,7 +299,7 @@ def test_images_that_augmentation_spoils():
         make(None, augment=spoil).fit(noise(8))
 
 
-def test_a_loss_of_its_own():
+def test_a_loss_that_begins_to_be_nan_is_named_itself():
     def loss(outputs, labels, grad=True):
         return np.float32(np.nan), outputs * 0
 

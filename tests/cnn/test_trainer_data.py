@@ -219,7 +219,7 @@ def test_bad_data_is_one_sentence_and_leaves_the_model_alone(name, use):
         ({"batch_size": "8"}, TypeError, "batch_size: got '8', expected a whole number"),
     ],
 )
-def test_bad_lengths(options, error, sentence):
+def test_wrong_epochs_and_batch_sizes(options, error, sentence):
     with pytest.raises(error) as caught:
         Trainer(build(), SGD(0.1)).fit((IMAGES, LABELS), **options)
     assert str(caught.value).startswith(sentence)

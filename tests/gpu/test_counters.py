@@ -118,7 +118,7 @@ SUMS = {"float": "value", "float2": "value.x + value.y", "float4": "value.x + va
         ("float4", "threadIdx.x % 4 * stride", 1, 4, 0),
     ],
 )
-def test_banks(count, arrays, type_, index, stride, taken, conflicts):
+def test_bank_conflicts_are_counted(count, arrays, type_, index, stride, taken, conflicts):
     text = SHARED.format(type=type_, index=index, sum=SUMS[type_])
     got = count(text, 1, 32, arrays(32), np.int32(stride))
     # What filling the tile takes: no conflicts.

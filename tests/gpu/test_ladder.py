@@ -23,7 +23,7 @@ def module(machine):
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.kernel)
-def test_product(machine, module, step):
+def test_every_step_multiplies(machine, module, step):
     m, n, k = 128, 256, 64  # several blocks side by side, several tiles of k
     generator = np.random.default_rng(0)
     # Whole numbers, whose sums are exact.

@@ -134,7 +134,7 @@ def test_constants_and_variables(machine):
 
 
 @pytest.mark.parametrize("kind", ["char4", "short2", "int2", "float4", "double2", "long long"])
-def test_vectors(machine, kind):
+def test_vector_loads_and_stores(machine, kind):
     n = np.dtype({"char4": "V4", "short2": "V4", "int2": "V8", "long long": "V8"}.get(kind, "V16"))
     raw = np.random.default_rng(0).integers(0, 256, 64 * n.itemsize, np.uint8)
     x, y = machine.array(raw), machine.empty(raw.size, np.uint8)

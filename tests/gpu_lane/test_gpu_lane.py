@@ -42,7 +42,7 @@ def run_lane(folder, budget=60, **parts):
     return status, json.loads((folder / "gpu-nvidia-toy-100-2-gb.json").read_text())
 
 
-def test_all_is_well(tmp_path):
+def test_parts_that_pass_are_recorded(tmp_path):
     status, document = run_lane(tmp_path, bits=part("report.note(launches=3)"))
     assert status == 0 and document["commit"] == "abc123" and document["seconds"] >= 0
     smoke, bits_ = document["parts"]["smoke"], document["parts"]["bits"]
@@ -420,7 +420,7 @@ def test_gpus_are_known_by_their_names():
 
 
 @pytest.mark.slow
-def test_the_rehearsal(tmp_path):
+def test_a_rehearsal_goes_through_every_part(tmp_path):
     """Every part, on the emulated GPU, as `make gpu REHEARSE=h100` does it."""
     if unavailable() or device.real_gpu():
         pytest.skip("the GPU is a real one, or none at all")

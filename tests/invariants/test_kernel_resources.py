@@ -41,7 +41,7 @@ MATRIX = [
 
 
 @pytest.mark.parametrize("build", MATRIX)
-def test_build(build, table, machine):
+def test_a_build_stays_within_its_resources(build, table, machine):
     """Everything compiled, once for all tests: it takes longer than the rest."""
     compiled = build.compiled()
     check_resources(build, compiled.report, table)

@@ -123,7 +123,7 @@ def test_equals_the_oracle(target, dtype, drawn, pool, more, N, C, F, bias):
         ((1, 2, 2, 2), (129, 1, 1, 2), (2, 2), {}),  # one filter more than two words have
     ],
 )
-def test_shapes(target, dtype, x_shape, w_shape, pool, options):
+def test_chosen_sizes_equal_the_oracle(target, dtype, x_shape, w_shape, pool, options):
     Fused(target, *arrays(dtype, x_shape, w_shape), pool=pool, **options).check()
 
 

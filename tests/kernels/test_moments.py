@@ -103,7 +103,7 @@ def test_channel_counts(target, dtype, F):
     padding=st.integers(1, 3),
 )
 @hypothesis.settings(max_examples=25)
-def test_any_size(target, dtype, N, size, C, F, padding):
+def test_images_of_any_size(target, dtype, N, size, C, F, padding):
     x, w, b = arrays(N, size, C, F, dtype=dtype)
     for convolve in (forward_with_moments, winograd_with_moments):
         check(target, x, w, b, convolve, padding=padding)

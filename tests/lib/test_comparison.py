@@ -66,7 +66,7 @@ def test_assert_close_names_the_worst_element():
         comparison.assert_close([[1, 2.1], [4.5, 4]], [[1, 2], [4, 4]], rtol=1e-3)
 
 
-def test_poison():
+def test_outputs_of_every_type_are_poisoned():
     for dtype in (np.float16, ml_dtypes.bfloat16):
         assert np.isnan(comparison.poison((2, 3), dtype)).all()
         assert np.isnan(cpu_target().empty((2, 3), dtype)).all()  # every output is: conftest.py
