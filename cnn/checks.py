@@ -77,7 +77,7 @@ fraction = number(0, most=1)
 
 
 def flag(name: str, value: Any) -> bool:
-    """Return True or False, which may be given as 1 or 0."""
+    """Return True or False, which may be given as 1 or 0; or raise TypeError."""
     value = plain(value)
     if not isinstance(value, int) or value not in (0, 1):
         raise TypeError(f"{name}: got {shown(value)}, expected True or False")
@@ -104,21 +104,21 @@ def tuples(name: str, value: Any) -> Any:
 
 
 def instance(name: str, value: Any, kind: type[Any]) -> Any:
-    """Return a value if it is an instance of `kind`."""
+    """Return a value if it is an instance of `kind`, or raise TypeError."""
     if not isinstance(value, kind):
         raise TypeError(f"{name}: got {shown(value)}, expected an object of class {kind.__name__}")
     return value
 
 
 def function(name: str, value: Any) -> Any:
-    """Return a value that can be called; not a class, given in place of an object of it."""
+    """Return a value that can be called, or raise TypeError, also for a class in place of one."""
     if isinstance(value, type) or not callable(value):
         raise TypeError(f"{name}: got {shown(value)}, expected an object that can be called")
     return value
 
 
 def sequence(name: str, value: Any, of: str) -> list[Any]:
-    """Return the elements of a sequence or other iterable as a list."""
+    """Return the elements of a sequence or other iterable as a list, or raise TypeError."""
     scalar = getattr(value, "ndim", 1) == 0  # a 0-d array has __iter__, but cannot be iterated
     if scalar or isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise TypeError(f"{name}: got {shown(value)}, expected a sequence {of}")

@@ -59,7 +59,7 @@ def save(training: Training, path: str | Path) -> None:
 
 
 def restore(training: Training, path: str | Path) -> None:
-    """Set a training and its model to what a file holds; if it does not fit, nothing changes."""
+    """Set a training and its model to what a file holds; see `Trainer.restore`."""
     content = checkpoint.read(path)
     state, model = content.training, training.model
     if state is None:

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 
 
 def checkpoint(resumed: Path) -> Path:
-    """Return the checkpoint that ``--resume`` names, or the latest of the run that it names."""
+    """Return the checkpoint that ``--resume`` names, or the latest of the run that it names.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such run, or it has no checkpoint.
+    """
     from ..runs import Run
 
     if resumed.is_file():

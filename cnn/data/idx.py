@@ -108,7 +108,13 @@ def candidates(folder: Path, file: str) -> list[Path]:
 
 
 def find(folder: Path, file: str) -> tuple[Path, bytes] | None:
-    """Return path and bytes of one of `FILES` in a folder, or None if it is not there."""
+    """Return path and bytes of one of `FILES` in a folder, or None if it is not there.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, or is no regular file.
+    """
     unusable = None
     for path in candidates(folder, file):
         try:

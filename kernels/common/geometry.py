@@ -58,7 +58,13 @@ class Pooling(ctypes.Structure):
 
 
 def pair(name: str, value: Any, least: int) -> tuple[int, int]:
-    """Return an int or (h, w) as a pair of whole numbers of at least `least`."""
+    """Return an int or (h, w) as two whole numbers of at least `least`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is neither, or a number is out of range.
+    """
     if isinstance(value, (int, str)) or not isinstance(value, Sequence):
         number = checks.whole(name, value, least)
         return number, number
@@ -125,7 +131,7 @@ def window(
 
 
 def image_shape(name: str, shape: Shape) -> tuple[int, int, int, int]:
-    """Return an argument (N, H, W, C) as four whole numbers."""
+    """Return an argument (N, H, W, C) as four whole numbers, or raise TypeError or ValueError."""
     if not isinstance(shape, Sequence) or isinstance(shape, str):
         raise TypeError(f"{name}: got {shape!r}, expected (N, H, W, C)")
     if len(shape) != 4:

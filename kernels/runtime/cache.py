@@ -75,6 +75,11 @@ def store(key: str, content: bytes) -> Path:
     """Store a library under a key and return its path.
 
     The file appears whole or not at all; two processes may store the same key at once.
+
+    Raises
+    ------
+    KernelError
+        If it can be written neither to the cache folder nor to a temporary one.
     """
     directory, advice = folder(), "set KERNELS_CACHE_DIR to a folder that can be written"
     if directory is None:

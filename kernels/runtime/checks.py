@@ -66,7 +66,15 @@ def floating(dtype: Any) -> bool:
 
 
 def of_type(target: Target, name: str, value: Any, expected: str, kinds: str) -> Array:
-    """Return an array on the target, C-contiguous, whose dtype's kind is in `kinds`."""
+    """Return an array on the target, C-contiguous, whose dtype's kind is in `kinds`.
+
+    Raises
+    ------
+    TypeError
+        If it is no array, or its dtype is of another kind; the message says `expected`.
+    ValueError
+        If it is on another device.
+    """
     here, array = as_array(name, value)
     if here is not target:
         raise ValueError(f"{name}: is on {here}, expected {target}")
@@ -76,7 +84,10 @@ def of_type(target: Target, name: str, value: Any, expected: str, kinds: str) ->
 
 
 def images(name: str, value: Any) -> tuple[Target, Array]:
-    """Return the target and the contiguous array of images, uint8 or floating."""
+    """Return the target and the contiguous array of images, or raise TypeError.
+
+    Images are uint8, or floating of a type that the target has.
+    """
     target, array = as_array(name, value)
     known = ("uint8", *target.dtypes)
     if dtype_name(array.dtype) not in known or not array.dtype.isnative:
@@ -169,7 +180,7 @@ def shape(name: str, array: Array, expected: Shape, meaning: str) -> None:
 
 
 def whole(name: str, value: Any, least: int) -> int:
-    """Return a whole number of at least `least`."""
+    """Return a whole number from `least` to 2**31 - 1, or raise TypeError or ValueError."""
     if type(value) is not int and (
         isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer))
     ):
@@ -186,7 +197,15 @@ def number(
     below: float = np.inf,
     most: float = np.inf,
 ) -> float:
-    """Return a finite number of at least `least`, below `below` and at most `most`."""
+    """Return a finite number of at least `least`, below `below` and at most `most`.
+
+    Raises
+    ------
+    TypeError
+        If it is no number.
+    ValueError
+        If it is out of range.
+    """
     if isinstance(value, (bool, np.bool_)) or not isinstance(
         value, (int, float, np.integer, np.floating)
     ):
@@ -205,14 +224,14 @@ def number(
 
 
 def count(name: str, elements: int) -> int:
-    """Return a number of rows or of one image's elements that fits the kernels' 32-bit index."""
+    """Return a number that fits the kernels' 32-bit index, such as of rows, or raise ValueError."""
     if elements > INT32_MAX:
         raise ValueError(f"{name}: got {elements}, expected below 2**31")
     return elements
 
 
 def word(name: str, value: Any) -> int:
-    """Return a whole number that fits an unsigned 64-bit word."""
+    """Return a whole number from 0 to 2**64 - 1, or raise TypeError or ValueError."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name}: got {value!r}, expected a whole number")
     if not 0 <= value < 2**64:

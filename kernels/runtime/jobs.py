@@ -13,7 +13,13 @@ _MOST_THREADS = 1024
 
 
 def thread_count() -> int:
-    """Return how many threads to use: ``$KERNELS_THREADS``, or the cores this process may use."""
+    """Return how many threads to use: ``$KERNELS_THREADS``, or the cores this process may use.
+
+    Raises
+    ------
+    KernelError
+        If the variable is no whole number from 1 to 1024.
+    """
     chosen = os.environ.get("KERNELS_THREADS")
     if not chosen:
         return len(os.sched_getaffinity(0))  # in a container or batch job, less than cpu_count()

@@ -142,7 +142,13 @@ class Recording:
         return begin, begin + array.nbytes
 
     def replay(self) -> None:
-        """Run the launches again, in order, on the arena's stream."""
+        """Run the launches again, in order, on the arena's stream.
+
+        Raises
+        ------
+        KernelError
+            If an error ended the recording, or it has not ended.
+        """
         if self._replay is None:
             raise KernelError("nothing was recorded to its end, so there is nothing to replay")
         with self.arena.target.on(self.arena.stream):
