@@ -203,12 +203,12 @@ def empty(like: Any, shape: Any, dtype: Any = None) -> Any:
     return like.new_empty((N, *rest, C), dtype=dtype).movedim(-1, 1)
 
 
-def needs(wanted: Any) -> dict[str, bool]:
+def need_options(wanted: Any) -> dict[str, bool]:
     """Return whether dx, dw and db are wanted, as the kernels take it."""
     return dict(zip(("need_dx", "need_dw", "need_db"), wanted, strict=True))
 
 
-def those(wanted: Any, *gradients: Any) -> tuple[Any, ...]:
+def wanted_or_empty(wanted: Any, *gradients: Any) -> tuple[Any, ...]:
     """Return gradients, an empty tensor in place of each that is not wanted."""
     pairs = zip(wanted, gradients, strict=True)
     return tuple(gradient if is_wanted else gradient.new_empty(0) for is_wanted, gradient in pairs)

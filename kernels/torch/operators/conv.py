@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...common.geometry import output_count
-from ..registration import KERNELS, empty, formatted, needs, operator, those
+from ..registration import KERNELS, empty, formatted, need_options, operator, wanted_or_empty
 
 _WINDOW = "int[] stride, int[] sides, int[] dilation, int groups"
 
@@ -34,13 +34,13 @@ def fake_conv2d(
 def _run_conv2d_backward(dy: Any, x: Any, w: Any, *rest: Any) -> Any:
     """Return the gradients of x, w and the bias, None for those that are not needed."""
     *window, wanted = rest
-    return KERNELS.conv2d_backward(dy, x, w, **conv2d_options(*window), **needs(wanted))
+    return KERNELS.conv2d_backward(dy, x, w, **conv2d_options(*window), **need_options(wanted))
 
 
 def fake_conv2d_backward(grad: Any, input: Any, weight: Any, *rest: Any) -> tuple[Any, ...]:
     """Return empty tensors like the gradients."""
     dx, dw = empty(input, input.shape), empty(weight, weight.shape)
-    return those(rest[-1], dx, dw, weight.new_empty(weight.shape[:1]))
+    return wanted_or_empty(rest[-1], dx, dw, weight.new_empty(weight.shape[:1]))
 
 
 def _save_conv2d(ctx: Any, inputs: Any, output: Any) -> None:
@@ -48,7 +48,9 @@ def _save_conv2d(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(input, weight)
 
 
-def needed(ctx: Any, input: Any, weight: Any, gradients: tuple[Any, ...]) -> tuple[Any, ...]:
+def formatted_gradients(
+    ctx: Any, input: Any, weight: Any, gradients: tuple[Any, ...]
+) -> tuple[Any, ...]:
     """Return the gradients (dx, dw, db) in their tensors' formats, and None for what needs none."""
     need_dx, need_dw, need_db, *others = ctx.needs_input_grad
     dx, dw, db = gradients
@@ -60,7 +62,7 @@ def needed(ctx: Any, input: Any, weight: Any, gradients: tuple[Any, ...]) -> tup
 def _conv2d_gradients(ctx: Any, grad: Any) -> tuple[Any, ...]:
     input, weight = ctx.saved_tensors
     gradients = conv2d_backward(grad, input, weight, *ctx.window, ctx.needs_input_grad[:3])
-    return needed(ctx, input, weight, gradients)
+    return formatted_gradients(ctx, input, weight, gradients)
 
 
 conv2d = operator(

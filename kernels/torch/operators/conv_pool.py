@@ -11,8 +11,8 @@ import torch
 from ...common.geometry import window
 from ...conv import conv2d_pool as conv_pool
 from ...runtime import as_array, checks, cpu_target
-from ..registration import KERNELS, empty, needs, operator
-from .conv import conv2d_options, fake_conv2d, fake_conv2d_backward, needed
+from ..registration import KERNELS, empty, need_options, operator
+from .conv import conv2d_options, fake_conv2d, fake_conv2d_backward, formatted_gradients
 
 _CONV_POOL = "int[] stride, int[] sides, int[] dilation, int[] kernel"
 
@@ -67,7 +67,7 @@ def _run_conv2d_pool_backward(
         shape = (len(x), of.OH, of.OW, len(w))
         dz = KERNELS.max_pool2d_backward(KERNELS.relu_backward(dy, y), argmax, shape, kernel)
         options = conv2d_options(stride, sides, dilation, 1)
-        return tuple(KERNELS.conv2d_backward(dz, x, w, **options, **needs(wanted)))
+        return tuple(KERNELS.conv2d_backward(dz, x, w, **options, **need_options(wanted)))
     need_dx, need_dw, need_db = wanted
     dw = target.empty(w.shape, y.dtype) if need_dw or need_db else None  # one kernel writes both
     db = target.empty(w.shape[:1], y.dtype) if need_db else None
@@ -92,7 +92,7 @@ def _conv2d_pool_gradients(ctx: Any, grad: Any, _: Any) -> tuple[Any, ...]:
     *output, input, weight = ctx.saved_tensors
     wanted = ctx.needs_input_grad[:3]
     gradients = conv2d_pool_backward(grad, *output, input, weight, *ctx.geometry, wanted)
-    return needed(ctx, input, weight, gradients)
+    return formatted_gradients(ctx, input, weight, gradients)
 
 
 conv2d_pool = operator(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..registration import KERNELS, needs, operator, those
+from ..registration import KERNELS, need_options, operator, wanted_or_empty
 
 
 def _fake_dense(input: Any, weight: Any, bias: Any) -> Any:
@@ -13,12 +13,12 @@ def _fake_dense(input: Any, weight: Any, bias: Any) -> Any:
 
 def _run_dense_backward(dy: Any, x: Any, w: Any, wanted: Any) -> Any:
     """Return the gradients of x, w and the bias, None for those that are not needed."""
-    return KERNELS.dense_backward(dy, x, w, **needs(wanted))
+    return KERNELS.dense_backward(dy, x, w, **need_options(wanted))
 
 
 def _fake_dense_backward(grad: Any, input: Any, weight: Any, wanted: Any) -> tuple[Any, ...]:
     dx, dw = input.new_empty(input.shape), weight.new_empty(weight.shape)
-    return those(wanted, dx, dw, weight.new_empty(weight.shape[:1]))
+    return wanted_or_empty(wanted, dx, dw, weight.new_empty(weight.shape[:1]))
 
 
 def _save_dense(ctx: Any, inputs: Any, output: Any) -> None:
