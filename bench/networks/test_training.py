@@ -96,19 +96,12 @@ def start(
     target: Any,
     folder: Path,
     threads: int,
-    environment: dict[str, str] | None = None,
+    **environment: str,
 ) -> Worker:
+    """Start a contender, which ends with the stack."""
     module, *arguments = command
-    return stack.enter_context(
-        Worker(
-            module,
-            threads,
-            target.name,
-            str(folder),
-            *arguments,
-            environment=environment or {},
-        )
-    )
+    arguments = [target.name, str(folder), *arguments]
+    return stack.enter_context(Worker(module, threads, *arguments, environment=environment))
 
 
 def pytest_generate_tests(metafunc):
@@ -131,7 +124,7 @@ def test_throughput(point: Point, target, data_folder, smoke, benchmark):
         workers = {}
         for name, command in commands.items():
             limits = point.environment(name)
-            worker = start(stack, command, target, data_folder, point.threads, limits)
+            worker = start(stack, command, target, data_folder, point.threads, **limits)
             worker.call("load", described=described)
             losses = worker.call("losses", batch_size=point.batch_size, steps=STEPS_COMPARED)
             expected = expected or losses
