@@ -335,7 +335,7 @@ def softmax_cross_entropy(
         Classes. A row with `ignore_index` counts nothing; one whose class is otherwise outside
         [0, C) gives NaN.
     weight : tensor (C,), optional
-        Weight of each class; gradients by it are not to be had.
+        Weight of each class; it gets no gradient.
     ignore_index : int
         Class that does not count.
     reduction : {"mean", "sum", "none"}
