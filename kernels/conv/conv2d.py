@@ -235,7 +235,8 @@ def gradients(
 def _are_rows(g: Window, groups: int) -> bool:
     """Whether windows are rows of x in memory: each a pixel, or an image; as `dense` has them."""
     pixels = g.KH * g.KW * g.SH * g.SW == 1 and (g.OH, g.OW) == (g.H, g.W)
-    image = (g.KH, g.KW) == (g.H, g.W) and g.OH * g.OW == 1 and g.PH == g.PW == 0
+    fits = (g.PH, g.PW, g.DH, g.DW) == (0, 0, 1, 1)
+    image = (g.KH, g.KW) == (g.H, g.W) and g.OH * g.OW == 1 and fits
     return groups == 1 and (pixels or image)
 
 

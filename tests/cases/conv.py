@@ -18,6 +18,9 @@ SIZES = {
     "windows of one pixel, in the padding, too": images(2, 4, 3, 5, F=6, K=1, padding=1),
     "windows of one pixel, by groups": images(2, 4, 3, 6, F=4, K=1, groups=2),
     "a window of the whole image": images(9, 3, 5, 7, F=6, K=(3, 5), stride=2),
+    "a window as large as the image, its taps apart": images(
+        2, 3, 4, 7, F=6, K=(3, 4), dilation=2, padding=((0, 2), (0, 3))
+    ),
     "a window of the whole image, and of padding": images(
         9, 3, 5, 7, F=6, K=(4, 5), padding=(1, 0)
     ),
