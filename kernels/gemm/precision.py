@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from ..runtime import Target
+from ..runtime.checks import dtype_name
 
 _NARROW = {"float16": "fp16", "bfloat16": "bf16"}
 _precision: ContextVar[str] = ContextVar("precision", default="fp32")
@@ -49,7 +50,9 @@ def rounds() -> bool:
 
 def check_precision(name: str, target: Target, dtype: Any) -> None:
     """Raise ValueError unless arrays of a dtype can be multiplied in a precision on a target."""
-    known = target.precisions if dtype == "float32" else ("fp32",)
+    if name == "fp32":
+        return
+    known = target.precisions if dtype_name(dtype) == "float32" else ("fp32",)
     if name not in known:
         expected = " or ".join(map(repr, known))
         raise ValueError(
@@ -61,5 +64,5 @@ def multiplied(target: Target, dtype: Any) -> str:
     """Return the precision of products of arrays: arrays of 16 bits have their own."""
     if rounds():
         return in_force()
-    own = _NARROW.get(dtype.name, "fp32")
+    own = _NARROW.get(dtype_name(dtype), "fp32")
     return own if own in target.precisions else "fp32"

@@ -50,7 +50,7 @@ class CudaTarget(Allocator):
         what = runtime.cudaDevAttrMultiProcessorCount
         return int(runtime.deviceGetAttribute(what, self.device))
 
-    @property
+    @cached_property
     def precisions(self) -> tuple[str, ...]:
         """Precisions in which float32 arrays can be multiplied; see gemm/precision.py."""
         capability = int(self._cupy.cuda.Device(self.device).compute_capability)
