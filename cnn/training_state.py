@@ -68,6 +68,11 @@ def restore(training: Training, path: str | Path) -> None:
     saved = {"fresh_statistics": described(False), **state["settings"]}  # older files lack it
     for name in _SETTINGS:
         _check_setting(path, name, saved.get(name), getattr(training, name))
+    course = _course(path, state)
+    if len(state["draws"]) != len(model.layers):
+        raise CheckpointError(f"{path} is damaged: its training has draws of other layers")
+    if training.loss_scale is not None and "loss_scale" not in content.training_arrays:
+        raise CheckpointError(f"{path} is damaged: its training has no 'loss_scale'")
     model.fill(content, path)
     arrays = {name: model.target.array(a) for name, a in content.training_arrays.items()}
     # Arrays that exist are filled in place: recorded launches hold their addresses.
@@ -92,7 +97,7 @@ def restore(training: Training, path: str | Path) -> None:
     training.images_seen = state["images_seen"]
     training.train_seconds = state["train_seconds"]
     training.history[:] = state["history"]
-    training.course = _course(state)
+    training.course = course
     for layer, (seed, draws) in zip(model.layers, state["draws"], strict=True):
         layer.seed, layer.draws = seed, draws
 
@@ -100,7 +105,7 @@ def restore(training: Training, path: str | Path) -> None:
 def course_of(path: str | Path) -> Course | None:
     """Return the course of the training in a file, or None if it has none."""
     state = checkpoint.read(path).training
-    return None if state is None else _course(state)
+    return None if state is None else _course(path, state)
 
 
 def settings(training: Training) -> dict[str, str | None]:
@@ -108,8 +113,13 @@ def settings(training: Training) -> dict[str, str | None]:
     return {name: described(getattr(training, name)) for name in _SETTINGS}
 
 
-def _course(state: dict[str, Any]) -> Course | None:
-    return None if state["course"] is None else Course(**state["course"])
+def _course(path: str | Path, state: dict[str, Any]) -> Course | None:
+    try:
+        return None if state["course"] is None else Course(**state["course"])
+    except TypeError as error:
+        raise CheckpointError(
+            f"{path} is damaged: its training has another 'course': {error}"
+        ) from error
 
 
 def _check_architecture(path: str | Path, saved: dict[str, Any], ours: dict[str, Any]) -> None:

@@ -27,6 +27,27 @@ _DTYPES = {
     **{"F16": "float16", "F32": "float32", "F64": "float64", "BF16": "bfloat16"},
     **{"BOOL": "bool", "C64": "complex64"},
 }
+# What JSON holds: of dicts the keys that must be there, [of] each element, (of, these) elements.
+_FORMS: dict[str, dict[str, Any]] = {
+    "architecture": {
+        "layers": [(str, dict)],
+        "input_shape": [int],
+        "dtype": str,
+        "pixel_mean": int | float,
+        "pixel_std": int | float,
+    },
+    "training": {
+        "settings": dict,
+        "course": dict | None,
+        "optimizer_steps": int,
+        "ema_steps": int,
+        "steps": int,
+        "images_seen": int,
+        "train_seconds": int | float,
+        "history": [{"train_loss": int | float}],
+        "draws": [(int, int)],
+    },
+}
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -117,11 +138,38 @@ def from_bytes(content: bytes, source: str | Path) -> Content:
         raise CheckpointError(f"{source} is damaged: its content is not what was saved")
     training = {name for name in arrays if name.startswith(_PREFIX)}
     return Content(
-        json.loads(described["architecture"]),
+        _description("architecture", described.get("architecture", ""), source),
         {name: array for name, array in arrays.items() if name not in training},
-        json.loads(described["training"]) if "training" in described else None,
+        _description("training", described["training"], source)
+        if "training" in described
+        else None,
         {name.removeprefix(_PREFIX): arrays[name] for name in training},
     )
+
+
+def _description(kind: str, text: str, source: str | Path) -> dict[str, Any]:
+    """Return what JSON describes, which may have been written by hand, if it has the form."""
+    try:
+        found: Any = json.loads(text)
+    except ValueError as error:
+        raise CheckpointError(f"{source} is damaged: its {kind} is not JSON: {error}") from error
+    for key, form in _FORMS[kind].items():
+        if not _fits(found, {key: form}):
+            raise CheckpointError(f"{source} is damaged: its {kind} has no {key!r} as it is saved")
+    described: dict[str, Any] = found
+    return described
+
+
+def _fits(value: Any, form: Any) -> bool:
+    """Whether a value has a form; see `_FORMS`."""
+    if isinstance(form, dict):
+        of_keys = (key in value and _fits(value[key], of) for key, of in form.items())
+        return isinstance(value, dict) and all(of_keys)
+    if isinstance(form, list):
+        return isinstance(value, list) and all(_fits(element, form[0]) for element in value)
+    if isinstance(form, tuple):
+        return isinstance(value, list) and len(value) == len(form) and all(map(_fits, value, form))
+    return isinstance(value, form)
 
 
 def _array(view: dict[str, Any]) -> np.ndarray[Any, Any]:

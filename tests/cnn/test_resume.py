@@ -1,6 +1,7 @@
 """A training resumed from a file equals, bit for bit, one that was not interrupted."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from cnn import (
     Sequential,
     Trainer,
 )
+from cnn.formats import checkpoint as saved_files
 from tests.lib.fresh_python import output
 from tests.lib.support import host
 
@@ -138,6 +140,9 @@ def test_the_loss_scale_goes_on_too(tmp_path):
         fit(trainer, 1)
     trainers[0].save(tmp_path / "whole.safetensors")
     trainers[1] = make(model_seed=99, **options)
+    content = saved_files.read(tmp_path / "whole.safetensors")
+    saved_files.write(tmp_path / "none.safetensors", replace(content, training_arrays={}))
+    refused(trainers[1], tmp_path / "none.safetensors", "its training has no 'loss_scale'")
     trainers[1].restore(tmp_path / "whole.safetensors")
     assert host(trainers[1].loss_scale).tolist() == host(trainers[0].loss_scale).tolist()
     for trainer in trainers:
@@ -377,3 +382,37 @@ def test_no_part_of_the_file_is_left_out_of_the_hash(checkpoint, tmp_path):
         changed = {**arrays, name: arrays[name] + 1}
         save_file(changed, path, metadata)
         refused(make(ema=EMA(0.9)), path, "is damaged: its content is not what was saved")
+
+
+def test_a_file_edited_by_hand(tmp_path):
+    """Its hash was computed anew, so that only the content tells."""
+    trainer, path = make(), tmp_path / "edited.safetensors"
+    fit(trainer)
+    trainer.save(path)
+    whole = saved_files.read(path)
+    for kind in ("architecture", "training"):
+        described = getattr(whole, kind)
+        for key in described:
+            for wrong in ({}, {key: "?" if key != "dtype" else 32}):
+                rest = {name: value for name, value in described.items() if name != key}
+                saved_files.write(path, replace(whole, **{kind: rest | wrong}))
+                sentence = f"is damaged: its {kind} has no {key!r} as it is saved"
+                refused(make(), path, sentence)
+                with pytest.raises(CheckpointError, match=sentence):
+                    Sequential.load(path)
+    changes = [
+        ({"draws": [[0, 0]]}, "its training has draws of other layers"),
+        ({"course": {"epochs": 4}}, "its training has another 'course': "),
+        ({"history": [{"epoch": 1}]}, "its training has no 'history' as it is saved"),
+    ]
+    for change, sentence in changes:
+        saved_files.write(path, replace(whole, training=whole.training | change))
+        refused(make(), path, sentence)
+    for text in ("", "[1]"):
+        path.write_bytes(saved_files.to_bytes(whole))
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in list(file.keys())}
+        described = {"architecture": text}
+        digest = saved_files._digest(described, arrays)
+        save_file(arrays, path, {"format": saved_files._FORMAT, **described, "sha256": digest})
+        refused(make(), path, "is damaged: its architecture ")
