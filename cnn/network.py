@@ -25,12 +25,31 @@ _Network = TypeVar("_Network", bound="Network")
 
 
 class _Views(dict[str, Array]):
-    """Views of a buffer by name. Another array in place of one would be no part of the buffer."""
+    """Views of a buffer by name. Another array in place of one would be no part of the buffer.
+
+    Copies are plain dicts.
+    """
 
     def __setitem__(self, name: str, array: Array) -> None:
-        if array is not self.get(name):  # it is after an operation in place, such as *=
+        # It is the same one after an operation in place, such as *=.
+        if name not in self or array is not self[name]:
             raise TypeError(f"{name}: got another array, expected values set in place: [...] =")
-        super().__setitem__(name, array)
+
+    def update(self, *others: Any, **more: Any) -> None:
+        for name, array in dict(*others, **more).items():
+            self[name] = array
+
+    def __ior__(self, others: Any) -> Any:  # type: ignore[misc]
+        self.update(others)
+        return self
+
+    def _stays(self, *arguments: Any) -> Any:
+        raise TypeError("arrays of a model: none can be added or removed, see `Network`")
+
+    __delitem__ = pop = popitem = clear = setdefault = _stays
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
 
 
 class Network:
@@ -223,9 +242,10 @@ class Network:
             (self.gradients, "gradients"),
             (self.state, "state"),
         ):
-            for name, view in views.items():
-                position_text, _, key = name.partition(".")
-                getattr(self.layers[int(position_text)], of_layer)[key] = view
+            for position, layer in enumerate(self.layers):
+                keys = {name: f"{position}.{name}" for name in layer.declared}
+                own = {name: views[key] for name, key in keys.items() if key in views}
+                setattr(layer, of_layer, _Views(own))
 
     def _flat(self, values: dict[str, np.ndarray[Any, Any]]) -> tuple[Array, dict[str, Array]]:
         """Return a buffer of all values, and views of it by their names."""

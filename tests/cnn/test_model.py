@@ -1,5 +1,9 @@
 """The model: flat buffers, names, inputs it takes and refuses, and seeds."""
 
+import copy
+import pickle
+from functools import partial
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -308,16 +312,45 @@ def test_a_layer_has_one_place():
         Sequential([dense], (4,))
 
 
+def dicts_of_arrays(model):
+    return [
+        arrays
+        for part in (model, *model.layers)
+        for arrays in (part.parameters, part.gradients, part.state)
+        if arrays
+    ]
+
+
 def test_arrays_and_layers_keep_their_places():
-    """An array put in place of a view would be saved, but neither used nor trained."""
+    """An array put in place of a view would be saved or used, but not both, and not trained."""
     model = build(device="cpu")
-    for arrays in (model.parameters, model.gradients, model.state):
+    for arrays in dicts_of_arrays(model):
         for name, array in arrays.items():
             arrays[name] *= 2
-            with pytest.raises(TypeError, match=f"^{name}: got another array, expected values set"):
-                arrays[name] = array.copy()
+            arrays |= {name: array}
+            changes = (
+                partial(arrays.__setitem__, name, array.copy()),
+                partial(arrays.update, {name: array.copy()}),
+            )
+            for change in changes:
+                with pytest.raises(TypeError, match=f"^{name}: got another array, expected value"):
+                    change()
+        with pytest.raises(TypeError, match=r"^x: got another array, expected values set"):
+            arrays["x"] = None
+        for change in (arrays.popitem, arrays.clear, partial(arrays.__delitem__, name)):
+            with pytest.raises(TypeError, match="none can be added or removed, see `Network`"):
+                change()
     with pytest.raises(TypeError, match="does not support item assignment"):
         model.layers[0] = ReLU()
+
+
+def test_arrays_are_copied_as_those_of_any_dict():
+    for arrays in dicts_of_arrays(build(device="cpu")):
+        for kept in (copy.deepcopy(arrays), pickle.loads(pickle.dumps(arrays))):
+            for name, array in arrays.items():
+                assert kept[name] is not array and np.array_equal(kept[name], array)
+            kept["x"] = kept.pop(name)  # a dict like any other
+        assert copy.copy(arrays) == dict(arrays)
 
 
 def test_layers_of_a_model_that_failed_can_be_used_again():
