@@ -84,6 +84,12 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def multiple(name: str, value: int, of: int, what: str) -> None:
+    """Raise ValueError unless a whole number can be divided by another, which is that of `what`."""
+    if value % of:
+        raise ValueError(f"{name}: got {value}, expected a multiple of {of}, the number of {what}")
+
+
 def pair(name: str, value: Any) -> Any:
     """Return a whole number of at least 1, or (h, w) of them."""
     both = lowlevel.pair(name, value, 1)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
+from . import checks
 from .layers import BatchNorm
 from .model import Sequential
 
@@ -80,11 +81,7 @@ class Course:
 
     def check_shards(self) -> None:
         """Raise ValueError unless batches, but for the last one, can be cut into equal shards."""
-        if self.batch_size % self.shards:
-            raise ValueError(
-                f"batch_size: got {self.batch_size}, expected a multiple of {self.shards}, "
-                "the number of shards"
-            )
+        checks.multiple("batch_size", self.batch_size, self.shards, "shards")
         if self.images < self.shards:
             raise ValueError(
                 f"data: got {self.images} images, expected at least {self.shards}, one per shard"

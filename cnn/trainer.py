@@ -128,11 +128,7 @@ class Trainer(Training):
         self.run: Run | None = None if run is None else checks.instance("run", run, Run)
         self.world: World = World() if world is None else checks.instance("world", world, World)
         self.shards: int = self.world.size if shards is None else checks.count("shards", shards)
-        if self.shards % self.world.size:
-            raise ValueError(
-                f"shards: got {shards}, expected a multiple of {self.world.size}, "
-                "the number of processes"
-            )
+        checks.multiple("shards", self.shards, self.world.size, "processes")
         self._restored = False
 
     def fit(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +140,7 @@ def run(options: argparse.Namespace) -> int:
     options.batch_size = options.batch_size or recipe.batch_size
     options.lr = options.lr or recipe.lr
     options.shards = options.shards or world.size
+    _check_settings(options, checkpoint, world.size)
     options.device = device(options.device, tell)
     if options.device == "cuda":
         world.use_gpu()
@@ -267,6 +269,18 @@ def _check_outputs(options: argparse.Namespace, checkpoint: Path | None) -> None
         outputs += [run.folder / name for name in names]
         inputs += [run.folder / "settings.toml", checkpoint, *run.checkpoints]
     check_outputs(options, outputs, inputs)
+
+
+def _check_settings(options: argparse.Namespace, checkpoint: Path | None, processes: int) -> None:
+    """Raise ValueError for settings that no data fit, since loading these may take long."""
+    from .. import checks, training_state
+
+    checks.multiple("shards", options.shards, processes, "processes")
+    checks.multiple("batch_size", options.batch_size, options.shards, "shards")
+    course = None if checkpoint is None else training_state.course_of(checkpoint)
+    if course is not None:
+        names = "epochs", "batch_size", "shards"
+        replace(course, **{name: getattr(options, name) for name in names}).check_continues(course)
 
 
 def _has_finished(trainer: Trainer, train: Dataset, options: argparse.Namespace) -> bool:

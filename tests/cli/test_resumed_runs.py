@@ -133,6 +133,23 @@ def test_a_finished_run_is_no_other_one(words, images, complaint, tmp_path, caps
     assert contents(tmp_path / "runs") == before and not (tmp_path / "again.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--shards", 1000], "batch_size: got 128, expected a multiple of 1000, the number of sha"),
+        (["--resume", "runs/a", "--epochs", 3], "epochs: got 3, expected 2 as in the training re"),
+        (["--resume", "runs/a", "--shards", 2], "shards: got 2, expected 1 as in the training re"),
+    ],
+    ids=["shards", "resumed epochs", "resumed shards"],
+)
+def test_settings_that_no_data_fit_are_refused_before_these_are_loaded(
+    words, complaint, capsys, monkeypatch
+):
+    assert train("--epochs", 2, "--run", "a") == 0
+    monkeypatch.setattr(cnn.data, "load", lambda *_, **__: pytest.fail("it loads data"))
+    assert refused(capsys, *words).startswith(complaint)
+
+
 def test_a_run_that_ended_before_its_results_gets_them(tmp_path):
     assert train("--epochs", 2, "--run", "a") == 0
     run = tmp_path / "runs" / "a"
