@@ -9,6 +9,7 @@ from .options import (
     add_data,
     add_device,
     add_json,
+    check_data,
     check_outputs,
     device,
     path,
@@ -44,6 +45,7 @@ def run(options: argparse.Namespace) -> int:
     from ..evaluation import evaluate
     from ..model import Sequential
 
+    check_data(options)
     check_outputs(options, [options.json], options.models)
     chosen = device(options.device, say)
     models = [Sequential.load(file, chosen) for file in options.models]

@@ -50,6 +50,12 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_data(options: argparse.Namespace) -> None:
+    """Raise UsageError if --data names a folder for a set that is in none."""
+    if options.dataset == "synthetic" and options.data is not None:
+        raise UsageError(f"--data: got {options.data}, expected none with --dataset synthetic")
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add --json."""
     parser.add_argument("--json", type=path, metavar="FILE", help="write the results")

@@ -16,6 +16,7 @@ from .options import (
     add_data,
     add_device,
     add_json,
+    check_data,
     check_outputs,
     device,
     path,
@@ -130,6 +131,7 @@ def run(options: argparse.Namespace) -> int:
 
     start = time.perf_counter()
     world = join()
+    check_data(options)  # the words' own: --dataset overrules a folder in --config
     writes = world.rank == 0  # and prints
     options, checkpoint = _with_earlier_settings(options)
     tell = say if writes and not options.quiet else silence

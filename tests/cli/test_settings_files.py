@@ -16,6 +16,8 @@ def test_flags_win_over_the_file_and_the_file_over_the_recipe(tmp_path):
     assert main(["train", "--seed", "6", "--config", str(file), "--device", "cpu"]) == 0
     found = settings_of(tmp_path / "runs" / "a")
     assert (found["seed"], found["batch_size"], found["lr"], found["epochs"]) == (6, 50, 1, 1)
+    file.write_text(f'data = "{tmp_path}"')  # not used by the set that the flag names
+    assert train("--config", file, "--dataset", "synthetic") == 0
 
 
 def test_a_switch_of_the_file_can_be_turned_off(tmp_path, capsys):

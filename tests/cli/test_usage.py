@@ -56,3 +56,10 @@ def test_the_version_is_printed(capsys):
         main(["--version"])
     assert ended.value.code == 0
     assert re.fullmatch(r"cnn-kernels \S+\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate model"])
+def test_drawn_digits_are_in_no_folder(command, capsys):
+    assert main([*command.split(), "--dataset", "synthetic", "--data", "there"]) == 2
+    sentence = "cnn: error: --data: got there, expected none with --dataset synthetic\n"
+    assert capsys.readouterr() == ("", sentence)
