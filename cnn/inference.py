@@ -7,6 +7,7 @@ from typing import Any
 
 from kernels.lowlevel import Arena, Array, Proof, Recording, Rehearsal, floating
 
+from . import checks
 from .fusion import fuse_for_prediction
 from .network import Network
 from .recordable import arrays_of, recordable, unchanged
@@ -95,4 +96,10 @@ class Inference:
         x = self._model.prepare(images)
         for layer in self._layers:
             x = layer.forward(x)
+        found, expected = getattr(x, "shape", None), (len(images), *self._model.output_shape)
+        if found != expected:  # it would be broadcast, or None become NaN
+            got = checks.shown(x) if found is None else f"outputs of shape {found}"
+            raise ValueError(
+                f"model: its layers return {got}, expected shape {expected} by `build`"
+            )
         return x

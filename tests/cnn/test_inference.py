@@ -316,6 +316,34 @@ def test_which_folded_filters_are_others(target, dtype):
 
 
 @dataclass(eq=False)
+class Returned(Layer):
+    """A layer whose outputs have another shape than `build` says."""
+
+    def __init__(self, forward):
+        self.compute = forward
+
+    def forward(self, x, training=False):
+        return self.compute(x)
+
+
+@pytest.mark.parametrize(
+    ("compute", "got"),
+    [
+        (lambda x: x.mean(axis=0), "outputs of shape (4,)"),
+        (lambda x: x[:, :1], "outputs of shape (3, 1)"),
+        (lambda x: None, "None"),
+        (lambda x: [[0.0] * 4] * 3, "list"),
+    ],
+    ids=["mean", "column", "nothing", "list"],
+)
+def test_outputs_of_another_shape_than_announced(compute, got):
+    """They would be broadcast, and nothing become NaN."""
+    model = Sequential([Dense(4), Returned(compute)], (2,), "cpu")
+    with pytest.raises(ValueError) as caught:
+        model.predict(normal(0, 3, 2, dtype=np.float32))
+    assert str(caught.value) == f"model: its layers return {got}, expected shape (3, 4) by `build`"
+
+
 class Counting(Layer):
     """Counts its passes in its own array, with a kernel."""
 
