@@ -16,6 +16,7 @@ from kernels.lowlevel import Array, Shape, Target, check_unmasked, choose_target
 from . import checks
 from .data.dataset import channels_last
 from .layers import Layer, Softmax
+from .layers.layer import initial
 
 # Maps grey levels to [0, 1]. No uint8 images have this deviation: it means "not set".
 _NO_STATISTICS = (0.0, 255.0)
@@ -230,22 +231,20 @@ class Network:
         for position, layer in enumerate(self.layers):
             layer.seed = (seed * len(self.layers) + position) % 2**64
             for name, (shape, initializer, trained) in layer.declared.items():
-                array = initializer(generator, shape).astype(self.dtype)
-                (values if trained else kept)[f"{position}.{name}"] = array
-            layer.built = True
+                key = f"{position}.{name}"
+                array = initial(key, shape, initializer, generator).astype(self.dtype)
+                (values if trained else kept)[key] = array
         self.parameter_buffer, self.parameters = self._flat(values)
         self.state_buffer, self.state = self._flat(kept)
         self.gradient_buffer, self.gradients = self._flat(values)
         self.gradient_buffer[...] = 0
-        for views, of_layer in (
-            (self.parameters, "parameters"),
-            (self.gradients, "gradients"),
-            (self.state, "state"),
-        ):
-            for position, layer in enumerate(self.layers):
-                keys = {name: f"{position}.{name}" for name in layer.declared}
+        for position, layer in enumerate(self.layers):
+            keys = {name: f"{position}.{name}" for name in layer.declared}
+            for kind in ("parameters", "gradients", "state"):
+                views = getattr(self, kind)
                 own = {name: views[key] for name, key in keys.items() if key in views}
-                setattr(layer, of_layer, _Views(own))
+                setattr(layer, kind, _Views(own))
+            layer.built = True
 
     def _flat(self, values: dict[str, np.ndarray[Any, Any]]) -> tuple[Array, dict[str, Array]]:
         """Return a buffer of all values, and views of it by their names."""

@@ -82,11 +82,11 @@ class Layer:
         Attributes keep what `backward` needs. Another thread's forward overwrites them, so the
         result must not be read back from one.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}: has no method `forward`")
 
     def backward(self, dy: Array) -> Array:
         """Store the gradients of the parameters and return dx, for the last forward's x."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}: has no method `backward`")
 
     def settings(self) -> dict[str, Any]:
         """Return the constructor's arguments, by name: the fields of a dataclass.
@@ -118,11 +118,23 @@ class Layer:
     def allocate(self, target: Target, dtype: Any, generator: np.random.Generator) -> None:
         """Allocate each declared array; a model hands out views of its flat buffers instead."""
         for name, (shape, initializer, trained) in self.declared.items():
-            values = target.array(initializer(generator, shape).astype(dtype))
+            values = target.array(initial(name, shape, initializer, generator).astype(dtype))
             (self.parameters if trained else self.state)[name] = values
             if trained:
                 self.gradients[name] = target.zeros(shape, dtype)
         self.built = True
+
+
+def initial(
+    name: str, shape: Shape, initializer: Initializer, generator: np.random.Generator
+) -> np.ndarray[Any, Any]:
+    """Return the initial values of a declared array, or raise ValueError for another shape."""
+    values = initializer(generator, shape)
+    found = getattr(values, "shape", None)
+    if found != tuple(shape):
+        got = checks.shown(values) if found is None else f"an array of shape {found}"
+        raise ValueError(f"{name}: got {got} of its initializer, expected one of shape {shape}")
+    return values
 
 
 def image_size(layer: Layer, shape: Shape) -> tuple[int, int, int]:

@@ -390,6 +390,40 @@ def test_models_that_cannot_be(arguments, error, sentence):
     assert str(caught.value).startswith(sentence)
 
 
+class Starting(Layer):
+    """A layer whose initializer returns what it was given."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def build(self, shape):
+        self.declare("gain", (2,), lambda *_: self.values)
+        return shape
+
+
+@pytest.mark.parametrize(
+    ("values", "got"),
+    [
+        (np.zeros(1), "an array of shape (1,)"),
+        (0.5, "0.5"),
+        ([0.5, 1], "list"),
+        (None, "None"),
+    ],
+    ids=["shape", "number", "list", "nothing"],
+)
+def test_initial_values_of_another_shape_than_declared(values, got):
+    before = Dense(4)
+    for make in (
+        lambda: Sequential([before, Starting(values)], (4,), "cpu"),
+        lambda: Starting(values).ready(np.zeros((1, 4), np.float32)),
+    ):
+        with pytest.raises(ValueError) as caught:
+            make()
+        sentence = f"gain: got {got} of its initializer, expected one of shape (2,)"
+        assert str(caught.value).removeprefix("1.") == sentence
+    Sequential([before], (4,))  # it is in no model
+
+
 # Seeds
 
 
