@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from kernels.lowlevel import Array, cast, scale_gradient, update_loss_scale
 
+from . import checks
 from .training import Training
 
 
@@ -49,11 +51,25 @@ def find_gradients(
     """Fill the gradients of a batch, and return its loss; see `take_step`."""
     model, network = training.model, training.network
     outputs = cast(network.forward(x, training=True), model.dtype)
-    loss, dy = training.loss(outputs, labels)
+    loss, dy = _checked(training.loss(outputs, labels), outputs)
     check(loss)
     scale_gradient(dy, training.loss_scale)
     network.backward(cast(dy, network.dtype))
     return loss
+
+
+def _checked(found: Any, outputs: Array) -> tuple[Array, Array]:
+    """Return what a loss returned, or raise ValueError if it is no loss with its gradient."""
+    parts = found if isinstance(found, (tuple, list)) else (found,)
+    shapes = [getattr(part, "shape", checks.shown(part)) for part in parts]
+    if shapes != [(), outputs.shape]:
+        got = ", ".join(map(str, shapes))
+        raise ValueError(
+            f"loss: returned {got}, expected arrays of shapes () and {outputs.shape}: the mean "
+            "loss and its gradient by the outputs"
+        )
+    loss, dy = parts
+    return loss, dy
 
 
 def update(training: Training, factor: float) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cnn import CrossEntropy, Dense, Sequential, Softmax, SoftmaxCrossEntropy
+from cnn import SGD, CrossEntropy, Dense, Flatten, Sequential, Softmax, SoftmaxCrossEntropy, Trainer
 from cnn.evaluation import default_loss
 from tests.lib import reference
 from tests.lib.comparison import assert_close
@@ -87,3 +87,25 @@ def test_certainty_costs_nothing_and_error_stays_finite(loss):
 def test_the_last_layer_decides_the_default_loss():
     assert default_loss(Sequential([Dense(3)], (4,))) == SoftmaxCrossEntropy()
     assert default_loss(Sequential([Dense(3), Softmax()], (4,))) == CrossEntropy()
+
+
+@pytest.mark.parametrize(
+    ("returned", "got"),
+    [
+        (lambda y: (1.0, y), "1.0, (4, 3)"),
+        (lambda y: (y[:, 0], y), "(4,), (4, 3)"),
+        (lambda y: (y[0, 0], y[0]), "(), (3,)"),
+        (lambda y: (y[0, 0], None), "(), None"),
+        (lambda y: y[0, 0], "()"),
+        (lambda y: None, "None"),
+    ],
+    ids=["number", "of each image", "one gradient", "no gradient", "loss alone", "nothing"],
+)
+def test_a_loss_of_ones_own_that_returns_something_else(returned, got):
+    model = Sequential([Flatten(), Dense(3)], (2, 2, 1), "cpu")
+    trainer = Trainer(model, SGD(0.1), lambda outputs, labels, grad=True: returned(outputs))
+    with pytest.raises(ValueError) as caught:
+        trainer.fit((normal(0, 4, 2, 2, dtype=np.float32), np.arange(4) % 3))
+    assert str(caught.value).startswith(
+        f"loss: returned {got}, expected arrays of shapes () and (4"
+    )
