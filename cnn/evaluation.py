@@ -95,12 +95,16 @@ def checked(model: Network | Ensemble, name: str, data: Any) -> Dataset:
     if len(dataset) == 0:
         raise ValueError(f"{name}: got no images, expected at least one")
     with model.target.on():
+        models = model.models if isinstance(model, Ensemble) else [model]
+        for dtype in {one.dtype for one in models} if floating(dataset.images.dtype) else ():
+            if not finite(dataset.images, dtype):
+                raise ValueError(
+                    f"{name}: images hold NaN or infinity as {dtype}, expected finite values"
+                )
         try:
             model.prepare(dataset.images[:1])
         except (TypeError, ValueError) as error:
             raise type(error)(f"{name}: {error}") from error
-        if floating(dataset.images.dtype) and not finite(dataset.images):
-            raise ValueError(f"{name}: images hold NaN or infinity, expected finite values")
         if len(model.output_shape) == 1:
             dataset.check_labels(model.output_shape[0], name)
     return dataset

@@ -55,8 +55,10 @@ def update_batch_norm(model: Network, images: Any, batch_size: int = 256) -> Non
                     layer.momentum = 1 / (number + 1)  # the mean of all batches so far
                 batch = model.target.array(images[start : start + batch_size])
                 x = model.prepare(batch)  # which refuses what does not fit
-                if floating(batch.dtype) and not finite(batch):
-                    raise ValueError("images: hold NaN or infinity, expected finite values")
+                if floating(batch.dtype) and not finite(batch, model.dtype):
+                    raise ValueError(
+                        f"images: hold NaN or infinity as {model.dtype}, expected finite values"
+                    )
                 for layer in layers:
                     x = layer.forward(x, training=True)
         except BaseException:

@@ -111,14 +111,15 @@ def pixel_statistics(images: Any) -> tuple[float, float]:
     return total / count, math.sqrt(variance) or 1.0
 
 
-def finite(images: Any) -> bool:
-    """Whether floating images hold no NaN or infinity."""
+def finite(images: Any, dtype: Any) -> bool:
+    """Whether floating images hold no NaN or infinity, nor a value that is infinite as `dtype`."""
     # CuPy has no min and max of bfloat16, and NumPy's warn of a NaN.
     wide = np.dtype(np.float32) if images.dtype.itemsize == 2 else images.dtype
     parts = (part.astype(wide, copy=False) for part in _parts(images))
     # A NaN anywhere is both the minimum and the maximum.
-    extremes = (float(extreme) for part in parts for extreme in (part.min(), part.max()))
-    return all(map(math.isfinite, extremes))
+    extremes = [float(extreme) for part in parts for extreme in (part.min(), part.max())]
+    with np.errstate(over="ignore"):
+        return all(map(math.isfinite, np.array(extremes).astype(dtype)))
 
 
 def _parts(images: Any) -> Iterator[Any]:

@@ -180,9 +180,18 @@ BAD_DATA = {
     ),
     "negative": ((IMAGES, LABELS - np.int64(9)), ValueError, "to 3 for 4 classes"),
     "empty": ((IMAGES[:0], LABELS[:0]), ValueError, "got no images, expected at least one"),
-    "NaN": ((NAN, LABELS), ValueError, "images hold NaN or infinity, expected finite values"),
+    "NaN": (
+        (NAN, LABELS),
+        ValueError,
+        "images hold NaN or infinity as float32, expected finite values",
+    ),
     "NaN of bfloat16": ((NAN.astype(bfloat16), LABELS), ValueError, "images hold NaN or infinity"),
-    "infinity": ((INFINITE, LABELS), ValueError, "images hold NaN or infinity, expected finite"),
+    "infinity": (
+        (INFINITE, LABELS),
+        ValueError,
+        "images hold NaN or infinity as float32, expected finite",
+    ),
+    "past float32": ((IMAGES * 1e38, LABELS), ValueError, "images hold NaN or infinity as float32"),
     "size": ((IMAGES[:, :9], LABELS), ValueError, "got shape (1, 9, 12, 1), expected (N, 12, 1"),
 }
 
