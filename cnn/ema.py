@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from kernels.lowlevel import Array, Scalars, average_update
 
@@ -33,6 +34,10 @@ class EMA:
         checks.settle(self, decay=checks.number(0, below=1))
         self.average: Array | None = None
         self.steps = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copy and pickle the average, which changes in place."""
+        return {**vars(self), "average": None if self.average is None else self.average.copy()}
 
     def begin(self, weights: Array) -> None:
         """Allocate the average if there is none, or one of another size or type."""

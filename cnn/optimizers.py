@@ -45,8 +45,9 @@ class Optimizer(ABC):
         checks.settle(self, lr=checks.number(0))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copy and pickle all but whose state it is: a copied model has parameters of its own."""
-        return {**vars(self), "_parameters": None}
+        """Copy and pickle the state, and not whose it is: a copy goes with another model."""
+        state = {name: array.copy() for name, array in self.state.items()}
+        return {**vars(self), "state": state, "_parameters": None}
 
     def step(
         self,

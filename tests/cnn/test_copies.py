@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from cnn import SGD, BatchNorm, Dense, Dropout, Flatten, Layer, ReLU, Sequential, Trainer
+from cnn import EMA, SGD, BatchNorm, Dense, Dropout, Flatten, Layer, ReLU, Sequential, Trainer
 from tests.lib import fresh_python
 from tests.lib.support import host, normal
 
@@ -66,6 +66,20 @@ def test_a_trainer_copies_with_its_model(target):
     data = normal(1, 8, *SHAPE, dtype=np.float32), np.arange(8) % 3
     trainer.fit(data, batch_size=4)
     twin = copy.deepcopy(trainer)
+    for each in (trainer, twin):
+        each.fit(data, batch_size=4)
+    ends = [host(each.model.parameter_buffer).tobytes() for each in (trainer, twin)]
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_copied_optimizer_and_average_have_arrays_of_their_own(target, way):
+    trainer = Trainer(trained(target), SGD(0.1, momentum=0.9), ema=EMA(0.9))
+    data = normal(1, 8, *SHAPE, dtype=np.float32), np.arange(8) % 3
+    trainer.fit(data, batch_size=4)
+    twin = copy.deepcopy(trainer)
+    parts = WAYS[way](trainer.optimizer), WAYS[way](trainer.ema)
+    Trainer(copy.copy(trainer.model), parts[0], ema=parts[1], seed=5).fit(data, batch_size=4)
     for each in (trainer, twin):
         each.fit(data, batch_size=4)
     ends = [host(each.model.parameter_buffer).tobytes() for each in (trainer, twin)]
