@@ -232,7 +232,7 @@ def _warn_of_chance(accuracy: float, test: Dataset, lr: float) -> None:
     import numpy as np
 
     chance = np.bincount(test.labels).max() / len(test)
-    if accuracy <= chance:
+    if accuracy <= chance < 1:
         say(
             "cnn: warning: the network learned nothing: always answering one class is right for "
             f"{chance:.2%} of the test images; try another --lr than {lr:g}, or another --seed"

@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from cnn import Dense, Flatten, Sequential
+import cnn.data
+from cnn import Dataset, Dense, Flatten, Sequential
 from cnn.__main__ import main
 from cnn.commands import options
 from cnn.recipes import RECIPES
@@ -143,6 +144,15 @@ def test_a_training_that_learns_nothing_says_so(few_images, capsys):
         "cnn: warning: the network learned nothing: always answering one class is right for "
         f"{chance:.2%} of the test images; try another --lr than 2, or another --seed\n"
     )
+
+
+def test_one_class_of_test_images_says_nothing_about_learning(few_images, capsys, monkeypatch):
+    train, _ = load_few()
+    test = Dataset(train.images[:1], train.labels[:1], "few")
+    monkeypatch.setattr(cnn.data, "load", lambda *_, **__: (train, test))
+    for lr in ("0.15", "2"):
+        assert main(["train", "--quiet", "--lr", lr, "--device", "cpu"]) == 0
+        assert capsys.readouterr().err == ""
 
 
 def test_a_model_whose_loss_is_no_number_is_valid_json(few_images, tmp_path):
