@@ -149,9 +149,14 @@ def run(options: argparse.Namespace) -> int:
     train, test = data.load(options.dataset, options.data, say=say if writes else silence)
     if train.name in data.loading.NAMES:  # else "auto" finds it again
         options.dataset = train.name
-    model = Sequential(
-        recipe.layers(), (*train.images.shape[1:3], 1), device=options.device, seed=options.seed
-    )
+    H, W = train.images.shape[1:3]
+    try:
+        model = Sequential(recipe.layers(), (H, W, 1), device=options.device, seed=options.seed)
+    except ValueError as error:
+        raise ValueError(
+            f"data: got images of {H} x {W} pixels, too small for the recipe {options.recipe}: "
+            f"{error}"
+        ) from error
     trainer = recipe.trainer(
         model, options.lr, seed=options.seed, shards=options.shards, world=world
     )

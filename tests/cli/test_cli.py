@@ -155,6 +155,16 @@ def test_one_class_of_test_images_says_nothing_about_learning(few_images, capsys
         assert capsys.readouterr().err == ""
 
 
+def test_images_that_are_too_small_for_a_recipe(capsys, monkeypatch):
+    train, _ = load_few()
+    small = Dataset(train.images[:20, :9, :12], train.labels[:20], "small")
+    monkeypatch.setattr(cnn.data, "load", lambda *_, **__: (small, small))
+    assert failure(capsys, "train", "--quiet", "--device", "cpu") == (
+        "data: got images of 9 x 12 pixels, too small for the recipe speedrun: kernel: extends "
+        "over 3, larger than the padded input of height 2"
+    )
+
+
 def test_a_model_whose_loss_is_no_number_is_valid_json(few_images, tmp_path):
     model, written = Sequential([Flatten(), Dense(10)], (28, 28, 1)), tmp_path / "results.json"
     model.parameter_buffer[...] = np.inf
