@@ -114,6 +114,14 @@ class Run:
                 fcntl.flock(folder, fcntl.LOCK_UN)  # a process that was forked has it open, too
             os.close(folder)
 
+    def check_new(self) -> None:
+        """Raise FileExistsError if a training that begins anew would delete finished epochs."""
+        if any(number for number, _ in self._numbered()):
+            raise FileExistsError(
+                f"{self.folder} has the checkpoints of another training: restore one of them, or "
+                "name another folder"
+            )
+
     def begin(self, training: Training) -> None:
         """Drop what `history` has after the last finished epoch, and write a checkpoint."""
         kept, epochs = [], len(training.history)

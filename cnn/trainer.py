@@ -160,6 +160,8 @@ class Trainer(Training):
         TypeError, ValueError
             If data or parameters do not fit, a step would leave a `BatchNorm` one value per
             channel, the optimizer has the state of another model, or processes disagree.
+        FileExistsError
+            If the run's folder has the checkpoints of another training.
         KernelError
             If the kernels cannot be compiled.
         TrainingDivergedError
@@ -187,11 +189,14 @@ class Trainer(Training):
         asked.check_statistics(self.model)
         with self.model.target.on():
             self.optimizer.begin(self.model.parameter_buffer)
+        anew = not (self._restored or self.history)
         course = self._begin(asked)
         if dataset.images.dtype.kind == "u" and not self.model.has_pixel_statistics:
             with self.model.target.on():
                 self.model.pixel_mean, self.model.pixel_std = pixel_statistics(dataset.images)
         with nullcontext() if self.run is None else self.run.held():
+            if self.run is not None and anew:
+                self.run.check_new()
             self._fit(course, dataset, held_out, progress)
         return self.history
 

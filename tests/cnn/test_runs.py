@@ -164,7 +164,25 @@ def test_two_trainings_at_once_in_one_folder(run):
     make(Second(run.folder)).fit(data, 1, 8)
     expected = f"{run.folder} is in use: another training writes to it"
     assert messages == [expected, f"BlockingIOError: {expected}"]
-    make(Run(run.folder)).fit(data, 1, 8)
+    with Run(run.folder).held():
+        pass
+
+
+def test_a_training_does_not_begin_in_the_folder_of_another(run):
+    """It would delete the checkpoints of finished epochs, and the loss curve."""
+    first = make(run)
+    first.fit(noise(8), 2, 8)
+    files = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    for again in (run, Run(run.folder)):
+        with pytest.raises(FileExistsError) as caught:
+            make(again).fit(noise(8), 1, 8)
+        assert str(caught.value) == (
+            f"{run.folder} has the checkpoints of another training: restore one of them, or name "
+            "another folder"
+        )
+    assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == files
+    first.fit(noise(8), 1, 8)  # the same training may go on
+    assert run.latest.name == "epoch-0003.safetensors"
 
 
 def test_names_of_trainings_that_start_in_one_second(tmp_path, monkeypatch):
