@@ -30,6 +30,29 @@ def default_loss(model: Network | Ensemble) -> Loss:
     return CrossEntropy() if model.ends_with_softmax else SoftmaxCrossEntropy()
 
 
+def loss_of(model: Network | Ensemble, loss: Loss | None) -> Loss:
+    """Return a loss that was given for a model, or the `default_loss`.
+
+    Raises
+    ------
+    TypeError
+        If it cannot be called.
+    ValueError
+        If it applies a softmax to probabilities, which nearly equal each other then.
+    """
+    expected = default_loss(model)
+    if loss is None:
+        return expected
+    # Exact class only: a derived one may compute something else.
+    if type(loss) is SoftmaxCrossEntropy and isinstance(expected, CrossEntropy):
+        raise ValueError(
+            "loss: got SoftmaxCrossEntropy for outputs that are probabilities already, expected "
+            "CrossEntropy"
+        )
+    found: Loss = checks.function("loss", loss)
+    return found
+
+
 def evaluate(
     model: Sequential | Ensemble,
     data: Any,
@@ -61,7 +84,7 @@ def evaluate(
     if not isinstance(model, Ensemble):
         checks.instance("model", model, Sequential)
     check_outputs(model)
-    measure = default_loss(model) if loss is None else checks.function("loss", loss)
+    measure = loss_of(model, loss)
     batch_size = checks.count("batch_size", batch_size)
     dataset = checked(model, "data", data)
     world = World() if world is None else world

@@ -11,7 +11,7 @@ from . import checks
 from .augment import Augment
 from .course import Course
 from .ema import EMA
-from .evaluation import default_loss
+from .evaluation import loss_of
 from .losses import Loss
 from .model import Sequential
 from .narrow import NarrowNetwork, network_of_steps
@@ -61,7 +61,7 @@ class Training:
         self.model: Sequential = checks.instance("model", model, Sequential)
         check_precision(precision, model.target, model.dtype)
         self.optimizer: Optimizer = checks.instance("optimizer", optimizer, Optimizer)
-        self.loss: Loss = default_loss(model) if loss is None else checks.function("loss", loss)
+        self.loss: Loss = loss_of(model, loss)
         schedule = Constant() if schedule is None else schedule
         self.schedule: Schedule = checks.function("schedule", schedule)
         self.augment = None if augment is None else checks.function("augment", augment)

@@ -3,8 +3,18 @@
 import numpy as np
 import pytest
 
-from cnn import SGD, CrossEntropy, Dense, Flatten, Sequential, Softmax, SoftmaxCrossEntropy, Trainer
-from cnn.evaluation import default_loss
+from cnn import (
+    SGD,
+    CrossEntropy,
+    Dense,
+    Ensemble,
+    Flatten,
+    Sequential,
+    Softmax,
+    SoftmaxCrossEntropy,
+    Trainer,
+)
+from cnn.evaluation import default_loss, evaluate
 from tests.lib import reference
 from tests.lib.comparison import assert_close
 from tests.lib.support import RTOL, host, normal
@@ -87,6 +97,21 @@ def test_certainty_costs_nothing_and_error_stays_finite(loss):
 def test_the_last_layer_decides_the_default_loss():
     assert default_loss(Sequential([Dense(3)], (4,))) == SoftmaxCrossEntropy()
     assert default_loss(Sequential([Dense(3), Softmax()], (4,))) == CrossEntropy()
+
+
+def test_no_softmax_of_probabilities():
+    """They would nearly equal each other: losses of ten classes are 1.46 to 2.46."""
+    loss, data = SoftmaxCrossEntropy(), (np.zeros((4, 2, 2), np.uint8), np.arange(4) % 3)
+    logits, ends = (
+        Sequential([Flatten(), Dense(3), *end], (2, 2, 1), "cpu") for end in ([], [Softmax()])
+    )
+    for use in (
+        lambda: Trainer(ends, SGD(0.1), loss),
+        lambda: evaluate(ends, data, loss),
+        lambda: evaluate(Ensemble([logits]), data, loss),
+    ):
+        with pytest.raises(ValueError, match="^loss: got SoftmaxCrossEntropy for outputs that are"):
+            use()
 
 
 @pytest.mark.parametrize(
