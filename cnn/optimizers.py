@@ -36,8 +36,8 @@ class Optimizer(ABC):
     """
 
     lr: float
-    state: dict[str, Array] = field(default_factory=dict, init=False, repr=False)
-    steps: int = field(default=0, init=False, repr=False)
+    state: dict[str, Array] = field(default_factory=dict, init=False, repr=False, compare=False)
+    steps: int = field(default=0, init=False, repr=False, compare=False)
     _parameters: Array | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -156,3 +156,11 @@ def test_views_of_one_tensor_are_the_same_parameters():
     for _ in range(2):
         optimizer.step(tensor.numpy(), np.ones(3, np.float32))
     assert_close(tensor.numpy(), np.full(3, -0.29), rtol=1e-6)
+
+
+def test_equal_settings_are_equal_optimizers():
+    """Whatever their state, whose arrays have no single truth value."""
+    first, second = Adam(0.1), Adam(0.1)
+    for optimizer in (first, second):
+        optimizer.step(np.ones(3, np.float32), np.ones(3, np.float32))
+    assert first == second == Adam(0.1) and first != Adam(0.2) and first != AdamW(0.1)
