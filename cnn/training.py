@@ -58,7 +58,7 @@ class Training:
         ema: EMA | None = None,
         fresh_statistics: bool = False,
     ) -> None:
-        self.model: Sequential = checks.instance("model", model, Sequential)
+        self._model: Sequential = checks.instance("model", model, Sequential)
         check_precision(precision, model.target, model.dtype)
         self.optimizer: Optimizer = checks.instance("optimizer", optimizer, Optimizer)
         self.loss: Loss = loss_of(model, loss)
@@ -79,6 +79,11 @@ class Training:
         self.loss_scale = new_loss_scale(model.target, model.dtype) if scaled else None
         self.loss_sum: Array = None
         self.loss_count = 0
+
+    @property
+    def model(self) -> Sequential:
+        """The model; no other one can take its place, since `network` belongs to it."""
+        return self._model
 
     @property
     def rounding(self) -> str:

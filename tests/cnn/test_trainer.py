@@ -190,6 +190,13 @@ def test_an_optimizer_of_another_model_is_refused_before_anything_is_written(tmp
     assert list(run.folder.iterdir()) == []
 
 
+def test_a_trainer_keeps_its_model():
+    """Another one would get the gradients of this one."""
+    trainer = Trainer(build(), SGD(0.05))
+    with pytest.raises(AttributeError, match="model"):
+        trainer.model = build()
+
+
 @dataclass(eq=False)
 class Least(Layer):
     """Has a statistic that begins at infinity."""
