@@ -6,7 +6,11 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+
 from . import checks
+from .data.dataset import Dataset
+from .host import digest, to_host
 from .layers import BatchNorm
 from .model import Sequential
 
@@ -29,6 +33,9 @@ class Course:
         `Training.steps` at the end of the last finished epoch.
     shards : int
         Parts of each batch; see `Trainer`.
+    labels : str
+        Digest of the data set's labels in their order, by which another split of the same data is
+        noticed; "" in checkpoints of before.
     """
 
     epochs: int
@@ -38,6 +45,16 @@ class Course:
     done: int = 0
     reached: int = 0
     shards: int = 1
+    labels: str = ""
+
+    @classmethod
+    def of(
+        cls, dataset: Dataset, epochs: int, batch_size: int, shards: int, reached: int = 0
+    ) -> Course:
+        """Return the course of a `fit` that begins."""
+        labels = digest(to_host(dataset.labels).astype(np.int64))
+        counts = dataset.name, len(dataset), 0, reached, shards
+        return cls(epochs, batch_size, *counts, labels)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -71,10 +88,11 @@ class Course:
 
     def check_continues(self, saved: Course) -> None:
         """Raise ValueError unless this `fit` can continue the saved one."""
-        for name in ("epochs", "batch_size", "data", "images", "shards"):
+        names = {"images": "the number of images", "labels": "the digest of the labels"}
+        for name in ("epochs", "batch_size", "data", "images", "shards", "labels"):
             found, expected = getattr(self, name), getattr(saved, name)
-            if found != expected:
-                what = "the number of images" if name == "images" else name
+            if found != expected != "":
+                what = names.get(name, name)
                 raise ValueError(
                     f"{what}: got {found!r}, expected {expected!r} as in the training restored"
                 )

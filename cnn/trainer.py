@@ -184,7 +184,7 @@ class Trainer(Training):
         epochs = checks.count("epochs", epochs)
         batch_size = checks.count("batch_size", batch_size)
         progress = checks.flag("progress", progress)
-        asked = Course(epochs, batch_size, dataset.name, len(dataset), 0, self.steps, self.shards)
+        asked = Course.of(dataset, epochs, batch_size, self.shards, self.steps)
         asked.check_shards()
         asked.check_statistics(self.model)
         with self.model.target.on():

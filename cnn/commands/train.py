@@ -296,9 +296,7 @@ def _has_finished(trainer: Trainer, train: Dataset, options: argparse.Namespace)
 
     if trainer.course is None or not trainer.course.finished:
         return False
-    asked = Course(
-        options.epochs, options.batch_size, train.name, len(train), shards=options.shards
-    )
+    asked = Course.of(train, options.epochs, options.batch_size, options.shards)
     asked.check_continues(trainer.course)
     return True
 

@@ -320,9 +320,10 @@ def test_a_model_of_fewer_layers_is_refused(checkpoint):
         ({"epochs": 5}, "epochs: got 5, expected 4 as in the training restored"),
         ({"batch_size": 8}, "batch_size: got 8, expected 16 as in the training restored"),
         ({"data": (DATA[0][:39], DATA[1][:39])}, "the number of images: got 39, expected 40 as"),
+        ({"data": (DATA[0], DATA[1][::-1])}, "the digest of the labels: got '"),
         ({"data": Dataset(*DATA, "other")}, "data: got 'other', expected 'data' as in the train"),
     ],
-    ids=["epochs", "batch size", "images", "data"],
+    ids=["epochs", "batch size", "images", "labels", "data"],
 )
 def test_a_fit_of_other_arguments_is_refused(change, sentence, checkpoint):
     trainer = make(ema=EMA(0.9))
