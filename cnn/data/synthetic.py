@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import affine_warp
+from kernels.lowlevel import whole, word
 
 from .dataset import Dataset
 
@@ -92,7 +93,7 @@ def synthetic_digits(
     train, test : int
         Number of images; each class gets a tenth, or one more where ten does not divide it.
     seed : int
-        Not negative.
+        In [0, 2**64).
 
     Returns
     -------
@@ -101,13 +102,11 @@ def synthetic_digits(
 
     Raises
     ------
-    ValueError
-        If a number is negative.
+    TypeError, ValueError
+        If an argument is no whole number, or out of range.
     """
-    for argument, value in (("train", train), ("test", test), ("seed", seed)):
-        if value < 0:
-            raise ValueError(f"{argument}: got {value}, expected at least 0")
-    streams = np.random.SeedSequence(seed).spawn(2)
+    train, test = whole("train", train, 0), whole("test", test, 0)
+    streams = np.random.SeedSequence(word("seed", seed)).spawn(2)
     train_random, test_random = (np.random.Generator(np.random.PCG64(s)) for s in streams)
     return _draw_set(train, train_random), _draw_set(test, test_random)
 

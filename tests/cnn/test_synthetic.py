@@ -59,5 +59,18 @@ def test_synthetic_classes_can_be_told_apart(digits: tuple[Dataset, Dataset]) ->
 def test_synthetic_digits_may_be_none() -> None:
     train, test = synthetic.synthetic_digits(0, 1)
     assert len(train) == 0 and len(test) == 1
-    with pytest.raises(ValueError, match="^train: got -1, expected at least 0$"):
-        synthetic.synthetic_digits(-1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "sentence"),
+    [
+        ({"train": -1}, ValueError, "train: got -1, expected at least 0 and below 2"),
+        ({"test": 5.5}, TypeError, "test: got 5.5, expected a whole number"),
+        ({"train": "5"}, TypeError, "train: got '5', expected a whole number"),
+        ({"seed": -1}, ValueError, "seed: got -1, expected a whole number from 0 to"),
+    ],
+    ids=str,
+)
+def test_arguments_that_are_no_numbers_of_images(arguments, error, sentence) -> None:
+    with pytest.raises(error, match=f"^{sentence}"):
+        synthetic.synthetic_digits(**arguments)
