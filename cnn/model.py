@@ -19,9 +19,18 @@ from .layers import Layer
 from .network import Network
 from .summary import summary
 
+# What the layers and recordings share: another object in its place would be saved, but not used.
+_SHARED = "layers parameters gradients state parameter_buffer gradient_buffer state_buffer".split()
+
 
 class Sequential(Network):
     """Layers applied one after the other; parameters and attributes are those of `Network`."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # It is the same object after an operation in place, such as *=.
+        if name in _SHARED and vars(self).get(name, value) is not value:
+            raise AttributeError(f"{name}: got another object, expected values set in place")
+        super().__setattr__(name, value)
 
     def predict(self, x: Any, batch_size: int = 1024) -> Array:
         """Return the outputs for images or other inputs x (N, ...), on the model's device.

@@ -115,9 +115,9 @@ class Network:
         self.input_shape: Shape = tuple(checks.count("input_shape", n) for n in lengths)
         seed = checks.word("seed", seed)
         self.pixel_mean, self.pixel_std = _NO_STATISTICS
-        self.parameters: dict[str, Array] = {}
-        self.gradients: dict[str, Array] = {}
-        self.state: dict[str, Array] = {}
+        self.parameters: dict[str, Array]
+        self.gradients: dict[str, Array]
+        self.state: dict[str, Array]
         self._build()
         self._initialize(seed)
 

@@ -344,6 +344,18 @@ def test_arrays_and_layers_keep_their_places():
         model.layers[0] = ReLU()
 
 
+@pytest.mark.parametrize("name", ["layers", "parameters", "state", "parameter_buffer"])
+def test_what_layers_share_keeps_its_place(name):
+    """As `model.parameters = best`, which would be saved, but not used."""
+    model = build(device="cpu")
+    before = getattr(model, name)
+    with pytest.raises(AttributeError, match=f"^{name}: got another object, expected values set i"):
+        setattr(model, name, copy.copy(before) if name != "layers" else before[:1])
+    model.parameter_buffer *= 2
+    model.parameters |= {}
+    assert getattr(model, name) is before
+
+
 def test_arrays_are_copied_as_those_of_any_dict():
     for arrays in dicts_of_arrays(build(device="cpu")):
         for kept in (copy.deepcopy(arrays), pickle.loads(pickle.dumps(arrays))):
