@@ -31,12 +31,12 @@ class Inference:
         self._model = model
         self._layers = fuse_for_prediction(model)
         self._recordable = all(map(recordable, model.layers))
-        # Such as `BatchNorm.eps`: numbers that a launch takes, and that may be set at any time.
+        # Such as `BatchNorm.eps`: what launches take, and what may be set at any time.
         self._numbers = [
             (layer, field.name)
             for layer in filter(is_dataclass, model.layers)
             for field in fields(layer)
-            if field.type in ("float", float)
+            if field.type in ("float", float, "bool", bool)
         ]
         self._recordings: dict[Any, tuple[Recording, Array, Array]] = {}
 

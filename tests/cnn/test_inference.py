@@ -138,6 +138,14 @@ def test_predictions_follow_the_settings_of_layers(target, network):
     assert abs(host(after) - before).max() > 1e-3
 
 
+def test_predictions_follow_how_a_pool_counts(target):
+    model = Sequential([AvgPool2D(3, padding=1)], SHAPE, target.name)
+    x = target.array(normal(0, 2, *SHAPE, dtype=np.float32))
+    model.predict(x)
+    model.layers[0].count_include_pad = False
+    np.testing.assert_array_equal(host(model.predict(x)), host(model.forward(x)))
+
+
 def test_few_tiles_are_multiplied_by_winograd(monkeypatch):
     counts, convolve = [], winograd._convolve
 
