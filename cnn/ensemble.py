@@ -30,10 +30,10 @@ class Ensemble:
     """
 
     def __init__(self, models: Sequence[Sequential]) -> None:
-        self.models = [
+        self.models = tuple(
             checks.instance(f"models[{number}]", model, Sequential)
             for number, model in enumerate(checks.sequence("models", models, "of models"))
-        ]
+        )
         if not self.models:
             raise ValueError("models: got none, expected at least one")
         self.target, self.output_shape = self.models[0].target, self.models[0].output_shape

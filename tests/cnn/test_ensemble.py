@@ -77,3 +77,9 @@ def test_a_model_without_layers(target):
 def test_what_does_not_fit_together(models, error, sentence):
     with pytest.raises(error, match=f"^{sentence}"):
         Ensemble(models)
+
+
+def test_its_models_stay():
+    """One that was added would be averaged unchecked: (N, 1) with the others' (N, 4)."""
+    together = Ensemble([model(1)])
+    assert isinstance(together.models, tuple) and together.models[0].output_shape == (4,)
