@@ -80,8 +80,8 @@ class Network:
         All parameters, all gradients and the whole state, one-dimensional; each view starts at a
         cache line, and the gaps between them stay zero.
     pixel_mean, pixel_std : float
-        Mean and deviation by which uint8 images are normalised, in grey levels; `Trainer.fit`
-        takes them from its data.
+        Mean and deviation by which uint8 images are normalised, in grey levels. `Trainer.fit`
+        takes them from its data if they are 0 and 255, as at first.
     output_shape : tuple of int
         Shape of one output.
     output_shapes : list of tuple of int

@@ -145,7 +145,8 @@ class Trainer(Training):
         ----------
         data : Dataset or pair (images, labels)
             Images (N, H, W, C) or (N, H, W), uint8 or floating; labels (N,), any integer dtype.
-            uint8 images set the model's `pixel_mean` and `pixel_std`, unless these are set already.
+            uint8 images set the model's `pixel_mean` and `pixel_std`, unless these are set already,
+            to others than 0 and 255.
         epochs : int
             Passes over the data, each in another random order.
         batch_size : int
