@@ -36,6 +36,11 @@ def read(path: Path, add_arguments: Callable[[argparse.ArgumentParser], None]) -
         raise ValueError(f"{path} is not TOML: {error}") from error
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     add_arguments(parser)
+    spellings: dict[str, str] = {}
+    for key in settings:
+        other = spellings.setdefault(_bare(key), key)
+        if other != key:
+            raise ValueError(f"{path}: {key}: is set twice, as {other}, too")
     return [_flag(path, parser, key, value) for key, value in settings.items()]
 
 
@@ -64,10 +69,14 @@ def to_toml(settings: dict[str, Any]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def _bare(key: str) -> str:
+    """Return the name of a setting; a switch has two flags, such as --quiet and --no-quiet."""
+    return key.replace("_", "-").removeprefix("no-")
+
+
 def _flag(path: Path, parser: argparse.ArgumentParser, key: str, value: Any) -> str:
     """Return one setting as a flag that the parser accepts."""
-    name = key.replace("_", "-")
-    bare = name.removeprefix("no-")  # a switch has two flags, such as --quiet and --no-quiet
+    name, bare = key.replace("_", "-"), _bare(key)
     switch = isinstance(value, bool)
     flag = f"--{name}" if switch else f"--{name}={value}"
     try:

@@ -82,6 +82,8 @@ def test_the_settings_of_a_run_repeat_it(tmp_path):
         ("quiet = []", "quiet: got list, expected true or false"),
         ("data = false", "data: got false, expected a value as --data takes it"),
         ('recipe = "slow"', "recipe: invalid choice: 'slow' (choose from"),
+        ("batch-size = 64\nbatch_size = 32", "batch_size: is set twice, as batch-size, too"),
+        ("quiet = true\nno-quiet = true", "no-quiet: is set twice, as quiet, too"),
     ],
 )
 def test_a_setting_that_is_wrong(line, complaint, tmp_path, capsys):
