@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
 from collections.abc import Sequence
@@ -11,7 +10,15 @@ from typing import Any, TypeVar
 import numpy as np
 
 import kernels
-from kernels.lowlevel import Array, Shape, Target, check_unmasked, choose_target, floating
+from kernels.lowlevel import (
+    Array,
+    Shape,
+    Target,
+    check_unmasked,
+    choose_target,
+    floating,
+    floating_type,
+)
 
 from . import checks
 from .data.dataset import channels_last
@@ -107,7 +114,7 @@ class Network:
     ) -> None:
         self.target: Target = choose_target(device)[0]
         self.lock = threading.RLock()
-        self.dtype = _dtype(dtype, self.target)
+        self.dtype = floating_type("dtype", dtype, self.target)
         self.layers = tuple(checks.sequence("layers", layers, "of layers"))
         lengths = checks.sequence("input_shape", input_shape, "such as (28, 28, 1)")
         if not lengths:
@@ -256,16 +263,3 @@ class Network:
             views[name][...] = self.target.array(array)
             start += size
         return buffer, _Views(views)
-
-
-def _dtype(value: Any, target: Target) -> np.dtype[Any]:
-    """Return the dtype of a model on a target."""
-    dtype: np.dtype[Any] | None = None
-    if value is not None:  # for which NumPy takes float64
-        with contextlib.suppress(TypeError):
-            dtype = np.dtype(value)
-    if dtype is None or dtype.name not in target.dtypes or not dtype.isnative:
-        got = repr(value) if dtype is None else dtype
-        expected = ", ".join(target.dtypes)
-        raise TypeError(f"dtype: got {got} on {target}, expected one of {expected}")
-    return dtype

@@ -28,7 +28,7 @@ from .norm.batchnorm_pool import forward as batch_norm_pool
 from .norm.fold import fold_norm
 from .runtime import Array, Target, as_array, check_unmasked, choose_target, describe
 from .runtime.arena import Arena
-from .runtime.checks import floating, number, whole, word
+from .runtime.checks import floating, floating_type, number, whole, word
 from .runtime.elementwise import Table
 from .runtime.recording import Proof, Recording, Rehearsal
 from .runtime.types import Launch, Shape
@@ -90,6 +90,7 @@ __all__ = [
     "describe",
     "fits_dense_cross_entropy",
     "floating",
+    "floating_type",
     "fold_norm",
     "gather_batch",
     "keeping_transforms",

@@ -32,9 +32,7 @@ def normalize(images: Array, mean: float, std: float, dtype: Any = np.float32) -
         If a dtype or parameter does not fit.
     """
     target, images = checks.images("images", images)
-    out = np.dtype(dtype)
-    if checks.dtype_name(out) not in target.dtypes:
-        raise TypeError(f"dtype: got {out}, expected {checks.one_of(target.dtypes)}")
+    out = checks.floating_type("dtype", dtype, target)
     mean, std = checks.number("mean", mean), checks.number("std", std)
     if std <= 0:
         raise ValueError(f"std: got {std}, expected more than 0")

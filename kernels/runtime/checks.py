@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Collection, Sequence
 from functools import cache
@@ -63,6 +64,25 @@ def one_of(choices: Sequence[Any]) -> str:
 def floating(dtype: Any) -> bool:
     """Whether a dtype is floating; bfloat16 of ml_dtypes has the kind "V" in NumPy."""
     return dtype.kind == "f" or dtype_name(dtype) == "bfloat16"
+
+
+def floating_type(name: str, value: Any, target: Target) -> np.dtype[Any]:
+    """Return a floating dtype, given as NumPy takes it, that kernels take on the target.
+
+    Raises
+    ------
+    TypeError
+        If it is none, or its bytes are not in the machine's order.
+    """
+    dtype: np.dtype[Any] | None = None
+    if value is not None:  # for which NumPy takes float64
+        with contextlib.suppress(TypeError):
+            dtype = np.dtype(value)
+    if dtype is None or dtype_name(dtype) not in target.dtypes or not dtype.isnative:
+        got = repr(value) if dtype is None else dtype
+        expected = ", ".join(target.dtypes)
+        raise TypeError(f"{name}: got {got} on {target}, expected one of {expected}")
+    return dtype
 
 
 def of_type(target: Target, name: str, value: Any, expected: str, kinds: str) -> Array:
