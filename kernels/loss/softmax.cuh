@@ -135,8 +135,10 @@ __device__ __forceinline__ acc_t cross_entropy_row(const T *z, T *dz, acc_t *mem
         return value;
     }
     const acc_t spread = smoothing / acc_t(C);
+    // Without smoothing only the label's weight counts: others may be infinite, as 1 / 0 examples.
+    const T *const smoothed = spread == 0 ? nullptr : weight;
     const auto weights = [&](const Span &at) {
-        return weight ? load(weight, at) : acc_t(1) - columns_t{};
+        return smoothed ? load(smoothed, at) : acc_t(1) - columns_t{};
     };
     const Row<Threads> row(z, C);
     const Exponentials<Threads> e(row, keep(memory, dz, C), C);

@@ -53,6 +53,15 @@ def test_loss_equals_the_oracle(
     check_loss(target, logits, labels, weight, label_smoothing=smoothing, **options)
 
 
+@pytest.mark.parametrize("C", [5, 33, 1100])  # a thread, a warp or a block has a row
+@pytest.mark.parametrize("value", [INF, NAN])
+def test_without_smoothing_weights_of_other_classes_count_for_nothing(target, dtype, C, value):
+    """1 / examples, say, is infinite where a class has none."""
+    logits, labels, weight = normal(0, 6, C, dtype=dtype), np.arange(6) % 4, np.ones(C, dtype)
+    weight[4] = value
+    check_loss(target, logits, labels, weight)
+
+
 @pytest.mark.parametrize("smoothing", [0, 0.1, 1])
 def test_the_gradient_of_a_single_class_is_zero_up_to_rounding(target, dtype, smoothing):
     """It is the difference of two equal terms of 1/6, the rows' shares of the mean."""

@@ -193,7 +193,8 @@ def softmax_cross_entropy(
     valid = ~ignored & (labels >= 0) & (labels < classes)
     label = np.where(valid, labels, 0)
     one_hot = label[:, None] == np.arange(classes)
-    target = ((1 - label_smoothing) * one_hot + label_smoothing / classes) * weight
+    share = (1 - label_smoothing) * one_hot + label_smoothing / classes
+    target = np.multiply(share, weight, out=np.zeros(share.shape), where=share != 0)
 
     log_probability = _log_softmax(logits)
     costs_nothing = (target == 0) & np.isneginf(log_probability)
