@@ -296,7 +296,11 @@ def _sizes(
     checks.dimensions("w", w, "F, KH, KW, C/groups")
     groups = checks.whole("groups", groups, 1)
     (N, H, W, C), (F, KH, KW, _) = x.shape, w.shape
-    if C == 0 or F == 0 or C % groups or F % groups:
+    if C == 0:
+        raise ValueError(f"x: got shape {x.shape}, expected images with channels")
+    if w.size == 0:
+        raise ValueError(f"w: got shape {w.shape}, expected filters with taps and channels")
+    if C % groups or F % groups:
         raise ValueError(
             f"groups: got {groups} for {C} channels and {F} filters, expected a divisor of both"
         )

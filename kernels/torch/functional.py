@@ -59,6 +59,10 @@ def conv2d(
             f"weight: got shape {tuple(weight.shape)}, expected (F, C/groups, KH, KW) "
             f"for {C} channels in {groups} groups"
         )
+    if 0 in weight.shape:
+        raise ValueError(
+            f"weight: got shape {tuple(weight.shape)}, expected filters with taps and channels"
+        )
     if bias is not None:
         checks.like("bias", bias, input)
         checks.shape("bias", bias, weight.shape[:1], "one bias per filter")

@@ -420,6 +420,8 @@ LOGITS, CLASSES = torch.zeros(5, 4), torch.zeros(5, dtype=torch.int64)
             ValueError,
             r"bias: got shape \(4,\), expected \(6,\): one bias per filter",
         ),
+        ("conv2d", (X, W[:0]), ValueError, r"weight: got shape \(0, 4, 3, 3\), expected filters"),
+        ("conv2d", (X[:, :0], W[:, :0]), ValueError, r"weight: got shape \(6, 0, 3, 3\), expected"),
         ("conv2d", (X, W, None, 0), ValueError, "stride: got 0, expected at least 1"),
         ("conv2d", (X, W, None, 1, "full"), ValueError, "padding: got 'full', expected"),
         ("conv2d", (X, W, None, 2, "same"), ValueError, r"stride: got \(2, 2\), expected 1 with"),
