@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from operator import index
 from typing import Any
@@ -27,7 +28,7 @@ class Kernel:
     ) -> None:
         self.name = entry
         dtypes = [(p, p.dtype(constants)) for p in program.entries[entry]]
-        self._parameters = [(p, dtype, _range(dtype)) for p, dtype in dtypes]
+        self._parameters = [(p, dtype, _number(dtype)) for p, dtype in dtypes]
         self._make_binder = partial(target.binder, program, entry, constants)
         self._binder: Binder | None = None
 
@@ -74,23 +75,22 @@ class Kernel:
                 "along y and z; there are too many groups, filters or taps"
             )
         checked: list[Any] = []
-        for (parameter, dtype, whole), value in zip(self._parameters, arguments, strict=True):
+        for (parameter, dtype, number), value in zip(self._parameters, arguments, strict=True):
             if parameter.pointer:
                 if value is not None and (value.dtype != dtype or not value.flags.c_contiguous):
                     raise TypeError(
                         f"{self.name}: {parameter.name}: got {value.dtype}, "
                         f"expected a contiguous array of {dtype}"
                     )
-            elif dtype is None:
+            elif number is None:
                 if type(value).__name__ != parameter.type:
                     raise TypeError(
                         f"{self.name}: {parameter.name}: got {value!r}, expected a {parameter.type}"
                     )
-            elif whole is None:
-                value = float(value)
             else:
-                value = index(value)
-                if not whole[0] <= value <= whole[1]:
+                convert, least, most = number
+                value = convert(value)
+                if not least <= value <= most:
                     raise ValueError(
                         f"{self.name}: {parameter.name}: got {value}, which does not fit {dtype}"
                     )
@@ -98,9 +98,11 @@ class Kernel:
         return checked
 
 
-def _range(dtype: np.dtype[Any] | None) -> tuple[int, int] | None:
-    """Return the least and the greatest value of a whole type, or None."""
-    if dtype is None or dtype.kind not in "iu":
-        return None
-    limits = np.iinfo(dtype)
-    return int(limits.min), int(limits.max)
+def _number(dtype: np.dtype[Any] | None) -> tuple[Callable[[Any], Any], Any, Any] | None:
+    """Return what makes a scalar of a type an int or float, and its least and greatest value."""
+    if dtype is None or dtype.kind not in "iuf":
+        return None  # a structure, or an array of bfloat16
+    whole = dtype.kind != "f"
+    limits: Any = np.iinfo(dtype) if whole else np.finfo(dtype)
+    convert: Any = index if whole else float
+    return convert, convert(limits.min), convert(limits.max)

@@ -122,6 +122,7 @@ class OtherWindow(ctypes.Structure):
         ({"count": 2**63}, ValueError, "count: got 9223372036854775808, which does not fit"),
         ({"seed": -1}, ValueError, "seed: got -1, which does not fit"),
         ({"p": "half"}, ValueError, "half"),
+        ({"p": np.inf}, ValueError, "p: got inf, which does not fit"),
         ({"more": 1}, TypeError, "got 8 arguments, expected 7"),
         ({"grid": (1, 65536, 1)}, ValueError, "at most 65535 along y and z"),
         ({"grid": (1, 1, 65536)}, ValueError, "at most 65535 along y and z"),
