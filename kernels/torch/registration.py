@@ -75,12 +75,12 @@ def operator(
         ctx.set_materialize_grads(False)  # the gradients of statistics would be zeros
         return results
 
-    def gradients_of_first(ctx: Any, *grads: Any) -> Any:
-        if grads[0] is None:  # one that is zero everywhere
+    def differentiate(ctx: Any, *grads: Any) -> Any:
+        if all(grad is None for grad in grads):  # zero everywhere
             return tuple(None for _ in ctx.needs_input_grad)
         return backward(ctx, *grads)
 
-    methods = {"forward": staticmethod(forward), "backward": staticmethod(gradients_of_first)}
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(differentiate)}
     differentiable: Any = type(name, (torch.autograd.Function,), methods)
 
     def call(*arguments: Any) -> Any:
