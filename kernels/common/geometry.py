@@ -123,7 +123,11 @@ def window(
                 f"padding: got {max(before, after)} for a window that extends over {extent}, "
                 f"expected at most {extent - 1}"
             )
-        outputs.append(output_count(axis, length, before, after, extent, step, ceil_mode))
+        count = output_count(axis, length, before, after, extent, step, ceil_mode)
+        checks.count(
+            f"kernel: pixels of the {axis} that windows reach", (count - 1) * step + extent
+        )
+        outputs.append(count)
     if (size[0] + sum(pads[0])) * (size[1] + sum(pads[1])) > INT32_MAX:
         raise ValueError(f"padding: got {padding!r}, expected a padded image below 2**31 pixels")
     tops = (pads[0][0], pads[1][0])

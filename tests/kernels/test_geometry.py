@@ -92,6 +92,11 @@ def test_stride_beyond_the_image_gives_one_output():
             ValueError,
             "kernel: extends over 8, larger than .* height 5",
         ),
+        (
+            {"dilation": 2**30, "stride": 2**31 - 1, "ceil_mode": True, "pool": True},
+            ValueError,
+            r"kernel: pixels of the height that windows reach: got 2147483649, expected below 2",
+        ),
         ({"stride": 0}, ValueError, "stride: got 0, expected at least 1"),
         ({"stride": True}, TypeError, "stride: got True"),
         ({"stride": (1, None)}, TypeError, "stride: got None"),
