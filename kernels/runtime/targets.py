@@ -80,9 +80,14 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
             f"{name}: got {type(value).__name__}, "
             "expected a NumPy or CuPy array or one that speaks DLPack"
         )
-    # PyTorch would export the memory without the sign.
-    if hasattr(value, "is_neg") and value.is_neg():
-        raise TypeError(f"{name}: got a negated view, expected a tensor after resolve_neg()")
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        # PyTorch would export memory of a fake tensor, which has no values, and of a negated view,
+        # without the sign.
+        if type(value).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+            raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor of values")
+        if value.is_neg():
+            raise TypeError(f"{name}: got a negated view, expected a tensor after resolve_neg()")
     try:
         if value.__dlpack_device__()[0] in _KDL_HOST:
             return _CPU, np.from_dlpack(value)

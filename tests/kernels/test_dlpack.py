@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import kernels
 from kernels.runtime import checks, cuda
@@ -83,8 +84,19 @@ def test_a_tensor_that_is_no_block_of_memory_gives_the_same_bits(view):
         (torch.ones(3, dtype=torch.complex64).conj().imag, "got a negated view, expected a tensor"),
         (torch.ones(3).to_sparse(), "NumPy cannot take it .*: Can't export tensors with layout"),
         (torch.ones(3, device="meta"), "NumPy cannot take it .*: Unknown device type meta"),
+        (FakeTensorMode().from_tensor(torch.ones(3)), "got FakeTensor, expected a tensor of"),
     ],
-    ids=["gradient", "bfloat16", "float16", "int32", "conjugate", "negated", "sparse", "meta"],
+    ids=[
+        "gradient",
+        "bfloat16",
+        "float16",
+        "int32",
+        "conjugate",
+        "negated",
+        "sparse",
+        "meta",
+        "fake",
+    ],
 )
 def test_a_tensor_that_cannot_be_taken_is_named(tensor, sentence):
     with pytest.raises(TypeError, match=f"^x: {sentence}") as caught:
