@@ -80,8 +80,9 @@ def batch_norm(
     An empty batch leaves the running statistics as they are. In float16 a variance above 65504
     becomes infinite, and small changes are lost: let them be float32, as the saved ones are then.
     """
-    checks.in_place("running_mean", running_mean)
-    checks.in_place("running_var", running_var)
+    if training:
+        checks.in_place("running_mean", running_mean)
+        checks.in_place("running_var", running_var)
     target, (x, gamma, beta) = checks.arrays(x=x, gamma=gamma, beta=beta)
     running_mean, running_var = running(target, x, running_mean, running_var)
     taken = (x, gamma, beta, running_mean, running_var)

@@ -45,6 +45,17 @@ def test_a_large_mean_survives(target):
     comparison.assert_close(y, exact, rtol=1e-3)
 
 
+def test_running_statistics_are_any_arrays_where_they_are_only_read(target, dtype):
+    x, (gamma, beta, mean, var) = normal(0, 50, 3, dtype=dtype), parameters(3, dtype)
+    arrays = [target.array(array) for array in (x, gamma, beta)]
+    expected, _ = kernels.batch_norm(*arrays, *map(target.array, (mean, var)), training=False)
+    apart = target.array(np.stack([mean, var], axis=1))  # as views, neither is contiguous
+    if target.name == "cpu":  # CuPy writes to all arrays
+        apart.flags.writeable = False
+    y, _ = kernels.batch_norm(*arrays, apart[:, 0], apart[:, 1], training=False)
+    np.testing.assert_array_equal(host(y), host(expected))
+
+
 @pytest.mark.parametrize("momentum", [0, 1])
 def test_momentum_at_its_limits(target, dtype, momentum):
     x = normal(0, 50, 3, dtype=dtype)
