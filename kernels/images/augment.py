@@ -41,7 +41,8 @@ def affine_warp(images: Array, matrix: Array, *, fill: float = 0) -> Array:
     if matrix.dtype not in (np.float32, np.float64):
         raise TypeError(f"matrix: got {matrix.dtype}, expected float32 or float64")
     checks.shape("matrix", matrix, (images.shape[0], 2, 3), "(N, 2, 3), one matrix per image")
-    return _warp(target, images, matrix, checks.number("fill", fill))
+    most = float(np.finfo(accumulator(images.dtype)).max)  # infinity times a share of 0 is NaN
+    return _warp(target, images, matrix, checks.number("fill", fill, least=-most, most=most))
 
 
 def augment(
