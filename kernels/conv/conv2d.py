@@ -201,7 +201,7 @@ def gradients(
         dy, x, w = (array.reshape(-1, size) for array, size in ((dy, s.F), (x, s.K), (w, s.K)))
         dw = None if dw is None else dw.reshape(w.shape)
         dx = dense.gradients(target, dy, x, w, dw, db, need_dx=need_dx, past=past)
-        return None if dx is None else dx.reshape(shape)
+        return dx if dx is None or past is not None else dx.reshape(shape)
     checks.count("dy: elements of an image", g.OH * g.OW * s.F)
     dx = None
     products: list[both.Product] = []

@@ -175,7 +175,7 @@ CASES = [
         ),
         refused=[
             ({"std": 0}, "std: got 0.0, expected more than 0"),
-            ({"std": 1e-39}, r"normalize: inv_std: got 1.0*1e\+39, which does not fit c_float"),
+            ({"std": 1e-39}, r"normalize: inv_std: got 1.0*1e\+39, which does not fit float32"),
         ],
         mistyped=[
             ({"dtype": np.int32}, "dtype: got int32 on .*, expected one of float32"),

@@ -84,10 +84,12 @@ def test_dense_past_a_pool(target, F, pool, outputs, dtype="float32"):
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_convolution_past_a_pool(target, dtype, F, filters, pool):
     y, past = made(target, dtype, 2, F, pool)
-    # Strides: some pixels are under no tap, and the others are several launches.
-    for stride in (1, 2):
-        g, _ = window(y.shape[1:3], (1, 1), stride=stride, padding=0, dilation=1)
-        w = target.array(normal(1, filters, 1, 1, F, dtype=dtype))
+    image = y.shape[1:3]
+    # Strides: some pixels are under no tap, and the others are several launches. Windows of one
+    # pixel, and of the whole image, are a dense layer's.
+    for kernel, stride, padding in ((1, 1), 1, 0), ((1, 1), 2, 0), ((2, 2), 1, 1), (image, 1, 0):
+        g, _ = window(image, kernel, stride=stride, padding=padding, dilation=1)
+        w = target.array(normal(1, filters, *kernel, F, dtype=dtype))
         dy = target.array(normal(2, 2, g.OH, g.OW, filters, dtype=dtype))
         dx = gradients(conv2d, target, dy, y, w, g, past=None)
         found = gradients(conv2d, target, dy, y, w, g, past=past)
