@@ -135,10 +135,8 @@ __device__ __forceinline__ acc_t cross_entropy_row(const T *z, T *dz, acc_t *mem
         return value;
     }
     const acc_t spread = smoothing / acc_t(C);
-    // Without smoothing only the label's weight counts: others may be infinite, as 1 / 0 examples.
-    const T *const smoothed = spread == 0 ? nullptr : weight;
     const auto weights = [&](const Span &at) {
-        return smoothed ? load(smoothed, at) : acc_t(1) - columns_t{};
+        return weight ? load(weight, at) : acc_t(1) - columns_t{};
     };
     const Row<Threads> row(z, C);
     const Exponentials<Threads> e(row, keep(memory, dz, C), C);
@@ -162,7 +160,9 @@ __device__ __forceinline__ acc_t cross_entropy_row(const T *z, T *dz, acc_t *mem
     if (!dz) return loss;
     const acc_t factor = mass / e.sum * scale;
     for_spans<Threads>(C, [&](const Span &at) {
-        const columns_t q = only(int(label) - at.c, hit) + spread * weights(at);
+        // Weights may be infinite, as 1 / the examples of a class that has none.
+        const columns_t shares = product_or_zero(spread - columns_t{}, weights(at));
+        const columns_t q = only(int(label) - at.c, hit) + shares;
         write(dz, at, e(at) * factor - q * scale, past);
     });
     return loss;
