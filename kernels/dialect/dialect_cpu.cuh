@@ -268,5 +268,5 @@ static void launch(void (*kernel)(P...), const char *packed, ParallelFor paralle
 #define EXPORT_LAUNCH(name)                                               \
     extern "C" __attribute__((visibility("default"))) void launch_##name( \
         const char *packed, ParallelFor parallel_for) {                   \
-        launch(name, packed, parallel_for);                               \
+        launch(::name, packed, parallel_for);                             \
     }

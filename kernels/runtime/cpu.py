@@ -194,13 +194,19 @@ def _packing(
     """Return how launches are packed, as EXPORT_LAUNCH of ``dialect_cpu.cuh`` takes them.
 
     That is the grid, the bytes of dynamic shared memory, and the arguments, each aligned as C++
-    aligns its type: addresses, structures of int, and scalars.
+    aligns its type: addresses, structures and scalars.
     """
     codes = [
-        "P" if p.pointer else f"0i{ctypes.sizeof(value)}s" if dtype is None else dtype.char
+        "P" if p.pointer else _structure(value) if dtype is None else dtype.char
         for p, dtype, value in zip(parameters, dtypes, arguments, strict=True)
     ]
     return struct.Struct("".join(("4I", *codes)))
+
+
+def _structure(value: ctypes.Structure) -> str:
+    """Return the code of a structure's bytes, at an address that suits its members."""
+    aligned = {4: "0i", 8: "0q"}[ctypes.alignment(value)]
+    return f"{aligned}{ctypes.sizeof(value)}s"
 
 
 def _packable(value: Any) -> int | bytes:

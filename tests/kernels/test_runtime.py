@@ -17,6 +17,7 @@ from kernels.runtime import Kernel, Source
 from kernels.runtime.cpu import CpuTarget
 from kernels.runtime.errors import KernelError
 from tests.lib.fresh_python import RELU, REPOSITORY, error, output
+from tests.lib.support import host
 
 # --- importing
 
@@ -101,6 +102,36 @@ def test_scalars_become_whole_or_floating(launch: Launches) -> None:
         (int, 2**64 - 1),
         (float, 3.0),
     ]
+
+
+# Every type after one that is smaller, so that each must be aligned.
+PACKED = """
+#include "common/window.cuh"
+
+struct Wide { long long first; int second; };
+
+KERNEL packed(double *__restrict__ y, uint8 a, Window g, uint8 b, Wide w, uint16 c, int d, uint8 e,
+              double f, int i, uint64 j, uint8 k, float l, uint8 m, const T *__restrict__ x) {
+    if (threadIdx.x > 0) return;
+    const double all[] = {double(a), double(g.H), double(g.DW), double(b), double(w.first),
+                          double(w.second), double(c), double(d), double(e), f, double(i),
+                          double(j), double(k), double(l), double(m), double(x == nullptr)};
+    for (int n = 0; n < 16; ++n) y[n] = all[n];
+}
+"""
+
+
+class Wide(ctypes.Structure):
+    _fields_ = [("first", ctypes.c_longlong), ("second", ctypes.c_int)]
+
+
+def test_arguments_of_every_type_arrive(target: Any) -> None:
+    kernel = Source("packed.cu", PACKED, packaged=False).kernel("packed", target, "float32")
+    y, g = target.empty((16,), "float64"), Window(*range(2, 14))
+    scalars = 255, g, 3, Wide(-(2**40), -5), 2**16 - 1, -(2**31), 4, 0.1, 7, 2**53, 8, -0.5, 9
+    kernel((1, 1, 1), 32, y, *scalars, None)
+    expected = [255, 2, 13, 3, -(2**40), -5, 2**16 - 1, -(2**31), 4, 0.1, 7, 2**53, 8, -0.5, 9, 1]
+    assert host(y).tolist() == expected
 
 
 class OtherWindow(ctypes.Structure):
