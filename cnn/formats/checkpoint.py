@@ -27,7 +27,8 @@ _DTYPES = {
     **{"F16": "float16", "F32": "float32", "F64": "float64", "BF16": "bfloat16"},
     **{"BOOL": "bool", "C64": "complex64"},
 }
-# What JSON holds: of dicts the keys that must be there, [of] each element, (of, these) elements.
+# The form of each description. A dict lists keys that must be there, a list has the form of every
+# element, a tuple those of so many elements.
 _FORMS: dict[str, dict[str, Any]] = {
     "architecture": {
         "layers": [(str, dict)],
