@@ -233,10 +233,10 @@ def gradients(
 
 
 def _are_rows(g: Window, groups: int) -> bool:
-    """Whether windows are rows of x in memory: each a pixel, or an image; as `dense` has them."""
-    pixels = g.KH * g.KW * g.SH * g.SW == 1 and (g.OH, g.OW) == (g.H, g.W)
-    fits = (g.PH, g.PW, g.DH, g.DW) == (0, 0, 1, 1)
-    image = (g.KH, g.KW) == (g.H, g.W) and g.OH * g.OW == 1 and fits
+    """Whether windows are rows of x in memory, as `dense` has them: each a pixel, or an image."""
+    pixels = (g.OH, g.OW, g.KH, g.KW, g.SH, g.SW) == (g.H, g.W, 1, 1, 1, 1)
+    placed = (g.PH, g.PW, g.DH, g.DW) == (0, 0, 1, 1)
+    image = placed and (g.OH, g.OW, g.KH, g.KW) == (1, 1, g.H, g.W)
     return groups == 1 and (pixels or image)
 
 

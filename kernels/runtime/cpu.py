@@ -197,14 +197,14 @@ def _packing(
     aligns its type: addresses, structures and scalars.
     """
     codes = [
-        "P" if p.pointer else _structure(value) if dtype is None else dtype.char
+        "P" if p.pointer else _code(value) if dtype is None else dtype.char
         for p, dtype, value in zip(parameters, dtypes, arguments, strict=True)
     ]
     return struct.Struct("".join(("4I", *codes)))
 
 
-def _structure(value: ctypes.Structure) -> str:
-    """Return the code of a structure's bytes, at an address that suits its members."""
+def _code(value: ctypes.Structure) -> str:
+    """Return the code for a structure's bytes, at an address that suits its members."""
     aligned = {4: "0i", 8: "0q"}[ctypes.alignment(value)]
     return f"{aligned}{ctypes.sizeof(value)}s"
 

@@ -132,18 +132,3 @@ def test_without_pillow(trained, tmp_path, capsys, monkeypatch):
 def test_answers_that_cannot_be_written(trained, tmp_path, capsys):
     assert predict(trained[1], tmp_path / "digit.png", "--json", tmp_path) == 1
     assert f"{tmp_path} cannot be written: it is a folder" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("line", "complaint"),
-    [
-        ("predict", "required: MODEL, IMAGE"),
-        ("predict model.safetensors", "required: IMAGE"),
-        ("predict model.safetensors a.png --top 0", "--top: got '0', expected a whole number"),
-    ],
-)
-def test_wrong_usage(line, complaint, capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(line.split())
-    assert ended.value.code == 2
-    assert complaint in capsys.readouterr().err

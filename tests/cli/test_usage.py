@@ -40,6 +40,9 @@ def test_help_shows_examples(command, capsys, monkeypatch):
         ("train --seed 2147483648", "--seed: got '2147483648', expected a whole number from 0"),
         ("train --runs=", "--runs: got '', expected a path"),
         ("train --fast", "unrecognized arguments: --fast"),
+        ("predict", "required: MODEL, IMAGE"),
+        ("predict model.safetensors", "required: IMAGE"),
+        ("predict model.safetensors a.png --top 0", "--top: got '0', expected a whole number"),
     ],
 )
 def test_wrong_usage(line, complaint, capsys):
