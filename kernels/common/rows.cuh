@@ -4,6 +4,12 @@
 
 #include "common/columns.cuh"
 
+// A row of an array; null if the array is. With a sum instead of this choice, NVRTC splits what
+// loops over spans store: one store of 16 bytes becomes four of 4, or eight of 2.
+template <typename E> __device__ inline E *row_of(E *array, int64 row, int C) {
+    return array ? array + row * C : nullptr;
+}
+
 #ifdef __CUDACC__
 
 // THREADS neighbouring threads share a row: one, a warp, or all of the block if THREADS is 0. Each

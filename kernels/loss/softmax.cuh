@@ -72,9 +72,8 @@ template <class Threads, bool BESIDE = false, class Body>
 __device__ __forceinline__ void for_softmax_rows(const T *x, const T *beside, T *y, int64 rows,
                                                  int C, const Body &body) {
     if constexpr (!Threads::ALONE) {
-        each_row<Threads>(rows, [&](int64 row) {
-            body(row, x + row * C, beside + row * C, y ? y + row * C : nullptr);
-        });
+        each_row<Threads>(
+            rows, [&](int64 row) { body(row, x + row * C, beside + row * C, row_of(y, row, C)); });
     } else {
         __shared__ T tiles[BESIDE ? 2 : 1][FewColumns::SIZE];
         const int64 begin = (int64)blockIdx.x * WARP, first = begin * C;
@@ -107,9 +106,8 @@ __device__ __forceinline__ void for_block_rows(int begin, int end, int C, const 
 template <class Threads, bool BESIDE = false, class Body>
 static __forceinline__ void for_softmax_rows(const T *x, const T *beside, T *y, int64 rows, int C,
                                              const Body &body) {
-    each_row<Threads>(rows, [&](int64 row) {
-        body(row, x + row * C, beside + row * C, y ? y + row * C : nullptr);
-    });
+    each_row<Threads>(
+        rows, [&](int64 row) { body(row, x + row * C, beside + row * C, row_of(y, row, C)); });
 }
 template <int MOST, class Body>
 static __forceinline__ void for_block_rows(int begin, int end, int, const Body &body) {

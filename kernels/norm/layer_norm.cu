@@ -32,6 +32,7 @@ layer_norm_forward(const T *__restrict__ x, const T *__restrict__ gamma, const T
     const bool past = past_caches<T>(rows, C);
     each_row<Threads>(rows, [=](int64 r) {
         const Row<Threads> row(x + r * C, C);
+        T *const to = row_of(y, r, C);
         const acc_t pivot = acc_t(x[r * C]);
         Reduction<Sum, TURNS> sums, squares;
         for_spans<Threads, TURNS>(C, [&](const Span &at) {
@@ -60,7 +61,7 @@ layer_norm_forward(const T *__restrict__ x, const T *__restrict__ gamma, const T
         for_spans<Threads>(C, [&](const Span &at) {
             // Not value - mean: a large mean is rounded.
             const columns_t centred = row(at) - near - past_near;
-            write(y + r * C, at, centred * inv_std * load(gamma, at) + load(beta, at), past);
+            write(to, at, centred * inv_std * load(gamma, at) + load(beta, at), past);
         });
         if (Threads::index() == 0) {
             means[r] = mean;
@@ -77,8 +78,8 @@ layer_norm_input_gradient(const T *__restrict__ dy, const T *__restrict__ x,
     const bool past = past_caches<T>(rows, C);
     each_row<Threads>(rows, [=](int64 r) {
         const auto no_sums = [](const Span &, const columns_t &, const columns_t &) {};
-        input_gradient<Threads>(dy + r * C, x + r * C, gamma, means[r], inv_stds[r], dx + r * C, C,
-                                past, no_sums);
+        input_gradient<Threads>(dy + r * C, x + r * C, gamma, means[r], inv_stds[r],
+                                row_of(dx, r, C), C, past, no_sums);
     });
 }
 
