@@ -1,12 +1,18 @@
-// Neighbouring columns of a row, which a thread computes at once: on `cuda` 16 bytes in memory, in
-// one access if they are aligned, so that few accesses keep memory busy; on `cpu` a SIMD register.
+// Some columns of a row, which a thread computes at once. On `cuda` neighbours that are one access
+// of 16 bytes, so that few accesses keep memory busy; in rows that are not whole accesses, columns
+// a warp apart, so that the lanes' are neighbours. On `cpu` a SIMD register of neighbours.
 #pragma once
 
 #include "dialect/lanes.cuh"
 
-// COLUMNS neighbouring columns of a row from c on; `count` of its columns are left from there,
-// which may be fewer or more. `step` counts the thread's spans.
-struct Span { int c, count, step; };
+// COLUMNS columns of a row from c on, each `apart` from the one before; `count` of the row's
+// columns are left from c on, which may be fewer or more. `step` counts the thread's spans.
+struct Span {
+    int c, count, step, apart;
+
+    __device__ int column(int i) const { return c + i * apart; }
+    __device__ bool has(int i) const { return i * apart < count; }
+};
 
 struct Larger {  // may drop a NaN
     template <typename V> __device__ V operator()(V a, V b) const { return a > b ? a : b; }
@@ -15,11 +21,16 @@ struct Larger {  // may drop a NaN
 #ifdef __CUDACC__
 
 constexpr int COLUMNS = 16 / sizeof(T);
-// Whether rows.py knows that rows are whole spans, and all arrays aligned to 16 bytes. Else each
-// access finds out: in loops, the next load then waits for the branch.
+// Whether rows.py knows that rows are whole spans, and all arrays aligned to 16 bytes; and how many
+// spans a thread has in registers: with many it has none left for the loads that ptxas moves up,
+// unless there is a condition before each.
 #ifndef ROW_WHOLE
 #define ROW_WHOLE 0
 #endif
+#ifndef ROW_SPANS
+#define ROW_SPANS 0
+#endif
+constexpr bool CHECKED = ROW_SPANS > 8;
 
 struct columns_t {
     acc_t value[COLUMNS];
@@ -50,27 +61,38 @@ __device__ inline columns_t exp_of(columns_t a) {
 __device__ inline columns_t product_or_zero(const columns_t &a, const columns_t &b) {
     return by_column(a, b, [](acc_t x, acc_t y) { return x == 0 ? acc_t(0) : x * y; });
 }
-// `value` in column i, zero in the others.
-__device__ inline columns_t only(int i, acc_t value) {
+// `value` in a span's column `column`, zero in the others.
+__device__ inline columns_t only(const Span &at, int column, acc_t value) {
+    const int place = column - at.c;
     columns_t row;
-    LANE_LOOP(l, COLUMNS) row.value[l] = l == i ? value : acc_t(0);
+    LANE_LOOP(i, COLUMNS) row.value[i] = place == i * at.apart ? value : acc_t(0);
     return row;
 }
+// Whether a span is one access.
+template <typename E> __device__ inline bool is_access(const E *p, const Span &at) {
+    return ROW_WHOLE && (!CHECKED || Vector<E, COLUMNS>::fits(p + at.c, at.count));
+}
 // The columns of an array in a span; those past the end are `otherwise`.
+template <typename V>
+__device__ inline void load(V (&row)[COLUMNS], const T *p, const Span &at, V otherwise = 0) {
+    if (is_access(p, at))
+        load_vector(row, p + at.c);
+    else
+        LANE_LOOP(i, COLUMNS) row[i] = at.has(i) ? V(p[at.column(i)]) : otherwise;
+}
 __device__ inline columns_t load(const T *p, const Span &at, acc_t otherwise = 0) {
     columns_t row;
-    if (ROW_WHOLE || Vector<T, COLUMNS>::fits(p + at.c, at.count))
-        load_vector(row.value, p + at.c);
-    else
-        LANE_LOOP(i, COLUMNS) row.value[i] = i < at.count ? acc_t(p[at.c + i]) : otherwise;
+    load(row.value, p, at, otherwise);
     return row;
 }
 // `past` is that of write_first.
-__device__ inline void write(T *p, const Span &at, const columns_t &row, bool) {
-    if (ROW_WHOLE)
+template <typename E>
+__device__ inline void write(E *p, const Span &at, const columns_t &row, bool) {
+    if (is_access(p, at))
         store_vector(p + at.c, row.value);
     else
-        store_row(p + at.c, row.value, at.count);
+        LANE_LOOP(i, COLUMNS)
+            if (at.has(i)) p[at.column(i)] = E(row.value[i]);
 }
 
 #else
@@ -82,8 +104,8 @@ static inline columns_t exp_of(columns_t a) { return exp_lanes(a); }
 static inline columns_t product_or_zero(columns_t a, columns_t b) {
     return a == 0 ? columns_t{} : a * b;
 }
-static inline columns_t only(int i, acc_t value) {
-    return lane_numbers<acc_t>() == i ? value - columns_t{} : columns_t{};
+static inline columns_t only(const Span &at, int column, acc_t value) {
+    return lane_numbers<acc_t>() == column - at.c ? value - columns_t{} : columns_t{};
 }
 static inline columns_t load(const T *p, const Span &at, acc_t otherwise = 0) {
     return load_first(p + at.c, at.count, otherwise);

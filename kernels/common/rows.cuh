@@ -49,26 +49,25 @@ __device__ inline acc_t reduce_columns(const Reduction<Op, TURNS> &own) {
     return Threads::reduce(value, Op());
 }
 
-// Calls body(span) for all of a row's spans that are the thread's.
+// Calls body(span) for all of a row's spans that are the thread's. A warp's spans are neighbours.
 template <class Threads, int TURNS = 1, class Body>
 __device__ __forceinline__ void for_spans(int C, const Body &body) {
-    const int first = Threads::index() * COLUMNS, stride = Threads::count() * COLUMNS;
+    constexpr bool NEIGHBOURS = ROW_WHOLE || Threads::ALONE;
+    constexpr int APART = NEIGHBOURS ? 1 : WARP, LAST = (COLUMNS - 1) * APART;
+    const int index = Threads::index(), stride = Threads::count() * COLUMNS;
+    const int first = NEIGHBOURS ? index * COLUMNS : index + index / WARP * LAST;
     if constexpr (Threads::KEPT > 0) {
         UNROLL(int step = 0; step < Threads::KEPT; ++step) {
             const int c = first + step * stride;
-            if (c < C) body(Span{c, C - c, step});
+            if (c < C) body(Span{c, C - c, step, APART});
         }
     } else {
         unsigned c = first;
-        if constexpr (ROW_WHOLE) {  // the loads of four spans wait for memory together
-            for (; c + 3 * stride < unsigned(C); c += 4 * stride) {
-                UNROLL(int i = 0; i < 4; ++i) {
-                    const int at = c + i * stride;
-                    body(Span{at, C - at, 0});
-                }
-            }
+        if constexpr (!Threads::ALONE) {  // the loads of four spans wait for memory together
+            for (; c + 3 * stride + LAST < unsigned(C); c += 4 * stride)
+                UNROLL(int i = 0; i < 4; ++i) body(Span{int(c + i * stride), LAST + 1, 0, APART});
         }
-        NO_UNROLL(; c < unsigned(C); c += stride) body(Span{int(c), C - int(c), 0});
+        NO_UNROLL(; c < unsigned(C); c += stride) body(Span{int(c), C - int(c), 0, APART});
     }
 }
 
@@ -94,7 +93,7 @@ template <class Threads> struct ColumnSums {
                 if (turn > 0) load_vector(before.value, sums[place].value);
                 sum = sum + before;
                 if (turn == last)
-                    store_row(to + at.c, sum.value, at.count);
+                    write(to, at, sum, false);
                 else
                     store_vector(sums[place].value, sum.value);
             });
@@ -116,17 +115,12 @@ template <class Threads> struct Row<Threads, true> {
     T values[Threads::KEPT][COLUMNS];
 
     __device__ Row(const T *p, int C) {
-        for_spans<Threads>(C, [&](const Span &at) {
-            if (ROW_WHOLE)
-                load_vector(values[at.step], p + at.c);
-            else
-                load_row(values[at.step], p + at.c, at.count);
-        });
+        for_spans<Threads>(C, [&](const Span &at) { load(values[at.step], p, at); });
     }
     __device__ columns_t operator()(const Span &at, acc_t otherwise = 0) const {
         columns_t row;
         LANE_LOOP(i, COLUMNS)
-            row.value[i] = ROW_WHOLE || i < at.count ? acc_t(values[at.step][i]) : otherwise;
+            row.value[i] = ROW_WHOLE || at.has(i) ? acc_t(values[at.step][i]) : otherwise;
         return row;
     }
     __device__ void fetch_next(const Span &, int) const {}

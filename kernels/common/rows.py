@@ -15,9 +15,6 @@ _SPAN = 16  # bytes of a row that a thread takes at once
 _WARPS = 4  # warps of a block if each takes a row
 _OF_WARP = 32  # registers in which a thread of a warp keeps a row
 _THREAD_BYTES = 2048  # most threads of a block, times the bytes of a sum: as RowThreads::MOST
-#: Most spans of whole rows that a thread keeps. With more there are no registers left for the loads
-#: that ptxas moves up, past checks that whole rows do not need.
-WHOLE_SPANS = 8
 
 
 class RowLaunch(NamedTuple):
@@ -61,9 +58,7 @@ def row_launch(
     if target.in_lanes:  # several rows per block: starting one takes longer than a short row
         grid = min(rows, target.stride_grid(rows * max(C, 1))[0])
         return RowLaunch(0, 0, ((grid, 1, 1), target.threads))
-    whole = C * x.itemsize % _SPAN == 0 and all(
-        target.address(array) % _SPAN == 0 for array in (x, *others) if array is not None
-    )
+    whole = are_whole(target, x, *others)
     size = np.dtype(accumulator(x.dtype)).itemsize  # of a column in registers
     span = _SPAN // x.dtype.itemsize
     if C * size <= _WARP * _OF_WARP * 4:
@@ -74,7 +69,19 @@ def row_launch(
     keep = needed <= _THREAD_BYTES // size
     threads = max(threads, needed) if keep else threads
     spans = _spans(C, threads * span) if keep else 0
-    return RowLaunch(0, spans, ((rows, 1, 1), threads), whole and spans <= WHOLE_SPANS)
+    return RowLaunch(0, spans, ((rows, 1, 1), threads), whole)
+
+
+def are_whole(target: Target, *arrays: Array | None) -> bool:
+    """Return whether all rows are whole spans of 16 bytes, and aligned to 16 bytes, on cuda.
+
+    The arrays have the same last axis; some may be None.
+    """
+    return not target.in_lanes and all(
+        array.shape[-1] * array.itemsize % _SPAN == 0 and target.address(array) % _SPAN == 0
+        for array in arrays
+        if array is not None
+    )
 
 
 def _spans(C: int, at_once: int) -> int:

@@ -21,6 +21,7 @@ def forward(
     b: tuple[Any, ...],
     *,
     whole_rows: bool = False,
+    **types: Any,
 ) -> tuple[Callable[..., None], division.Work]:
     """Return what launches the forward product of a layer, and how it is divided.
 
@@ -35,12 +36,14 @@ def forward(
         As `divide` takes them.
     a, b : (array, *lengths)
         The operands, as `in_vectors` takes them.
+    **types
+        As `product` takes them.
     """
     dtype = a[0].dtype
     *outputs, split = sizes
     work = division.divide(target, dtype, *outputs, split=split, whole_rows=whole_rows)
     vectors = in_vectors(target, *a), in_vectors(target, *b)
-    return product(source, entry, target, dtype, work, vectors=vectors), work
+    return product(source, entry, target, dtype, work, vectors=vectors, **types), work
 
 
 def product(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from ..common.reduce import accumulator
+from ..common.rows import are_whole
 from ..gemm import division, gemm
 from ..runtime import Array, Source, Target, checks
 from ..step.batch import Progress
 from .softmax import IGNORE_INDEX
 
-_SOURCE = Source("loss/dense_loss.cu")
+_SOURCE = Source("loss/dense_loss.cu", ROW_WHOLE=0)
 
 
 def fits(target: Target, classes: int) -> bool:
@@ -49,7 +50,9 @@ def dense_cross_entropy(
     sizes = division.Sizes(rows, classes, inputs, split="in tiles")
     operands = (x, inputs), (w, inputs)
     launch, work = gemm.forward(
-        _SOURCE, "dense_cross_entropy", target, sizes, *operands, whole_rows=True
+        *(_SOURCE, "dense_cross_entropy", target, sizes, *operands),
+        whole_rows=True,
+        ROW_WHOLE=int(are_whole(target, logits, dlogits)),
     )
     totals, counters = (None, None) if progress is None else (progress.totals, progress.counters)
     finished = None if progress is None else target.counters(1)

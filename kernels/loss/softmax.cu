@@ -96,7 +96,7 @@ cross_entropy_rows(const T *__restrict__ p, const int64 *__restrict__ labels,
         const columns_t others = (valid ? acc_t(0) : value) - columns_t{};
         const int hit = valid ? int(label) : -1;
         for_spans<Threads>(
-            C, [&](const Span &at) { write(dp, at, others + only(hit - at.c, slope), false); });
+            C, [&](const Span &at) { write(dp, at, others + only(at, hit, slope), false); });
     };
     for_softmax_rows<Threads>(p, p, dp, rows, C, of_row);
 }

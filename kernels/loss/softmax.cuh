@@ -160,7 +160,7 @@ __device__ __forceinline__ acc_t cross_entropy_row(const T *z, T *dz, acc_t *mem
     for_spans<Threads>(C, [&](const Span &at) {
         // Weights may be infinite, as 1 / the examples of a class that has none.
         const columns_t shares = product_or_zero(spread - columns_t{}, weights(at));
-        const columns_t q = only(int(label) - at.c, hit) + shares;
+        const columns_t q = only(at, int(label), hit) + shares;
         write(dz, at, e(at) * factor - q * scale, past);
     });
     return loss;

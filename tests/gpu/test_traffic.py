@@ -24,6 +24,7 @@ from . import device
 BYTES = 2**22  # in an array: 2**20 float32 numbers
 MULTIPROCESSORS = 132  # of the largest GPU that is emulated
 MOST = 1.15  # bytes moved / distinct bytes
+LOSSES = ("softmax", "softmax_backward", "softmax_cross_entropy", "cross_entropy")
 
 #: Calls whose launches read some bytes again, from L1: their `MOST`.
 AGAIN = {
@@ -33,6 +34,11 @@ AGAIN = {
     "overlapping max_pool2d": 1.9,  # 3 x 3 windows, 2 apart, cover a pixel 9 / 4 times
     "im2col": 1.6,  # reads each pixel for 9 windows, but writes it as often
     "augment": 2.8,  # each warp reads six numbers of a map; rows begin inside a sector
+    # Rows begin inside a sector, and so do a warp's columns.
+    **dict.fromkeys((f"{name} of odd rows" for name in LOSSES), 1.3),
+    # Each row reads itself again, and gamma (forward, beta too), from L2.
+    "layer_norm of long rows": 3.1,
+    "layer_norm_backward of long rows": 2.4,
 }
 #: The same with 16 bits: statistics are float32; rows and pixels begin inside a sector more often.
 AGAIN_NARROW = {
@@ -40,6 +46,7 @@ AGAIN_NARROW = {
     **dict.fromkeys(("batch_norm", "batch_norm_backward"), 1.35),
     **dict.fromkeys(("batch_norm_pool", "batch_norm_pool_backward"), 1.5),
     "column_sum of 3": 1.5,
+    **dict.fromkeys((f"{name} of odd rows" for name in LOSSES), 1.6),
 }
 #: Kernels with one result, or with few rows, which other launches wrote.
 SMALL = {"batch_norm_merge", "batch_norm_gradient_sums", "sum_chunks", "loss_divisor", "sum_losses"}
@@ -127,10 +134,24 @@ def losses(make, C):
     rows = BYTES // (make.dtype.itemsize * C)
     x, labels = make.normal(rows, C), make.target.array(np.arange(rows) % C)
     y = kernels.softmax(x)
-    yield "softmax", lambda: kernels.softmax(x)
-    yield "softmax_backward", lambda: kernels.softmax_backward(x, y)
-    yield "softmax_cross_entropy", lambda: kernels.softmax_cross_entropy(x, labels)
-    yield "cross_entropy", lambda: kernels.cross_entropy(y, labels)
+    calls = (
+        lambda: kernels.softmax(x),
+        lambda: kernels.softmax_backward(x, y),
+        lambda: kernels.softmax_cross_entropy(x, labels),
+        lambda: kernels.cross_entropy(y, labels),
+    )
+    for name, call in zip(LOSSES, calls, strict=True):
+        yield name if C % 2 == 0 else f"{name} of odd rows", call
+
+
+def long_rows(make, C):
+    x, dy, (gamma, beta) = make.normal(8, C), make.normal(8, C), make.channels(2, C)
+    _, saved = kernels.layer_norm(x, gamma, beta)
+    yield "layer_norm of long rows", lambda: kernels.layer_norm(x, gamma, beta)
+    yield (
+        "layer_norm_backward of long rows",
+        lambda: kernels.layer_norm_backward(dy, x, gamma, saved),
+    )
 
 
 def digits(make, _):
@@ -150,7 +171,8 @@ CASES = [
     *((pools, C) for C in (16, 32)),
     *((sums, C) for C in (3, 24, 64)),
     *((columns, C) for C in (16,)),
-    *((losses, C) for C in (10, 32, 1000)),
+    *((losses, C) for C in (10, 32, 1000, 1001)),
+    (long_rows, 40_000),
     (elements, 16),
     (digits, 1),
     (filters, 64),

@@ -19,7 +19,6 @@ from typing import NamedTuple
 import numpy as np
 
 import kernels.lowlevel  # noqa: F401  (defines sources that `kernels` alone leaves out)
-from kernels.common.rows import WHOLE_SPANS
 from kernels.gemm import gemm
 from kernels.gemm.tiles import FMA, FMA_DOUBLE, MMA, MMA_16, MOST_IN_ROWS, Tile
 from kernels.runtime import Source
@@ -74,7 +73,10 @@ OF_CHANNELS = (
 #: block's), in how many registers each keeps it, and the entry point if that is not of all.
 OF_ROWS: dict[str, list[tuple[int, int, str | None]]] = {
     "loss/softmax.cu": [(1, 0, None), (32, 32, None), (0, 32, None), (0, 64, "softmax_forward")],
-    "norm/layer_norm.cu": [(32, 32, None), (0, 32, None), (0, 64, "layer_norm_forward")],
+    "norm/layer_norm.cu": [
+        *((32, 32, "layer_norm_forward"), (0, 32, "layer_norm_forward")),
+        (0, 64, "layer_norm_forward"),
+    ],
     "norm/layer_norm_gradients.cu": [(32, 32, None), (0, 16, None)],
 }
 SPAN_REGISTERS = {"float32": 4, "float64": 4, "float16": 8, "bfloat16": 8}
@@ -185,7 +187,7 @@ def _rows() -> list[Build]:
         for (threads, registers, entry), (dtype, machines) in product(ways, MACHINES.items()):
             spans = registers // SPAN_REGISTERS[dtype]
             kept = ("ROW_THREADS", threads), ("ROW_SPANS", spans)
-            for whole in (0, 1) if threads != 1 and spans <= WHOLE_SPANS else (0,):
+            for whole in (0, 1) if threads != 1 else (0,):
                 constants = *kept, ("ROW_WHOLE", whole)
                 builds += [Build(source, dtype, arch, constants, entry=entry) for arch in machines]
     return builds
@@ -198,8 +200,12 @@ def _products() -> list[Build]:
         first, *others = body.tiles
         of_rows = next(tile for tile in body.tiles if tile.BN <= MOST_IN_ROWS)
         builds += [
-            Build(source, dtype, arch, types, of_rows if source == "loss/dense_loss.cu" else first)
-            for source in PRODUCTS
+            Build(source, dtype, arch, (*types, *more), tile)
+            for source, more, tile in (
+                ("conv/conv2d.cu", (), first),
+                ("gemm/dense.cu", (), first),
+                *(("loss/dense_loss.cu", (("ROW_WHOLE", whole),), of_rows) for whole in (0, 1)),
+            )
             for arch in machines
         ]
         builds += [  # What a gradient passes: a ReLU and a pool above, here less.
