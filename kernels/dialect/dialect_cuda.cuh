@@ -60,17 +60,31 @@ __device__ inline void store_vector(E *to, const V (&value)[N]) {
     for (int i = 0; i < N; ++i) row.value[i] = E(value[i]);
     *reinterpret_cast<Vector<E, N> *>(to) = row;
 }
-// The first `count` of N neighbours, at any address; load_row sets the others to zero.
+// The halves of an array.
+template <typename V, int N> using Halves = V[2][N / 2];
+template <typename V, int N> __device__ inline Halves<V, N> &halves(V (&value)[N]) {
+    return reinterpret_cast<Halves<V, N> &>(value);
+}
+// The first `count` of N neighbours, at any address; load_row sets the others to zero. They are one
+// access if they can be; else, of narrow elements, their halves may be.
 template <typename E, typename V, int N>
 __device__ inline void load_row(V (&value)[N], const E *from, int count) {
     if (Vector<E, N>::fits(from, count)) return load_vector(value, from);
-    for (int i = 0; i < N; ++i) value[i] = i < count ? V(from[i]) : V(0);
+    if constexpr (N > 4 && sizeof(E) < 4)
+        for (int h = 0; h < 2; ++h)
+            load_row(halves(value)[h], from + h * (N / 2), count - h * (N / 2));
+    else
+        for (int i = 0; i < N; ++i) value[i] = i < count ? V(from[i]) : V(0);
 }
 template <typename E, typename V, int N>
 __device__ inline void store_row(E *to, const V (&value)[N], int count) {
     if (Vector<E, N>::fits(to, count)) return store_vector(to, value);
-    for (int i = 0; i < N; ++i)
-        if (i < count) to[i] = E(value[i]);
+    if constexpr (N > 4 && sizeof(E) < 4)
+        for (int h = 0; h < 2; ++h)
+            store_row(to + h * (N / 2), halves(value)[h], count - h * (N / 2));
+    else
+        for (int i = 0; i < N; ++i)
+            if (i < count) to[i] = E(value[i]);
 }
 // A prefetch. None here: other threads hide the latency of memory.
 template <typename E> __device__ inline void fetch_ahead(const E *, int = 1, int = 0) {}

@@ -62,15 +62,19 @@ struct PastRelu {
         int tap[V];
         load_row(tap, argmax + to, columns);
         if (pooling.F % V == 0) return unpool_window(dx, pooling, to, gradient, tap);
-        // Few layers have such F.
-        NO_UNROLL(int v = 0; v < columns && v < V; ++v) {
-            acc_t one[1] = {gradient[0]};
-            int tap_of_one[1] = {tap[0]};
-            UNROLL(int u = 1; u < V; ++u) {
-                one[0] = u == v ? gradient[u] : one[0];
-                tap_of_one[0] = u == v ? tap[u] : tap_of_one[0];
+        if constexpr (V > 4) {
+            unpool(to, halves(gradient)[0], columns);
+            if (columns > V / 2) unpool(to + V / 2, halves(gradient)[1], columns - V / 2);
+        } else {  // few layers have such F
+            NO_UNROLL(int v = 0; v < columns && v < V; ++v) {
+                acc_t one[1] = {gradient[0]};
+                int tap_of_one[1] = {tap[0]};
+                UNROLL(int u = 1; u < V; ++u) {
+                    one[0] = u == v ? gradient[u] : one[0];
+                    tap_of_one[0] = u == v ? tap[u] : tap_of_one[0];
+                }
+                unpool_window(dx, pooling, to + v, one, tap_of_one);
             }
-            unpool_window(dx, pooling, to + v, one, tap_of_one);
         }
     }
 };

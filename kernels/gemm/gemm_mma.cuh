@@ -4,7 +4,7 @@
 //
 // A block computes BM x BN outputs, a warp WARP_M x WARP_N of them. The rows of a product may be
 // any outputs of A, its columns any of B: here they are four apart, so that a lane reads 16 bytes
-// of four neighbours at once, and ends with micro-tiles of 4 x 4 outputs.
+// of four neighbours at once, and ends with micro-tiles of 4 x 4 outputs, in 16 bits of 4 x 8.
 //
 //   bytes    as in gemm_fma.cuh
 //   shared   for a warp's 64 x 64 outputs and 32 k of 16 bits, a lane reads 16 times 16 bytes for
@@ -142,19 +142,20 @@ __device__ Block gemm(const BlockAt<BlockTile> &at, const A &a, const B &b, int 
         const Lane<BlockTile> own(thread_anew());
         UNROLL(int i = 0; i < HIGH; ++i)
             UNROLL(int s = 0; s < WIDE; ++s)
-                UNROLL(int c = 0; c < 2; ++c) {
-                    const int m = first_m + own.warp_m + i * 32 + own.g * 4;
-                    const int n = first_n + own.warp_n + s * 32 + own.t * 8 + c * 4;
+                UNROLL(int c = 0; c < 8; c += TN) {
+                    const int m = first_m + own.warp_m + i * 32 + own.g * TM;
+                    const int n = first_n + own.warp_n + s * 32 + own.t * 8 + c;
                     if (m >= M || n >= N) continue;
                     acc_t tile[TM][TN];
+                    const auto at = [&](int r, int j) -> acc_t & {
+                        return sum[i][r / 2][s][(c + j) % 4][r % 2 * 2 + (c + j) / 4];
+                    };
                     UNROLL(int r = 0; r < TM; ++r)
-                        UNROLL(int j = 0; j < TN; ++j)
-                            tile[r][j] = sum[i][r / 2][s][j][r % 2 * 2 + c];
-                    body((i * WIDE + s) * 2 + c, m, n, tile, smaller(TM, M - m),
+                        UNROLL(int j = 0; j < TN; ++j) tile[r][j] = at(r, j);
+                    body(((i * WIDE + s) * 8 + c) / TN, m, n, tile, smaller(TM, M - m),
                          smaller(TN, N - n));
                     UNROLL(int r = 0; r < TM; ++r)
-                        UNROLL(int j = 0; j < TN; ++j)
-                            sum[i][r / 2][s][j][r % 2 * 2 + c] = tile[r][j];
+                        UNROLL(int j = 0; j < TN; ++j) at(r, j) = tile[r][j];
                 }
     };
     return finish(block, parts, for_tiles, epilogue, M, N);

@@ -6,32 +6,36 @@
 // In the last block of a tile, replaces its sums by those over all of k and returns true; returns
 // false in the others. for_tiles(body) calls body(micro, m, n, tile, rows, columns) for micro-tile
 // number `micro` of a thread. Memory holds what a thread reads again, and nobody else: by part and
-// tile, then micro-tile and row, and then by thread, TN sums each.
+// tile, then micro-tile and 16 bytes of its sums, and then by thread.
 template <class BlockTile, class ForTiles>
 __device__ __forceinline__ bool add_up(const BlockAt<BlockTile> &block, const Parts &parts,
                                        const ForTiles &for_tiles) {
-    constexpr int SUMS = BlockTile::HEIGHT * BlockTile::WIDTH;
+    constexpr int SUMS = BlockTile::HEIGHT * BlockTile::WIDTH, PIECE = 16 / sizeof(acc_t);
     const int layers = block.all.z / parts.count, tiles = layers * block.all.y * block.all.x;
     const int tile = (block.z / parts.count * block.all.y + block.y) * block.all.x + block.x;
     const int own = block.z % parts.count;
-    const auto at = [&](int part, int micro, int i) {
-        acc_t *sums = parts.sums + ((int64)part * tiles + tile) * SUMS;
-        return sums + ((micro * TM + i) * BlockTile::THREADS + threadIdx.x) * TN;
+    // Calls body(memory, sums) for each piece of a part's sums.
+    const auto for_pieces = [&](int part, const auto &body) {
+        acc_t *const sums = parts.sums + ((int64)part * tiles + tile) * SUMS;
+        for_tiles([&](int micro, int, int, acc_t(&tile)[TM][TN], int, int) {
+            acc_t(&pieces)[TM * TN / PIECE][PIECE] =
+                reinterpret_cast<acc_t(&)[TM * TN / PIECE][PIECE]>(tile);
+            UNROLL(int i = 0; i < TM * TN / PIECE; ++i) {
+                const int place = (micro * TM * TN / PIECE + i) * BlockTile::THREADS + threadIdx.x;
+                body(sums + place * PIECE, pieces[i]);
+            }
+        });
     };
-    for_tiles([&](int micro, int, int, auto &tile, int, int) {
-        UNROLL(int i = 0; i < TM; ++i) {
-            store_vector(at(own, micro, i), tile[i]);
-            UNROLL(int j = 0; j < TN; ++j) tile[i][j] = 0;
-        }
+    for_pieces(own, [](acc_t *memory, acc_t(&sums)[PIECE]) {
+        store_vector(memory, sums);
+        UNROLL(int j = 0; j < PIECE; ++j) sums[j] = 0;
     });
     if (!last_block(parts.arrived + tile, parts.count)) return false;
     NO_UNROLL(int part = 0; part < parts.count; ++part)
-        for_tiles([&](int micro, int, int, auto &tile, int, int) {
-            UNROLL(int i = 0; i < TM; ++i) {
-                acc_t more[TN];
-                load_vector(more, at(part, micro, i));
-                UNROLL(int j = 0; j < TN; ++j) tile[i][j] += more[j];
-            }
+        for_pieces(part, [](const acc_t *memory, acc_t(&sums)[PIECE]) {
+            acc_t more[PIECE];
+            load_vector(more, memory);
+            UNROLL(int j = 0; j < PIECE; ++j) sums[j] += more[j];
         });
     return true;
 }

@@ -26,7 +26,13 @@
 #define VECTOR_B 1
 #endif
 
-constexpr int TM = 4, TN = 4;         // of a micro-tile
+// Of a micro-tile: in 16 bits, where a lane of tensor cores has eight neighbouring columns, all of
+// them, which are 16 bytes.
+#ifdef TYPE_PRECISION
+constexpr int TM = 4, TN = sizeof(T) == 2 ? 8 : 4;
+#else
+constexpr int TM = 4, TN = 4;
+#endif
 constexpr int UNIT = 16 / sizeof(T);  // elements in 16 bytes, the widest access
 
 // The tile of a block: M x N outputs, those of a warp, and what the constants above say.

@@ -192,6 +192,22 @@ def test_bytes_are_moved_once(emulated, family, C, kind):
             check(name, launch, AGAIN if kind == "float32" else AGAIN_NARROW)
 
 
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_products_store_whole_sectors(emulated, kind):
+    make = Arrays(cuda_target(), np.dtype(ml_dtypes.bfloat16 if kind == "bfloat16" else kind))
+    images, filters = make.normal(4, 14, 14, 64), make.normal(64, 3, 3, 64)
+    rows, weights = make.normal(128, 256), make.normal(64, 256)
+    with device.counting() as counted:
+        kernels.conv2d(images, filters, padding=1)
+        kernels.conv2d_backward(images, images, filters, padding=1)
+        kernels.dense(rows, weights)
+        kernels.dense_backward(make.normal(128, 64), rows, weights)
+    for launch in counted["launches"]:
+        figures = launch["all"]
+        moved = 32 * figures["global_store_sectors"]
+        assert moved <= 1.05 * figures["global_store_bytes"], launch["kernel"]
+
+
 def check(name, launch, again):
     kernel, figures, touched = launch["kernel"], launch["all"], launch["bytes"]
     blocks = np.prod(launch["grid"])
