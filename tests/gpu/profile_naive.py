@@ -80,6 +80,7 @@ def main() -> None:
         sys.exit("make profile-naive: the GPU is a real one, which counts nothing")
     model = os.environ.get("EMULATED_GPU", "h100")
     gpu, path = GPUS[model], options.results / f"naive-{model}.json"
+    print(f"{gpu.name}: counts and bounds, not times\n{heading()}")
     compare(pairs(gpu, options.only), path, gpu.name)
     print(f"wrote {path}")
 
@@ -209,11 +210,23 @@ def totals(counted: dict[str, Any], gpu: Gpu) -> Counts:
     }
 
 
+def heading() -> str:
+    """Return the names of what `line` says of a row."""
+    from bench.report.of_kernels import COUNTED
+
+    return f"{'naive CuPy / ours':<39}" + "".join(f"{name:>25}" for name, *_ in COUNTED.values())
+
+
 def line(row: dict[str, Any]) -> str:
-    """Return a row as one line of text."""
-    ours, naive = row["ours"], row["peers"][NAIVE]
-    words = (f"{key} {ours[key]:.4g} of {naive[key]:.4g}" for key in ours)
-    return f"{row['row']:<42} {', '.join(words)}"
+    """Return a row as one line of text: what naive CuPy does / what ours do."""
+    from bench.report.of_kernels import COUNTED
+
+    cells = (
+        f"{row['peers'][NAIVE][key] / unit:{form}} / {row['ours'][key] / unit:{form}}"
+        for key, (_, unit, form) in COUNTED.items()
+        if key in row["ours"]
+    )
+    return f"{row['row']:<39}" + "".join(f"{cell:>25}" for cell in cells)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,15 @@ def test_both_gradients_are_one_launch_and_the_sum_of_its_parts():
     assert counts["launches"] == 2 and all(counts.values())
 
 
+def test_a_line_has_the_units_of_its_heading():
+    counts = {"launches": 2, "bytes": 3e6, "instructions": 4e6, "bound": 5e-6}
+    row = {"row": "dense", "ours": counts, "peers": {NAIVE: {k: 2 * v for k, v in counts.items()}}}
+    assert profile_naive.heading().split("  ")[-1].strip() == "bound, µs"
+    assert profile_naive.line(row).replace(" / ", "/").split() == (
+        ["dense", "4/2", "6.00/3.00", "8,000/4,000", "10.0/5.0"]
+    )
+
+
 @pytest.mark.parametrize("who", ["ours", "peers"])
 def test_a_wrong_result_is_refused(monkeypatch, who):
     import kernels
