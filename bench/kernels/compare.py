@@ -34,13 +34,13 @@ def main() -> int:
         print(f"no row has {' or '.join(options.rows)} in its name", file=sys.stderr)
         return 2
     with checked_out(options.base) as tree:
-        print(f"{'row':<42} {options.base[:12]:>12} {'this tree':>12} {'times as fast':>16}")
+        print(f"{'row':<47} {options.base[:12]:>12} {'this tree':>12} {'times as fast':>16}")
         for name in chosen:
             # Each row has its own processes: a fault in one does not end the others.
             try:
                 print(line(name, *timed(name, tree, options.rounds)), flush=True)
             except RuntimeError as error:
-                print(f"{name:<42} {error}", flush=True)
+                print(f"{name:<47} {error}", flush=True)
     return 0
 
 
@@ -82,7 +82,7 @@ def line(name: str, before: list[float], after: list[float]) -> str:
     ratio, noise = statistics.median(ratios), spread(ratios)
     verdict = "=" if abs(ratio - 1) <= 2 * noise * ratio else "faster" if ratio > 1 else "slower"
     times = [f"{statistics.median(s) * 1e6:9,.0f} µs" for s in (before, after)]
-    return f"{name:<42} {times[0]:>12} {times[1]:>12} {ratio:6.2f}x ±{noise:4.0%}  {verdict}"
+    return f"{name:<47} {times[0]:>12} {times[1]:>12} {ratio:6.2f}x ±{noise:4.0%}  {verdict}"
 
 
 if __name__ == "__main__":

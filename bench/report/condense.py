@@ -68,7 +68,7 @@ def row(ours: list[float], info: dict[str, Any]) -> dict[str, Any]:
 
 def line(row: dict[str, Any]) -> str:
     """Return a row as one line of text."""
-    words = [f"{row['row']:<42}", f"{row['seconds'] * 1e3:10.3f} ms ±{row['noise']:4.0%}"]
+    words = [f"{row['row']:<47}", f"{row['seconds'] * 1e3:10.3f} ms ±{row['noise']:4.0%}"]
     if "rate" in row:
         unit = "GFLOP/s" if row["bound"] == "arithmetic" else "GB/s"
         words.append(f"{row['rate'] / 1e9:7.1f} {unit:<7} {row['part_of_peak']:4.0%} of peak")
