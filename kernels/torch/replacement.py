@@ -24,7 +24,8 @@ class Layer(NamedTuple):
         """Return a line of text."""
         what = f"left: {self.reason}"
         if self.reason is None:
-            what = f"replaced, as one of {' '.join(self.together)}" if self.together else "replaced"
+            together = " ".join(self.together)
+            what = f"replaced, one kernel for {together}" if together else "replaced"
         return f"{self.name or 'the module itself'} ({self.kind}): {what}"
 
 

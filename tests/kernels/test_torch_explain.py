@@ -77,7 +77,9 @@ def test_a_container_without_layers_is_no_layer():
 def test_the_explanation_has_a_line_for_each_layer():
     lines = str(explain(LeNet())).splitlines()
     assert len(lines) == 9
-    assert lines[1] == ("features.1 (ReLU): replaced, as one of features.0 features.1 features.2")
+    assert lines[1] == (
+        "features.1 (ReLU): replaced, one kernel for features.0 features.1 features.2"
+    )
     assert lines[6] == "classifier.0 (Linear): left: PyTorch is as fast"
 
 
