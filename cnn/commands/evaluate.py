@@ -20,8 +20,8 @@ from .options import (
 
 HELP = "measure saved models"
 DESCRIPTION = """\
-Measure a saved model on the test images. Of several models, each is
-measured, and then all as one, whose probabilities are the mean of theirs."""
+Measure saved models on the test images: each of them and, if there are
+several, the mean of their probabilities."""
 EXAMPLES = """\
   cnn evaluate model.safetensors
   cnn evaluate runs/1/model.safetensors runs/2/model.safetensors
