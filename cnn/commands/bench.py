@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 HELP = "measure how fast a recipe trains and predicts"
 DESCRIPTION = """\
 Measure a recipe's network on random images: a few short epochs of training,
-and inference at batch 1 and 1024. Medians; compiling and a first pass are
-not counted."""
+and inference at batch 1 and 1024. Rates are medians; "slowest" is the longest
+time, in ms per batch. Compiling and a first pass are not counted."""
 EXAMPLES = """\
   cnn bench
   cnn bench --recipe default --batch-size 256 --json bench.json"""
