@@ -172,7 +172,7 @@ def per_class(counts: Array) -> Figure:
     axes.errorbar(accuracy, classes[seen], xerr=reach, **_MARKS, label="class, 95% interval")
     for row, (share, hit, count) in enumerate(zip(accuracy, hits[seen], images[seen], strict=True)):
         axes.annotate(
-            f"{share:.2f}%   {count - hit:,} of {count:,} wrong",
+            f"{share:\u2007>6.2f}%   {count - hit:,} of {count:,} wrong",  # figure spaces
             (1.02, classes[seen][row]),
             xycoords=("axes fraction", "data"),
             fontsize="small",

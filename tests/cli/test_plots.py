@@ -100,7 +100,7 @@ def test_the_accuracy_of_every_class():
     (axes,) = plots.per_class(np.array([[80, 20, 0], [0, 0, 0], [0, 0, 9]])).axes
     marks, caps, (bars,) = axes.containers[0]
     assert marks.get_xdata().tolist() == [80, 100] and marks.get_ydata().tolist() == [0, 2]
-    assert texts(axes) == ["80.00%   20 of 100 wrong", "100.00%   0 of 9 wrong"]
+    assert texts(axes) == ["\u200780.00%   20 of 100 wrong", "100.00%   0 of 9 wrong"]
     ends = [segment[:, 0].tolist() for segment in bars.get_segments()]
     # Of 80 of 100: "Wilson score interval" in any table; of 9 of 9: 9 / (9 + 1.96**2) and 1.
     assert ends[0] == pytest.approx([71.11, 86.66], abs=0.01)
