@@ -25,6 +25,7 @@ def project(tmp_path):
     package = tmp_path / "project" / "yours"
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(REPOSITORY / "kernels", package / "_kernels", ignore=ignored)
+    shutil.copy(REPOSITORY / "LICENSE", package / "_kernels")
     (package / "__init__.py").write_text("")
     return package.parent
 
@@ -48,6 +49,7 @@ def test_a_wheel_with_the_copy_works_where_nothing_else_is_installed(project, tm
     python = environment / "bin" / "python"
     pip("--python", python, "install", "--no-deps", "--no-index", wheel)
     (installed,) = environment.glob("lib/python*/site-packages")
+    assert (installed / "yours" / "_kernels" / "LICENSE").is_file()
     for dependency in (numpy, platformdirs):  # linked, because installing them takes a network
         link(Path(dependency.__file__).parent, installed)
 
