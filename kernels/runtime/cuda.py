@@ -230,7 +230,7 @@ def current_device() -> int:
 
 
 def borrowed(value: Any) -> Array:
-    """Return an object that speaks DLPack as a CuPy array, ordered after its owner's work on it.
+    """Return an object that supports DLPack as a CuPy array, ordered after its owner's work on it.
 
     If the owner is PyTorch, its later work is ordered after CuPy's: when the last view of the array
     is gone, PyTorch's stream waits for CuPy's current stream.

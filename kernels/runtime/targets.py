@@ -64,7 +64,7 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
     Raises
     ------
     TypeError
-        If the value is no array and does not speak DLPack, or NumPy or CuPy cannot take it so, or
+        If the value is no array and does not support DLPack, or NumPy or CuPy cannot take it so, or
         it is a masked array.
     """
     if type(value) is np.ndarray:
@@ -78,7 +78,7 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
     if not hasattr(value, "__dlpack_device__"):
         raise TypeError(
             f"{name}: got {type(value).__name__}, "
-            "expected a NumPy or CuPy array or one that speaks DLPack"
+            "expected a NumPy or CuPy array or one that supports DLPack"
         )
     torch: Any = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
