@@ -44,6 +44,7 @@ def main() -> None:
         document["suite"] = summarise([suite() for _ in range(options.suite)])
     document["machine"] = machine()
     path.write_text(json.dumps(document, indent=2) + "\n")
+    print(f"wrote {path}")
 
 
 def trainings() -> dict[str, dict[str, Any]]:

@@ -43,6 +43,7 @@ def main() -> None:
             measured = {"machine": machine(), "summary": summary, "runs": runs}
             document["recipes"][recipe] = measured
             path.write_text(json.dumps(document, indent=2) + "\n")
+    print(f"wrote {path}")
 
 
 def train(recipe: str, seed: int, device: str, folder: Path) -> dict[str, Any]:

@@ -154,6 +154,7 @@ def main() -> None:
         "files": by_file,
     }
     RESULT.write_text(json.dumps(document, indent=1) + "\n")
+    print(f"wrote {RESULT}")
     sys.exit(failed)
 
 

@@ -170,6 +170,7 @@ def main() -> None:
         f'{{"made by": "python -m tests.gpu.in_flight", "NVRTC": "{nvrtc.version()}",\n'
         f'"launches": [\n{body}\n]}}\n'
     )
+    print(f"wrote {RESULTS / FILE}")
 
 
 if __name__ == "__main__":

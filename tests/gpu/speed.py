@@ -111,7 +111,9 @@ def main() -> None:
     ):
         results[name] = measure()
         print(name, json.dumps(results[name], indent=2), flush=True)
-    (RESULTS / "emulated-gpu.json").write_text(json.dumps(results, indent=2) + "\n")
+    path = RESULTS / "emulated-gpu.json"
+    path.write_text(json.dumps(results, indent=2) + "\n")
+    print(f"wrote {path}")
 
 
 def instructions() -> dict[str, float]:

@@ -45,7 +45,9 @@ def main() -> None:
         print(name, *(f"{key} {value}" for key, value in figures.items()), sep="; ")
     document = {"made by": "python -m tests.gpu.start_up", "arch": ARCH, "NVRTC": nvrtc.version()}
     document |= {"load before": round(os.getloadavg()[0], 2), **found, "machine": machine()}
-    (RESULTS / "start-cuda.json").write_text(json.dumps(document, indent=2) + "\n")
+    path = RESULTS / "start-cuda.json"
+    path.write_text(json.dumps(document, indent=2) + "\n")
+    print(f"wrote {path}")
 
 
 def launched(network: str, precision: str) -> list[tuple[str, str]]:

@@ -97,3 +97,4 @@ def _drawn(box: str, imported: list[str], x: float, y: int, width: float, fill: 
 
 if __name__ == "__main__":
     PICTURE.write_text(svg())
+    print(f"wrote {PICTURE}")

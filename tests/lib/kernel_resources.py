@@ -285,3 +285,4 @@ def text(rows: dict[str, dict[str, Resources]]) -> str:
 
 if __name__ == "__main__":
     TABLE.write_text(text(measured()))
+    print(f"wrote {TABLE}")

@@ -88,6 +88,7 @@ def main() -> None:
         f'{{"made by": "python -m tests.lib.main_loop", "NVRTC": "{nvrtc.version()}",\n'
         f'"loops": [\n{lines}\n]}}\n'
     )
+    print(f"wrote {RESULTS}")
 
 
 if __name__ == "__main__":
