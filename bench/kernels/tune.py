@@ -143,7 +143,7 @@ def main() -> None:
     for name in options.names or (OF_MACHINE if options.keep else CHOICES):
         present, found = speeds(name)
         for value, speed in found.items():
-            print(f"{name} {value}: {speed:.3f}", flush=True)
+            print(f"{name} {value}: {speed:.3f} times the speed of {present}", flush=True)
         best = max(found, key=lambda value: found[value])
         if name in OF_MACHINE:
             kept[name] = best if found[best] >= LEAST_GAIN else present
