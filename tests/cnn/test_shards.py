@@ -1,5 +1,6 @@
 """Batches cut into shards: what a step is then, and that any number of processes can share them."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -154,6 +155,17 @@ def test_the_number_of_processes_may_change_when_a_training_is_resumed(tmp_path)
     for size in (1, 2, 4):
         for found in in_threads(size, go_on):
             assert found == held(whole)
+
+
+def test_processes_agree_about_images_of_bfloat16():
+    def work(world):
+        trainer = make(world)
+        trainer.augment = None  # takes none on a CPU
+        fit(trainer, noise(41, ml_dtypes.bfloat16))
+        return held(trainer)
+
+    alone = work(World())
+    assert in_threads(2, work) == [alone, alone]
 
 
 def test_processes_have_one_shard_each_unless_told_otherwise():
