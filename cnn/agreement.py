@@ -24,7 +24,7 @@ def check_agreement(
         for name, data in sets.items()
     }
     world.agree(
-        **vars(replace(course, labels="")),  # that of all training data tells more
+        **vars(replace(course, labels="", pixels="")),  # all training data tell more
         **settings(training),
         **facts,
         architecture=training.model.architecture(),

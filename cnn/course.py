@@ -36,6 +36,9 @@ class Course:
     labels : str
         Digest of the data set's labels in their order, by which another split of the same data is
         noticed; "" in checkpoints of before.
+    pixels : str
+        Digest of the images or, of more than four million pixels, of some images spread over all;
+        "" in checkpoints of before.
     """
 
     epochs: int
@@ -46,6 +49,7 @@ class Course:
     reached: int = 0
     shards: int = 1
     labels: str = ""
+    pixels: str = ""
 
     @classmethod
     def of(
@@ -53,8 +57,9 @@ class Course:
     ) -> Course:
         """Return the course of a `fit` that begins."""
         labels = digest(to_host(dataset.labels).astype(np.int64))
+        pixels = digest(dataset.images[:: 1 + dataset.images.size // 2**22])  # all would take long
         counts = dataset.name, len(dataset), 0, reached, shards
-        return cls(epochs, batch_size, *counts, labels)
+        return cls(epochs, batch_size, *counts, labels, pixels)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -88,8 +93,12 @@ class Course:
 
     def check_continues(self, saved: Course) -> None:
         """Raise ValueError unless this `fit` can continue the saved one."""
-        names = {"images": "the number of images", "labels": "the digest of the labels"}
-        for name in ("epochs", "batch_size", "data", "images", "shards", "labels"):
+        names = {
+            "images": "the number of images",
+            "labels": "the digest of the labels",
+            "pixels": "the digest of the images",
+        }
+        for name in ("epochs", "batch_size", "data", "images", "shards", "labels", "pixels"):
             found, expected = getattr(self, name), getattr(saved, name)
             if found != expected != "":
                 what = names.get(name, name)

@@ -321,9 +321,10 @@ def test_a_model_of_fewer_layers_is_refused(checkpoint):
         ({"batch_size": 8}, "batch_size: got 8, expected 16 as in the training restored"),
         ({"data": (DATA[0][:39], DATA[1][:39])}, "the number of images: got 39, expected 40 as"),
         ({"data": (DATA[0], DATA[1][::-1])}, "the digest of the labels: got '"),
+        ({"data": (DATA[0].swapaxes(1, 2), DATA[1])}, "the digest of the images: got '"),
         ({"data": Dataset(*DATA, "other")}, "data: got 'other', expected 'data' as in the train"),
     ],
-    ids=["epochs", "batch size", "images", "labels", "data"],
+    ids=["epochs", "batch size", "images", "labels", "pixels", "data"],
 )
 def test_a_fit_of_other_arguments_is_refused(change, sentence, checkpoint):
     trainer = make(ema=EMA(0.9))
