@@ -71,8 +71,7 @@ def restore(training: Training, path: str | Path) -> None:
     course = _course(path, state)
     if len(state["draws"]) != len(model.layers):
         raise CheckpointError(f"{path} is damaged: its training has draws of other layers")
-    if training.loss_scale is not None and "loss_scale" not in content.training_arrays:
-        raise CheckpointError(f"{path} is damaged: its training has no 'loss_scale'")
+    _check_arrays(path, training, state, content.training_arrays)
     model.fill(content, path)
     arrays = {name: model.target.array(a) for name, a in content.training_arrays.items()}
     # Arrays that exist are filled in place: recorded launches hold their addresses.
@@ -144,6 +143,24 @@ def _layer(described: Any) -> str:
         return str(described)
     name, settings = described
     return f"{name}({', '.join(f'{key}={value!r}' for key, value in settings.items())})"
+
+
+def _check_arrays(
+    path: str | Path, training: Training, state: dict[str, Any], arrays: checkpoint.Arrays
+) -> None:
+    """Raise CheckpointError unless the arrays of a training that has begun have its shapes."""
+    shape = training.model.parameter_buffer.shape
+    slots = training.optimizer.slots()
+    expected = {f"optimizer.{slot}": (shape, state["optimizer_steps"]) for slot in slots}
+    if training.ema is not None:
+        expected["weights"] = shape, state["ema_steps"]
+    if training.loss_scale is not None:
+        expected["loss_scale"] = training.loss_scale.shape, 1
+    for name, (shape, needed) in expected.items():
+        if needed if name not in arrays else arrays[name].shape != shape:
+            raise CheckpointError(
+                f"{path} is damaged: its training has no {name!r} of shape {tuple(shape)}"
+            )
 
 
 def _check_setting(path: str | Path, name: str, found: str | None, value: Any) -> None:
