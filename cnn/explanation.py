@@ -91,8 +91,8 @@ def explain(model: Sequential, images: Any, classes: Any) -> Explanation:
 def _copied(layer: Layer) -> Layer:
     """Return a layer with the same parameters, which returns dx, and has gradients of its own."""
     other = copy.copy(layer)
-    other.need_dx = True
-    other.gradients = {name: array.copy() for name, array in layer.gradients.items()}
+    gradients = {name: array.copy() for name, array in layer.gradients.items()}
+    vars(other).update(need_dx=True, gradients=gradients)
     return other
 
 

@@ -71,8 +71,10 @@ class NarrowNetwork(Network):
             return layer
         narrow = copy.copy(layer)
         names = {name: f"{position}.{name}" for name in layer.parameters}
-        narrow.parameters = {name: self.parameters[key] for name, key in names.items()}
-        narrow.gradients = {name: self.gradients[key] for name, key in names.items()}
+        vars(narrow).update(
+            parameters={name: self.parameters[key] for name, key in names.items()},
+            gradients={name: self.gradients[key] for name, key in names.items()},
+        )
         return narrow
 
 

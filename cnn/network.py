@@ -24,40 +24,13 @@ from . import checks
 from .data.dataset import channels_last
 from .layers import Layer, Softmax
 from .layers.layer import initial
+from .views import Views
 
 # Maps grey levels to [0, 1]. No uint8 images have this deviation: it means "not set".
 _NO_STATISTICS = (0.0, 255.0)
 _ALIGNMENT_BYTES = 64  # a cache line, and at least a SIMD register
 
 _Network = TypeVar("_Network", bound="Network")
-
-
-class _Views(dict[str, Array]):
-    """Views of a buffer by name. Another array in place of one would be no part of the buffer.
-
-    Copies are plain dicts.
-    """
-
-    def __setitem__(self, name: str, array: Array) -> None:
-        # It is the same one after an operation in place, such as *=.
-        if name not in self or array is not self[name]:
-            raise TypeError(f"{name}: got another array, expected values set in place: [...] =")
-
-    def update(self, *others: Any, **more: Any) -> None:
-        for name, array in dict(*others, **more).items():
-            self[name] = array
-
-    def __ior__(self, others: Any) -> Any:  # type: ignore[misc]
-        self.update(others)
-        return self
-
-    def _stays(self, *arguments: Any) -> Any:
-        raise TypeError("arrays of a model: none can be added or removed, see `Network`")
-
-    __delitem__ = pop = popitem = clear = setdefault = _stays
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (dict(self),)
 
 
 class Network:
@@ -250,7 +223,7 @@ class Network:
             for kind in ("parameters", "gradients", "state"):
                 views = getattr(self, kind)
                 own = {name: views[key] for name, key in keys.items() if key in views}
-                setattr(layer, kind, _Views(own))
+                setattr(layer, kind, Views(own))
             layer.built = True
 
     def _flat(self, values: dict[str, np.ndarray[Any, Any]]) -> tuple[Array, dict[str, Array]]:
@@ -262,4 +235,4 @@ class Network:
             views[name] = buffer[start : start + array.size].reshape(array.shape)
             views[name][...] = self.target.array(array)
             start += size
-        return buffer, _Views(views)
+        return buffer, Views(views)

@@ -12,6 +12,7 @@ from kernels.lowlevel import Array, Shape, Target, as_array
 
 from .. import checks
 from ..initializers import Initializer
+from ..views import Views
 
 
 class Layer:
@@ -39,6 +40,12 @@ class Layer:
     draws = 0
     recordable = False
     built = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        held = vars(self).get(name) if self.built else None
+        if isinstance(held, Views) and value is not held:
+            raise AttributeError(f"{name}: got another object, expected values set in place")
+        super().__setattr__(name, value)
 
     @cached_property
     def parameters(self) -> dict[str, Array]:

@@ -356,6 +356,20 @@ def test_what_layers_share_keeps_its_place(name):
     assert getattr(model, name) is before
 
 
+@pytest.mark.parametrize("name", ["parameters", "gradients", "state"])
+def test_arrays_of_a_layer_keep_their_place(name):
+    """As `layer.parameters = best`, which would be used, but neither saved nor trained."""
+    for layer in build(device="cpu").layers:
+        before = getattr(layer, name)
+        with pytest.raises(AttributeError, match=f"^{name}: got another object, expected values"):
+            setattr(layer, name, dict(before))
+        layer.parameters |= {}
+        assert getattr(layer, name) is before
+    alone = Dense(3)
+    alone.forward(normal(0, 2, 5))
+    setattr(alone, name, {})  # shared with no model
+
+
 def test_arrays_are_copied_as_those_of_any_dict():
     for arrays in dicts_of_arrays(build(device="cpu")):
         for kept in (copy.deepcopy(arrays), pickle.loads(pickle.dumps(arrays))):
