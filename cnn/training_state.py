@@ -77,9 +77,9 @@ def restore(training: Training, path: str | Path) -> None:
     # Arrays that exist are filled in place: recorded launches hold their addresses.
     ema, optimizer = training.ema, training.optimizer
     if ema is not None:
+        ema.begin(model.parameter_buffer)
+        assert ema.average is not None
         ema.steps = state["ema_steps"]
-        if ema.average is None:
-            ema.average = model.parameter_buffer.copy()
         ema.average[...] = arrays.pop("weights", model.parameter_buffer)
         ema.left(model.parameter_buffer)
     if training.loss_scale is not None:

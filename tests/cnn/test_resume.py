@@ -198,6 +198,17 @@ def test_restoring_a_trainer_that_has_trained_leaves_its_arrays_where_they_are(p
         assert held(trainer) == held(whole)
 
 
+def test_an_average_of_another_model_becomes_the_restored_one(tmp_path):
+    trainers = [make(ema=EMA(0.9)) for _ in range(2)]
+    fit(trainers[0], 1)
+    trainers[0].save(tmp_path / "one.safetensors")
+    fit(make(units=4, ema=trainers[1].ema), 1)
+    trainers[1].restore(tmp_path / "one.safetensors")
+    for trainer in trainers:
+        fit(trainer, 1)
+    assert held(trainers[1]) == held(trainers[0])
+
+
 def test_a_finished_training_is_followed_by_another(tmp_path):
     first, path = make(), tmp_path / "finished.safetensors"
     fit(first, 2)
