@@ -46,6 +46,10 @@ class NarrowNetwork(Network):
         self.gradients = self._views(self.gradient_buffer)
         self.layers = tuple(self._narrowed(*item) for item in enumerate(network.layers))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle the network; `refresh` makes the copies of its parameters anew."""
+        return NarrowNetwork, (self._network, self.dtype.name)
+
     def refresh(self) -> None:
         """Copy the network's pixel statistics, its layers' settings, and its parameters, rounded.
 

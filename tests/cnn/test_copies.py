@@ -72,6 +72,20 @@ def test_a_trainer_copies_with_its_model(target):
     assert ends[0] == ends[1]
 
 
+@pytest.mark.parametrize("way", sorted(WAYS.keys() - {"copy"}))
+def test_a_trainer_of_mixed_precision_copies_with_its_model(cuda, way):
+    layers = [Flatten(), Dropout(0.5), Dense(5), BatchNorm(), ReLU(), Dense(3)]
+    model = Sequential(layers, SHAPE, "cuda")
+    trainer = Trainer(model, SGD(0.1, momentum=0.9), precision="bf16")
+    data = normal(1, 8, *SHAPE, dtype=np.float32), np.arange(8) % 3
+    trainer.fit(data, batch_size=4)
+    twin = WAYS[way](trainer)
+    for each in (trainer, twin):
+        each.fit(data, batch_size=4)
+    ends = [each.model.content().arrays for each in (trainer, twin)]
+    assert all(array.tobytes() == ends[1][name].tobytes() for name, array in ends[0].items())
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_copied_optimizer_and_average_have_arrays_of_their_own(target, way):
     trainer = Trainer(trained(target), SGD(0.1, momentum=0.9), ema=EMA(0.9))
