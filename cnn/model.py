@@ -75,7 +75,8 @@ class Sequential(Network):
         OSError
             If the file cannot be written; a file that was there is then unchanged.
         """
-        checkpoint.write(path, self.content())
+        with self.lock:
+            checkpoint.write(path, self.content())
 
     @staticmethod
     def load(path: str | Path, device: str = "auto") -> Sequential:
@@ -135,7 +136,7 @@ class Sequential(Network):
         expected = {name: tuple(array.shape) for name, array in self.arrays.items()}
         if expected != {name: array.shape for name, array in content.arrays.items()}:
             raise CheckpointError(f"{source} holds other arrays than its architecture has")
-        with self.target.on():
+        with self.lock, self.target.on():
             for name, array in self.arrays.items():
                 array[...] = self.target.array(content.arrays[name])
         self.pixel_mean = content.architecture["pixel_mean"]
@@ -144,8 +145,10 @@ class Sequential(Network):
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle what `save` writes, and the layers' seeds and draws."""
         kinds = [type(layer) for layer in self.layers]
-        draws = [(layer.seed, layer.draws) for layer in self.layers]
-        return _copied, (checkpoint.to_bytes(self.content()), kinds, draws, self.target.name)
+        with self.lock:
+            draws = [(layer.seed, layer.draws) for layer in self.layers]
+            content = checkpoint.to_bytes(self.content())
+        return _copied, (content, kinds, draws, self.target.name)
 
     @cached_property
     def _inference(self) -> Inference:

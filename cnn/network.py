@@ -67,7 +67,8 @@ class Network:
     output_shapes : list of tuple of int
         Shape of one output of each layer.
     lock : RLock
-        Held by each step of a training and by `Sequential.predict`: both use the same layers.
+        Held by each step of a training, by `Sequential.predict`, which uses the same layers, and by
+        what saves, copies or loads the arrays.
 
     Raises
     ------

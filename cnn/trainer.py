@@ -255,7 +255,8 @@ class Trainer(Training):
         OSError
             If the file cannot be written; a file that was there is then unchanged.
         """
-        training_state.save(self, path)
+        with self.model.lock:
+            training_state.save(self, path)
 
     def restore(self, path: str | Path) -> None:
         """Read what `save` wrote; the next `fit` continues that training if it was not finished.
@@ -273,7 +274,7 @@ class Trainer(Training):
         OSError
             If it cannot be read.
         """
-        with self.model.target.on():
+        with self.model.lock, self.model.target.on():
             training_state.restore(self, path)
         self._restored = self.course is not None and not self.course.finished
         self.loss_count = 0

@@ -76,7 +76,8 @@ def to_onnx(model: Sequential, input_type: str = "uint8") -> onnx.ModelProto:
     graph = _Graph("input.")
     source = "images" if len(model.input_shape) == 3 else "inputs"
     shape = model.output_shape
-    x = _layers(graph, model, _input(graph, source, model, input_type))
+    with model.lock:
+        x = _layers(graph, model, _input(graph, source, model, input_type))
     if _channels_last(graph, x, shape) == source:
         graph.add("Identity", source)  # a graph needs a node to name its output
     result = "probabilities" if model.ends_with_softmax else "logits"

@@ -79,12 +79,15 @@ def save_torch(model: Sequential, path: str | Path) -> None:
     OSError
         If the file cannot be written; a file that was there is then unchanged.
     """
-    arrays = {
-        key: np.ascontiguousarray(place.to_torch(to_host(place.array)))
-        for key, place in _places(model).items()
-    }
-    arrays |= {key: np.array(0) for key in _counters(model)}  # read only if momentum is None
-    write_whole(Path(path), serialize(arrays, {"format": "pt"}))
+    places = _places(model)
+    with model.lock:
+        arrays = {
+            key: np.ascontiguousarray(place.to_torch(to_host(place.array)))
+            for key, place in places.items()
+        }
+        arrays |= {key: np.array(0) for key in _counters(model)}  # read only if momentum is None
+        content = serialize(arrays, {"format": "pt"})
+    write_whole(Path(path), content)
 
 
 def load_torch(model: Sequential, path: str | Path) -> None:
@@ -122,7 +125,7 @@ def load_torch(model: Sequential, path: str | Path) -> None:
             values = {key: places[key].from_torch(file.get_tensor(key)) for key in places}
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
-    with model.target.on():
+    with model.lock, model.target.on():
         for key, place in places.items():
             place.array[...] = model.target.array(values[key], model.dtype)
 

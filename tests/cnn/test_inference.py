@@ -1,5 +1,6 @@
 """Predicting: recorded passes over fused layers equal the layers' own forward."""
 
+import copy
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -26,8 +27,11 @@ from cnn import (
     Sequential,
     Softmax,
     Trainer,
+    load_torch,
+    save_torch,
 )
 from cnn.evaluation import evaluate
+from cnn.formats.onnx import to_onnx
 from cnn.inference import Inference
 from kernels import KernelError
 from kernels.conv import winograd
@@ -223,6 +227,33 @@ def test_no_step_is_taken_during_a_prediction(target, plan):
             assert trainer.steps == 2 and np.array_equal(host(model.parameter_buffer), before)
         training.result()
     assert trainer.steps == 4
+
+
+ARRAYS = {
+    "save": lambda model, path: model.save(path),
+    "save a training": lambda model, path: Trainer(model, SGD(0.1)).save(path),
+    "restore": lambda model, path: Trainer(model, SGD(0.1)).restore(path),
+    "fill": lambda model, path: model.fill(model.content(), path),
+    "copy": lambda model, path: copy.copy(model),
+    "to PyTorch": save_torch,
+    "from PyTorch": load_torch,
+    "to ONNX": lambda model, path: to_onnx(model),
+}
+
+
+@pytest.mark.parametrize("what", ARRAYS)
+def test_no_step_is_taken_while_arrays_are_saved_or_set(what, tmp_path):
+    """Else a file has the digest of other weights, and cannot be loaded."""
+    model, path = Sequential([Flatten(), Dense(3)], SHAPE, "cpu"), tmp_path / "file"
+    before = {"restore": "save a training", "from PyTorch": "to PyTorch"}
+    if what in before:
+        ARRAYS[before[what]](model, path)
+    with ThreadPoolExecutor(1) as threads:
+        with model.lock:
+            work = threads.submit(ARRAYS[what], model, path)
+            time.sleep(0.1)
+            assert not work.done()
+        work.result()
 
 
 def test_weights_and_average_are_not_exchanged_during_a_prediction(target):
