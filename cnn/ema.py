@@ -34,6 +34,7 @@ class EMA:
         checks.settle(self, decay=checks.number(0, below=1))
         self.average: Array | None = None
         self.steps = 0
+        self.entered = False  # whether the model holds the weights, and not their average
 
     def __getstate__(self) -> dict[str, Any]:
         """Copy and pickle the average, which changes in place."""
@@ -70,7 +71,7 @@ class EMA:
         self.begin(weights)
         assert self.average is not None
         self.average[...] = weights  # in place, since recorded launches hold its address
-        self.steps = 0
+        self.steps, self.entered = 0, True
 
     def leave(self, weights: Array) -> None:
         """Exchange a model's weights for their average, after training."""
@@ -87,6 +88,7 @@ class EMA:
             held = weights.copy()
             weights[...] = self.average
             self.average[...] = held
+            self.entered = not self.entered
 
 
 def _alike(a: Array, b: Array) -> bool:

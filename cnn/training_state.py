@@ -33,6 +33,14 @@ _SETTINGS = (
 
 def save(training: Training, path: str | Path) -> None:
     """Write a training with its model; the file appears whole or not at all."""
+    if training.ema is not None and training.ema.entered:
+        weights = training.model.parameter_buffer
+        training.ema.swap(weights)
+        try:
+            save(training, path)
+        finally:
+            training.ema.swap(weights)
+        return
     arrays = {f"optimizer.{name}": array for name, array in training.optimizer.state.items()}
     if training.ema is not None and training.ema.average is not None:
         # Outside `fit`, weights and average are exchanged: see `EMA.swap`.

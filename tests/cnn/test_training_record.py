@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cnn import EMA, SGD, Conv2D, Dense, Flatten, OneCycle, ReLU, Sequential, Trainer, evaluate
+from cnn.formats import checkpoint
 from tests.lib.comparison import assert_close
 
 RECORD = ["epoch", "train_loss", "seconds", "images_per_second", "learning_rate"]
@@ -211,6 +212,32 @@ def test_an_interruption_leaves_the_average_in_the_model():
     trainer.augment = None
     trainer.fit(noise(50), epochs=1, batch_size=10)
     assert_close(model.parameter_buffer, averaged(optimizer.weights, 0.9), rtol=1e-5)
+
+
+def test_a_save_within_an_epoch_is_that_of_an_interruption(tmp_path):
+    """The model in the file holds the average, though in training it holds the weights."""
+
+    def saving(images, *, seed, offset):
+        if offset == 7:
+            trainers[0].save(tmp_path / "within")
+        return images
+
+    trainers = [
+        Trainer(build(), SGD(0.05), augment=augment, ema=EMA(0.9))
+        for augment in (saving, Interrupting(batch=7), Interrupting(batch=99))
+    ]
+    trainers[0].fit(noise(50), epochs=2, batch_size=10)
+    with pytest.raises(KeyboardInterrupt):
+        trainers[1].fit(noise(50), epochs=2, batch_size=10)
+    trainers[1].save(tmp_path / "after")
+    saved = [checkpoint.read(tmp_path / name) for name in ("within", "after")]
+    for kind in ("arrays", "training_arrays"):
+        within, after = (getattr(content, kind) for content in saved)
+        assert within.keys() == after.keys()
+        assert all(within[name].tobytes() == after[name].tobytes() for name in within)
+    trainers[2].fit(noise(50), epochs=2, batch_size=10)
+    ends = [trainers[place].model.parameter_buffer.tobytes() for place in (0, 2)]
+    assert ends[0] == ends[1]
 
 
 def test_an_interruption_by_the_schedule():
