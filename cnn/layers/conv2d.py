@@ -17,6 +17,7 @@ class Conv2D(Layer):
     """2-D convolution of images (N, H, W, C) with learned filters; see `kernels.conv2d`."""
 
     recordable = True
+    built_with = "filters", "kernel", "stride", "padding", "dilation", "groups", "bias"
 
     filters: int
     kernel: Pair

@@ -17,6 +17,7 @@ class Dense(Layer):
     """A fully connected layer from (N, in) to (N, units); see `kernels.dense`."""
 
     recordable = True
+    built_with = "units", "bias"
 
     units: int
     bias: bool = True

@@ -31,6 +31,8 @@ class Layer:
         Whether `forward` and `backward` only launch kernels, on the same arrays every time. A
         `Trainer` then records the launches and replays them without calling the methods again. Not
         inherited: each class sets it in its own body.
+    built_with : tuple of str
+        Names of the settings that `build` uses: they cannot be changed after it.
     built : bool
         Whether the arrays are allocated: the layer is part of a model or has been used alone.
     """
@@ -39,12 +41,16 @@ class Layer:
     seed = 0
     draws = 0
     recordable = False
+    built_with: tuple[str, ...] = ()
     built = False
 
     def __setattr__(self, name: str, value: Any) -> None:
         held = vars(self).get(name) if self.built else None
         if isinstance(held, Views) and value is not held:
             raise AttributeError(f"{name}: got another object, expected values set in place")
+        if self.built and name in self.built_with and value != held:
+            expected = f"{held!r}, with which {type(self).__name__} was built"
+            raise AttributeError(f"{name}: got {value!r}, expected {expected}")
         super().__setattr__(name, value)
 
     @cached_property

@@ -24,6 +24,7 @@ class MaxPool2D(Layer):
     """The maximum of every window; see `kernels.max_pool2d`."""
 
     recordable = True
+    built_with = tuple(_SETTINGS)
 
     kernel: Pair
     stride: Pair | None = None
@@ -56,6 +57,7 @@ class AvgPool2D(Layer):
     """The average of every window; see `kernels.avg_pool2d`."""
 
     recordable = True
+    built_with = tuple(_SETTINGS)
 
     kernel: Pair
     stride: Pair | None = None

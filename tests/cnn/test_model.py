@@ -10,6 +10,7 @@ import pytest
 
 from cnn import (
     SGD,
+    AvgPool2D,
     BatchNorm,
     Conv2D,
     Dense,
@@ -368,6 +369,26 @@ def test_arrays_of_a_layer_keep_their_place(name):
     alone = Dense(3)
     alone.forward(normal(0, 2, 5))
     setattr(alone, name, {})  # shared with no model
+
+
+@pytest.mark.parametrize(
+    ("layer", "name", "value", "sentence"),
+    [
+        (Conv2D(4, 3, padding=1), "dilation", 2, "got 2, expected 1, with which Conv2D was built"),
+        (Dense(3), "bias", False, "got False, expected True, with which Dense was built"),
+        (MaxPool2D(1), "kernel", (2, 1), "got .2, 1., expected 1, with which MaxPool2D was built"),
+        (AvgPool2D(1), "stride", 2, "got 2, expected None, with which AvgPool2D was built"),
+    ],
+)
+def test_settings_of_which_a_layer_is_built_stay(layer, name, value, sentence):
+    """They would be saved, but not used."""
+    kept = getattr(layer, name)
+    setattr(layer, name, value)
+    setattr(layer, name, kept)  # not built yet
+    Sequential([layer], (3,) if isinstance(layer, Dense) else (5, 5, 1), "cpu")
+    with pytest.raises(AttributeError, match=f"^{name}: {sentence}$"):
+        setattr(layer, name, value)
+    setattr(layer, name, kept)
 
 
 def test_arrays_are_copied_as_those_of_any_dict():
