@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from kernels.lowlevel import floating
 
 from . import checks
@@ -29,7 +31,9 @@ def update_batch_norm(model: Network, images: Any, batch_size: int = 256) -> Non
     images : array (N, ...)
         As `predict` takes them, at least one.
     batch_size : int
-        Images at a time. The last ones, if they fill no batch, are left out.
+        Images at a time, in an order that is random, but always the same: they may be sorted by
+        class, and a batch of one class varies less than all images. The last ones, if they fill no
+        batch, are left out.
 
     Raises
     ------
@@ -47,13 +51,14 @@ def update_batch_norm(model: Network, images: Any, batch_size: int = 256) -> Non
     normalising = [layer for layer in layers if isinstance(layer, BatchNorm)]
     momenta = [layer.momentum for layer in normalising]
     batch_size = min(batch_size, len(images))
+    order = np.random.default_rng(0).permutation(len(images))
     with model.lock, model.target.on():
         before = model.state_buffer.copy()
         try:
             for number, start in enumerate(range(0, len(images) - batch_size + 1, batch_size)):
                 for layer in normalising:
                     layer.momentum = 1 / (number + 1)  # the mean of all batches so far
-                batch = model.target.array(images[start : start + batch_size])
+                batch = model.target.array(images[order[start : start + batch_size]])
                 x = model.prepare(batch)  # which refuses what does not fit
                 if floating(batch.dtype) and not finite(batch, model.dtype):
                     raise ValueError(

@@ -43,6 +43,7 @@ def moments(x):
 def expected_statistics(model, images, batch_size):
     """Return the means over whole batches of the moments before both layers; gamma is 1, beta 0."""
     p = {name: host(array) for name, array in model.parameters.items()}
+    images = images[np.random.default_rng(0).permutation(len(images))]
     found = []
     for start in range(0, len(images) - batch_size + 1, batch_size):
         x = images[start : start + batch_size]
@@ -66,6 +67,16 @@ def test_they_are_the_means_of_whole_batches(target, batch_size):
     again = host(model.state_buffer)
     update_batch_norm(model, target.array(IMAGES), batch_size)  # does not depend on what they were
     np.testing.assert_array_equal(host(model.state_buffer), again)
+
+
+def test_images_may_be_sorted_by_class(target):
+    """Each batch in the order given would have images of one class, whose variance is small."""
+    model = Sequential([BatchNorm(), Flatten(), Dense(3)], (6, 5, 1), target.name)
+    means = np.repeat(np.float32([0, 10, 20]), 20)
+    images = normal(1, 60, 6, 5, 1, dtype=np.float32) + means[:, None, None, None]
+    update_batch_norm(model, images, 10)
+    (variance,) = host(model.state["0.running_var"])
+    assert abs(variance / images.var() - 1) < 0.1
 
 
 def test_a_prediction_takes_them(target):
