@@ -30,7 +30,7 @@ class Course:
     done : int
         Finished epochs.
     reached : int
-        `Training.steps` at the end of the last finished epoch.
+        `Training.steps` at the end of the last finished epoch, -1 within the next one.
     shards : int
         Parts of each batch; see `Trainer`.
     labels : str

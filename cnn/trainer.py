@@ -311,6 +311,7 @@ class Trainer(Training):
             chosen = order[replay.start * batch_size : replay.stop * batch_size]
             factor = self._factor(first + replay[-1], course)
             with self.model.lock, self._counted_time():
+                course.reached = -1  # Ctrl-C may come after the weights change, before the count
                 steps.take(chosen, len(replay), factor, partial(self._check_on_cpu, steps, chosen))
                 self._count(len(replay), len(chosen))
             bar.advance(len(chosen), f"epoch {course.done + 1}/{course.epochs}", self)

@@ -255,6 +255,25 @@ def test_an_interrupted_epoch_does_not_go_on(tmp_path):
     assert held(again) == held(first)
 
 
+def test_an_interruption_by_ctrl_c_in_the_first_step_is_within_the_epoch(tmp_path):
+    """Weights have changed, though the step is not counted yet."""
+
+    class Interrupted(SGD):
+        def update(self, *arguments, **options):
+            super().update(*arguments, **options)
+            if self.steps == 4:  # the first one of the second epoch
+                raise KeyboardInterrupt
+
+    trainer = make(optimizer=Interrupted(0.05))
+    with pytest.raises(KeyboardInterrupt):
+        fit(trainer)
+    trainer.optimizer = SGD(0.05)
+    trainer.save(tmp_path / "interrupted.safetensors")
+    again = make(optimizer=SGD(0.05))
+    again.restore(tmp_path / "interrupted.safetensors")
+    assert again.steps == 3 and again.course is None
+
+
 def test_a_checkpoint_is_a_model_too(tmp_path):
     trainer, path = make(ema=EMA(0.5)), tmp_path / "checkpoint.safetensors"
     fit(trainer, 2)
