@@ -190,13 +190,9 @@ class Trainer(Training):
         asked.check_statistics(self.model)
         with self.model.target.on():
             self.optimizer.begin(self.model.parameter_buffer)
-        anew = not (self._restored or self.history)
-        course = self._begin(asked)
-        if dataset.images.dtype.kind == "u" and not self.model.has_pixel_statistics:
-            with self.model.target.on():
-                self.model.pixel_mean, self.model.pixel_std = pixel_statistics(dataset.images)
+        course = self._continued(asked)
         with nullcontext() if self.run is None else self.run.held():
-            if self.run is not None and anew:
+            if self.run is not None and not (self._restored or self.history):
                 self.run.check_new()
             self._fit(course, dataset, held_out, progress)
         return self.history
@@ -211,9 +207,15 @@ class Trainer(Training):
         check_agreement(self.world, self, course, dataset, held_out)
         steps = self._steps(images, labels, course)
         prepare(self, steps.plan, images, course.sizes, held_out)
+        # Not before: a `fit` that is refused changes nothing.
+        self.course = course
+        if dataset.images.dtype.kind == "u" and not self.model.has_pixel_statistics:
+            with target.on():
+                self.model.pixel_mean, self.model.pixel_std = pixel_statistics(dataset.images)
         steps_per_replay = self._steps_per_replay(course, watched=progress or self.run is not None)
         if self.run is not None:
             self.run.begin(self)
+        self._restored = False
         bar = Bar(course.epochs * len(dataset), course.done * len(dataset), enabled=progress)
         # The model holds the weights here, and the moving average outside `fit`.
         with target.on(), bar, self._trained_weights():
@@ -289,11 +291,11 @@ class Trainer(Training):
         """
         return evaluate(self.model, data, self.loss, batch_size, self.world)
 
-    def _begin(self, course: Course) -> Course:
+    def _continued(self, course: Course) -> Course:
+        """Return the course that was restored, which the one asked for must continue, or that."""
         if self._restored and self.course is not None:
             course.check_continues(self.course)
-            course = self.course
-        self.course, self._restored = course, False
+            return self.course
         return course
 
     def _epoch(

@@ -255,6 +255,21 @@ def test_an_interrupted_epoch_does_not_go_on(tmp_path):
     assert held(again) == held(first)
 
 
+def test_a_fit_that_was_refused_leaves_the_trainer_as_it_was(tmp_path):
+    """Else the next `fit` would train all epochs again, with the statistics of other images."""
+    whole = make(run=Run.create(tmp_path / "run", keep=9))
+    with whole.run.held(), pytest.raises(BlockingIOError):
+        whole.fit((DATA[0] // 2, DATA[1]), 1)
+    assert whole.course is None and not whole.model.has_pixel_statistics
+    fit(whole)
+    again = make(run=Run(whole.run.folder, keep=9))
+    again.restore(whole.run.checkpoints[2])
+    with whole.run.held(), pytest.raises(BlockingIOError):
+        fit(again)
+    fit(again)
+    assert held(again) == held(whole)
+
+
 def test_an_interruption_by_ctrl_c_in_the_first_step_is_within_the_epoch(tmp_path):
     """Weights have changed, though the step is not counted yet."""
 
