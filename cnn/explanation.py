@@ -10,6 +10,7 @@ import numpy as np
 from kernels.lowlevel import Array, check_unmasked
 
 from .evaluation import check_outputs
+from .host import to_host
 from .layers import (
     AvgPool2D,
     BatchNorm,
@@ -67,7 +68,7 @@ def explain(model: Sequential, images: Any, classes: Any) -> Explanation:
     layers = [_copied(layer) for layer in model.layers]
     if model.ends_with_softmax:
         layers.pop()
-    identity, labels = np.eye(*model.output_shape, dtype=np.float32), np.asarray(classes)
+    identity, labels = np.eye(*model.output_shape, dtype=np.float32), to_host(classes)
     shown, feature_maps = _shown(layers), []
     with model.lock, model.target.on():
         x = model.prepare(images)

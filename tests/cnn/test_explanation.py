@@ -71,7 +71,7 @@ def test_the_gradient_is_that_of_the_score(target, network):
             y = y if isinstance(layer, Softmax) else layer.forward(y)
         return host(y)[np.arange(3), classes].sum()
 
-    gradient = explain(model, target.array(images), classes).gradient
+    gradient = explain(model, target.array(images), target.array(classes)).gradient
     assert gradient.any()
     assert_close(gradient, finite_difference(scores, images), rtol=1e-7)
 
