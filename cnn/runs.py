@@ -114,9 +114,10 @@ class Run:
                 fcntl.flock(folder, fcntl.LOCK_UN)  # a process that was forked has it open, too
             os.close(folder)
 
-    def check_new(self) -> None:
-        """Raise FileExistsError if a training that begins anew would delete finished epochs."""
-        if any(number for number, _ in self._numbered()):
+    def check_own(self, training: Training) -> None:
+        """Raise FileExistsError if finished epochs are here, but none of this training."""
+        own = {_line("epoch", **record) for record in training.history}
+        if any(number for number, _ in self._numbered()) and not own.intersection(self._lines()):
             raise FileExistsError(
                 f"{self.folder} has the checkpoints of another training: restore one of them, or "
                 "name another folder"
@@ -125,9 +126,7 @@ class Run:
     def begin(self, training: Training) -> None:
         """Drop what `history` has after the last finished epoch, and write a checkpoint."""
         kept, epochs = [], len(training.history)
-        # As bytes: a line that is damaged, and perhaps no text, stays as it is.
-        lines = self.history.read_bytes().splitlines(keepends=True) if self.history.exists() else []
-        for line in lines if epochs else []:
+        for line in self._lines() if epochs else []:
             kept.append(line)
             if line.startswith(f'{{"event": "epoch", "epoch": {epochs},'.encode()):
                 break
@@ -164,7 +163,11 @@ class Run:
         write_whole(self.folder / name, to_json(content, indent=2))
 
     def _event(self, event: str, **values: Any) -> None:
-        append(self.history, to_json({"event": event, **values}))
+        append(self.history, _line(event, **values))
+
+    def _lines(self) -> list[bytes]:
+        """Return the lines of the loss curve; one that is damaged, perhaps no text, as it is."""
+        return self.history.read_bytes().splitlines(keepends=True) if self.history.exists() else []
 
     def _save(self, training: Training) -> None:
         self._first, self._written = (training.steps, training.images_seen), (0, 0.0)
@@ -186,6 +189,10 @@ class Run:
             return []
         named = [(_CHECKPOINT.fullmatch(name), folder / name) for name in names]
         return sorted((int(match[1]), path) for match, path in named if match)
+
+
+def _line(event: str, **values: Any) -> bytes:
+    return to_json({"event": event, **values})
 
 
 def new_run(runs: Path, recipe: str, keep: int = 3) -> Run:

@@ -192,8 +192,8 @@ class Trainer(Training):
             self.optimizer.begin(self.model.parameter_buffer)
         course = self._continued(asked)
         with nullcontext() if self.run is None else self.run.held():
-            if self.run is not None and not (self._restored or self.history):
-                self.run.check_new()
+            if self.run is not None and not self._restored:
+                self.run.check_own(self)
             self._fit(course, dataset, held_out, progress)
         return self.history
 

@@ -173,9 +173,12 @@ def test_a_training_does_not_begin_in_the_folder_of_another(run):
     first = make(run)
     first.fit(noise(8), 2, 8)
     files = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
-    for again in (run, Run(run.folder)):
+    others = make(run), make(Run(run.folder)), make(None)
+    others[2].fit(noise(8), 1, 8)
+    others[2].run = Run(run.folder)
+    for other in others:
         with pytest.raises(FileExistsError) as caught:
-            make(again).fit(noise(8), 1, 8)
+            other.fit(noise(8), 1, 8)
         assert str(caught.value) == (
             f"{run.folder} has the checkpoints of another training: restore one of them, or name "
             "another folder"
