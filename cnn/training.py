@@ -65,7 +65,7 @@ class Training:
         schedule = Constant() if schedule is None else schedule
         self.schedule: Schedule = checks.function("schedule", schedule)
         self.augment = None if augment is None else checks.function("augment", augment)
-        self.precision = precision
+        self._precision = precision
         self.network = network_of_steps(self.model, precision, self.loss, self.optimizer)
         self.seed = checks.word("seed", seed)
         self.ema: EMA | None = None if ema is None else checks.instance("ema", ema, EMA)
@@ -84,6 +84,11 @@ class Training:
     def model(self) -> Sequential:
         """The model; no other one can take its place, since `network` belongs to it."""
         return self._model
+
+    @property
+    def precision(self) -> str:
+        """The precision, of which `network` and `loss_scale` are made: no other can replace it."""
+        return self._precision
 
     @property
     def rounding(self) -> str:

@@ -190,11 +190,12 @@ def test_an_optimizer_of_another_model_is_refused_before_anything_is_written(tmp
     assert list(run.folder.iterdir()) == []
 
 
-def test_a_trainer_keeps_its_model():
-    """Another one would get the gradients of this one."""
+@pytest.mark.parametrize(("name", "value"), [("model", None), ("precision", "bf16")])
+def test_a_trainer_keeps_its_model_and_precision(name, value):
+    """Its network, whose gradients the steps take, is made of them."""
     trainer = Trainer(build(), SGD(0.05))
-    with pytest.raises(AttributeError, match="model"):
-        trainer.model = build()
+    with pytest.raises(AttributeError, match=name):
+        setattr(trainer, name, value)
 
 
 @dataclass(eq=False)
