@@ -14,6 +14,8 @@ from .recordable import arrays_of, recordable, unchanged
 
 _MOST_RECORDINGS = 4  # of different batch sizes; the oldest is dropped
 
+_SETTINGS = ("float", float, "bool", bool, "int", int, "str", str)  # types of fields
+
 
 class Inference:
     """The forward passes of a model, over the layers of `fuse_for_prediction`.
@@ -32,11 +34,11 @@ class Inference:
         self._layers = fuse_for_prediction(model)
         self._recordable = all(map(recordable, model.layers))
         # Such as `BatchNorm.eps`: what launches take, and what may be set at any time.
-        self._numbers = [
+        self._settings = [
             (layer, field.name)
-            for layer in filter(is_dataclass, model.layers)
-            for field in fields(layer)
-            if field.type in ("float", float, "bool", bool)
+            for layer in model.layers
+            for field in (fields(layer) if is_dataclass(layer) else ())
+            if field.type in _SETTINGS and field.name not in layer.built_with
         ]
         self._recordings: dict[Any, tuple[Recording, Array, Array]] = {}
 
@@ -48,10 +50,10 @@ class Inference:
                 outputs[...] = self._forward(images)
                 return
             dtype = self._dtype(images.dtype)
-            # A recorded launch holds the statistics and the layers' numbers as arguments.
+            # A recorded launch holds the statistics and the layers' settings as arguments.
             statistics = self._model.pixel_mean, self._model.pixel_std
-            numbers = [getattr(layer, name) for layer, name in self._numbers]
-            key = (images.shape, dtype, *statistics, *numbers)
+            settings = [getattr(layer, name) for layer, name in self._settings]
+            key = (images.shape, dtype, *statistics, *settings)
             new = key not in self._recordings
             if new:
                 while len(self._recordings) >= _MOST_RECORDINGS:

@@ -150,6 +150,28 @@ def test_predictions_follow_how_a_pool_counts(target):
     np.testing.assert_array_equal(host(model.predict(x)), host(model.forward(x)))
 
 
+@dataclass(eq=False)
+class Powers(Layer):
+    """A layer of the user's own, with a whole number among its settings."""
+
+    recordable = True
+
+    times: int = 1
+
+    def forward(self, x, training=False):
+        for _ in range(self.times):
+            x = kernels.softmax(x)
+        return x
+
+
+def test_predictions_follow_the_settings_of_own_layers(target):
+    model = Sequential([Powers()], SHAPE, target.name)
+    x = target.array(normal(0, 2, *SHAPE, dtype=np.float32))
+    for times in (1, 2):
+        model.layers[0].times = times
+        np.testing.assert_array_equal(host(model.predict(x)), host(model.forward(x)))
+
+
 def test_few_tiles_are_multiplied_by_winograd(monkeypatch):
     counts, convolve = [], winograd._convolve
 
