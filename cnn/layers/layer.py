@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ from kernels.lowlevel import Array, Shape, Target, as_array
 
 from .. import checks
 from ..initializers import Initializer
+from ..recordable import own
 from ..views import Views
 
 
@@ -45,13 +46,21 @@ class Layer:
     built = False
 
     def __setattr__(self, name: str, value: Any) -> None:
-        held = vars(self).get(name) if self.built else None
+        if self.built and not name.startswith("_"):  # as what `forward` keeps begins
+            value = self._checked(name, value)
+        super().__setattr__(name, value)
+
+    def _checked(self, name: str, value: Any) -> Any:
+        """Return a value to set in a layer that is built, or raise an error."""
+        held = vars(self).get(name)
         if isinstance(held, Views) and value is not held:
             raise AttributeError(f"{name}: got another object, expected values set in place")
-        if self.built and name in self.built_with and value != held:
+        if name in self.built_with and value != held:
             expected = f"{held!r}, with which {type(self).__name__} was built"
             raise AttributeError(f"{name}: got {value!r}, expected {expected}")
-        super().__setattr__(name, value)
+        if is_dataclass(self) and name in self.__dataclass_fields__ and own(self):
+            return getattr(replace(self, **{name: value}), name)
+        return value
 
     @cached_property
     def parameters(self) -> dict[str, Array]:

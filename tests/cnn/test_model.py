@@ -17,6 +17,7 @@ from cnn import (
     Dropout,
     Flatten,
     Layer,
+    LayerNorm,
     MaxPool2D,
     ReLU,
     Sequential,
@@ -389,6 +390,19 @@ def test_settings_of_which_a_layer_is_built_stay(layer, name, value, sentence):
     with pytest.raises(AttributeError, match=f"^{name}: {sentence}$"):
         setattr(layer, name, value)
     setattr(layer, name, kept)
+
+
+def test_settings_are_checked_when_they_are_changed():
+    layers = [BatchNorm(), Dropout(0.5), LayerNorm()]
+    Sequential(layers, (5,), "cpu")
+    changes = [("momentum", 5.0), ("p", 1), ("eps", -1e-5), ("eps", "1e-5")]
+    for layer, (name, value) in zip([*layers, layers[0]], changes, strict=True):
+        before = getattr(layer, name)
+        with pytest.raises((TypeError, ValueError), match=f"^{name}: got {value!r}, expected"):
+            setattr(layer, name, value)
+        assert getattr(layer, name) == before
+    layers[1].p = np.float32(0.25)
+    assert type(layers[1].p) is float and layers[1].p == 0.25
 
 
 def test_arrays_are_copied_as_those_of_any_dict():
