@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from kernels.lowlevel import Array, cast, scale_gradient, update_loss_scale
+from kernels.lowlevel import Array, cast, floating, scale_gradient, update_loss_scale
 
 from . import checks
 from .training import Training
@@ -19,6 +19,10 @@ def next_batch(training: Training, images: Array, chosen: Array, number: int) ->
     batch = images[chosen]
     if training.augment is not None:
         batch = training.augment(batch, seed=training.seed, offset=number)
+        batch = training.model.target.array(batch)
+        # `prepare` normalises uint8 images, and takes floating ones as they are.
+        if floating(batch.dtype) != floating(images.dtype):
+            raise TypeError(f"augment: returned {batch.dtype}, expected {images.dtype} as it got")
     return training.network.prepare(batch)
 
 

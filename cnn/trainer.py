@@ -52,7 +52,8 @@ class Trainer(Training):
     schedule : Schedule, optional
         Factor of the learning rate at each step of one `fit`; `Constant` by default.
     augment : Augment, optional
-        Changes each batch of training images at random.
+        Changes each batch of training images at random. One of your own is called with a batch, its
+        seed and its number, as `Augment` is, and returns uint8 images for uint8 images.
     precision : {"fp32", "tf32", "bf16", "fp16"}
         Precision of matrix products and convolutions in training steps; all but "fp32" need a
         float32 model and a GPU that has them, see `kernels.lowlevel.precision`. Parameters and sums

@@ -317,7 +317,8 @@ def test_images_that_augmentation_spoils():
         return np.full(images.shape, np.nan, np.float32)
 
     with pytest.raises(TrainingDivergedError, match="at step 1, first in the images; there is no"):
-        make(None, augment=spoil).fit(noise(8))
+        images, labels = noise(8)
+        make(None, augment=spoil).fit((images.astype(np.float32), labels))
 
 
 def test_a_loss_that_begins_to_be_nan_is_named_itself():

@@ -46,6 +46,19 @@ def test_an_epoch_shows_every_image_once_in_an_order_of_its_own():
     assert trainer.images_seen == 69
 
 
+@pytest.mark.parametrize("kinds", [("uint8", "float32"), ("float32", "uint8")])
+def test_an_augmentation_keeps_what_is_normalised(kinds):
+    """Grey levels as floating images are not normalised; predictions would be of others."""
+
+    def cast(images, *, seed, offset):
+        return images.astype(kinds[1])
+
+    images, labels = noise(8)
+    trainer = Trainer(build(), SGD(0.01), augment=cast)
+    with pytest.raises(TypeError, match=f"^augment: returned {kinds[1]}, expected {kinds[0]} as"):
+        trainer.fit((images.astype(kinds[0]), labels))
+
+
 def test_a_batch_size_beyond_the_data_is_one_batch():
     model, same = build(), build()
     Trainer(model, SGD(0.05)).fit(noise(8), batch_size=8)
