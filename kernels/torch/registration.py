@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.autograd import forward_ad
+from torch.utils._device import DeviceContext
 
 from ..runtime import KernelError
 from ..runtime.cuda import unavailable
@@ -122,8 +123,21 @@ def is_watching() -> bool:
 
 
 def is_transforming() -> bool:
-    """Return whether `torch.func` or forward mode is on; the compiler sees through this."""
-    return bool(torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0)
+    """Return whether `torch.func`, forward mode or a mode that overrides functions is on.
+
+    The compiler sees through this.
+    """
+    return bool(
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or (torch._C._len_torch_function_stack() and _is_overriding())
+    )
+
+
+def _is_overriding() -> bool:
+    """Return whether a mode does more to functions than to choose the device of new tensors."""
+    modes = torch.overrides._get_current_function_mode_stack()
+    return any(type(mode) is not DeviceContext for mode in modes)
 
 
 # Kept: PyTorch takes back what a library registered when that is gone.

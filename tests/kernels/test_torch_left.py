@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
+from torch.overrides import TorchFunctionMode
 
 from kernels.torch import accelerate, explain, rules
 from tests.lib.accelerated import FORMATS, NETWORKS, both, outcome, pooled
@@ -46,6 +47,19 @@ def in_autocast(module, x):
         return module(x)
 
 
+class Doubled(TorchFunctionMode):
+    """What layers compute, times two."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        y = function(*args, **(kwargs or {}))
+        return 2 * y if function in (torch.conv2d, nn.functional.max_pool2d) else y
+
+
+def in_function_mode(module, x):
+    with Doubled():
+        return module(x)
+
+
 LEFT = {
     "float64": lambda module, x: copy.deepcopy(module).double()(x.double()),
     "bfloat16": lambda module, x: copy.deepcopy(module).bfloat16()(x.bfloat16()),
@@ -60,6 +74,10 @@ LEFT = {
     "forward mode": in_forward_mode,
     "vmap": lambda module, x: torch.vmap(module)(torch.stack([x, x])),
     "vmap of images with gaps": lambda module, x: torch.vmap(module, 4)(torch.stack([x, x], 4)),
+    "a mode that overrides functions": in_function_mode,
+    "a mode that overrides functions, compiled": lambda module, x: torch.compile(
+        in_function_mode, backend="aot_eager"
+    )(module, x),
     "a fake tensor": in_fake_mode,
     "a tensor of oneDNN": in_mkldnn,
     "torch.export": lambda module, x: torch.export.export(module, (x,)).module()(x),
@@ -79,6 +97,15 @@ def test_anything_else_is_left_to_pytorch(name, way, calls):
     calls.clear()
     torch.testing.assert_close(LEFT[way](ours, x), LEFT[way](theirs, x), rtol=0, atol=0)
     assert not calls
+
+
+def test_a_default_device_leaves_nothing_to_pytorch(calls):
+    make, shape = NETWORKS["convolution"]
+    _, ours = both(make)
+    x = normal(0, *shape)
+    with torch.device("meta"):
+        assert ours(x).device == x.device
+    assert calls == ["conv2d"]
 
 
 @pytest.mark.parametrize("name", ["convolution", "pool before ReLU"])
