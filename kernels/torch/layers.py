@@ -156,8 +156,9 @@ def _are_usual(input: Any, *parameters: Any) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and input.layout == torch.strided
         and input.ndim == 4
+        and rules.holds(input.numel() > 0)
         and (input.is_contiguous() or input.is_contiguous(memory_format=torch.channels_last))
-        and input.numel() <= rules.MOST_VALUES
+        and rules.holds(input.numel() <= rules.MOST_VALUES)
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..common.geometry import pair, pool_stride
@@ -49,7 +50,7 @@ def conv2d(layer: nn.Conv2d) -> str | None:
 def conv2d_pays(layer: nn.Conv2d, input: Any, channels_last: bool) -> bool:
     """Return whether the kernels are faster at these images."""
     fits = channels_last or {layer.in_channels, layer.out_channels} <= {*CONTIGUOUS}
-    many = _products(layer, input) >= LEAST_PRODUCTS
+    many = holds(_products(layer, input) >= LEAST_PRODUCTS)
     return fits and many and _holds_window(input, layer) and conv2d(layer) is None
 
 
@@ -66,7 +67,7 @@ def max_pool2d(layer: nn.MaxPool2d) -> str | None:
 def max_pool2d_pays(layer: nn.MaxPool2d, input: Any, channels_last: bool) -> bool:
     """Return whether the kernels are faster at these images."""
     least = LEAST_POOLED if channels_last else LEAST_POOLED_CONTIGUOUS
-    return bool(input.numel() >= least) and max_pool2d(layer) is None
+    return holds(input.numel() >= least) and max_pool2d(layer) is None
 
 
 def conv2d_pool(layer: nn.Conv2d, pool: nn.MaxPool2d) -> str | None:
@@ -86,8 +87,17 @@ def conv2d_pool_pays(layer: nn.Conv2d, pool: nn.MaxPool2d, input: Any, channels_
     """Return whether one kernel is faster at these images."""
     if channels_last and layer.in_channels >= CHANNELS_APART and conv2d_pays(layer, input, True):
         return False
-    many = _products(layer, input) >= LEAST_PRODUCTS_POOLED
+    many = holds(_products(layer, input) >= LEAST_PRODUCTS_POOLED)
     return many and _holds_window(input, layer) and conv2d_pool(layer, pool) is None
+
+
+def holds(condition: Any) -> bool:
+    """Return whether a condition of sizes holds; False if the compiler cannot tell (`x[mask]`)."""
+    if not torch.compiler.is_compiling():
+        return bool(condition)
+    from torch.fx.experimental.symbolic_shapes import guard_or_false  # slow to import
+
+    return bool(guard_or_false(condition))
 
 
 def _channels(layer: nn.Conv2d) -> str:
@@ -103,12 +113,12 @@ def _geometry(layer: nn.Conv2d) -> str | None:
 def _holds_window(input: Any, layer: nn.Conv2d) -> bool:
     """Return whether images are as large as a window: else tiles and rows are half empty."""
     KH, KW = layer.kernel_size
-    return bool(input.shape[2] >= KH and input.shape[3] >= KW)
+    return holds(input.shape[2] >= KH) and holds(input.shape[3] >= KW)
 
 
-def _products(layer: nn.Conv2d, input: Any) -> int:
+def _products(layer: nn.Conv2d, input: Any) -> Any:
     KH, KW = layer.kernel_size
-    return int(input.numel() * KH * KW * layer.out_channels)
+    return input.numel() * KH * KW * layer.out_channels
 
 
 def _windows(pool: nn.MaxPool2d) -> tuple[int, int] | None:

@@ -99,6 +99,24 @@ def test_anything_else_is_left_to_pytorch(name, way, calls):
     assert not calls
 
 
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("name", ["convolution", "pool", "pool before ReLU"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler, while it loads
+def test_batches_whose_size_the_compiler_does_not_know(name, layout):
+    make, shape = NETWORKS[name]
+    theirs, ours = both(make, FORMATS[layout])
+    x = normal(0, *shape).to(memory_format=FORMATS[layout])
+
+    def some(module, x):
+        found = x[x.mean((1, 2, 3)) > 0]
+        return module(found), module(torch.cat([x, found]))
+
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        found = torch.compile(some, backend="aot_eager", fullgraph=True)(ours, x)
+    for y, expected in zip(found, some(theirs, x), strict=True):
+        torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_a_default_device_leaves_nothing_to_pytorch(calls):
     make, shape = NETWORKS["convolution"]
     _, ours = both(make)
