@@ -107,6 +107,8 @@ def _channels(layer: nn.Conv2d) -> str:
 def _geometry(layer: nn.Conv2d) -> str | None:
     if layer.padding_mode != "zeros":
         return f"the kernels pad with zeros, not by {layer.padding_mode!r}"
+    if not isinstance(layer.padding, int) and len(layer.padding) == 1:  # PyTorch takes it for both
+        return f"the kernels take no padding of {layer.padding}"
     return None if layer.groups == 1 else "PyTorch is faster at groups"
 
 

@@ -303,3 +303,17 @@ def test_a_pool_in_a_form_that_only_pytorch_takes(pool):
     assert "left" in str(explain(ours)).splitlines()[2]
     x = normal(0, 16, 1, 30, 30)
     torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["pool before ReLU", "convolution"])
+def test_a_padding_in_a_form_that_only_pytorch_takes(name, calls):
+    make, shape = NETWORKS[name]
+    modules = both(make)
+    for module in modules:
+        conv = next(layer for layer in module.modules() if isinstance(layer, nn.Conv2d))
+        conv.padding = (1,)
+    assert explain(modules[1])[0].reason
+    x = normal(0, *shape)
+    theirs, ours = (module(x) for module in modules)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    assert not {"conv2d", "conv2d_pool"} & {*calls}
