@@ -68,9 +68,8 @@ def accelerate(module: Any) -> Any:
     """
     _check(module)
     for layer in list(module.modules()):
-        if type(layer) is nn.Sequential:
-            if any(_is_pooled(part) for part in parts(layer)):
-                layer.__class__ = layers.Sequential
+        if _pooled(layer):
+            layer.__class__ = layers.Sequential
         elif type(layer) in RULES and _reason(layer) is None:
             layer.__class__ = HERE[type(layer)]
     return module
@@ -100,9 +99,7 @@ def explain(module: Any) -> Explanation:
     together = {
         layer: tuple(names[each] for each in part)
         for parent in names
-        if CLASSES.get(type(parent), type(parent)) is nn.Sequential
-        for part in parts(parent)
-        if _is_pooled(part)
+        for part in _pooled(parent)
         for layer in part
     }
     return Explanation(
@@ -136,6 +133,13 @@ HERE = {theirs: ours for ours, theirs in CLASSES.items()}
 def _check(module: Any) -> None:
     if not isinstance(module, nn.Module):
         raise TypeError(f"module: got {type(module).__name__}, expected a torch.nn.Module")
+
+
+def _pooled(layer: nn.Module) -> list[tuple[nn.Module, ...]]:
+    """Return the layers of a container that one kernel may compute."""
+    if CLASSES.get(type(layer), type(layer)) is not nn.Sequential or has_own_forward(layer):
+        return []
+    return [part for part in parts(layer) if _is_pooled(part)]
 
 
 def _is_pooled(part: tuple[nn.Module, ...]) -> bool:

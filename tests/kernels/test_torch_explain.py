@@ -83,6 +83,13 @@ def test_the_explanation_has_a_line_for_each_layer():
     assert lines[6] == "classifier.0 (Linear): left: PyTorch is as fast"
 
 
+def test_a_container_with_a_forward_of_its_own_is_left():
+    module = LeNet().features
+    module.forward = lambda x: module[0](x)
+    assert accelerate(module) is module and type(module) is nn.Sequential
+    assert "as one of" not in str(explain(module))
+
+
 @pytest.mark.parametrize("function", [accelerate, explain])
 def test_what_is_no_module_is_refused(function):
     with pytest.raises(TypeError, match=r"^module: got int, expected a torch.nn.Module$"):
