@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from . import layers, rules
 from .layers import CLASSES, Pooled, has_own_forward, parts
@@ -86,8 +87,8 @@ def explain(module: Any) -> Explanation:
     Returns
     -------
     tuple of Layer
-        For each module that has no others within: its name, kind and, unless it is replaced, the
-        reason. Printed, a line for each.
+        For each module that has no others within, except parametrizations: its name, kind and,
+        unless it is replaced, the reason. Printed, a line for each.
 
     Raises
     ------
@@ -107,7 +108,8 @@ def explain(module: Any) -> Explanation:
         if layer in together
         else Layer(name, type(layer).__name__, _reason(layer))
         for layer, name in names.items()
-        if next(layer.children(), None) is None
+        if {child for child, _ in layer.named_children()} <= {_PARAMETRIZATIONS}
+        and _PARAMETRIZATIONS not in name.split(".")
     )
 
 
@@ -126,6 +128,7 @@ AS_FAST = (
     nn.CrossEntropyLoss,
     nn.AvgPool2d,
 )
+_PARAMETRIZATIONS = "parametrizations"  # a child of each module that has any
 #: The classes that take the place of PyTorch's.
 HERE = {theirs: ours for ours, theirs in CLASSES.items()}
 
@@ -149,9 +152,12 @@ def _is_pooled(part: tuple[nn.Module, ...]) -> bool:
 
 
 def _reason(layer: nn.Module) -> str | None:
-    kind = CLASSES.get(type(layer), type(layer))
+    before = type_before_parametrizations(layer)
+    kind = CLASSES.get(before, before)
     if has_own_forward(layer):
         return "its forward is its own"
+    if before in RULES and type(layer) is not before:
+        return "it is parametrized, and was not replaced before"
     if kind in RULES:
         return _parameters(layer) or RULES[kind](layer)
     if kind in AS_FAST:
@@ -164,7 +170,7 @@ def _reason(layer: nn.Module) -> str | None:
 
 def _parameters(layer: nn.Module) -> str | None:
     """Return why PyTorch computes a layer with such parameters, or None."""
-    for parameter in layer.parameters(recurse=False):
+    for parameter in layer.parameters():
         if parameter.dtype != torch.float32 or parameter.device.type != "cpu":
             found = f"{parameter.dtype} on {parameter.device}"
             return f"the kernels are known to be faster with torch.float32 on cpu, not {found}"

@@ -83,6 +83,24 @@ def test_the_explanation_has_a_line_for_each_layer():
     assert lines[6] == "classifier.0 (Linear): left: PyTorch is as fast"
 
 
+def test_a_parametrized_layer_is_explained():
+    """One that was replaced before it was parametrized stays replaced."""
+    module = nn.Sequential(nn.Conv2d(32, 32, 3), nn.Conv2d(32, 32, 3))
+    nn.utils.parametrizations.weight_norm(module[0])
+    accelerate(module)
+    nn.utils.parametrizations.weight_norm(module[1])
+    assert str(explain(module)).splitlines() == [
+        "0 (ParametrizedConv2d): left: it is parametrized, and was not replaced before",
+        "1 (ParametrizedConv2d): replaced",
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_a_scripted_layer_is_explained():
+    (said,) = explain(accelerate(torch.jit.script(nn.ReLU())))
+    assert said.reason == "its forward is its own"
+
+
 def test_a_container_with_a_forward_of_its_own_is_left():
     module = LeNet().features
     module.forward = lambda x: module[0](x)
