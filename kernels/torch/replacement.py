@@ -71,7 +71,7 @@ def accelerate(module: Any) -> Any:
     for layer in list(module.modules()):
         if _pooled(layer):
             layer.__class__ = layers.Sequential
-        elif type(layer) in RULES and _reason(layer) is None:
+        elif _is_fast(layer):
             layer.__class__ = HERE[type(layer)]
     return module
 
@@ -101,6 +101,7 @@ def explain(module: Any) -> Explanation:
         layer: tuple(names[each] for each in part)
         for parent in names
         for part in _pooled(parent)
+        if _parameters(part.conv) is None
         for layer in part
     }
     return Explanation(
@@ -138,17 +139,23 @@ def _check(module: Any) -> None:
         raise TypeError(f"module: got {type(module).__name__}, expected a torch.nn.Module")
 
 
-def _pooled(layer: nn.Module) -> list[tuple[nn.Module, ...]]:
-    """Return the layers of a container that one kernel may compute."""
+def _is_fast(layer: nn.Module) -> bool:
+    """Return whether the kernels may be faster at a layer, once it is float32 on a CPU."""
+    rule = RULES.get(type(layer))
+    return rule is not None and not has_own_forward(layer) and rule(layer) is None
+
+
+def _pooled(layer: nn.Module) -> list[Pooled]:
+    """Return the layers of a container that one kernel may compute, likewise."""
     if CLASSES.get(type(layer), type(layer)) is not nn.Sequential or has_own_forward(layer):
         return []
-    return [part for part in parts(layer) if _is_pooled(part)]
-
-
-def _is_pooled(part: tuple[nn.Module, ...]) -> bool:
-    if not isinstance(part, Pooled) or any(map(has_own_forward, part)):
-        return False
-    return (_parameters(part.conv) or rules.conv2d_pool(part.conv, part.pool)) is None
+    return [
+        part
+        for part in parts(layer)
+        if isinstance(part, Pooled)
+        and not any(map(has_own_forward, part))
+        and rules.conv2d_pool(part.conv, part.pool) is None
+    ]
 
 
 def _reason(layer: nn.Module) -> str | None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kernels.torch import accelerate, explain
+from kernels.torch import accelerate, explain, layers
 from tests.lib.accelerated import LeNet
 
 
@@ -37,10 +37,6 @@ LAYERS = {
     "Conv2d circular": (
         nn.Conv2d(32, 32, 3, padding=1, padding_mode="circular"),
         "left: the kernels pad with zeros, not by 'circular'",
-    ),
-    "Conv2d float64": (
-        nn.Conv2d(32, 32, 3, dtype=torch.float64),
-        "left: the kernels are known to be faster with torch.float32 on cpu, not torch.float64 on",
     ),
     "OwnConv2d": (OwnConv2d(32, 32, 3), "left: it is a kind of Conv2d of its own"),
     "Conv2d own forward": (with_own_forward(), "left: its forward is its own"),
@@ -83,6 +79,24 @@ def test_the_explanation_has_a_line_for_each_layer():
     assert lines[6] == "classifier.0 (Linear): left: PyTorch is as fast"
 
 
+@pytest.mark.parametrize(
+    "away, back, found",
+    [
+        (nn.Module.double, nn.Module.float, "torch.float64 on cpu"),
+        (lambda m: m.to("meta"), lambda m: m.to_empty(device="cpu"), "torch.float32 on meta"),
+    ],
+)
+def test_a_module_may_be_moved_before_and_after(away, back, found):
+    module = nn.Sequential(LeNet().features, nn.Conv2d(32, 32, 3))
+    expected = str(explain(module))
+    accelerate(away(module))
+    assert expected.count(", one kernel for") == 6 and expected.endswith("1 (Conv2d): replaced")
+    reason = f"the kernels are known to be faster with torch.float32 on cpu, not {found}"
+    assert [layer.reason for layer in explain(module) if layer.kind == "Conv2d"] == [reason] * 3
+    assert str(explain(back(module))) == expected
+    assert {type(layer).__module__ for layer in (module[0], module[1])} == {layers.__name__}
+
+
 def test_a_parametrized_layer_is_explained():
     """One that was replaced before it was parametrized stays replaced."""
     module = nn.Sequential(nn.Conv2d(32, 32, 3), nn.Conv2d(32, 32, 3))
@@ -105,7 +119,7 @@ def test_a_container_with_a_forward_of_its_own_is_left():
     module = LeNet().features
     module.forward = lambda x: module[0](x)
     assert accelerate(module) is module and type(module) is nn.Sequential
-    assert "as one of" not in str(explain(module))
+    assert "one kernel for" not in str(explain(module))
 
 
 @pytest.mark.parametrize("function", [accelerate, explain])
