@@ -34,7 +34,9 @@ struct Taps {
         if (first >= end) first = end = 0;
     }
     __device__ Taps(const Axis &a, int o) : Taps(a, o, 0, a.inputs) {}
+    __device__ explicit Taps(int end) : first(0), end(end) {}
     __device__ int count() const { return end - first; }
+    __device__ bool has(int tap) const { return first <= tap && tap < end; }
 };
 
 // The outputs, first to last, whose windows extend over input i. tap() is the tap of output o that

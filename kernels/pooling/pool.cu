@@ -14,8 +14,8 @@
 // bytes    forward reads x KH*KW/(SH*SW) times (mostly from cache), writes y and argmax once; the
 //          gradients read as often (once where windows write), and write dx once
 // geometry any grid; a thread handles a vector of channels of a pixel, or of a window that writes,
-//          at a time (channels.cuh). On cpu, what depends on row or column alone is computed once
-//          for all channels
+//          at a time (channels.cuh). On cuda a kernel is compiled for a small window; on cpu, what
+//          depends on row or column alone is computed once for all channels
 #include "common/sums.cuh"
 #include "pooling/maximum.cuh"
 #include "common/window.cuh"
@@ -25,17 +25,67 @@
 #endif
 using argmax_t = TYPE_argmax_t;
 
+// What is known of small windows on cuda, so that their loops are unrolled: sizes, strides, and
+// whether all of them are inside their images. If TAPS_H is 0, nothing is known.
+#ifndef TAPS_H
+#define TAPS_H 0
+#define TAPS_W 0
+#define STRIDE_H 1
+#define STRIDE_W 1
+#define INSIDE 0
+#endif
+__device__ inline Window known(Window g) {
+    if (TAPS_H) g.KH = TAPS_H, g.KW = TAPS_W, g.SH = STRIDE_H, g.SW = STRIDE_W, g.DH = g.DW = 1;
+    if (INSIDE) g.PH = g.PW = 0;
+    return g;
+}
+__device__ inline Taps taps(const Axis &a, int o) { return INSIDE ? Taps(a.taps) : Taps(a, o); }
+
+// Calls body(kh, kw) for the taps of a window that are inside its image, as all are if WHOLE.
+template <bool WHOLE = INSIDE, class Body>
+__device__ __forceinline__ void for_taps(const Taps &down, const Taps &across, const Body &body) {
+    if constexpr (TAPS_H > 0) {
+        UNROLL(int kh = 0; kh < TAPS_H; ++kh)
+            UNROLL(int kw = 0; kw < TAPS_W; ++kw)
+                if (WHOLE || (down.has(kh) && across.has(kw))) body(kh, kw);
+    } else {
+        for (int kh = down.first; kh < down.end; ++kh)
+            for (int kw = across.first; kw < across.end; ++kw) body(kh, kw);
+    }
+}
+// Calls body(from, oh, ow, tap) for the windows of image n that cover a pixel, whose elements of y
+// begin at `from`.
+template <class Body>
+__device__ __forceinline__ void for_windows(const Window &g, int64 n, int C, const Cover &down,
+                                            const Cover &across, const Body &body) {
+    const int64 first = ((n * g.OH + down.first) * g.OW + across.first) * C;
+    const auto window = [&](int i, int j) INLINE {
+        const int oh = down.first + i, ow = across.first + j;
+        if (oh > down.last || ow > across.last) return;
+        const int kh = down.tap(oh), kw = across.tap(ow);
+        if (kh >= 0 && kw >= 0) body(first + (i * g.OW + j) * C, oh, ow, kh * g.KW + kw);
+    };
+    if constexpr (TAPS_H > 0) {
+        UNROLL(int i = 0; i < (TAPS_H - 1) / STRIDE_H + 1; ++i)
+            UNROLL(int j = 0; j < (TAPS_W - 1) / STRIDE_W + 1; ++j) window(i, j);
+    } else {
+        for (int i = 0; i <= down.last - down.first; ++i)
+            for (int j = 0; j <= across.last - across.first; ++j) window(i, j);
+    }
+}
+
 KERNEL max_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, argmax_t *__restrict__ argmax,
-                          Window g, int64 rows, int C) {
+                          Window given, int64 rows, int C) {
+    const Window g = known(given);
     const int ahead = row_ahead((int64)g.SH * g.W * C);
     const bool past = past_caches<T>(rows * g.OW, C);
     const lanes_t lowest = acc_t(-infinity()) - lanes_t{};
     for_images(rows, g.OH, g.OW, C, [&](int64 n, int oh, const auto &columns) {
-        const Taps down(vertical(g), oh);
+        const Taps down = taps(vertical(g), oh);
         const T *image = x + n * g.H * g.W * C;
         const int64 row = (n * g.OH + oh) * g.OW;
         columns([&](int ow, const auto &channels) {
-            const Taps across(horizontal(g), ow);
+            const Taps across = taps(horizontal(g), ow);
             const int top = oh * g.SH - g.PH, left = ow * g.SW - g.PW;
             const bool empty = down.count() == 0 || across.count() == 0;
             const int first = empty ? 0 : down.first * g.KW + across.first;
@@ -44,15 +94,14 @@ KERNEL max_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, argmax_t *
                 constexpr int V = decltype(at)::REGISTERS;
                 Maximum maximum[V];  // the first cell in the image wins whatever it holds
                 UNROLL(int v = 0; v < V; ++v) maximum[v] = Maximum(lowest, first);
-                for (int kh = down.first; kh < down.end; ++kh)
-                    for (int kw = across.first; kw < across.end; ++kw) {
-                        const int pixel = (top + kh * g.DH) * g.W + left + kw * g.DW;
-                        const T *cell = image + pixel * C + at.first;
-                        const int tap = kh * g.KW + kw;
-                        at.fetch(cell, ahead);
-                        const auto value = at.load(cell);
-                        UNROLL(int v = 0; v < V; ++v) maximum[v].meet(value[v], tap);
-                    }
+                for_taps(down, across, [&](int kh, int kw) INLINE {
+                    const int pixel = (top + kh * g.DH) * g.W + left + kw * g.DW;
+                    const T *cell = image + pixel * C + at.first;
+                    const int tap = kh * g.KW + kw;
+                    at.fetch(cell, ahead);
+                    const auto value = at.load(cell);
+                    UNROLL(int v = 0; v < V; ++v) maximum[v].meet(value[v], tap);
+                });
                 const int64 target = window + at.first;
                 at.write(y + target, past, [&](int v) { return maximum[v].best; });
                 at.store_whole(argmax + target, [&](int v) { return maximum[v].index; });
@@ -82,13 +131,12 @@ __device__ __forceinline__ void write_apart(T *dx, const Window &g, int64 rows, 
             const int64 window = ((n * g.OH + oh) * g.OW + ow) * C;
             const int64 corner = ((n * g.H + oh * g.KH) * g.W + ow * g.KW) * C;
             channels([&](auto at) {
-                const auto write = [&](const auto &value) {
-                    for (int kh = 0; kh < bottom; ++kh)
-                        for (int kw = 0; kw < right; ++kw) {
-                            T *pixel = dx + corner + ((int64)kh * g.W + kw) * C + at.first;
-                            const int tap = kh * g.KW + kw;
-                            at.write(pixel, past, [&](int v) { return value(tap, v); });
-                        }
+                const auto write = [&](const auto &value) INLINE {
+                    for_taps<false>(Taps(bottom), Taps(right), [&](int kh, int kw) INLINE {
+                        T *pixel = dx + corner + (kh * g.W + kw) * C + at.first;
+                        const int tap = kh * g.KW + kw;
+                        at.write(pixel, past, [&](int v) { return value(tap, v); });
+                    });
                 };
                 if (covered)
                     write(of(at, window + at.first, oh, ow));
@@ -110,7 +158,8 @@ template <int V> struct Taken {
 };
 
 KERNEL max_pool2d_backward(const T *__restrict__ dy, const argmax_t *__restrict__ argmax,
-                           T *__restrict__ dx, Window g, int64 rows, int C) {
+                           T *__restrict__ dx, Window given, int64 rows, int C) {
+    const Window g = known(given);
     const bool past = past_caches<T>(rows * g.W, C);
     if (apart(g))
         return write_apart(dx, g, rows, C, past, [&](auto at, int64 window, int, int) {
@@ -127,21 +176,13 @@ KERNEL max_pool2d_backward(const T *__restrict__ dy, const argmax_t *__restrict_
             channels([&](auto at) {
                 constexpr int V = decltype(at)::REGISTERS;
                 OfChannels<lanes_t, V> sum = {};
-                for (int oh = down.first; oh <= down.last; ++oh) {
-                    const int kh = down.tap(oh);
-                    if (kh < 0) continue;
-                    for (int ow = across.first; ow <= across.last; ++ow) {
-                        const int kw = across.tap(ow);
-                        if (kw < 0) continue;
-                        const int64 window = ((n * g.OH + oh) * g.OW + ow) * C + at.first;
-                        const int tap = kh * g.KW + kw;
-                        at.fetch(dy + window);
-                        const auto value = at.load(dy + window);
-                        const auto index = at.load_whole(argmax + window);
-                        UNROLL(int v = 0; v < V; ++v)
-                            sum[v] += index[v] == tap ? value[v] : lanes_t{};
-                    }
-                }
+                for_windows(g, n, C, down, across, [&](int64 from, int, int, int tap) INLINE {
+                    const int64 window = from + at.first;
+                    at.fetch(dy + window);
+                    const auto value = at.load(dy + window);
+                    const auto index = at.load_whole(argmax + window);
+                    UNROLL(int v = 0; v < V; ++v) sum[v] += index[v] == tap ? value[v] : lanes_t{};
+                });
                 at.write(dx + (row + w) * C + at.first, past, sum);
             });
         });
@@ -150,8 +191,9 @@ KERNEL max_pool2d_backward(const T *__restrict__ dy, const argmax_t *__restrict_
 
 // Converts offsets in windows to positions ih*W + iw in the channel plane; -1 for a window that is
 // entirely in the padding.
-KERNEL pool_indices(const argmax_t *__restrict__ argmax, int64 *__restrict__ indices, Window g,
+KERNEL pool_indices(const argmax_t *__restrict__ argmax, int64 *__restrict__ indices, Window given,
                     int64 rows, int C) {
+    const Window g = known(given);
     for_images(rows, g.OH, g.OW, C, [&](int64 n, int oh, const auto &columns) {
         const int64 row = (n * g.OH + oh) * g.OW;
         const int top = oh * g.SH - g.PH;
@@ -191,30 +233,30 @@ struct Average {
     }
 };
 
-KERNEL avg_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, Window g, int64 rows, int C,
-                          int padded, int bottom, int right) {
+KERNEL avg_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, Window given, int64 rows,
+                          int C, int padded, int bottom, int right) {
+    const Window g = known(given);
     const Average average(g, padded, bottom, right);
     const int ahead = row_ahead((int64)g.SH * g.W * C);
     const bool past = past_caches<T>(rows * g.OW, C);
     for_images(rows, g.OH, g.OW, C, [&](int64 n, int oh, const auto &columns) {
-        const Taps down(vertical(g), oh);
+        const Taps down = taps(vertical(g), oh);
         const T *image = x + n * g.H * g.W * C;
         const int64 row = (n * g.OH + oh) * g.OW;
         columns([&](int ow, const auto &channels) {
-            const Taps across(horizontal(g), ow);
+            const Taps across = taps(horizontal(g), ow);
             const int top = oh * g.SH - g.PH, left = ow * g.SW - g.PW;
             const acc_t share = average.share(g, oh, ow);
             channels([&](auto at) {
                 constexpr int V = decltype(at)::REGISTERS;
                 OfChannels<lanes_t, V> sum = {};
-                for (int kh = down.first; kh < down.end; ++kh)
-                    for (int kw = across.first; kw < across.end; ++kw) {
-                        const int pixel = (top + kh * g.DH) * g.W + left + kw * g.DW;
-                        const T *cell = image + pixel * C + at.first;
-                        at.fetch(cell, ahead);
-                        const auto value = at.load(cell);
-                        UNROLL(int v = 0; v < V; ++v) sum[v] += value[v];
-                    }
+                for_taps(down, across, [&](int kh, int kw) INLINE {
+                    const int pixel = (top + kh * g.DH) * g.W + left + kw * g.DW;
+                    const T *cell = image + pixel * C + at.first;
+                    at.fetch(cell, ahead);
+                    const auto value = at.load(cell);
+                    UNROLL(int v = 0; v < V; ++v) sum[v] += value[v];
+                });
                 at.write(y + (row + ow) * C + at.first, past,
                          [&](int v) { return sum[v] * share; });
             });
@@ -229,8 +271,9 @@ template <int V> struct Shared {
     __device__ __forceinline__ lanes_t operator()(int, int v) const { return value[v]; }
 };
 
-KERNEL avg_pool2d_backward(const T *__restrict__ dy, T *__restrict__ dx, Window g, int64 rows,
+KERNEL avg_pool2d_backward(const T *__restrict__ dy, T *__restrict__ dx, Window given, int64 rows,
                            int C, int padded, int bottom, int right) {
+    const Window g = known(given);
     const Average average(g, padded, bottom, right);
     const bool past = past_caches<T>(rows * g.W, C);
     if (apart(g))
@@ -250,16 +293,11 @@ KERNEL avg_pool2d_backward(const T *__restrict__ dy, T *__restrict__ dx, Window 
             channels([&](auto at) {
                 constexpr int V = decltype(at)::REGISTERS;
                 OfChannels<lanes_t, V> sum = {};
-                for (int oh = down.first; oh <= down.last; ++oh) {
-                    if (down.tap(oh) < 0) continue;
-                    for (int ow = across.first; ow <= across.last; ++ow) {
-                        if (across.tap(ow) < 0) continue;
-                        const int64 window = ((n * g.OH + oh) * g.OW + ow) * C + at.first;
-                        const acc_t share = average.share(g, oh, ow);
-                        const auto value = at.load(dy + window);
-                        UNROLL(int v = 0; v < V; ++v) sum[v] += value[v] * share;
-                    }
-                }
+                for_windows(g, n, C, down, across, [&](int64 from, int oh, int ow, int) INLINE {
+                    const acc_t share = average.share(g, oh, ow);
+                    const auto value = at.load(dy + from + at.first);
+                    UNROLL(int v = 0; v < V; ++v) sum[v] += value[v] * share;
+                });
                 at.write(dx + (row + w) * C + at.first, past, sum);
             });
         });

@@ -13,6 +13,7 @@ from ..runtime.types import Shape
 
 #: Of a max-pool's window: argmax is at most a uint16.
 MOST_TAPS = 2**16
+_FEW_TAPS = 16  # of a window that kernels on cuda are compiled for
 _SOURCE = Source("pooling/pool.cu", argmax_t=np.uint8)
 
 
@@ -164,7 +165,7 @@ def avg_pool2d(
     N, _, _, C = x.shape
     y = target.empty((N, g.OH, g.OW, C), x.dtype)
     channels = Channels(target, C, x.dtype, x, y)
-    launch = _SOURCE.kernel("avg_pool2d_forward", target, x.dtype, **channels.constants)
+    launch = _kernel("avg_pool2d_forward", target, x.dtype, g, channels)
     padded = (int(bool(count_include_pad)), pads[0][1], pads[1][1])
     grid = channels.grid(N * g.OH * g.OW, max(x.size, y.size))
     launch(grid, target.threads, x, y, g, N * g.OH, C, *padded)
@@ -195,7 +196,7 @@ def avg_pool2d_backward(
     checks.shape("dy", dy, (N, g.OH, g.OW, C), "the shape of the result")
     dx = target.empty((N, H, W, C), dy.dtype)
     channels = Channels(target, C, dy.dtype, dy, dx)
-    launch = _SOURCE.kernel("avg_pool2d_backward", target, dy.dtype, **channels.constants)
+    launch = _kernel("avg_pool2d_backward", target, dy.dtype, g, channels)
     padded = (int(bool(count_include_pad)), pads[0][1], pads[1][1])
     grid = channels.grid(N * H * W, dx.size)
     launch(grid, target.threads, dy, dx, g, N * H, C, *padded)
@@ -278,5 +279,24 @@ def _argmax(target: Target, argmax: Any, g: Window, shape: Shape) -> Array:
 
 
 def _max_kernel(entry: str, target: Target, dtype: Any, g: Window, channels: Channels) -> Kernel:
-    constants = channels.constants
-    return _SOURCE.kernel(entry, target, dtype, argmax_t=_argmax_dtype(g), **constants)
+    return _kernel(entry, target, dtype, g, channels, argmax_t=_argmax_dtype(g))
+
+
+def _kernel(
+    entry: str, target: Target, dtype: Any, g: Window, channels: Channels, **types: Any
+) -> Kernel:
+    constants = channels.constants | _known(target, g)
+    return _SOURCE.kernel(entry, target, dtype, **types, **constants)
+
+
+def _known(target: Target, g: Window) -> dict[str, int]:
+    """Return what a kernel may know of windows when it is compiled: all but the images' sizes."""
+    if target.in_lanes or g.KH * g.KW > _FEW_TAPS or (g.DH, g.DW) != (1, 1):
+        return {}
+    inside = (
+        (g.PH, g.PW) == (0, 0)
+        and (g.OH - 1) * g.SH + g.KH <= g.H
+        and (g.OW - 1) * g.SW + g.KW <= g.W
+    )
+    sizes = {"TAPS_H": g.KH, "TAPS_W": g.KW, "STRIDE_H": g.SH, "STRIDE_W": g.SW}
+    return sizes | {"INSIDE": int(inside)}

@@ -79,6 +79,11 @@ OF_ROWS: dict[str, list[tuple[int, int, str | None]]] = {
     ],
     "norm/layer_norm_gradients.cu": [(32, 32, None), (0, 16, None)],
 }
+#: Windows of pools whose sizes the kernels know: those of most networks.
+WINDOWS = [
+    {"TAPS_H": 2, "TAPS_W": 2, "STRIDE_H": 2, "STRIDE_W": 2, "INSIDE": 1},
+    {"TAPS_H": 3, "TAPS_W": 3, "STRIDE_H": 2, "STRIDE_W": 2, "INSIDE": 0},
+]
 SPAN_REGISTERS = {"float32": 4, "float64": 4, "float16": 8, "bfloat16": 8}
 # Kernels that only `cpu` uses, though they run on a GPU, too: compiled for one architecture, in the
 # types of `cpu`.
@@ -172,13 +177,19 @@ def matrix() -> list[Build]:
         for dtype, machines in MACHINES.items()
         for arch in machines
     ]
+    windows = [
+        Build("pooling/pool.cu", dtype, arch, (("VECTOR", VECTORS[dtype]), *window.items()))
+        for window in WINDOWS
+        for dtype, machines in MACHINES.items()
+        for arch in machines
+    ]
     most_taps = [
         Build(source, dtype, arch, (("TAPS_H", 5), ("TAPS_W", 5)))
         for source in ("conv/one_channel.cu", "conv/one_channel_gradient.cu")
         for dtype in ("float32", "float64")
         for arch in MACHINES[dtype]
     ]
-    return common + vectors + _rows() + most_taps + uncommon + _products()
+    return common + vectors + windows + _rows() + most_taps + uncommon + _products()
 
 
 def _rows() -> list[Build]:
