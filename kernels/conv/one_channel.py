@@ -21,11 +21,12 @@ _MOST_TAPS = 25  # pixels under them, in registers beside what else there is
 def suits(target: Target, x: Array, F: int, g: Window) -> bool:
     """Whether this convolution and its filters' gradients cost less here than as products.
 
-    Of 16 bits, or rounded to them, a product takes tensor cores.
+    Tensor cores would multiply 16 bits in less time, but copies of single elements to shared memory
+    take more instructions than all multiply-adds here.
     """
-    wide = x.dtype.itemsize >= 4 and not rounds()
     few = x.shape[3] == 1 and g.KH * g.KW <= _MOST_TAPS and F <= _FILTERS * GRID_YZ_MAX
-    return not target.in_lanes and wide and few and (g.SH, g.SW, g.DH, g.DW) == (1, 1, 1, 1)
+    plain = (g.SH, g.SW, g.DH, g.DW) == (1, 1, 1, 1)
+    return not target.in_lanes and few and plain and not rounds()
 
 
 def pool_forward(
