@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from kernels.runtime.cuda import unavailable
-from tests.gpu import device
+from tests.gpu import build, device
+from tests.gpu.machine_api import Machine
+
+
+@pytest.fixture(scope="module")
+def machine():
+    """A machine that runs PTX."""
+    return Machine(str(build.build().library))
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,7 @@
 
 import pytest
 
-from . import build, speed
-from .machine_api import Machine
-
-
-@pytest.fixture(scope="module")
-def machine():
-    return Machine(str(build.build().library))
+from . import speed
 
 
 @pytest.mark.parametrize("name", speed.INSTRUCTIONS)
