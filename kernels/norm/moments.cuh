@@ -23,7 +23,7 @@ template <int V> struct Group {
         LANE_LOOP(v, V) {
             const acc_t delta = own[v] - mean[v];
             mean[v] += delta * share;
-            square[v] += spread[v] + delta * delta * (before * share);
+            square[v] += spread[v] + delta * (before * share) * delta;
         }
         count += more;
     }
