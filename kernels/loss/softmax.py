@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..common.cast import cast
 from ..common.reduce import accumulator
 from ..common.rows import RowLaunch, row_launch
 from ..runtime import Array, Source, Target, checks
@@ -126,8 +127,7 @@ def softmax_cross_entropy(
     sizes = (N, C, ignore_index, smoothing, room)
     kernel(*launch.geometry, *arrays, *sizes, shared=shared)
     if reduction == "none":
-        with target.on():
-            return losses.astype(logits.dtype, copy=False), dlogits
+        return cast(losses, logits.dtype), dlogits
     return _sum(target, losses, logits.dtype, divisor), dlogits
 
 

@@ -128,6 +128,15 @@ def test_zeros_are_zeroed_by_every_replay(target, dtype, arena):
     assert not arena.owns(outside) and not host(outside).any()
 
 
+def test_the_losses_of_rows_are_computed_anew(target, dtype, arena):
+    logits, labels = target.array(normal(0, 9, 5, dtype=dtype)), target.array(np.arange(9) % 5)
+    with Recording(arena, [logits, labels]) as recording:
+        results = kernels.softmax_cross_entropy(logits, labels, reduction="none")
+    logits[...] = target.array(normal(1, 9, 5, dtype=dtype))
+    recording.replay()
+    assert same(results, kernels.softmax_cross_entropy(logits, labels, reduction="none"))
+
+
 def test_dropout_draws_anew_at_every_replay(target, arena):
     x = target.array(np.ones(1000, FLOAT))
     counter = target.array(np.array([3]))
