@@ -16,6 +16,9 @@ from .target import Target
 from .targets import as_array
 from .types import INT32_MAX, Array, Shape
 
+# Types that are no numbers here, though they derive from int and np.integer.
+_NO_NUMBERS = (bool, np.timedelta64)
+
 
 def arrays(*, optional: Collection[str] = (), **named: Any) -> tuple[Target, list[Array]]:
     """Return the target and the contiguous arrays of arguments that share device and dtype.
@@ -202,7 +205,7 @@ def shape(name: str, array: Array, expected: Shape, meaning: str) -> None:
 def whole(name: str, value: Any, least: int) -> int:
     """Return a whole number from `least` to 2**31 - 1, or raise TypeError or ValueError."""
     if type(value) is not int and (
-        isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer))
+        isinstance(value, _NO_NUMBERS) or not isinstance(value, (int, np.integer))
     ):
         raise TypeError(f"{name}: got {value!r}, expected a whole number")
     if not least <= value <= INT32_MAX:
@@ -226,7 +229,7 @@ def number(
     ValueError
         If it is out of range.
     """
-    if isinstance(value, (bool, np.bool_)) or not isinstance(
+    if isinstance(value, _NO_NUMBERS) or not isinstance(
         value, (int, float, np.integer, np.floating)
     ):
         raise TypeError(f"{name}: got {value!r}, expected a number")
@@ -252,7 +255,7 @@ def count(name: str, elements: int) -> int:
 
 def word(name: str, value: Any) -> int:
     """Return a whole number from 0 to 2**64 - 1, or raise TypeError or ValueError."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+    if isinstance(value, _NO_NUMBERS) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name}: got {value!r}, expected a whole number")
     if not 0 <= value < 2**64:
         raise ValueError(f"{name}: got {value}, expected a whole number from 0 to 2**64 - 1")

@@ -236,6 +236,7 @@ CASES = [
         ],
         mistyped=[
             ({"groups": 1.0}, "groups: got 1.0, expected a whole number"),
+            ({"groups": np.timedelta64(1)}, "groups: got np.timedelta64"),
             ({"stride": "2"}, "stride: got '2', expected a whole number"),
             ({"padding": np.ones(2)}, "padding: got array"),
         ],

@@ -218,7 +218,10 @@ CASES = [
             ({"shift": np.inf}, "shift: got inf, expected at least 0"),
             ({"zoom": 1}, "zoom: got 1, expected at least 0 and below 1"),
         ],
-        mistyped=[({"offset": "1"}, "offset: got '1', expected a whole number")],
+        mistyped=[
+            ({"offset": "1"}, "offset: got '1', expected a whole number"),
+            ({"seed": np.timedelta64(1)}, "seed: got np.timedelta64"),
+        ],
     ),
     Case(
         "dropout",

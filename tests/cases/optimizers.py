@@ -87,7 +87,10 @@ CASES = [
             ({"lr": 1e39}, r"sgd_momentum: lr: got 1e\+39, which does not fit float32"),
             ({"weight_decay": np.nan}, "weight_decay: got nan, expected at least 0"),
         ],
-        mistyped=[({"lr": 1j}, "lr: got 1j, expected a number")],
+        mistyped=[
+            ({"lr": 1j}, "lr: got 1j, expected a number"),
+            ({"lr": np.timedelta64(1)}, r"lr: got np.timedelta64\(1\), expected a number"),
+        ],
         row="sgd",
         timed=TIMED,
     ),
