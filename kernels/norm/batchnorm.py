@@ -96,7 +96,7 @@ def batch_norm(
     if training:
         written = {"running_mean": running_mean, "running_var": running_var}
         checks.apart(target, written, {"x": x, "gamma": gamma, "beta": beta})
-    return forward(*taken, training=training, momentum=momentum, eps=eps, relu=relu)
+    return forward(*taken, training=training, momentum=momentum, eps=eps, relu=bool(relu))
 
 
 def forward(
@@ -129,7 +129,7 @@ def forward(
     arrays = (x, gamma, beta, saved.mean, saved.inv_std, y)
     channels = Channels(target, C, x.dtype, *arrays)
     kernel = _kernel("batch_norm_apply", target, x.dtype, **channels.constants)
-    kernel(channels.grid(rows, x.size), target.threads, *arrays, rows, C, int(bool(relu)))
+    kernel(channels.grid(rows, x.size), target.threads, *arrays, rows, C, int(relu))
     return y, saved
 
 

@@ -198,6 +198,7 @@ CASES = [
             ({"momentum": 1.1}, "momentum: got 1.1, expected at least 0 and at most 1"),
             ({"momentum": -0.1}, "momentum: got -0.1, expected at least 0"),
             ({"eps": np.nan}, "eps: got nan, expected at least 0"),
+            ({"relu": zeros(2)}, "The truth value of an array"),
         ],
         mistyped=[
             ({"momentum": None}, "momentum: got None, expected a number"),
