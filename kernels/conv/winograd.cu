@@ -291,6 +291,7 @@ KERNEL winograd_forward(const T *__restrict__ x, const acc_t *__restrict__ u,
         if (!means) return;
         const lanes_t pivot = value[0][0];
         const int outputs = at.outputs(g);
+        const acc_t share = acc_t(1) / acc_t(outputs);
         // A sum per row: independent additions hide each other's latency.
         const auto sum = [&](auto whole, const auto &of) {
             lanes_t sums[TILE] = {};
@@ -303,7 +304,7 @@ KERNEL winograd_forward(const T *__restrict__ x, const acc_t *__restrict__ u,
         };
         lanes_t mean, square;
         const auto both = [&](auto whole) {
-            mean = sum(whole, [](lanes_t d) { return d; }) / acc_t(outputs);
+            mean = sum(whole, [=](lanes_t d) { return d * share; });
             square = sum(whole, [&](lanes_t d) { return (d - mean) * (d - mean); });
         };
         if (outputs == TILE * TILE)

@@ -49,6 +49,7 @@ struct BlockMoments {
         Moments<LANES> &own = group[n / LANES % REGISTERS];
         if (own.count == 0) store_lanes(own.pivot, value[0]);
         const lanes_t pivot = load_lanes(own.pivot);
+        const acc_t share = acc_t(1) / acc_t(rows);
         lanes_t mean, square;
         const auto both = [&](auto whole) {
             const auto sum = [&](const auto &of) {
@@ -58,7 +59,7 @@ struct BlockMoments {
                 }
                 return sums[0] + sums[1];
             };
-            mean = sum([](lanes_t d) { return d; }) / acc_t(rows);
+            mean = sum([=](lanes_t d) { return d * share; });
             square = sum([&](lanes_t d) { return (d - mean) * (d - mean); });
         };
         if (rows == TM)

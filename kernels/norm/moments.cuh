@@ -3,7 +3,7 @@
 // Groups of values, each about its own mean, are merged to chunks, and chunks to the whole, by the
 // update of Chan, Golub and LeVeque (1983): a mean of 1e4 with a deviation of 1 survives in
 // float32. Means are relative to a pivot, the first value, so that the many updates round small
-// numbers.
+// numbers. Each value is divided before it is added, since a sum of large ones would be infinite.
 //
 // shapes   means, squares (chunks, C); counts (chunks), the values of a chunk in each channel
 #pragma once
@@ -58,13 +58,12 @@ template <int V> struct Moments : Group<V> {
 
     __device__ __forceinline__ void add_group(const T *p, int64 stride, int count) {
         acc_t value[GROUP][V], own[V] = {}, spread[V] = {};
+        const acc_t share = acc_t(1) / acc_t(count);
         UNROLL(int i = 0; i < GROUP; ++i) {
             UNROLL(int v = 0; v < V; ++v) value[i][v] = pivot[v];
             if (i < count) load_vector(value[i], p + i * stride);
-            UNROLL(int v = 0; v < V; ++v) own[v] += value[i][v] -= pivot[v];
+            UNROLL(int v = 0; v < V; ++v) own[v] += (value[i][v] -= pivot[v]) * share;
         }
-        const acc_t share = acc_t(1) / acc_t(count);
-        UNROLL(int v = 0; v < V; ++v) own[v] *= share;
         UNROLL(int i = 0; i < GROUP; ++i) {
             if (i == count) break;
             UNROLL(int v = 0; v < V; ++v) {
@@ -83,11 +82,11 @@ template <int V> struct Moments : Group<V> {
 
     void add_group(const T *p, int64 stride, int count) {
         acc_t own[V] = {}, spread[V] = {};
+        const acc_t share = acc_t(1) / acc_t(count);
         for (int i = 0; i < count; ++i) {
             fetch_ahead(p + i * stride, V);
-            LANE_LOOP(v, V) own[v] += acc_t(p[i * stride + v]) - pivot[v];
+            LANE_LOOP(v, V) own[v] += (acc_t(p[i * stride + v]) - pivot[v]) * share;
         }
-        LANE_LOOP(v, V) own[v] /= acc_t(count);
         for (int i = 0; i < count; ++i)
             LANE_LOOP(v, V) {
                 const acc_t deviation = acc_t(p[i * stride + v]) - pivot[v] - own[v];

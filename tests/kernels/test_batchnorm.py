@@ -116,15 +116,19 @@ def test_a_special_value_spoils_its_channel_alone(target, dtype, value):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_variance_that_no_number_holds_is_infinite(target, dtype):
-    # As in PyTorch: values are finite, so that none is NaN, but the squares of deviations are not.
-    x = normal(0, 1500, 9, dtype=dtype)
-    x[:, 4] *= 16 * np.sqrt(np.finfo(dtype).max)
-    gamma, beta, *running = map(target.array, parameters(9, dtype))
-    y, saved = kernels.batch_norm(target.array(x), gamma, beta, *running, training=True)
-    mean, (_, running_var) = x.mean(axis=0), map(host, running)
-    comparison.assert_close(saved.mean, mean, rtol=RTOL[dtype])
-    assert running_var[4] == np.inf and np.isfinite(np.delete(running_var, 4)).all()
-    np.testing.assert_array_equal(host(y)[:, 4], host(beta)[4])
+    # As in PyTorch: values are finite, so that none is NaN, but the squares of deviations are not;
+    # nor, of the larger values, the sum of a few deviations.
+    largest = float(np.finfo(dtype).max)
+    for scale in (16 * largest**0.5, largest / 4):
+        x = np.tanh(normal(0, 1500, 9, dtype=dtype))
+        x[:, 4] *= scale
+        gamma, beta, *running = map(target.array, parameters(9, dtype))
+        y, saved = kernels.batch_norm(target.array(x), gamma, beta, *running, training=True)
+        mean = x.mean(axis=0, dtype=np.longdouble)  # whose sum is finite
+        comparison.assert_close(saved.mean, mean, rtol=RTOL[dtype])
+        running_var = host(running[1])
+        assert running_var[4] == np.inf and np.isfinite(np.delete(running_var, 4)).all()
+        np.testing.assert_array_equal(host(y)[:, 4], host(beta)[4])
 
 
 def test_relu_clips_and_its_gradient_stops(target, dtype):
