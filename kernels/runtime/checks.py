@@ -79,7 +79,7 @@ def floating_type(name: str, value: Any, target: Target) -> np.dtype[Any]:
     """
     dtype: np.dtype[Any] | None = None
     if value is not None:  # for which NumPy takes float64
-        with contextlib.suppress(TypeError):
+        with contextlib.suppress(TypeError, ValueError, SyntaxError):
             dtype = np.dtype(value)
     if dtype is None or dtype_name(dtype) not in target.dtypes or not dtype.isnative:
         got = repr(value) if dtype is None else dtype

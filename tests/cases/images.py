@@ -182,6 +182,7 @@ CASES = [
             ({"dtype": ">f4"}, "dtype: got >f4 on"),  # kernels would write bytes in another order
             ({"dtype": None}, "dtype: got None on"),
             ({"dtype": "float31"}, "dtype: got 'float31' on"),
+            ({"dtype": "f4,("}, r"dtype: got 'f4,\(' on"),  # a SyntaxError of NumPy
         ],
         row="normalize",
         timed={"16384 digits": {"N": 16384, **DIGITS}},
