@@ -69,7 +69,9 @@ def pair(name: str, value: Any, least: int) -> tuple[int, int]:
         number = checks.whole(name, value, least)
         return number, number
     if len(value) != 2:
-        raise ValueError(f"{name}: got {value!r}, expected a whole number or a pair (h, w)")
+        raise ValueError(
+            f"{name}: got {checks.shown(value)}, expected a whole number or a pair (h, w)"
+        )
     return checks.whole(name, value[0], least), checks.whole(name, value[1], least)
 
 
@@ -137,7 +139,7 @@ def window(
 def image_shape(name: str, shape: Shape) -> tuple[int, int, int, int]:
     """Return an argument (N, H, W, C) as four whole numbers, or raise TypeError or ValueError."""
     if not isinstance(shape, Sequence) or isinstance(shape, str):
-        raise TypeError(f"{name}: got {shape!r}, expected (N, H, W, C)")
+        raise TypeError(f"{name}: got {checks.shown(shape)}, expected (N, H, W, C)")
     if len(shape) != 4:
         raise ValueError(f"{name}: got {tuple(shape)}, expected (N, H, W, C)")
     N, H, W, C = (checks.whole(name, length, 0) for length in shape)
@@ -194,7 +196,7 @@ def sides(padding: Padding) -> Pads | None:
         return None
     if isinstance(padding, str) or len(padding) != 2:
         raise ValueError(
-            f"padding: got {padding!r}, expected a whole number, (h, w), "
+            f"padding: got {checks.shown(padding)}, expected a whole number, (h, w), "
             "((top, bottom), (left, right)), 'valid' or 'same'"
         )
     both: Any = padding

@@ -18,6 +18,7 @@ from .types import INT32_MAX, Array, Shape
 
 # Types that are no numbers here, though they derive from int and np.integer.
 _NO_NUMBERS = (bool, np.timedelta64)
+_MOST_SHOWN = 80  # characters of a value in a message
 
 
 def arrays(*, optional: Collection[str] = (), **named: Any) -> tuple[Target, list[Array]]:
@@ -64,6 +65,12 @@ def one_of(choices: Sequence[Any]) -> str:
     return f"{', '.join(map(str, choices[:-1]))} or {choices[-1]}"
 
 
+def shown(value: Any) -> str:
+    """Return a value as messages show it: on one line, and only the beginning of a long one."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+
+
 def floating(dtype: Any) -> bool:
     """Whether a dtype is floating; bfloat16 of ml_dtypes has the kind "V" in NumPy."""
     return dtype.kind == "f" or dtype_name(dtype) == "bfloat16"
@@ -82,7 +89,7 @@ def floating_type(name: str, value: Any, target: Target) -> np.dtype[Any]:
         with contextlib.suppress(TypeError, ValueError, SyntaxError):
             dtype = np.dtype(value)
     if dtype is None or dtype_name(dtype) not in target.dtypes or not dtype.isnative:
-        got = repr(value) if dtype is None else dtype
+        got = shown(value) if dtype is None else dtype
         expected = ", ".join(target.dtypes)
         raise TypeError(f"{name}: got {got} on {target}, expected one of {expected}")
     return dtype
@@ -207,7 +214,7 @@ def whole(name: str, value: Any, least: int) -> int:
     if type(value) is not int and (
         isinstance(value, _NO_NUMBERS) or not isinstance(value, (int, np.integer))
     ):
-        raise TypeError(f"{name}: got {value!r}, expected a whole number")
+        raise TypeError(f"{name}: got {shown(value)}, expected a whole number")
     if not least <= value <= INT32_MAX:
         raise ValueError(f"{name}: got {value}, expected at least {least} and below 2**31")
     return int(value)
@@ -232,7 +239,7 @@ def number(
     if isinstance(value, _NO_NUMBERS) or not isinstance(
         value, (int, float, np.integer, np.floating)
     ):
-        raise TypeError(f"{name}: got {value!r}, expected a number")
+        raise TypeError(f"{name}: got {shown(value)}, expected a number")
     try:
         result = float(value)
     except OverflowError:  # a whole number larger than any float
@@ -256,7 +263,7 @@ def count(name: str, elements: int) -> int:
 def word(name: str, value: Any) -> int:
     """Return a whole number from 0 to 2**64 - 1, or raise TypeError or ValueError."""
     if isinstance(value, _NO_NUMBERS) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name}: got {value!r}, expected a whole number")
+        raise TypeError(f"{name}: got {shown(value)}, expected a whole number")
     if not 0 <= value < 2**64:
         raise ValueError(f"{name}: got {value}, expected a whole number from 0 to 2**64 - 1")
     return int(value)

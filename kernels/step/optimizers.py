@@ -212,7 +212,7 @@ def adam_scalars(
     eps = checks.number("eps", eps, least=0)
     weight_decay = checks.number("weight_decay", weight_decay, least=0)
     if not isinstance(betas, Sequence) or len(betas) != 2:
-        raise ValueError(f"betas: got {betas!r}, expected a pair of numbers")
+        raise ValueError(f"betas: got {checks.shown(betas)}, expected a pair of numbers")
     beta1, beta2 = (checks.number("betas", beta, least=0, below=1) for beta in betas)
     l2, shrink = (0.0, lr * weight_decay) if decoupled else (weight_decay, 0.0)
     rate, inv_root = lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)

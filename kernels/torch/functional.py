@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..common.geometry import Pair, pair, pool_stride
-from ..runtime.checks import whole
+from ..runtime.checks import shown, whole
 from . import autocast, checks, operators
 
 
@@ -264,7 +264,7 @@ def layer_norm(
     checks.input(input)
     if not isinstance(normalized_shape, Sequence):
         raise TypeError(
-            f"normalized_shape: got {normalized_shape!r}, expected a sequence of lengths"
+            f"normalized_shape: got {shown(normalized_shape)}, expected a sequence of lengths"
         )
     shape = tuple(normalized_shape)
     batch = input.ndim - len(shape)

@@ -167,6 +167,12 @@ def test_optional_arrays_may_be_none(target):
             np.testing.assert_array_equal(got, same)
 
 
+def test_an_array_in_place_of_a_number_is_shown_in_short(target):
+    for name, argument in (("dropout_backward", "p"), ("max_pool2d", "kernel")):
+        message = rf"^{argument}: got array\(\[\[0., .{{1,70}}\.\.\., expected a (whole )?number$"
+        refuse(target, name, TypeError, message, {argument: zeros(9, 9)})
+
+
 def test_whole_numbers_of_numpy_are_whole_numbers(target):
     call = CALLS["max_pool2d"]
     expected = call(call.arguments(target))
