@@ -10,15 +10,10 @@
 // shapes   x (N, H, W), w (F, KH, KW), b (F) or null, y and argmax (N, PH, PW, F)
 // bytes    x once for each FILTERS filters, from cache; y and argmax once
 // geometry grid (windows / blockDim.x, F / FILTERS): a thread has one window and FILTERS filters
-#include "common/window.cuh"
-#include "dialect/lanes.cuh"
+#include "conv/one_channel.cuh"
 #include "pooling/maximum.cuh"
 
-// Taps of a filter and pixels of a pooling window; one_channel.py passes them.
-#ifndef TAPS_H
-#define TAPS_H 3
-#define TAPS_W 3
-#endif
+// Pixels of a pooling window; one_channel.py passes them.
 #ifndef POOL_H
 #define POOL_H 2
 #define POOL_W 2
@@ -46,12 +41,7 @@ KERNEL one_channel_pool_forward(const T *__restrict__ x, const T *__restrict__ w
     const int top = at.row * POOL_H - g.PH, left = at.column * POOL_W - g.PW;
     const T *image = x + at.n * g.H * g.W;
     acc_t pixels[ROWS][COLUMNS];
-    UNROLL(int i = 0; i < ROWS; ++i)
-        UNROLL(int j = 0; j < COLUMNS; ++j) {
-            const int row = top + i, column = left + j;
-            const bool inside = row >= 0 && row < g.H && column >= 0 && column < g.W;
-            pixels[i][j] = inside ? acc_t(image[row * g.W + column]) : acc_t(0);
-        }
+    load_pixels(pixels, image, g.H, g.W, top, left);
     acc_t best[FILTERS];
     int index[FILTERS];
     UNROLL(int f = 0; f < FILTERS; ++f) {

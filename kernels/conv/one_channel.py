@@ -1,16 +1,23 @@
-"""Images of one channel and few taps, a GPU's own path: convolution with pool, filter gradient."""
+"""Images of one channel and few taps, a GPU's own path: convolution, with pool, filter gradient."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..common.geometry import Window
-from ..common.reduce import accumulator
+from ..common.reduce import Moments, accumulator
 from ..gemm.precision import rounds
 from ..runtime import Array, Source, Target
 from ..runtime.types import GRID_YZ_MAX
 
 _SOURCE = Source("conv/one_channel.cu")
+_FORWARD = Source("conv/one_channel_forward.cu")
 _GRADIENT = Source("conv/one_channel_gradient.cu")
-_FILTERS = 8  # of a thread
+_FILTERS = 8  # of a thread, with pool
+_FILTERS_APART, _PIXELS_APART = 4, 4  # of a thread, without
+_MOST_ACROSS = 32  # threads that share the filters of a block
+_TIMES = 4  # the most groups of pixels of a thread: its block loads the filters once
+_CHUNKS = 4  # of a block's pixels, whose moments its threads share
 _THREADS = 128
 _MOST_MEMBERS = 32  # threads of a team, which has a row of the gradient at a time
 _THREADS_OF_GRADIENT = 96
@@ -26,7 +33,35 @@ def suits(target: Target, x: Array, F: int, g: Window) -> bool:
     """
     few = x.shape[3] == 1 and g.KH * g.KW <= _MOST_TAPS and F <= _FILTERS * GRID_YZ_MAX
     plain = (g.SH, g.SW, g.DH, g.DW) == (1, 1, 1, 1)
-    return not target.in_lanes and few and plain and not rounds()
+    return not target.in_lanes and few and plain and x.size > 0 and not rounds()
+
+
+def forward(
+    target: Target,
+    x: Array,
+    w: Array,
+    b: Array | None,
+    y: Array,
+    g: Window,
+    *,
+    relu: bool,
+    with_moments: bool,
+) -> Moments | None:
+    """Write the convolution of x (N, H, W, 1) to y (N, OH, OW, F); return its moments if asked."""
+    N, OH, OW, F = y.shape
+    across = min(-(-F // _FILTERS_APART), _MOST_ACROSS)
+    at_once = _THREADS // across
+    groups = N * OH * -(-OW // _PIXELS_APART)
+    blocks, parts = -(-groups // at_once), -(-F // (across * _FILTERS_APART))
+    times = max(1, min(_TIMES, blocks * parts // (_BLOCKS_EACH * target.multiprocessors)))
+    grid = (-(-blocks // times), parts, 1)
+    moments = Moments.empty(target, grid[0] * _CHUNKS, F, x.dtype) if with_moments else None
+    launch = _FORWARD.kernel("one_channel_forward", target, x.dtype, **_taps(g))
+    arrays = (x, w, b, y, *(moments or (None,) * 3))
+    width = across * _FILTERS_APART * np.dtype(accumulator(x.dtype)).itemsize
+    sizes = (g, N * OH, F, int(relu), across, times)
+    launch(grid, at_once * across, *arrays, *sizes, shared=g.KH * g.KW * width)
+    return moments
 
 
 def pool_forward(
@@ -41,8 +76,8 @@ def pool_forward(
 ) -> None:
     """Write y and argmax (N, PH, PW, F) of x (N, H, W, 1), pooled in windows of a size."""
     N, PH, PW, F = y.shape
-    taps = {"TAPS_H": g.KH, "TAPS_W": g.KW, "POOL_H": kernel[0], "POOL_W": kernel[1]}
-    launch = _SOURCE.kernel("one_channel_pool_forward", target, x.dtype, **taps)
+    sizes = _taps(g) | {"POOL_H": kernel[0], "POOL_W": kernel[1]}
+    launch = _SOURCE.kernel("one_channel_pool_forward", target, x.dtype, **sizes)
     windows = N * PH * PW
     grid = (-(-windows // _THREADS), -(-F // _FILTERS), 1)
     launch(grid, _THREADS, x, w, b, y, argmax, g, windows, PH, PW, F)
@@ -62,10 +97,14 @@ def filter_gradient(target: Target, dy: Array, x: Array, g: Window, bias: int) -
     share = -(-rows // (teams * most_blocks)) * teams
     blocks = -(-rows // share) if rows else 0
     partial = target.empty((blocks, (g.KH * g.KW + bias) * F), accumulator(dy.dtype))
-    inside = 0 == g.PH == g.PW and g.OH + g.KH <= g.H + 1 and g.OW + g.KW <= g.W + 1
-    taps = {"TAPS_H": g.KH, "TAPS_W": g.KW}
-    constants = {**taps, "FILTERS": filters, "PADDED": int(not inside)}
+    constants = _taps(g) | {"FILTERS": filters}
     launch = _GRADIENT.kernel("one_channel_filter_gradient", target, dy.dtype, **constants)
     grid = (blocks, -(-F // (filters * members)), 1)
     launch(grid, teams * members, dy, x, partial, g, rows, F, bias, teams, share)
     return partial
+
+
+def _taps(g: Window) -> dict[str, int]:
+    """Return what kernels know of a window when they are compiled."""
+    inside = 0 == g.PH == g.PW and g.OH + g.KH <= g.H + 1 and g.OW + g.KW <= g.W + 1
+    return {"TAPS_H": g.KH, "TAPS_W": g.KW, "PADDED": int(not inside)}

@@ -22,16 +22,8 @@ struct BlockMoments {
 
     __device__ void finish(const Block &block, int first) {
         if (!means) return;
-        __syncthreads();  // the block's results are complete
-        const int share = ceil_div(block.m1 - block.m0, parts), channels = block.n1 - block.n0;
-        BLOCK_STRIDE(i, parts * channels) {
-            const int part = i / channels, c = first + block.n0 + i % channels;
-            const int begin = block.m0 + part * share, end = smaller(begin + share, block.m1);
-            const T *from = y + (int64)smaller(begin, block.m1 - 1) * C + c;
-            Moments<1> own(from);
-            own.add_rows(from, C, end - begin);
-            own.store(means, squares, counts, (int64)blockIdx.x * parts + part, C, c);
-        }
+        const int begin = first + block.n0, end = first + block.n1;
+        block_moments(y, C, block.m0, block.m1, begin, end, parts, means, squares, counts);
     }
 #else
     static constexpr int REGISTERS = BN / LANES;

@@ -154,6 +154,22 @@ __device__ void merge_chunks(const acc_t *means, const acc_t *squares, const int
     });
 }
 
+// The moments of rows m0 to m1 - 1 of y, in channels c0 to c1 - 1, which the block's threads have
+// just stored: they share `parts` chunks.
+__device__ inline void block_moments(const T *y, int C, int m0, int m1, int c0, int c1, int parts,
+                                     acc_t *means, acc_t *squares, int *counts) {
+    __syncthreads();  // the results are complete
+    const int share = ceil_div(m1 - m0, parts), channels = c1 - c0;
+    BLOCK_STRIDE(i, parts * channels) {
+        const int part = i / channels, c = c0 + i % channels;
+        const int begin = m0 + part * share, end = smaller(begin + share, m1);
+        const T *from = y + (int64)smaller(begin, m1 - 1) * C + c;
+        Moments<1> own(from);
+        own.add_rows(from, C, end - begin);
+        own.store(means, squares, counts, (int64)blockIdx.x * parts + part, C, c);
+    }
+}
+
 #else
 
 // At most four cache lines of sums at a time.

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 import kernels
 from kernels import lowlevel, runtime
 from kernels.common.geometry import window
-from kernels.common.reduce import accumulator
 from kernels.conv import conv2d_pool, one_channel
 from tests.lib import comparison, reference, strategies
 from tests.lib.support import RTOL, host, normal, numbers
@@ -48,17 +47,12 @@ class Fused:
         convolved = reference.conv2d(self.x, self.w, self.b, **self.options)
         pooled, _ = reference.max_pool2d(convolved, self.kernel)
         comparison.assert_close(y, np.maximum(pooled, 0), rtol=self.rtol)
-        maximum, index = kernels.max_pool2d(self.convolved(), self.kernel)
+        maximum, index = kernels.max_pool2d(
+            kernels.conv2d(*self.arrays, **self.options), self.kernel
+        )
         np.testing.assert_array_equal(host(argmax), host(index))
         np.testing.assert_array_equal(numbers(y), numbers(kernels.relu(maximum)))
         return y, argmax
-
-    def convolved(self):
-        """Return the convolution; of one channel in the sums' type, as a GPU's own path has it."""
-        alone = one_channel.suits(self.target, self.arrays[0], len(self.w), self.window)
-        wide = accumulator(self.x.dtype) if alone else self.x.dtype
-        arrays = (None if array is None else array.astype(wide) for array in self.arrays)
-        return kernels.conv2d(*arrays, **self.options).astype(self.x.dtype)
 
     def check(self):
         """Compare forward, and for a random dy all gradients, with the oracle."""

@@ -1,4 +1,4 @@
-"""Filter gradients of images of one channel, whose sums a GPU's threads keep in registers."""
+"""Convolutions of images of one channel on a GPU, and filter gradients, with sums in registers."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 import kernels
 from kernels.conv import one_channel
 from tests.lib import comparison, reference
-from tests.lib.support import RTOL, host, normal
+from tests.lib.support import RTOL, host, normal, numbers
 
 #: Filters: a thread's two, one of a thread, more than a team has threads for; of odd number.
 SHAPES = {
@@ -22,9 +22,35 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", SHAPES)
-def test_equals_the_oracle(cuda, monkeypatch, dtype, name):
+def test_the_convolution_equals_the_oracle(cuda, monkeypatch, dtype, name):
+    x_shape, w_shape, options = SHAPES[name]
+    shapes = x_shape, w_shape, w_shape[:1]
+    arrays = [normal(seed, *shape, dtype=dtype) for seed, shape in enumerate(shapes)]
+    taken = []
+    forward = one_channel.forward
+    monkeypatch.setattr(
+        one_channel, "forward", lambda *a, **more: taken.append(a) or forward(*a, **more)
+    )
+    found = kernels.conv2d(*map(cuda.array, arrays), **options)
+    assert len(taken) == (0 not in x_shape)
+    expected = reference.conv2d(*arrays, **options)
+    comparison.assert_close(found, expected, rtol=RTOL[str(dtype)])
+    clipped = kernels.conv2d(*map(cuda.array, arrays), relu=True, **options)
+    np.testing.assert_array_equal(numbers(clipped), np.maximum(numbers(found), 0))
+
+
+@pytest.mark.usefixtures("undivided")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_sums_are_those_of_the_product(cuda, monkeypatch, dtype):
+    x, w = (cuda.array(normal(0, *shape, dtype=dtype)) for shape in ((3, 9, 7, 1), (5, 5, 3, 1)))
+    found = kernels.conv2d(x, w, padding=2)
+    monkeypatch.setattr(one_channel, "suits", lambda *_: False)
+    np.testing.assert_array_equal(host(found), host(kernels.conv2d(x, w, padding=2)))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_gradients_equal_the_oracle(cuda, monkeypatch, dtype, name):
     x_shape, w_shape, options = SHAPES[name]
     x, w = normal(0, *x_shape, dtype=dtype), normal(1, *w_shape, dtype=dtype)
     dy = normal(2, *reference.conv2d(x, w, **options).shape, dtype=dtype)
@@ -34,13 +60,13 @@ def test_equals_the_oracle(cuda, monkeypatch, dtype, name):
         one_channel, "filter_gradient", lambda *a: taken.append(gradient(*a)) or taken[-1]
     )
     found = kernels.conv2d_backward(*map(cuda.array, (dy, x, w)), **options)
-    assert len(taken) == 1
+    assert len(taken) == (0 not in x_shape)
     every = reference.conv2d_backward(dy, x, w, **options)
     for array, expected in zip(found, every, strict=True):
-        comparison.assert_close(array, expected, rtol=RTOL[dtype])
+        comparison.assert_close(array, expected, rtol=RTOL[str(dtype)])
     _, dw, db = kernels.conv2d_backward(*map(cuda.array, (dy, x, w)), need_db=False, **options)
     assert db is None
-    np.testing.assert_array_equal(host(dw), host(found[1]))
+    np.testing.assert_array_equal(numbers(dw), numbers(found[1]))
 
 
 def test_gradients_at_odd_addresses(cuda):

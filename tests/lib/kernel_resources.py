@@ -184,10 +184,10 @@ def matrix() -> list[Build]:
         for arch in machines
     ]
     most_taps = [
-        Build(source, dtype, arch, (("TAPS_H", 5), ("TAPS_W", 5)))
-        for source in ("conv/one_channel.cu", "conv/one_channel_gradient.cu")
-        for dtype in ("float32", "float64")
-        for arch in MACHINES[dtype]
+        Build(f"conv/one_channel{name}.cu", dtype, arch, (("TAPS_H", 5), ("TAPS_W", 5)))
+        for name in ("", "_forward", "_gradient")
+        for dtype, machines in MACHINES.items()
+        for arch in machines
     ]
     return common + vectors + windows + _rows() + most_taps + uncommon + _products()
 
