@@ -34,12 +34,15 @@ using argmax_t = TYPE_argmax_t;
 #define STRIDE_W 1
 #define INSIDE 0
 #endif
+#ifdef __CUDACC__
 __device__ inline Window known(Window g) {
     if (TAPS_H) g.KH = TAPS_H, g.KW = TAPS_W, g.SH = STRIDE_H, g.SW = STRIDE_W, g.DH = g.DW = 1;
     if (INSIDE) g.PH = g.PW = 0;
     return g;
 }
-__device__ inline Taps taps(const Axis &a, int o) { return INSIDE ? Taps(a.taps) : Taps(a, o); }
+#else  // a copy would take 3 % longer
+static inline const Window &known(const Window &g) { return g; }
+#endif
 
 // Calls body(kh, kw) for the taps of a window that are inside its image, as all are if WHOLE.
 template <bool WHOLE = INSIDE, class Body>
@@ -76,19 +79,19 @@ __device__ __forceinline__ void for_windows(const Window &g, int64 n, int C, con
 
 KERNEL max_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, argmax_t *__restrict__ argmax,
                           Window given, int64 rows, int C) {
-    const Window g = known(given);
+    const Window &g = known(given);
     const int ahead = row_ahead((int64)g.SH * g.W * C);
     const bool past = past_caches<T>(rows * g.OW, C);
     const lanes_t lowest = acc_t(-infinity()) - lanes_t{};
     for_images(rows, g.OH, g.OW, C, [&](int64 n, int oh, const auto &columns) {
-        const Taps down = taps(vertical(g), oh);
+        const Taps down(vertical(g), oh);
         const T *image = x + n * g.H * g.W * C;
         const int64 row = (n * g.OH + oh) * g.OW;
         columns([&](int ow, const auto &channels) {
-            const Taps across = taps(horizontal(g), ow);
+            const Taps across(horizontal(g), ow);
             const int top = oh * g.SH - g.PH, left = ow * g.SW - g.PW;
             const bool empty = down.count() == 0 || across.count() == 0;
-            const int first = empty ? 0 : down.first * g.KW + across.first;
+            const int first = INSIDE || empty ? 0 : down.first * g.KW + across.first;
             const int64 window = (row + ow) * C;
             channels([&](auto at) {
                 constexpr int V = decltype(at)::REGISTERS;
@@ -159,7 +162,7 @@ template <int V> struct Taken {
 
 KERNEL max_pool2d_backward(const T *__restrict__ dy, const argmax_t *__restrict__ argmax,
                            T *__restrict__ dx, Window given, int64 rows, int C) {
-    const Window g = known(given);
+    const Window &g = known(given);
     const bool past = past_caches<T>(rows * g.W, C);
     if (apart(g))
         return write_apart(dx, g, rows, C, past, [&](auto at, int64 window, int, int) {
@@ -193,7 +196,7 @@ KERNEL max_pool2d_backward(const T *__restrict__ dy, const argmax_t *__restrict_
 // entirely in the padding.
 KERNEL pool_indices(const argmax_t *__restrict__ argmax, int64 *__restrict__ indices, Window given,
                     int64 rows, int C) {
-    const Window g = known(given);
+    const Window &g = known(given);
     for_images(rows, g.OH, g.OW, C, [&](int64 n, int oh, const auto &columns) {
         const int64 row = (n * g.OH + oh) * g.OW;
         const int top = oh * g.SH - g.PH;
@@ -235,16 +238,16 @@ struct Average {
 
 KERNEL avg_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, Window given, int64 rows,
                           int C, int padded, int bottom, int right) {
-    const Window g = known(given);
+    const Window &g = known(given);
     const Average average(g, padded, bottom, right);
     const int ahead = row_ahead((int64)g.SH * g.W * C);
     const bool past = past_caches<T>(rows * g.OW, C);
     for_images(rows, g.OH, g.OW, C, [&](int64 n, int oh, const auto &columns) {
-        const Taps down = taps(vertical(g), oh);
+        const Taps down(vertical(g), oh);
         const T *image = x + n * g.H * g.W * C;
         const int64 row = (n * g.OH + oh) * g.OW;
         columns([&](int ow, const auto &channels) {
-            const Taps across = taps(horizontal(g), ow);
+            const Taps across(horizontal(g), ow);
             const int top = oh * g.SH - g.PH, left = ow * g.SW - g.PW;
             const acc_t share = average.share(g, oh, ow);
             channels([&](auto at) {
@@ -273,7 +276,7 @@ template <int V> struct Shared {
 
 KERNEL avg_pool2d_backward(const T *__restrict__ dy, T *__restrict__ dx, Window given, int64 rows,
                            int C, int padded, int bottom, int right) {
-    const Window g = known(given);
+    const Window &g = known(given);
     const Average average(g, padded, bottom, right);
     const bool past = past_caches<T>(rows * g.W, C);
     if (apart(g))
