@@ -76,7 +76,7 @@ def profile(options: argparse.Namespace) -> None:
     print(f"\n{gpu.name}: bounds, not times\n{HEADER}")
     for row in _rows(options, gpu):
         rows[row["row"]] = row
-        for line in lines(row):
+        for line in lines(row, gpu):
             print(line, flush=True)
         body = ",\n".join(map(json.dumps, rows.values()))
         path.write_text(
@@ -218,13 +218,13 @@ def short(value: float) -> float:
 
 
 HEADER = (
-    f"{'':46} {'bound us':>8} {'by':<12} {'cold us':>8} {'warp-instr.':>11} {'arith.':>6} "
-    f"{'lanes':>5} {'sect/ld':>7} {'used':>5} {'MB':>7} {'confl.':>6} {'reg':>3} {'occ.':>5} "
-    f"{'waves':>6}"
+    f"{'':46} {'bound us':>8} {'by':<12} {'cold us':>8} {'warp-instr.':>11} {'all us':>8} "
+    f"{'arith.':>6} {'lanes':>5} {'sect/ld':>7} {'used':>5} {'MB':>7} {'confl.':>6} {'reg':>3} "
+    f"{'occ.':>5} {'waves':>6}"
 )
 
 
-def lines(row: dict[str, Any]) -> list[str]:
+def lines(row: dict[str, Any], gpu: Gpu) -> list[str]:
     """Return a row as text: one line of all, and one a launch."""
     name = row["row"]
     for key, (wanted, taken) in row.get("scaled", {}).items():
@@ -232,11 +232,12 @@ def lines(row: dict[str, Any]) -> list[str]:
     total = row["bound"]
     count = f"{len(row['launches'])} launches"
     first = f"{name:<46} {total['seconds'] * 1e6:8.2f} {total['by']:<12} {count}"
-    return [first, *map(_line, row["launches"])]
+    return [first, *(_line(launch, gpu) for launch in row["launches"])]
 
 
-def _line(launch: dict[str, Any]) -> str:
+def _line(launch: dict[str, Any], gpu: Gpu) -> str:
     figures = launch["figures"]
+    issued = launch["instructions"] / (gpu.issue * gpu.multiprocessors * gpu.clock)
     grid = "x".join(str(n) for n in launch["grid"] if n > 1) or "1"
     block = "x".join(str(n) for n in launch["block"] if n > 1) or "1"
     loads, sectors = (figures.get(f"global_load_{n}", 0) for n in ("requests", "sectors"))
@@ -249,7 +250,7 @@ def _line(launch: dict[str, Any]) -> str:
         f"{'  ' + launch['kernel'] + ' ' + grid + ' of ' + block:<46}",
         f"{launch['bound']['seconds'] * 1e6:8.2f} {launch['bound']['by']:<12}",
         f"{launch['cold_bound']['seconds'] * 1e6:8.2f}",
-        f"{launch['instructions']:11,}",
+        f"{launch['instructions']:11,} {issued * 1e6:8.2f}",
         f"{launch['arithmetic']:6.0%}",
         f"{lanes:5.0%}",
         f"{sectors / loads:7.1f}" if loads else f"{'-':>7}",
