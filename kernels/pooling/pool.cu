@@ -44,17 +44,23 @@ __device__ inline Window known(Window g) {
 static inline const Window &known(const Window &g) { return g; }
 #endif
 
-// Calls body(kh, kw) for the taps of a window that are inside its image, as all are if WHOLE.
+// Calls body(kh, kw, counts) for the taps of a window of which `counts` is true: those inside its
+// image, as all are if WHOLE. If TAPS_H is known, it calls it for the others, too: a choice after
+// the load, and no branch before it.
 template <bool WHOLE = INSIDE, class Body>
 __device__ __forceinline__ void for_taps(const Taps &down, const Taps &across, const Body &body) {
     if constexpr (TAPS_H > 0) {
         UNROLL(int kh = 0; kh < TAPS_H; ++kh)
             UNROLL(int kw = 0; kw < TAPS_W; ++kw)
-                if (WHOLE || (down.has(kh) && across.has(kw))) body(kh, kw);
+                body(kh, kw, WHOLE || (down.has(kh) && across.has(kw)));
     } else {
         for (int kh = down.first; kh < down.end; ++kh)
-            for (int kw = across.first; kw < across.end; ++kw) body(kh, kw);
+            for (int kw = across.first; kw < across.end; ++kw) body(kh, kw, true);
     }
+}
+// A row or column of an image of so many: where for_taps calls for others, too, the next one.
+__device__ inline int within(int place, int length) {
+    return TAPS_H > 0 && !INSIDE ? smaller(larger(place, 0), length - 1) : place;
 }
 // Calls body(from, oh, ow, tap) for the windows of image n that cover a pixel, whose elements of y
 // begin at `from`.
@@ -97,13 +103,15 @@ KERNEL max_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, argmax_t *
                 constexpr int V = decltype(at)::REGISTERS;
                 Maximum maximum[V];  // the first cell in the image wins whatever it holds
                 UNROLL(int v = 0; v < V; ++v) maximum[v] = Maximum(lowest, first);
-                for_taps(down, across, [&](int kh, int kw) INLINE {
-                    const int pixel = (top + kh * g.DH) * g.W + left + kw * g.DW;
+                for_taps(down, across, [&](int kh, int kw, bool counts) INLINE {
+                    const int row = within(top + kh * g.DH, g.H);
+                    const int pixel = row * g.W + within(left + kw * g.DW, g.W);
                     const T *cell = image + pixel * C + at.first;
                     const int tap = kh * g.KW + kw;
                     at.fetch(cell, ahead);
                     const auto value = at.load(cell);
-                    UNROLL(int v = 0; v < V; ++v) maximum[v].meet(value[v], tap);
+                    UNROLL(int v = 0; v < V; ++v)
+                        maximum[v].meet(counts ? lanes_t(value[v]) : lowest, tap);
                 });
                 const int64 target = window + at.first;
                 at.write(y + target, past, [&](int v) { return maximum[v].best; });
@@ -135,10 +143,10 @@ __device__ __forceinline__ void write_apart(T *dx, const Window &g, int64 rows, 
             const int64 corner = ((n * g.H + oh * g.KH) * g.W + ow * g.KW) * C;
             channels([&](auto at) {
                 const auto write = [&](const auto &value) INLINE {
-                    for_taps<false>(Taps(bottom), Taps(right), [&](int kh, int kw) INLINE {
+                    for_taps<false>(Taps(bottom), Taps(right), [&](int kh, int kw, bool counts) {
                         T *pixel = dx + corner + (kh * g.W + kw) * C + at.first;
                         const int tap = kh * g.KW + kw;
-                        at.write(pixel, past, [&](int v) { return value(tap, v); });
+                        if (counts) at.write(pixel, past, [&](int v) { return value(tap, v); });
                     });
                 };
                 if (covered)
@@ -253,12 +261,13 @@ KERNEL avg_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, Window giv
             channels([&](auto at) {
                 constexpr int V = decltype(at)::REGISTERS;
                 OfChannels<lanes_t, V> sum = {};
-                for_taps(down, across, [&](int kh, int kw) INLINE {
-                    const int pixel = (top + kh * g.DH) * g.W + left + kw * g.DW;
+                for_taps(down, across, [&](int kh, int kw, bool counts) INLINE {
+                    const int row = within(top + kh * g.DH, g.H);
+                    const int pixel = row * g.W + within(left + kw * g.DW, g.W);
                     const T *cell = image + pixel * C + at.first;
                     at.fetch(cell, ahead);
                     const auto value = at.load(cell);
-                    UNROLL(int v = 0; v < V; ++v) sum[v] += value[v];
+                    UNROLL(int v = 0; v < V; ++v) sum[v] += counts ? lanes_t(value[v]) : lanes_t{};
                 });
                 at.write(y + (row + ow) * C + at.first, past,
                          [&](int v) { return sum[v] * share; });

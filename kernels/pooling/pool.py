@@ -291,7 +291,7 @@ def _kernel(
 
 def _known(target: Target, g: Window) -> dict[str, int]:
     """Return what a kernel may know of windows when it is compiled: all but the images' sizes."""
-    if target.in_lanes or g.KH * g.KW > _FEW_TAPS or (g.DH, g.DW) != (1, 1):
+    if target.in_lanes or g.KH * g.KW > _FEW_TAPS or (g.DH, g.DW) != (1, 1) or 0 in (g.H, g.W):
         return {}
     inside = (
         (g.PH, g.PW) == (0, 0)
