@@ -71,13 +71,15 @@ def small_pools(target):
     conv2d_pool_and_gradients(odd, make.full((4, 3, 3, 5), 1), None, dy)
 
 
-def grey_pools(target):
-    """Of one channel: a thread's filters all, and some of them; with and without a bias."""
+def grey_images(target):
+    """Of one channel: a thread's filters all, and some of them; with and without a bias, a pool."""
     make = Arrays(target)
     x = make.normal(0, 2, 6, 6, 1)
     g = window((6, 6), 3, stride=1, padding=1, dilation=1)[0]
     for F, bias in ((8, None), (9, make.full((9,), 1))):
-        conv2d_pool.forward(x, make.normal(1, F, 3, 3, 1), bias, g, conv2d_pool.Pool(3, 3, 2, 2))
+        w = make.normal(1, F, 3, 3, 1)
+        conv2d_pool.forward(x, w, bias, g, conv2d_pool.Pool(3, 3, 2, 2))
+        forward_with_moments(x, w, bias, padding=1)
 
 
 def divided_products(target):
@@ -201,7 +203,7 @@ def losses(target):
     """Rows of a thread, of a warp, of a block that keeps them, and of one that reads them again."""
     make = Arrays(target)
     progress = Progress(make.integers(0, 0, 0), target.array(np.zeros(2)))
-    for columns in (7, 43, 2003, 40003):  # the last columns do not fill 16 bytes
+    for columns in (7, 43, 44, 2003, 2004, 40003, 40004):  # the last do not fill 16 bytes, or do
         logits, labels = make.normal(3, 5, columns), target.array(np.arange(5) - 2)
         misaligned = make.full((columns + 1,), 0.5)[1:]
         for weight in (None, make.full((columns,), 0.5), misaligned):
@@ -210,7 +212,7 @@ def losses(target):
         kernels.softmax_cross_entropy(logits, labels, reduction="none", grad=False)
         kernels.softmax_backward(logits, kernels.softmax(logits))
         kernels.cross_entropy(logits, labels)
-    for classes in (7, 41):
+    for classes in (7, 8, 41, 44):
         x, w, b = make.normal(0, 5, 9), make.normal(1, classes, 9), make.normal(2, classes)
         for smoothing in (0.0, 0.1):
             labels = target.array(np.array([0, 1, -1, -100, 2]))
@@ -222,6 +224,9 @@ def pools(target):
     kernels.avg_pool2d(x, 2, count_include_pad=False)
     y, argmax = kernels.max_pool2d(x, 2)  # windows apart, and a column in none
     kernels.max_pool2d_backward(y, argmax, x.shape, 2)
+    below = {"padding": ((0, 1), (0, 0))}  # the same, and windows that are not inside
+    y, argmax = kernels.max_pool2d(x[:, :5].copy(), 2, **below)
+    kernels.max_pool2d_backward(y, argmax, (2, 5, 5, 4), 2, **below)
     for padded in (True, False):
         options = {"ceil_mode": True, "count_include_pad": padded}
         kernels.avg_pool2d_backward(kernels.avg_pool2d(x, 2, **options), x.shape, 2, **options)
@@ -364,7 +369,7 @@ def _in_precision(name: str) -> Callable[[Any], None]:
 
 
 OTHERS = (
-    *(small_pools, grey_pools, padded_images, winograd_tiles, kept_filters, norms, fused_norms),
+    *(small_pools, grey_images, padded_images, winograd_tiles, kept_filters, norms, fused_norms),
     *(misaligned_norms, long_rows, losses, pools, elementwise, overflows, batches),
 )
 CALLS = {name: _of_function(call) for name, call in (FUNCTIONS | PLANNED).items()}
