@@ -34,6 +34,18 @@ class Window(ctypes.Structure):
     DH: int
     DW: int
 
+    @property
+    def reach(self) -> tuple[int, int]:
+        """The rows and columns that all windows together extend over."""
+        rows = (self.OH - 1) * self.SH + (self.KH - 1) * self.DH + 1
+        return rows, (self.OW - 1) * self.SW + (self.KW - 1) * self.DW + 1
+
+    @property
+    def inside(self) -> bool:
+        """Whether no window has a tap outside its image."""
+        rows, columns = self.reach
+        return self.PH == self.PW == 0 and rows <= self.H and columns <= self.W
+
 
 class Lattice(ctypes.Structure):
     """The struct of ``conv/im2col.cuh``, field for field."""

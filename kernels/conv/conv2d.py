@@ -117,8 +117,10 @@ def _forward(
         winograd.forward(target, x, w, b, y, s.window, relu=relu, moments=moments)
         return y, moments
     if one_channel.suits(target, x, s.F, s.window):
-        wanted = {"relu": relu, "with_moments": with_moments}
-        return y, one_channel.forward(target, x, w, b, y, s.window, **wanted)
+        moments = one_channel.forward(
+            target, x, w, b, y, s.window, relu=relu, with_moments=with_moments
+        )
+        return y, moments
     x, g = padded(target, x, s.window)
     rows = y.size // s.F
     split: division.Split = "never" if with_moments else "in tiles"

@@ -78,24 +78,18 @@ def padded(target: Target, x: Array, g: Window) -> tuple[Array, Window]:
     The GEMM in SIMD lanes reads x in place, but takes several times as long for rows that reach
     into padding.
     """
-    rows, columns = _reach(g)
-    inside = 0 == g.PH == g.PW and rows <= g.H and columns <= g.W
-    if not target.in_lanes or inside or rows * columns > 2 * g.H * g.W:
+    if not target.in_lanes or g.inside:
         return x, g
-    return with_padding(target, x, g)
+    rows, columns = g.reach
+    return (x, g) if rows * columns > 2 * g.H * g.W else with_padding(target, x, g)
 
 
 def with_padding(target: Target, x: Array, g: Window) -> tuple[Array, Window]:
     """Return a copy of images with the padding that windows reach, and the window over it."""
-    rows, columns = _reach(g)
+    rows, columns = g.reach
     N, H, W, C = x.shape
     y = target.empty((N, rows, columns, C), x.dtype)
     kernel = _SOURCE.kernel("pad_images", target, x.dtype)
     grid = target.stride_grid(y.size)
     kernel(grid, target.threads, x, y, N, H, W, C, g.PH, g.PW, rows, columns)
     return y, Window(rows, columns, g.OH, g.OW, g.KH, g.KW, g.SH, g.SW, 0, 0, g.DH, g.DW)
-
-
-def _reach(g: Window) -> tuple[int, int]:
-    """Return the rows and columns that all windows together extend over."""
-    return (g.OH - 1) * g.SH + (g.KH - 1) * g.DH + 1, (g.OW - 1) * g.SW + (g.KW - 1) * g.DW + 1

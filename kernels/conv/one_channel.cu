@@ -1,61 +1,65 @@
-// Convolution of images of one channel with bias, max-pooling and ReLU, at stride 1, on cuda.
+// Convolution of images of one channel with bias and ReLU, at stride 1, on cuda. With a pool it is
+// one_channel_pool.cu.
 //
-//   y[n, ph, pw, f] = max(0, b[f] + max over the pixels of a pooling window of
-//                            sum over kh, kw of x[n, h, w] * w[f, kh, kw])
+//   y[n, oh, ow, f] = b[f] + sum over kh, kw of x[n, h, w] * w[f, kh, kw], clipped if relu is set
 //
-// As a product, as in conv2d.cu, such a convolution has 25 columns at most, each copied to shared
-// memory by itself, 4 bytes at a time. Here a thread loads the pixels that a pooling window's taps
-// cover into registers, once for all of its filters.
-//
-// shapes   x (N, H, W), w (F, KH, KW), b (F) or null, y and argmax (N, PH, PW, F)
-// bytes    x once for each FILTERS filters, from cache; y and argmax once
-// geometry grid (windows / blockDim.x, F / FILTERS): a thread has one window and FILTERS filters
+// shapes   x (N, H, W), w (F, KH, KW), b (F) or null, y (N, OH, OW, F); if not null, the moments of
+//          y: four chunks of a block's pixels, see norm/moments.cuh
+// bytes    x, for each output that reads a pixel, from cache; y once
+// shared   the block's filters, tap by tap
+// geometry grid (groups of OUTPUTS pixels of a row, groups of filters): a thread has one group of
+//          pixels, `times` times, and FILTERS filters. Neighbouring threads have neighbouring
+//          filters: `across` of them have those of the block
 #include "conv/one_channel.cuh"
-#include "pooling/maximum.cuh"
+#include "norm/moments.cuh"
 
-// Pixels of a pooling window; one_channel.py passes them.
-#ifndef POOL_H
-#define POOL_H 2
-#define POOL_W 2
-#endif
+constexpr int FILTERS = 4, OUTPUTS = 4, CHUNKS = 4;  // as in one_channel.py
 
-constexpr int FILTERS = 8;                                         // one_channel.py
-constexpr int TAPS = TAPS_H * TAPS_W, PITCH = (TAPS + 3) / 4 * 4;  // filters begin at 16 bytes
-
-KERNEL one_channel_pool_forward(const T *__restrict__ x, const T *__restrict__ w,
-                                const T *__restrict__ b, T *__restrict__ y,
-                                uint8 *__restrict__ argmax, Window g, int windows, int PH, int PW,
-                                int F) {
-    __shared__ __align__(16) acc_t filters[FILTERS][PITCH];
-    __shared__ acc_t biases[FILTERS];
-    const int first = blockIdx.y * FILTERS, used = smaller(F - first, FILTERS);
-    BLOCK_STRIDE(i, FILTERS * TAPS)
-        filters[i / TAPS][i % TAPS] = i < used * TAPS ? acc_t(w[first * TAPS + i]) : acc_t(0);
-    BLOCK_STRIDE(f, FILTERS) biases[f] = b && f < used ? acc_t(b[first + f]) : acc_t(0);
-    __syncthreads();
-    const int window = blockIdx.x * blockDim.x + threadIdx.x;
-    if (window >= windows) return;
-
-    constexpr int ROWS = POOL_H + TAPS_H - 1, COLUMNS = POOL_W + TAPS_W - 1;
-    const Place at = place(window, PH, PW);
-    const int top = at.row * POOL_H - g.PH, left = at.column * POOL_W - g.PW;
-    const T *image = x + at.n * g.H * g.W;
-    acc_t pixels[ROWS][COLUMNS];
-    load_pixels(pixels, image, g.H, g.W, top, left);
-    acc_t best[FILTERS];
-    int index[FILTERS];
-    UNROLL(int f = 0; f < FILTERS; ++f) {
-        acc_t sums[POOL_H * POOL_W] = {};
-        UNROLL(int tap = 0; tap < TAPS; ++tap) {
-            const acc_t weight = filters[f][tap];
-            UNROLL(int p = 0; p < POOL_H * POOL_W; ++p)
-                sums[p] += weight * pixels[p / POOL_W + tap / TAPS_W][p % POOL_W + tap % TAPS_W];
-        }
-        Maximum maximum(as_stored(sums[0] + biases[f]));
-        UNROLL(int p = 1; p < POOL_H * POOL_W; ++p) maximum.meet(as_stored(sums[p] + biases[f]), p);
-        best[f] = maximum.clipped(true), index[f] = maximum.index;
+KERNEL one_channel_forward(const T *__restrict__ x, const T *__restrict__ w,
+                           const T *__restrict__ b, T *__restrict__ y, acc_t *__restrict__ means,
+                           acc_t *__restrict__ squares, int *__restrict__ counts, Window g,
+                           int rows, int F, int relu, int across, int times) {
+    DYNAMIC_SHARED(acc_t, filters);  // (TAPS_H * TAPS_W, width)
+    const int width = across * FILTERS, first = blockIdx.y * width;
+    BLOCK_STRIDE(i, TAPS_H * TAPS_W * width) {
+        const int tap = i / width, f = first + i - tap * width;
+        filters[i] = f < F ? acc_t(w[f * (TAPS_H * TAPS_W) + tap]) : acc_t(0);
     }
-    const int64 out = (int64)window * F + first;
-    store_row(y + out, best, used);
-    store_row(argmax + out, index, used);
+    __syncthreads();
+    const int per_row = ceil_div(g.OW, OUTPUTS), at_once = blockDim.x / across;
+    const auto pixel = [&](int group) {  // the group's first
+        const int row = group / per_row;
+        return smaller(row, rows) * g.OW + (row < rows ? (group - row * per_row) * OUTPUTS : 0);
+    };
+    const int own = threadIdx.x % across * FILTERS, f = first + own;
+    acc_t shift[FILTERS];
+    UNROLL(int i = 0; i < FILTERS; ++i) shift[i] = b && f + i < F ? acc_t(b[f + i]) : acc_t(0);
+    const int begin = blockIdx.x * at_once * times, end = begin + at_once * times;
+    NO_UNROLL(int group = begin + threadIdx.x / across; group < end; group += at_once) {
+        const int row = group / per_row, column = (group - row * per_row) * OUTPUTS;
+        if (row >= rows || f >= F) break;
+        const int n = row / g.OH, top = row - n * g.OH - g.PH;
+        acc_t pixels[TAPS_H][OUTPUTS + TAPS_W - 1];
+        load_pixels(pixels, x + (int64)n * g.H * g.W, g.H, g.W, top, column - g.PW);
+        acc_t sums[OUTPUTS][FILTERS] = {};
+        UNROLL(int kh = 0; kh < TAPS_H; ++kh)
+            UNROLL(int kw = 0; kw < TAPS_W; ++kw) {
+                acc_t weights[FILTERS];
+                load_vector(weights, filters + (kh * TAPS_W + kw) * width + own);
+                UNROLL(int o = 0; o < OUTPUTS; ++o)
+                    UNROLL(int i = 0; i < FILTERS; ++i)
+                        sums[o][i] += weights[i] * pixels[kh][o + kw];
+            }
+        T *const to = y + ((int64)row * g.OW + column) * F + f;
+        UNROLL(int o = 0; o < OUTPUTS; ++o) {
+            UNROLL(int i = 0; i < FILTERS; ++i) {
+                sums[o][i] += shift[i];
+                if (relu && sums[o][i] < 0) sums[o][i] = 0;
+            }
+            if (column + o < g.OW) store_row(to + o * F, sums[o], F - f);
+        }
+    }
+    const int last = smaller(first + width, F);
+    if (means)
+        block_moments(y, F, pixel(begin), pixel(end), first, last, CHUNKS, means, squares, counts);
 }

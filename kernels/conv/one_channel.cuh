@@ -1,4 +1,4 @@
-// What convolutions of images of one channel share: one_channel.cu, one_channel_forward.cu.
+// What convolutions of images of one channel share: one_channel.cu, one_channel_pool.cu.
 #pragma once
 
 #include "common/window.cuh"

@@ -11,7 +11,7 @@ from ..runtime import Array, Source, Target
 from ..runtime.types import GRID_YZ_MAX
 
 _SOURCE = Source("conv/one_channel.cu")
-_FORWARD = Source("conv/one_channel_forward.cu")
+_POOL = Source("conv/one_channel_pool.cu")
 _GRADIENT = Source("conv/one_channel_gradient.cu")
 _FILTERS = 8  # of a thread, with pool
 _FILTERS_APART, _PIXELS_APART = 4, 4  # of a thread, without
@@ -56,7 +56,7 @@ def forward(
     times = max(1, min(_TIMES, blocks * parts // (_BLOCKS_EACH * target.multiprocessors)))
     grid = (-(-blocks // times), parts, 1)
     moments = Moments.empty(target, grid[0] * _CHUNKS, F, x.dtype) if with_moments else None
-    launch = _FORWARD.kernel("one_channel_forward", target, x.dtype, **_taps(g))
+    launch = _SOURCE.kernel("one_channel_forward", target, x.dtype, **_taps(g))
     arrays = (x, w, b, y, *(moments or (None,) * 3))
     width = across * _FILTERS_APART * np.dtype(accumulator(x.dtype)).itemsize
     sizes = (g, N * OH, F, int(relu), across, times)
@@ -77,7 +77,7 @@ def pool_forward(
     """Write y and argmax (N, PH, PW, F) of x (N, H, W, 1), pooled in windows of a size."""
     N, PH, PW, F = y.shape
     sizes = _taps(g) | {"POOL_H": kernel[0], "POOL_W": kernel[1]}
-    launch = _SOURCE.kernel("one_channel_pool_forward", target, x.dtype, **sizes)
+    launch = _POOL.kernel("one_channel_pool_forward", target, x.dtype, **sizes)
     windows = N * PH * PW
     grid = (-(-windows // _THREADS), -(-F // _FILTERS), 1)
     launch(grid, _THREADS, x, w, b, y, argmax, g, windows, PH, PW, F)
@@ -106,5 +106,4 @@ def filter_gradient(target: Target, dy: Array, x: Array, g: Window, bias: int) -
 
 def _taps(g: Window) -> dict[str, int]:
     """Return what kernels know of a window when they are compiled."""
-    inside = 0 == g.PH == g.PW and g.OH + g.KH <= g.H + 1 and g.OW + g.KW <= g.W + 1
-    return {"TAPS_H": g.KH, "TAPS_W": g.KW, "PADDED": int(not inside)}
+    return {"TAPS_H": g.KH, "TAPS_W": g.KW, "PADDED": int(not g.inside)}

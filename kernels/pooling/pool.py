@@ -13,7 +13,7 @@ from ..runtime.types import Shape
 
 #: Of a max-pool's window: argmax is at most a uint16.
 MOST_TAPS = 2**16
-_FEW_TAPS = 16  # of a window that kernels on cuda are compiled for
+_FEW_TAPS = 16  # of a window that kernels on cuda are compiled for; as `apart` of pool.cu
 _SOURCE = Source("pooling/pool.cu", argmax_t=np.uint8)
 
 
@@ -293,10 +293,5 @@ def _known(target: Target, g: Window) -> dict[str, int]:
     """Return what a kernel may know of windows when it is compiled: all but the images' sizes."""
     if target.in_lanes or g.KH * g.KW > _FEW_TAPS or (g.DH, g.DW) != (1, 1) or 0 in (g.H, g.W):
         return {}
-    inside = (
-        (g.PH, g.PW) == (0, 0)
-        and (g.OH - 1) * g.SH + g.KH <= g.H
-        and (g.OW - 1) * g.SW + g.KW <= g.W
-    )
     sizes = {"TAPS_H": g.KH, "TAPS_W": g.KW, "STRIDE_H": g.SH, "STRIDE_W": g.SW}
-    return sizes | {"INSIDE": int(inside)}
+    return sizes | {"INSIDE": int(g.inside)}

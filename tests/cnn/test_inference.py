@@ -263,18 +263,33 @@ ARRAYS = {
 }
 
 
+class WatchedLock:
+    """A lock that tells when it is asked for."""
+
+    def __init__(self):
+        self.lock, self.asked = threading.RLock(), threading.Event()
+
+    def __enter__(self):
+        self.asked.set()
+        return self.lock.__enter__()
+
+    def __exit__(self, *error):
+        self.lock.__exit__(*error)
+
+
 @pytest.mark.parametrize("what", ARRAYS)
 def test_no_step_is_taken_while_arrays_are_saved_or_set(what, tmp_path):
     """Else a file has the digest of other weights, and cannot be loaded."""
     model, path = Sequential([Flatten(), Dense(3)], SHAPE, "cpu"), tmp_path / "file"
+    model.lock = lock = WatchedLock()
     before = {"restore": "save a training", "from PyTorch": "to PyTorch"}
     if what in before:
         ARRAYS[before[what]](model, path)
     with ThreadPoolExecutor(1) as threads:
-        with model.lock:
+        with lock:
+            lock.asked.clear()
             work = threads.submit(ARRAYS[what], model, path)
-            time.sleep(0.1)
-            assert not work.done()
+            assert lock.asked.wait(60) and not work.done()
         work.result()
 
 

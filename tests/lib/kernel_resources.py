@@ -185,7 +185,7 @@ def matrix() -> list[Build]:
     ]
     most_taps = [
         Build(f"conv/one_channel{name}.cu", dtype, arch, (("TAPS_H", 5), ("TAPS_W", 5)))
-        for name in ("", "_forward", "_gradient")
+        for name in ("", "_pool", "_gradient")
         for dtype, machines in MACHINES.items()
         for arch in machines
     ]
