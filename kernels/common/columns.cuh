@@ -14,23 +14,17 @@ struct Span {
     __device__ bool has(int i) const { return i * apart < count; }
 };
 
-struct Larger {  // may drop a NaN
-    template <typename V> __device__ V operator()(V a, V b) const { return a > b ? a : b; }
-};
-
 #ifdef __CUDACC__
 
+struct Larger {  // drops a NaN
+    __device__ acc_t operator()(acc_t a, acc_t b) const { return fmax(a, b); }
+};
+
 constexpr int COLUMNS = 16 / sizeof(T);
-// Whether rows.py knows that rows are whole spans, and all arrays aligned to 16 bytes; and how many
-// spans a thread has in registers: with many it has none left for the loads that ptxas moves up,
-// unless there is a condition before each.
+// Whether rows.py knows that rows are whole spans, each one access of all arrays.
 #ifndef ROW_WHOLE
 #define ROW_WHOLE 0
 #endif
-#ifndef ROW_SPANS
-#define ROW_SPANS 0
-#endif
-constexpr bool CHECKED = ROW_SPANS > 8;
 
 struct columns_t {
     acc_t value[COLUMNS];
@@ -68,27 +62,19 @@ __device__ inline columns_t only(const Span &at, int column, acc_t value) {
     LANE_LOOP(i, COLUMNS) row.value[i] = place == i * at.apart ? value : acc_t(0);
     return row;
 }
-// Whether a span is one access.
-template <typename E> __device__ inline bool is_access(const E *p, const Span &at) {
-    return ROW_WHOLE && (!CHECKED || Vector<E, COLUMNS>::fits(p + at.c, at.count));
-}
 // The columns of an array in a span; those past the end are `otherwise`.
-template <typename V>
-__device__ inline void load(V (&row)[COLUMNS], const T *p, const Span &at, V otherwise = 0) {
-    if (is_access(p, at))
-        load_vector(row, p + at.c);
-    else
-        LANE_LOOP(i, COLUMNS) row[i] = at.has(i) ? V(p[at.column(i)]) : otherwise;
-}
 __device__ inline columns_t load(const T *p, const Span &at, acc_t otherwise = 0) {
     columns_t row;
-    load(row.value, p, at, otherwise);
+    if (ROW_WHOLE)
+        load_vector(row.value, p + at.c);
+    else
+        LANE_LOOP(i, COLUMNS) row.value[i] = at.has(i) ? acc_t(p[at.column(i)]) : otherwise;
     return row;
 }
 // `past` is that of write_first.
 template <typename E>
 __device__ inline void write(E *p, const Span &at, const columns_t &row, bool) {
-    if (is_access(p, at))
+    if (ROW_WHOLE)
         store_vector(p + at.c, row.value);
     else
         LANE_LOOP(i, COLUMNS)
@@ -99,6 +85,10 @@ __device__ inline void write(E *p, const Span &at, const columns_t &row, bool) {
 
 constexpr int COLUMNS = LANES;
 using columns_t = lanes_t;
+
+struct Larger {  // may drop a NaN
+    template <typename V> V operator()(V a, V b) const { return a > b ? a : b; }
+};
 
 static inline columns_t exp_of(columns_t a) { return exp_lanes(a); }
 static inline columns_t product_or_zero(columns_t a, columns_t b) {

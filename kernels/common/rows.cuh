@@ -103,6 +103,7 @@ template <class Threads> struct ColumnSums {
 
 // A row in memory, read once if its threads keep it, else each time.
 template <class Threads, bool = (Threads::KEPT > 0)> struct Row {
+    static constexpr bool KEPT = false;
     const T *p;
 
     __device__ Row(const T *p, int) : p(p) {}
@@ -112,15 +113,23 @@ template <class Threads, bool = (Threads::KEPT > 0)> struct Row {
     __device__ void fetch_next(const Span &, int) const {}  // other threads hide the latency
 };
 template <class Threads> struct Row<Threads, true> {
-    T values[Threads::KEPT][COLUMNS];
+    static constexpr bool KEPT = true;
+    acc_t values[Threads::KEPT][COLUMNS];
 
     __device__ Row(const T *p, int C) {
-        for_spans<Threads>(C, [&](const Span &at) { load(values[at.step], p, at); });
+        // ptxas spills some of 64 registers, unless all hold something before the loads.
+        if (Threads::KEPT * COLUMNS >= 64)
+            UNROLL(int step = 0; step < Threads::KEPT; ++step)
+                LANE_LOOP(i, COLUMNS) values[step][i] = 0;
+        for_spans<Threads>(C, [&](const Span &at) { set(at, load(p, at)); });
+    }
+    __device__ void set(const Span &at, const columns_t &row) {
+        LANE_LOOP(i, COLUMNS) values[at.step][i] = row.value[i];
     }
     __device__ columns_t operator()(const Span &at, acc_t otherwise = 0) const {
         columns_t row;
         LANE_LOOP(i, COLUMNS)
-            row.value[i] = ROW_WHOLE || at.has(i) ? acc_t(values[at.step][i]) : otherwise;
+            row.value[i] = ROW_WHOLE || at.has(i) ? values[at.step][i] : otherwise;
         return row;
     }
     __device__ void fetch_next(const Span &, int) const {}
@@ -173,6 +182,7 @@ static __forceinline__ void for_spans(int C, const Body &body) {
     if (C % COLUMNS > 0) body(Span{C - C % COLUMNS, C % COLUMNS, 0});
 }
 template <class Threads> struct Row {
+    static constexpr bool KEPT = false;
     const T *p;
 
     Row(const T *p, int) : p(p) {}

@@ -25,8 +25,9 @@ softmax_forward(const T *__restrict__ x, T *__restrict__ y, int64 rows, int C, i
     // Without room, the result caches the exponentials, so it must not bypass the caches.
     const bool past = room && past_caches<T>(rows, C);
     const auto of_row = [&](int64, const T *from, const T *, T *to) {
-        const Row<Threads> x(from, C);
-        const Exponentials<Threads> e(x, keep(room ? memory : nullptr, to, C), C);
+        Row<Threads> x(from, C);
+        T *const cache = keep(room ? memory : nullptr, to, C);
+        const Exponentials<Threads> e(x, largest<Threads>(x, C), cache, C);
         const acc_t share = acc_t(1) / e.sum;
         for_spans<Threads>(C, [&](const Span &at) { write(to, at, e(at) * share, past); });
     };

@@ -4,30 +4,37 @@
 
 #include "common/rows.cuh"
 
-// The exponentials exp(x - maximum) of a row, and their sum. A row of -inf alone gives NaN, and so
-// does a NaN: `maximum` may not be it, but the sum is.
-template <class Threads> struct Exponentials {
-    const Row<Threads> &x;
-    T *kept;  // caches the exponentials, unless null
-    acc_t maximum, sum;
+// The largest value of a row; a NaN need not be it.
+template <class Threads> __device__ __forceinline__ acc_t largest(const Row<Threads> &x, int C) {
+    const acc_t least = -infinity();  // for columns past the end, too
+    Reduction<Larger> maxima(least);
+    for_spans<Threads>(C, [&](const Span &at) { maxima.add(at, x(at, least)); });
+    return reduce_columns<Threads>(maxima);
+}
 
-    __device__ __forceinline__ Exponentials(const Row<Threads> &x, T *kept, int C)
-        : x(x), kept(kept) {
-        const acc_t least = -infinity();  // for columns past the end: adds nothing
-        Reduction<Larger> maxima(least);
+// The exponentials exp(x - maximum) of a row, and their sum. A row of -inf alone gives NaN, and so
+// does a NaN.
+template <class Threads> struct Exponentials {
+    Row<Threads> &row;  // x; from then on the exponentials, if threads keep it
+    const acc_t maximum;
+    T *const memory;  // else caches them, unless null
+    acc_t sum;
+
+    __device__ __forceinline__ Exponentials(Row<Threads> &x, acc_t maximum, T *memory, int C)
+        : row(x), maximum(maximum), memory(memory) {
         Reduction<Sum> sums;
-        for_spans<Threads>(C, [&](const Span &at) { maxima.add(at, x(at, least)); });
-        maximum = reduce_columns<Threads>(maxima);
         for_spans<Threads>(C, [&](const Span &at) {
-            x.fetch_next(at, C);  // while this row is computed
-            const columns_t e = exp_of(x(at, least) - maximum);
-            if (kept) write(kept, at, e, false);
+            row.fetch_next(at, C);  // while this one is computed
+            const columns_t e = exp_of(row(at, -infinity()) - maximum);
+            if constexpr (Row<Threads>::KEPT) row.set(at, e);
+            if (memory) write(memory, at, e, false);
             sums.add(at, e);
         });
         sum = reduce_columns<Threads>(sums);
     }
     __device__ __forceinline__ columns_t operator()(const Span &at) const {
-        return kept ? load(kept, at) : exp_of(x(at) - maximum);
+        if constexpr (Row<Threads>::KEPT) return row(at);
+        return memory ? load(memory, at) : exp_of(row(at) - maximum);
     }
 };
 
@@ -136,31 +143,29 @@ __device__ __forceinline__ acc_t cross_entropy_row(const T *z, T *dz, acc_t *mem
     const auto weights = [&](const Span &at) {
         return weight ? load(weight, at) : acc_t(1) - columns_t{};
     };
-    const Row<Threads> row(z, C);
-    const Exponentials<Threads> e(row, keep(memory, dz, C), C);
-    const acc_t maximum = e.maximum, log_sum = log(e.sum);
+    Row<Threads> row(z, C);
+    const acc_t maximum = largest<Threads>(row, C);
     const acc_t hit = (acc_t(1) - smoothing) * (weight ? acc_t(weight[label]) : acc_t(1));
-    acc_t loss = hit == 0 ? acc_t(0) : hit * (log_sum - (acc_t(z[label]) - maximum));
-    acc_t mass = hit;
-    if (spread != 0) {  // the smoothed part of the target
+    acc_t mass = hit;  // the sum of q, and that of q * (z - max z)
+    acc_t distance = hit == 0 ? acc_t(0) : hit * (acc_t(z[label]) - maximum);
+    if (spread != 0) {
         Reduction<Sum> distances, shares;
         for_spans<Threads>(C, [&](const Span &at) {
             const columns_t w = weights(at);
             distances.add(at, product_or_zero(w, row(at, maximum) - maximum));
             shares.add(at, w);
         });
-        const acc_t distance = reduce_columns<Threads>(distances);
+        distance += spread * reduce_columns<Threads>(distances);
         const acc_t share = reduce_columns<Threads>(shares);
-        const acc_t total = weight ? share : acc_t(C);  // columns past the end have weight 1, too
-        loss += spread * (total * log_sum - distance);
-        mass += spread * total;
+        mass += spread * (weight ? share : acc_t(C));  // columns past the end have weight 1, too
     }
+    const Exponentials<Threads> e(row, maximum, keep(memory, dz, C), C);
+    const acc_t loss = (mass == 0 ? acc_t(0) : mass * log(e.sum)) - distance;
     if (!dz) return loss;
     const acc_t factor = mass / e.sum * scale;
     for_spans<Threads>(C, [&](const Span &at) {
-        // Weights may be infinite, as 1 / the examples of a class that has none.
-        const columns_t shares = product_or_zero(spread - columns_t{}, weights(at));
-        const columns_t q = only(at, int(label), hit) + shares;
+        columns_t q = only(at, int(label), hit);
+        if (spread != 0) q = q + spread * weights(at);
         write(dz, at, e(at) * factor - q * scale, past);
     });
     return loss;

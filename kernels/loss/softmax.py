@@ -8,7 +8,7 @@ import numpy as np
 
 from ..common.cast import cast
 from ..common.reduce import accumulator
-from ..common.rows import RowLaunch, row_launch
+from ..common.rows import RowLaunch, are_whole, row_launch
 from ..runtime import Array, Source, Target, checks
 
 # The defaults are for rows of any length.
@@ -119,7 +119,9 @@ def softmax_cross_entropy(
         divisor = _divisor(target, labels, weight, logits, ignore_index)
     losses = target.empty((N,), wide)
     dlogits = target.empty((N, C), logits.dtype) if grad else None
-    launch = _launch(target, N, 32, logits, weight, dlogits)
+    # Rows that are no whole accesses take registers for conditions.
+    registers = 64 if are_whole(target, logits, weight, dlogits) else 32
+    launch = _launch(target, N, registers, logits, weight, dlogits)
     constants = launch.constants
     kernel = _SOURCE.kernel("softmax_cross_entropy_rows", target, logits.dtype, **constants)
     arrays = (logits, labels, weight, divisor, losses, dlogits)

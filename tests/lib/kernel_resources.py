@@ -69,15 +69,43 @@ OF_CHANNELS = (
     "norm/batchnorm_pool.cu",
     "pooling/pool.cu",
 )
-#: The sources of ``rows.cuh``, for the longest rows of each way: the threads that share one (0: a
-#: block's), in how many registers each keeps it, and the entry point if that is not of all.
-OF_ROWS: dict[str, list[tuple[int, int, str | None]]] = {
-    "loss/softmax.cu": [(1, 0, None), (32, 32, None), (0, 32, None), (0, 64, "softmax_forward")],
-    "norm/layer_norm.cu": [
-        *((32, 32, "layer_norm_forward"), (0, 32, "layer_norm_forward")),
-        (0, 64, "layer_norm_forward"),
+
+
+class OfRows(NamedTuple):
+    """A way in which kernels of ``rows.cuh`` are compiled for their longest rows.
+
+    Attributes
+    ----------
+    threads : int
+        Those that share a row; 0: a block's.
+    registers : int
+        Of each thread for a row.
+    entry : str, optional
+        The entry point, if that is not all of the source's.
+    whole : tuple of int
+        For rows that are no whole accesses (0), for those that are (1), or both.
+    """
+
+    threads: int
+    registers: int
+    entry: str | None = None
+    whole: tuple[int, ...] = (0, 1)
+
+
+OF_ROWS = {
+    "loss/softmax.cu": [
+        OfRows(1, 0, whole=(0,)),
+        OfRows(32, 32),
+        OfRows(0, 32),
+        OfRows(0, 64, "softmax_forward"),
+        OfRows(0, 64, "softmax_cross_entropy_rows", whole=(1,)),
     ],
-    "norm/layer_norm_gradients.cu": [(32, 32, None), (0, 16, None)],
+    "norm/layer_norm.cu": [
+        OfRows(32, 32, "layer_norm_forward"),
+        OfRows(0, 32, "layer_norm_forward"),
+        OfRows(0, 64, "layer_norm_forward"),
+    ],
+    "norm/layer_norm_gradients.cu": [OfRows(32, 32), OfRows(0, 16)],
 }
 #: Windows of pools whose sizes the kernels know: those of most networks.
 WINDOWS = [
@@ -195,12 +223,14 @@ def matrix() -> list[Build]:
 def _rows() -> list[Build]:
     builds = []
     for source, ways in OF_ROWS.items():
-        for (threads, registers, entry), (dtype, machines) in product(ways, MACHINES.items()):
-            spans = registers // SPAN_REGISTERS[dtype]
-            kept = ("ROW_THREADS", threads), ("ROW_SPANS", spans)
-            for whole in (0, 1) if threads != 1 else (0,):
+        for way, (dtype, machines) in product(ways, MACHINES.items()):
+            spans = way.registers // SPAN_REGISTERS[dtype]
+            kept = ("ROW_THREADS", way.threads), ("ROW_SPANS", spans)
+            for whole in way.whole:
                 constants = *kept, ("ROW_WHOLE", whole)
-                builds += [Build(source, dtype, arch, constants, entry=entry) for arch in machines]
+                builds += [
+                    Build(source, dtype, arch, constants, entry=way.entry) for arch in machines
+                ]
     return builds
 
 
