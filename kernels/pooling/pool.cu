@@ -7,14 +7,16 @@
 //   global average: the window is the image, whose pixels the threads of a block share on cuda
 //
 // The gradients gather: each input pixel reads the windows that cover it, in a fixed order, so
-// there are no atomics and the result is bitwise repeatable. Small windows that do not overlap and
-// leave no gaps write their own pixels instead, so that a window's values are read once.
+// there are no atomics and the result is bitwise repeatable. With small windows a thread has all
+// pixels between the corners of neighbouring ones, so that it reads few windows for many pixels. On
+// cpu that is so if windows do not overlap and leave no gaps: each writes its own pixels.
 //
 // shapes   x, dx (N, H, W, C); y, dy, argmax (N, OH, OW, C); argmax uint8, uint16 past 256 taps
 // bytes    forward reads x KH*KW/(SH*SW) times (mostly from cache), writes y and argmax once; the
-//          gradients read as often (once where windows write), and write dx once
-// geometry any grid; a thread handles a vector of channels of a pixel, or of a window that writes,
-//          at a time (channels.cuh). On cuda a kernel is compiled for a small window; on cpu, what
+//          gradients read dy and argmax as often, but if windows are small ceil(KH/SH)*ceil(KW/SW)
+//          times, and write dx once
+// geometry any grid; a thread handles a vector of channels of a pixel, or of SH x SW pixels, at a
+//          time (channels.cuh). On cuda a kernel is compiled for a small window; on cpu, what
 //          depends on row or column alone is computed once for all channels
 #include "common/sums.cuh"
 #include "pooling/maximum.cuh"
@@ -35,27 +37,25 @@ using argmax_t = TYPE_argmax_t;
 #define INSIDE 0
 #endif
 #ifdef __CUDACC__
-constexpr bool SMALL = TAPS_H > 0;  // whether windows may be small
 __device__ inline Window known(Window g) {
     if (TAPS_H) g.KH = TAPS_H, g.KW = TAPS_W, g.SH = STRIDE_H, g.SW = STRIDE_W, g.DH = g.DW = 1;
     if (INSIDE) g.PH = g.PW = 0;
     return g;
 }
 #else
-constexpr bool SMALL = true;
 // A copy would take 3 % longer.
 static inline const Window &known(const Window &g) { return g; }
 #endif
 
 // Calls body(kh, kw, counts) for the taps of a window of which `counts` is true: those inside its
-// image, as all are if WHOLE. If TAPS_H is known, it calls it for the others, too: a choice after
+// image, as all are if INSIDE. If TAPS_H is known, it calls it for the others, too: a choice after
 // the load, and no branch before it.
-template <bool WHOLE = INSIDE, class Body>
+template <class Body>
 __device__ __forceinline__ void for_taps(const Taps &down, const Taps &across, const Body &body) {
     if constexpr (TAPS_H > 0) {
         UNROLL(int kh = 0; kh < TAPS_H; ++kh)
             UNROLL(int kw = 0; kw < TAPS_W; ++kw)
-                body(kh, kw, WHOLE || (down.has(kh) && across.has(kw)));
+                body(kh, kw, INSIDE || (down.has(kh) && across.has(kw)));
     } else {
         for (int kh = down.first; kh < down.end; ++kh)
             for (int kw = across.first; kw < across.end; ++kw) body(kh, kw, true);
@@ -70,20 +70,12 @@ __device__ inline int within(int place, int length) {
 template <class Body>
 __device__ __forceinline__ void for_windows(const Window &g, int64 n, int C, const Cover &down,
                                             const Cover &across, const Body &body) {
-    const int64 first = ((n * g.OH + down.first) * g.OW + across.first) * C;
-    const auto window = [&](int i, int j) INLINE {
-        const int oh = down.first + i, ow = across.first + j;
-        if (oh > down.last || ow > across.last) return;
-        const int kh = down.tap(oh), kw = across.tap(ow);
-        if (kh >= 0 && kw >= 0) body(first + (i * g.OW + j) * C, oh, ow, kh * g.KW + kw);
-    };
-    if constexpr (TAPS_H > 0) {
-        UNROLL(int i = 0; i < (TAPS_H - 1) / STRIDE_H + 1; ++i)
-            UNROLL(int j = 0; j < (TAPS_W - 1) / STRIDE_W + 1; ++j) window(i, j);
-    } else {
-        for (int i = 0; i <= down.last - down.first; ++i)
-            for (int j = 0; j <= across.last - across.first; ++j) window(i, j);
-    }
+    for (int oh = down.first; oh <= down.last; ++oh)
+        for (int ow = across.first; ow <= across.last; ++ow) {
+            const int kh = down.tap(oh), kw = across.tap(ow);
+            if (kh < 0 || kw < 0) continue;
+            body(((n * g.OH + oh) * g.OW + ow) * C, oh, ow, kh * g.KW + kw);
+        }
 }
 
 KERNEL max_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, argmax_t *__restrict__ argmax,
@@ -124,18 +116,66 @@ KERNEL max_pool2d_forward(const T *__restrict__ x, T *__restrict__ y, argmax_t *
     });
 }
 
+// write_small writes dx for windows that are small: of(at, from, oh, ow) is a window whose channels
+// of y begin at `from`, and of that, (tap, v) the gradient of a pixel in register v of the
+// channels.
+#ifdef __CUDACC__
+__device__ constexpr bool small(const Window &) { return TAPS_H > 0; }
+
+// A thread has SH x SW pixels, the first of which is the corner of a window. The windows that cover
+// them begin there, or up to DOWN windows above and ACROSS to the left.
+template <class Of>
+__device__ __forceinline__ void write_small(T *dx, const Window &g, int64 rows, int C, bool past,
+                                            const Of &of) {
+    constexpr int DOWN = (TAPS_H - 1) / STRIDE_H, ACROSS = (TAPS_W - 1) / STRIDE_W;
+    const int down = ceil_div(g.H + g.PH, STRIDE_H), across = ceil_div(g.W + g.PW, STRIDE_W);
+    const auto block = [&](auto at, int64 n, int row, int column) INLINE {
+        constexpr int V = decltype(at)::REGISTERS;
+        const int64 windows = n * g.OH * g.OW * C + at.first;
+        T *const image = dx + n * g.H * g.W * C + at.first;
+        typename decltype(at)::Values sums[STRIDE_H][STRIDE_W] = {};
+        UNROLL(int i = DOWN; i >= 0; --i)
+            UNROLL(int j = ACROSS; j >= 0; --j) {
+                const int oh = row - i, ow = column - j;
+                const bool exists = oh >= 0 && oh < g.OH && ow >= 0 && ow < g.OW;
+                const int row_read = smaller(larger(oh, 0), g.OH - 1) * g.OW;
+                const int read = row_read + smaller(larger(ow, 0), g.OW - 1);
+                auto window = of(at, windows + read * C, oh, ow);
+                if (!exists) window.value = {};
+                UNROLL(int kh = i * STRIDE_H; kh < smaller((i + 1) * STRIDE_H, TAPS_H); ++kh)
+                    UNROLL(int kw = j * STRIDE_W; kw < smaller((j + 1) * STRIDE_W, TAPS_W); ++kw) {
+                        auto &sum = sums[kh - i * STRIDE_H][kw - j * STRIDE_W];
+                        const bool first = kh + STRIDE_H >= TAPS_H && kw + STRIDE_W >= TAPS_W;
+                        UNROLL(int v = 0; v < V; ++v) {
+                            const acc_t own = window(kh * TAPS_W + kw, v);
+                            sum[v] = first ? own : sum[v] + own;
+                        }
+                    }
+            }
+        UNROLL(int a = 0; a < STRIDE_H; ++a)
+            UNROLL(int b = 0; b < STRIDE_W; ++b) {
+                const int h = row * STRIDE_H - g.PH + a, w = column * STRIDE_W - g.PW + b;
+                const bool exists = h >= 0 && h < g.H && w >= 0 && w < g.W;
+                if (exists) at.write(image + (h * g.W + w) * C, past, sums[a][b]);
+            }
+    };
+    for_images(rows / g.H * down, down, across, C, [&](int64 n, int row, const auto &columns) {
+        columns([&](int column, const auto &channels) {
+            channels([&](auto at) INLINE { block(at, n, row, column); });
+        });
+    });
+}
+#else
 // Whether windows do not overlap and leave no gaps, so that each pixel is in at most one, and are
 // small enough for a thread to handle one at a time.
-__device__ inline bool apart(const Window &g) {
-    return SMALL && g.SH == g.KH && g.SW == g.KW && g.DH == 1 && g.DW == 1 && g.PH == 0 &&
-           g.PW == 0 && g.KH * g.KW <= 16;
+static inline bool small(const Window &g) {
+    return g.SH == g.KH && g.SW == g.KW && g.DH == 1 && g.DW == 1 && g.PH == 0 && g.PW == 0 &&
+           g.KH * g.KW <= 16;
 }
-
-// dx for such windows: of(at, window, oh, ow)(tap, v) is the gradient of a window's pixel in
-// register v of its channels. Pixels past the last window get zero.
+// Pixels past the last window get zero.
 template <class Of>
-__device__ __forceinline__ void write_apart(T *dx, const Window &g, int64 rows, int C, bool past,
-                                            const Of &of) {
+static __forceinline__ void write_small(T *dx, const Window &g, int64 rows, int C, bool past,
+                                        const Of &of) {
     const int down = ceil_div(g.H, g.KH), across = ceil_div(g.W, g.KW);
     for_images(rows / g.H * down, down, across, C, [&](int64 n, int oh, const auto &columns) {
         const int bottom = smaller(g.KH, g.H - oh * g.KH);
@@ -146,10 +186,10 @@ __device__ __forceinline__ void write_apart(T *dx, const Window &g, int64 rows, 
             const int64 corner = ((n * g.H + oh * g.KH) * g.W + ow * g.KW) * C;
             channels([&](auto at) {
                 const auto write = [&](const auto &value) INLINE {
-                    for_taps<false>(Taps(bottom), Taps(right), [&](int kh, int kw, bool counts) {
+                    for_taps(Taps(bottom), Taps(right), [&](int kh, int kw, bool) {
                         T *pixel = dx + corner + (kh * g.W + kw) * C + at.first;
                         const int tap = kh * g.KW + kw;
-                        if (counts) at.write(pixel, past, [&](int v) { return value(tap, v); });
+                        at.write(pixel, past, [&](int v) { return value(tap, v); });
                     });
                 };
                 if (covered)
@@ -160,6 +200,7 @@ __device__ __forceinline__ void write_apart(T *dx, const Window &g, int64 rows, 
         });
     });
 }
+#endif
 
 // The gradients of a window's pixels: that of the window at the maximum, else zero.
 template <int V> struct Taken {
@@ -175,8 +216,8 @@ KERNEL max_pool2d_backward(const T *__restrict__ dy, const argmax_t *__restrict_
                            T *__restrict__ dx, Window given, int64 rows, int C) {
     const Window &g = known(given);
     const bool past = past_caches<T>(rows * g.W, C);
-    if (apart(g))
-        return write_apart(dx, g, rows, C, past, [&](auto at, int64 window, int, int) {
+    if (small(g))
+        return write_small(dx, g, rows, C, past, [&](auto at, int64 window, int, int) {
             at.fetch(dy + window);
             return Taken<decltype(at)::REGISTERS>{at.load(dy + window),
                                                   at.load_whole(argmax + window)};
@@ -291,8 +332,8 @@ KERNEL avg_pool2d_backward(const T *__restrict__ dy, T *__restrict__ dx, Window 
     const Window &g = known(given);
     const Average average(g, padded, bottom, right);
     const bool past = past_caches<T>(rows * g.W, C);
-    if (apart(g))
-        return write_apart(dx, g, rows, C, past, [&](auto at, int64 window, int oh, int ow) {
+    if (small(g))
+        return write_small(dx, g, rows, C, past, [&](auto at, int64 window, int oh, int ow) {
             const acc_t share = average.share(g, oh, ow);
             at.fetch(dy + window);
             Shared<decltype(at)::REGISTERS> shared{at.load(dy + window)};

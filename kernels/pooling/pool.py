@@ -9,11 +9,11 @@ import numpy as np
 from ..common.channels import Channels
 from ..common.geometry import Padding, Pads, Pair, Window, image_shape, window
 from ..runtime import Array, Kernel, Source, Target, as_array, checks
-from ..runtime.types import Shape
+from ..runtime.types import Grid, Shape
 
 #: Of a max-pool's window: argmax is at most a uint16.
 MOST_TAPS = 2**16
-_FEW_TAPS = 16  # of a window that kernels on cuda are compiled for; as `apart` of pool.cu
+_FEW_TAPS = 16  # of a window that kernels on cuda are compiled for, and pixels of a stride
 _SOURCE = Source("pooling/pool.cu", argmax_t=np.uint8)
 
 
@@ -98,7 +98,8 @@ def max_pool2d_backward(
     dx = target.empty((N, H, W, C), dy.dtype)
     channels = Channels(target, C, dy.dtype, dy, argmax, dx)
     launch = _max_kernel("max_pool2d_backward", target, dy.dtype, g, channels)
-    launch(channels.grid(N * H * W, dx.size), target.threads, dy, argmax, dx, g, N * H, C)
+    grid = _gradient_grid(target, channels, g, dx)
+    launch(grid, target.threads, dy, argmax, dx, g, N * H, C)
     return dx
 
 
@@ -198,7 +199,7 @@ def avg_pool2d_backward(
     channels = Channels(target, C, dy.dtype, dy, dx)
     launch = _kernel("avg_pool2d_backward", target, dy.dtype, g, channels)
     padded = (int(bool(count_include_pad)), pads[0][1], pads[1][1])
-    grid = channels.grid(N * H * W, dx.size)
+    grid = _gradient_grid(target, channels, g, dx)
     launch(grid, target.threads, dy, dx, g, N * H, C, *padded)
     return dx
 
@@ -291,7 +292,16 @@ def _kernel(
 
 def _known(target: Target, g: Window) -> dict[str, int]:
     """Return what a kernel may know of windows when it is compiled: all but the images' sizes."""
-    if target.in_lanes or g.KH * g.KW > _FEW_TAPS or (g.DH, g.DW) != (1, 1) or 0 in (g.H, g.W):
+    few = g.KH * g.KW <= _FEW_TAPS and g.SH * g.SW <= _FEW_TAPS and (g.DH, g.DW) == (1, 1)
+    if target.in_lanes or not few or 0 in (g.H, g.W, g.OH, g.OW):
         return {}
     sizes = {"TAPS_H": g.KH, "TAPS_W": g.KW, "STRIDE_H": g.SH, "STRIDE_W": g.SW}
     return sizes | {"INSIDE": int(g.inside)}
+
+
+def _gradient_grid(target: Target, channels: Channels, g: Window, dx: Array) -> Grid:
+    """Return the grid of a gradient: where windows are known, a thread has SH x SW pixels."""
+    N, H, W, _ = dx.shape
+    if _known(target, g):
+        H, W = -(-(H + g.PH) // g.SH), -(-(W + g.PW) // g.SW)
+    return channels.grid(N * H * W, dx.size)
