@@ -16,6 +16,7 @@ from .tiles import FMA, FMA_DOUBLE, MMA, MMA_16, MOST_IN_ROWS, Body, Tile
 #: On `cpu`, found by ``bench/kernels/tune.py``: rows of a block (each block packs operand B), the
 #: most blocks, and the most partial results of a split reduction.
 ON_CPU = {"rows": 256, "blocks": 64, "splits": 16}
+_BAND = 256  # parts of k on `cpu` are whole bands; as BAND of gemm_rows.cuh
 # The model by which a tile is chosen, besides the GPU's number of multiprocessors: the instructions
 # that each of them issues per clock, an H100's bytes per clock of L2, and clocks of a launch.
 _ISSUE, _L2, _LAUNCH = 4, 2500, 2000
@@ -23,7 +24,8 @@ _ISSUE, _L2, _LAUNCH = 4, 2500, 2000
 #: times.
 _SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256)
 _FILLS = (1, 2, 3)
-#: Whether k may be divided among blocks; the caller adds up their partial sums.
+#: Whether k may be divided among blocks; the caller adds up their partial sums. "in tiles" is yes
+#: only where blocks have many threads, each with a tile of the output.
 Split = Literal["never", "in tiles", "always"]
 
 
@@ -32,8 +34,8 @@ class Work(NamedTuple):
 
     tile: Tile | None  # None on cpu
     grid: Grid
-    splits: int
-    share: int
+    splits: int  # parts of k
+    share: int  # length of a part; the last one has the rest
 
     @property
     def threads(self) -> int:
@@ -59,7 +61,7 @@ class Work(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """The sizes of a product, as `divide` takes them."""
+    """The sizes of `depth` products of M x N outputs over k < K, and whether k may be divided."""
 
     M: int
     N: int
@@ -72,44 +74,31 @@ class Sizes(NamedTuple):
 NOTHING = Sizes(0, 0, 0)
 
 
-def divide(
-    target: Target,
-    dtype: Any,
-    M: int,
-    N: int,
-    K: int,
-    depth: int = 1,
-    *,
-    split: Split = "never",
-    whole_rows: bool = False,
-) -> Work:
-    """Divide `depth` products of M x N outputs over k < K among blocks.
+def divide(target: Target, dtype: Any, sizes: Sizes, *, whole_rows: bool = False) -> Work:
+    """Divide a product among blocks.
 
     The division depends on sizes and dtype and, on `cuda`, on the GPU's number of multiprocessors.
     So the order of summation, and with it every bit of the product, is the same from run to run, on
     any number of a CPU's cores and on all GPUs of a model. Dividing k changes bits, the tile does
-    not, except those of sums over k. With "always", K = 0 gives 0 parts.
+    not, except those of sums over k.
 
     Parameters
     ----------
-    split : {"never", "in tiles", "always"}
-        Whether k may be divided among blocks; the caller adds up their partial sums. "in tiles" is
-        yes only where blocks have many threads, each with a tile of the output.
+    sizes : Sizes
+        Those of the product; a split of "always" gives 0 parts for K = 0.
     whole_rows : bool
         Whether a block must have all columns; see `has_whole_rows`.
     """
     check_precision(in_force(), target, dtype)
     if target.in_lanes:
-        rows, columns = (
-            min(-(-M // ON_CPU["rows"]), ON_CPU["blocks"]),
-            -(-N // target.constants["BN"]),
-        )
+        M, N, K, depth, split = sizes
+        rows = min(-(-M // ON_CPU["rows"]), ON_CPU["blocks"])
+        columns = -(-N // target.constants["BN"])
         splits, share = 1, K
         if split == "always":
-            splits, share = _shares(K, 256, ON_CPU["splits"] // max(1, rows * columns * depth))
+            splits, share = _shares(K, _BAND, ON_CPU["splits"] // max(1, rows * columns * depth))
         return Work(None, (rows, columns, depth * splits), splits, share)
     most = MOST_IN_ROWS if whole_rows else None
-    sizes = Sizes(M, N, K, depth, split)
     return _cheapest(_body(target, dtype), target.multiprocessors, sizes, _SPLITS, most)
 
 
@@ -118,7 +107,7 @@ def divide_both(target: Target, dtype: Any, first: Sizes, second: Sizes) -> tupl
 
     Their blocks have as many threads. Either may have no outputs, and then has no blocks.
     """
-    works = [divide(target, dtype, *s[:4], split=s.split) for s in (first, second)]
+    works = [divide(target, dtype, sizes) for sizes in (first, second)]
     if target.in_lanes or not all(work.blocks for work in works):
         return works[0], works[1]
     return _cheapest_pair(_body(target, dtype), target.multiprocessors, first, second, _SPLITS)

@@ -40,8 +40,7 @@ def forward(
         As `product` takes them.
     """
     dtype = a[0].dtype
-    *outputs, split = sizes
-    work = division.divide(target, dtype, *outputs, split=split, whole_rows=whole_rows)
+    work = division.divide(target, dtype, sizes, whole_rows=whole_rows)
     vectors = in_vectors(target, *a), in_vectors(target, *b)
     return product(source, entry, target, dtype, work, vectors=vectors, **types), work
 

@@ -148,7 +148,8 @@ def test_products_of_divided_k(cuda, monkeypatch, dtype, x_shape, w_shape, optio
     ],
 )
 def test_a_product_is_never_more_blocks_than_a_launch_takes(cuda, M, N, K, groups):
-    work = division.divide(cuda, np.dtype("float32"), M, N, K, groups, split="always")
+    sizes = division.Sizes(M, N, K, groups, split="always")
+    work = division.divide(cuda, np.dtype("float32"), sizes)
     assert max(work.grid[1:]) <= GRID_YZ_MAX
 
 
@@ -167,6 +168,7 @@ def test_a_tile_changes_no_bit(cuda, undivided, monkeypatch, vectors):
 @pytest.mark.parametrize("multiprocessors", [40, 108, 132])
 def test_parts_of_k_fill_the_multiprocessors(cuda, monkeypatch, multiprocessors):
     monkeypatch.setattr(cuda, "multiprocessors", multiprocessors)
-    filters = division.divide(cuda, np.dtype("float32"), 64, 576, 25088, split="always")
+    sizes = division.Sizes(64, 576, 25088, split="always")
+    filters = division.divide(cuda, np.dtype("float32"), sizes)
     waves = -(-filters.blocks // multiprocessors)
     assert filters.blocks > 0.9 * waves * multiprocessors
