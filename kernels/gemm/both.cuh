@@ -1,4 +1,4 @@
-// Launches of two products, of which neither needs the other's result: both.py.
+// A launch of two products, of which neither needs the other's result: both.py.
 //
 // Its blocks are those of the first product, then those of the second. They have as many threads
 // and the same shared memory, but each product has a tile of its own.

@@ -43,7 +43,7 @@ def launch(
     works: tuple[division.Work, division.Work],
     sums: tuple[Any, ...],
     *arguments: Any,
-    **types: Any,
+    **others: Any,
 ) -> None:
     """Launch an entry point for both products: blocks of either fill what the other leaves idle.
 
@@ -51,7 +51,7 @@ def launch(
 
     Parameters
     ----------
-    source, entry, target, dtype, **types
+    source, entry, target, dtype, **others
         As `gemm.product` takes them.
     first, second : Product
         The products, in the order of their arguments.
@@ -63,7 +63,7 @@ def launch(
         What follows the second product's.
     """
     (one, other), numbers = works, [work.blocks for work in works]
-    more = {"LAUNCHED": (numbers[0] > 0) + 2 * (numbers[1] > 0), **types}
+    more = {"LAUNCHED": (numbers[0] > 0) + 2 * (numbers[1] > 0), **others}
     if all(numbers) and other.tile is not None:
         of_tile = gemm.constants_of_tile(other.tile, dtype, second.vectors)
         more |= {f"SECOND_{name}": value for name, value in of_tile.items()}

@@ -21,7 +21,7 @@ def forward(
     b: tuple[Any, ...],
     *,
     whole_rows: bool = False,
-    **types: Any,
+    **others: Any,
 ) -> tuple[Callable[..., None], division.Work]:
     """Return what launches the forward product of a layer, and how it is divided.
 
@@ -36,13 +36,13 @@ def forward(
         As `divide` takes them.
     a, b : (array, *lengths)
         The operands, as `in_vectors` takes them.
-    **types
+    **others
         As `product` takes them.
     """
     dtype = a[0].dtype
     work = division.divide(target, dtype, sizes, whole_rows=whole_rows)
     vectors = in_vectors(target, *a), in_vectors(target, *b)
-    return product(source, entry, target, dtype, work, vectors=vectors, **types), work
+    return product(source, entry, target, dtype, work, vectors=vectors, **others), work
 
 
 def product(
@@ -52,8 +52,8 @@ def product(
     dtype: Any,
     work: division.Work,
     *,
-    vectors: tuple[bool, bool] = (False, False),
-    **types: Any,
+    vectors: tuple[bool, bool],
+    **others: Any,
 ) -> Callable[..., None]:
     """Return a function that launches an entry point for a product in the chosen precision.
 
@@ -65,10 +65,11 @@ def product(
         What `divide` returned.
     vectors : (bool, bool)
         Whether A and B may be copied 16 bytes at a time; see `in_vectors`.
-    **types
-        Element types of other names than T in the entry's declaration; ``sum_t`` is T by itself.
+    **others
+        Constants besides those of the tile: element types and numbers, by name. Without one,
+        ``sum_t`` is T.
     """
-    more = {"sum_t": dtype, **types}
+    more = {"sum_t": dtype, **others}
     if work.tile is not None:
         more |= constants(work.tile, dtype, multiplied(target, dtype), vectors)
     kernel = source.kernel(entry, target, dtype, **more)
