@@ -66,3 +66,8 @@ def sum_partials(target: Target, partial: Array, dtype: Any, out: Array | None =
 def accumulator(dtype: Any) -> str:
     """Return the dtype that sums of `dtype` are taken in."""
     return "float64" if dtype == "float64" else "float32"
+
+
+def accumulator_bytes(dtype: Any) -> int:
+    """Return the bytes of such a sum."""
+    return 8 if dtype == "float64" else 4

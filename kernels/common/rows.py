@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from ..runtime import Array, Target
 from ..runtime.types import Grid
-from .reduce import accumulator
+from .reduce import accumulator_bytes
 
 _WARP = 32  # threads of a warp
 _SPAN = 16  # bytes of a row that a thread takes at once
@@ -59,7 +57,7 @@ def row_launch(
         grid = min(rows, target.stride_grid(rows * max(C, 1))[0])
         return RowLaunch(0, 0, ((grid, 1, 1), target.threads))
     whole = are_whole(target, x, *others)
-    size = np.dtype(accumulator(x.dtype)).itemsize  # of a column in registers
+    size = accumulator_bytes(x.dtype)  # of a column in registers
     span = _SPAN // x.dtype.itemsize
     if C * size <= _WARP * _OF_WARP * 4:
         geometry = (-(-rows // _WARPS), 1, 1), _WARPS * _WARP

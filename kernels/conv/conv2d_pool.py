@@ -10,7 +10,7 @@ import ctypes
 from typing import Any, NamedTuple
 
 from ..common.geometry import Pooling, Window
-from ..common.reduce import accumulator
+from ..common.reduce import accumulator, accumulator_bytes
 from ..gemm import division, gemm
 from ..gemm.gradients import Rectified
 from ..runtime import Array, Source, Target, checks
@@ -214,7 +214,7 @@ def _layouts(
     are one run, then need fewer vectors, though these cross lines of the cache.
     """
     F, KH, KW, C = filters
-    itemsize = 8 if accumulator(dtype) == "float64" else 4
+    itemsize = accumulator_bytes(dtype)
     lanes = target.lanes(itemsize)
     most = _REGISTERS if lanes * itemsize == 64 else _FEWER_REGISTERS
     limit = most if lanes > 1 else 1

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ..common.geometry import Window
-from ..common.reduce import Moments, accumulator
+from ..common.reduce import Moments, accumulator, accumulator_bytes
 from ..gemm.precision import rounds
 from ..runtime import Array, Source, Target
 from ..runtime.types import GRID_YZ_MAX
@@ -58,7 +56,7 @@ def forward(
     moments = Moments.empty(target, grid[0] * _CHUNKS, F, x.dtype) if with_moments else None
     launch = _SOURCE.kernel("one_channel_forward", target, x.dtype, **_taps(g))
     arrays = (x, w, b, y, *(moments or (None,) * 3))
-    width = across * _FILTERS_APART * np.dtype(accumulator(x.dtype)).itemsize
+    width = across * _FILTERS_APART * accumulator_bytes(x.dtype)
     sizes = (g, N * OH, F, int(relu), across, times)
     launch(grid, at_once * across, *arrays, *sizes, shared=g.KH * g.KW * width)
     return moments

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from ..common.geometry import Window
-from ..common.reduce import Moments, accumulator
+from ..common.reduce import Moments, accumulator, accumulator_bytes
 from ..gemm.precision import rounds
 from ..runtime import Array, Source, Target
 from ..runtime.recording import current
@@ -180,14 +180,14 @@ def _convolve(
 
 def _launch(target: Target, entry: str, grid: Grid, tiles: Tiles, *arguments: Any) -> None:
     x = arguments[0]
-    shared = _shared(tiles, _itemsize(x.dtype))
+    shared = _shared(tiles, accumulator_bytes(x.dtype))
     kernel = _SOURCE.kernel(entry, target, x.dtype)
     kernel(grid, target.threads, *arguments, shared=shared)
 
 
 def _tiles(target: Target, dtype: Any, outputs: Shape, C: int, F: int) -> Tiles:
     """Return the tiles over the outputs (OH, OW); chunk is 0 if not even one tile fits."""
-    itemsize = _itemsize(dtype)
+    itemsize = accumulator_bytes(dtype)  # of a value at a point
     lanes = target.lanes(itemsize)
     width = -(-F // lanes) * lanes
     height = _height(target, itemsize, width)
@@ -206,14 +206,9 @@ def _chunks(
     """Return the tiles, in chunks small enough for several blocks, and the number of tiles."""
     tiles = _tiles(target, dtype, outputs, C, F)
     count = images * tiles.rows * tiles.columns
-    unit = _height(target, _itemsize(dtype), tiles.width)
+    unit = _height(target, accumulator_bytes(dtype), tiles.width)
     tiles.chunk = min(tiles.chunk, max(count // _BLOCKS // unit, 1) * unit)
     return tiles, count
-
-
-def _itemsize(dtype: Any) -> int:
-    """Return the bytes of one value at a point, whose type is that of sums."""
-    return 8 if accumulator(dtype) == "float64" else 4
 
 
 def _height(target: Target, itemsize: int, width: int) -> int:

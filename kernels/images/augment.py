@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.reduce import accumulator
+from ..common.reduce import accumulator, accumulator_bytes
 from ..runtime import Array, Source, Target, checks
 from ..runtime.types import GRID_YZ_MAX
 
@@ -116,5 +116,5 @@ def _warp(target: Target, images: Array, matrix: Array, fill: float) -> Array:
 def frame_bytes(target: Target, images: Array) -> int:
     """Return the bytes of shared memory for Framed of ``warp.cuh``, or 0 to do without it."""
     H, W, C = (*images.shape, 1)[1:4]
-    size = (H + 3) * (W + 3) * C * np.dtype(accumulator(images.dtype)).itemsize
+    size = (H + 3) * (W + 3) * C * accumulator_bytes(images.dtype)
     return size if size <= target.near_bytes else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..common.channels import Channels
-from ..common.reduce import Moments, accumulator
+from ..common.reduce import Moments, accumulator, accumulator_bytes
 from ..runtime import Array, Kernel, Source, Target, as_array, checks
 from ..runtime.types import Shape
 
@@ -169,7 +169,7 @@ def statistics(
         )
         grid = channels.chunk_grid(1)
         if target.in_lanes:
-            grid = (-(-C // target.lanes(8 if wide == "float64" else 4)), 1, 1)
+            grid = (-(-C // target.lanes(accumulator_bytes(x.dtype))), 1, 1)
         sizes = (rows, C, len(moments.counts))
         kernel(grid, target.threads, *arrays, *sizes, momentum, eps)
     else:
