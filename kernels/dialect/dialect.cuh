@@ -36,9 +36,12 @@ template <typename E> __device__ inline E smaller(E a, E b) { return b < a ? b :
 template <typename E> __device__ inline E larger(E a, E b) { return a < b ? b : a; }
 __device__ inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
-// The sum, as an operation of a reduction.
+// Operations of reductions.
 struct Sum {
     template <typename E> __device__ E operator()(E a, E b) const { return a + b; }
+};
+struct Or {
+    __device__ int operator()(int a, int b) const { return a | b; }
 };
 
 // A constant as an argument, for generic lambdas.

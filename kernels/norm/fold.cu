@@ -22,10 +22,6 @@ __device__ __forceinline__ bits_t bits(T value) {
     return same;
 }
 
-struct Or {
-    __device__ int operator()(int a, int b) const { return a | b; }
-};
-
 KERNEL fold_norm(const T *__restrict__ w, const T *__restrict__ b, const T *__restrict__ gamma,
                  const T *__restrict__ beta, const T *__restrict__ mean,
                  const T *__restrict__ variance, T *__restrict__ folded, T *__restrict__ shift,

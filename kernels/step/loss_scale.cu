@@ -15,7 +15,7 @@
 KERNEL gradient_overflow(const T *__restrict__ grad, int *__restrict__ overflow, int64 count) {
     int found = 0;
     GRID_STRIDE(i, count) found |= is_nan(acc_t(grad[i]) - acc_t(grad[i]));
-    found = block_reduce(found, [](int a, int b) { return a | b; });
+    found = block_reduce(found, Or());
     if (threadIdx.x == 0) overflow[blockIdx.x] = found;
 }
 
@@ -23,7 +23,7 @@ KERNEL loss_scale_update(const int *__restrict__ overflow, acc_t *__restrict__ s
                          double growth, double backoff, int interval, double largest) {
     int found = 0;
     BLOCK_STRIDE(i, blocks) found |= overflow[i];
-    found = block_reduce(found, [](int a, int b) { return a | b; });
+    found = block_reduce(found, Or());
     if (threadIdx.x > 0) return;
     const acc_t scale = state[0], steps = state[2] + 1;
     const bool grown = !found && steps >= interval;
