@@ -5,7 +5,8 @@
 //
 // shapes   x (N, H, W), w (F, KH, KW), b (F) or null, y (N, OH, OW, F); if not null, the moments of
 //          y: four chunks of a block's pixels, see norm/moments.cuh
-// bytes    x, for each output that reads a pixel, from cache; y once
+// bytes    x, TAPS_H * (OUTPUTS + TAPS_W - 1) / OUTPUTS times for each FILTERS filters, from cache;
+//          y once, and from cache for its moments
 // shared   the block's filters, tap by tap
 // geometry grid (groups of OUTPUTS pixels of a row, groups of filters): a thread has one group of
 //          pixels, `times` times, and FILTERS filters. Neighbouring threads have neighbouring

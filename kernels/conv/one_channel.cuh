@@ -1,4 +1,5 @@
-// What convolutions of images of one channel share: one_channel.cu, one_channel_pool.cu.
+// What convolutions of images of one channel share: one_channel.cu, one_channel_pool.cu and
+// one_channel_gradient.cu.
 #pragma once
 
 #include "common/window.cuh"

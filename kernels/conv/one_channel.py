@@ -11,11 +11,10 @@ from ..runtime.types import GRID_YZ_MAX
 _SOURCE = Source("conv/one_channel.cu")
 _POOL = Source("conv/one_channel_pool.cu")
 _GRADIENT = Source("conv/one_channel_gradient.cu")
-_FILTERS = 8  # of a thread, with pool
-_FILTERS_APART, _PIXELS_APART = 4, 4  # of a thread, without
+_FILTERS, _OUTPUTS, _CHUNKS = 4, 4, 4  # as in one_channel.cu
+_POOL_FILTERS = 8  # of a thread, as in one_channel_pool.cu
 _MOST_ACROSS = 32  # threads that share the filters of a block
 _TIMES = 4  # the most groups of pixels of a thread: its block loads the filters once
-_CHUNKS = 4  # of a block's pixels, whose moments its threads share
 _THREADS = 128
 _MOST_MEMBERS = 32  # threads of a team, which has a row of the gradient at a time
 _THREADS_OF_GRADIENT = 96
@@ -29,7 +28,7 @@ def suits(target: Target, x: Array, F: int, g: Window) -> bool:
     Tensor cores would multiply 16 bits in less time, but copies of single elements to shared memory
     take more instructions than all multiply-adds here.
     """
-    few = x.shape[3] == 1 and g.KH * g.KW <= _MOST_TAPS and F <= _FILTERS * GRID_YZ_MAX
+    few = x.shape[3] == 1 and g.KH * g.KW <= _MOST_TAPS and F <= _POOL_FILTERS * GRID_YZ_MAX
     plain = (g.SH, g.SW, g.DH, g.DW) == (1, 1, 1, 1)
     return not target.in_lanes and few and plain and x.size > 0 and not rounds()
 
@@ -47,16 +46,16 @@ def forward(
 ) -> Moments | None:
     """Write the convolution of x (N, H, W, 1) to y (N, OH, OW, F); return its moments if asked."""
     N, OH, OW, F = y.shape
-    across = min(-(-F // _FILTERS_APART), _MOST_ACROSS)
+    across = min(-(-F // _FILTERS), _MOST_ACROSS)
     at_once = _THREADS // across
-    groups = N * OH * -(-OW // _PIXELS_APART)
-    blocks, parts = -(-groups // at_once), -(-F // (across * _FILTERS_APART))
+    groups = N * OH * -(-OW // _OUTPUTS)
+    blocks, parts = -(-groups // at_once), -(-F // (across * _FILTERS))
     times = max(1, min(_TIMES, blocks * parts // (_BLOCKS_EACH * target.multiprocessors)))
     grid = (-(-blocks // times), parts, 1)
     moments = Moments.empty(target, grid[0] * _CHUNKS, F, x.dtype) if with_moments else None
     launch = _SOURCE.kernel("one_channel_forward", target, x.dtype, **_taps(g))
     arrays = (x, w, b, y, *(moments or (None,) * 3))
-    width = across * _FILTERS_APART * accumulator_bytes(x.dtype)
+    width = across * _FILTERS * accumulator_bytes(x.dtype)
     sizes = (g, N * OH, F, int(relu), across, times)
     launch(grid, at_once * across, *arrays, *sizes, shared=g.KH * g.KW * width)
     return moments
@@ -77,7 +76,7 @@ def pool_forward(
     sizes = _taps(g) | {"POOL_H": kernel[0], "POOL_W": kernel[1]}
     launch = _POOL.kernel("one_channel_pool_forward", target, x.dtype, **sizes)
     windows = N * PH * PW
-    grid = (-(-windows // _THREADS), -(-F // _FILTERS), 1)
+    grid = (-(-windows // _THREADS), -(-F // _POOL_FILTERS), 1)
     launch(grid, _THREADS, x, w, b, y, argmax, g, windows, PH, PW, F)
 
 

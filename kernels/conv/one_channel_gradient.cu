@@ -14,23 +14,14 @@
 // bytes    dy once, x once for each filter of a thread, from cache
 // geometry grid (blocks, F / filters of a block); a block has `teams` teams of a thread for every
 //          FILTERS filters; each team takes every `teams`-th of the block's `share` rows of dy
-#include "common/window.cuh"
-#include "dialect/lanes.cuh"
+#include "conv/one_channel.cuh"
 
-// Taps of a filter, filters of a thread, and whether a filter reaches beyond the image;
-// one_channel.py passes them.
-#ifndef TAPS_H
-#define TAPS_H 3
-#define TAPS_W 3
-#endif
+// Filters of a thread; one_channel.py passes it.
 #ifndef FILTERS
 #define FILTERS 2
 #endif
-#ifndef PADDED
-#define PADDED 1
-#endif
 
-constexpr int TAPS = TAPS_H * TAPS_W, MOST_THREADS = 96;
+constexpr int TAPS = TAPS_H * TAPS_W, MOST_THREADS = 96;  // one_channel.py
 // Blocks that a multiprocessor must hold: up to 136 registers per thread in float.
 constexpr int BLOCKS = sizeof(acc_t) > 4 ? 1 : 5;
 
