@@ -44,12 +44,6 @@ INTRINSIC __m512 _mm512_mask_loadu_ps(__m512 other, __mmask16 mask, const void *
 INTRINSIC __m512d _mm512_mask_loadu_pd(__m512d other, __mmask8 mask, const void *p) {
     return __builtin_ia32_loadupd512_mask((const double *)p, other, mask);
 }
-INTRINSIC __m512 _mm512_maskz_loadu_ps(__mmask16 mask, const void *p) {
-    return _mm512_mask_loadu_ps(__m512{}, mask, p);
-}
-INTRINSIC __m512d _mm512_maskz_loadu_pd(__mmask8 mask, const void *p) {
-    return _mm512_mask_loadu_pd(__m512d{}, mask, p);
-}
 INTRINSIC __m128i _mm_maskz_loadu_epi8(__mmask16 mask, const void *p) {
     return (__m128i)__builtin_ia32_loaddquqi128_mask((const char *)p, int8_x16{}, mask);
 }
