@@ -49,7 +49,7 @@ class Conv2D(Layer):
                 "expected a divisor of both"
             )
         geometry = {k: getattr(self, k) for k in ("stride", "padding", "dilation")}
-        self.window, self.pads = window((H, W), self.kernel, **geometry)
+        self.window, _ = window((H, W), self.kernel, **geometry)
         g = self.window
         self.declare("weight", (self.filters, g.KH, g.KW, C // self.groups), fan_in_uniform)
         if self.bias:

@@ -38,7 +38,7 @@ class MaxPool2D(Layer):
 
     def build(self, shape: Shape) -> Shape:
         """Return (OH, OW, C)."""
-        self.window, self.pads = _window(self, shape)
+        self.window, _ = _window(self, shape)
         return self.window.OH, self.window.OW, shape[-1]
 
     def forward(self, x: Array, training: bool = False) -> Array:
