@@ -288,14 +288,8 @@ def _sizes(g: Window) -> dict[str, list[int]]:
     With ceil_mode, some runtimes let windows start in the padding at the end. Here that padding is
     as large as the last window needs.
     """
-    ends = [
-        max(0, (outputs - 1) * stride + dilation * (taps - 1) + 1 - length - start)
-        for outputs, stride, dilation, taps, length, start in (
-            (g.OH, g.SH, g.DH, g.KH, g.H, g.PH),
-            (g.OW, g.SW, g.DW, g.KW, g.W, g.PW),
-        )
-    ]
-    pads = [g.PH, g.PW, *ends]
+    rows, columns = g.reach
+    pads = [g.PH, g.PW, max(0, rows - g.PH - g.H), max(0, columns - g.PW - g.W)]
     return {"kernel_shape": [g.KH, g.KW], "strides": [g.SH, g.SW], "pads": pads}
 
 
