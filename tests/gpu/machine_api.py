@@ -44,12 +44,9 @@ class Machine:
             ("allocate", _POINTER, [_POINTER, ctypes.c_size_t]),
             ("free", ctypes.c_int, [_POINTER, _POINTER]),
             ("wrote", None, [_POINTER, _POINTER, ctypes.c_size_t]),
-            ("written", ctypes.c_int, [_POINTER, _POINTER, ctypes.c_size_t]),
             ("parse", _POINTER, [_POINTER, ctypes.c_char_p]),
             ("unload", None, [_POINTER]),
             ("function", _POINTER, [_POINTER, ctypes.c_char_p]),
-            ("variable", _POINTER, [_POINTER, ctypes.c_char_p]),
-            ("static_shared", ctypes.c_uint32, [_POINTER]),
             ("parameters", ctypes.c_size_t, [_POINTER]),
             ("parameter_bytes", ctypes.c_uint32, [_POINTER, ctypes.c_size_t]),
             (

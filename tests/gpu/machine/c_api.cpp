@@ -1,5 +1,4 @@
 // The machine for tests written in Python: ctypes calls these.
-#include <cstring>
 #include <string>
 
 #include "machine.h"
@@ -61,9 +60,6 @@ int machine_free(gpu::Machine *machine, void *pointer) { return machine->memory.
 void machine_wrote(gpu::Machine *machine, void *pointer, size_t bytes) {
     machine->memory.wrote(pointer, bytes);
 }
-int machine_written(gpu::Machine *machine, void *pointer, size_t bytes) {
-    return machine->memory.written(pointer, bytes);
-}
 
 using Handle = std::shared_ptr<gpu::Module>;
 
@@ -74,11 +70,6 @@ void machine_unload(Handle *module) { delete module; }
 const gpu::Function *machine_function(Handle *module, const char *name) {
     return (*module)->function(name);
 }
-void *machine_variable(Handle *module, const char *name) {
-    const gpu::Variable *variable = (*module)->variable(name);
-    return variable ? variable->address : nullptr;
-}
-uint32_t machine_static_shared(const gpu::Function *function) { return function->static_shared; }
 size_t machine_parameters(const gpu::Function *function) { return function->parameters.size(); }
 uint32_t machine_parameter_bytes(const gpu::Function *function, size_t i) {
     return function->parameters[i].bytes;

@@ -130,14 +130,6 @@ void Memory::unwrote(const void *pointer, size_t bytes) {
     mark(*array, address(pointer), std::min(address(pointer) + bytes, array->end), 0);
 }
 
-bool Memory::written(const void *pointer, size_t bytes) {
-    Array *array = array_at(pointer);
-    if (!array || bytes == 0) return bytes == 0;
-    if (array->whole) return true;
-    return memchr(marks(address(pointer)), 0, std::min(bytes, array->end - address(pointer))) ==
-           nullptr;
-}
-
 void Memory::copied(const void *to, const void *from, size_t bytes) {
     Array *target = array_at(to);
     if (!target) return;

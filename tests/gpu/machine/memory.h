@@ -51,8 +51,6 @@ class Memory {
     void wrote(const void *pointer, size_t bytes);
     // Marks these bytes as uninitialised.
     void unwrote(const void *pointer, size_t bytes);
-    // Whether every one of these bytes was written.
-    bool written(const void *pointer, size_t bytes);
     // A copy from device to device: uninitialised bytes stay so.
     void copied(const void *to, const void *from, size_t bytes);
 
