@@ -4,7 +4,7 @@
 //               elements: more chains than a core needs to hide the latency of one (4 cycles of 2
 //               a cycle), and few enough for the 16 registers of AVX2. It reports how many
 //               operations it did, two for a multiply-add.
-//   copy        y = x, around the caches: 2 * n * sizeof(T) bytes
+//   copy        y = x, by streaming stores: 2 * n * sizeof(T) bytes
 #include "common/elements.cuh"
 
 using lanes_t = Simd<T>::type;

@@ -107,7 +107,7 @@ static inline void fetch_ahead(const E *p, int count = 1, int distance = 8192 / 
     asm volatile("");  // GCC takes functions that prefetch alone for ones without effect
 }
 
-// The size from which arrays are written around the caches: the runtime passes it, editors see
+// Bytes from which an array is written by streaming stores: the runtime passes it, editors see
 // this.
 #ifndef STREAM_BYTES
 #define STREAM_BYTES (1 << 24)

@@ -1,14 +1,14 @@
 // The one GEMM without tensor cores: one fused multiply-add per product.
 //
 // A block computes BM x BN outputs, a warp WARP_M x WARP_N of them, a lane micro-tiles of 4 x 4.
-// Along k it reads 4 x DEPTH elements at once, 16 bytes per output.
+// Of each operand it reads 4 x DEPTH elements at a time, in accesses of at most 16 bytes.
 //
 //   bytes    (BM + BN) * BK elements read per 2 * BM * BN * BK operations
 //   shared   for floats and 8 x 8 outputs, a lane reads 4 times 16 bytes for 64 fma
 //   geometry grid (ceil(M / BM), ceil(N / BN), any), THREADS threads
 //   lanes    LANES_N of them side by side along n, the others along m. Lanes that differ in the
 //            lowest bit read the same rows of A, and in the next bit the same columns of B: so
-//            shared memory serves two groups of eight at once ("confl." in
+//            shared memory serves two groups of eight at once ("shared_conflicts" in
 //            bench/results/profile-*.json)
 #pragma once
 

@@ -6,8 +6,9 @@
 // value counter[0] is added to the offset, unless counter is null.
 //
 // shapes   x, y, mask, dy, dx: any, equal; mask uint8
-// bytes    x once, y and mask once
-// geometry any grid; a thread computes LANES Philox blocks of four elements at a time
+// bytes    x once, y and mask once; the gradient: dy, mask and dx once
+// geometry any grid; a thread computes LANES Philox blocks of four elements at a time, and one
+//          element of the gradient
 #include "images/random.cuh"
 
 constexpr int LANES = Simd<float>::LANES, ELEMENTS = 4 * LANES;

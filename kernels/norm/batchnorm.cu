@@ -8,10 +8,11 @@
 // The variance is computed in one pass over x, or by the convolution that wrote x: see moments.cuh.
 //
 // shapes   x, y, dy, dx (rows, C); gamma, beta, mean, inv_std (C); partials (chunks, C)
-// bytes    forward reads x twice and writes y; backward reads dy and x twice and writes dx
-// geometry chunks: one block per chunk; merge, sums: one block, but for merge on cpu one block per
-//          SIMD register of channels; the rest: any grid. Threads share channels and rows, see
-//          channels.cuh
+// bytes    forward reads x twice and writes y; backward reads dy, x and, with ReLU, y twice and
+//          writes dx
+// geometry chunks: one block per chunk and group of channels; merge, sums: one block per group (on
+//          cpu all channels are one, but for merge a SIMD register is); the rest: any grid. Threads
+//          share channels and rows, see channels.cuh
 #include "norm/gradient.cuh"
 #include "norm/moments.cuh"
 

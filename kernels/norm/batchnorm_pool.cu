@@ -11,10 +11,10 @@
 //          row; the rest (C); partials (chunks, C). Windows have ROWS x COLUMNS pixels, do not
 //          overlap and leave no gaps; pixels in no window, at the bottom and right, get a gradient
 //          from the statistics alone
-// bytes    forward reads x and writes y and argmax; backward reads x, y, dy and argmax twice and
-//          writes dx
-// geometry sums: one block per chunk of windows; the rest: any grid, a thread handles windows of
-//          one vector of channels, see channels.cuh
+// bytes    forward reads x and writes y and argmax; backward reads x, dy, argmax and, with ReLU, y
+//          twice and writes dx
+// geometry sums: one block per chunk of windows and group of channels; the rest: any grid, a thread
+//          handles windows of one vector of channels, see channels.cuh
 #include "norm/gradient.cuh"
 #include "pooling/maximum.cuh"
 
