@@ -21,8 +21,8 @@ def _pooled(target: Any, dtype: Any, size: Any, filters: Any, *geometry: Any) ->
     """Return the convolution's window and the pool; None for one that no kernel fuses with it."""
     stride, sides, dilation, kernel = map(tuple, geometry)
     padding = sides[:2], sides[2:]
-    of, _ = window(size, filters[1:3], stride=stride, padding=padding, dilation=dilation)
-    return of, conv_pool.windows(target, dtype, filters, of, kernel)
+    g, _ = window(size, filters[1:3], stride=stride, padding=padding, dilation=dilation)
+    return g, conv_pool.windows(target, dtype, filters, g, kernel)
 
 
 @lru_cache(1024)
@@ -37,12 +37,12 @@ def is_conv2d_pool_fused(size: Any, filters: Any, *geometry: Any) -> bool:
 def _run_conv2d_pool(x: Any, w: Any, b: Any, *geometry: Any) -> Any:
     """Return y and argmax."""
     target, (x, w, b) = checks.arrays(x=x, w=w, b=b, optional=("b",))
-    of, pool = _pooled(target, x.dtype, x.shape[1:3], w.shape, *geometry)
+    g, pool = _pooled(target, x.dtype, x.shape[1:3], w.shape, *geometry)
     if pool is None:
         stride, sides, dilation, kernel = geometry
         y = KERNELS.conv2d(x, w, b, relu=True, **conv2d_options(stride, sides, dilation, 1))
         return KERNELS.max_pool2d(y, kernel)
-    return conv_pool.forward(x, w, b, of, pool)
+    return conv_pool.forward(x, w, b, g, pool)
 
 
 def _fake_conv2d_pool(
@@ -61,17 +61,17 @@ def _run_conv2d_pool_backward(
     *geometry, wanted = rest
     target, (dy, y, x, w) = checks.arrays(dy=dy, y=y, x=x, w=w)
     _, argmax = as_array("argmax", argmax)
-    of, pool = _pooled(target, x.dtype, x.shape[1:3], w.shape, *geometry)
+    g, pool = _pooled(target, x.dtype, x.shape[1:3], w.shape, *geometry)
     if pool is None:
         stride, sides, dilation, kernel = geometry
-        shape = (len(x), of.OH, of.OW, len(w))
+        shape = (len(x), g.OH, g.OW, len(w))
         dz = KERNELS.max_pool2d_backward(KERNELS.relu_backward(dy, y), argmax, shape, kernel)
         options = conv2d_options(stride, sides, dilation, 1)
         return tuple(KERNELS.conv2d_backward(dz, x, w, **options, **need_options(wanted)))
     need_dx, need_dw, need_db = wanted
     dw = target.empty(w.shape, y.dtype) if need_dw or need_db else None  # one kernel writes both
     db = target.empty(w.shape[:1], y.dtype) if need_db else None
-    dx = conv_pool.backward(dy, y, argmax, x, w, dw, db, of, pool, need_dx=need_dx)
+    dx = conv_pool.backward(dy, y, argmax, x, w, dw, db, g, pool, need_dx=need_dx)
     return dx, dw if need_dw else None, db
 
 
