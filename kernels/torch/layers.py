@@ -100,7 +100,7 @@ def parts(layers: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, ...]]:
     """Yield layers in order: those that one kernel can compute as `Pooled`, others one by one."""
     left = list(layers)
     while left:
-        kinds = [CLASSES.get(type(layer), type(layer)) for layer in left[:3]]
+        kinds = [theirs(type(layer)) for layer in left[:3]]
         if kinds in _POOLED:
             yield Pooled(*left[:3])
             del left[:3]
@@ -108,9 +108,14 @@ def parts(layers: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, ...]]:
             yield (left.pop(0),)
 
 
-#: PyTorch's classes of layers, by those here.
-CLASSES = {Conv2d: nn.Conv2d, MaxPool2d: nn.MaxPool2d, Sequential: nn.Sequential}
+#: PyTorch's classes of layers, by those that take their place.
+THEIRS: dict[Any, Any] = {Conv2d: nn.Conv2d, MaxPool2d: nn.MaxPool2d, Sequential: nn.Sequential}
 _POOLED = [[nn.Conv2d, nn.ReLU, nn.MaxPool2d], [nn.Conv2d, nn.MaxPool2d, nn.ReLU]]
+
+
+def theirs(kind: Any) -> Any:
+    """Return the class of PyTorch's whose place a class has taken, or the class itself."""
+    return THEIRS.get(kind, kind)
 
 
 def is_channels_last(tensor: Any) -> bool:

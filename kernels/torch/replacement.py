@@ -10,7 +10,26 @@ from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from . import layers, rules
-from .layers import CLASSES, Pooled, has_own_forward, parts
+from .layers import THEIRS, Pooled, has_own_forward, parts, theirs
+
+#: Why PyTorch computes a layer, by its class; None where the kernels may be faster.
+RULES: dict[type[nn.Module], Callable[[Any], str | None]] = {
+    nn.Conv2d: rules.conv2d,
+    nn.MaxPool2d: rules.max_pool2d,
+}
+#: Layers that have kernels, at which PyTorch is as fast.
+AS_FAST = (
+    nn.Linear,
+    nn.ReLU,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.LayerNorm,
+    nn.CrossEntropyLoss,
+    nn.AvgPool2d,
+)
+#: The classes that take the place of PyTorch's, by these.
+OURS = {replaced: ours for ours, replaced in THEIRS.items()}
+_PARAMETRIZATIONS = "parametrizations"  # a child of each module that has any
 
 
 class Layer(NamedTuple):
@@ -72,7 +91,7 @@ def accelerate(module: Any) -> Any:
         if _pooled(layer):
             layer.__class__ = layers.Sequential
         elif _is_fast(layer):
-            layer.__class__ = HERE[type(layer)]
+            layer.__class__ = OURS[type(layer)]
     return module
 
 
@@ -114,26 +133,6 @@ def explain(module: Any) -> Explanation:
     )
 
 
-#: Why PyTorch computes a layer, by its class; None where the kernels may be faster.
-RULES: dict[type[nn.Module], Callable[[Any], str | None]] = {
-    nn.Conv2d: rules.conv2d,
-    nn.MaxPool2d: rules.max_pool2d,
-}
-#: Layers that have kernels, at which PyTorch is as fast.
-AS_FAST = (
-    nn.Linear,
-    nn.ReLU,
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.LayerNorm,
-    nn.CrossEntropyLoss,
-    nn.AvgPool2d,
-)
-_PARAMETRIZATIONS = "parametrizations"  # a child of each module that has any
-#: The classes that take the place of PyTorch's.
-HERE = {theirs: ours for ours, theirs in CLASSES.items()}
-
-
 def _check(module: Any) -> None:
     if not isinstance(module, nn.Module):
         raise TypeError(f"module: got {type(module).__name__}, expected a torch.nn.Module")
@@ -147,7 +146,7 @@ def _is_fast(layer: nn.Module) -> bool:
 
 def _pooled(layer: nn.Module) -> list[Pooled]:
     """Return the layers of a container that one kernel may compute, likewise."""
-    if CLASSES.get(type(layer), type(layer)) is not nn.Sequential or has_own_forward(layer):
+    if theirs(type(layer)) is not nn.Sequential or has_own_forward(layer):
         return []
     return [
         part
@@ -160,7 +159,7 @@ def _pooled(layer: nn.Module) -> list[Pooled]:
 
 def _reason(layer: nn.Module) -> str | None:
     before = type_before_parametrizations(layer)
-    kind = CLASSES.get(before, before)
+    kind = theirs(before)
     if has_own_forward(layer):
         return "its forward is its own"
     if before in RULES and type(layer) is not before:
