@@ -6,8 +6,9 @@ types. `cnn` uses these and the public functions alone.
 
 from .common.cast import cast
 from .common.geometry import Padding, Pads, Pair, Window, pair, sides, window
+from .common.moments import Moments
 from .common.pending import PendingSums
-from .common.reduce import Moments, accumulator
+from .common.reduce import accumulator
 from .conv.conv2d import forward_with_moments as conv2d_with_moments
 from .conv.conv2d import gradients as conv2d_gradients
 from .conv.conv2d_pool import Pool

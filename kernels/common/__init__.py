@@ -1,1 +1,1 @@
-"""What several families share: window geometry, ordered sums, rows and channels, casts, ReLU."""
+"""What several families share: windows, ordered sums, moments, rows, channels, casts, ReLU."""

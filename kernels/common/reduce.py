@@ -2,35 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..runtime import Array, Source, Target
 from .channels import Channels
 
 _SOURCE = Source("common/reduce.cu")
-
-
-class Moments(NamedTuple):
-    """Means and squares of chunks of values, channel by channel; see ``norm/moments.cuh``.
-
-    Attributes
-    ----------
-    means, squares : array (chunks, C)
-        The mean of a chunk's values, and the sum of squares about it.
-    counts : array (chunks,)
-        Number of values of a chunk in each channel.
-    """
-
-    means: Array
-    squares: Array
-    counts: Array
-
-    @classmethod
-    def empty(cls, target: Target, chunks: int, C: int, dtype: Any) -> Moments:
-        """Return uninitialised moments for values of a dtype."""
-        wide = accumulator(dtype)
-        means, squares = target.empty((chunks, C), wide), target.empty((chunks, C), wide)
-        return cls(means, squares, target.empty((chunks,), "int32"))
 
 
 def column_sum(target: Target, x: Array, y: Array) -> None:

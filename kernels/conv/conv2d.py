@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..common.geometry import Padding, Pair, Window, window
-from ..common.reduce import Moments, accumulator, column_sum
+from ..common.moments import Moments
+from ..common.reduce import accumulator, column_sum
 from ..gemm import both, dense, division, gemm
 from ..gemm.gradients import Rectified, sum_gradients, what_passes
 from ..runtime import Array, Source, Target, checks

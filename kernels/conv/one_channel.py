@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..common.geometry import Window
-from ..common.reduce import Moments, accumulator, accumulator_bytes
+from ..common.moments import Moments
+from ..common.reduce import accumulator, accumulator_bytes
 from ..gemm.precision import rounds
 from ..runtime import Array, Source, Target
 from ..runtime.types import GRID_YZ_MAX

@@ -12,7 +12,8 @@ from contextvars import ContextVar
 from typing import Any
 
 from ..common.geometry import Window
-from ..common.reduce import Moments, accumulator, accumulator_bytes
+from ..common.moments import Moments
+from ..common.reduce import accumulator, accumulator_bytes
 from ..gemm.precision import rounds
 from ..runtime import Array, Source, Target
 from ..runtime.recording import current

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..common.channels import Channels
-from ..common.reduce import Moments, accumulator, accumulator_bytes
+from ..common.moments import Moments
+from ..common.reduce import accumulator, accumulator_bytes
 from ..runtime import Array, Kernel, Source, Target, as_array, checks
 from ..runtime.types import Shape
 

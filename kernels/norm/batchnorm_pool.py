@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from ..common.channels import Channels
 from ..common.geometry import Window
-from ..common.reduce import Moments, accumulator
+from ..common.moments import Moments
+from ..common.reduce import accumulator
 from ..runtime import Array, Source, checks
 from .batchnorm import BatchNormSaved, gradient_sums, running, statistics
 

@@ -6,7 +6,7 @@ Sizes are small, but give several blocks, tiles and chunks, with tails, on every
 import numpy as np
 
 from kernels.common.geometry import window
-from kernels.common.reduce import Moments
+from kernels.common.moments import Moments
 from kernels.conv import conv2d_pool, winograd
 from kernels.conv.conv2d import forward_with_moments
 from kernels.loss import dense_loss
