@@ -62,8 +62,7 @@ class CpuTarget(Allocator):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._parallel_for: Any = None
-        self._replay: Any = None
+        self._library: Any = None  # of the thread pool
         self._openmp: tuple[Any, Any] | None = None  # as share_openmp takes it
         self._reserve = Reserve()
 
@@ -92,7 +91,7 @@ class CpuTarget(Allocator):
         # A library has one entry point, so that the compiler can leave out the code of the others.
         library = compiler().load(program.name, program.library(entry, constants), FLAGS)
         function = getattr(library, f"launch_{entry}")
-        parallel_for = self._pool()
+        parallel_for = self._pool().parallel_for
         parameters = program.entries[entry]
         dtypes = [None if p.pointer else p.dtype(constants) for p in parameters]
         pack: Callable[..., bytes] | None = None
@@ -145,10 +144,10 @@ class CpuTarget(Allocator):
 
     def replayer(self, launches: list[Launch]) -> Launch:
         """Return a function that runs bound launches in order, by one call into C++."""
-        self._pool()
+        pool = self._pool()
         bound = [launch.bound() for launch in launches if isinstance(launch, _CpuLaunch)]
         table = (_Bound * len(bound))(*bound)
-        return partial(self._replay, table, ctypes.c_longlong(len(bound)), self._parallel_for)
+        return partial(pool.replay, table, ctypes.c_longlong(len(bound)), pool.parallel_for)
 
     def lanes(self, itemsize: int) -> int:
         """Return LANES of ``dialect_cpu.cuh``: the elements of a SIMD register."""
@@ -160,18 +159,19 @@ class CpuTarget(Allocator):
 
     def compile(self, jobs: Iterable[Callable[[], Any]]) -> None:
         """Run jobs, each of which compiles one kernel; as many at a time as there are cores."""
-        run(jobs if self._parallel_for else (self._pool, *jobs))
+        run(jobs if self._library else (self._pool, *jobs))
 
     def _pool(self) -> Any:
-        if self._parallel_for is None:
+        """Return the library of the thread pool, which is started the first time."""
+        if self._library is None:
             library = compiler().load(_POOL_SOURCE, flattened(_POOL_SOURCE), FLAGS)
             with self._lock:
                 if self._openmp is None:
                     library.start_pool(thread_count())
                 else:
                     library.use_openmp(*self._openmp)
-            self._replay, self._parallel_for = library.replay, library.parallel_for
-        return self._parallel_for
+                self._library = library
+        return self._library
 
     def share_openmp(self, parallel: Any, threads: Any) -> None:
         """Run blocks from now on in the threads of an OpenMP that computes between launches, too.
@@ -183,9 +183,8 @@ class CpuTarget(Allocator):
         """
         with self._lock:
             self._openmp = parallel, threads
-        if self._parallel_for is not None:
-            library = compiler().load(_POOL_SOURCE, flattened(_POOL_SOURCE), FLAGS)
-            library.use_openmp(parallel, threads)
+            if self._library is not None:
+                self._library.use_openmp(parallel, threads)
 
 
 def _packing(

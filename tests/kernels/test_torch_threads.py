@@ -43,7 +43,7 @@ def body(context, memory, begin, end):
         ran.add(str(threading.get_native_id()))
         both.wait()  # so that one thread cannot take all chunks
 
-parallel_for = cpu_target()._pool()
+parallel_for = cpu_target()._pool().parallel_for
 parallel_for.argtypes = [BODY, ctypes.c_void_p, ctypes.c_longlong]
 parallel_for(body, None, 8)
 print(len(ran), ran <= pytorchs)
