@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 from bench.networks.definitions import INPUT_SHAPE, NETWORKS
 from cnn import Sequential
+from tests.gpu.profile import STEP
 
 #: Bytes a second from a GPU, one way: NVLink 4 of an H100 (NVIDIA H100 Tensor Core GPU
 #: Architecture: 900 GB/s, both ways together), and a network of 400 Gb/s.
@@ -30,10 +30,10 @@ def rows(results: Path) -> list[list[str]]:
     path = results / "profile-h100.json"
     found = []
     for row in json.loads(path.read_text())["rows"] if path.exists() else []:
-        step = re.fullmatch(r"training step: ([\w-]+), batch (\d+)(?:, (\w+))?", row["row"])
+        step = STEP.fullmatch(row["row"])
         if step is None:
             continue
-        network, images, precision = step.groups()
+        network, images, precision = step.group("network", "batch", "precision")
         size = vector_bytes(network)
         found.append(
             [
