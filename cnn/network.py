@@ -195,14 +195,12 @@ class Network:
                 )
             self.output_shapes.append(shape)
         self.output_shape: Shape = shape
-        trained = [
-            position
-            for position, layer in enumerate(self.layers)
-            if any(array[2] for array in layer.declared.values())
-        ]
-        self._first_trained = trained[0] if trained else len(self.layers)
-        if trained:
-            self.layers[trained[0]].need_dx = False
+        self._first_trained = len(self.layers)
+        for position, layer in enumerate(self.layers):
+            if any(trained for _, _, trained in layer.declared.values()):
+                self._first_trained = position
+                layer.need_dx = False
+                break
 
     def _initialize(self, seed: int) -> None:
         """Draw the initial values, layer by layer, into the flat buffers and hand out views."""
