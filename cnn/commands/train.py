@@ -31,6 +31,8 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..data import Dataset
+    from ..model import Sequential
+    from ..recipes import Recipe
     from ..trainer import Trainer
 
 HELP = "train a network"
@@ -46,7 +48,7 @@ EXAMPLES = """\
   cnn train --data ~/mnist --device cpu  the four IDX files in a folder
   mpiexec -n 2 cnn train                 in two processes"""
 
-#: The results that `run` prints.
+#: The results that `_summary` has.
 _PRINTED = "test_accuracy", "test_loss", "train_seconds", "images_per_second", "setup_seconds"
 
 
@@ -126,7 +128,6 @@ def run(options: argparse.Namespace) -> int:
     """Train, then print the accuracy and the time that it took."""
     from .. import data, recipes
     from ..evaluation import evaluate
-    from ..model import Sequential
     from ..parallel import join
 
     start = time.perf_counter()
@@ -149,14 +150,7 @@ def run(options: argparse.Namespace) -> int:
     train, test = data.load(options.dataset, options.data, say=say if writes else silence)
     if train.name in data.loading.NAMES:  # else "auto" finds it again
         options.dataset = train.name
-    H, W = train.images.shape[1:3]
-    try:
-        model = Sequential(recipe.layers(), (H, W, 1), device=options.device, seed=options.seed)
-    except ValueError as error:
-        raise ValueError(
-            f"data: got images of {H} x {W} pixels, too small for the recipe {options.recipe}: "
-            f"{error}"
-        ) from error
+    model = _model(recipe, train, options)
     trainer = recipe.trainer(
         model, options.lr, seed=options.seed, shards=options.shards, world=world
     )
@@ -195,14 +189,30 @@ def run(options: argparse.Namespace) -> int:
     write_json(options.json, results)
     if not interrupted:
         _warn_of_chance(results["test_accuracy"], test, options.lr)
-    report(
+    report(_summary(train, results), options.json, options.save)
+    return 130 if interrupted else 0
+
+
+def _model(recipe: Recipe, train: Dataset, options: argparse.Namespace) -> Sequential:
+    """Return the recipe's network for images of this size, or raise ValueError."""
+    from ..model import Sequential
+
+    H, W = train.images.shape[1:3]
+    try:
+        return Sequential(recipe.layers(), (H, W, 1), device=options.device, seed=options.seed)
+    except ValueError as error:
+        raise ValueError(
+            f"data: got images of {H} x {W} pixels, too small for the recipe {options.recipe}: "
+            f"{error}"
+        ) from error
+
+
+def _summary(train: Dataset, results: dict[str, Any]) -> str:
+    return (
         f"{train.name} test accuracy {results['test_accuracy']:.2%}, "
         f"loss {results['test_loss']:.4f}; trained {results['train_seconds']:.2f} s at "
-        f"{results['images_per_second']:,.0f} images/s, set up in {results['setup_seconds']:.2f} s",
-        options.json,
-        options.save,
+        f"{results['images_per_second']:,.0f} images/s, set up in {results['setup_seconds']:.2f} s"
     )
-    return 130 if interrupted else 0
 
 
 def _results(
