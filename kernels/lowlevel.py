@@ -5,7 +5,7 @@ types. `cnn` uses these and the public functions alone.
 """
 
 from .common.cast import cast
-from .common.geometry import Padding, Pads, Pair, Window, pair, sides, window
+from .common.geometry import Padding, Pair, Window, pair, sides, window
 from .common.moments import Moments
 from .common.pending import PendingSums
 from .common.reduce import accumulator
@@ -53,7 +53,6 @@ __all__ = [
     "Launch",
     "Moments",
     "Padding",
-    "Pads",
     "Pair",
     "PendingSums",
     "Pool",

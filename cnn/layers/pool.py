@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import kernels
-from kernels.lowlevel import Array, Padding, Pads, Pair, Shape, Window, window
+from kernels.lowlevel import Array, Padding, Pair, Shape, window
 
 from .. import checks
 from .layer import Layer, image_size
@@ -20,10 +20,9 @@ _SETTINGS: dict[str, checks.Rule] = {
 
 
 @dataclass(eq=False)
-class MaxPool2D(Layer):
-    """The maximum of every window; see `kernels.max_pool2d`."""
+class _Pool2D(Layer):
+    """Settings of the windows, and what is made of them."""
 
-    recordable = True
     built_with = tuple(_SETTINGS)
 
     kernel: Pair
@@ -38,8 +37,24 @@ class MaxPool2D(Layer):
 
     def build(self, shape: Shape) -> Shape:
         """Return (OH, OW, C)."""
-        self.window, _ = _window(self, shape)
-        return self.window.OH, self.window.OW, shape[-1]
+        H, W, C = image_size(self, shape)
+        self.window, self.pads = window(
+            (H, W),
+            self.kernel,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            ceil_mode=self.ceil_mode,
+            pool=True,
+        )
+        return self.window.OH, self.window.OW, C
+
+
+@dataclass(eq=False)
+class MaxPool2D(_Pool2D):
+    """The maximum of every window; see `kernels.max_pool2d`."""
+
+    recordable = True
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return y (N, OH, OW, C)."""
@@ -53,27 +68,17 @@ class MaxPool2D(Layer):
 
 
 @dataclass(eq=False)
-class AvgPool2D(Layer):
+class AvgPool2D(_Pool2D):
     """The average of every window; see `kernels.avg_pool2d`."""
 
     recordable = True
-    built_with = tuple(_SETTINGS)
 
-    kernel: Pair
-    stride: Pair | None = None
-    padding: Padding = 0
-    dilation: Pair = 1
-    ceil_mode: bool = False
     count_include_pad: bool = True
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        checks.settle(self, **_SETTINGS, count_include_pad=checks.flag)
-
-    def build(self, shape: Shape) -> Shape:
-        """Return (OH, OW, C)."""
-        self.window, self.pads = _window(self, shape)
-        return self.window.OH, self.window.OW, shape[-1]
+        super().__post_init__()
+        checks.settle(self, count_include_pad=checks.flag)
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return y (N, OH, OW, C)."""
@@ -103,17 +108,3 @@ class GlobalAvgPool2D(Layer):
     def backward(self, dy: Array) -> Array:
         """Return dx (N, H, W, C)."""
         return kernels.global_avg_pool2d_backward(dy, self._shape)
-
-
-def _window(layer: MaxPool2D | AvgPool2D, shape: Shape) -> tuple[Window, Pads]:
-    """Return a layer's window over images of `shape`, and its padding on each side."""
-    H, W, _ = image_size(layer, shape)
-    return window(
-        (H, W),
-        layer.kernel,
-        stride=layer.stride,
-        padding=layer.padding,
-        dilation=layer.dilation,
-        ceil_mode=layer.ceil_mode,
-        pool=True,
-    )
