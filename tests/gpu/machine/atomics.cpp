@@ -1,5 +1,5 @@
 // atom and red: atomic read-modify-write operations.
-#include <algorithm>
+#include <functional>
 
 #include "access.h"
 #include "elementwise.h"
@@ -25,15 +25,6 @@ struct Min {
 };
 struct Max {
     template <class T> T operator()(T a, T b) const { return a < b ? b : a; }
-};
-struct And {
-    template <class T> T operator()(T a, T b) const { return a & b; }
-};
-struct Or {
-    template <class T> T operator()(T a, T b) const { return a | b; }
-};
-struct Xor {
-    template <class T> T operator()(T a, T b) const { return a ^ b; }
 };
 struct Exchange {
     template <class T> T operator()(T, T b) const { return b; }
@@ -148,9 +139,9 @@ Handler handler_of(Selection &s, const std::string &op, Type type, bool ftz) {
             break;
         }
     }
-    if (op == "and") return wide ? handler<U64, And>() : handler<U32, And>();
-    if (op == "or") return wide ? handler<U64, Or>() : handler<U32, Or>();
-    if (op == "xor") return wide ? handler<U64, Xor>() : handler<U32, Xor>();
+    if (op == "and") return wide ? handler<U64, std::bit_and<>>() : handler<U32, std::bit_and<>>();
+    if (op == "or") return wide ? handler<U64, std::bit_or<>>() : handler<U32, std::bit_or<>>();
+    if (op == "xor") return wide ? handler<U64, std::bit_xor<>>() : handler<U32, std::bit_xor<>>();
     if (op == "exch") return wide ? handler<U64, Exchange>() : handler<U32, Exchange>();
     if (op == "inc") return handler<U32, Increment>();
     if (op == "dec") return handler<U32, Decrement>();

@@ -1,18 +1,11 @@
 // Bitwise logic: and, or, xor, not, cnot, lop3, shifts, selections, moves of predicates.
+#include <functional>
+
 #include "elementwise.h"
 
 namespace gpu {
 namespace {
 
-struct And {
-    template <class T> T operator()(T a, T b) const { return a & b; }
-};
-struct Or {
-    template <class T> T operator()(T a, T b) const { return a | b; }
-};
-struct Xor {
-    template <class T> T operator()(T a, T b) const { return a ^ b; }
-};
 struct Not {
     template <class T> T operator()(T a) const { return T(~a); }
 };
@@ -151,9 +144,9 @@ void slct(Selection &s) {
 }  // namespace
 
 void add_logic(Selectors &s) {
-    s["and"] = bitwise<And>;
-    s["or"] = bitwise<Or>;
-    s["xor"] = bitwise<Xor>;
+    s["and"] = bitwise<std::bit_and<>>;
+    s["or"] = bitwise<std::bit_or<>>;
+    s["xor"] = bitwise<std::bit_xor<>>;
     s["not"] = bitwise_not;
     s["cnot"] = cnot;
     s["shl"] = shift<ShiftLeft>;
