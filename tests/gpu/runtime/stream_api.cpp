@@ -25,6 +25,12 @@ Work host_work(std::function<void()> function) {
     return work;
 }
 
+void finish(Stream &stream, const std::string &function) {
+    check_not_captured(stream, function);
+    check_legacy(stream, function);
+    wait_for(stream);
+}
+
 }  // namespace
 
 extern "C" {
@@ -54,22 +60,12 @@ cudaError_t cudaStreamDestroy(cudaStream_t handle) {
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
-    return runtime_call([&] {
-        Stream &stream = stream_of(handle);
-        check_not_captured(stream, "cudaStreamSynchronize");
-        check_legacy(stream, "cudaStreamSynchronize");
-        wait_for(stream);
-    });
+    return runtime_call([&] { finish(stream_of(handle), "cudaStreamSynchronize"); });
 }
 
 // All work is done when it is enqueued, so whoever asks hears that it is.
 cudaError_t cudaStreamQuery(cudaStream_t handle) {
-    return runtime_call([&] {
-        Stream &stream = stream_of(handle);
-        check_not_captured(stream, "cudaStreamQuery");
-        check_legacy(stream, "cudaStreamQuery");
-        wait_for(stream);
-    });
+    return runtime_call([&] { finish(stream_of(handle), "cudaStreamQuery"); });
 }
 
 cudaError_t cudaDeviceSynchronize() {
