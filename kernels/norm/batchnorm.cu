@@ -13,7 +13,7 @@
 // geometry chunks: one block per chunk and group of channels; merge, sums: one block per group (on
 //          cpu all channels are one, but for merge a SIMD register is); the rest: any grid. Threads
 //          share channels and rows, see channels.cuh
-#include "norm/gradient.cuh"
+#include "norm/batchnorm_gradient.cuh"
 #include "norm/moments.cuh"
 
 // The type of the running statistics: T, or float32 beside narrower ones.

@@ -15,7 +15,7 @@
 //          twice and writes dx
 // geometry sums: one block per chunk of windows and group of channels; the rest: any grid, a thread
 //          handles windows of one vector of channels, see channels.cuh
-#include "norm/gradient.cuh"
+#include "norm/batchnorm_gradient.cuh"
 #include "pooling/maximum.cuh"
 
 // The size of a window: the runtime passes it, editors see this.
