@@ -46,12 +46,12 @@ class Layer:
         elif kernels_alone:
             follow(dict.fromkeys(RULES, lambda *_: True))
             self.module.__class__ = OURS[type(self.module)]
-        self.of = [t for t in (self.x, *self.module.parameters()) if t.requires_grad]
+        self.inputs = [t for t in (self.x, *self.module.parameters()) if t.requires_grad]
         self.dy = torch.randn_like(self.module(self.x))
 
     def __call__(self) -> None:
-        torch.autograd.backward(self.module(self.x), self.dy, inputs=self.of)
-        for tensor in self.of:
+        torch.autograd.backward(self.module(self.x), self.dy, inputs=self.inputs)
+        for tensor in self.inputs:
             tensor.grad = None
 
 
@@ -100,7 +100,7 @@ def replaced() -> bool:
 def norms() -> list[float]:
     """Return the norms of the result and of the gradients."""
     y = state.module(state.x)
-    gradients = torch.autograd.grad(y, state.of, state.dy)
+    gradients = torch.autograd.grad(y, state.inputs, state.dy)
     return [tensor.double().norm().item() for tensor in (y.detach(), *gradients)]
 
 
