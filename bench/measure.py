@@ -86,9 +86,9 @@ def measure(benchmark: Any, contenders: dict[str, Sample], rounds: int) -> None:
     benchmark.extra_info["samples"] = samples
 
 
-def rounds_within(seconds: float, one_round: float, least: int = 5, most: int = 30) -> int:
-    """Return how many rounds fit into these seconds."""
-    return int(min(most, max(least, seconds / max(one_round, 1e-9))))
+def rounds_within(seconds: float, one_round: float, most: int = 30) -> int:
+    """Return how many rounds fit into these seconds: 5 at least."""
+    return int(min(most, max(5, seconds / max(one_round, 1e-9))))
 
 
 def verify(name: str, actual: list[Any], expected: list[Any], rtol: float) -> None:

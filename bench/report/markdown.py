@@ -38,10 +38,10 @@ def recorded(suite: str, results: Path) -> Iterator[Document]:
             yield json.loads(path.read_text())
 
 
-def figure(suite: str, title: str, results: Path, folder: str) -> str:
-    """Return links to the figures there are of a suite, seen from a file beside `folder`."""
+def figure(suite: str, title: str, results: Path) -> str:
+    """Return links to the figures there are of a suite, seen from a file beside `results/`."""
     names = [f"{suite}-{device}.svg" for device in DEVICES]
-    links = [f"![{title}]({folder}{name})\n\n" for name in names if (results / name).exists()]
+    links = [f"![{title}](results/{name})\n\n" for name in names if (results / name).exists()]
     return "".join(links)
 
 

@@ -75,7 +75,7 @@ def kernels(results: Path) -> str:
         peaks = " and ".join(f"{limits[bound]:,.0f} {UNITS[bound]}" for bound in limits)
         about = f"Peaks: {peaks}. `2.00x` beside a peer: the kernel is twice as fast as that.\n"
         made += operations(document) + table(head, rows) + about + measured(document)
-    return made + figure("kernels", "Roofline", results, "results/")
+    return made + figure("kernels", "Roofline", results)
 
 
 def overhead(results: Path) -> str:

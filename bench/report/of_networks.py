@@ -92,7 +92,7 @@ def speed(results: Path) -> str:
 def training(results: Path) -> str:
     documents = recorded("training-peers", results)
     made = "".join(training_table(document, results) + measured(document) for document in documents)
-    return made + figure("training-peers", "Training throughput", results, "results/")
+    return made + figure("training-peers", "Training throughput", results)
 
 
 def training_table(document: Document, results: Path) -> str:

@@ -16,9 +16,9 @@ def tenths(*shape):
     return np.full(shape, TENTH)
 
 
-def assert_near(found, expected, rtol=1e-4):
+def assert_near(found, expected):
     error = abs(host(found).astype(float) - expected).max()
-    assert error <= rtol * abs(expected), error / abs(expected)
+    assert error <= 1e-4 * abs(expected), error / abs(expected)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

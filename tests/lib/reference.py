@@ -309,9 +309,9 @@ def adam_step(
     return param - lr * m_hat / (np.sqrt(v_hat) + eps), m, v
 
 
-def finite_difference(f, x, eps=1e-6) -> Array:
+def finite_difference(f, x) -> Array:
     """Gradient of the scalar function f at x by central differences, element by element."""
-    x = float64(x)
+    x, eps = float64(x), 1e-6
     gradient = np.empty_like(x)
     for index in np.ndindex(x.shape):
         ahead, behind = x.copy(), x.copy()

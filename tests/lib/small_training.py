@@ -30,8 +30,7 @@ def bits(model):
     return b"".join(host(array).tobytes() for array in arrays)
 
 
-def trained_bits(data, layers=textbook, optimizer=None, epochs=2, **options):
-    model = build(layers)
-    optimizer = optimizer or SGD(0.05, momentum=0.9)
-    Trainer(model, optimizer, **options).fit(data, epochs, batch_size=8)
+def trained_bits(data, **options):
+    model = build()
+    Trainer(model, SGD(0.05, momentum=0.9), **options).fit(data, epochs=2, batch_size=8)
     return bits(model)
