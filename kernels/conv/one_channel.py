@@ -1,4 +1,7 @@
-"""Images of one channel and few taps, a GPU's own path: convolution, with pool, filter gradient."""
+"""Images of one channel and few taps, a GPU's own path: convolution, with pool, filter gradient.
+
+In 16 bits they are those of `one_channel_mma`, where it suits.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from ..common.reduce import accumulator, accumulator_bytes
 from ..gemm.precision import rounds
 from ..runtime import Array, Source, Target
 from ..runtime.types import GRID_YZ_MAX
+from . import one_channel_mma
 
 _SOURCE = Source("conv/one_channel.cu")
 _POOL = Source("conv/one_channel_pool.cu")
@@ -26,8 +30,8 @@ _MOST_TAPS = 25  # pixels under them, in registers beside what else there is
 def suits(target: Target, x: Array, F: int, g: Window) -> bool:
     """Whether this convolution and its filters' gradients cost less here than as products.
 
-    Tensor cores would multiply 16 bits in less time, but copies of single elements to shared memory
-    take more instructions than all multiply-adds here.
+    There, copies of single elements to shared memory take more instructions than all multiply-adds
+    here.
     """
     few = x.shape[3] == 1 and g.KH * g.KW <= _MOST_TAPS and F <= _POOL_FILTERS * GRID_YZ_MAX
     plain = (g.SH, g.SW, g.DH, g.DW) == (1, 1, 1, 1)
@@ -46,6 +50,8 @@ def forward(
     with_moments: bool,
 ) -> Moments | None:
     """Write the convolution of x (N, H, W, 1) to y (N, OH, OW, F); return its moments if asked."""
+    if one_channel_mma.suits(target, x, g):
+        return one_channel_mma.forward(target, x, w, b, y, g, relu=relu, with_moments=with_moments)
     N, OH, OW, F = y.shape
     across = min(-(-F // _FILTERS), _MOST_ACROSS)
     at_once = _THREADS // across
@@ -73,12 +79,14 @@ def pool_forward(
     kernel: tuple[int, int],
 ) -> None:
     """Write y and argmax (N, PH, PW, F) of x (N, H, W, 1), pooled in windows of a size."""
+    if one_channel_mma.suits(target, x, g):
+        return one_channel_mma.pool_forward(target, x, w, b, y, argmax, g, kernel)
     N, PH, PW, F = y.shape
     sizes = _taps(g) | {"POOL_H": kernel[0], "POOL_W": kernel[1]}
     launch = _POOL.kernel("one_channel_pool_forward", target, x.dtype, **sizes)
     windows = N * PH * PW
     grid = (-(-windows // _THREADS), -(-F // _POOL_FILTERS), 1)
-    launch(grid, _THREADS, x, w, b, y, argmax, g, windows, PH, PW, F)
+    return launch(grid, _THREADS, x, w, b, y, argmax, g, windows, PH, PW, F)
 
 
 def filter_gradient(target: Target, dy: Array, x: Array, g: Window, bias: int) -> Array:
@@ -86,8 +94,10 @@ def filter_gradient(target: Target, dy: Array, x: Array, g: Window, bias: int) -
 
     They lie as `sum_gradients` takes them.
     """
-    N, OH, _, F = dy.shape
+    N, OH, OW, F = dy.shape
     filters = 1 if F % 2 or target.address(dy) % (2 * dy.itemsize) else 2  # of a thread
+    if filters == 2 and OW % 2 == 0 and one_channel_mma.suits(target, x, g):
+        return one_channel_mma.filter_gradient(target, dy, x, g, bias)
     members = min(F // filters, _MOST_MEMBERS)
     teams = max(1, _THREADS_OF_GRADIENT // members)
     rows = N * OH

@@ -61,6 +61,7 @@ def arrays(N, size, C, F, kernel=(3, 3), groups=1, dtype=np.float64):
         (3, (8, 9), 6, 10, (3, 3), {"groups": 2, "padding": 1}),
         (2, (5, 5), 4, 4, (3, 3), {"groups": 4}),  # a filter a group
         (9, (16, 15), 1, 4, (1, 1), {}),  # blocks of unequal parts on cpu
+        (900, (4, 4), 1, 6, (3, 3), {"padding": 1}),  # several images for a block of a GPU
         (5, (33, 31), 1, 1, (1, 1), {}),  # more chunks on a GPU than threads merge them
         (5, (9, 10), 17, 18, (3, 3), {"padding": 1}),  # Winograd's on cpu, with tiles cut off
     ],

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import kernels
-from kernels.conv import one_channel
+from kernels.common.geometry import window
+from kernels.conv import conv2d_pool, one_channel, one_channel_mma
 from tests.lib import comparison, reference
-from tests.lib.support import RTOL, host, normal, numbers
+from tests.lib.support import NARROW, RTOL, host, normal, numbers
 
 #: Filters: a thread's two, one of a thread, more than a team has threads for; of odd number.
 SHAPES = {
@@ -18,6 +19,10 @@ SHAPES = {
     "one output": ((7, 3, 5, 1), (4, 4, 5, 1), {"padding": ((1, 0), (0, 0))}),
     "more filters than a team has": ((2, 6, 5, 1), (134, 3, 2, 1), {"padding": 1}),
     "several rows for a team": ((900, 5, 5, 1), (64, 2, 2, 1), {}),
+    "several images for a block": ((900, 4, 4, 1), (4, 2, 3, 1), {"padding": ((0, 0), (1, 1))}),
+    "taps one above the other": ((2, 30, 6, 1), (16, 25, 1, 1), {}),
+    "taps side by side": ((2, 6, 30, 1), (40, 1, 25, 1), {}),
+    "images beyond a block's shared memory": ((1, 120, 100, 1), (2, 3, 3, 1), {}),
     "no images": ((0, 5, 5, 1), (4, 2, 2, 1), {}),
 }
 
@@ -86,3 +91,51 @@ def test_what_it_does_not_do_is_a_product(cuda):
         found = kernels.conv2d_backward(y, x, cuda.array(w.astype("float32")), **options)[1]
         expected = reference.conv2d_backward(host(y), host(x), w, **options)[1]
         comparison.assert_close(found, expected, rtol=RTOL["float32"])
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize(
+    ("size", "padding", "expected"),
+    [((28, 28), 0, True), ((98, 100), 1, True), ((120, 100), 0, False)],
+)
+def test_tensor_cores_take_images_that_shared_memory_holds(cuda, dtype, size, padding, expected):
+    g, _ = window(size, 3, stride=1, padding=padding, dilation=1)
+    x = cuda.empty((1, *size, 1), dtype)
+    assert one_channel_mma.suits(cuda, x, g) == expected
+    assert not one_channel_mma.suits(cuda, cuda.empty(x.shape, "float32"), g)
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize("kernel", [(3, 3), (2, 2), (1, 5)])
+def test_an_infinite_pixel_reaches_its_own_results_alone(cuda, dtype, kernel):
+    """Products of pairs of taps, and of whole steps of pixels, have others at their ends."""
+    x, w = normal(0, 2, 7, 8, 1, dtype=dtype), normal(1, 8, *kernel, 1, dtype=dtype)
+    x[0, 3, 4] = x[1, -1, -1] = np.inf
+    infinite = np.isinf(x).astype(np.float64)
+    y = kernels.conv2d(cuda.array(x), cuda.array(w))
+    reached = reference.conv2d(infinite, abs(w)) > 0
+    np.testing.assert_array_equal(np.isfinite(numbers(y)), ~reached)
+    dy = normal(2, *y.shape, dtype=dtype)
+    dw = kernels.conv2d_backward(*map(cuda.array, (dy, x, w)))[1]
+    reached = reference.conv2d_backward(abs(dy), infinite, w)[1] > 0
+    np.testing.assert_array_equal(np.isfinite(numbers(dw)), ~reached)
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize(
+    ("F", "size"), [*((F, (12, 11)) for F in (8, 16, 24, 32, 50)), (3, (120, 100))]
+)
+def test_filters_with_a_pool_are_those_without(cuda, dtype, F, size):
+    x, w, b = (
+        cuda.array(normal(i, *shape, dtype=dtype))
+        for i, shape in enumerate([(3, *size, 1), (F, 4, 3, 1), (F,)])
+    )
+    g, _ = window(size, (4, 3), stride=1, padding=1, dilation=1)
+    convolved = kernels.conv2d(x, w, b, padding=1)
+    for pool in ((2, 2), (1, 2), (4, 1)):
+        y, argmax = conv2d_pool.forward(
+            x, w, b, g, conv2d_pool.windows(cuda, x.dtype, w.shape, g, pool)
+        )
+        expected, index = kernels.max_pool2d(convolved, pool)
+        np.testing.assert_array_equal(numbers(y), numbers(kernels.relu(expected)))
+        np.testing.assert_array_equal(host(argmax), host(index))

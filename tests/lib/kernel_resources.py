@@ -107,6 +107,12 @@ OF_ROWS = {
     ],
     "norm/layer_norm_gradients.cu": [OfRows(32, 32), OfRows(0, 16)],
 }
+#: The sources of ``pixel_pairs.cuh``, and in which types and where they are compiled.
+OF_PIXEL_PAIRS = tuple(f"conv/one_channel{name}_mma.cu" for name in ("", "_pool", "_gradient"))
+PIXEL_PAIRS = [
+    ("float16", "fp16", "sm_75"),
+    *(("bfloat16", "bf16", arch) for arch in ARCHITECTURES[1:]),
+]
 #: Windows of pools whose sizes the kernels know: those of most networks.
 WINDOWS = [
     {"TAPS_H": 2, "TAPS_W": 2, "STRIDE_H": 2, "STRIDE_W": 2, "INSIDE": 1},
@@ -192,7 +198,8 @@ def matrix() -> list[Build]:
         for source in SOURCES
         for dtype, machines in MACHINES.items()
         for arch in machines
-        if source not in PRODUCTS and (source not in CPU_ALONE + OF_CHANNELS or arch == "sm_90")
+        if source not in PRODUCTS + OF_PIXEL_PAIRS
+        if (source not in CPU_ALONE + OF_CHANNELS) or arch == "sm_90"
         if source not in CPU_ALONE or dtype not in NARROW
     ]
     uncommon = [
@@ -217,7 +224,13 @@ def matrix() -> list[Build]:
         for dtype, machines in MACHINES.items()
         for arch in machines
     ]
-    return common + vectors + windows + _rows() + most_taps + uncommon + _products()
+    pixel_pairs = [
+        Build(source, dtype, arch, (("PRECISION", precision), ("TAPS_H", 5), ("TAPS_W", 5)))
+        for source in OF_PIXEL_PAIRS
+        for dtype, precision, arch in PIXEL_PAIRS
+    ]
+    of_common = common + vectors + windows + _rows() + most_taps + pixel_pairs
+    return of_common + uncommon + _products()
 
 
 def _rows() -> list[Build]:

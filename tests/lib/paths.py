@@ -80,6 +80,19 @@ def grey_images(target):
         w = make.normal(1, F, 3, 3, 1)
         conv2d_pool.forward(x, w, bias, g, conv2d_pool.Pool(3, 3, 2, 2))
         forward_with_moments(x, w, bias, padding=1)
+    if "float16" not in target.dtypes:
+        return
+    # On tensor cores: of whole pieces of filters, and of others; whole steps of pixels, and others.
+    for H, W, F in ((6, 6, 8), (8, 8, 24), (6, 6, 9), (5, 6, 18)):
+        arrays = make.normal(0, 2, H, W, 1), make.normal(1, F, 3, 3, 1)
+        x, w = (cast(array, "float16") for array in arrays)
+        bias = w[:, 0, 0, 0].copy()
+        g = window((H, W), 3, stride=1, padding=1, dilation=1)[0]
+        conv2d_pool.forward(x, w, bias, g, conv2d_pool.Pool(H // 2, W // 2, 2, 2))
+        y, _ = forward_with_moments(x, w, bias, padding=1)
+        kernels.conv2d_backward(y, x, w, padding=1, need_dx=False)
+    many = cast(make.normal(0, 400, 6, 6, 1), "float16")  # several images for a block
+    kernels.conv2d(many, w)
 
 
 def divided_products(target):
