@@ -61,7 +61,9 @@ struct PastRelu {
     __device__ void unpool(int64 to, const acc_t (&gradient)[V], int columns) const {
         int tap[V];
         load_row(tap, argmax + to, columns);
-        if (pooling.F % V == 0) return unpool_window(dx, pooling, to, gradient, tap);
+        // A group of channels may begin and end at any of them.
+        if (pooling.F % V == 0 && to % V == 0 && columns >= V)
+            return unpool_window(dx, pooling, to, gradient, tap);
         if constexpr (V > 4) {
             unpool(to, halves(gradient)[0], columns);
             if (columns > V / 2) unpool(to + V / 2, halves(gradient)[1], columns - V / 2);

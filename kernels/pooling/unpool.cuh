@@ -13,7 +13,8 @@
 struct Pooling { int OH, OW, F, PH, PW, KH, KW; };
 
 // Writes dz for V neighbouring channels of one window, whose elements of y begin at `from`, and,
-// for the last row and column of windows, in the pixels between it and the border. V divides F.
+// for the last row and column of windows, in the pixels between it and the border. V divides F and
+// `from`.
 template <int V>
 __device__ __forceinline__ void unpool_window(T *dz, const Pooling &g, int64 from,
                                               const acc_t (&dy)[V], const int (&argmax)[V]) {

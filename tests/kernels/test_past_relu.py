@@ -106,6 +106,18 @@ def test_a_convolution_past_a_relu_in_groups(target):
     assert found.any() and (found == host(kernels.relu_backward(dx, x))).all()
 
 
+# Channels of a group: half a quad, one and a half, one and a channel more, and one.
+@pytest.mark.parametrize("channels, groups", [(2, 2), (6, 2), (5, 4), (4, 3)])
+def test_a_convolution_past_a_pool_in_groups(target, dtype, channels, groups):
+    y, past = made(target, dtype, 2, channels * groups, POOLS[0])
+    g, _ = window(y.shape[1:3], (2, 2), stride=1, padding=1, dilation=1)
+    w = target.array(normal(1, 3 * groups, 2, 2, channels, dtype=dtype))
+    dy = target.array(normal(2, 2, g.OH, g.OW, 3 * groups, dtype=dtype))
+    dx = gradients(conv2d, target, dy, y, w, g, groups, past=None)
+    found = gradients(conv2d, target, dy, y, w, g, groups, past=past)
+    assert found.any() and (found == unpooled(dx, past)).all()
+
+
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
 def test_on_tensor_cores(target, precision):
     if precision not in target.precisions:
