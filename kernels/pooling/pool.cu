@@ -140,7 +140,7 @@ __device__ __forceinline__ void write_small(T *dx, const Window &g, int64 rows, 
                 const bool exists = oh >= 0 && oh < g.OH && ow >= 0 && ow < g.OW;
                 const int row_read = smaller(larger(oh, 0), g.OH - 1) * g.OW;
                 const int read = row_read + smaller(larger(ow, 0), g.OW - 1);
-                auto window = of(at, windows + read * C, oh, ow);
+                auto window = of(at, windows + (int64)read * C, oh, ow);
                 if (!exists) window.value = {};
                 UNROLL(int kh = i * STRIDE_H; kh < smaller((i + 1) * STRIDE_H, TAPS_H); ++kh)
                     UNROLL(int kw = j * STRIDE_W; kw < smaller((j + 1) * STRIDE_W, TAPS_W); ++kw) {

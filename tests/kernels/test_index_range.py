@@ -18,8 +18,8 @@ TEXT = (Path(__file__).parents[1] / "device" / "far_indices.cu").read_text()
 FLOAT = np.dtype(np.float32)
 
 
-def sparse(folder, name, count):
-    return np.memmap(folder / name, np.float32, mode="w+", shape=count)
+def sparse(folder, name, shape):
+    return np.memmap(folder / name, np.float32, mode="w+", shape=shape)
 
 
 def test_loaders_reach_elements_past_2_to_the_31(target, tmp_path):
@@ -55,6 +55,19 @@ def test_grid_strides_and_places_count_in_64_bits(target):
     first = 2 * 256 if target.name == "cuda" else pixels * C * 2 // 3
     n, rest = divmod(pixels - 1, height * width)
     assert host(out).tolist() == [first // C, first % C, n, rest // width, rest % width]
+
+
+def test_gradients_of_pools_reach_elements_past_2_to_the_31(tmp_path):
+    """The only pixel is under the first tap of the last of 47 x 47 windows."""
+    apart, channels = 46, 10**6
+    x_shape, shape = (1, 1, 1, channels), (1, apart + 1, apart + 1, channels)
+    dy = sparse(tmp_path, "dy", shape)
+    dy[0, -1, -1, -1] = 4
+    options = {"stride": 1, "padding": apart, "dilation": apart}
+    average = kernels.avg_pool2d_backward(dy, x_shape, 2, **options)
+    maximum = kernels.max_pool2d_backward(dy, np.zeros(shape, np.uint8), x_shape, 2, **options)
+    for dx, expected in ((average, 1), (maximum, 4)):
+        assert dx[0, 0, 0, -1] == expected and np.count_nonzero(dx) == 1
 
 
 @pytest.mark.parametrize(
