@@ -25,6 +25,7 @@ _MOST_MEMBERS = 32  # threads of a team, which has a row of the gradient at a ti
 _THREADS_OF_GRADIENT = 96
 _BLOCKS_EACH = 3  # of these threads, the most for each multiprocessor
 _MOST_TAPS = 25  # pixels under them, in registers beside what else there is
+_MOST_OUTPUTS = 2**30  # of a filter: the last block counts up to twice as far
 
 
 def suits(target: Target, x: Array, F: int, g: Window) -> bool:
@@ -34,8 +35,9 @@ def suits(target: Target, x: Array, F: int, g: Window) -> bool:
     here.
     """
     few = x.shape[3] == 1 and g.KH * g.KW <= _MOST_TAPS and F <= _POOL_FILTERS * GRID_YZ_MAX
+    counted = x.size > 0 and x.shape[0] * g.OH * g.OW <= _MOST_OUTPUTS
     plain = (g.SH, g.SW, g.DH, g.DW) == (1, 1, 1, 1)
-    return not target.in_lanes and few and plain and x.size > 0 and not rounds()
+    return not target.in_lanes and few and counted and plain and not rounds()
 
 
 def forward(

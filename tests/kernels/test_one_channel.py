@@ -84,6 +84,13 @@ def test_gradients_at_odd_addresses(cuda):
     comparison.assert_close(found, expected, rtol=RTOL["float32"])
 
 
+@pytest.mark.parametrize("images, suits", [(2**30, True), (2**30 + 1, False)])
+def test_outputs_that_a_block_might_miscount_are_a_product(cuda, images, suits):
+    x = cuda.fresh((images, 1, 1, 1), np.dtype("float16"))
+    g, _ = window((1, 1), 1, stride=1, padding=0, dilation=1)
+    assert one_channel.suits(cuda, x, 1, g) is suits
+
+
 def test_what_it_does_not_do_is_a_product(cuda):
     x, w = cuda.array(normal(0, 2, 9, 9, 1, dtype="float32")), normal(1, 4, 3, 3, 1)
     for options in ({"stride": 2}, {"dilation": 2}):
