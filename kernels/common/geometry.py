@@ -138,9 +138,10 @@ def window(
                 f"expected at most {extent - 1}"
             )
         count = output_count(axis, length, before, after, extent, step, ceil_mode)
-        checks.count(
-            f"kernel: pixels of the {axis} that windows reach", (count - 1) * step + extent
-        )
+        # Kernels that move from window to window count to where one more would begin.
+        beyond = count * step if count > 1 else 0
+        reached = max((count - 1) * step + extent, beyond)
+        checks.count(f"kernel: pixels of the {axis} that windows reach", reached)
         outputs.append(count)
     if (size[0] + sum(pads[0])) * (size[1] + sum(pads[1])) > INT32_MAX:
         raise ValueError(f"padding: got {padding!r}, expected a padded image below 2**31 pixels")

@@ -77,6 +77,13 @@ def test_stride_beyond_the_image_gives_one_output():
     assert outputs((5, 7), 3, stride=2**31 - 1) == (1, 1)
 
 
+def test_one_window_more_would_begin_below_2_to_the_31():
+    padding = ((0, 0), (0, 2**30))
+    assert outputs((1, 1), 1, stride=(1, 2**30 - 1), padding=padding) == (1, 2)
+    with pytest.raises(ValueError, match="kernel: pixels of the width .* got 2147483648, expected"):
+        outputs((1, 1), 1, stride=(1, 2**30), padding=padding)
+
+
 @pytest.mark.parametrize(
     "options, error, message",
     [
