@@ -21,9 +21,9 @@ from cnn import (
     Trainer,
 )
 from cnn.parallel.world import World
-from tests.cnn.test_resume import held
 from tests.lib.comparison import assert_close
 from tests.lib.planned import OPTIMIZERS, assert_equal, noise, normalised, pair, small
+from tests.lib.resumed import held
 from tests.lib.support import host
 from tests.lib.thread_world import in_threads
 
