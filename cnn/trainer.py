@@ -259,7 +259,11 @@ class Trainer(Training):
             If the file cannot be written; a file that was there is then unchanged.
         """
         with self.model.lock:
-            training_state.save(self, path)
+            within = (
+                self.ema is not None and self.ema.entered
+            )  # an epoch, of perhaps another thread
+            with self._average() if within else nullcontext():
+                training_state.save(self, path)
 
     def restore(self, path: str | Path) -> None:
         """Read what `save` wrote; the next `fit` continues that training if it was not finished.

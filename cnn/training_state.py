@@ -32,19 +32,13 @@ _SETTINGS = (
 
 
 def save(training: Training, path: str | Path) -> None:
-    """Write a training with its model; the file appears whole or not at all."""
-    if training.ema is not None and training.ema.entered:
-        weights = training.model.parameter_buffer
-        training.ema.swap(weights)
-        try:
-            save(training, path)
-        finally:
-            training.ema.swap(weights)
-        return
+    """Write a training with its model, which holds the average of its weights if there is one.
+
+    The file appears whole or not at all.
+    """
     arrays = {f"optimizer.{name}": array for name, array in training.optimizer.state.items()}
     if training.ema is not None and training.ema.average is not None:
-        # Outside `fit`, weights and average are exchanged: see `EMA.swap`.
-        arrays["weights"] = training.ema.average
+        arrays["weights"] = training.ema.average  # exchanged: see `EMA.swap`
     if training.loss_scale is not None:
         arrays["loss_scale"] = training.loss_scale
     # A `fit` that was interrupted within an epoch cannot be continued: then no course is saved.
