@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import kernels
-from kernels.lowlevel import Array
+from kernels.lowlevel import Array, Target
 
 from . import checks
 from .model import Sequential
@@ -30,13 +30,13 @@ class Ensemble:
     """
 
     def __init__(self, models: Sequence[Sequential]) -> None:
-        self.models = tuple(
+        self.models: tuple[Sequential, ...] = tuple(
             checks.instance(f"models[{number}]", model, Sequential)
             for number, model in enumerate(checks.sequence("models", models, "of models"))
         )
         if not self.models:
             raise ValueError("models: got none, expected at least one")
-        self.target, self.output_shape = self.models[0].target, self.models[0].output_shape
+        self.output_shape = self.models[0].output_shape
         expected = _fits(self.models[0])
         for number, model in enumerate(self.models):
             if len(model.output_shape) != 1:
@@ -48,6 +48,11 @@ class Ensemble:
                 raise ValueError(
                     f"models[{number}]: is {_fits(model)}, expected {expected} as models[0]"
                 )
+
+    @property
+    def target(self) -> Target:
+        """The device of the models, which a copy takes from its own."""
+        return self.models[0].target
 
     def predict(self, x: Any, batch_size: int = 1024) -> Array:
         """Return the probabilities (N, classes), float64, for images x (N, ...), on the device.

@@ -7,7 +7,19 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from cnn import EMA, SGD, BatchNorm, Dense, Dropout, Flatten, Layer, ReLU, Sequential, Trainer
+from cnn import (
+    EMA,
+    SGD,
+    BatchNorm,
+    Dense,
+    Dropout,
+    Ensemble,
+    Flatten,
+    Layer,
+    ReLU,
+    Sequential,
+    Trainer,
+)
 from tests.lib import fresh_python
 from tests.lib.support import host, normal
 
@@ -98,6 +110,14 @@ def test_a_copied_optimizer_and_average_have_arrays_of_their_own(target, way):
         each.fit(data, batch_size=4)
     ends = [host(each.model.parameter_buffer).tobytes() for each in (trainer, twin)]
     assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_ensemble_copies_with_its_models(target, way):
+    ensemble = Ensemble([trained(target), trained(target)])
+    x = normal(0, 5, *SHAPE, dtype=np.float32)
+    expected = host(ensemble.predict(x))
+    assert host(WAYS[way](ensemble).predict(x)).tobytes() == expected.tobytes()
 
 
 def test_another_process_unpickles_a_model_and_imports_its_layers(tmp_path):
