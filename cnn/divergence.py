@@ -27,12 +27,17 @@ class TrainingDivergedError(RuntimeError):
     """
 
     def __init__(self, loss: float, step: int, origin: str, checkpoint: Path | None) -> None:
+        super().__init__(loss, step, origin, checkpoint)  # of which pickle makes it again
         self.step, self.origin, self.checkpoint = step, origin, checkpoint
+
+    def __str__(self) -> str:
+        """Return the sentence for the user."""
+        loss, step, origin, checkpoint = self.args
         last = "there is no checkpoint" if checkpoint is None else f"last checkpoint: {checkpoint}"
         what = f"the loss is {loss} at step {step}, first in {origin}"
         if math.isfinite(loss):
             what = f"parameter {origin} is not finite after step {step}"
-        super().__init__(f"{what}; {last}")
+        return f"{what}; {last}"
 
 
 #: What `origin` returns if the images and all outputs are finite.

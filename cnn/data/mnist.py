@@ -36,8 +36,12 @@ class DataNotFoundError(DataError):
     """MNIST was not found and could not be downloaded; `reason` says why in a few words."""
 
     def __init__(self, message: str, reason: str) -> None:
-        super().__init__(message)
+        super().__init__(message, reason)  # of which pickle makes it again
         self.reason = reason
+
+    def __str__(self) -> str:
+        """Return the message."""
+        return str(self.args[0])
 
 
 def load_mnist(directory: str | os.PathLike[str] | None = None) -> tuple[Dataset, Dataset]:

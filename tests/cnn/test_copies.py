@@ -19,7 +19,9 @@ from cnn import (
     ReLU,
     Sequential,
     Trainer,
+    TrainingDivergedError,
 )
+from cnn.data.mnist import DataNotFoundError
 from tests.lib import fresh_python
 from tests.lib.support import host, normal
 
@@ -118,6 +120,21 @@ def test_an_ensemble_copies_with_its_models(target, way):
     x = normal(0, 5, *SHAPE, dtype=np.float32)
     expected = host(ensemble.predict(x))
     assert host(WAYS[way](ensemble).predict(x)).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "error",
+    [
+        TrainingDivergedError(np.nan, 3, "the output of layer 2 (Dense)", None),
+        DataNotFoundError("MNIST is not here: no route to host", "no route to host"),
+    ],
+)
+def test_an_error_comes_from_another_process_as_it_was(way, error):
+    """One that cannot be unpickled breaks, or stops for ever, a pool of processes."""
+    twin = WAYS[way](error)
+    assert type(twin) is type(error) and str(twin) == str(error)
+    assert vars(twin) == vars(error)
 
 
 def test_another_process_unpickles_a_model_and_imports_its_layers(tmp_path):
