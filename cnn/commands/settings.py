@@ -30,8 +30,8 @@ def read(path: Path, add_arguments: Callable[[argparse.ArgumentParser], None]) -
         If it is no TOML, or has a key that is no flag or a value that the flag does not take.
     """
     try:
-        with open(path, "rb") as file:
-            settings = tomllib.load(file)
+        # Editors on Windows begin a file with a byte order mark, which tomllib does not skip.
+        settings = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not TOML: {error}") from error
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)

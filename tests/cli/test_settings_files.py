@@ -114,3 +114,9 @@ def test_any_string_survives_a_settings_file(name, tmp_path):
     }
     flags = settings.read(file, add_arguments)
     assert flags == [f"--run={name}", "--lr=1e-05", "--seed=3", "--quiet"]
+
+
+def test_a_file_as_editors_on_windows_write_it(tmp_path):
+    file = tmp_path / "a.toml"
+    file.write_bytes("lr = 0.1\r\nrun = 'mine'\r\n".encode("utf-8-sig"))
+    assert settings.read(file, add_arguments) == ["--lr=0.1", "--run=mine"]
