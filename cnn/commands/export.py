@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .options import check_outputs, path, report
+from .options import check_outputs, path, report, uninterrupted
 
 HELP = "write a model as ONNX"
 DESCRIPTION = """\
@@ -32,9 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write the graph, then print what it takes and gives."""
     from ..files import write_whole
-    from ..formats.onnx import to_onnx
     from ..model import Sequential
 
+    with uninterrupted():
+        from ..formats.onnx import to_onnx
     check_outputs(options, [options.output], [options.model])
     model = Sequential.load(options.model, "cpu")
     proto = to_onnx(model, options.input_type)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +140,23 @@ def rate(text: str) -> float:
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a number above 0")
     return number
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of a ``with`` block.
+
+    Extension modules of onnx and matplotlib crash the process, some as late as at its end, if an
+    exception comes while they are loaded.
+    """
+    if threading.current_thread() is not threading.main_thread():  # Ctrl-C is for that one
+        yield
+        return
+    seen: list[Any] = []
+    handler = signal.signal(signal.SIGINT, lambda *call: seen.append(call))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if seen:
+            signal.raise_signal(signal.SIGINT)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import settings, train
-from .options import check_outputs, path, report, say
+from .options import check_outputs, path, report, say, uninterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,12 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Draw the pictures and print the names of their files."""
-    from .. import data, history, plots
+    from .. import data, history
     from ..calibration import calibration
     from ..evaluation import checked
     from ..model import Sequential
     from ..picture import probabilities as of_model
 
+    with uninterrupted():
+        from .. import plots
     folder: Path = options.folder
     trained = _settings(folder / "settings.toml")
     curve = history.read(folder / "history.jsonl")

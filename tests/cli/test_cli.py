@@ -14,7 +14,7 @@ from cnn.__main__ import main
 from cnn.commands import options
 from cnn.recipes import RECIPES
 from kernels.runtime import cache
-from tests.lib.command_line import FIELDS, failure, load_few
+from tests.lib.command_line import FIELDS, failure, load_few, run
 from tests.lib.fresh_python import REPOSITORY
 from tests.lib.quick_model import MNIST
 
@@ -206,3 +206,16 @@ def test_info_of_a_model_is_its_summary(tmp_path, capsys):
     assert capsys.readouterr().out == f"{model.summary()}\n"
     missing = tmp_path / "missing"
     assert failure(capsys, "info", str(missing)) == f"{missing}: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("package", "words"),
+    [("onnx", ("export", "model", "graph")), ("matplotlib", ("plot", "run"))],
+)
+def test_ctrl_c_waits_until_extension_modules_are_loaded(package, words, tmp_path):
+    """Those of these packages crash the process if an exception comes while they are loaded."""
+    (tmp_path / f"{package}.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nprint('loaded')\n"
+    )
+    done = run(*words, PYTHONPATH=f"{tmp_path}:{REPOSITORY}")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "loaded\n", "cnn: interrupted\n")
