@@ -21,6 +21,8 @@ from .summary import summary
 
 # What the layers and recordings share: another object in its place would be saved, but not used.
 _SHARED = "layers parameters gradients state parameter_buffer gradient_buffer state_buffer".split()
+# In grey levels; a deviation is above 0.
+_STATISTICS = {"pixel_mean": checks.number(), "pixel_std": checks.number(1e-9)}
 
 
 class Sequential(Network):
@@ -30,6 +32,8 @@ class Sequential(Network):
         # It is the same object after an operation in place, such as *=.
         if name in _SHARED and vars(self).get(name, value) is not value:
             raise AttributeError(f"{name}: got another object, expected values set in place")
+        if name in _STATISTICS:
+            value = float(_STATISTICS[name](name, value))
         super().__setattr__(name, value)
 
     def predict(self, x: Any, batch_size: int = 1024) -> Array:
@@ -108,8 +112,8 @@ class Sequential(Network):
             "layers": [[_name(type(layer)), _settings(layer)] for layer in self.layers],
             "input_shape": self.input_shape,
             "dtype": self.dtype.name,
-            "pixel_mean": float(self.pixel_mean),  # a user may have set another type
-            "pixel_std": float(self.pixel_std),
+            "pixel_mean": self.pixel_mean,
+            "pixel_std": self.pixel_std,
         }
 
     def content(self) -> Content:

@@ -199,6 +199,18 @@ def test_uint8_images_are_normalised(target, dtype):
     assert_close(model.predict(images), host(prepared).reshape(3, 40), rtol=1e-7)
 
 
+@pytest.mark.parametrize("name", ["pixel_mean", "pixel_std"])
+@pytest.mark.parametrize("value", [np.zeros(3), np.array(3.0), "3", None, True, np.nan, np.inf])
+def test_pixel_statistics_are_numbers(name, value):
+    """One for all channels: a mean per channel would be refused by every prediction."""
+    model = build()
+    with pytest.raises((TypeError, ValueError), match=f"^{name}: got .*, expected a"):
+        setattr(model, name, value)
+    with pytest.raises(ValueError, match=r"^pixel_std: got 0, expected at least 1e-09$"):
+        model.pixel_std = 0
+    assert not model.has_pixel_statistics
+
+
 @pytest.mark.parametrize("given", ["float16", "float32", "float64", ml_dtypes.bfloat16])
 def test_float_images_are_taken_as_they_are(given):
     model = Sequential([Flatten()], (9, 8, 2), "cpu")
