@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -163,15 +162,25 @@ def _settings(layer: Layer) -> dict[str, Any]:
     """Return the settings of a layer, or raise TypeError if JSON does not hold one."""
     settings = layer.settings()
     for name, value in settings.items():
-        try:
-            json.dumps(value)
-        except TypeError as error:
+        if not _is_json(value):
             raise TypeError(
                 f"{type(layer).__name__}: {name}: got {checks.shown(value)}, expected what JSON "
-                "holds: numbers, strings, lists and dicts of them, True, False or None; see "
-                "`Layer.settings`"
-            ) from error
+                "holds: numbers, strings, lists of them, dicts from strings to them, True, False "
+                "or None; see `Layer.settings`"
+            )
     return settings
+
+
+def _is_json(value: Any) -> bool:
+    """Whether JSON holds a value as it is, but for tuples, which become lists.
+
+    json.dumps makes numbers of enumerations, and strings of keys.
+    """
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_json, value))
+    if isinstance(value, dict):
+        return all(type(key) is str and _is_json(entry) for key, entry in value.items())
+    return value is None or isinstance(value, float) or type(value) in (bool, int, str)
 
 
 def _copied(

@@ -113,8 +113,8 @@ class Layer:
     def settings(self) -> dict[str, Any]:
         """Return the constructor's arguments, by name: the fields of a dataclass.
 
-        A file holds them as JSON: numbers, strings, lists and dicts of them, True, False or None.
-        Tuples become lists there.
+        A file holds them as JSON: numbers, strings, lists of them, dicts from strings to them,
+        True, False or None. Tuples become lists there.
 
         Raises
         ------

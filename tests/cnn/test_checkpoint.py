@@ -1,6 +1,7 @@
 """Saved models: bits come back, damage is noticed, and a failed save harms nothing."""
 
 import copy
+import enum
 import json
 import os
 import re
@@ -316,6 +317,10 @@ class Plain(Layer):
         self.size = size
 
 
+class Size(enum.IntEnum):
+    LARGE = 3
+
+
 class Described(Plain):
     """It says its settings itself."""
 
@@ -334,13 +339,16 @@ class Described(Plain):
         (lambda: own_layer("Sized", size=0)(np.zeros(2)), "Sized: size: got ndarray"),
         (lambda: own_layer("Sized", size=0)({"a": (np.zeros(2),)}), "Sized: size: got dict"),
         (lambda: Described(np.zeros(2)), "Described: size: got ndarray"),
+        # JSON would hold "3" and 3 in place of them.
+        (lambda: Described([{3: 0.5}]), "Described: size: got list"),
+        (lambda: own_layer("Sized", size=0)(Size.LARGE), "Sized: size: got <Size.LARGE: 3>"),
     ],
 )
 @pytest.mark.parametrize("what", ["model", "training", "copy", "run"])
 def test_a_layer_that_no_file_can_hold(layer, sentence, what, path):
     if "got" in sentence:
-        sentence += ", expected what JSON holds: numbers, strings, lists and dicts of them, "
-        sentence += "True, False or None; see `Layer.settings`"
+        sentence += ", expected what JSON holds: numbers, strings, lists of them, dicts from "
+        sentence += "strings to them, True, False or None; see `Layer.settings`"
     model = Sequential([layer(), Flatten(), Dense(2)], (2, 1, 1), "cpu")
     trainer = Trainer(model, SGD(0.1), run=Run(path.parent) if what == "run" else None)
     data = np.zeros((4, 2, 1, 1), np.float32), np.zeros(4, np.int64)
