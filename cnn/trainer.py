@@ -259,9 +259,8 @@ class Trainer(Training):
             If the file cannot be written; a file that was there is then unchanged.
         """
         with self.model.lock:
-            within = (
-                self.ema is not None and self.ema.entered
-            )  # an epoch, of perhaps another thread
+            # Within an epoch, perhaps of another thread, the average is not in the model.
+            within = self.ema is not None and self.ema.entered
             with self._average() if within else nullcontext():
                 training_state.save(self, path)
 
