@@ -154,6 +154,8 @@ class Build:
         """Whether it is compiled by `make test-all` only."""
         if self.uncommon or self.arch not in TEXTS:
             return True
+        if self.source in OF_PIXEL_PAIRS:
+            return False
         if self.source in PRODUCTS:
             return self.arch == TEXTS[0] and self.dtype != "float32"
         return (self.dtype, self.arch) != ("float32", TEXTS[1])
