@@ -134,12 +134,13 @@ __device__ __forceinline__ void write_small(T *dx, const Window &g, int64 rows, 
         const int64 windows = n * g.OH * g.OW * C + at.first;
         T *const image = dx + n * g.H * g.W * C + at.first;
         typename decltype(at)::Values sums[STRIDE_H][STRIDE_W] = {};
+        // What is known when compiled is not asked: i, j, a, b and INSIDE.
         UNROLL(int i = DOWN; i >= 0; --i)
             UNROLL(int j = ACROSS; j >= 0; --j) {
                 const int oh = row - i, ow = column - j;
-                const bool exists = oh >= 0 && oh < g.OH && ow >= 0 && ow < g.OW;
-                const int row_read = smaller(larger(oh, 0), g.OH - 1) * g.OW;
-                const int read = row_read + smaller(larger(ow, 0), g.OW - 1);
+                const bool exists = (!i || oh >= 0) && oh < g.OH && (!j || ow >= 0) && ow < g.OW;
+                const int read_row = smaller(i ? larger(oh, 0) : oh, g.OH - 1);
+                const int read = read_row * g.OW + smaller(j ? larger(ow, 0) : ow, g.OW - 1);
                 auto window = of(at, windows + (int64)read * C, oh, ow);
                 if (!exists) window.value = {};
                 UNROLL(int kh = i * STRIDE_H; kh < smaller((i + 1) * STRIDE_H, TAPS_H); ++kh)
@@ -155,7 +156,8 @@ __device__ __forceinline__ void write_small(T *dx, const Window &g, int64 rows, 
         UNROLL(int a = 0; a < STRIDE_H; ++a)
             UNROLL(int b = 0; b < STRIDE_W; ++b) {
                 const int h = row * STRIDE_H - g.PH + a, w = column * STRIDE_W - g.PW + b;
-                const bool exists = h >= 0 && h < g.H && w >= 0 && w < g.W;
+                const bool has_row = (INSIDE || h >= 0) && (INSIDE && !a || h < g.H);
+                const bool exists = has_row && (INSIDE || w >= 0) && (INSIDE && !b || w < g.W);
                 if (exists) at.write(image + (h * g.W + w) * C, past, sums[a][b]);
             }
     };
