@@ -70,11 +70,13 @@ __device__ inline int within(int place, int length) {
 template <class Body>
 __device__ __forceinline__ void for_windows(const Window &g, int64 n, int C, const Cover &down,
                                             const Cover &across, const Body &body) {
-    for (int oh = down.first; oh <= down.last; ++oh)
-        for (int ow = across.first; ow <= across.last; ++ow) {
+    const int64 first = ((n * g.OH + down.first) * g.OW + across.first) * C;
+    for (int i = 0; i <= down.last - down.first; ++i)
+        for (int j = 0; j <= across.last - across.first; ++j) {
+            const int oh = down.first + i, ow = across.first + j;
             const int kh = down.tap(oh), kw = across.tap(ow);
             if (kh < 0 || kw < 0) continue;
-            body(((n * g.OH + oh) * g.OW + ow) * C, oh, ow, kh * g.KW + kw);
+            body(first + (int64)(i * g.OW + j) * C, oh, ow, kh * g.KW + kw);
         }
 }
 
