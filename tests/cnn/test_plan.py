@@ -1,7 +1,8 @@
 """The planned step and the layer-by-layer one give the same values.
 
-They give the same bits, unless convolution or batch-norm is fused with a pool: sums are then taken
-in another order, and the values are the same up to rounding.
+They give the same bits, unless convolution or batch-norm is fused with a pool, or the last dense
+layer with the loss divides k into other parts on `cuda`: sums are then taken in another order, and
+the values are the same up to rounding.
 """
 
 from dataclasses import dataclass
