@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from ..common.geometry import Window
 from ..common.moments import Moments
 from ..common.reduce import accumulator
 from ..gemm.precision import multiplied
-from ..runtime import Array, Kernel, Source, Target
-from ..runtime.types import Grid
+from ..runtime import Array, Source, Target
 
 _FORWARD = Source("conv/one_channel_mma.cu")
 _POOL = Source("conv/one_channel_pool_mma.cu")
@@ -52,12 +53,10 @@ def forward(
 ) -> Moments | None:
     """Do what `one_channel.forward` does."""
     N, OH, OW, F = y.shape
-    launch, (grid, threads), share = _launch(
-        _FORWARD, "one_channel_mma_forward", target, x, g, OH * OW, F, _OF_PIXELS
-    )
-    moments = Moments.empty(target, grid[0] * _CHUNKS, F, x.dtype) if with_moments else None
-    arrays = (x, w, b, y, *(moments or (None,) * 3))
-    launch(grid, threads, *arrays, g, N, share, F, int(relu), shared=_shared(g))
+    entry = "one_channel_mma_forward"
+    launch, blocks, share = _launch(_FORWARD, entry, target, x, g, OH * OW, F, _OF_PIXELS)
+    moments = Moments.empty(target, blocks * _CHUNKS, F, x.dtype) if with_moments else None
+    launch(x, w, b, y, *(moments or (None,) * 3), g, N, share, F, int(relu))
     return moments
 
 
@@ -75,21 +74,18 @@ def pool_forward(
     N, PH, PW, F = y.shape
     sizes = {"POOL_H": kernel[0], "POOL_W": kernel[1]}
     entry = "one_channel_pool_mma_forward"
-    launch, (grid, threads), share = _launch(
-        _POOL, entry, target, x, g, PH * PW, F, _OF_WINDOWS, **sizes
-    )
-    launch(grid, threads, x, w, b, y, argmax, g, N, share, PH, PW, F, shared=_shared(g))
+    launch, _, share = _launch(_POOL, entry, target, x, g, PH * PW, F, _OF_WINDOWS, **sizes)
+    launch(x, w, b, y, argmax, g, N, share, PH, PW, F)
 
 
 def filter_gradient(target: Target, dy: Array, x: Array, g: Window, bias: int) -> Array:
     """Do what `one_channel.filter_gradient` does, for dy (N, OH, OW, F) with OW and F even."""
     N, OH, OW, F = dy.shape
-    launch, (grid, threads), share = _launch(
-        _GRADIENT, "one_channel_mma_filter_gradient", target, x, g, OH * OW, F, _OF_GRADIENT
-    )
-    partial = target.empty((grid[0], (g.KH * g.KW + bias) * F), accumulator(dy.dtype))
-    launch(grid, threads, dy, x, partial, g, N, share, F, bias, shared=_shared(g))
-    return partial
+    entry = "one_channel_mma_filter_gradient"
+    launch, blocks, share = _launch(_GRADIENT, entry, target, x, g, OH * OW, F, _OF_GRADIENT)
+    sums = target.empty((blocks, (g.KH * g.KW + bias) * F), accumulator(dy.dtype))
+    launch(dy, x, sums, g, N, share, F, bias)
+    return sums
 
 
 def _launch(
@@ -102,8 +98,11 @@ def _launch(
     F: int,
     shape: _Shape,
     **constants: int,
-) -> tuple[Kernel, tuple[Grid, int], int]:
-    """Return a kernel for F filters and so many items of an image; geometry; images of a block."""
+) -> tuple[Callable[..., None], int, int]:
+    """Return what launches a kernel for F filters and so many items of an image.
+
+    Also the number of blocks that share the images, and the images of each.
+    """
     N = x.shape[0]
     groups = min(-(-F // shape.filters), shape.groups)
     constants |= {"TAPS_H": g.KH, "TAPS_W": g.KW, "PADDED": int(not g.inside), "GROUPS": groups}
@@ -113,7 +112,7 @@ def _launch(
     grid = (-(-N // share), -(-F // (shape.filters * groups)), 1)
     turns = -(-items // shape.at_once)
     warps = -(-turns // -(-turns // shape.warps))  # so many that they end together
-    return kernel, (grid, warps * _WARP), share
+    return partial(kernel, grid, warps * _WARP, shared=_shared(g)), grid[0], share
 
 
 def _shared(g: Window) -> int:

@@ -22,8 +22,8 @@ struct PixelPairs {
     __device__ int at(int row, int column) const {
         return (column % 2 * rows + row) * pitch + column / 2;
     }
-    // The block's threads call it together; what was there is no longer read. Without padding, a
-    // pixel past the end of a row is any of the row.
+    // The block's threads call it together: it waits until they have read what was there, and until
+    // all is filled. Without padding, a pixel past the end of a row is any of the row.
     __device__ void fill(const T *image, const Window &g) const {
         __syncthreads();
         const uint16 *const bits = reinterpret_cast<const uint16 *>(image);
