@@ -292,8 +292,9 @@ def _kernel(
 
 def _known(target: Target, g: Window) -> dict[str, int]:
     """Return what a kernel may know of windows when it is compiled: all but the images' sizes."""
-    few = g.KH * g.KW <= _FEW_TAPS and g.SH * g.SW <= _FEW_TAPS and (g.DH, g.DW) == (1, 1)
-    if target.in_lanes or not few or 0 in (g.H, g.W, g.OH, g.OW):
+    if target.in_lanes or g.KH * g.KW > _FEW_TAPS or g.SH * g.SW > _FEW_TAPS:
+        return {}
+    if (g.DH, g.DW) != (1, 1) or 0 in (g.H, g.W, g.OH, g.OW):
         return {}
     sizes = {"TAPS_H": g.KH, "TAPS_W": g.KW, "STRIDE_H": g.SH, "STRIDE_W": g.SW}
     return sizes | {"INSIDE": int(g.inside)}
