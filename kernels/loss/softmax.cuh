@@ -40,7 +40,7 @@ template <class Threads> struct Exponentials {
 
 #ifdef __CUDACC__
 
-// Where to cache a row's exponentials: nowhere, since its threads keep the row itself, if they can.
+// Where to cache a row's exponentials: nowhere, since its threads keep them, if they can.
 __device__ inline T *keep(acc_t *, T *, int) { return nullptr; }
 
 // Rows of at most FEW columns, one for each thread of a warp. The threads together copy them, since

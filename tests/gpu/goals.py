@@ -187,7 +187,7 @@ GOALS = (
 # Why rows miss a goal, and what was tried.
 NARROW = (
     "a narrow tile has fewer multiply-adds for each copy, read and barrier; "
-    "stages of 32 k, twice as many, were tried: they take 4 to 7 % less"
+    "stages of twice as many k were tried, and do not suffice"
 )
 FEW_TILES = "few tiles; by the estimate of division.py, to divide k would cost what it gains"
 SUMS = "few tiles, and the sums of parts are a launch of their own"
