@@ -46,6 +46,25 @@ MMA(Fp16, MMA_TEXT("m16n8k8", "f16", "%4, %5", "%8") MMA_TEXT("m16n8k8", "f16", 
 #undef MMA
 #undef MMA_TEXT
 
+// ---- fragments from shared memory --------------------------------------------------------------
+
+// Four matrices of 8 x 8 elements of 16 bits, each row of 16 bytes: lane l gives the address of row
+// l % 8 of matrix l / 8, and gets elements 2t and 2t + 1 of row g of each.
+__device__ inline void load_matrices(uint32 (&to)[4], const void *row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(uint32(__cvta_generic_to_shared(row)))
+                 : "memory");
+}
+
+// The same of the transposed matrices: elements 2t and 2t + 1 of column g.
+__device__ inline void load_transposed(uint32 (&to)[4], const void *row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(uint32(__cvta_generic_to_shared(row)))
+                 : "memory");
+}
+
 // ---- rounding ----------------------------------------------------------------------------------
 
 // Two floats (for Tf32, the lower one alone) rounded to nearest, in one register. Ties go to even,

@@ -89,14 +89,20 @@ struct BlockRows {
 // k-major (a line of BK elements for each output) where 16-byte copies run along k; otherwise a
 // line of EXTENT elements for each k.
 //
-// A 16-byte read is free of conflicts if each eight lanes meet all 32 banks. Eight lanes of
-// gemm_fma.cuh read outputs that are four apart; of gemm_mma.cuh, two such outputs at four places
-// along k. So k-major tiles keep outputs four apart in neighbouring lines, and the 16-byte segments
-// of a line are permuted by an XOR with bits of the line's number.
-template <Rows ROWS, int EXTENT, int PER_COPY_, int COUNT> struct Tile {
+// A 16-byte read is free of conflicts if each eight lanes meet all 32 banks, and a matrix of 8 x 8
+// if its rows do. Eight lanes of gemm_fma.cuh read outputs that are four apart; of gemm_mma.cuh,
+// two such outputs at four places along k, and a matrix has eight such outputs at one place. So
+// k-major tiles keep outputs four apart in neighbouring lines, and the 16-byte segments of a line
+// are permuted by an XOR with bits of the line's number.
+//
+// Of lines of outputs in 16 bits, four lanes of gemm_mma.cuh read every other line at once, or
+// MATRICES have eight lines. An XOR keeps these apart, too; if four lanes read lines of only four
+// segments, of which two fill the banks, the lines lie in another order.
+template <Rows ROWS, int EXTENT, int PER_COPY_, int COUNT, bool OF_MATRICES = false> struct Tile {
     static constexpr Rows ALONG = ROWS;
     static constexpr int PER_COPY = PER_COPY_, IN_TURN = COUNT;
     static constexpr bool K_MAJOR = ROWS == Rows::ALONG_OUTPUT && PER_COPY > 1;
+    static constexpr bool MATRICES = OF_MATRICES;
     static constexpr int LINES = K_MAJOR ? (EXTENT + 31) / 32 * 32 : BK;
     static constexpr int COLUMNS = K_MAJOR ? BK : EXTENT;
     static constexpr int SEGMENTS = COLUMNS / UNIT, SIZE = LINES * COLUMNS;
@@ -114,12 +120,20 @@ template <Rows ROWS, int EXTENT, int PER_COPY_, int COUNT> struct Tile {
     }
     // The XOR of a line with the numbers of its segments.
     static __device__ constexpr int moved(int line) {
-        if (!K_MAJOR && sizeof(T) == 8) return 0;
-        if (!K_MAJOR) return line / UNIT * 2 % (SEGMENTS % 8 == 0 ? 8 : SEGMENTS % 4 == 0 ? 4 : 1);
+        if (!K_MAJOR && UNIT < 4) return 0;
+        if (!K_MAJOR && UNIT == 4)
+            return line / 4 * 2 % (SEGMENTS % 8 == 0 ? 8 : SEGMENTS % 4 == 0 ? 4 : 1);
+        if (!K_MAJOR && MATRICES) return SEGMENTS % 8 == 0 ? line % 8 : line / 2 % 4;
+        if (!K_MAJOR) return SEGMENTS % 8 == 0 ? line / 2 % 4 * 2 : SWAPPED ? line / 4 % 2 * 2 : 0;
         return SEGMENTS < 8 ? line / (8 / SEGMENTS) % SEGMENTS : (line & 1) * 4 + (line >> 1 & 3);
     }
+    // The place of a line among all: the lowest bits of its number may be swapped.
+    static constexpr bool SWAPPED = !K_MAJOR && !MATRICES && UNIT > 4 && SEGMENTS == 4;
+    static __device__ constexpr int position(int line) {
+        return SWAPPED ? (line & ~3) | (line & 1) << 1 | (line >> 1 & 1) : line;
+    }
     static __device__ constexpr int at(int line, int column) {
-        return line * COLUMNS + (column / UNIT ^ moved(line)) * UNIT + column % UNIT;
+        return position(line) * COLUMNS + (column / UNIT ^ moved(line)) * UNIT + column % UNIT;
     }
 
     // The offset that read() takes, for an output divisible by 4 and a k.
@@ -138,7 +152,7 @@ template <Rows ROWS, int EXTENT, int PER_COPY_, int COUNT> struct Tile {
         } else {
             UNROLL(int j = 0; j < DEPTH; ++j) {
                 acc_t outputs[4];
-                const int line = (k + j) * COLUMNS;
+                const int line = position(k + j) * COLUMNS;
                 const int to = moved(k + j) * UNIT;  // of 16 bits it may share bits with `apart`
                 const int place = UNIT > 4 ? start ^ to ^ apart : (start ^ to) + apart;
                 load_vector<4>(outputs, stages + place + line);
@@ -264,8 +278,9 @@ template <class Tile, class Loader> struct Copier<Tile, Loader, false> {
 
     __device__ Copier(const Loader &loader, int first, int end, int k_begin, int k_end)
         : loader(loader), k_end(in_register(end > 0 ? k_end : 0)), line(Layout::line()),
-          column(in_register(Layout::column())), to(in_register(line * Tile::COLUMNS)),
-          k(k_begin + line), depth(in_register(Oriented::depth(loader, k))) {
+          column(in_register(Layout::column())),
+          to(in_register(Tile::position(line) * Tile::COLUMNS)), k(k_begin + line),
+          depth(in_register(Oriented::depth(loader, k))) {
         const int last = (end - 1) / PER_COPY * PER_COPY;
         UNROLL(int i = 0; i < Layout::REPEATS; ++i) {
             const int output = smaller(first + column + i * Layout::STEP, last);
@@ -287,14 +302,16 @@ template <class Tile, class Loader> struct Copier<Tile, Loader, false> {
         for (int j = 0; j < Layout::COPIES; ++j) {
             const int apart = j * Layout::LINES_APART;
             const int moved = Tile::moved(line + apart) * UNIT;
+            const int row = Layout::LINES_APART % 4 == 0 || !Tile::SWAPPED
+                                ? to + apart * Tile::COLUMNS
+                                : Tile::position(line + apart) * Tile::COLUMNS;
             UNROLL(int i = 0; i < Layout::REPEATS; ++i) {
                 if (!Layout::has(line + apart) || !Layout::has_column(i)) break;
                 const T *from;
                 const bool inside =
                     Oriented::at(loader, outputs[i], depth, k + apart < k_end, from);
-                copy_elements<PER_COPY>(tiles + to + stage * Tile::SIZE + apart * Tile::COLUMNS +
-                                            place(i, moved),
-                                        from, inside);
+                copy_elements<PER_COPY>(tiles + row + stage * Tile::SIZE + place(i, moved), from,
+                                        inside);
             }
             constexpr int AWAY = (Layout::COPIES - 1) * Layout::LINES_APART;
             loader.advance(depth, j + 1 < Layout::COPIES ? Layout::LINES_APART : BK - AWAY);
@@ -304,8 +321,8 @@ template <class Tile, class Loader> struct Copier<Tile, Loader, false> {
 };
 
 // The tiles of both operands of a block.
-template <class BlockTile, Rows ROWS>
-using TileA = Tile<ROWS, BlockTile::HEIGHT, BlockTile::PER_A, BlockTile::IN_TURN>;
+template <class BlockTile, Rows ROWS, bool MATRICES = false>
+using TileA = Tile<ROWS, BlockTile::HEIGHT, BlockTile::PER_A, BlockTile::IN_TURN, MATRICES>;
 template <class BlockTile, Rows ROWS>
 using TileB = Tile<ROWS, BlockTile::WIDTH, BlockTile::PER_B, BlockTile::IN_TURN>;
 
