@@ -6,7 +6,7 @@
 // checks that one image, input or output, has fewer than 2^31 elements.
 #pragma once
 
-#include "dialect/dialect.cuh"
+#include "common/divisor.cuh"
 
 struct Window { int H, W, OH, OW, KH, KW, SH, SW, PH, PW, DH, DW; };
 
@@ -84,6 +84,20 @@ template <typename Whole> __device__ inline Place place(Whole pixel, int height,
     const int rest = int(pixel - n * height * width);
     return {n, rest / width, rest % width};
 }
+
+// The same of many pixels.
+struct PlacesByNumber {
+    Divisor image, line;
+
+    __device__ PlacesByNumber(int height, int width) : image(height * width), line(width) {}
+    __device__ Place at(int pixel) const {
+        Place place;
+        int rest;
+        place.n = image.divide(pixel, rest);
+        place.row = line.divide(rest, place.column);
+        return place;
+    }
+};
 
 #ifdef __CUDACC__
 // Every `apart`-th pixel from a first one on. Only the constructor divides.

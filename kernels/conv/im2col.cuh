@@ -261,9 +261,10 @@ struct AtPixels {
         Place at = place(m, pixels.rows, pixels.columns);
         UNROLL(int i = 0; i < TM; ++i) {
             if (i >= rows) break;
-            const int64 h = at.n * H + pixels.row + at.row * pixels.row_step;
-            const int w = pixels.column + at.column * pixels.column_step;
-            past.store((h * W + w) * C + first + n, tile[i], columns);
+            const Place pixel{at.n, pixels.row + at.row * pixels.row_step,
+                              pixels.column + at.column * pixels.column_step};
+            const int64 to = ((pixel.n * H + pixel.row) * W + pixel.column) * C + first + n;
+            past.store(pixel, first + n, to, tile[i], columns);
             at.advance(pixels.rows, pixels.columns);
         }
     }

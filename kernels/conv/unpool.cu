@@ -16,7 +16,9 @@ __device__ void unpool_all(const T *dy, const T *y, const uint8 *argmax, T *dz,
         load_vector(tap, argmax + item * V);
         UNROLL(int i = 0; i < V; ++i)
             if (output[i] <= 0) tap[i] = -1;
-        unpool_window(dz, pooling, item * V, gradient, tap);
+        const int64 window = item * V / pooling.F;
+        const int f = int(item * V - window * pooling.F);
+        unpool_window(dz, pooling, place(window, pooling.PH, pooling.PW), f, gradient, tap);
     }
 }
 

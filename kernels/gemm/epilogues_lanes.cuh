@@ -52,8 +52,22 @@ struct PastRelu {
     Pooling pooling;
 
     template <int V>
-    __device__ __forceinline__ void store(int64 to, const lanes_t (&value)[V], int columns) const {
+    __device__ __forceinline__ void store(const Place &, int, int64 to, const lanes_t (&value)[V],
+                                          int columns) const {
         store_row(dx + to, value, columns);
+    }
+};
+
+// Rows of an input's gradient, `stride` elements apart.
+struct InputGradient {
+    PastRelu past;
+    int64 stride;
+
+    template <int V>
+    __device__ __forceinline__ void store(int m, int n, const lanes_t (&tile)[TM][V], int rows,
+                                          int columns) const {
+        UNROLL(int i = 0; i < TM; ++i)
+            if (i < rows) past.store({}, 0, (m + i) * stride + n, tile[i], columns);
     }
 };
 

@@ -43,7 +43,10 @@ struct PastRelu {
     const uint8 *argmax;
     Pooling pooling;
 
-    template <int V> __device__ void store(int64 to, const acc_t (&value)[V], int columns) const {
+    // `to` is where the values lie in y; at and f tell its pixel and channel.
+    template <int V>
+    __device__ void store(const Place &at, int f, int64 to, const acc_t (&value)[V],
+                          int columns) const {
         if constexpr (PAST == 0) {
             store_row(dx + to, value, columns);
         } else {
@@ -52,31 +55,61 @@ struct PastRelu {
             UNROLL(int v = 0; v < V; ++v) gradient[v] = output[v] <= 0 ? 0 : value[v];
             if constexpr (PAST == 1)
                 store_row(dx + to, gradient, columns);
-            else
-                unpool(to, gradient, columns);
+            else {
+                int tap[V];
+                load_row(tap, argmax + to, columns);
+                unpool(at, f, gradient, tap, columns);
+            }
         }
     }
 
+    // A group of channels may begin and end at any of them; columns may go on at the next pixel.
     template <int V>
-    __device__ void unpool(int64 to, const acc_t (&gradient)[V], int columns) const {
-        int tap[V];
-        load_row(tap, argmax + to, columns);
-        // A group of channels may begin and end at any of them.
-        if (pooling.F % V == 0 && to % V == 0 && columns >= V)
-            return unpool_window(dx, pooling, to, gradient, tap);
+    __device__ __forceinline__ void unpool(Place at, int f, const acc_t (&gradient)[V],
+                                           const int (&tap)[V], int columns) const {
+        if (pooling.F % V == 0 && f % V == 0 && columns >= V)
+            return unpool_window(dx, pooling, at, f, gradient, tap);
         if constexpr (V > 4) {
-            unpool(to, halves(gradient)[0], columns);
-            if (columns > V / 2) unpool(to + V / 2, halves(gradient)[1], columns - V / 2);
-        } else {  // few layers have such F
-            NO_UNROLL(int v = 0; v < columns && v < V; ++v) {
+            unpool(at, f, halves(gradient)[0], halves(tap)[0], columns);
+            if (columns <= V / 2) return;
+            f += V / 2;
+            for (; f >= pooling.F; f -= pooling.F) at.advance(pooling.PH, pooling.PW);
+            unpool(at, f, halves(gradient)[1], halves(tap)[1], columns - V / 2);
+        } else {
+            NO_UNROLL(int v = 0; v < columns && v < V; ++v) {  // few layers have such F
                 acc_t one[1] = {gradient[0]};
                 int tap_of_one[1] = {tap[0]};
                 UNROLL(int u = 1; u < V; ++u) {
                     one[0] = u == v ? gradient[u] : one[0];
                     tap_of_one[0] = u == v ? tap[u] : tap_of_one[0];
                 }
-                unpool_window(dx, pooling, to + v, one, tap_of_one);
+                unpool_window(dx, pooling, at, f, one, tap_of_one);
+                if (++f == pooling.F) f = 0, at.advance(pooling.PH, pooling.PW);
             }
+        }
+    }
+};
+
+// Rows of an input's gradient, `stride` elements apart: whole pixels of a pool's result, such as an
+// image's.
+struct InputGradient {
+    PastRelu past;
+    int64 stride;
+
+    template <int V>
+    __device__ __forceinline__ void store(int m, int n, const acc_t (&tile)[TM][V], int rows,
+                                          int columns) const {
+        const auto each = [&](const auto &pixel, int f) {
+            UNROLL(int i = 0; i < TM; ++i)
+                if (i < rows) past.store(pixel(m + i), f, (m + i) * stride + n, tile[i], columns);
+        };
+        if constexpr (PAST < 2) {
+            each([](int) { return Place(); }, 0);
+        } else {
+            const Pooling &g = past.pooling;
+            const int pixels = int(stride) / g.F, first = n / g.F;  // of a row; the first of these
+            const PlacesByNumber places(g.PH, g.PW);
+            each([&](int row) { return places.at(row * pixels + first); }, n - first * g.F);
         }
     }
 };

@@ -152,19 +152,6 @@ struct Matrix {
     int64 offset(int column) const { return column; }
 };
 
-// Rows of an input's gradient, `stride` elements apart.
-struct InputGradient {
-    PastRelu past;
-    int64 stride;
-
-    template <int V>
-    __device__ __forceinline__ void store(int m, int n, const lanes_t (&tile)[TM][V], int rows,
-                                          int columns) const {
-        UNROLL(int i = 0; i < TM; ++i)
-            if (i < rows) past.store((m + i) * stride + n, tile[i], columns);
-    }
-};
-
 // y[m, n] = value: a gradient, or a partial sum that is added up in a fixed order afterwards.
 template <typename E> struct Plain {
     E *y;

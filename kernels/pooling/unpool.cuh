@@ -12,22 +12,22 @@
 // Windows of KH x KW pixels, PH x PW of them over OH x OW pixels of F channels.
 struct Pooling { int OH, OW, F, PH, PW, KH, KW; };
 
-// Writes dz for V neighbouring channels of one window, whose elements of y begin at `from`, and,
-// for the last row and column of windows, in the pixels between it and the border. V divides F and
-// `from`.
+// Writes dz for V neighbouring channels, from f on, of the window at a place and, for the last row
+// and column of windows, in the pixels between it and the border. V divides F and f.
 template <int V>
-__device__ __forceinline__ void unpool_window(T *dz, const Pooling &g, int64 from,
+__device__ __forceinline__ void unpool_window(T *dz, const Pooling &g, const Place &at, int f,
                                               const acc_t (&dy)[V], const int (&argmax)[V]) {
-    const int64 window = from / g.F;
-    const int f = int(from - window * g.F);
-    const Place at = place(window, g.PH, g.PW);
-    const int h = at.row * g.KH, last_h = at.row + 1 == g.PH ? g.OH : h + g.KH;
-    const int w = at.column * g.KW, last_w = at.column + 1 == g.PW ? g.OW : w + g.KW;
-    NO_UNROLL(int oh = h; oh < last_h; ++oh)
-        NO_UNROLL(int ow = w; ow < last_w; ++ow) {
-            const int tap = ow < w + g.KW ? (oh - h) * g.KW + ow - w : g.KH * g.KW;
+    const int h = at.row * g.KH, rows = at.row + 1 == g.PH ? g.OH - h : g.KH;
+    const int w = at.column * g.KW, columns = at.column + 1 == g.PW ? g.OW - w : g.KW;
+    T *to = dz + ((at.n * g.OH + h) * g.OW + w) * g.F + f;
+    NO_UNROLL(int i = 0; i < rows; ++i) {
+        NO_UNROLL(int j = 0; j < columns; ++j) {
+            const int tap = j < g.KW ? i * g.KW + j : g.KH * g.KW;
             acc_t value[V];
-            UNROLL(int i = 0; i < V; ++i) value[i] = tap == argmax[i] ? dy[i] : 0;
-            store_vector(dz + ((at.n * g.OH + oh) * g.OW + ow) * g.F + f, value);
+            UNROLL(int v = 0; v < V; ++v) value[v] = tap == argmax[v] ? dy[v] : 0;
+            store_vector(to, value);
+            to += g.F;
         }
+        to += (g.OW - columns) * g.F;
+    }
 }

@@ -11,8 +11,9 @@ from kernels.gemm import dense
 from kernels.gemm.gradients import Rectified
 from tests.lib.support import host, normal
 
-#: Channels: a quad, and others, whose windows' channels do not lie at addresses of quads.
-CHANNELS = [4, 8, 1, 5]
+#: Channels: quads, and others, whose windows' channels do not lie at addresses of quads. In 16 bits
+#: a thread has two quads, of which the second may be of the next pixel.
+CHANNELS = [4, 8, 12, 1, 5]
 #: PH, PW, KH, KW and how many pixels lie beyond the windows.
 POOLS = [(2, 3, 2, 2, 0, 0), (3, 1, 2, 2, 1, 1), (1, 2, 4, 1, 3, 0), (2, 2, 1, 2, 0, 1)]
 
@@ -65,10 +66,11 @@ def test_dense_past_a_relu(target, dtype, outputs, inputs):
     assert found.any() and (found == host(kernels.relu_backward(dx, x))).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("outputs", [6, 700])
 @pytest.mark.parametrize("F", CHANNELS)
 @pytest.mark.parametrize("pool", POOLS)
-def test_dense_past_a_pool(target, F, pool, outputs, dtype="float32"):
+def test_dense_past_a_pool(target, F, pool, outputs, dtype):
     y, past = made(target, dtype, 3, F, pool)
     x = y.reshape(3, -1)
     w, dy = (
