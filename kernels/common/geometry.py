@@ -46,6 +46,11 @@ class Window(ctypes.Structure):
         rows, columns = self.reach
         return self.PH == self.PW == 0 and rows <= self.H and columns <= self.W
 
+    @property
+    def extent(self) -> tuple[int, int]:
+        """The rows and columns that each window extends over."""
+        return (self.KH - 1) * self.DH + 1, (self.KW - 1) * self.DW + 1
+
 
 class Lattice(ctypes.Structure):
     """The struct of ``conv/im2col.cuh``, field for field."""

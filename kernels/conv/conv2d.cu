@@ -14,7 +14,7 @@
 // geometry as in gemm.cuh; a block's z is group * parts of k + part
 #include "gemm/both.cuh"
 #include "gemm/gemm_moments.cuh"
-#include "conv/im2col.cuh"
+#include "conv/im2col_near.cuh"
 
 // y and, unless they are null, the moments of y: a block's rows are `chunks` chunks. Part p of k
 // has taps and channels [p*share, (p+1)*share) of each group.
@@ -29,7 +29,8 @@ conv2d_forward(const T *__restrict__ x, const T *__restrict__ w, const T *__rest
     const int channels = C / groups, filters = F / groups;
     const int K = window.KH * window.KW * channels;
     const Share part(K, share, split);
-    const Im2col<ByPixel> a{x + group * channels, window, C, channels, {window.OH, window.OW}};
+    const auto a = along_outputs(
+        Im2col<ByPixel>{x + group * channels, window, C, channels, {window.OH, window.OW}});
     const Matrix weights{w + (int64)group * filters * K, K};
     BlockMoments moments{means, squares, counts, y, F, chunks};
     const BiasRelu<BlockMoments::Taker> epilogue{
@@ -48,7 +49,7 @@ conv2d_pool_forward(const T *__restrict__ x, const T *__restrict__ w, const T *_
                     T *__restrict__ y, uint8 *__restrict__ argmax, Window window, int rows, int C,
                     int F, int OH, int OW, int KH, int KW) {
     const int K = window.KH * window.KW * C;
-    const Im2col<ByWindow> a{x, window, C, C, {OH, OW, KH, KW}};
+    const auto a = along_outputs(Im2col<ByWindow>{x, window, C, C, {OH, OW, KH, KW}});
     gemm<Rows::ALONG_OUTPUT, Rows::ALONG_OUTPUT>(this_block(), a, Matrix{w, K}, rows, F, 0, K,
                                                  BiasPoolRelu{y, argmax, b, F, KH * KW});
 }
@@ -85,7 +86,8 @@ conv2d_gradients(const T *__restrict__ dy, const T *__restrict__ x, Window windo
     const auto input = [&](const auto &at) {
         const int group = at.z / parts, split = at.z % parts;
         const Share part(taps.rows * taps.columns * filters, share, split);
-        const Im2col<ByPixel> a{source + group * filters, over, F, filters, {over.OH, over.OW}};
+        const auto a = along_outputs(
+            Im2col<ByPixel>{source + group * filters, over, F, filters, {over.OH, over.OW}});
         const FlippedFilters b{
             w + (int64)group * filters * KH * KW * channels, taps, KH, KW, filters, channels};
         const AtPixels epilogue{{dx, y, argmax, pooling}, pixels, H, W, C, group * channels};

@@ -12,7 +12,7 @@ from ..gemm.gradients import Rectified, sum_gradients, what_passes
 from ..runtime import Array, Source, Target, checks
 from ..runtime.types import Shape
 from . import one_channel, winograd
-from .im2col import padded
+from .im2col import distance, padded
 from .input_gradient import NO_PRODUCT, input_products
 
 SOURCE = Source("conv/conv2d.cu")
@@ -127,7 +127,8 @@ def _forward(
     split: division.Split = "never" if with_moments else "in tiles"
     sizes = division.Sizes(rows, s.F // groups, s.K, groups, split)
     operands = (x, s.C, s.C // groups), (w, s.C // groups)
-    launch, work = gemm.forward(SOURCE, "conv2d_forward", target, sizes, *operands)
+    near = distance(target, g, s.C)
+    launch, work = gemm.forward(SOURCE, "conv2d_forward", target, sizes, *operands, **near)
     chunks = min(target.threads, 4)  # of a block's rows, for its threads to share
     if with_moments:
         moments = Moments.empty(target, work.grid[0] * chunks, s.F, x.dtype)

@@ -17,7 +17,7 @@ from ..runtime import Array, Source, Target, checks
 from ..runtime.types import Shape
 from . import one_channel, winograd
 from .conv2d import SOURCE, gradients
-from .im2col import padded
+from .im2col import distance, padded
 
 _UNPOOL = Source("conv/unpool.cu")
 _SOURCE = Source("conv/conv2d_pool.cu", ROWS=1, VECTORS=1)  # for cpu
@@ -89,7 +89,8 @@ def forward(x: Array, w: Array, b: Array | None, window: Window, pool: Pool) -> 
         return y, argmax
     x, window = padded(target, x, window)
     sizes = division.Sizes(rows, F, w[0].size)
-    launch, _ = gemm.forward(SOURCE, "conv2d_pool_forward", target, sizes, (x, C), (w, C))
+    near = distance(target, window, C)
+    launch, _ = gemm.forward(SOURCE, "conv2d_pool_forward", target, sizes, (x, C), (w, C), **near)
     pixels = pool.PH, pool.PW, pool.KH, pool.KW
     launch(x, w, b, y, argmax, window, rows, C, F, *pixels)
     return y, argmax

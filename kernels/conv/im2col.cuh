@@ -14,8 +14,10 @@
 // Walk follows the order: the next run() rows are neighbours along a row of the image.
 struct ByPixel {
     int OH, OW;
+    PlacesByNumber places;
 
-    __device__ Place place(int row) const { return ::place(row, OH, OW); }
+    __device__ ByPixel(int OH, int OW) : OH(OH), OW(OW), places(OH, OW) {}
+    __device__ Place place(int row) const { return places.at(row); }
 
     struct Walk {
         Place at;
@@ -30,12 +32,14 @@ struct ByPixel {
     Walk walk(int row) const { return {place(row), OH, OW}; }
 };
 struct ByWindow {
-    int rows, columns, KH, KW;  // windows in an image, pixels in a window
+    int rows, columns, KH, KW;       // windows in an image, pixels in a window
+    PlacesByNumber windows, pixels;  // pixels of windows
 
+    __device__ ByWindow(int rows, int columns, int KH, int KW)
+        : rows(rows), columns(columns), KH(KH), KW(KW), windows(rows, columns), pixels(KH, KW) {}
     __device__ Place place(int row) const {
-        const int window = row / (KH * KW), tap = row - window * (KH * KW), kh = tap / KW;
-        const Place at = ::place(window, rows, columns);
-        return {at.n, at.row * KH + kh, at.column * KW + tap - kh * KW};
+        const Place pixel = pixels.at(row), at = windows.at(int(pixel.n));
+        return {at.n, at.row * KH + pixel.row, at.column * KW + pixel.column};
     }
 
     struct Walk {
@@ -128,13 +132,16 @@ template <class Order> struct Im2col {
         return {h, w, channel, apart(h, w, channel)};
     }
     __device__ void advance(Segment &segment, int n) const {
+        advance_tap(segment, n);
+        segment.apart = apart(segment.h, segment.w, segment.channel);
+    }
+    template <class Segment> __device__ void advance_tap(Segment &segment, int n) const {
         segment.channel += n;
         while (segment.channel >= channels) {
             segment.channel -= channels;
             segment.w += window.DW;
             if (segment.w == window.KW * window.DW) segment.w = 0, segment.h += window.DH;
         }
-        segment.apart = apart(segment.h, segment.w, segment.channel);
     }
     __device__ uint32 apart(int h, int w, int channel) const {
         return (uint32(h) * window.W + uint32(w)) * C + channel;
@@ -212,39 +219,40 @@ struct FlippedFilters {
     Lattice taps;
     int KH, KW, filters, channels;
 
+    // Where a filter's tap begins, the filter, and the tap's column in the lattice.
     struct Row {
-        const T *w;
-        int f, kh, kw;
+        const T *first;
+        int f, column;
     };
     __device__ Row row(int r) const {
-        const int tap = taps.rows * taps.columns - 1 - r / filters;
-        return {w, r % filters, taps.row + tap / taps.columns * taps.row_step,
-                taps.column + tap % taps.columns * taps.column_step};
-    }
-    __device__ const T *first(const Row &row) const {
-        return row.w + (int64)((row.f * KH + row.kh) * KW + row.kw) * channels;
+        const int tap = taps.rows * taps.columns - 1 - r / filters, f = r % filters;
+        const int kh = taps.row + tap / taps.columns * taps.row_step, column = tap % taps.columns;
+        const int kw = taps.column + column * taps.column_step;
+        return {w + (int64)((f * KH + kh) * KW + kw) * channels, f, column};
     }
     __device__ int column(int c) const { return c; }
     template <class Out>
     __device__ void load(const Row &row, int column, int count, Out out) const {
-        out.run(first(row) + column, 0, count, count);
+        out.run(row.first + column, 0, count, count);
     }
 
     // For gemm_stages.cuh.
     __device__ int segment(int c) const { return c; }
     __device__ void advance(int &segment, int n) const { segment += n; }
     __device__ void advance(Row &row, int n) const {
+        const int filter = KH * KW * channels, tap = taps.column_step * channels;
         row.f += n;
+        row.first += (int64)n * filter;
         while (row.f >= filters) {
             row.f -= filters;
-            row.kw -= taps.column_step;
-            if (row.kw >= taps.column) continue;
-            row.kw += taps.columns * taps.column_step;
-            row.kh -= taps.row_step;
+            row.first -= (int64)filters * filter + tap;
+            if (--row.column >= 0) continue;
+            row.column += taps.columns;
+            row.first += taps.columns * tap - taps.row_step * KW * channels;
         }
     }
     __device__ bool at(const Row &row, int segment, bool inside, const T *&from) const {
-        from = first(row) + segment;
+        from = row.first + segment;
         return inside;
     }
 };

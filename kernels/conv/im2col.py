@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..common.channels import Channels
 from ..common.geometry import Padding, Pair, Window, image_shape, window
 from ..runtime import Array, Source, Target, checks
-from ..runtime.types import Shape
+from ..runtime.types import INT32_MAX, Shape
 
 _SOURCE = Source("conv/im2col.cu")
+#: The same in im2col_near.cuh.
+_NEAR_PIXELS = 15
 
 
 def im2col(
@@ -70,6 +74,14 @@ def col2im(
     launch = _SOURCE.kernel("col2im_sum", target, cols.dtype, **channels.constants)
     launch(channels.grid(N * H * W, x.size), target.threads, cols, x, g, N * H, C)
     return x
+
+
+def distance(target: Target, g: Window, C: int) -> dict[str, Any]:
+    """Return the constants of im2col_near.cuh for products over windows of images of C channels."""
+    rows, columns = g.extent
+    last = ((rows - 1) * g.W + columns) * C
+    near = max(rows, columns) <= _NEAR_PIXELS and last <= INT32_MAX
+    return {} if target.in_lanes or near else {"NEAR": 0}
 
 
 def padded(target: Target, x: Array, g: Window) -> tuple[Array, Window]:

@@ -9,7 +9,7 @@ from ..common.geometry import Lattice, Window
 from ..gemm import both, division, gemm
 from ..gemm.gradients import NO_INPUT, Rectified, past_relu
 from ..runtime import Array, Target
-from .im2col import padded
+from .im2col import distance, padded
 
 #: Stands for these products where no input gradient is needed.
 NO_PRODUCT = both.Product(
@@ -50,7 +50,7 @@ def input_products(
         split: division.Split = "in tiles" if rows == N * g.H * g.W else "never"
         sizes = division.Sizes(rows, channels, depth, groups, split)
         arguments = (source, w, *to, over, pixels, taps, rows, g.H, g.W, g.KH, g.KW)
-        products.append(both.Product(sizes, vectors, arguments))
+        products.append(both.Product(sizes, vectors, arguments, distance(target, over, F)))
     return to[0], products
 
 

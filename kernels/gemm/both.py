@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..runtime import Source, Target
@@ -26,11 +27,14 @@ class Product(NamedTuple):
         As `gemm.product` takes them.
     arguments : tuple
         Those of the entry point for this product, before those that depend on its division.
+    constants : mapping
+        Those that this product is compiled with, besides its tile's.
     """
 
     sizes: division.Sizes
     vectors: tuple[bool, bool]
     arguments: tuple[Any, ...]
+    constants: Mapping[str, Any] = {}
 
 
 def launch(
@@ -64,6 +68,7 @@ def launch(
     """
     (one, other), numbers = works, [work.blocks for work in works]
     more = {"LAUNCHED": (numbers[0] > 0) + 2 * (numbers[1] > 0), **others}
+    more |= {**first.constants, **second.constants}
     if all(numbers) and other.tile is not None:
         of_tile = gemm.constants_of_tile(other.tile, dtype, second.vectors)
         more |= {f"SECOND_{name}": value for name, value in of_tile.items()}

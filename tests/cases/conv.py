@@ -39,6 +39,11 @@ SIZES = {
     "a stride at the limit of an int": images(2, 4, 4, 3, F=2, K=2, stride=2**31 - 1),
     "one window, a stride of any length": images(40, 3, 3, 4, F=8, K=3, stride=(2**30, 2**31 - 1)),
     "the window just fits": images(1, 9, 9, 3, F=2, K=3, dilation=4),
+    "as many pixels as near windows have": images(
+        2, 9, 6, 8, F=6, K=(15, 3), padding=((7, 9), (7, 8)), dilation=(1, 7)
+    ),
+    "a row more": images(1, 9, 6, 8, F=6, K=(16, 3), padding=((7, 9), (1, 1))),
+    "a column more": images(2, 3, 6, 8, F=6, K=2, padding=(1, 9), dilation=(1, 15)),
     "mostly padding": images(1, 2, 3, 3, F=2, K=2, padding=9, dilation=7),
     "one channel: by taps": images(3, 19, 17, 1, F=24, K=5, padding=((2, 1), (0, 3))),
     "one channel, taps and windows apart": images(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import kernels
 from kernels.common.geometry import window
-from kernels.conv.im2col import with_padding
+from kernels.conv.im2col import distance, with_padding
 from tests.cases.check import check
 from tests.cases.conv import UNEVEN
 from tests.lib import comparison, reference, strategies
@@ -62,3 +62,22 @@ def test_padding_written_out_changes_no_window(target, dtype, kernel, options):
     np.testing.assert_array_equal(
         reference.im2col(host(padded), kernel, **plain), reference.im2col(x, kernel, **options)
     )
+
+
+@pytest.mark.parametrize(
+    "size, C, kernel, dilation, near",
+    [
+        ((40, 40), 8, (15, 15), 1, True),
+        ((40, 40), 8, (16, 1), 1, False),
+        ((40, 40), 8, (2, 3), (1, 7), True),
+        ((40, 40), 8, (2, 3), (1, 8), False),
+        # The last tap ends 2^31 elements after the first one begins, or one pixel before that.
+        ((1, 2**15 - 1), 2**15, (3, 2), 1, False),
+        ((1, 2**15 - 1), 2**15, (3, 1), 1, True),
+    ],
+)
+def test_near_windows_have_few_pixels_and_whole_numbers_tell_them_apart(
+    target, size, C, kernel, dilation, near
+):
+    g, _ = window(size, kernel, stride=1, padding=1, dilation=dilation)
+    assert distance(target, g, C) == ({} if target.in_lanes or near else {"NEAR": 0})
