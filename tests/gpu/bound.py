@@ -176,3 +176,14 @@ def instructions(figures: Mapping[str, int]) -> int:
     """Return all warp instructions of the PTX."""
     classes = list(figures)[: list(figures).index("lasting")]
     return sum(figures[name] for name in classes)
+
+
+#: The instructions that the assembler makes of a division, or remainder, by an integer that is no
+#: constant. NVRTC divides 64 bits as 32 where both operands are that small.
+DIVISIONS = {"division32": 20, "division64": 75}
+
+
+def issued(figures: Mapping[str, int]) -> int:
+    """Return the warp instructions to issue: those of the PTX, each division as what it becomes."""
+    more = sum(figures[name] * (count - 1) for name, count in DIVISIONS.items())
+    return instructions(figures) + more

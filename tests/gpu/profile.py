@@ -21,7 +21,7 @@ from typing import Any
 from unittest.mock import patch
 
 from . import device
-from .bound import Bound, bound, bound_of_all, instructions, residence, share
+from .bound import Bound, bound, bound_of_all, instructions, issued, residence, share
 from .gpus import GPUS, Gpu
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -190,6 +190,7 @@ def described(
             kept[column] = {figure: value for figure, value in launch[key].items() if value}
         kept |= {"occupancy": where.occupancy, "waves": short(where.waves)}
         kept |= {"tail": short(where.tail), "instructions": instructions(launch["all"])}
+        kept |= {"issued": issued(launch["all"])}
         kept |= {"arithmetic": short(share(launch["all"], ARITHMETIC))}
         kept |= {"bound": _told(bound(launch, gpu)), "cold_bound": _told(bound(launch, gpu, True))}
         launches.append(kept)
@@ -237,7 +238,7 @@ def lines(row: dict[str, Any], gpu: Gpu) -> list[str]:
 
 def _line(launch: dict[str, Any], gpu: Gpu) -> str:
     figures = launch["figures"]
-    issued = launch["instructions"] / (gpu.issue * gpu.multiprocessors * gpu.clock)
+    seconds = launch["issued"] / (gpu.issue * gpu.multiprocessors * gpu.clock)
     grid = "x".join(str(n) for n in launch["grid"] if n > 1) or "1"
     block = "x".join(str(n) for n in launch["block"] if n > 1) or "1"
     loads, sectors = (figures.get(f"global_load_{n}", 0) for n in ("requests", "sectors"))
@@ -250,7 +251,7 @@ def _line(launch: dict[str, Any], gpu: Gpu) -> str:
         f"{'  ' + launch['kernel'] + ' ' + grid + ' of ' + block:<46}",
         f"{launch['bound']['seconds'] * 1e6:8.2f} {launch['bound']['by']:<12}",
         f"{launch['cold_bound']['seconds'] * 1e6:8.2f}",
-        f"{launch['instructions']:11,} {issued * 1e6:8.2f}",
+        f"{launch['instructions']:11,} {seconds * 1e6:8.2f}",
         f"{launch['arithmetic']:6.0%}",
         f"{lanes:5.0%}",
         f"{sectors / loads:7.1f}" if loads else f"{'-':>7}",

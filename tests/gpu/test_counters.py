@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.gpu import device
+from tests.gpu.bound import instructions, issued
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,22 @@ def test_lanes_that_do_nothing(count, arrays):
     assert (got.fma32, got.float_operations) == (10_000, 10_000 * 8 * 2)
     instructions = sum(list(got.all.values())[: list(got.all).index("lasting")])
     assert got.active_lanes == pytest.approx(8 * instructions, rel=0.01)
+
+
+@pytest.mark.parametrize("least, figures", [(1, (2, 0)), (2**32, (1, 1))])
+def test_divisions_are_counted_by_their_width(count, emulated, least, figures):
+    # NVRTC divides by a constant without one, and 64 bits as 32 where both operands are that small.
+    text = """const long long *x, long long *y) {
+        const long long n = x[0];
+        y[0] = x[1] / n, y[1] = x[1] / 10;
+        y[2] = int(x[2]) % int(x[3]);
+    }"""
+    x = emulated.asarray(np.array([least, 7 * least, 9, 4]))
+    y = emulated.zeros(3, "int64")
+    got = count(text, 1, 32, x, y)
+    assert y.tolist() == [7, 7 * least // 10, 1]
+    assert (got.division32, got.division64) == figures
+    assert issued(got.all) == instructions(got.all) + 19 * figures[0] + 74 * figures[1]
 
 
 SHARED = """float *y, int stride) {{

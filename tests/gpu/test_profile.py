@@ -26,7 +26,10 @@ def test_a_row_of_the_benchmark():
     assert (figures["global_load_sectors"], figures["global_store_sectors"]) == (125, 125)
     assert row["bytes"] == {"read": 4000, "written": 4000, "touched": 8000}
     assert launch["bound"] == {"seconds": LAUNCH, "by": "launch", "parts": launch["bound"]["parts"]}
-    text = profile.lines({**row, "launches": [{**launch, "instructions": 1_045_440}]}, GPUS["h100"])
+    text = profile.lines(
+        {**row, "launches": [{**launch, "instructions": 1_045_440, "issued": 1_045_440}]},
+        GPUS["h100"],
+    )
     assert text[0].startswith("relu: 16M [count 1000 of 16777216]")
     # By 132 multiprocessors, four at a time, at 1.98 GHz.
     assert len(text) == 2 and "1,045,440     1.00" in text[1]

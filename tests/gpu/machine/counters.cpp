@@ -14,6 +14,8 @@ const char *name_of(Figure figure) {
         "fma64",
         "other64",
         "integer",
+        "division32",
+        "division64",
         "conversion",
         "special",
         "tensor",

@@ -23,6 +23,8 @@ enum Figure : uint8_t {
     FMA64,        // of double: fma, add, sub, mul
     OTHER64,      // and the rest
     INTEGER,      // arithmetic, logic, shifts and comparisons of integers
+    DIVISION32,   // div and rem of integers of up to 32 bits
+    DIVISION64,   // and of 64
     CONVERSION,   // cvt
     SPECIAL,      // rcp, sqrt, rsqrt, ex2, lg2, sin, cos, tanh, and div of float
     TENSOR,       // mma

@@ -45,7 +45,8 @@ void arithmetic(const Statement &s, Type type, Kind &kind) {
         kind.figure = HALF;
         kind.operations = HALF_OPERATIONS;
     } else {
-        kind.figure = INTEGER;
+        const bool division = s.opcode == "div" || s.opcode == "rem";
+        kind.figure = !division ? INTEGER : bytes_of(type) == 8 ? DIVISION64 : DIVISION32;
         return;
     }
     kind.operations_per_lane = operations * (bytes_of(type) == 4 && is_half(type) ? 2 : 1);
