@@ -95,9 +95,8 @@ template <Operand OF, class Tile, int COUNT> struct Reader {
         } else {  // two lines give the pairs along k
             UNROLL(int pair = 0; pair < 4; ++pair) {
                 uint32 low[2], high[2];
-                const int line = k + pair * 8;
-                const T *const first = stages + start[i] + Tile::position(line) * Tile::COLUMNS;
-                const T *const second = first + Tile::position(1) * Tile::COLUMNS;
+                const T *const first = stages + Tile::further(start[i], k + pair * 8);
+                const T *const second = stages + Tile::further(start[i], k + pair * 8 + 1);
                 load_vector<2>(low, reinterpret_cast<const uint32 *>(first));
                 load_vector<2>(high, reinterpret_cast<const uint32 *>(second));
                 UNROLL(int o = 0; o < 4; ++o)

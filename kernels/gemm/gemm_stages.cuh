@@ -96,8 +96,8 @@ struct BlockRows {
 // are permuted by an XOR with bits of the line's number.
 //
 // Of lines of outputs in 16 bits, four lanes of gemm_mma.cuh read every other line at once, or
-// MATRICES have eight lines. An XOR keeps these apart, too; if four lanes read lines of only four
-// segments, of which two fill the banks, the lines lie in another order.
+// MATRICES have eight lines. An XOR keeps these apart, too: of lines of only four segments, for
+// these lanes, it permutes the eight segments of two lines.
 template <Rows ROWS, int EXTENT, int PER_COPY_, int COUNT, bool OF_MATRICES = false> struct Tile {
     static constexpr Rows ALONG = ROWS;
     static constexpr int PER_COPY = PER_COPY_, IN_TURN = COUNT;
@@ -118,22 +118,25 @@ template <Rows ROWS, int EXTENT, int PER_COPY_, int COUNT, bool OF_MATRICES = fa
     static __device__ constexpr int output(int line) {
         return (line & ~31) | (line & 7) << 2 | (line >> 3 & 3);
     }
-    // The XOR of a line with the numbers of its segments.
+    static constexpr bool IN_PAIRS = !K_MAJOR && !MATRICES && UNIT > 4 && SEGMENTS == 4;
+
+    // The XOR of a line with the numbers of its segments, or of those of two lines.
     static __device__ constexpr int moved(int line) {
         if (!K_MAJOR && UNIT < 4) return 0;
         if (!K_MAJOR && UNIT == 4)
             return line / 4 * 2 % (SEGMENTS % 8 == 0 ? 8 : SEGMENTS % 4 == 0 ? 4 : 1);
         if (!K_MAJOR && MATRICES) return SEGMENTS % 8 == 0 ? line % 8 : line / 2 % 4;
-        if (!K_MAJOR) return SEGMENTS % 8 == 0 ? line / 2 % 4 * 2 : SWAPPED ? line / 4 % 2 * 2 : 0;
+        if (!K_MAJOR) return SEGMENTS % 8 == 0 || IN_PAIRS ? line / 2 % 4 * 2 : 0;
         return SEGMENTS < 8 ? line / (8 / SEGMENTS) % SEGMENTS : (line & 1) * 4 + (line >> 1 & 3);
     }
-    // The place of a line among all: the lowest bits of its number may be swapped.
-    static constexpr bool SWAPPED = !K_MAJOR && !MATRICES && UNIT > 4 && SEGMENTS == 4;
-    static __device__ constexpr int position(int line) {
-        return SWAPPED ? (line & ~3) | (line & 1) << 1 | (line >> 1 & 1) : line;
-    }
     static __device__ constexpr int at(int line, int column) {
-        return position(line) * COLUMNS + (column / UNIT ^ moved(line)) * UNIT + column % UNIT;
+        return (line * COLUMNS + column) ^ moved(line) * UNIT;
+    }
+    // What is `lines` further than `from` in a tile of lines of outputs, if the line there has no
+    // bits of that number.
+    static __device__ constexpr int further(int from, int lines) {
+        const int odd = IN_PAIRS ? lines % 2 * COLUMNS : 0;
+        return (from ^ moved(lines) * UNIT ^ odd) + lines * COLUMNS - odd;
     }
 
     // The offset that read() takes, for an output divisible by 4 and a k.
@@ -152,10 +155,10 @@ template <Rows ROWS, int EXTENT, int PER_COPY_, int COUNT, bool OF_MATRICES = fa
         } else {
             UNROLL(int j = 0; j < DEPTH; ++j) {
                 acc_t outputs[4];
-                const int line = position(k + j) * COLUMNS;
-                const int to = moved(k + j) * UNIT;  // of 16 bits it may share bits with `apart`
-                const int place = UNIT > 4 ? start ^ to ^ apart : (start ^ to) + apart;
-                load_vector<4>(outputs, stages + place + line);
+                // The XOR of 16 bits may share bits with `apart`.
+                const int place =
+                    UNIT > 4 ? further(start ^ apart, k + j) : further(start, k + j) + apart;
+                load_vector<4>(outputs, stages + place);
                 UNROLL(int i = 0; i < 4; ++i) value[i][j] = outputs[i];
             }
         }
@@ -278,9 +281,8 @@ template <class Tile, class Loader> struct Copier<Tile, Loader, false> {
 
     __device__ Copier(const Loader &loader, int first, int end, int k_begin, int k_end)
         : loader(loader), k_end(in_register(end > 0 ? k_end : 0)), line(Layout::line()),
-          column(in_register(Layout::column())),
-          to(in_register(Tile::position(line) * Tile::COLUMNS)), k(k_begin + line),
-          depth(in_register(Oriented::depth(loader, k))) {
+          column(in_register(Layout::column())), to(in_register(line * Tile::COLUMNS)),
+          k(k_begin + line), depth(in_register(Oriented::depth(loader, k))) {
         const int last = (end - 1) / PER_COPY * PER_COPY;
         UNROLL(int i = 0; i < Layout::REPEATS; ++i) {
             const int output = smaller(first + column + i * Layout::STEP, last);
@@ -288,10 +290,12 @@ template <class Tile, class Loader> struct Copier<Tile, Loader, false> {
         }
     }
 
-    // Where repeat i is in a line. The XOR permutes eight segments.
-    __device__ int place(int i, int moved) const {
-        if constexpr (Layout::STEP % (8 * UNIT) == 0) return (column ^ moved) + i * Layout::STEP;
-        return (column + i * Layout::STEP) ^ moved;
+    // Where repeat i is, of a line at `first`. The XOR permutes eight segments.
+    __device__ int place(int first, int i, int moved) const {
+        if constexpr (Tile::IN_PAIRS) return (first + column + i * Layout::STEP) ^ moved;
+        if constexpr (Layout::STEP % (8 * UNIT) == 0)
+            return first + (column ^ moved) + i * Layout::STEP;
+        return first + ((column + i * Layout::STEP) ^ moved);
     }
 
     __device__ void begin(T *tiles, int stage) {
@@ -302,16 +306,13 @@ template <class Tile, class Loader> struct Copier<Tile, Loader, false> {
         for (int j = 0; j < Layout::COPIES; ++j) {
             const int apart = j * Layout::LINES_APART;
             const int moved = Tile::moved(line + apart) * UNIT;
-            const int row = Layout::LINES_APART % 4 == 0 || !Tile::SWAPPED
-                                ? to + apart * Tile::COLUMNS
-                                : Tile::position(line + apart) * Tile::COLUMNS;
             UNROLL(int i = 0; i < Layout::REPEATS; ++i) {
                 if (!Layout::has(line + apart) || !Layout::has_column(i)) break;
                 const T *from;
                 const bool inside =
                     Oriented::at(loader, outputs[i], depth, k + apart < k_end, from);
-                copy_elements<PER_COPY>(tiles + row + stage * Tile::SIZE + place(i, moved), from,
-                                        inside);
+                const int to = place(this->to + apart * Tile::COLUMNS, i, moved);
+                copy_elements<PER_COPY>(tiles + to + stage * Tile::SIZE, from, inside);
             }
             constexpr int AWAY = (Layout::COPIES - 1) * Layout::LINES_APART;
             loader.advance(depth, j + 1 < Layout::COPIES ? Layout::LINES_APART : BK - AWAY);

@@ -47,8 +47,7 @@ struct BlockSums<SumsOverK<OF, E>, TileA, TileB> {
         const T *const tile = (OF == Operand::A ? tiles_a : tiles_b) + stage * Tile::SIZE;
         UNROLL(int i = 0; i < BK; i += APART) {
             acc_t value[4];
-            load_vector<4>(value,
-                           tile + (start ^ Tile::moved(i) * UNIT) + Tile::position(i) * OUTPUTS);
+            load_vector<4>(value, tile + Tile::further(start, i));
             UNROLL(int j = 0; j < 4; ++j) sum[j] += value[j];
         }
     }

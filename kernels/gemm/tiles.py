@@ -52,8 +52,7 @@ class Body:
     tiles : tuple of Tile
         The tiles. The speed of one without tensor cores is the share of multiply instructions in
         its main loop, by the best tile's (bench/results/main-loops.json); for the smallest, whose
-        blocks spend more outside the loop, less. With tensor cores it is less than 1 if reads
-        conflict.
+        blocks spend more outside the loop, less.
     pipe : int
         Multiply-adds of a multiprocessor per clock.
     size : int
@@ -70,7 +69,7 @@ class Body:
             return self.pipe * tile.speed
         # The copies of a block write each element once; its warps read those of their outputs.
         once, again = (1 / tile.BM + 1 / tile.BN), (1 / tile.WARP_M + 1 / tile.WARP_N)
-        return tile.speed * min(self.pipe, SHARED_PER_CLOCK / (self.size * (once + again)))
+        return min(self.pipe, SHARED_PER_CLOCK / (self.size * (once + again)))
 
     def leaves_room(self, tile: Tile) -> bool:
         """Whether the stages of a tile leave some shared memory, of 48 KiB."""
@@ -109,12 +108,12 @@ MMA_16 = Body(
         Tile(128, 64, 32, 64, 32, 3),
         Tile(64, 64, 32, 64, 32, 3),
         Tile(64, 64, 32, 32, 32, 3),
-        Tile(128, 32, 32, 32, 32, 3, speed=0.9),
-        Tile(32, 32, 32, 32, 32, 3, speed=0.8),
+        Tile(128, 32, 32, 32, 32, 3),
+        Tile(32, 32, 32, 32, 32, 3),
         Tile(192, 64, 32, 96, 32, 3),
         Tile(128, 128, 32, 64, 64, 3),
         Tile(64, 128, 32, 64, 32, 3),
-        Tile(128, 32, 32, 64, 32, 3, speed=0.93),
+        Tile(128, 32, 32, 64, 32, 3),
     ),
     pipe=1290,  # by mma.sync
     size=2,

@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 
 import kernels
+from kernels import lowlevel
 from kernels.common.geometry import window
 from kernels.common.reduce import column_sum
+from kernels.gemm import division
+from kernels.gemm.tiles import FMA, MMA, MMA_16, Body
 from kernels.norm import batchnorm_pool
 from kernels.norm.fold import fold_norm
 from kernels.runtime import cuda_target
@@ -223,3 +226,19 @@ def check(name, launch, again):
     assert name in again or used >= 0.75 * moved, (name, kernel, used / moved)
     if kernel not in SMALL and distinct >= BYTES:
         assert blocks >= MULTIPROCESSORS, (name, kernel, blocks)
+
+
+@pytest.mark.slow  # compiles every tile twice
+@pytest.mark.parametrize("kind, body", [("float32", FMA), ("float32", MMA), ("bfloat16", MMA_16)])
+def test_no_tile_has_bank_conflicts(emulated, monkeypatch, kind, body):
+    make = Arrays(cuda_target(), np.dtype(ml_dtypes.bfloat16 if kind == "bfloat16" else kind))
+    x, w, dy = make.normal(200, 288), make.normal(96, 288), make.normal(200, 96)
+    precision = "bf16" if body is MMA else "fp32"
+    for tile in body.tiles:
+        only = Body((tile,), body.pipe, body.size)
+        monkeypatch.setattr(division, "_body", lambda *_, only=only: only)
+        with device.counting() as counted, lowlevel.precision(precision):
+            kernels.dense(x, w)
+            kernels.dense_backward(dy, x, w)
+        conflicts = [launch["all"]["shared_conflicts"] for launch in counted["launches"]]
+        assert not any(conflicts), (tile, conflicts)
