@@ -75,7 +75,8 @@ conv2d_gradients(const T *__restrict__ dy, const T *__restrict__ x, Window windo
         const int group = at.z / splits, split = at.z % splits;
         const int K = window.KH * window.KW * channels;
         acc_t *const part = partial + (int64)split * (K + bias) * F;
-        const Im2col<ByPixel> a{x + group * channels, window, C, channels, {window.OH, window.OW}};
+        const auto a = along_k(
+            Im2col<ByPixel>{x + group * channels, window, C, channels, {window.OH, window.OW}});
         const Matrix b{dy + group * filters, F};
         const Share pixels(rows, batch_share, split);
         gemm<Rows::ALONG_K, Rows::ALONG_K>(

@@ -293,7 +293,7 @@ def _filter_product(
     channels, filters = s.C // groups, s.F // groups
     sizes = division.Sizes(s.K, filters, rows, groups, split="always")
     vectors = gemm.in_vectors(target, x, s.C, channels), gemm.in_vectors(target, dy, s.F, filters)
-    return both.Product(sizes, vectors, (dy, x, g, rows, bias))
+    return both.Product(sizes, vectors, (dy, x, g, rows, bias), distance(target, g, s.C))
 
 
 def _sizes(

@@ -147,6 +147,7 @@ template <class Order> struct Im2col {
         return (uint32(h) * window.W + uint32(w)) * C + channel;
     }
     // Of rows by pixel.
+    __device__ int step(int n) const { return n; }
     __device__ void advance(Row &row, int n) const {
         const Window &g = window;
         const int width = g.OW * g.SW, height = g.OH * g.SH;  // of all windows
@@ -239,6 +240,7 @@ struct FlippedFilters {
     // For gemm_stages.cuh.
     __device__ int segment(int c) const { return c; }
     __device__ void advance(int &segment, int n) const { segment += n; }
+    __device__ int step(int n) const { return n; }
     __device__ void advance(Row &row, int n) const {
         const int filter = KH * KW * channels, tap = taps.column_step * channels;
         row.f += n;

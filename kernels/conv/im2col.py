@@ -12,6 +12,8 @@ from ..runtime.types import INT32_MAX, Shape
 _SOURCE = Source("conv/im2col.cu")
 #: The same in im2col_near.cuh.
 _NEAR_PIXELS = 15
+#: Those that a row of k may skip at once: no fewer than a tile has steps of k.
+_MOST_IMAGES = 64
 
 
 def im2col(
@@ -78,9 +80,9 @@ def col2im(
 
 def distance(target: Target, g: Window, C: int) -> dict[str, Any]:
     """Return the constants of im2col_near.cuh for products over windows of images of C channels."""
-    rows, columns = g.extent
-    last = ((rows - 1) * g.W + columns) * C
-    near = max(rows, columns) <= _NEAR_PIXELS and last <= INT32_MAX
+    # No distance in memory is longer than so many images and the rows that windows extend over.
+    rows = _MOST_IMAGES * g.H + g.OH * g.SH
+    near = max(g.extent) <= _NEAR_PIXELS and rows * g.W * C <= INT32_MAX
     return {} if target.in_lanes or near else {"NEAR": 0}
 
 

@@ -130,7 +130,8 @@ struct Matrix {
 
     // For gemm_stages.cuh.
     __device__ int segment(int c) const { return c; }
-    __device__ void advance(const T *&row, int n) const { row += n * stride; }
+    __device__ int64 step(int n) const { return n * stride; }
+    __device__ void advance(const T *&row, int64 step) const { row += step; }
     __device__ void advance(int &segment, int n) const { segment += n; }
     __device__ bool at(const T *row, int segment, bool inside, const T *&from) const {
         from = row + segment;

@@ -6,7 +6,9 @@
 //
 //   Row row(int r)           the state of row r
 //   Segment segment(int c)   the state of the PER_COPY columns from c on
-//   advance(state, n)        moves either of them n steps along k
+//   Step step(int n)         what moves a row n steps along k
+//   advance(row, step)       does so
+//   advance(segment, n)      moves a segment n steps along k
 //   at(row, segment, inside, from)
 //                            sets `from` to the address of these elements; false if they are zeros
 //                            of the padding, or `inside` is
@@ -255,6 +257,12 @@ template <Rows ROWS, class Loader> struct Oriented {
         else
             return loader.row(k);
     }
+    static __device__ auto step(const Loader &loader, int n) {
+        if constexpr (ROWS == Rows::ALONG_OUTPUT)
+            return n;
+        else
+            return loader.step(n);
+    }
     template <class Output, class Depth>
     static __device__ bool at(const Loader &loader, const Output &output, const Depth &depth,
                               bool inside, const T *&from) {
@@ -278,11 +286,16 @@ template <class Tile, class Loader> struct Copier<Tile, Loader, false> {
     int k;
     decltype(Oriented::output(*(Loader *)nullptr, 0)) outputs[Layout::REPEATS];
     decltype(Oriented::depth(*(Loader *)nullptr, 0)) depth;
+    static constexpr int AWAY = (Layout::COPIES - 1) * Layout::LINES_APART;
+    using Step = decltype(Oriented::step(*(Loader *)nullptr, 0));
+    const Step to_next, to_next_stage;
 
     __device__ Copier(const Loader &loader, int first, int end, int k_begin, int k_end)
         : loader(loader), k_end(in_register(end > 0 ? k_end : 0)), line(Layout::line()),
           column(in_register(Layout::column())), to(in_register(line * Tile::COLUMNS)),
-          k(k_begin + line), depth(in_register(Oriented::depth(loader, k))) {
+          k(k_begin + line), depth(in_register(Oriented::depth(loader, k))),
+          to_next(Oriented::step(loader, Layout::LINES_APART)),
+          to_next_stage(Oriented::step(loader, BK - AWAY)) {
         const int last = (end - 1) / PER_COPY * PER_COPY;
         UNROLL(int i = 0; i < Layout::REPEATS; ++i) {
             const int output = smaller(first + column + i * Layout::STEP, last);
@@ -314,8 +327,7 @@ template <class Tile, class Loader> struct Copier<Tile, Loader, false> {
                 const int to = place(this->to + apart * Tile::COLUMNS, i, moved);
                 copy_elements<PER_COPY>(tiles + to + stage * Tile::SIZE, from, inside);
             }
-            constexpr int AWAY = (Layout::COPIES - 1) * Layout::LINES_APART;
-            loader.advance(depth, j + 1 < Layout::COPIES ? Layout::LINES_APART : BK - AWAY);
+            loader.advance(depth, j + 1 < Layout::COPIES ? to_next : to_next_stage);
         }
         k += BK;
     }
