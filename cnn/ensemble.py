@@ -65,10 +65,6 @@ class Ensemble:
         of_each = (self._probabilities(model, x, batch_size) for model in self.models)
         return sum(of_each, start=next(of_each)) / len(self.models)
 
-    def prepare(self, images: Any) -> Array:
-        """Return images as the first model takes them, after checking that they fit all."""
-        return [model.prepare(images) for model in self.models][0]
-
     @staticmethod
     def _probabilities(model: Sequential, x: Any, batch_size: int) -> Array:
         outputs = model.predict(x, batch_size)

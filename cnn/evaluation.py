@@ -125,9 +125,9 @@ def checked(model: Network | Ensemble, name: str, data: Any) -> Dataset:
                     f"{name}: images hold NaN or infinity as {dtype}, expected finite values"
                 )
         try:
-            model.prepare(dataset.images[:1])
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{name}: {error}") from error
+            models[0].shaped(dataset.images)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
         if len(model.output_shape) == 1:
             dataset.check_labels(model.output_shape[0], name)
     return dataset

@@ -138,6 +138,17 @@ class Network:
             return self.target.array(images, self.dtype)
         return kernels.normalize(images, self.pixel_mean, self.pixel_std, self.dtype)
 
+    def shaped(self, images: Array) -> Array:
+        """Return images, of any device, as (N, H, W, C); ValueError if they are of another size."""
+        if len(self.input_shape) == 3:
+            images = channels_last(images)
+        if tuple(images.shape[1:]) != self.input_shape:
+            raise ValueError(
+                f"images: got shape {tuple(images.shape)}, "
+                f"expected (N, {', '.join(map(str, self.input_shape))})"
+            )
+        return images
+
     @property
     def has_pixel_statistics(self) -> bool:
         """Whether `pixel_mean` and `pixel_std` have been taken from images."""
@@ -161,14 +172,7 @@ class Network:
     def _images(self, images: Any) -> Array:
         """Return images on the model's device, as (N, H, W, C), if shape and dtype fit."""
         check_unmasked("images", images)
-        images = self.target.array(images)
-        if len(self.input_shape) == 3:
-            images = channels_last(images)
-        if tuple(images.shape[1:]) != self.input_shape:
-            raise ValueError(
-                f"images: got shape {tuple(images.shape)}, "
-                f"expected (N, {', '.join(map(str, self.input_shape))})"
-            )
+        images = self.shaped(self.target.array(images))
         if images.dtype != np.uint8 and not floating(images.dtype):
             raise TypeError(
                 f"images: got {images.dtype} on {self.target}, expected uint8 or floating"

@@ -87,7 +87,7 @@ def test_a_model_of_other_images(few_images, tmp_path, capsys):
     path = tmp_path / "model.safetensors"
     Sequential([Flatten(), Dense(10)], (32, 32, 1)).save(path)
     sentence = failure(capsys, "evaluate", str(path))
-    assert sentence == "data: images: got shape (1, 28, 28, 1), expected (N, 32, 32, 1)"
+    assert sentence == "data: images: got shape (256, 28, 28, 1), expected (N, 32, 32, 1)"
 
 
 def test_cuda_without_a_gpu(few_images, capsys, monkeypatch):

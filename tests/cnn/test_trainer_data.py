@@ -205,7 +205,7 @@ BAD_DATA = {
         "images hold NaN or infinity as float32, expected finite",
     ),
     "past float32": ((IMAGES * 1e38, LABELS), ValueError, "images hold NaN or infinity as float32"),
-    "size": ((IMAGES[:, :9], LABELS), ValueError, "got shape (1, 9, 12, 1), expected (N, 12, 1"),
+    "size": ((IMAGES[:, :9], LABELS), ValueError, "got shape (6, 9, 12, 1), expected (N, 12, 1"),
 }
 
 
