@@ -80,7 +80,7 @@ report: .venv/bench  ## write the tables and figures of the READMEs from bench/r
 	@$(BIN)/python -m bench.report.tables
 
 bench-compare: .venv/bench  ## time the kernels beside a commit's: BASE=main, ROWS="conv2d"
-	@$(BIN)/python -m bench.kernels.compare $(BASE) "$(ROWS)"
+	@$(BIN)/python -m bench.kernels.compare "$(BASE)" "$(ROWS)"
 
 dist: .venv/dist  ## build the source package and the wheel, to dist/
 	@$(BIN)/python -m build --quiet

@@ -25,7 +25,7 @@ ROUNDS = 15
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("base", help="a commit, branch or tag")
+    parser.add_argument("base", type=revision, help="a commit, branch or tag")
     parser.add_argument("rows", nargs="*", default=[""], help="parts of rows' names; all if none")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
@@ -42,6 +42,14 @@ def main() -> int:
             except RuntimeError as error:
                 print(f"{name:<47} {error}", flush=True)
     return 0
+
+
+def revision(text: str) -> str:
+    """Return the name of a commit, branch or tag that the repository has."""
+    words = ["rev-parse", "--verify", "--end-of-options", f"{text}^{{commit}}"]
+    if subprocess.run(["git", "-C", str(REPOSITORY), *words], capture_output=True).returncode:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a commit, branch or tag")
+    return text
 
 
 @contextmanager

@@ -346,6 +346,15 @@ def test_a_difference_is_told_from_noise(after, verdict):
     assert compare.line("row", [0.99, 1.0, 1.0, 1.0, 1.01], after).endswith(verdict)
 
 
+@pytest.mark.parametrize("base", ["", "no such branch"])
+def test_a_base_that_git_does_not_have_is_one_sentence(base, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["compare.py", base, "softmax"])
+    with pytest.raises(SystemExit, match="2"):
+        compare.main()
+    sentence = f"argument base: got {base!r}, expected a commit, branch or tag\n"
+    assert capsys.readouterr().err.endswith(sentence)
+
+
 @pytest.mark.slow
 def test_another_trees_kernels_are_refused(tmp_path):
     with pytest.raises(RuntimeError, match="bench.kernels.worker_kernels ended in prepare"):
