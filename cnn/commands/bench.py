@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .options import (
+    PREPARING,
     RECIPES,
     add_device,
     add_json,
@@ -70,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
     images = random.integers(256, size=(count, 28, 28), dtype=np.uint8)
     labels = random.integers(10, size=count)
     model = Sequential(recipe.layers(), (28, 28, 1), device=chosen)
+    say(PREPARING)
     trainer = recipe.trainer(model, fresh_statistics=False)  # no part of a step
     steps = -(-count // batch_size)
     history = trainer.fit((images, labels), 1 + _EPOCHS, batch_size)

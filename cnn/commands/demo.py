@@ -8,7 +8,7 @@ import errno
 import socket
 from typing import TYPE_CHECKING
 
-from .options import add_device, device, path, say, whole
+from .options import PREPARING, add_device, device, path, say, whole
 
 if TYPE_CHECKING:
     from ..demo.server import Classifier, Server
@@ -50,9 +50,7 @@ def run(options: argparse.Namespace) -> int:
     # First: the address may be taken, and a model takes long to prepare. Early clients wait.
     with _server(lambda canvas: classify(canvas), options.host, options.port) as server:
         model = Sequential.load(options.model, device(options.device, say))
-        say(
-            "preparing the model; the first time, its kernels are compiled, which may take a minute"
-        )
+        say(PREPARING)
         classify = classifier(model)
         # The first answer takes longest, and fails if the model's outputs are not finite.
         classify(np.eye(CANVAS_SIDE, dtype=np.uint8) * 255)

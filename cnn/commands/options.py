@@ -20,6 +20,9 @@ from ..runs import to_json
 #: The names in `cnn.recipes`, which takes longer to import than --help should.
 RECIPES = ("speedrun", "default", "accurate")
 
+#: Said before a wait that is long the first time.
+PREPARING = "preparing the model; the first time, its kernels are compiled, which may take a minute"
+
 
 class UsageError(Exception):
     """The command's words are wrong, whatever is on this machine; the exit status is 2."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import run_folder, settings
 from .options import (
+    PREPARING,
     RECIPES,
     UsageError,
     add_data,
@@ -171,7 +172,7 @@ def run(options: argparse.Namespace) -> int:
             if finished
             else f"{model.summary(options.batch_size)}\n"
             f"training on {train.name}, {len(train):,} images, on {options.device}{processes}; "
-            f"see {folder.folder}"
+            f"see {folder.folder}\n{PREPARING}"
         )
         interrupted = not finished and _fit(trainer, train, test, options)
     results = (

@@ -95,6 +95,7 @@ def test_options_reach_the_training(few_images, recipe, tmp_path, capsys):
     shown = capsys.readouterr().err
     assert "training in batches of 100: " in shown
     assert "training on few, 512 images, on cpu" in shown and "epoch 2/2" in shown
+    assert shown.index("the first time, its kernels are compiled") < shown.index("epoch 1/2")
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
