@@ -1,7 +1,8 @@
 """PyTorch with these kernels: functions of `torch.nn.functional`, and whole modules accelerated.
 
-`accelerate` replaces layers of a module, and `explain` tells which. The functions' names, and the
-order and defaults of their arguments, are PyTorch's; images are (N, C, H, W); gradients and
+`accelerate` replaces layers of a module, and `explain` tells which. The functions have PyTorch's
+arguments, in its order and with its defaults (`dense` those of `linear`, `softmax_cross_entropy`
+those of `cross_entropy` that are not deprecated); images are (N, C, H, W); gradients and
 `torch.compile` work as usual. The kernels take images and filters in the memory format
 `torch.channels_last`: such tensors are not copied, others are converted at each call, and images
 are returned in that format. Tensors are float32 or float64 on a CPU; on a GPU also float16 and
