@@ -56,7 +56,9 @@ def train(recipe: str, seed: int, device: str, folder: Path) -> dict[str, Any]:
     words = f"--resume {run}" if run.exists() else f"{new} --device {device}"
     command = [sys.executable, "-m", "cnn", "train", *words.split(), "--quiet"]
     measured = [sys.executable, "-c", PEAK_MEMORY, *command, "--json", str(results)]
-    done = subprocess.run(measured, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(measured, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(done.returncode)  # the command has said why
     print(done.stdout.splitlines()[0], flush=True)
     peak_kib = int(done.stdout.splitlines()[-1])
     found = json.loads(results.read_text()) | {"peak_memory_mib": round(peak_kib / 1024)}

@@ -28,3 +28,18 @@ def test_runs_are_kept_and_measured_as_one(tmp_path, monkeypatch, capfd):
     together = recipe["summary"]["ensemble_test_accuracy"]
     assert together > 0.985
     assert f"2 seeds | {together:.2%} |" in of_networks.recipes(results)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "status", "said"),
+    [("fastest", "2", "invalid choice: 'fastest'"), ("speedrun", "1", "MNIST is incomplete")],
+)
+def test_what_a_training_lacks_is_said_without_a_traceback(
+    recipe, status, said, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setattr(training, "RESULTS", tmp_path)
+    monkeypatch.setenv("MNIST_DIR", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["training", "--recipe", recipe, "--seeds", "0"])
+    with pytest.raises(SystemExit, match=status):
+        training.main()
+    assert said in capfd.readouterr().err.splitlines()[-1]
