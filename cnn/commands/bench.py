@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe",
         choices=RECIPES,
         default="speedrun",
-        help="(default: %(default)s)",
+        help="the network to measure (default: %(default)s)",
     )
     parser.add_argument(
         "--batch-size",

@@ -44,7 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=path, metavar="DIR", help="folder to write to (default: RUN/plots)"
     )
     parser.add_argument(
-        "--format", choices=("png", "svg"), default="png", help="(default: %(default)s)"
+        "--format",
+        choices=("png", "svg"),
+        default="png",
+        help="type of the pictures (default: %(default)s)",
     )
 
 
@@ -59,6 +62,8 @@ def run(options: argparse.Namespace) -> int:
     with uninterrupted():
         from .. import plots
     folder: Path = options.folder
+    if not (folder / "settings.toml").exists():
+        raise FileNotFoundError(f"{folder} is not the folder of a run: it has no settings.toml")
     trained = _settings(folder / "settings.toml")
     curve = history.read(folder / "history.jsonl")
     model_file = _model_file(folder)

@@ -164,9 +164,11 @@ def failure(capsys, *arguments):
     return status, lines[0].removeprefix("cnn: error: ")
 
 
-def test_what_is_no_run_says_so(tmp_path, capsys):
-    expected = f"{tmp_path / 'settings.toml'}: No such file or directory"
-    assert failure(capsys, "plot", str(tmp_path)) == (1, expected)
+@pytest.mark.parametrize("what", [".", "absent", "run/model.safetensors"])
+def test_what_is_no_run_says_so(what, run, tmp_path, capsys):
+    named = tmp_path / what
+    expected = f"{named} is not the folder of a run: it has no settings.toml"
+    assert failure(capsys, "plot", str(named)) == (1, expected)
 
 
 STEP = '{"event": "steps", "step": 8, "images": 256, "loss": null, "learning_rate": 0.1}'
