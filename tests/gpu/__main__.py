@@ -16,8 +16,13 @@ from . import device
 def main() -> None:
     """Turn the device on and run what the command line names, as Python itself would."""
     arguments = sys.argv[1:]
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(__doc__.strip())
+        return
     if not arguments or arguments == ["-m"]:
         sys.exit(__doc__.strip())
+    if arguments[0] != "-m" and not Path(arguments[0]).exists():
+        sys.exit(f"python -m tests.gpu: there is no file {arguments[0]}")
     device.turn_on()
     if arguments[0] == "-m":
         sys.argv = arguments[1:]

@@ -73,8 +73,10 @@ def profile(options: argparse.Namespace) -> None:
     stays = options.only and path.exists()  # what is not asked for
     before = json.loads(path.read_text())["rows"] if stays else []
     rows = {row["row"]: row for row in before}
+    counted = 0
     print(f"\n{gpu.name}: bounds, not times\n{HEADER}")
     for row in _rows(options, gpu):
+        counted += 1
         rows[row["row"]] = row
         for line in lines(row, gpu):
             print(line, flush=True)
@@ -82,6 +84,8 @@ def profile(options: argparse.Namespace) -> None:
         path.write_text(
             f'{{"made by": "make profile", "gpu": "{gpu.name}", "rows": [\n{body}\n]}}\n'
         )
+    if not counted:
+        sys.exit(f"make profile: --only: no row has {options.only!r} in its name")
     print(f"wrote {path}")
 
 

@@ -81,15 +81,18 @@ def main() -> None:
     model = os.environ.get("EMULATED_GPU", "h100")
     gpu, path = GPUS[model], options.results / f"naive-{model}.json"
     print(f"{gpu.name}: counts and bounds, not times\n{heading()}")
-    compare(pairs(gpu, options.only), path, gpu.name)
+    if not compare(pairs(gpu, options.only), path, gpu.name):
+        sys.exit(f"make profile-naive: --only: no row has {options.only!r} in its name")
     print(f"wrote {path}")
 
 
-def compare(found: Iterator[Pair], path: Path, gpu: str) -> None:
-    """Count pairs; the file is written anew after every one."""
+def compare(found: Iterator[Pair], path: Path, gpu: str) -> int:
+    """Count pairs, and return how many; the file is written anew after every one."""
+    counted = 0
     recorded = json.loads(path.read_text())["rows"] if path.exists() else []
     rows = {row["row"]: row for row in recorded}
     for pair in found:
+        counted += 1
         same = {"row": pair.name, "sizes": pair.sizes}
         same["peers on least"] = pair.peers(limited(pair.sizes, LEAST))
         before = rows.get(pair.name, {})
@@ -101,6 +104,7 @@ def compare(found: Iterator[Pair], path: Path, gpu: str) -> None:
         path.write_text(
             f'{{"made by": "make profile-naive", "gpu": "{gpu}", "rows": [\n{body}\n]}}\n'
         )
+    return counted
 
 
 def limited(sizes: Sizes, most: Sizes) -> Sizes:

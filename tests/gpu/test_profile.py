@@ -65,3 +65,11 @@ def test_rows_that_are_not_asked_for_stay(tmp_path):
     # The bound can be taken again of what the file has.
     counted = profile.counts(relu)
     assert bound_of_all(counted, GPUS["h100"]).seconds == pytest.approx(relu["bound"]["seconds"])
+
+
+def test_a_name_that_no_row_has_is_an_error(tmp_path):
+    options = Namespace(here="h100", results=tmp_path, batch=1, images=2, elements=1000)
+    options.only = "nothing"
+    with pytest.raises(SystemExit, match="--only: no row has 'nothing' in its name"):
+        profile.profile(options)
+    assert not list(tmp_path.iterdir())

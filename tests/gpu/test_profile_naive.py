@@ -89,7 +89,7 @@ def test_naive_is_counted_again_only_if_it_or_the_sizes_changed(tmp_path):
             return {NAIVE: {"launches": launches * sizes["N"]}}
 
         pair = profile_naive.Pair("row", {"N": size}, lambda sizes: {"launches": ours}, peers)
-        profile_naive.compare(iter([pair]), path, "a GPU")
+        assert profile_naive.compare(iter([pair]), path, "a GPU") == 1
         another, row = json.loads(path.read_text())["rows"]
         assert another == {"row": "another"}
         return row["ours"]["launches"], row["peers"][NAIVE]["launches"]
