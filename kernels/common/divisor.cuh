@@ -5,7 +5,7 @@
 
 // A number from 1 on; dividends are below 2^31.
 #ifdef __CUDACC__
-// A division is a call of twenty instructions, which the compiler repeats each time; here it is the
+// A division takes twenty instructions, which the compiler repeats each time; here it is the
 // multiplication by an inverse, which gives the quotient or one less.
 struct Divisor {
     uint32 number, inverse;

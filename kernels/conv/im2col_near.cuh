@@ -51,9 +51,8 @@ template <class Order> struct NearOutputs {
         int apart;
     };
     __device__ Segment segment(int c) const {
-        const Window &g = all.window;
-        const int tap = c / all.channels, kh = tap / g.KW, kw = tap - kh * g.KW;
-        return complete({kh * g.DH, kw * g.DW, c - tap * all.channels});
+        const auto from = all.segment(c);
+        return complete({from.h, from.w, from.channel});
     }
     __device__ Segment complete(Segment segment) const {
         segment.bits = 1u << segment.h | 1u << 16 << segment.w;
@@ -88,10 +87,8 @@ struct NearDepth {
     // A tap, by its distance from the first one, and how far a channel of it is in memory.
     struct Segment { int h, w, apart; };
     __device__ Segment segment(int c) const {
-        const Window &g = all.window;
-        const int tap = c / all.channels, kh = tap / g.KW, kw = tap - kh * g.KW;
-        const int h = kh * g.DH, w = kw * g.DW;
-        return {h, w, (h * g.W + w) * all.C + c - tap * all.channels};
+        const auto from = all.segment(c);
+        return {from.h, from.w, int(from.apart)};
     }
     // So many rows and columns of images further, and how far that is in memory.
     struct Step { int h, w, apart; };
