@@ -327,7 +327,10 @@ template <class Tile, class Loader> struct Copier<Tile, Loader, false> {
                 const int to = place(this->to + apart * Tile::COLUMNS, i, moved);
                 copy_elements<PER_COPY>(tiles + to + stage * Tile::SIZE, from, inside);
             }
-            loader.advance(depth, j + 1 < Layout::COPIES ? to_next : to_next_stage);
+            if (AWAY + Layout::LINES_APART == BK || j + 1 < Layout::COPIES)
+                loader.advance(depth, to_next);
+            else  // no choice of a step: it would be in memory
+                loader.advance(depth, to_next_stage);
         }
         k += BK;
     }
