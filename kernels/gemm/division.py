@@ -43,6 +43,11 @@ class Work(NamedTuple):
         return 1 if self.tile is None else self.tile.warps * 32
 
     @property
+    def stage(self) -> int:
+        """Steps of k in a stage."""
+        return 1 if self.tile is None else self.tile.BK
+
+    @property
     def blocks(self) -> int:
         """Blocks in all."""
         return math.prod(self.grid)
@@ -79,8 +84,8 @@ def divide(target: Target, dtype: Any, sizes: Sizes, *, whole_rows: bool = False
 
     The division depends on sizes and dtype and, on `cuda`, on the GPU's number of multiprocessors.
     So the order of summation, and with it every bit of the product, is the same from run to run, on
-    any number of a CPU's cores and on all GPUs of a model. Dividing k changes bits, the tile does
-    not, except those of sums over k.
+    any number of a CPU's cores and on all GPUs of a model. Dividing k changes bits, among blocks or
+    among a block's warps (slices). The rest of the tile does not, except those of sums over k.
 
     Parameters
     ----------
@@ -105,7 +110,8 @@ def divide(target: Target, dtype: Any, sizes: Sizes, *, whole_rows: bool = False
 def divide_both(target: Target, dtype: Any, first: Sizes, second: Sizes) -> tuple[Work, Work]:
     """Divide two products that may be one launch, as `divide` does each of them.
 
-    Their blocks have as many threads. Either may have no outputs, and then has no blocks.
+    Their blocks have as many threads, and stages of as many steps. Either may have no outputs, and
+    then has no blocks.
     """
     works = [divide(target, dtype, sizes) for sizes in (first, second)]
     if target.in_lanes or not all(work.blocks for work in works):
@@ -152,7 +158,7 @@ def _cheapest_pair(
     best = None
     for one, clocks, adding in costs[0]:
         for other, other_clocks, other_adding in costs[1]:
-            if one.threads != other.threads:
+            if one.threads != other.threads or one.stage != other.stage:
                 continue
             last = _last_clock(multiprocessors, one.blocks, clocks, other.blocks, other_clocks)
             alone = max(clocks, other_clocks) * _ISSUE * 32 / one.threads
@@ -220,7 +226,7 @@ def _block_clocks(work: Work, body: Body) -> float:
     """Return the estimated clocks of a block that keeps its multiprocessor busy."""
     tile = work.tile
     assert tile is not None
-    return tile.BM * tile.BN * work.share / body.rate(tile)
+    return tile.BM * tile.BN * work.share / body.rate(tile) + body.exchange(tile)
 
 
 def _adding_clocks(work: Work, sizes: Sizes) -> float:

@@ -10,59 +10,62 @@
 //   float                       four outputs by four k, rounded
 //
 // With g = lane / 4, t = lane % 4: of each 32 outputs a lane has four from 4g on (of MATRICES every
-// eighth from g on); of each STEP of k, in 16 bits, the pairs from 2t, 8 + 2t, 16 + 2t and 24 + 2t
-// on, of floats the t-th quarter.
+// eighth from g on); of each step of k, in 16 bits, the pairs from 2t, 8 + 2t and so on, of floats
+// the t-th quarter.
 #pragma once
 
 #include "dialect/mma.cuh"
 
 using precision_t = TYPE_PRECISION;
 
-constexpr int STEP = 4 * UNIT;                   // k of a step: 16 bytes for each of four lanes
-constexpr int PRODUCTS = STEP / precision_t::K;  // along k
-static_assert(BK % STEP == 0, "whole steps");
-
-// A lane's registers for four outputs and a STEP: of A for two products of 16 rows, of B for four
-// of 8 columns. at(i, p, r) is that of output i, product p along k, and half r of its k.
-template <Operand OF> struct Registers {
+// A lane's registers for four outputs and the products of a step: of A for two of 16 rows, of B for
+// four of 8 columns. at(i, p, r) is that of output i, product p along k, and half r of its k.
+template <Operand OF, int PRODUCTS> struct Registers {
     uint32 words[2][PRODUCTS][4];
 
     __device__ uint32 &at(int i, int p, int r) { return words[i / 2][p][r * 2 + i % 2]; }
 };
-template <> struct Registers<Operand::B> {
+template <int PRODUCTS> struct Registers<Operand::B, PRODUCTS> {
     uint32 words[4][PRODUCTS][2];
 
     __device__ uint32 &at(int i, int p, int r) { return words[i][p][r]; }
 };
 
-// Where a lane reads COUNT times 32 outputs of a warp, in the first stage. Those of a k-major tile
-// lie a constant apart; in lines of outputs an XOR permutes them, so each has a place of its own.
-template <Operand OF, class Tile, int COUNT> struct Reader {
+// Where a lane reads COUNT times 32 outputs of a warp, and of each stage the SLICE of k from `k`
+// on: in the first stage. Outputs of a k-major tile lie a constant apart; in lines of outputs an
+// XOR permutes them, so each has a place of its own.
+template <Operand OF, class Tile, int COUNT, int SLICE> struct Reader {
     static constexpr bool NARROW = sizeof(T) == 2;
-    static constexpr int PLACES = Tile::K_MAJOR ? 1 : COUNT;
+    static constexpr int TIMES = COUNT, PLACES = Tile::K_MAJOR ? 1 : COUNT;
+    // The k of a step: 16 bytes for each of four lanes, or all of a smaller slice.
+    static constexpr int DEPTH = SLICE, STEP = SLICE < 4 * UNIT ? SLICE : 4 * UNIT;
+    static constexpr int PRODUCTS = STEP / precision_t::K, ACROSS = STEP / 8;  // 8 x 8 along k
+    static_assert(BK % SLICE == 0 && SLICE % STEP == 0, "whole steps");
+    static_assert(STEP == 4 * UNIT || (NARROW && PRODUCTS == 1), "small slices are of 16 bits");
     int start[PLACES];
 
-    __device__ Reader(int first, int lane) {
+    __device__ Reader(int first, int k, int lane) {
         const int g = lane / 4, t = lane % 4;
         UNROLL(int i = 0; i < PLACES; ++i) {
             const int output = first + i * 32;
             if constexpr (NARROW && Tile::K_MAJOR) {
                 const int row = lane % 8, matrix = lane / 8;
                 const int line = Tile::line(output) + row;
-                start[i] = OF == Operand::A ? Tile::at(line + matrix % 2 * 8, matrix / 2 * UNIT)
-                                            : Tile::at(line, matrix * UNIT);
+                start[i] = OF == Operand::A
+                               ? Tile::at(line + matrix % 2 * 8, k + matrix / 2 * UNIT)
+                               : Tile::at(line + matrix / ACROSS * 8, k + matrix % ACROSS * UNIT);
             } else if constexpr (Tile::MATRICES) {
-                const int line = lane % 8 + lane / 16 * 8;
+                const int line = k + lane % 8 + lane / 16 * 8;
                 start[i] = Tile::at(line, output + lane / 8 % 2 * UNIT);
             } else
-                start[i] = Tile::start(output + g * 4, t * (NARROW ? 2 : UNIT));
+                start[i] = Tile::start(output + g * 4, k + t * (NARROW ? 2 : UNIT));
             start[i] = in_register(start[i]);
         }
     }
 
-    // Reads the i-th 32 outputs for the STEP from k on.
-    __device__ __forceinline__ void read(Registers<OF> &to, const T *tiles, int stage, int i,
-                                         int k) const {
+    // Reads the i-th 32 outputs for the step that begins `k` after the first one.
+    __device__ __forceinline__ void read(Registers<OF, PRODUCTS> &to, const T *tiles, int stage,
+                                         int i, int k) const {
         const T *const stages = tiles + stage * Tile::SIZE;
         if constexpr (!NARROW) {
             using E = precision_t;
@@ -82,8 +85,8 @@ template <Operand OF, class Tile, int COUNT> struct Reader {
                     load_matrices(to.words[half][p], stages + (start[0] ^ (k + p * 16)) +
                                                          (i * 32 + half * 16) * Tile::COLUMNS);
         } else if constexpr (Tile::K_MAJOR) {
-            // Of outputs 4g + o, all 8 k of 32.
-            UNROLL(int o = 0; o < 4; ++o)
+            // Of outputs 4g + o, all 8 k of 32; or of these and the next ones, of 16.
+            UNROLL(int o = 0; o < 4; o += 4 / ACROSS)
                 load_matrices(reinterpret_cast<uint32(&)[4]>(to.words[o]),
                               stages + (start[0] ^ k) + (i * 32 + o * 8) * Tile::COLUMNS);
         } else if constexpr (Tile::MATRICES) {
@@ -93,7 +96,7 @@ template <Operand OF, class Tile, int COUNT> struct Reader {
                     load_transposed(to.words[half][p],
                                     stages + (start[i] ^ half * 16) + (k + p * 16) * Tile::COLUMNS);
         } else {  // two lines give the pairs along k
-            UNROLL(int pair = 0; pair < 4; ++pair) {
+            UNROLL(int pair = 0; pair < 2 * PRODUCTS; ++pair) {
                 uint32 low[2], high[2];
                 const T *const first = stages + Tile::further(start[i], k + pair * 8);
                 const T *const second = stages + Tile::further(start[i], k + pair * 8 + 1);

@@ -23,6 +23,7 @@ template <class BlockTile> struct Lanes {
     static constexpr int REPEATS_N = BlockTile::WARP_WIDTH / APART_N;
     static_assert(APART_M % 32 == 0, "micro-tiles of A lie whole blocks of lines apart");
     static_assert(WIDE == 2 || WIDE == 4, "lanes in pairs both ways");
+    static_assert(BlockTile::SLICED == 1, "warps that all have the whole k of a stage");
     static_assert(UNIT <= 4 || (REPEATS_M & (REPEATS_M - 1)) == 0,
                   "in tiles of 16 bits, Tile::read() finds repeats by an XOR");
     static_assert(BlockTile::WARP_HEIGHT % APART_M == 0 && BlockTile::WARP_WIDTH % APART_N == 0,

@@ -23,6 +23,7 @@
 #define WARP_M 32
 #define WARP_N 32
 #define LANES_N 4
+#define SLICES 1
 #define STAGES 2
 #define VECTOR_A 1
 #define VECTOR_B 1
@@ -38,19 +39,19 @@ constexpr int TM = 4, TN = 4;
 constexpr int UNIT = 16 / sizeof(T);  // elements in 16 bytes, the widest access
 
 // The tile of a block: M x N outputs, those of a warp, and what the constants above say.
-template <int M, int N, int OF_WARP_M, int OF_WARP_N, int COUNT, int ALONG_N, int COPY_A,
+template <int M, int N, int OF_WARP_M, int OF_WARP_N, int COUNT, int ALONG_N, int OF_K, int COPY_A,
           int COPY_B>
 struct BlockTile {
     static constexpr int HEIGHT = M, WIDTH = N, WARP_HEIGHT = OF_WARP_M, WARP_WIDTH = OF_WARP_N;
-    static constexpr int WARPS_HIGH = M / OF_WARP_M, WARPS_WIDE = N / OF_WARP_N;
+    static constexpr int WARPS_HIGH = M / OF_WARP_M, WARPS_WIDE = N / OF_WARP_N, SLICED = OF_K;
     static constexpr int IN_TURN = COUNT, LANES_WIDE = ALONG_N, PER_A = COPY_A, PER_B = COPY_B;
-    static constexpr int THREADS = WARPS_HIGH * WARPS_WIDE * 32;
+    static constexpr int THREADS = WARPS_HIGH * WARPS_WIDE * SLICED * 32;
     static_assert(M % OF_WARP_M == 0 && N % OF_WARP_N == 0, "warps must fill the tile");
     static_assert(COUNT >= 2, "a tile to multiply and one on its way");
 
     // Warps that a multiprocessor must hold: 12, with up to 168 registers per thread, or 8 if sums
     // and the rows of copies need more.
-    static constexpr int SUMS = M * N / THREADS * int(sizeof(acc_t) / 4);
+    static constexpr int SUMS = OF_WARP_M * OF_WARP_N / 32 * int(sizeof(acc_t) / 4);
     static constexpr int ROWS_OF_COPIES = 4 * (M * BK / UNIT / THREADS);
     static constexpr int WARPS = SUMS + ROWS_OF_COPIES >= 48 ? 8 : 12;
     static constexpr int BLOCKS = WARPS * 32 > THREADS ? WARPS * 32 / THREADS : 1;
@@ -58,11 +59,11 @@ struct BlockTile {
     // Elements of all stages of both operands, which may have whole groups of 32 lines (Tile).
     static constexpr int STAGED = COUNT * ((M + 31) / 32 + (N + 31) / 32) * 32 * BK;
 };
-using FirstTile = BlockTile<BM, BN, WARP_M, WARP_N, STAGES, LANES_N, VECTOR_A, VECTOR_B>;
+using FirstTile = BlockTile<BM, BN, WARP_M, WARP_N, STAGES, LANES_N, SLICES, VECTOR_A, VECTOR_B>;
 // A launch may have blocks of a second product, which has another tile but as many threads.
 #ifdef SECOND_BM
 using SecondTile = BlockTile<SECOND_BM, SECOND_BN, SECOND_WARP_M, SECOND_WARP_N, SECOND_STAGES,
-                             SECOND_LANES_N, SECOND_VECTOR_A, SECOND_VECTOR_B>;
+                             SECOND_LANES_N, SECOND_SLICES, SECOND_VECTOR_A, SECOND_VECTOR_B>;
 #else
 using SecondTile = FirstTile;
 #endif

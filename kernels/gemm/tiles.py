@@ -25,17 +25,24 @@ class Tile(NamedTuple):
     WARP_N: int
     STAGES: int
     LANES_N: int = 4  # lanes side by side along n
+    SLICES: int = 1  # warps that share outputs: each has a slice of every stage's k
     speed: float = 1.0  # by the body's rate: see there
 
     @property
     def warps(self) -> int:
         """Warps of a block."""
-        return self.BM // self.WARP_M * (self.BN // self.WARP_N)
+        return self.BM // self.WARP_M * (self.BN // self.WARP_N) * self.SLICES
+
+    @property
+    def name(self) -> str:
+        """What it is called in results: outputs of a block, of a warp, and slices, if several."""
+        slices = f" in {self.SLICES} slices" if self.SLICES > 1 else ""
+        return f"{self.BM}x{self.BN} by warps of {self.WARP_M}x{self.WARP_N}{slices}"
 
     @property
     def constants(self) -> dict[str, int]:
         """The constants that the GEMM's headers are compiled with."""
-        names = "BM BN BK WARP_M WARP_N STAGES LANES_N".split()
+        names = "BM BN BK WARP_M WARP_N STAGES LANES_N SLICES".split()
         return {name: getattr(self, name) for name in names}
 
     def grid(self, M: int, N: int, depth: int) -> Grid:
@@ -52,7 +59,8 @@ class Body:
     tiles : tuple of Tile
         The tiles. The speed of one without tensor cores is the share of multiply instructions in
         its main loop, by the best tile's (bench/results/main-loops.json); for the smallest, whose
-        blocks spend more outside the loop, less.
+        blocks spend more outside the loop, less. On tensor cores that of slices is less than 1, so
+        that tiles without are preferred, whose loops have fewer instructions.
     pipe : int
         Multiply-adds of a multiprocessor per clock.
     size : int
@@ -69,7 +77,11 @@ class Body:
             return self.pipe * tile.speed
         # The copies of a block write each element once; its warps read those of their outputs.
         once, again = (1 / tile.BM + 1 / tile.BN), (1 / tile.WARP_M + 1 / tile.WARP_N)
-        return min(self.pipe, SHARED_PER_CLOCK / (self.size * (once + again)))
+        return tile.speed * min(self.pipe, SHARED_PER_CLOCK / (self.size * (once + again)))
+
+    def exchange(self, tile: Tile) -> float:
+        """Return the clocks in which a block's warps give each other the sums of their slices."""
+        return 2 * 4 * tile.BM * tile.BN * (tile.SLICES - 1) / SHARED_PER_CLOCK
 
     def leaves_room(self, tile: Tile) -> bool:
         """Whether the stages of a tile leave some shared memory, of 48 KiB."""
@@ -104,16 +116,16 @@ MMA = Body(
 #: Tensor cores, arrays of 16 bits.
 MMA_16 = Body(
     (
-        Tile(128, 128, 32, 64, 32, 3),
+        Tile(128, 128, 32, 64, 64, 3),
         Tile(128, 64, 32, 64, 32, 3),
-        Tile(64, 64, 32, 64, 32, 3),
         Tile(64, 64, 32, 32, 32, 3),
         Tile(128, 32, 32, 32, 32, 3),
         Tile(32, 32, 32, 32, 32, 3),
         Tile(192, 64, 32, 96, 32, 3),
-        Tile(128, 128, 32, 64, 64, 3),
-        Tile(64, 128, 32, 64, 32, 3),
         Tile(128, 32, 32, 64, 32, 3),
+        Tile(64, 128, 32, 64, 64, 3, SLICES=2, speed=0.9),
+        Tile(128, 64, 32, 64, 64, 3, SLICES=2, speed=0.9),
+        Tile(64, 64, 64, 64, 64, 3, SLICES=4, speed=0.9),
     ),
     pipe=1290,  # by mma.sync
     size=2,

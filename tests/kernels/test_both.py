@@ -17,8 +17,8 @@ from tests.lib.support import RTOL, host, normal
 TILES = {
     "float32": [(0, 4), (2, 7), (3, 6), (5, 8), (8, 5)],
     "float64": [(0, 0), (1, 1)],
-    "float16": [(1, 4)],
-    "bfloat16": [(1, 4), (3, 6)],
+    "float16": [(1, 3)],
+    "bfloat16": [(1, 3), (2, 5), (2, 8), (7, 0), (9, 9)],
 }
 BODIES = {
     "float32": FMA,
@@ -65,7 +65,9 @@ def test_tiles_of_both_kinds(cuda, monkeypatch, dtype, one, other):
             comparison.assert_close(array, expected, rtol=RTOL[dtype])
 
 
-@pytest.mark.parametrize("dtype, one, other", [("float32", 0, 4), ("bfloat16", 3, 1)])
+@pytest.mark.parametrize(
+    "dtype, one, other", [("float32", 0, 4), ("bfloat16", 2, 1), ("bfloat16", 8, 3)]
+)
 def test_convolutions(cuda, monkeypatch, dtype, one, other):
     tiles = [BODIES[dtype].tiles[index] for index in (one, other)]
     for parts, (x_shape, w_shape, options) in zip((1, 3, 3), CONVOLUTIONS, strict=True):

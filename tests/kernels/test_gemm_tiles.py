@@ -110,7 +110,7 @@ def test_a_misaligned_array_is_copied_by_elements(cuda):
 # that no tile divides, padding at the borders of the parts, and groups.
 DIVIDED = [
     ((2, 7, 9, 40), (24, 3, 3, 40), {"padding": 1}),
-    ((1, 6, 5, 66), (30, 2, 3, 33), {"groups": 2, "padding": 1}),
+    ((2, 6, 5, 66), (30, 2, 3, 33), {"groups": 2, "padding": 1}),
 ]
 
 

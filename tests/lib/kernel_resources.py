@@ -189,7 +189,7 @@ class Build:
     def _types(self) -> list[str]:
         words = [f"{name}={value}" for name, value in self.types]
         if self.tile is not None:
-            words.append(f"{self.tile.BM}x{self.tile.BN}/{self.tile.WARP_M}x{self.tile.WARP_N}")
+            words.append(self.tile.name.replace(" by warps of ", "/").replace(" in ", "/"))
         return words if self.vectors else [*words, "by element"]
 
 
@@ -253,7 +253,7 @@ def _products() -> list[Build]:
     builds = []
     for dtype, precision, body, machines, all_tiles in BODIES:
         types = () if precision == "fp32" else (("PRECISION", precision),)
-        first, *others = body.tiles
+        first = body.tiles[0]
         of_rows = next(tile for tile in body.tiles if tile.BN <= MOST_IN_ROWS)
         builds += [
             Build(source, dtype, arch, (*types, *more), tile)
@@ -271,10 +271,11 @@ def _products() -> list[Build]:
             if "sm_90" in machines
         ]
         if all_tiles:
-            of_tiles = [(tile, True) for tile in others] + [(first, False)]
             builds += [
                 Build("conv/conv2d.cu", dtype, "sm_90", types, tile, vectors, uncommon=True)
-                for tile, vectors in of_tiles
+                for tile in body.tiles
+                for vectors in (True, False)
+                if tile is not first or not vectors
             ]
     return builds
 

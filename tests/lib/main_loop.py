@@ -97,9 +97,9 @@ def main() -> None:
     for arch in ARCHITECTURES:
         for kind in KINDS:
             for tile in kind.tiles:
-                name = f"{tile.BM}x{tile.BN} by warps of {tile.WARP_M}x{tile.WARP_N}, {kind.name}"
+                name = f"{tile.name}, {kind.name}"
                 for loop in loops(arch, kind, tile):
-                    print(f"{arch} {name:36} {loop.product:38} {loop.share:.0%}", flush=True)
+                    print(f"{arch} {name:48} {loop.product:38} {loop.share:.0%}", flush=True)
                     rows.append(
                         {
                             "arch": arch,

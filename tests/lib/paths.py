@@ -18,7 +18,7 @@ from kernels.common.pending import PendingSums
 from kernels.conv import conv2d, conv2d_pool, winograd
 from kernels.conv.conv2d import forward_with_moments
 from kernels.conv.im2col import with_padding
-from kernels.gemm import dense
+from kernels.gemm import dense, division
 from kernels.gemm.gradients import Rectified
 from kernels.loss.dense_loss import dense_cross_entropy
 from kernels.norm import batchnorm_pool
@@ -93,6 +93,19 @@ def grey_images(target):
         kernels.conv2d_backward(y, x, w, padding=1, need_dx=False)
     many = cast(make.normal(0, 400, 6, 6, 1), "float16")  # several images for a block
     kernels.conv2d(many, w)
+
+
+def sliced_products(target):
+    """Arrays of 16 bits: few tiles, so that a block's warps have slices of a long k."""
+    if "float16" not in target.dtypes:
+        return
+    make = Arrays(target)
+    x = cast(make.normal(0, 1, 8, 8, 64), "float16")
+    for filters in (64, 60, 61):  # rows of whole accesses of 16 bytes, of 8, and others
+        sizes = division.Sizes(64, filters, 576)
+        assert division.divide(target, x.dtype, sizes).tile.SLICES > 1
+        w = cast(make.normal(1, filters, 3, 3, 64), "float16")
+        forward_with_moments(x, w, None, padding=1)
 
 
 def divided_products(target):
@@ -384,6 +397,7 @@ def _in_precision(name: str) -> Callable[[Any], None]:
 OTHERS = (
     *(small_pools, grey_images, padded_images, winograd_tiles, kept_filters, norms, fused_norms),
     *(misaligned_norms, long_rows, losses, pools, elementwise, overflows, batches),
+    sliced_products,
 )
 CALLS = {name: _of_function(call) for name, call in (FUNCTIONS | PLANNED).items()}
 # Others have paths for windows and tiles: another tile is another kernel.
