@@ -81,7 +81,8 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
             "expected a NumPy or CuPy array or one that supports DLPack"
         )
     torch: Any = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
+    is_tensor = torch is not None and isinstance(value, torch.Tensor)
+    if is_tensor:
         # PyTorch would export memory of a fake tensor, which has no values, and of a negated view,
         # without the sign.
         if type(value).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
@@ -90,7 +91,10 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
             raise TypeError(f"{name}: got a negated view, expected a tensor after resolve_neg()")
     try:
         if value.__dlpack_device__()[0] in _KDL_HOST:
-            return _CPU, np.from_dlpack(value)
+            array = np.from_dlpack(value)
+            if is_tensor:
+                _check_memory(value)
+            return _CPU, array
     # Such as a dtype that NumPy lacks, or PyTorch's device without memory.
     except (BufferError, RuntimeError, ValueError) as error:
         raise TypeError(f"{name}: NumPy cannot take it through DLPack: {error}") from error
@@ -103,6 +107,15 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise TypeError(f"{name}: CuPy cannot take it through DLPack: {error}") from error
     return cuda_target(array.device.id), array
+
+
+def _check_memory(tensor: Any) -> None:
+    """Raise RuntimeError if a tensor has elements, but no memory for them.
+
+    PyTorch exports it with a null address, in place of which NumPy takes uninitialised memory.
+    """
+    if tensor.numel() and not tensor.untyped_storage().data_ptr():
+        raise RuntimeError("it has no memory")
 
 
 def check_unmasked(name: str, value: Any) -> None:

@@ -104,6 +104,38 @@ def test_a_tensor_that_cannot_be_taken_is_named(tensor, sentence):
     assert "\n" not in str(caught.value)
 
 
+def freed(tensor):
+    """Free a tensor's memory, as FullyShardedDataParallel frees that of parameters; return it."""
+    tensor.untyped_storage().resize_(0)
+    return tensor
+
+
+def functional():
+    """Return a tensor as `torch.func.functionalize` passes it on."""
+    seen = []
+    torch.func.functionalize(lambda x: seen.append(x.clone()) or x)(torch.ones(3))
+    return seen[0]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: freed(torch.ones(3)),
+        lambda: freed(torch.ones(4)[1:]),
+        lambda: torch._efficientzerotensor((3,)),
+        functional,
+    ],
+    ids=["freed", "view", "zero", "functional"],
+)
+def test_a_tensor_without_memory_is_refused(make):
+    """In its place NumPy would take uninitialised memory, or an address near 0."""
+    reason = "NumPy cannot take it through DLPack: (it has no memory|Attempted to access the data)"
+    with pytest.raises(TypeError, match=f"^x: {reason}"):
+        kernels.relu(make())
+    with pytest.raises(TypeError, match=f"^param: {reason}"):
+        kernels.sgd_step(make(), torch.ones(3), lr=1)
+
+
 def test_read_only_numpy_arrays():
     """Read without a copy, and never written."""
     x = np.linspace(-1, 1, 40, dtype=np.float32)
