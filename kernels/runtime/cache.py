@@ -8,8 +8,10 @@ not, that is an error.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 import threading
@@ -103,13 +105,14 @@ def store(key: str, content: bytes) -> Path:
 def _store(directory: Path, key: str, content: bytes) -> Path:
     path = directory / f"{key}.so"
     directory.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=directory, prefix=f".{key[:16]}-")
+    temporary = directory / f".{key[:16]}-{secrets.token_hex(4)}"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:  # unlike tempfile's, readable by others
             file.write(content + _digest(key, content))
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
         raise
     return path
 

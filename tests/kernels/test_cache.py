@@ -365,6 +365,14 @@ def test_what_a_read_only_cache_holds_is_used(
     assert counted.calls() == (0, 1)
 
 
+def test_other_users_may_read_what_the_cache_holds(built: Path, tmp_path: Path) -> None:
+    """A container's image is often built by an administrator, and run by another user."""
+    ordinary = tmp_path / "ordinary"
+    ordinary.touch()
+    modes = {path.stat().st_mode for path in built.iterdir()}
+    assert modes == {ordinary.stat().st_mode}
+
+
 def test_no_home_is_no_obstacle(tmp_path: Path) -> None:
     """A container may run as a user who has no name, only a number."""
     script = NO_HOME + FALLBACK
