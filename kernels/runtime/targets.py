@@ -95,8 +95,8 @@ def as_array(name: str, value: Any) -> tuple[Target, Array]:
             if is_tensor:
                 _check_memory(value)
             return _CPU, array
-    # Such as a dtype that NumPy lacks, or PyTorch's device without memory.
-    except (BufferError, RuntimeError, ValueError) as error:
+    # Such as a dtype that NumPy lacks, PyTorch's device without memory, or Arrow's missing values.
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise TypeError(f"{name}: NumPy cannot take it through DLPack: {error}") from error
     reason = cuda.unavailable()
     if reason is not None:

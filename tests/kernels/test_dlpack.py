@@ -136,6 +136,21 @@ def test_a_tensor_without_memory_is_refused(make):
         kernels.sgd_step(make(), torch.ones(3), lr=1)
 
 
+def test_an_owner_that_refuses_is_named():
+    """Arrow's arrays refuse so if values are missing."""
+
+    class Refusing:
+        def __dlpack_device__(self):
+            return 1, 0  # kDLCPU
+
+        def __dlpack__(self, **options):
+            raise TypeError("Can only use DLPack on arrays with no nulls.")
+
+    message = "^x: NumPy cannot take it through DLPack: Can only use DLPack on arrays with no nulls"
+    with pytest.raises(TypeError, match=message):
+        kernels.relu(Refusing())
+
+
 def test_read_only_numpy_arrays():
     """Read without a copy, and never written."""
     x = np.linspace(-1, 1, 40, dtype=np.float32)
