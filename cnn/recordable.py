@@ -33,9 +33,8 @@ def arrays_of(parts: Sequence[Any], kind: type[Any]) -> list[Array]:
 
 
 def restore(part: Any, attributes: dict[str, Any]) -> None:
-    """Set an object's attributes to those given, and delete all others."""
-    vars(part).clear()
-    vars(part).update(attributes)
+    """Set an object's attributes to those given, and delete all others, at once as to Ctrl-C."""
+    object.__setattr__(part, "__dict__", dict(attributes))
 
 
 @contextmanager

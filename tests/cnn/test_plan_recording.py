@@ -1,5 +1,6 @@
 """How a planned step is recorded and replayed: once, in its own memory, without a trace."""
 
+import sys
 import tracemalloc
 
 import numpy as np
@@ -18,6 +19,7 @@ from cnn import (
     Trainer,
 )
 from cnn.progress import Bar
+from cnn.recordable import restore
 from kernels.runtime.arena import Arena
 from tests.lib.planned import (
     NETWORKS,
@@ -198,3 +200,26 @@ def test_a_check_sees_the_loss_before_it_does_harm(target):
         with pytest.raises(FloatingPointError), np.errstate(invalid="ignore"):
             plan.step(rows, check)
         assert bits(model) == held
+
+
+def test_ctrl_c_leaves_a_layer_all_its_attributes():
+    """Every step that is recorded restores the layers'; Python looks for signals after calls."""
+    layer = Dense(3)
+    whole = dict(vars(layer))
+    for place in range(1, 4):
+        returned = []
+
+        def interrupt(frame, event, argument, returned=returned, place=place):
+            if frame.f_code is restore.__code__ and event == "c_return":
+                returned.append(event)
+                if len(returned) == place:
+                    raise KeyboardInterrupt
+
+        sys.setprofile(interrupt)
+        try:
+            restore(layer, whole)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.setprofile(None)
+        assert vars(layer) == whole
