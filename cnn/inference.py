@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import copy_context
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -58,7 +59,8 @@ class Inference:
             if new:
                 while len(self._recordings) >= _MOST_RECORDINGS:
                     del self._recordings[next(iter(self._recordings))]
-                self._recordings[key] = self._record(images, dtype)
+                # Ctrl-C may come as a recording ends, and leave it on: then only in this context.
+                self._recordings[key] = copy_context().run(self._record, images, dtype)
             recording, source, result = self._recordings[key]
             with self._model.target.on(recording.arena.stream):
                 if not new:  # recording a pass runs it

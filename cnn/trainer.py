@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import copy_context
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -195,7 +196,8 @@ class Trainer(Training):
         with nullcontext() if self.run is None else self.run.held():
             if self.run is not None and not self._restored:
                 self.run.check_own(self)
-            self._fit(course, dataset, held_out, progress)
+            # Ctrl-C may come as a recording ends, and leave it on: then only in this context.
+            copy_context().run(self._fit, course, dataset, held_out, progress)
         return self.history
 
     def _fit(

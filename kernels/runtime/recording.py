@@ -10,8 +10,8 @@ A replay repeats launches and nothing else. Two checks find code that does more 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
@@ -23,7 +23,8 @@ from .program import Parameter
 from .target import Target
 from .types import Array, Launch
 
-_local = threading.local()
+# A context variable: what runs in a context of its own leaves none on, wherever Ctrl-C comes.
+_current: ContextVar[Recording | None] = ContextVar("recording", default=None)
 
 
 class Recording:
@@ -68,7 +69,7 @@ class Recording:
         """Record every launch of this thread from now on."""
         if current() is not None:
             raise KernelError("a recording is under way in this thread already")
-        _local.recording = self
+        _current.set(self)
         return self
 
     def __exit__(
@@ -78,7 +79,7 @@ class Recording:
         traceback: TracebackType | None,
     ) -> None:
         """Stop recording; after an error there is nothing to replay."""
-        _local.recording = None
+        _current.set(None)
         if error is None:
             self._replay = self.arena.target.replayer(self.launches)
 
@@ -177,7 +178,7 @@ class Rehearsal(Recording):
 
     def __exit__(self, *error: object) -> None:
         """Stop rehearsing; another block may follow."""
-        _local.recording = None
+        _current.set(None)
 
     def keep(self, array: Array) -> None:
         """Do nothing: there will be no replay."""
@@ -269,7 +270,7 @@ def in_order(launches: list[Launch]) -> None:
 
 def current() -> Recording | None:
     """Return this thread's current recording, or None."""
-    return getattr(_local, "recording", None)
+    return _current.get()
 
 
 def stepped(offset: int) -> tuple[int, Array | None]:

@@ -21,6 +21,7 @@ from cnn import (
 from cnn.progress import Bar
 from cnn.recordable import restore
 from kernels.runtime.arena import Arena
+from kernels.runtime.recording import Recording, Rehearsal, current
 from tests.lib.planned import (
     NETWORKS,
     OPTIMIZERS,
@@ -223,3 +224,21 @@ def test_ctrl_c_leaves_a_layer_all_its_attributes():
         finally:
             sys.setprofile(None)
         assert vars(layer) == whole
+
+
+@pytest.mark.parametrize("kind", [Rehearsal, Recording])
+@pytest.mark.parametrize("use", ["fit", "predict"])
+def test_ctrl_c_as_a_recording_ends_does_not_leave_it_on(target, monkeypatch, kind, use):
+    """Python looks for signals as a function begins: `__exit__` may not get to do anything."""
+
+    def interrupted(self, *error):
+        raise KeyboardInterrupt
+
+    trainer, _ = pair(target)
+    x = target.array(np.ones((2, *SHAPE), np.float32))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(kind, "__exit__", interrupted)
+        trainer.fit(noise(9), batch_size=4) if use == "fit" else trainer.model.predict(x)
+    assert current() is None
+    trainer.fit(noise(9), batch_size=4)
+    assert np.isfinite(host(trainer.model.predict(x))).all()
