@@ -42,6 +42,8 @@ def update_batch_norm(model: Network, images: Any, batch_size: int = 256) -> Non
     """
     checks.instance("model", model, Network)
     batch_size = checks.count("batch_size", batch_size)
+    # Arrays stay where they are: the device need only hold one batch of them.
+    images = model.shaped(images if hasattr(images, "shape") else model.target.array(images))
     places = [place for place, layer in enumerate(model.layers) if isinstance(layer, BatchNorm)]
     if len(images) == 0:
         raise ValueError("images: got none, expected at least one")

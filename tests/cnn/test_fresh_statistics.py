@@ -9,6 +9,7 @@ from cnn import (
     Augment,
     BatchNorm,
     Conv2D,
+    Dataset,
     Dense,
     Dropout,
     Flatten,
@@ -156,9 +157,21 @@ def test_without_batch_norm_nothing_changes():
     assert model.predict(IMAGES).tobytes() == before and model.layers[1].draws == 0
 
 
+def test_images_may_be_a_list():
+    found = []
+    for images in (IMAGES, IMAGES.tolist()):
+        model = network(cpu_target())
+        update_batch_norm(model, images, 5)
+        found.append(model.state_buffer.tobytes())
+    assert found[0] == found[1]
+
+
 def test_bad_arguments_change_nothing():
     model = Sequential([Flatten(), Dense(3), BatchNorm(momentum=0.4)], (6, 5, 1), "cpu")
     before = model.state_buffer.tobytes()
+    for images in (None, (IMAGES, IMAGES), Dataset(IMAGES, np.zeros(len(IMAGES), int))):
+        with pytest.raises(ValueError, match="images: got shape .*, expected"):
+            update_batch_norm(model, images)
     with pytest.raises(ValueError, match="images: got none, expected at least one"):
         update_batch_norm(model, IMAGES[:0])
     with pytest.raises(ValueError, match=r"batch_size: got 0, expected at least 1"):
