@@ -96,7 +96,7 @@ def evaluate(
             stop = start + batch_size
             outputs = model.predict(dataset.images[start:stop], batch_size)
             expected = labels[start:stop]
-            losses = float(measure(outputs, expected, grad=False)[0]) * len(expected)
+            losses = _mean_loss(measure(outputs, expected, grad=False)) * len(expected)
             # CuPy has no argmax of bfloat16.
             widened = outputs.astype(accumulator(outputs.dtype), copy=False)
             found.append((start, losses, int((widened.argmax(axis=-1) == expected).sum())))
@@ -104,6 +104,18 @@ def evaluate(
     of_all = sorted(batch for batches in world.gather(found) for batch in batches)
     loss_sum, hits = (sum(batch[index] for batch in of_all) for index in (1, 2))
     return {"loss": loss_sum / len(dataset), "accuracy": hits / len(dataset)}
+
+
+def _mean_loss(found: Any) -> float:
+    """Return the loss among what a loss returned, or raise ValueError if there is none."""
+    parts = found if isinstance(found, (tuple, list)) else ()
+    if not parts or getattr(parts[0], "shape", ()) != ():
+        shapes = [getattr(part, "shape", checks.shown(part)) for part in parts or (found,)]
+        raise ValueError(
+            f"loss: returned {', '.join(map(str, shapes))}, expected the mean loss, an array of "
+            "shape (), and its gradient, which may be None here"
+        )
+    return float(parts[0])
 
 
 def check_outputs(model: Network | Ensemble) -> None:

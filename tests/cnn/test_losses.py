@@ -134,3 +134,21 @@ def test_a_loss_of_ones_own_that_returns_something_else(returned, got):
     assert str(caught.value).startswith(
         f"loss: returned {got}, expected arrays of shapes () and (4"
     )
+
+
+@pytest.mark.parametrize(
+    ("returned", "got"),
+    [
+        (lambda y: y[:, 0], "(4,)"),
+        (lambda y: (y[:, 0], None), "(4,), None"),
+        (lambda y: y[0, 0], "()"),
+        (lambda y: None, "None"),
+    ],
+    ids=["of each image", "of each image, and no gradient", "loss alone", "nothing"],
+)
+def test_a_loss_of_ones_own_that_returns_something_else_to_evaluate(returned, got):
+    model = Sequential([Flatten(), Dense(3)], (2, 2, 1), "cpu")
+    data = normal(0, 4, 2, 2, dtype=np.float32), np.arange(4) % 3
+    with pytest.raises(ValueError) as caught:
+        evaluate(model, data, lambda outputs, labels, grad=True: returned(outputs))
+    assert str(caught.value).startswith(f"loss: returned {got}, expected the mean loss, an array")
