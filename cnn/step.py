@@ -20,6 +20,11 @@ def next_batch(training: Training, images: Array, chosen: Array, number: int) ->
     if training.augment is not None:
         batch = training.augment(batch, seed=training.seed, offset=number)
         batch = training.model.target.array(batch)
+        if batch.shape[:1] != chosen.shape:
+            raise ValueError(
+                f"augment: returned shape {tuple(batch.shape)}, expected {len(chosen)} images as "
+                "it got"
+            )
         # `prepare` normalises uint8 images, and takes floating ones as they are.
         if floating(batch.dtype) != floating(images.dtype):
             raise TypeError(f"augment: returned {batch.dtype}, expected {images.dtype} as it got")

@@ -59,6 +59,18 @@ def test_an_augmentation_keeps_what_is_normalised(kinds):
         trainer.fit((images.astype(kinds[0]), labels))
 
 
+@pytest.mark.parametrize("shards", [1, 2])
+def test_an_augmentation_keeps_the_number_of_images(shards):
+    for augment, got in (
+        (lambda images, **_: images[:-1], r"\(3, 12, 12\)"),
+        (lambda images, **_: np.concatenate([images, images]), r"\(8, 12, 12\)"),
+        (lambda images, **_: None, r"\(\)"),
+    ):
+        trainer = Trainer(build(), SGD(0.01), augment=augment, shards=shards)
+        with pytest.raises(ValueError, match=f"^augment: returned shape {got}, expected 4 images"):
+            trainer.fit(noise(8), batch_size=4 * shards)
+
+
 def test_a_batch_size_beyond_the_data_is_one_batch():
     model, same = build(), build()
     Trainer(model, SGD(0.05)).fit(noise(8), batch_size=8)
