@@ -73,4 +73,4 @@ def update_batch_norm(model: Network, images: Any, batch_size: int = 256) -> Non
             raise
         finally:
             for layer, momentum in zip(normalising, momenta, strict=True):
-                layer.momentum = momentum
+                vars(layer)["momentum"] = momentum  # no checks, in which Ctrl-C could come

@@ -1,5 +1,7 @@
 """Running statistics of batch normalisation, taken anew after a training."""
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 
@@ -19,6 +21,7 @@ from cnn import (
     Trainer,
     update_batch_norm,
 )
+from cnn.layers import Layer
 from kernels.runtime import cpu_target
 from tests.lib import comparison, reference
 from tests.lib.support import host, normal
@@ -155,6 +158,22 @@ def test_without_batch_norm_nothing_changes():
     before = model.predict(IMAGES).tobytes()
     update_batch_norm(model, IMAGES)
     assert model.predict(IMAGES).tobytes() == before and model.layers[1].draws == 0
+
+
+def test_ctrl_c_at_the_end_leaves_the_momentum(monkeypatch):
+    """Setting a layer's attribute runs Python code that checks it; Ctrl-C may come there."""
+    model = network(cpu_target())
+    setting = Layer.__setattr__
+
+    def interrupted(layer, name, value):
+        if name == "momentum" and value == 0.3:  # what it was before
+            raise KeyboardInterrupt
+        setting(layer, name, value)
+
+    monkeypatch.setattr(Layer, "__setattr__", interrupted)
+    with suppress(KeyboardInterrupt):
+        update_batch_norm(model, IMAGES, 5)
+    assert model.layers[1].momentum == 0.3
 
 
 def test_images_may_be_a_list():
