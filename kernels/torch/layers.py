@@ -121,9 +121,15 @@ def theirs(kind: Any) -> Any:
 def is_channels_last(tensor: Any) -> bool:
     """Return whether PyTorch gives a result with channels last for these images or filters.
 
-    With one channel, or one pixel, both formats are the same memory: the strides decide.
+    Where both formats are the same memory (one channel, pixel or image), PyTorch looks at strides
+    that no step is taken with: this is its `is_channels_last_strides_2d`.
     """
-    return bool(tensor.stride(1) == 1 and tensor.stride(3) == tensor.shape[1])
+    least = 1
+    for axis in (1, 3, 2, 0):
+        if tensor.stride(axis) < least or (axis == 0 and least == tensor.stride(1)):
+            return False
+        least = tensor.stride(axis) * tensor.shape[axis]
+    return True
 
 
 def _formatted(y: Any, *given: Any) -> Any:

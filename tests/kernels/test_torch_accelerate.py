@@ -2,6 +2,7 @@
 
 import copy
 import io
+import itertools
 import pickle
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from kernels.torch import accelerate, explain
+from kernels.torch.layers import is_channels_last
 from tests.lib.accelerated import FORMATS, NETWORKS, LeNet, both, outcome
 from tests.lib.comparison import assert_close
 from tests.lib.support import RTOL
@@ -35,6 +37,32 @@ def test_values_gradients_and_formats_are_those_of_pytorch(name, layout, calls):
         # layers differ in what its strides are.
         one = layout is torch.channels_last and actual.is_contiguous() and usual.is_contiguous()
         assert one or actual.stride() == usual.stride()
+
+
+@pytest.mark.parametrize(
+    "name, size", [("pool before ReLU", 72), ("convolution", 48), ("pool", 96)]
+)
+def test_one_image_in_a_view_of_its_channels_last(name, size, calls):
+    """PyTorch returns it contiguous, and `view` may follow; the stride of N alone tells."""
+    make, (_, channels, _, _) = NETWORKS[name]
+    theirs, ours = both(make)
+    x = normal(0, size, size, channels).permute(2, 0, 1)[None]
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    found, expected = ours(x), theirs(x)
+    assert calls and found.stride() == expected.stride()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_strides_mean_channels_last_where_they_do_to_pytorch():
+    memory = torch.zeros(100)
+    for shape in itertools.product((1, 2), (1, 3), (1, 2), (1, 2)):
+        last = torch.empty(shape, memory_format=torch.channels_last).stride()
+        if last == torch.empty(shape).stride():
+            continue  # a result does not show which of the two PyTorch has made
+        for strides in itertools.product((0, 1, 3, 6), repeat=4):
+            x = memory.as_strided(shape, strides)
+            expected = nn.functional.max_pool2d(x, 1).stride() == last
+            assert is_channels_last(x) == expected, (shape, strides)
 
 
 def test_the_module_and_its_parameters_are_the_same_objects():
