@@ -51,7 +51,7 @@ def conv2d_pays(layer: nn.Conv2d, input: Any, channels_last: bool) -> bool:
     """Return whether the kernels are faster at these images."""
     fits = channels_last or {layer.in_channels, layer.out_channels} <= {*CONTIGUOUS}
     many = holds(_products(layer, input) >= LEAST_PRODUCTS)
-    return fits and many and _holds_window(input, layer) and conv2d(layer) is None
+    return fits and many and conv2d(layer) is None and _hold_windows(input, layer)
 
 
 def max_pool2d(layer: nn.MaxPool2d) -> str | None:
@@ -67,7 +67,8 @@ def max_pool2d(layer: nn.MaxPool2d) -> str | None:
 def max_pool2d_pays(layer: nn.MaxPool2d, input: Any, channels_last: bool) -> bool:
     """Return whether the kernels are faster at these images."""
     least = LEAST_POOLED if channels_last else LEAST_POOLED_CONTIGUOUS
-    return holds(input.numel() >= least) and max_pool2d(layer) is None
+    many = holds(input.numel() >= least)
+    return many and max_pool2d(layer) is None and _hold_windows(input, layer)
 
 
 def conv2d_pool(layer: nn.Conv2d, pool: nn.MaxPool2d) -> str | None:
@@ -88,7 +89,7 @@ def conv2d_pool_pays(layer: nn.Conv2d, pool: nn.MaxPool2d, input: Any, channels_
     if channels_last and layer.in_channels >= CHANNELS_APART and conv2d_pays(layer, input, True):
         return False
     many = holds(_products(layer, input) >= LEAST_PRODUCTS_POOLED)
-    return many and _holds_window(input, layer) and conv2d_pool(layer, pool) is None
+    return many and conv2d_pool(layer, pool) is None and _hold_windows(input, layer, pool)
 
 
 def holds(condition: Any) -> bool:
@@ -112,10 +113,14 @@ def _geometry(layer: nn.Conv2d) -> str | None:
     return None if layer.groups == 1 else "PyTorch is faster at groups"
 
 
-def _holds_window(input: Any, layer: nn.Conv2d) -> bool:
-    """Return whether images are as large as a window: else tiles and rows are half empty."""
-    KH, KW = layer.kernel_size
-    return holds(input.shape[2] >= KH) and holds(input.shape[3] >= KW)
+def _hold_windows(input: Any, *layers: nn.Conv2d | nn.MaxPool2d) -> bool:
+    """Return whether images are as large as what one pixel after the layers is computed from.
+
+    In smaller ones tiles and rows are half empty, or there is no window, at which PyTorch raises.
+    """
+    kernels = [pair("kernel_size", layer.kernel_size, 1) for layer in layers]
+    axes = zip(input.shape[2:], zip(*kernels, strict=True), strict=True)
+    return all(holds(length > sum(extents) - len(extents)) for length, extents in axes)
 
 
 def _products(layer: nn.Conv2d, input: Any) -> Any:

@@ -138,6 +138,23 @@ def test_images_smaller_than_a_window_are_left_to_pytorch(name, height, width, c
     assert "conv2d" not in calls and "conv2d_pool" not in calls
 
 
+@pytest.mark.parametrize(
+    "make, shape",
+    [
+        (NETWORKS["pool"][0], (64, 64, 1, 64)),
+        (NETWORKS["pool before ReLU"][0], (64, 3, 120, 3)),
+        (lambda: nn.Sequential(*pooled(3, 16)), (64, 3, 200, 5)),
+    ],
+)
+def test_images_smaller_than_a_pools_window_are_refused_as_by_pytorch(make, shape, calls):
+    errors = []
+    for module in both(make):
+        with pytest.raises(RuntimeError, match="Output size is too small") as caught:
+            module(normal(0, *shape))
+        errors.append(str(caught.value))
+    assert errors[0] == errors[1] and not calls
+
+
 @pytest.mark.parametrize("name", ["convolution", "pool", "pool before ReLU"])
 def test_more_values_than_the_kernels_count_are_left_to_pytorch(name, calls, monkeypatch):
     make, shape = NETWORKS[name]
