@@ -108,7 +108,10 @@ def _channels(layer: nn.Conv2d) -> str:
 def _geometry(layer: nn.Conv2d) -> str | None:
     if layer.padding_mode != "zeros":
         return f"the kernels pad with zeros, not by {layer.padding_mode!r}"
-    if not isinstance(layer.padding, int) and len(layer.padding) == 1:  # PyTorch takes it for both
+    try:
+        if layer.padding not in ("valid", "same"):
+            pair("padding", layer.padding, 0)
+    except (TypeError, ValueError):  # such as (1,), which PyTorch takes, or -1, at which it raises
         return f"the kernels take no padding of {layer.padding}"
     return None if layer.groups == 1 else "PyTorch is faster at groups"
 

@@ -266,6 +266,19 @@ def test_parameters_of_other_shapes_are_refused_as_by_pytorch(name, weight, bias
     assert errors[0] == errors[1] and not calls
 
 
+@pytest.mark.parametrize("name", ["pool before ReLU", "convolution"])
+@pytest.mark.parametrize("padding", [-1, (0, -1), (1, 1, 1), "full", True, 1.5, None], ids=str)
+def test_a_padding_that_pytorch_refuses(name, padding, calls):
+    make, shape = NETWORKS[name]
+    errors = []
+    for module in both(make):
+        next(layer for layer in module.modules() if isinstance(layer, nn.Conv2d)).padding = padding
+        with pytest.raises((RuntimeError, TypeError)) as caught:
+            module(normal(0, *shape))
+        errors.append((type(caught.value), str(caught.value)))
+    assert errors[0] == errors[1] and not calls
+
+
 class Noise(nn.Module):
     def forward(self, weight):
         return weight + torch.randn_like(weight)
