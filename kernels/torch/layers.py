@@ -146,7 +146,8 @@ def _fits(conv: nn.Conv2d, input: Any, weight: Any, bias: Any) -> bool:
     return (
         _are_usual(input, *parameters)
         and input.shape[1] == conv.in_channels
-        and weight.shape == (conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size)
+        and weight.shape[:2] == (conv.out_channels, conv.in_channels // conv.groups)
+        and weight.shape[2:] == conv.kernel_size
         and (bias is None or bias.shape == (conv.out_channels,))
         and not has_own_forward(conv)
     )
@@ -159,13 +160,13 @@ def _are_usual(input: Any, *parameters: Any) -> bool:
             type(tensor) in (torch.Tensor, nn.Parameter)
             and tensor.dtype == torch.float32
             and tensor.device.type == "cpu"
+            and tensor.layout == torch.strided
             for tensor in (input, *parameters)
         )
         and not is_transforming()
         and (torch.compiler.is_compiling() or not is_watching())
         and not torch.compiler.is_exporting()
         and not torch.is_autocast_enabled("cpu")
-        and input.layout == torch.strided
         and input.ndim == 4
         and rules.holds(input.numel() > 0)
         and (input.is_contiguous() or input.is_contiguous(memory_format=torch.channels_last))

@@ -227,6 +227,7 @@ def test_layers_may_be_exchanged_afterwards(calls):
         ("pool", {"dilation": 2}),
         ("pool", {"ceil_mode": True}),
         ("convolution", {"stride": (2, 2)}),
+        ("convolution", {"kernel_size": 3}),
         ("no bias, same padding", {"dilation": (2, 2)}),
     ],
 )
@@ -276,6 +277,19 @@ def test_a_padding_that_pytorch_refuses(name, padding, calls):
         with pytest.raises((RuntimeError, TypeError)) as caught:
             module(normal(0, *shape))
         errors.append((type(caught.value), str(caught.value)))
+    assert errors[0] == errors[1] and not calls
+
+
+@pytest.mark.parametrize("name", ["pool before ReLU", "convolution"])
+def test_sparse_filters_are_refused_as_by_pytorch(name, calls):
+    make, shape = NETWORKS[name]
+    errors = []
+    for module in both(make):
+        conv = next(layer for layer in module.modules() if isinstance(layer, nn.Conv2d))
+        conv.weight = nn.Parameter(conv.weight.detach().to_sparse())
+        with pytest.raises(RuntimeError) as caught:
+            module(normal(0, *shape))
+        errors.append(str(caught.value))
     assert errors[0] == errors[1] and not calls
 
 
