@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -178,8 +179,30 @@ def _to_kernels(value: Any) -> Any:
         return value
     value = value.detach()
     value = (value.movedim(1, -1) if value.ndim > 2 else value).contiguous()
-    # In a third of DLPack's time.
-    return value.numpy() if value.device.type == "cpu" and type(value) is torch.Tensor else value
+    is_plain = value.device.type == "cpu" and type(value) is torch.Tensor
+    return np.asarray(_Memory(value)) if is_plain else value
+
+
+class _Memory:
+    """The memory of a contiguous tensor, as NumPy takes it in half of DLPack's time.
+
+    `Tensor.numpy` would forbid to resize that memory from then on, as FSDP does with parameters.
+    """
+
+    def __init__(self, tensor: Any) -> None:
+        self.tensor = tensor  # kept: arrays keep this object
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": tuple(tensor.shape),
+            "typestr": _array_type(tensor.dtype),
+            "data": (tensor.data_ptr(), False),
+        }
+
+
+@cache
+def _array_type(dtype: Any) -> str:
+    name: str = np.dtype(str(dtype).removeprefix("torch.")).str
+    return name
 
 
 def _from_kernels(array: Any) -> Any:

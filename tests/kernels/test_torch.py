@@ -317,6 +317,17 @@ def test_channels_last_tensors_go_in_and_out_without_a_copy(monkeypatch):
     assert seen == [[tensor.data_ptr() for tensor in (x, w, b, y)]]
 
 
+def test_the_memory_of_arguments_can_still_be_resized():
+    """As FSDP does with parameters, which it frees between the layers' turns."""
+    x, w, dy = (
+        torch.randn(shape).contiguous(memory_format=torch.channels_last)
+        for shape in ((2, 3, 8, 8), (4, 3, 3, 3), (2, 4, 6, 6))
+    )
+    b = torch.randn(4)
+    kernels.torch.conv2d(x, w.requires_grad_(), b).backward(dy)
+    assert all(tensor.untyped_storage().resizable() for tensor in (x, w, b, dy))
+
+
 def test_tensors_that_are_no_whole_block_of_memory(device):
     x, w = normal(0, 2, 6, 9, 16).to(device)[:, ::2, :, 1::2], normal(1, 4, 3, 3, 3).to(device)
     assert kernels.torch.conv2d(x, w).equal(kernels.torch.conv2d(x.contiguous(), w))
