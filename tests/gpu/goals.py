@@ -221,9 +221,12 @@ FROM_CACHES = {
 
 
 def _main_loops(kind: str, why: str, tiles: str) -> dict[str, str]:
-    """Return a reason for each tile, given as that of a block and of a warp."""
-    sizes = (tile.split("/") for tile in tiles.split())
-    return {f"main loop: {block} by warps of {warp}, {kind}": why for block, warp in sizes}
+    """Return a reason for each tile, given as that of a block, of a warp, and slices if several."""
+    names = (
+        f"{block} by warps of {warp}" + "".join(f" in {number} slices" for number in slices)
+        for block, warp, *slices in (tile.split("/") for tile in tiles.split())
+    )
+    return {f"main loop: {name}, {kind}": why for name in names}
 
 
 MAIN_LOOPS = _main_loops(
