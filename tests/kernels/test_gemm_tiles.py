@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 import kernels
+from kernels.common.geometry import window
+from kernels.conv import conv2d_pool
 from kernels.gemm import division, gemm
 from kernels.gemm.tiles import FMA, FMA_DOUBLE, MMA_16, Body
+from kernels.loss.dense_loss import dense_cross_entropy
 from kernels.runtime.types import GRID_YZ_MAX
 from tests.lib import comparison, reference
 from tests.lib.support import RTOL, host, normal
@@ -95,6 +98,24 @@ def test_convolutions(cuda, tile):
         comparison.assert_close(db, expected_db, rtol=RTOL[dtype])
         if first:
             comparison.assert_close(dx, expected_dx, rtol=RTOL[dtype])
+
+
+def test_slices_before_a_pool_or_a_loss(cuda, monkeypatch):
+    """A warp has the sums of a part of its outputs alone, where an epilogue gets them."""
+    if "float16" not in cuda.dtypes:
+        pytest.skip("this GPU does not multiply float16 on tensor cores")
+    tiles = {tile.SLICES: tile for tile in MMA_16.tiles if tile[:2] == (128, 64)}
+    x, w = (cuda.array(normal(i, *s, dtype="float16")) for i, s in enumerate(IN_VECTORS[0][:2]))
+    rows, weights = (cuda.array(normal(i, n, 100, dtype="float16")) for i, n in ((2, 70), (3, 40)))
+    labels = cuda.array(np.arange(70) % 40)
+    g, _ = window((7, 9), 3, stride=1, padding=1, dilation=1)
+    results = []
+    for slices in (1, 2):
+        choose(monkeypatch, tiles[slices])
+        pooled, _ = conv2d_pool.forward(x, w, None, g, conv2d_pool.Pool(3, 4, 2, 2))
+        results.append((pooled, *dense_cross_entropy(rows, weights, None, labels, 0.1)[:2]))
+    for found, expected in zip(*results, strict=True):
+        comparison.assert_close(found, host(expected), rtol=RTOL["float16"])
 
 
 def test_a_misaligned_array_is_copied_by_elements(cuda):
