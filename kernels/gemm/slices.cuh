@@ -5,8 +5,6 @@
 //   shared   after the main loop BM x BN sums for each slice but one, written and read once
 #pragma once
 
-#include "gemm/gemm_stages.cuh"
-
 // A lane's sums of 32 x 32 outputs: of rows 4g and 4g + 1, then 4g + 2 and 4g + 3, by columns
 // 8t + j and 8t + 4 + j.
 struct Sums32 { float of[2][4][4]; };
